@@ -1,0 +1,1 @@
+"""Generated from proto/innerloop/v1 by `make proto`."""

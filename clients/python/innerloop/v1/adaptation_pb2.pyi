@@ -1,0 +1,190 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from innerloop.v1 import tensor_pb2 as _tensor_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Labels(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, values: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Support(_message.Message):
+    __slots__ = ("inputs", "labels", "targets")
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    inputs: _tensor_pb2.Inputs
+    labels: Labels
+    targets: _tensor_pb2.Tensor
+    def __init__(self, inputs: _Optional[_Union[_tensor_pb2.Inputs, _Mapping]] = ..., labels: _Optional[_Union[Labels, _Mapping]] = ..., targets: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
+
+class AdaptOptions(_message.Message):
+    __slots__ = ("steps", "time_to_live")
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    TIME_TO_LIVE_FIELD_NUMBER: _ClassVar[int]
+    steps: int
+    time_to_live: _duration_pb2.Duration
+    def __init__(self, steps: _Optional[int] = ..., time_to_live: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class Adaptation(_message.Message):
+    __slots__ = ("id", "model", "model_version", "classes", "support_size", "steps", "support_losses", "size_bytes", "create_time", "expire_time")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    SUPPORT_SIZE_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    SUPPORT_LOSSES_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    model: str
+    model_version: str
+    classes: _containers.RepeatedScalarFieldContainer[str]
+    support_size: int
+    steps: int
+    support_losses: _containers.RepeatedScalarFieldContainer[float]
+    size_bytes: int
+    create_time: _timestamp_pb2.Timestamp
+    expire_time: _timestamp_pb2.Timestamp
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., support_size: _Optional[int] = ..., steps: _Optional[int] = ..., support_losses: _Optional[_Iterable[float]] = ..., size_bytes: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class Timings(_message.Message):
+    __slots__ = ("queue", "adapt", "predict", "encode")
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    ADAPT_FIELD_NUMBER: _ClassVar[int]
+    PREDICT_FIELD_NUMBER: _ClassVar[int]
+    ENCODE_FIELD_NUMBER: _ClassVar[int]
+    queue: _duration_pb2.Duration
+    adapt: _duration_pb2.Duration
+    predict: _duration_pb2.Duration
+    encode: _duration_pb2.Duration
+    def __init__(self, queue: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., adapt: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., predict: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., encode: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class Predictions(_message.Message):
+    __slots__ = ("classes", "probabilities", "logits", "values")
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
+    LOGITS_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    classes: _containers.RepeatedScalarFieldContainer[str]
+    probabilities: _tensor_pb2.Tensor
+    logits: _tensor_pb2.Tensor
+    values: _tensor_pb2.Tensor
+    def __init__(self, classes: _Optional[_Iterable[str]] = ..., probabilities: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., logits: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., values: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
+
+class AdaptRequest(_message.Message):
+    __slots__ = ("model", "support", "options", "request_id")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SUPPORT_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    support: Support
+    options: AdaptOptions
+    request_id: str
+    def __init__(self, model: _Optional[str] = ..., support: _Optional[_Union[Support, _Mapping]] = ..., options: _Optional[_Union[AdaptOptions, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class AdaptResponse(_message.Message):
+    __slots__ = ("adaptation", "timings")
+    ADAPTATION_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    adaptation: Adaptation
+    timings: Timings
+    def __init__(self, adaptation: _Optional[_Union[Adaptation, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+
+class PredictRequest(_message.Message):
+    __slots__ = ("adaptation_id", "query", "return_logits")
+    ADAPTATION_ID_FIELD_NUMBER: _ClassVar[int]
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    RETURN_LOGITS_FIELD_NUMBER: _ClassVar[int]
+    adaptation_id: str
+    query: _tensor_pb2.Inputs
+    return_logits: bool
+    def __init__(self, adaptation_id: _Optional[str] = ..., query: _Optional[_Union[_tensor_pb2.Inputs, _Mapping]] = ..., return_logits: _Optional[bool] = ...) -> None: ...
+
+class PredictResponse(_message.Message):
+    __slots__ = ("predictions", "timings")
+    PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    predictions: Predictions
+    timings: Timings
+    def __init__(self, predictions: _Optional[_Union[Predictions, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+
+class AdaptPredictRequest(_message.Message):
+    __slots__ = ("model", "support", "query", "options", "return_logits", "keep", "request_id")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SUPPORT_FIELD_NUMBER: _ClassVar[int]
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    RETURN_LOGITS_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    support: Support
+    query: _tensor_pb2.Inputs
+    options: AdaptOptions
+    return_logits: bool
+    keep: bool
+    request_id: str
+    def __init__(self, model: _Optional[str] = ..., support: _Optional[_Union[Support, _Mapping]] = ..., query: _Optional[_Union[_tensor_pb2.Inputs, _Mapping]] = ..., options: _Optional[_Union[AdaptOptions, _Mapping]] = ..., return_logits: _Optional[bool] = ..., keep: _Optional[bool] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class AdaptPredictResponse(_message.Message):
+    __slots__ = ("predictions", "adaptation", "timings")
+    PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
+    ADAPTATION_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    predictions: Predictions
+    adaptation: Adaptation
+    timings: Timings
+    def __init__(self, predictions: _Optional[_Union[Predictions, _Mapping]] = ..., adaptation: _Optional[_Union[Adaptation, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+
+class GetAdaptationRequest(_message.Message):
+    __slots__ = ("adaptation_id",)
+    ADAPTATION_ID_FIELD_NUMBER: _ClassVar[int]
+    adaptation_id: str
+    def __init__(self, adaptation_id: _Optional[str] = ...) -> None: ...
+
+class GetAdaptationResponse(_message.Message):
+    __slots__ = ("adaptation",)
+    ADAPTATION_FIELD_NUMBER: _ClassVar[int]
+    adaptation: Adaptation
+    def __init__(self, adaptation: _Optional[_Union[Adaptation, _Mapping]] = ...) -> None: ...
+
+class ListAdaptationsRequest(_message.Message):
+    __slots__ = ("page_size", "page_token", "model")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    model: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., model: _Optional[str] = ...) -> None: ...
+
+class ListAdaptationsResponse(_message.Message):
+    __slots__ = ("adaptations", "next_page_token")
+    ADAPTATIONS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    adaptations: _containers.RepeatedCompositeFieldContainer[Adaptation]
+    next_page_token: str
+    def __init__(self, adaptations: _Optional[_Iterable[_Union[Adaptation, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class DeleteAdaptationRequest(_message.Message):
+    __slots__ = ("adaptation_id",)
+    ADAPTATION_ID_FIELD_NUMBER: _ClassVar[int]
+    adaptation_id: str
+    def __init__(self, adaptation_id: _Optional[str] = ...) -> None: ...
+
+class DeleteAdaptationResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

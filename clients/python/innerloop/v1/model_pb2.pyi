@@ -1,0 +1,131 @@
+from innerloop.v1 import tensor_pb2 as _tensor_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ModelState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MODEL_STATE_UNSPECIFIED: _ClassVar[ModelState]
+    MODEL_STATE_LOADING: _ClassVar[ModelState]
+    MODEL_STATE_READY: _ClassVar[ModelState]
+    MODEL_STATE_FAILED: _ClassVar[ModelState]
+
+class TaskKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TASK_KIND_UNSPECIFIED: _ClassVar[TaskKind]
+    TASK_KIND_CLASSIFICATION: _ClassVar[TaskKind]
+    TASK_KIND_REGRESSION: _ClassVar[TaskKind]
+MODEL_STATE_UNSPECIFIED: ModelState
+MODEL_STATE_LOADING: ModelState
+MODEL_STATE_READY: ModelState
+MODEL_STATE_FAILED: ModelState
+TASK_KIND_UNSPECIFIED: TaskKind
+TASK_KIND_CLASSIFICATION: TaskKind
+TASK_KIND_REGRESSION: TaskKind
+
+class TaskLimits(_message.Message):
+    __slots__ = ("trained_ways", "trained_shots", "trained_steps", "max_ways", "max_support", "max_query", "max_steps")
+    TRAINED_WAYS_FIELD_NUMBER: _ClassVar[int]
+    TRAINED_SHOTS_FIELD_NUMBER: _ClassVar[int]
+    TRAINED_STEPS_FIELD_NUMBER: _ClassVar[int]
+    MAX_WAYS_FIELD_NUMBER: _ClassVar[int]
+    MAX_SUPPORT_FIELD_NUMBER: _ClassVar[int]
+    MAX_QUERY_FIELD_NUMBER: _ClassVar[int]
+    MAX_STEPS_FIELD_NUMBER: _ClassVar[int]
+    trained_ways: int
+    trained_shots: int
+    trained_steps: int
+    max_ways: int
+    max_support: int
+    max_query: int
+    max_steps: int
+    def __init__(self, trained_ways: _Optional[int] = ..., trained_shots: _Optional[int] = ..., trained_steps: _Optional[int] = ..., max_ways: _Optional[int] = ..., max_support: _Optional[int] = ..., max_query: _Optional[int] = ..., max_steps: _Optional[int] = ...) -> None: ...
+
+class Metric(_message.Message):
+    __slots__ = ("name", "value", "confidence_interval", "protocol")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_INTERVAL_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: float
+    confidence_interval: float
+    protocol: str
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ..., confidence_interval: _Optional[float] = ..., protocol: _Optional[str] = ...) -> None: ...
+
+class Model(_message.Message):
+    __slots__ = ("name", "version", "state", "method", "task_kind", "input_shape", "input_data_type", "target_size", "limits", "metrics", "digest", "error")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    TASK_KIND_FIELD_NUMBER: _ClassVar[int]
+    INPUT_SHAPE_FIELD_NUMBER: _ClassVar[int]
+    INPUT_DATA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_SIZE_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    state: ModelState
+    method: str
+    task_kind: TaskKind
+    input_shape: _containers.RepeatedScalarFieldContainer[int]
+    input_data_type: _tensor_pb2.DataType
+    target_size: int
+    limits: TaskLimits
+    metrics: _containers.RepeatedCompositeFieldContainer[Metric]
+    digest: str
+    error: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., method: _Optional[str] = ..., task_kind: _Optional[_Union[TaskKind, str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., input_data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., target_size: _Optional[int] = ..., limits: _Optional[_Union[TaskLimits, _Mapping]] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., digest: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...
+
+class ListModelsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListModelsResponse(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[Model]
+    def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
+
+class GetModelRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class GetModelResponse(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: Model
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
+
+class LoadModelRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class LoadModelResponse(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: Model
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
+
+class UnloadModelRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class UnloadModelResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

@@ -1,0 +1,1 @@
+"""Task-batched few-shot learners: what the trainer and the server share."""

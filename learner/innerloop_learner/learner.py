@@ -1,0 +1,155 @@
+"""The one interface that trainer, evaluator, server and exporter know."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from innerloop_learner.losses import classification_loss, regression_loss
+from innerloop_learner.spec import LearnerSpec, TaskKind
+from innerloop_learner.tasks import Adapted, Episodes, Params, Query, Support, TaskState
+
+Family = Literal["initialisation", "optimizer", "metric", "memory", "weights", "baseline"]
+
+
+@dataclass(frozen=True)
+class TrainingDefaults:
+    """How a method is meta-trained unless the user says otherwise.
+
+    Attributes:
+        ways: classes per training episode; None means those of the test tasks.
+        queries: queries per class.
+        meta_batch: tasks per outer step.
+        iterations: outer steps.
+        learning_rate: of Adam, annealed to zero along a cosine.
+        gradient_clip: largest norm of the meta-gradient; None for no limit.
+    """
+
+    ways: int | None = None
+    queries: int = 15
+    meta_batch: int = 16
+    iterations: int = 5000
+    learning_rate: float = 1e-3
+    gradient_clip: float | None = 10.0
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """What a user may want to know of a method before choosing it.
+
+    Attributes:
+        name: registered name.
+        family: kind of method.
+        paper: where it comes from.
+        gradients_at_serving: whether adapting computes gradients.
+        order_matters: whether the order of the support set changes the answer.
+        ways_can_change: which numbers of ways other than the trained one it can serve.
+        tasks: the kinds of task it solves.
+        training: defaults of meta-training.
+    """
+
+    name: str
+    family: Family
+    paper: str
+    gradients_at_serving: bool
+    order_matters: bool
+    ways_can_change: Literal["no", "fewer", "any"]
+    tasks: tuple[TaskKind, ...]
+    training: TrainingDefaults = field(default_factory=TrainingDefaults)
+
+
+class Objective(NamedTuple):
+    """The outer loss and what came with it.
+
+    Attributes:
+        loss: mean query loss, a scalar to differentiate with respect to the parameters.
+        outputs: logits [T, Q, W] or values [T, Q, D] of the queries.
+        buffers: new values of parameters that are averaged rather than learned (running statistics).
+    """
+
+    loss: Tensor
+    outputs: Tensor
+    buffers: Params
+
+
+class Learner(ABC):
+    """Learns to learn: `state = adapt(support)`, then `outputs = predict(state, query)`.
+
+    A learner holds settings only. Its functions are pure: parameters come in, nothing is kept. Whether gradients flow
+    through `adapt` follows from torch's grad mode, so training and serving run the same code.
+    """
+
+    info: ClassVar[MethodInfo]
+
+    def __init__(self, spec: LearnerSpec) -> None:
+        if spec.task_kind not in self.info.tasks:
+            raise ValueError(f"{self.info.name} does not solve {spec.task_kind} tasks, only {', '.join(self.info.tasks)}")
+        self.spec = spec
+
+    @abstractmethod
+    def init(self, generator: torch.Generator) -> Params:
+        """Fresh parameters, drawn from `generator` (on the CPU, so that every device starts alike)."""
+
+    def buffers(self) -> frozenset[str]:
+        """Names of parameters that no gradient updates."""
+        return frozenset()
+
+    @property
+    def default_steps(self) -> int:
+        """Inner steps taken when a request names none; zero for methods without steps."""
+        return 0
+
+    @property
+    def max_steps(self) -> int:
+        """Most inner steps a request may ask for; zero for methods without steps."""
+        return 0
+
+    @abstractmethod
+    def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
+        """Learn T tasks from their support sets.
+
+        Args:
+            params: meta-learned parameters.
+            support: the labelled examples.
+            steps: inner steps, `default_steps` when None; methods without steps ignore it.
+
+        Returns:
+            the task state, every tensor [T, ...], and the support loss before each step [T, steps].
+        """
+
+    @abstractmethod
+    def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
+        """Answer queries: logits [T, Q, W], -inf past a task's ways, or values [T, Q, D].
+
+        An answer depends on the task state and its own query only.
+        """
+
+    def refit_buffers(self, params: Params, support: Support) -> Params:
+        """Values that the buffers would take from this support set alone, differentiable; empty without buffers."""
+        del params, support
+        return {}
+
+    def objective(self, params: Params, episodes: Episodes, steps: int | None = None) -> Objective:
+        """Mean query loss after adapting, what the outer loop minimises.
+
+        Training is serving with buffers refitted to the batch: gradients flow through the statistics that the batch
+        is normalised with, while the averages that serving uses are updated on the side.
+        """
+        fresh = self.refit_buffers(params, episodes.support)
+        in_use = {**params, **fresh}
+        state, _ = self.adapt(in_use, episodes.support, steps)
+        outputs = self.predict(in_use, state, episodes.query)
+        loss = self.loss(outputs, episodes.targets, episodes.query.mask).mean()
+        return Objective(loss, outputs, {name: value.detach() for name, value in fresh.items()})
+
+    def loss(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+        """Mean loss of each task [T]: cross-entropy or squared error, over examples where `mask` is true."""
+        if self.spec.task_kind == "classification":
+            return classification_loss(outputs, targets, mask)
+        return regression_loss(outputs, targets, mask)
+
+    def describe(self) -> dict[str, Any]:
+        """The spec as plain data, for manifests."""
+        return self.spec.to_json()

@@ -1,0 +1,87 @@
+"""Names for methods, backbones and update rules; third parties add theirs through entry points.
+
+A distribution that registers something new declares, for example::
+
+    [project.entry-points."innerloop.methods"]
+    my_method = "my_package.my_method:MyMethod"
+"""
+
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from innerloop_learner.learner import Learner
+from innerloop_learner.spec import LearnerSpec
+
+T = TypeVar("T")
+
+
+class UnknownNameError(ValueError):
+    """A name that nothing is registered under."""
+
+
+class Registry(Generic[T]):
+    """Things of one kind by name.
+
+    Args:
+        kind: what one entry is called in messages, in the singular.
+        group: entry-point group that third parties register under.
+    """
+
+    def __init__(self, kind: str, group: str) -> None:
+        self._kind = kind
+        self._group = group
+        self._entries: dict[str, T] = {}
+        self._discovered = False
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator that enters what it decorates under `name`.
+
+        Raises:
+            ValueError: the name is taken.
+        """
+
+        def enter(entry: T) -> T:
+            if name in self._entries:
+                raise ValueError(f"{self._kind} {name!r} is registered already")
+            self._entries[name] = entry
+            return entry
+
+        return enter
+
+    def __getitem__(self, name: str) -> T:
+        """The entry of that name.
+
+        Raises:
+            UnknownNameError: nothing has this name; the message lists what there is.
+        """
+        self._discover()
+        if name not in self._entries:
+            known = ", ".join(self)
+            raise UnknownNameError(f"unknown {self._kind} {name!r}; there are: {known}")
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Names in alphabetical order."""
+        self._discover()
+        return iter(sorted(self._entries))
+
+    def _discover(self) -> None:
+        if self._discovered:
+            return
+        self._discovered = True
+        for point in entry_points(group=self._group):
+            self._entries.setdefault(point.name, point.load())
+
+
+methods: Registry[type[Learner]] = Registry("method", "innerloop.methods")
+
+
+def build_learner(spec: LearnerSpec) -> Learner:
+    """The learner a spec describes.
+
+    Raises:
+        UnknownNameError: no such method, backbone or update rule.
+        ValueError, TypeError: settings that do not fit.
+    """
+    return methods[spec.method](spec)

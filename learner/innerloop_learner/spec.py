@@ -1,0 +1,88 @@
+"""What a learner is made of, as plain data: enough to build it again from a bundle."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+TaskKind = Literal["classification", "regression"]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """Inputs of a learner.
+
+    Attributes:
+        shape: of one example, for images (channels, height, width).
+        dtype: element type of the data it was trained on: "uint8" for images, "float32" otherwise.
+        mean: subtracted after scaling, one value or one per channel.
+        std: divided by, one value or one per channel.
+        scale: factor that takes raw elements to the range of `mean` and `std` (1/255 for uint8 images).
+    """
+
+    shape: tuple[int, ...]
+    dtype: Literal["uint8", "float32"] = "float32"
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    scale: float = 1.0
+
+    @property
+    def size(self) -> int:
+        """Number of elements of one example."""
+        return math.prod(self.shape)
+
+    def normalise(self, raw: Tensor) -> Tensor:
+        """Turn raw inputs [..., *shape] (any dtype) into what the learner expects, float32 on the same device.
+
+        Both the trainer and the server call this and nothing else, so that they agree.
+        """
+        trailing = (-1,) + (1,) * (len(self.shape) - 1)
+        mean = torch.tensor(self.mean, device=raw.device).reshape(trailing)
+        std = torch.tensor(self.std, device=raw.device).reshape(trailing)
+        return (raw.to(torch.float32) * self.scale - mean) / std
+
+
+@dataclass(frozen=True)
+class LearnerSpec:
+    """A learner as plain data; `registry.build_learner` makes the learner.
+
+    Attributes:
+        method: registered name.
+        input: what goes in.
+        task_kind: classification or regression.
+        max_ways: most classes a task may have; fixed for methods with a learned head, a serving limit for the others
+            (zero for regression).
+        target_size: target values per example (zero for classification).
+        backbone: registered name.
+        backbone_settings: keyword settings of the backbone.
+        settings: keyword settings of the method.
+    """
+
+    method: str
+    input: InputSpec
+    task_kind: TaskKind = "classification"
+    max_ways: int = 5
+    target_size: int = 0
+    backbone: str = "conv4"
+    backbone_settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `from_json` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "LearnerSpec":
+        """Read what `to_json` wrote.
+
+        Raises:
+            TypeError, KeyError, ValueError: the data does not describe a learner.
+        """
+        fields = dict(data)
+        raw = dict(fields.pop("input"))
+        for name in ("shape", "mean", "std"):
+            raw[name] = tuple(raw[name])
+        return cls(input=InputSpec(**raw), **fields)

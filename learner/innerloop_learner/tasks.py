@@ -1,0 +1,100 @@
+"""Batches of few-shot tasks: what every learner takes and gives.
+
+Every tensor leads with a tasks dimension T. Tasks of different sizes share a batch by padding: `mask` is true where an
+example is real, and padding never changes an answer.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+Params = dict[str, Tensor]
+"""Meta-learned parameters, a flat mapping of named tensors shared by all tasks."""
+
+TaskState = dict[str, Tensor]
+"""What adapting leaves behind, a flat mapping of named tensors [T, ...]."""
+
+
+@dataclass(frozen=True)
+class Support:
+    """Labelled examples of T tasks.
+
+    Attributes:
+        x: inputs [T, S, *input], floating point and already normalised.
+        y: class indices [T, S] int64 in `0 .. ways - 1`, or targets [T, S, D] floating point for regression.
+        mask: [T, S] bool, true for real examples.
+        ways: [T] int64, the classes of each task (zero for regression).
+        max_ways: width W of the logits; at least the largest of `ways` (zero for regression).
+    """
+
+    x: Tensor
+    y: Tensor
+    mask: Tensor
+    ways: Tensor
+    max_ways: int
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks T."""
+        return self.x.shape[0]
+
+    def to(self, *args: Any) -> "Support":
+        """Copy with floating-point tensors converted and all tensors moved, as `Tensor.to` does."""
+        return Support(
+            _to(self.x, *args), _to(self.y, *args), _to(self.mask, *args), _to(self.ways, *args), self.max_ways
+        )
+
+
+@dataclass(frozen=True)
+class Query:
+    """Inputs of T tasks to answer.
+
+    Attributes:
+        x: inputs [T, Q, *input], floating point and already normalised.
+        mask: [T, Q] bool, true for real queries.
+    """
+
+    x: Tensor
+    mask: Tensor
+
+    def to(self, *args: Any) -> "Query":
+        """Copy with floating-point tensors converted and all tensors moved, as `Tensor.to` does."""
+        return Query(_to(self.x, *args), _to(self.mask, *args))
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """T sampled tasks with the answers to their queries, for training and evaluation.
+
+    Attributes:
+        support: the labelled examples to adapt on.
+        query: the inputs to answer.
+        targets: the answers, [T, Q] int64 or [T, Q, D] floating point.
+    """
+
+    support: Support
+    query: Query
+    targets: Tensor
+
+    def to(self, *args: Any) -> "Episodes":
+        """Copy with floating-point tensors converted and all tensors moved, as `Tensor.to` does."""
+        return Episodes(self.support.to(*args), self.query.to(*args), _to(self.targets, *args))
+
+
+class Adapted(NamedTuple):
+    """What `Learner.adapt` returns.
+
+    Attributes:
+        state: the task state.
+        losses: mean support loss before each inner step [T, steps]; None for methods without steps.
+    """
+
+    state: TaskState
+    losses: Tensor | None
+
+
+def _to(tensor: Tensor, *args: Any) -> Tensor:
+    """`tensor.to(*args)`, but integers and masks keep their type."""
+    moved = tensor.to(*args)
+    return moved if tensor.is_floating_point() else moved.to(tensor.dtype)

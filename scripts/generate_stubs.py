@@ -1,0 +1,58 @@
+"""Generate the Python stubs of proto/ into the SDK, or check that those there are up to date (--check)."""
+
+import argparse
+import filecmp
+import sys
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+
+from grpc_tools import protoc
+
+ROOT = Path(__file__).resolve().parent.parent
+PROTO = ROOT / "proto"
+TARGET = ROOT / "clients" / "python"
+PACKAGE = Path("innerloop") / "v1"
+
+
+def generate(target: Path) -> None:
+    """Write the stubs of every proto file below `target`."""
+    protos = sorted(str(path.relative_to(PROTO)) for path in PROTO.rglob("*.proto"))
+    well_known = files("grpc_tools") / "_proto"
+    # mypy-protobuf's plugins lie beside the interpreter, which need not be on PATH.
+    plugin = Path(sys.executable).parent / "protoc-gen-mypy_grpc"
+    arguments = [
+        "protoc",
+        f"--proto_path={PROTO}",
+        f"--proto_path={well_known}",
+        f"--plugin=protoc-gen-mypy_grpc={plugin}",
+        f"--python_out={target}",
+        f"--pyi_out={target}",
+        f"--grpc_python_out={target}",
+        f"--mypy_grpc_out={target}",
+        *protos,
+    ]
+    if protoc.main(arguments) != 0:
+        sys.exit("protoc failed")
+    (target / PACKAGE / "__init__.py").write_text('"""Generated from proto/innerloop/v1 by `make proto`."""\n')
+
+
+def main() -> None:
+    """Parse the command line and generate or check."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    if not parser.parse_args().check:
+        generate(TARGET)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        generate(Path(scratch))
+        fresh = {path.name for path in (Path(scratch) / PACKAGE).iterdir()}
+        kept = {path.name for path in (TARGET / PACKAGE).iterdir() if path.is_file()}
+        _, changed, missing = filecmp.cmpfiles(Path(scratch) / PACKAGE, TARGET / PACKAGE, fresh, shallow=False)
+        stale = sorted({*changed, *missing, *(kept - fresh)})
+    if stale:
+        sys.exit(f"stubs differ from proto/ ({', '.join(stale)}); run `make proto`")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The gRPC server: adapts bundles to support sets and answers queries."""

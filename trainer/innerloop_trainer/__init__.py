@@ -1,0 +1,1 @@
+"""Meta-training: data, episodes, outer loops, evaluation and export."""

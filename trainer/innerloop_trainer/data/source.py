@@ -1,0 +1,100 @@
+"""What a data source gives the trainer: three disjoint splits that draw episodes."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+
+from innerloop_learner.registry import Registry
+from innerloop_learner.spec import InputSpec, TaskKind
+from innerloop_learner.tasks import Episodes
+
+
+class DataError(ValueError):
+    """Data that can't be used; the message names the file or class and says what to do."""
+
+
+@dataclass(frozen=True)
+class EpisodeShape:
+    """Size of sampled episodes.
+
+    Attributes:
+        ways: classes per task; ignored by regression sources.
+        shots: support examples per class (in all, for regression).
+        queries: query examples per class (in all, for regression).
+    """
+
+    ways: int
+    shots: int
+    queries: int
+
+
+class TaskSampler(ABC):
+    """One split, resident on a device, that draws episodes by vectorised gathers."""
+
+    @abstractmethod
+    def sample(self, shape: EpisodeShape, tasks: int, generator: torch.Generator) -> Episodes:
+        """Draw `tasks` episodes; equal generators draw equal episodes. Inputs come normalised.
+
+        Raises:
+            DataError: the split has too few classes or examples for `shape`.
+        """
+
+    @abstractmethod
+    def check(self, shape: EpisodeShape) -> None:
+        """Raise the DataError that `sample` would raise."""
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A data source, loaded.
+
+    Attributes:
+        name: the source as the user named it, without paths of this machine, for example "omniglot:random".
+        description: for people and manifests: what it holds, classes per split, seed of the split.
+        input: shape and normalisation of its inputs.
+        task_kind: classification or regression.
+        target_size: target values per example (zero for classification).
+        train, validation, test: splits with no class in common.
+    """
+
+    name: str
+    description: str
+    input: InputSpec
+    task_kind: TaskKind
+    target_size: int
+    train: TaskSampler
+    validation: TaskSampler
+    test: TaskSampler
+
+
+@dataclass(frozen=True)
+class SourceRequest:
+    """What a source is asked for: `NAME:PATH?key=value&...`, parsed.
+
+    Attributes:
+        path: after the colon; empty for embedded sources.
+        options: after the question mark.
+        device: where the data shall reside.
+        seed: of the class split and of whatever the source generates.
+    """
+
+    path: str
+    options: dict[str, str]
+    device: torch.device
+    seed: int
+
+
+class SourceLoader(ABC):
+    """Loads one kind of source; a new kind is a new file that registers one of these in `sources`."""
+
+    @abstractmethod
+    def load(self, request: SourceRequest) -> DataSource:
+        """Load the source.
+
+        Raises:
+            DataError: missing or unusable data, or options it does not know.
+        """
+
+
+sources: Registry[SourceLoader] = Registry("data source", "innerloop.sources")
