@@ -72,17 +72,20 @@ class DataSource:
 class SourceRequest:
     """What a source is asked for: `NAME:PATH?key=value&...`, parsed.
 
+    What a source holds and how its classes are split follow from this text alone, never from a run's seed: a model
+    trained under one seed and evaluated under another must not meet its training classes in the test split.
+
     Attributes:
+        name: before the colon.
         path: after the colon; empty for embedded sources.
         options: after the question mark.
         device: where the data shall reside.
-        seed: of the class split and of whatever the source generates.
     """
 
+    name: str
     path: str
     options: dict[str, str]
     device: torch.device
-    seed: int
 
 
 class SourceLoader(ABC):
