@@ -1,0 +1,126 @@
+"""Few-shot classification episodes, drawn from images that reside on the training device."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from innerloop_learner.spec import InputSpec
+from innerloop_learner.tasks import Episodes, Query, Support
+from innerloop_trainer.data.image_set import ImageSet
+from innerloop_trainer.data.source import DataError, EpisodeShape, TaskSampler
+
+
+@dataclass(frozen=True)
+class RawEpisodes:
+    """T sampled tasks as they lie in the data, before normalisation: what a client would send to a server.
+
+    Attributes:
+        support: images [T, S, C, H, W] uint8, grouped by class.
+        support_labels: [T, S] int64 in `0 .. ways - 1`.
+        query: images [T, Q, C, H, W] uint8, grouped by class.
+        query_labels: [T, Q] int64.
+        classes: [T, ways] int64, which class of the split each label of a task stands for (see `ClassImages.names`).
+    """
+
+    support: Tensor
+    support_labels: Tensor
+    query: Tensor
+    query_labels: Tensor
+    classes: Tensor
+
+
+class ClassImages(TaskSampler):
+    """One split of an image data set.
+
+    Args:
+        label: what messages call the split, for example "omniglot:random, test split".
+        data: its images.
+        spec: normalisation of the images.
+        device: where the images shall reside.
+
+    Attributes:
+        names: of the classes.
+
+    Raises:
+        DataError: the split is empty.
+    """
+
+    def __init__(self, label: str, data: ImageSet, spec: InputSpec, device: torch.device) -> None:
+        if not data.names:
+            raise DataError(f"{label} is empty; add classes or change the split")
+        self.names = data.names
+        self._label = label
+        self._spec = spec
+        self._sizes = data.counts.tolist()
+        self._counts = torch.from_numpy(data.counts).to(device)  # [K]
+        self._starts = self._counts.cumsum(0) - self._counts  # [K]
+        self._images = torch.from_numpy(data.images).to(device)  # [N, C, H, W]
+
+    def sample(self, shape: EpisodeShape, tasks: int, generator: torch.Generator) -> Episodes:
+        """As in `TaskSampler`; the support set comes grouped by class, the classes of a task in random order."""
+        raw = self.sample_raw(shape, tasks, generator)
+        device = self._images.device
+        support = Support(
+            x=self._spec.normalise(raw.support),
+            y=raw.support_labels,
+            mask=torch.ones(raw.support_labels.shape, dtype=torch.bool, device=device),
+            ways=torch.full((tasks,), shape.ways, device=device),
+            max_ways=shape.ways,
+        )
+        mask = torch.ones(raw.query_labels.shape, dtype=torch.bool, device=device)
+        return Episodes(support, Query(self._spec.normalise(raw.query), mask), raw.query_labels)
+
+    def sample_raw(self, shape: EpisodeShape, tasks: int, generator: torch.Generator) -> RawEpisodes:
+        """The same tasks as `sample` draws from an equal generator, not normalised.
+
+        Args:
+            shape: of the episodes.
+            tasks: how many.
+            generator: on the device of the images.
+
+        Raises:
+            DataError: the split has too few classes or examples for `shape`.
+        """
+        self.check(shape)
+        classes = self._draw_classes(tasks, shape.ways, generator)
+        rows = self._draw_examples(classes, shape.shots + shape.queries, generator)  # [T, W, shots + queries]
+        labels = torch.arange(shape.ways, device=classes.device)
+        return RawEpisodes(
+            support=self._images[rows[..., : shape.shots].flatten(1)],
+            support_labels=labels.repeat_interleave(shape.shots).repeat(tasks, 1),
+            query=self._images[rows[..., shape.shots :].flatten(1)],
+            query_labels=labels.repeat_interleave(shape.queries).repeat(tasks, 1),
+            classes=classes,
+        )
+
+    def check(self, shape: EpisodeShape) -> None:
+        """As in `TaskSampler`."""
+        if min(shape.ways, shape.shots, shape.queries) < 1:
+            raise DataError(f"ways, shots and queries must be at least 1, not {shape}")
+        if shape.ways > len(self.names):
+            raise DataError(
+                f"{self._label} has {len(self.names)} classes, too few for {shape.ways} ways; "
+                f"lower --ways to {len(self.names)} or add classes"
+            )
+        needed = shape.shots + shape.queries
+        short = [index for index, size in enumerate(self._sizes) if size < needed]
+        if short:
+            more = f" ({len(short) - 1} more classes have too few)" if len(short) > 1 else ""
+            raise DataError(
+                f"{self._label}: class {self.names[short[0]]!r} has {self._sizes[short[0]]} examples, but {needed} are "
+                f"needed for {shape.shots} shots and {shape.queries} queries; lower --shots or --queries, or add "
+                f"examples{more}"
+            )
+
+    def _draw_classes(self, tasks: int, ways: int, generator: torch.Generator) -> Tensor:
+        """Distinct classes in random order [T, W]."""
+        keys = torch.rand(tasks, len(self.names), generator=generator, device=self._images.device)
+        return keys.topk(ways).indices
+
+    def _draw_examples(self, classes: Tensor, examples: int, generator: torch.Generator) -> Tensor:
+        """Rows of distinct images of each class [T, W, examples]."""
+        largest = max(self._sizes)
+        keys = torch.rand(*classes.shape, largest, generator=generator, device=classes.device)
+        absent = torch.arange(largest, device=classes.device) >= self._counts[classes].unsqueeze(-1)
+        return self._starts[classes].unsqueeze(-1) + keys.masked_fill(absent, -1.0).topk(examples).indices

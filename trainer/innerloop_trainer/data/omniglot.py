@@ -1,0 +1,131 @@
+"""`omniglot:PATH[?split=random|alphabet&rotations=true|false]`: 1,623 handwritten characters of 50 alphabets.
+
+Lake, Salakhutdinov and Tenenbaum, Human-level concept learning through probabilistic program induction, Science 2015.
+PATH holds images_background and images_evaluation, as zip archives or as folders, laid out as the authors publish them:
+images_*/ALPHABET/characterNN/NNNN_DD.png.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from innerloop_learner.spec import InputSpec
+from innerloop_trainer.data.cache import cached
+from innerloop_trainer.data.class_images import ClassImages
+from innerloop_trainer.data.class_split import shuffled
+from innerloop_trainer.data.decode import decode_classes
+from innerloop_trainer.data.file_tree import FileTree, open_tree
+from innerloop_trainer.data.image_set import ImageSet
+from innerloop_trainer.data.options import choice, existing_path, flag, reject_unknown
+from innerloop_trainer.data.source import DataError, DataSource, SourceLoader, SourceRequest, sources
+
+SIZE = (28, 28)
+SPLIT_SEED = 2015
+INPUT = InputSpec(shape=(1, *SIZE), dtype="uint8", mean=(1.0,), std=(-1.0,), scale=1 / 255)
+"""Raw images are as a scan of them: dark ink on white paper. Normalised, paper is 0, as padding is, and ink is 1."""
+
+EXAMPLE = "omniglot:~/data/omniglot (a folder with images_background.zip and images_evaluation.zip)"
+
+
+class Split(NamedTuple):
+    """Characters of each split."""
+
+    train: list[str]
+    validation: list[str]
+    test: list[str]
+
+
+class Omniglot(SourceLoader):
+    """The Omniglot source."""
+
+    def load(self, request: SourceRequest) -> DataSource:
+        """As in `SourceLoader`."""
+        reject_unknown(request, ("split", "rotations"))
+        split_name = choice(request, "split", ("random", "alphabet"), "random")
+        rotations = flag(request, "rotations", default=True)
+        root = existing_path(request, EXAMPLE)
+        background = _read(_part(root, "images_background"))
+        evaluation = _read(_part(root, "images_evaluation"))
+        split = (
+            random_split(background, evaluation) if split_name == "random" else alphabet_split(background, evaluation)
+        )
+        everything = ImageSet(
+            background.names + evaluation.names,
+            np.concatenate([background.counts, evaluation.counts]),
+            np.concatenate([background.images, evaluation.images]),
+        )
+        name = f"omniglot:{split_name}"
+
+        def sampler(part: str, characters: Sequence[str], *, rotate: bool = False) -> ClassImages:
+            images = everything.select(characters)
+            images = images.with_rotations() if rotate else images
+            return ClassImages(f"{name}, {part} split", images, INPUT, request.device)
+
+        return DataSource(
+            name=name,
+            description=_describe(split_name, split, rotations=rotations),
+            input=INPUT,
+            task_kind="classification",
+            target_size=0,
+            train=sampler("training", split.train, rotate=rotations),
+            validation=sampler("validation", split.validation),
+            test=sampler("test", split.test),
+        )
+
+
+def random_split(background: ImageSet, evaluation: ImageSet) -> Split:
+    """All characters shuffled: 1,100, 100 and 423 of them (Finn et al. 2017), in proportion if some are missing."""
+    characters = shuffled(background.names + evaluation.names, SPLIT_SEED)
+    train = round(len(characters) * 1100 / 1623)
+    validation = max(1, round(len(characters) * 100 / 1623))
+    return Split(characters[:train], characters[train : train + validation], characters[train + validation :])
+
+
+def alphabet_split(background: ImageSet, evaluation: ImageSet) -> Split:
+    """Test on the evaluation alphabets (Lake et al. 2015), validate on a sixth of the background alphabets."""
+    alphabets = shuffled({_alphabet(name) for name in background.names}, SPLIT_SEED)
+    held_out = set(alphabets[: max(1, round(len(alphabets) / 6))])
+    train = [name for name in background.names if _alphabet(name) not in held_out]
+    validation = [name for name in background.names if _alphabet(name) in held_out]
+    return Split(train, validation, list(evaluation.names))
+
+
+def _describe(split_name: str, split: Split, *, rotations: bool) -> str:
+    rotated = " and their rotations by 90, 180 and 270 degrees" if rotations else ""
+    return (
+        f"Omniglot, {split_name} split (fixed seed {SPLIT_SEED}): {len(split.train):,} training characters{rotated}, "
+        f"{len(split.validation)} for validation, {len(split.test)} for test"
+    )
+
+
+def _alphabet(character: str) -> str:
+    return character.rpartition("/")[0]
+
+
+def _part(root: Path, name: str) -> FileTree:
+    """One of the two halves, the folder if both it and the archive are there."""
+    for path in (root / name, root / f"{name}.zip"):
+        if path.exists():
+            return open_tree(path)
+    raise DataError(f"omniglot: {root} has neither {name}.zip nor a folder {name}; download both parts, see {EXAMPLE}")
+
+
+def _read(tree: FileTree) -> ImageSet:
+    def decode() -> ImageSet:
+        characters = defaultdict[str, list[PurePosixPath]](list)
+        for path in tree.files:
+            if path.suffix == ".png" and len(path.parts) >= 3:
+                characters["/".join(path.parts[-3:-1])].append(path)
+        if not characters:
+            raise DataError(
+                f"omniglot: {tree.root} has no drawings; they lie at ALPHABET/characterNN/NNNN_DD.png in it"
+            )
+        return decode_classes(tree, characters, SIZE, "L")
+
+    return cached("omniglot", {"files": tree.identity(), "size": SIZE}, decode)
+
+
+sources.register("omniglot")(Omniglot())
