@@ -18,8 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from innerloop_learner.learner import Learner
-from innerloop_learner.registry import build_learner
+from innerloop_learner.learner import Learner, build_learner
 from innerloop_learner.spec import LearnerSpec
 from innerloop_learner.tasks import Params
 
@@ -218,7 +217,9 @@ def load_bundle(path: Path, device: torch.device | str = "cpu") -> Bundle:
     except OSError as error:
         raise BundleError(f"{path.name}: {PARAMETERS} is missing or unreadable; export it again") from error
     if hashlib.sha256(parameters).hexdigest() != manifest.files[PARAMETERS]:
-        raise BundleError(f"{path.name}: {PARAMETERS} is truncated or altered (digest differs); copy or export it again")
+        raise BundleError(
+            f"{path.name}: {PARAMETERS} is truncated or altered (digest differs); copy or export it again"
+        )
     try:
         params = load(parameters)
     except SafetensorError as error:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from innerloop_learner.losses import classification_loss, regression_loss
+from innerloop_learner.norms import running_average
+from innerloop_learner.registry import Registry
 from innerloop_learner.spec import LearnerSpec, TaskKind
 from innerloop_learner.tasks import Adapted, Episodes, Params, Query, Support, TaskState
 
@@ -85,7 +87,9 @@ class Learner(ABC):
 
     def __init__(self, spec: LearnerSpec) -> None:
         if spec.task_kind not in self.info.tasks:
-            raise ValueError(f"{self.info.name} does not solve {spec.task_kind} tasks, only {', '.join(self.info.tasks)}")
+            raise ValueError(
+                f"{self.info.name} does not solve {spec.task_kind} tasks, only {', '.join(self.info.tasks)}"
+            )
         self.spec = spec
 
     @abstractmethod
@@ -142,7 +146,7 @@ class Learner(ABC):
         state, _ = self.adapt(in_use, episodes.support, steps)
         outputs = self.predict(in_use, state, episodes.query)
         loss = self.loss(outputs, episodes.targets, episodes.query.mask).mean()
-        return Objective(loss, outputs, {name: value.detach() for name, value in fresh.items()})
+        return Objective(loss, outputs, running_average(params, fresh))
 
     def loss(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
         """Mean loss of each task [T]: cross-entropy or squared error, over examples where `mask` is true."""
@@ -153,3 +157,16 @@ class Learner(ABC):
     def describe(self) -> dict[str, Any]:
         """The spec as plain data, for manifests."""
         return self.spec.to_json()
+
+
+methods: Registry[type[Learner]] = Registry("method", "innerloop.methods")
+
+
+def build_learner(spec: LearnerSpec) -> Learner:
+    """The learner a spec describes.
+
+    Raises:
+        UnknownNameError: no such method, backbone, norm or update rule.
+        ValueError: settings that do not fit.
+    """
+    return methods[spec.method](spec)

@@ -10,9 +10,6 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
-from innerloop_learner.learner import Learner
-from innerloop_learner.spec import LearnerSpec
-
 T = TypeVar("T")
 
 
@@ -72,16 +69,3 @@ class Registry(Generic[T]):
         self._discovered = True
         for point in entry_points(group=self._group):
             self._entries.setdefault(point.name, point.load())
-
-
-methods: Registry[type[Learner]] = Registry("method", "innerloop.methods")
-
-
-def build_learner(spec: LearnerSpec) -> Learner:
-    """The learner a spec describes.
-
-    Raises:
-        UnknownNameError: no such method, backbone or update rule.
-        ValueError, TypeError: settings that do not fit.
-    """
-    return methods[spec.method](spec)

@@ -1,0 +1,98 @@
+"""The interface of feature extractors."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from innerloop_learner.norms import Norm, Statistics
+from innerloop_learner.registry import Registry
+from innerloop_learner.tasks import Params
+
+
+class Features(NamedTuple):
+    """What a backbone returns.
+
+    Attributes:
+        values: [T, N, F].
+        statistics: moments computed on the way, to hand back when embedding queries; or new buffers, when refitting.
+    """
+
+    values: Tensor
+    statistics: Params
+
+
+class Backbone(ABC):
+    """Maps inputs [T, N, *input] to features [T, N, F] with weights that are shared or one per task.
+
+    Args:
+        input_shape: of one example.
+        norm: registered name of the normalisation between layers.
+    """
+
+    norms: list[Norm]
+    features: int
+
+    @abstractmethod
+    def init(self, generator: torch.Generator) -> Params:
+        """Fresh parameters."""
+
+    @abstractmethod
+    def _layers(self, params: Params, x: Tensor, normalise: "Normalise") -> Tensor:
+        """Apply all layers to x [T, N, *input], calling `normalise` where a norm belongs."""
+
+    def buffers(self) -> frozenset[str]:
+        """Names of parameters that are averaged, not learned."""
+        return frozenset[str]().union(*(norm.buffers() for norm in self.norms))
+
+    @property
+    def support_statistics(self) -> bool:
+        """Whether embedding queries needs statistics of the support set."""
+        return any(norm.support_statistics for norm in self.norms)
+
+    def apply(self, params: Params, x: Tensor, mask: Tensor, statistics: Statistics | None = None) -> Features:
+        """Embed x [T, N, *input]; statistics given are used, others are computed from x and mask and returned."""
+        given = statistics or {}
+        normalise = Normalise(lambda norm, y: norm.apply(params, y, mask, given))
+        return Features(self._layers(params, x, normalise), normalise.statistics)
+
+    def refit(self, params: Params, x: Tensor, mask: Tensor) -> Params:
+        """Values of the buffers that fit x [T, N, *input], all tasks together."""
+        normalise = Normalise(lambda norm, y: norm.refit(params, y, mask))
+        self._layers(params, x, normalise)
+        return normalise.statistics
+
+
+NormFunction = Callable[[Norm, Tensor], tuple[Tensor, Params]]
+
+
+class Normalise:
+    """Applies norms and gathers the statistics they compute."""
+
+    def __init__(self, apply: NormFunction) -> None:
+        self._apply = apply
+        self.statistics: Params = {}
+
+    def __call__(self, norm: Norm, x: Tensor) -> Tensor:
+        """Normalise x [T, N, C, ...]."""
+        y, statistics = self._apply(norm, x)
+        self.statistics.update(statistics)
+        return y
+
+
+backbones: Registry[Callable[..., Backbone]] = Registry("backbone", "innerloop.backbones")
+
+
+def build_backbone(name: str, input_shape: tuple[int, ...], settings: Mapping[str, Any]) -> Backbone:
+    """The backbone of that name.
+
+    Raises:
+        UnknownNameError: no such backbone or norm.
+        ValueError: settings or an input shape that it does not take.
+    """
+    try:
+        return backbones[name](input_shape, **settings)
+    except TypeError as error:
+        raise ValueError(f"backbone {name} does not take these settings: {error}") from error

@@ -1,0 +1,142 @@
+"""Model-agnostic meta-learning."""
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from innerloop_learner import heads
+from innerloop_learner.backbones import build_backbone
+from innerloop_learner.heads import LinearHead, mask_unused_ways
+from innerloop_learner.inner_loop import inner_loop
+from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
+from innerloop_learner.losses import UNUSED_LOGIT
+from innerloop_learner.spec import LearnerSpec
+from innerloop_learner.state import STATISTICS, WAYS, WEIGHTS, section
+from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
+from innerloop_learner.update_rules import update_rules
+
+
+@methods.register("maml")
+class MAML(Learner):
+    """Learns weights from which a few gradient steps suffice (Finn, Abbeel and Levine 2017, algorithm 2).
+
+    With support loss L_S and query loss L_Q of a task, rate a and initial weights w:
+
+        w_0 = w,   w_{k+1} = w_k - a * grad L_S(w_k),   w* = argmin_w  E_task L_Q(w_K)
+
+    The outer gradient goes through the inner gradients (second order).
+
+    Settings (`spec.settings`):
+        steps: inner steps K in training, and at serving unless a request names another number.
+        max_steps: most steps a request may ask for.
+        update_rule: registered name.
+        rate: a, for the "sgd" rule.
+    """
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="maml",
+        family="initialisation",
+        paper="Finn, Abbeel, Levine: Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks. ICML 2017",
+        gradients_at_serving=True,
+        order_matters=False,
+        ways_can_change="fewer",
+        tasks=("classification", "regression"),
+        training=TrainingDefaults(),
+    )
+    order: ClassVar[Literal[1, 2]] = 2
+    adapts_body: ClassVar[bool] = True
+
+    def __init__(self, spec: LearnerSpec) -> None:
+        super().__init__(spec)
+        self._configure(**spec.settings)
+        self.backbone = build_backbone(spec.backbone, spec.input.shape, spec.backbone_settings)
+        self.head = LinearHead.for_spec(spec, self.backbone.features)
+        self._body = self.backbone.init(torch.Generator()).keys() - self.backbone.buffers()
+
+    def _configure(self, steps: int = 5, max_steps: int = 20, update_rule: str = "sgd", rate: float = 0.1) -> None:
+        if not 0 < steps <= max_steps:
+            raise ValueError(f"steps must lie between 1 and max_steps ({max_steps}), not {steps}")
+        self._steps, self._max_steps = steps, max_steps
+        self.rule = update_rules[update_rule](rate=rate)
+
+    @property
+    def default_steps(self) -> int:
+        """See Learner.default_steps."""
+        return self._steps
+
+    @property
+    def max_steps(self) -> int:
+        """See Learner.max_steps."""
+        return self._max_steps
+
+    def init(self, generator: torch.Generator) -> Params:
+        """See Learner.init."""
+        weights = {**self.backbone.init(generator), **self.head.init(generator)}
+        return {**weights, **self.rule.init(generator, self._adapted(weights))}
+
+    def buffers(self) -> frozenset[str]:
+        """See Learner.buffers."""
+        return self.backbone.buffers()
+
+    def refit_buffers(self, params: Params, support: Support) -> Params:
+        """See Learner.refit_buffers."""
+        return self.backbone.refit(params, support.x, support.mask) if self.buffers() else {}
+
+    def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
+        """See Learner.adapt."""
+        # A body that does not adapt is computed once, not once per step.
+        frozen = None if self.adapts_body else self.backbone.apply(params, support.x, support.mask)
+
+        def support_loss(weights: Params) -> Tensor:
+            merged = {**params, **weights}
+            features = frozen or self.backbone.apply(merged, support.x, support.mask)
+            outputs = self._outputs(merged, features.values, support.ways, UNUSED_LOGIT)
+            return self.loss(outputs, support.y, support.mask)
+
+        weights, losses = inner_loop(
+            support_loss,
+            self._adapted(params),
+            self.rule,
+            params,
+            self._steps if steps is None else steps,
+            support.tasks,
+            self.order,
+        )
+        state = {WEIGHTS + name: weight for name, weight in weights.items()}
+        if self.backbone.support_statistics:
+            features = frozen or self.backbone.apply({**params, **weights}, support.x, support.mask)
+            state |= {STATISTICS + name: value for name, value in features.statistics.items()}
+        return Adapted({**state, WAYS: support.ways}, losses)
+
+    def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
+        """See Learner.predict."""
+        merged = {**params, **section(state, WEIGHTS)}
+        features = self.backbone.apply(merged, query.x, query.mask, section(state, STATISTICS))
+        return self._outputs(merged, features.values, state[WAYS], -torch.inf)
+
+    def _adapted(self, params: Params) -> Params:
+        """The weights that the inner loop changes."""
+        names = self._body | {heads.WEIGHT, heads.BIAS} if self.adapts_body else {heads.WEIGHT, heads.BIAS}
+        return {name: value for name, value in params.items() if name in names}
+
+    def _outputs(self, params: Params, features: Tensor, ways: Tensor, unused: float) -> Tensor:
+        outputs = self.head.apply(params, features)
+        return mask_unused_ways(outputs, ways, unused) if self.spec.task_kind == "classification" else outputs
+
+
+@methods.register("fomaml")
+class FirstOrderMAML(MAML):
+    """MAML with inner gradients taken as constants (Finn et al. 2017, section 5.2): cheaper, a little less accurate."""
+
+    info = MethodInfo(
+        name="fomaml",
+        family="initialisation",
+        paper="Finn, Abbeel, Levine: Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks. ICML 2017",
+        gradients_at_serving=True,
+        order_matters=False,
+        ways_can_change="fewer",
+        tasks=("classification", "regression"),
+        training=TrainingDefaults(),
+    )
+    order = 1

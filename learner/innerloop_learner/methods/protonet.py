@@ -1,0 +1,76 @@
+"""Prototypical networks."""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from innerloop_learner.backbones import build_backbone
+from innerloop_learner.heads import mask_unused_ways
+from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
+from innerloop_learner.spec import LearnerSpec
+from innerloop_learner.state import STATISTICS, WAYS, section
+from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
+
+PROTOTYPES = "prototypes"
+
+
+@methods.register("protonet")
+class ProtoNet(Learner):
+    """Answers with the nearest class mean in a learned embedding (Snell, Swersky and Zemel 2017, equations 1 and 2).
+
+        c_k = mean of f(x) over the support examples of class k,   logits_k(x) = -|f(x) - c_k|^2
+
+    Nothing is fixed to a number of ways: a model may train on many more than it serves, which helps.
+    """
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="protonet",
+        family="metric",
+        paper="Snell, Swersky, Zemel: Prototypical Networks for Few-shot Learning. NeurIPS 2017",
+        gradients_at_serving=False,
+        order_matters=False,
+        ways_can_change="any",
+        tasks=("classification",),
+        training=TrainingDefaults(ways=60, queries=5, meta_batch=1, iterations=3000),
+    )
+
+    def __init__(self, spec: LearnerSpec) -> None:
+        super().__init__(spec)
+        if spec.settings:
+            raise ValueError(f"protonet takes no settings, but was given {', '.join(spec.settings)}")
+        self.backbone = build_backbone(spec.backbone, spec.input.shape, spec.backbone_settings)
+
+    def init(self, generator: torch.Generator) -> Params:
+        """See Learner.init."""
+        return self.backbone.init(generator)
+
+    def buffers(self) -> frozenset[str]:
+        """See Learner.buffers."""
+        return self.backbone.buffers()
+
+    def refit_buffers(self, params: Params, support: Support) -> Params:
+        """See Learner.refit_buffers."""
+        return self.backbone.refit(params, support.x, support.mask) if self.buffers() else {}
+
+    def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
+        """See Learner.adapt; state: prototypes [T, W, F], zero for unused ways."""
+        del steps
+        features = self.backbone.apply(params, support.x, support.mask)
+        members = F.one_hot(support.y, support.max_ways).to(features.values.dtype) * support.mask.unsqueeze(-1)
+        counts = members.sum(1).clamp(min=1).unsqueeze(-1)  # [T, W, 1]
+        prototypes = (members / counts.transpose(1, 2)).transpose(1, 2) @ features.values
+        statistics = {STATISTICS + name: value for name, value in features.statistics.items()}
+        return Adapted({PROTOTYPES: prototypes, WAYS: support.ways, **statistics}, None)
+
+    def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
+        """See Learner.predict."""
+        features = self.backbone.apply(params, query.x, query.mask, section(state, STATISTICS)).values
+        return mask_unused_ways(-_squared_distances(features, state[PROTOTYPES]), state[WAYS], -torch.inf)
+
+
+def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """|x_i - y_j|^2 of x [T, N, F] and y [T, M, F], [T, N, M]."""
+    norms = x.square().sum(-1, keepdim=True) + y.square().sum(-1).unsqueeze(1)
+    return torch.baddbmm(norms, x, y.transpose(1, 2), alpha=-2)

@@ -1,0 +1,182 @@
+"""Normalisation whose statistics never come from queries.
+
+Serving is inductive: what normalises a query belongs to the task state (support statistics) or to the bundle (averages
+of meta-training), so that an answer never depends on other queries. Moments are written out rather than taken from
+`F.batch_norm`, whose double backward is wrong under `torch.func.vmap` and which knows no masks.
+
+Every norm is `apply(params, x, mask, statistics) -> (y, statistics)`: given statistics are used, missing ones are
+computed from x and its mask and returned, so that adapting computes them and predicting reuses them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from innerloop_learner.registry import Registry
+from innerloop_learner.tasks import Params
+
+Statistics = Mapping[str, Tensor]
+"""Means and variances by layer, [T, C] each."""
+
+EPSILON = 1e-5
+MOMENTUM = 0.1
+
+
+class Norm(ABC):
+    """One normalisation layer over the channels (third dimension) of [T, N, C, ...].
+
+    Args:
+        name: prefix of its parameters and statistics.
+        channels: C.
+    """
+
+    support_statistics: ClassVar[bool] = False
+    """Whether adapting must hand statistics of the support set to predicting."""
+
+    def __init__(self, name: str, channels: int) -> None:
+        self.name = name
+        self.channels = channels
+
+    def init(self) -> Params:
+        """Scale one and shift zero, [C] each."""
+        return {f"{self.name}.weight": torch.ones(self.channels), f"{self.name}.bias": torch.zeros(self.channels)}
+
+    def buffers(self) -> frozenset[str]:
+        """Names of parameters that are averaged, not learned."""
+        return frozenset()
+
+    @abstractmethod
+    def apply(self, params: Params, x: Tensor, mask: Tensor, statistics: Statistics) -> tuple[Tensor, Params]:
+        """Normalise x [T, N, C, ...]; returns it with the statistics computed here, empty if given ones were used."""
+
+    def refit(self, params: Params, x: Tensor, mask: Tensor) -> tuple[Tensor, Params]:
+        """Normalise x [T, N, C, ...] with its own moments; returns it with new values of the buffers."""
+        return self.apply(params, x, mask, {})[0], {}
+
+    def _affine(self, params: Params, y: Tensor) -> Tensor:
+        return y * self._aligned(params[f"{self.name}.weight"], y) + self._aligned(params[f"{self.name}.bias"], y)
+
+    def _scaled(self, params: Params, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        """Normalise and apply the affine map as one multiplication and one addition per element."""
+        scale = params[f"{self.name}.weight"] * (variance + EPSILON).rsqrt()
+        shift = params[f"{self.name}.bias"] - mean * scale
+        return x * self._aligned(scale, x) + self._aligned(shift, x)
+
+    def _aligned(self, values: Tensor, x: Tensor) -> Tensor:
+        """View [C] or [T, C] so that it broadcasts over x [T, N, C, ...]."""
+        tasks = values.shape[0] if values.dim() == 2 else 1
+        return values.view(tasks, 1, self.channels, *(1,) * (x.dim() - 3))
+
+
+norms: Registry[type[Norm]] = Registry("norm", "innerloop.norms")
+
+
+@norms.register("task")
+class TaskBatchNorm(Norm):
+    """Batch normalisation with the statistics of each task's support set (MetaBN, Bronskill et al. 2020, section 3.2).
+
+    The statistics belong to the task state: the support set gives them, queries only use them.
+    """
+
+    support_statistics = True
+
+    def apply(self, params: Params, x: Tensor, mask: Tensor, statistics: Statistics) -> tuple[Tensor, Params]:
+        """See Norm.apply."""
+        mean, variance = f"{self.name}.mean", f"{self.name}.variance"
+        if mean in statistics:
+            return self._scaled(params, x, statistics[mean], statistics[variance]), {}
+        computed = dict(zip((mean, variance), _moments(x, mask), strict=True))
+        return self._scaled(params, x, computed[mean], computed[variance]), computed
+
+
+@norms.register("batch")
+class BatchNorm(Norm):
+    """Batch normalisation (Ioffe and Szegedy 2015) with the statistics of the bundle.
+
+    Meta-training normalises with the moments of all support sets of the meta-batch together, and averages them into
+    the buffers that serving uses.
+    """
+
+    def init(self) -> Params:
+        """Affine parameters and running moments [C]."""
+        moments = {
+            f"{self.name}.running_mean": torch.zeros(self.channels),
+            f"{self.name}.running_variance": torch.ones(self.channels),
+        }
+        return {**super().init(), **moments}
+
+    def buffers(self) -> frozenset[str]:
+        """The running moments."""
+        return frozenset({f"{self.name}.running_mean", f"{self.name}.running_variance"})
+
+    def apply(self, params: Params, x: Tensor, mask: Tensor, statistics: Statistics) -> tuple[Tensor, Params]:
+        """See Norm.apply; statistics are parameters here."""
+        del mask, statistics
+        mean, variance = params[f"{self.name}.running_mean"], params[f"{self.name}.running_variance"]
+        return self._scaled(params, x, mean, variance), {}
+
+    def refit(self, params: Params, x: Tensor, mask: Tensor) -> tuple[Tensor, Params]:
+        """See Norm.refit; the moments are pooled over tasks."""
+        pooled = _moments(x.flatten(0, 1).unsqueeze(0), mask.flatten().unsqueeze(0))
+        mean, variance = (moment.squeeze(0) for moment in pooled)
+        fresh = {f"{self.name}.running_mean": mean, f"{self.name}.running_variance": variance}
+        return self._scaled(params, x, mean, variance), fresh
+
+
+@norms.register("group")
+class GroupNorm(Norm):
+    """Group normalisation (Wu and He 2018) in groups of eight channels: each example by itself."""
+
+    group_size = 8
+
+    def apply(self, params: Params, x: Tensor, mask: Tensor, statistics: Statistics) -> tuple[Tensor, Params]:
+        """See Norm.apply; there are no statistics."""
+        del mask, statistics
+        groups = max(1, self.channels // self.group_size)
+        grouped = x.reshape(*x.shape[:2], groups, -1)
+        variance, mean = torch.var_mean(grouped, dim=-1, correction=0, keepdim=True)
+        return self._affine(params, ((grouped - mean) * (variance + EPSILON).rsqrt()).view(x.shape)), {}
+
+
+@norms.register("layer")
+class LayerNorm(GroupNorm):
+    """Layer normalisation (Ba et al. 2016): all channels of an example together."""
+
+    def __init__(self, name: str, channels: int) -> None:
+        super().__init__(name, channels)
+        self.group_size = channels
+
+
+@norms.register("none")
+class NoNorm(Norm):
+    """No normalisation."""
+
+    def init(self) -> Params:
+        """No parameters."""
+        return {}
+
+    def apply(self, params: Params, x: Tensor, mask: Tensor, statistics: Statistics) -> tuple[Tensor, Params]:
+        """See Norm.apply."""
+        del params, mask, statistics
+        return x, {}
+
+
+def running_average(old: Params, fresh: Params) -> Params:
+    """Exponential average of the buffers in `fresh` with those in `old`, without gradients."""
+    return {name: old[name].lerp(value.detach(), MOMENTUM) for name, value in fresh.items()}
+
+
+def _moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance over examples and positions of x [T, N, C, ...] where mask [T, N] is true, [T, C] each.
+
+    Examples are averaged over positions before the mask applies, so that no masked copy of x is made.
+    """
+    weights = (mask / mask.sum(1, keepdim=True).clamp(min=1)).to(x.dtype).unsqueeze(1)  # [T, 1, N]
+    positions = x.flatten(3) if x.dim() > 3 else x.unsqueeze(-1)
+    mean = (weights @ positions.mean(-1)).squeeze(1)
+    centred = positions - mean[:, None, :, None]
+    variance = (weights @ centred.square().mean(-1)).squeeze(1)
+    return mean, variance

@@ -1,0 +1,27 @@
+"""Gradient descent with a fixed rate."""
+
+from innerloop_learner.tasks import Params
+from innerloop_learner.update_rules.update_rule import Step, Updated, UpdateRule, update_rules
+
+
+@update_rules.register("sgd")
+class SGD(UpdateRule):
+    """w <- w - rate * gradient (Finn et al. 2017, equation 1).
+
+    Args:
+        rate: step size.
+
+    Raises:
+        ValueError: the rate is not positive.
+    """
+
+    def __init__(self, rate: float) -> None:
+        if rate <= 0:
+            raise ValueError(f"the inner rate must be positive, not {rate}")
+        self.rate = rate
+
+    def update(self, params: Params, state: Params, step: Step) -> Updated:
+        """See UpdateRule.update."""
+        del params
+        weights = {name: weight.sub(step.gradients[name], alpha=self.rate) for name, weight in step.weights.items()}
+        return Updated(weights, state)
