@@ -1,0 +1,111 @@
+"""`glyphs`: embedded, characters of the fonts that matplotlib ships, distorted as a hand would."""
+
+import math
+import unicodedata
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from innerloop_learner.spec import InputSpec
+from innerloop_trainer.data.cache import cached
+from innerloop_trainer.data.class_images import ClassImages
+from innerloop_trainer.data.class_split import shuffled
+from innerloop_trainer.data.glyph_shapes import GlyphShapes, distinct_characters
+from innerloop_trainer.data.image_set import ImageSet
+from innerloop_trainer.data.options import reject_path, reject_unknown
+from innerloop_trainer.data.source import DataSource, SourceLoader, SourceRequest, sources
+
+SEED = 2017
+EXAMPLES = 20
+INPUT = InputSpec(shape=(1, 28, 28), dtype="uint8", mean=(1.0,), std=(-1.0,), scale=1 / 255)
+"""Dark ink on white paper, as in Omniglot: normalised, paper is 0 and ink is 1."""
+
+# Raise the version when a distortion or the choice of characters changes, or old cached copies go on being used.
+VERSION = 1
+ROTATION = math.radians(15)
+SCALE = 0.2
+STRETCH = 0.15
+SHEAR = 0.3
+SHIFT = 0.12
+WOBBLE = 0.06
+
+
+class Glyphs(SourceLoader):
+    """The glyphs source."""
+
+    def load(self, request: SourceRequest) -> DataSource:
+        """As in `SourceLoader`."""
+        reject_path(request)
+        reject_unknown(request)
+        identity = {"version": VERSION, "fonts": mpl.__version__, "unicode": unicodedata.unidata_version}
+        images = cached("glyphs", identity, draw_glyphs)
+        characters = shuffled(images.names, SEED)
+        first, second = round(0.65 * len(characters)), round(0.8 * len(characters))
+
+        def sampler(part: str, chosen: list[str]) -> ClassImages:
+            return ClassImages(f"glyphs, {part} split", images.select(chosen), INPUT, request.device)
+
+        return DataSource(
+            name="glyphs",
+            description=(
+                f"Printed characters, {EXAMPLES} distorted drawings each (fixed seed {SEED}): {first} for training, "
+                f"{second - first} for validation, {len(characters) - second} for test"
+            ),
+            input=INPUT,
+            task_kind="classification",
+            target_size=0,
+            train=sampler("training", characters[:first]),
+            validation=sampler("validation", characters[first:second]),
+            test=sampler("test", characters[second:]),
+        )
+
+
+def draw_glyphs() -> ImageSet:
+    """All classes, generated; always the same."""
+    glyphs = distinct_characters()
+    generator = torch.Generator().manual_seed(SEED)
+    images = np.concatenate([_distorted(glyph, generator) for glyph in glyphs])
+    counts = np.full(len(glyphs), EXAMPLES, dtype=np.int64)
+    return ImageSet(tuple(glyph.character for glyph in glyphs), counts, images)
+
+
+def _distorted(glyph: GlyphShapes, generator: torch.Generator) -> NDArray[np.uint8]:
+    """EXAMPLES drawings of one character [EXAMPLES, 1, 28, 28], its fonts taken in turn."""
+    turn = torch.arange(EXAMPLES) % len(glyph.shapes)
+    ink = torch.from_numpy(glyph.shapes)[turn, None].float()
+    grid = F.affine_grid(_affine(EXAMPLES, generator), list(ink.shape), align_corners=False)
+    bent = F.grid_sample(ink, grid + _wobble(EXAMPLES, ink.shape[-1], generator), align_corners=False)
+    height, width = INPUT.shape[1:]
+    paper = 255 - F.adaptive_avg_pool2d(bent, (height, width))
+    return paper.round().clamp(0, 255).to(torch.uint8).numpy()
+
+
+def _affine(count: int, generator: torch.Generator) -> Tensor:
+    """Random rotations, scales, stretches, shears and shifts [N, 2, 3], from the drawing to the original."""
+
+    def within(limit: float) -> Tensor:
+        return limit * (2 * torch.rand(count, generator=generator) - 1)
+
+    angle, shear = within(ROTATION), within(SHEAR)
+    scale, stretch = within(SCALE), within(STRETCH)
+    across, down = torch.exp(scale + stretch), torch.exp(scale - stretch)
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    rows = [
+        torch.stack([across * cos, across * (shear * cos - sin), within(SHIFT)], dim=1),
+        torch.stack([down * sin, down * (shear * sin + cos), within(SHIFT)], dim=1),
+    ]
+    return torch.stack(rows, dim=1)
+
+
+def _wobble(count: int, size: int, generator: torch.Generator) -> Tensor:
+    """Smooth random displacements [N, size, size, 2]: a coarse field, interpolated."""
+    coarse = WOBBLE * torch.randn(count, 2, 4, 4, generator=generator)
+    fine = F.interpolate(coarse, (size, size), mode="bicubic", align_corners=True)
+    return fine.permute(0, 2, 3, 1)
+
+
+sources.register("glyphs")(Glyphs())
