@@ -1,0 +1,176 @@
+"""Adapted models, ready for questions."""
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+from innerloop import calls
+from innerloop.adaptation_info import NO_LABELS, AdaptationInfo
+from innerloop.async_connection import AsyncConnection
+from innerloop.calls import Call
+from innerloop.connection import Connection
+from innerloop.errors import AdaptationNotFoundError
+from innerloop.inputs import Inputs
+from innerloop.locks import acquired, acquired_async
+from innerloop.predictions import Predictions
+from innerloop.recipe import Recipe
+from innerloop.retry import Deadline
+from innerloop.v1 import tensor_pb2 as pb
+
+
+class AdaptationHandle:
+    """What `Adaptation` and `AsyncAdaptation` share: the description, the caller's labels, and how to make it again."""
+
+    def __init__(self, info: AdaptationInfo, labels: Mapping[str, Any], recipe: Recipe | None) -> None:
+        self._info = info
+        self._labels = labels
+        self._recipe = recipe
+
+    @property
+    def info(self) -> AdaptationInfo:
+        """All that the server said; another description after the adaptation had to be made again."""
+        return self._info
+
+    @property
+    def id(self) -> str:
+        """Its present id."""
+        return self._info.id
+
+    @property
+    def model(self) -> str:
+        """The model it adapts."""
+        return self._info.model
+
+    @property
+    def classes(self) -> tuple[Any, ...]:
+        """The labels, in the order of every probability vector; empty for regression."""
+        return self._info.classes
+
+    @property
+    def support_losses(self) -> tuple[float, ...]:
+        """Mean support loss before each inner step; empty for methods without steps."""
+        return self._info.support_losses
+
+    def _question(self, asked: AdaptationInfo, query: pb.Inputs, return_logits: bool) -> Call[Predictions]:
+        return calls.predict(asked.id, query, return_logits=return_logits, labels=self._labels)
+
+    def _remake(self, gone: AdaptationNotFoundError) -> Call[AdaptationInfo]:
+        """The call that adapts again, under a new request id: the old one would name what is gone."""
+        if self._recipe is None:
+            raise gone
+        return calls.adapt(self._recipe)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(id={self.id!r}, model={self.model!r}, classes={self.classes!r})"
+
+
+class Adaptation(AdaptationHandle):
+    """An adapted model on the server, ready for questions from any number of threads.
+
+    When the server has dropped it, `predict` adapts again from the support set kept here, once for all threads. Used
+    as a context manager, it is deleted at the end.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        info: AdaptationInfo,
+        labels: Mapping[str, Any] = NO_LABELS,
+        recipe: Recipe | None = None,
+    ) -> None:
+        super().__init__(info, labels, recipe)
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    def predict(self, inputs: Inputs, *, return_logits: bool = False, timeout: float | None = None) -> Predictions:
+        """Answer queries.
+
+        Args:
+            inputs: Q queries, in any form that `Client.adapt` takes.
+            return_logits: whether to get the raw logits too.
+            timeout: seconds; the client's default when None.
+
+        Raises:
+            AdaptationNotFoundError: the server has dropped it, and it was deleted here or can't be made again.
+        """
+        deadline = self._connection.deadline(timeout)
+        query = self._connection.encode(self.model, inputs, deadline)
+        asked = self._info
+        try:
+            return self._connection.run(self._question(asked, query, return_logits), deadline)
+        except AdaptationNotFoundError as gone:
+            self._adapt_again(asked, gone, deadline)
+        return self._connection.run(self._question(self._info, query, return_logits), deadline)
+
+    def delete(self, *, timeout: float | None = None) -> None:
+        """Make the server forget it; does nothing when the server has already."""
+        deadline = self._connection.deadline(timeout)
+        with acquired(self._lock, deadline):
+            self._recipe = None
+            with suppress(AdaptationNotFoundError):
+                self._connection.run(calls.delete_adaptation(self.id), deadline)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.delete()
+
+    def _adapt_again(self, asked: AdaptationInfo, gone: AdaptationNotFoundError, deadline: Deadline) -> None:
+        with acquired(self._lock, deadline):
+            if self._info is asked:  # otherwise another thread was first
+                self._info = self._connection.run(self._remake(gone), deadline)
+
+
+class AsyncAdaptation(AdaptationHandle):
+    """The twin of `Adaptation` for one event loop; as an asynchronous context manager, it is deleted at the end."""
+
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        info: AdaptationInfo,
+        labels: Mapping[str, Any] = NO_LABELS,
+        recipe: Recipe | None = None,
+    ) -> None:
+        super().__init__(info, labels, recipe)
+        self._connection = connection
+        self._lock = asyncio.Lock()
+
+    async def predict(
+        self, inputs: Inputs, *, return_logits: bool = False, timeout: float | None = None
+    ) -> Predictions:
+        """Answer queries, as `Adaptation.predict` does."""
+        deadline = self._connection.deadline(timeout)
+        query = await self._connection.encode(self.model, inputs, deadline)
+        asked = self._info
+        try:
+            return await self._connection.run(self._question(asked, query, return_logits), deadline)
+        except AdaptationNotFoundError as gone:
+            await self._adapt_again(asked, gone, deadline)
+        return await self._connection.run(self._question(self._info, query, return_logits), deadline)
+
+    async def delete(self, *, timeout: float | None = None) -> None:
+        """Make the server forget it; does nothing when the server has already."""
+        deadline = self._connection.deadline(timeout)
+        async with acquired_async(self._lock, deadline):
+            self._recipe = None
+            with suppress(AdaptationNotFoundError):
+                await self._connection.run(calls.delete_adaptation(self.id), deadline)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.delete()
+
+    async def _adapt_again(self, asked: AdaptationInfo, gone: AdaptationNotFoundError, deadline: Deadline) -> None:
+        async with acquired_async(self._lock, deadline):
+            if self._info is asked:  # otherwise another task was first
+                self._info = await self._connection.run(self._remake(gone), deadline)

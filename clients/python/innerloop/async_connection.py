@@ -1,0 +1,86 @@
+"""Carries out calls asynchronously: the twin of `Connection`."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import grpc
+import numpy as np
+
+from innerloop import calls
+from innerloop.calls import Call
+from innerloop.channel import TLS, open_async_channel
+from innerloop.inputs import Inputs, arrange, encode_inputs, needs_shape, read_inputs
+from innerloop.locks import acquired_async
+from innerloop.retry import Deadline, RetryPolicy
+from innerloop.status import error_from
+from innerloop.v1 import tensor_pb2 as pb
+from innerloop.v1.adaptation_pb2_grpc import AdaptationServiceStub
+from innerloop.v1.model_pb2_grpc import ModelServiceStub
+
+T = TypeVar("T")
+
+
+class AsyncConnection:
+    """A channel to one server, for one event loop; arguments as those of `AsyncClient`."""
+
+    def __init__(self, target: str, tls: bool | TLS, timeout: float, retries: int) -> None:
+        self._target = target
+        self._tls = tls
+        self._timeout = timeout
+        self._policy = RetryPolicy(retries)
+        self._channel: grpc.aio.Channel | None = None
+        self._methods: dict[str, Callable[..., Any]] = {}
+        self._input_shapes: dict[str, tuple[int, ...]] = {}
+        self._input_shapes_lock = asyncio.Lock()
+
+    def deadline(self, timeout: float | None) -> Deadline:
+        """The deadline of a call that begins now, `timeout` seconds away or the client's default."""
+        return Deadline(self._timeout if timeout is None else timeout)
+
+    async def run(self, call: Call[T], deadline: Deadline) -> T:
+        """Carry out a call.
+
+        Raises:
+            InnerloopError: the last attempt failed.
+        """
+        if self._channel is None:
+            self._open()
+        response: Any = await self._policy.async_retrying(deadline, safe=call.safe)(self._attempt, call, deadline)
+        return call.read(response)
+
+    async def encode(self, model: str, inputs: Inputs, deadline: Deadline) -> pb.Inputs:
+        """The message for `inputs` to `model`, asking the server for the model's input shape if need be.
+
+        Raises:
+            InvalidArgumentError: they can't be sent.
+        """
+        # Reading files and encoding images takes long enough to hold up an event loop.
+        in_memory = isinstance(inputs, np.ndarray)
+        examples = read_inputs(inputs) if in_memory else await asyncio.to_thread(read_inputs, inputs)
+        if needs_shape(examples):
+            examples = arrange(examples, await self._input_shape(model, deadline))
+        return encode_inputs(examples)
+
+    async def close(self) -> None:
+        """Close the channel."""
+        if self._channel is not None:
+            await self._channel.close()
+
+    def _open(self) -> None:
+        """Open the channel; not before the first call, because it belongs to the event loop that runs then."""
+        self._channel = open_async_channel(self._target, self._tls)
+        self._methods = {**vars(AdaptationServiceStub(self._channel)), **vars(ModelServiceStub(self._channel))}
+
+    async def _attempt(self, call: Call[Any], deadline: Deadline) -> Any:
+        try:
+            return await self._methods[call.method](call.request, timeout=deadline.remaining(), metadata=call.metadata)
+        except grpc.RpcError as failure:
+            raise error_from(failure, call.request_id) from failure
+
+    async def _input_shape(self, model: str, deadline: Deadline) -> tuple[int, ...]:
+        async with acquired_async(self._input_shapes_lock, deadline):
+            if model not in self._input_shapes:
+                model_info = await self.run(calls.get_model(model), deadline)
+                self._input_shapes[model] = model_info.input_shape
+            return self._input_shapes[model]

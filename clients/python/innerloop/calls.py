@@ -1,0 +1,145 @@
+"""Every remote call as data: which method, what to send, how to read the answer. The clients only carry them out."""
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from innerloop.adaptation_info import AdaptationInfo
+from innerloop.models import Model
+from innerloop.predictions import Predictions
+from innerloop.recipe import Recipe
+from innerloop.status import REQUEST_ID_KEY
+from innerloop.v1 import adaptation_pb2 as adaptations
+from innerloop.v1 import model_pb2 as models
+from innerloop.v1 import tensor_pb2 as tensors
+
+T = TypeVar("T")
+
+
+def new_request_id() -> str:
+    """An id that names one call, retries included."""
+    return uuid.uuid4().hex
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """One remote call.
+
+    Attributes:
+        method: its name in AdaptationService or ModelService, which share none.
+        request: the message to send.
+        read: turns the response into what the caller gets.
+        safe: whether it may be repeated when its fate is unknown.
+        request_id: names it in the server's logs, and in errors.
+    """
+
+    method: str
+    request: Message
+    read: Callable[[Any], T]
+    safe: bool = True
+    request_id: str = field(default_factory=new_request_id)
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What goes along with the request."""
+        return ((REQUEST_ID_KEY, self.request_id),)
+
+
+def adapt(recipe: Recipe) -> Call[AdaptationInfo]:
+    """Make an adaptation; every call of this function asks for a new one, every attempt of the call for the same."""
+    request_id = new_request_id()
+    request = adaptations.AdaptRequest(
+        model=recipe.model, support=recipe.support, options=recipe.options, request_id=request_id
+    )
+    return Call(
+        "Adapt",
+        request,
+        lambda response: AdaptationInfo.from_message(response.adaptation, recipe.labels, response.timings),
+        request_id=request_id,
+    )
+
+
+def predict(
+    adaptation_id: str, query: tensors.Inputs, *, return_logits: bool, labels: Mapping[str, Any]
+) -> Call[Predictions]:
+    """Ask an adaptation."""
+    request = adaptations.PredictRequest(adaptation_id=adaptation_id, query=query, return_logits=return_logits)
+    return Call("Predict", request, lambda response: Predictions(response.predictions, labels, response.timings))
+
+
+def adapt_predict(recipe: Recipe, query: tensors.Inputs, *, return_logits: bool) -> Call[Predictions]:
+    """Adapt and ask in one round trip, keeping nothing."""
+    request = adaptations.AdaptPredictRequest(
+        model=recipe.model,
+        support=recipe.support,
+        query=query,
+        options=recipe.options,
+        return_logits=return_logits,
+    )
+    return Call(
+        "AdaptPredict", request, lambda response: Predictions(response.predictions, recipe.labels, response.timings)
+    )
+
+
+def get_adaptation(adaptation_id: str) -> Call[AdaptationInfo]:
+    """Look an adaptation up."""
+    request = adaptations.GetAdaptationRequest(adaptation_id=adaptation_id)
+    return Call("GetAdaptation", request, lambda response: AdaptationInfo.from_message(response.adaptation))
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some adaptations, and where the next ones begin (empty after the last page)."""
+
+    adaptations: list[AdaptationInfo]
+    next_token: str
+
+
+def list_adaptations(model: str | None, token: str) -> Call[Page]:
+    """One page of the caller's adaptations, newest first."""
+    request = adaptations.ListAdaptationsRequest(model=model or "", page_token=token)
+    return Call(
+        "ListAdaptations",
+        request,
+        lambda response: Page(
+            [AdaptationInfo.from_message(message) for message in response.adaptations], response.next_page_token
+        ),
+    )
+
+
+def delete_adaptation(adaptation_id: str) -> Call[None]:
+    """Forget an adaptation."""
+    request = adaptations.DeleteAdaptationRequest(adaptation_id=adaptation_id)
+    return Call("DeleteAdaptation", request, lambda _: None)
+
+
+def list_models() -> Call[list[Model]]:
+    """Describe all models."""
+    return Call(
+        "ListModels",
+        models.ListModelsRequest(),
+        lambda response: [Model.from_message(message) for message in response.models],
+    )
+
+
+def get_model(name: str) -> Call[Model]:
+    """Describe one model."""
+    return Call("GetModel", models.GetModelRequest(model=name), lambda response: Model.from_message(response.model))
+
+
+def load_model(name: str) -> Call[Model]:
+    """Load a bundle of the server's model directory."""
+    return Call(
+        "LoadModel",
+        models.LoadModelRequest(model=name),
+        lambda response: Model.from_message(response.model),
+        safe=False,
+    )
+
+
+def unload_model(name: str) -> Call[None]:
+    """Unload a model and drop its adaptations."""
+    return Call("UnloadModel", models.UnloadModelRequest(model=name), lambda _: None, safe=False)

@@ -1,0 +1,159 @@
+"""The synchronous client."""
+
+from collections.abc import Hashable, Iterable, Iterator
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+
+from numpy.typing import ArrayLike
+
+from innerloop import calls
+from innerloop.adaptation import Adaptation
+from innerloop.channel import TLS
+from innerloop.connection import Connection
+from innerloop.inputs import Inputs
+from innerloop.models import Model
+from innerloop.predictions import Predictions
+from innerloop.recipe import make_recipe
+
+
+class Client:
+    """Talks to an Innerloop server; may be used from many threads at once.
+
+    Every method raises a subclass of InnerloopError when it fails, and takes a `timeout` in seconds that covers all
+    of its attempts.
+
+    Example:
+        >>> with Client("localhost:50051") as client:
+        ...     adaptation = client.adapt("omniglot", support_images, support_labels)
+        ...     for p in adaptation.predict(query_images):
+        ...         print(p.label, p.probability)
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        tls: bool | TLS = False,
+        timeout: float = 30.0,
+        retries: int = 4,
+        readapt: bool = True,
+    ) -> None:
+        """Prepare a connection, which is made when first used.
+
+        Args:
+            target: "host:port".
+            tls: True for TLS with the system's authorities, or the details.
+            timeout: seconds that a call may take unless it says otherwise.
+            retries: attempts after the first where a repetition is safe; zero for none.
+            readapt: whether adaptations keep their support set, and adapt again when the server has dropped them.
+        """
+        self._connection = Connection(target, tls, timeout, retries)
+        self._readapt = readapt
+
+    def adapt(
+        self,
+        model: str,
+        inputs: Inputs,
+        labels: Iterable[Hashable] | None = None,
+        *,
+        targets: ArrayLike | None = None,
+        steps: int | None = None,
+        time_to_live: float | timedelta | None = None,
+        timeout: float | None = None,
+    ) -> Adaptation:
+        """Adapt a model to labelled examples.
+
+        Args:
+            model: name of the model.
+            inputs: N examples: an array [N, *shape] (images with channels first or last, or without where the model
+                has one), or a list of arrays, PIL images, paths of image files or their bytes.
+            labels: classification: N labels, strings or anything hashable; answers carry the same objects.
+            targets: regression: N numbers, or [N, D].
+            steps: inner-loop steps; the model's default when None.
+            time_to_live: seconds for which the server keeps the adaptation unused; its default when None.
+            timeout: seconds; the client's default when None.
+        """
+        deadline = self._connection.deadline(timeout)
+        recipe = make_recipe(
+            model, self._connection.encode(model, inputs, deadline), labels, targets, steps, time_to_live
+        )
+        info = self._connection.run(calls.adapt(recipe), deadline)
+        return Adaptation(self._connection, info, recipe.labels, recipe if self._readapt else None)
+
+    def adapt_predict(
+        self,
+        model: str,
+        inputs: Inputs,
+        labels: Iterable[Hashable] | None = None,
+        *,
+        query: Inputs,
+        targets: ArrayLike | None = None,
+        steps: int | None = None,
+        return_logits: bool = False,
+        timeout: float | None = None,
+    ) -> Predictions:
+        """Adapt and predict in one round trip; the server keeps nothing. Arguments as in `adapt` and `predict`."""
+        deadline = self._connection.deadline(timeout)
+        recipe = make_recipe(model, self._connection.encode(model, inputs, deadline), labels, targets, steps, None)
+        encoded = self._connection.encode(model, query, deadline)
+        return self._connection.run(calls.adapt_predict(recipe, encoded, return_logits=return_logits), deadline)
+
+    def get_adaptation(self, adaptation_id: str, *, timeout: float | None = None) -> Adaptation:
+        """An adaptation made before, perhaps by another process; its labels are strings, and it is not made again.
+
+        Raises:
+            AdaptationNotFoundError: there is none of this id.
+        """
+        info = self._connection.run(calls.get_adaptation(adaptation_id), self._connection.deadline(timeout))
+        return Adaptation(self._connection, info)
+
+    def list_adaptations(self, model: str | None = None, *, timeout: float | None = None) -> Iterator[Adaptation]:
+        """The caller's own adaptations, newest first, fetched page by page; `timeout` is that of one page."""
+        token = ""
+        while True:
+            page = self._connection.run(calls.list_adaptations(model, token), self._connection.deadline(timeout))
+            yield from (Adaptation(self._connection, info) for info in page.adaptations)
+            token = page.next_token
+            if not token:
+                return
+
+    def delete_adaptation(self, adaptation_id: str, *, timeout: float | None = None) -> None:
+        """Make the server forget an adaptation.
+
+        Raises:
+            AdaptationNotFoundError: there is none of this id.
+        """
+        self._connection.run(calls.delete_adaptation(adaptation_id), self._connection.deadline(timeout))
+
+    def models(self, *, timeout: float | None = None) -> list[Model]:
+        """All models of the server, those that failed to load included."""
+        return self._connection.run(calls.list_models(), self._connection.deadline(timeout))
+
+    def model(self, name: str, *, timeout: float | None = None) -> Model:
+        """One model.
+
+        Raises:
+            ModelNotFoundError: there is none of this name.
+        """
+        return self._connection.run(calls.get_model(name), self._connection.deadline(timeout))
+
+    def load_model(self, name: str, *, timeout: float | None = None) -> Model:
+        """Load a bundle of the server's model directory; needs admin scope. Not retried."""
+        return self._connection.run(calls.load_model(name), self._connection.deadline(timeout))
+
+    def unload_model(self, name: str, *, timeout: float | None = None) -> None:
+        """Unload a model and drop its adaptations; needs admin scope. Not retried."""
+        self._connection.run(calls.unload_model(name), self._connection.deadline(timeout))
+
+    def close(self) -> None:
+        """Close the connection; calls under way fail."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,75 @@
+"""Carries out calls synchronously: deadlines, retries, error mapping, and input shapes learned once."""
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import grpc
+
+from innerloop import calls
+from innerloop.calls import Call
+from innerloop.channel import TLS, open_channel
+from innerloop.inputs import Inputs, arrange, encode_inputs, needs_shape, read_inputs
+from innerloop.locks import acquired
+from innerloop.retry import Deadline, RetryPolicy
+from innerloop.status import error_from
+from innerloop.v1 import tensor_pb2 as pb
+from innerloop.v1.adaptation_pb2_grpc import AdaptationServiceStub
+from innerloop.v1.model_pb2_grpc import ModelServiceStub
+
+T = TypeVar("T")
+
+
+class Connection:
+    """A channel to one server, for many threads; arguments as those of `Client`."""
+
+    def __init__(self, target: str, tls: bool | TLS, timeout: float, retries: int) -> None:
+        self._timeout = timeout
+        self._policy = RetryPolicy(retries)
+        self._channel = open_channel(target, tls)
+        self._methods: dict[str, Callable[..., Any]] = {
+            **vars(AdaptationServiceStub(self._channel)),
+            **vars(ModelServiceStub(self._channel)),
+        }
+        self._input_shapes: dict[str, tuple[int, ...]] = {}
+        self._input_shapes_lock = threading.Lock()
+
+    def deadline(self, timeout: float | None) -> Deadline:
+        """The deadline of a call that begins now, `timeout` seconds away or the client's default."""
+        return Deadline(self._timeout if timeout is None else timeout)
+
+    def run(self, call: Call[T], deadline: Deadline) -> T:
+        """Carry out a call.
+
+        Raises:
+            InnerloopError: the last attempt failed.
+        """
+        response = self._policy.retrying(deadline, safe=call.safe)(self._attempt, call, deadline)
+        return call.read(response)
+
+    def encode(self, model: str, inputs: Inputs, deadline: Deadline) -> pb.Inputs:
+        """The message for `inputs` to `model`, asking the server for the model's input shape if need be.
+
+        Raises:
+            InvalidArgumentError: they can't be sent.
+        """
+        examples = read_inputs(inputs)
+        if needs_shape(examples):
+            examples = arrange(examples, self._input_shape(model, deadline))
+        return encode_inputs(examples)
+
+    def close(self) -> None:
+        """Close the channel."""
+        self._channel.close()
+
+    def _attempt(self, call: Call[Any], deadline: Deadline) -> Any:
+        try:
+            return self._methods[call.method](call.request, timeout=deadline.remaining(), metadata=call.metadata)
+        except grpc.RpcError as failure:
+            raise error_from(failure, call.request_id) from failure
+
+    def _input_shape(self, model: str, deadline: Deadline) -> tuple[int, ...]:
+        with acquired(self._input_shapes_lock, deadline):
+            if model not in self._input_shapes:
+                self._input_shapes[model] = self.run(calls.get_model(model), deadline).input_shape
+            return self._input_shapes[model]

@@ -1,0 +1,126 @@
+"""What can go wrong, as types: every failed call raises a subclass of InnerloopError."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import grpc
+
+
+class FieldViolation(NamedTuple):
+    """One field of a request that the server could not accept."""
+
+    field: str
+    description: str
+
+
+class InnerloopError(Exception):
+    """A call that failed, or a request that could not be built.
+
+    Attributes:
+        message: what went wrong, for people.
+        code: gRPC status; subclasses that stand for one status have it as a default.
+        reason: machine-readable cause such as "ADAPTATION_EVICTED"; empty where the status says it all.
+        request_id: names the call in the server's logs; empty when nothing was sent.
+        retry_after: seconds after which the server suggests to try again, if it does.
+        violations: the fields that an invalid request got wrong.
+    """
+
+    code: grpc.StatusCode = grpc.StatusCode.UNKNOWN
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: grpc.StatusCode | None = None,
+        reason: str = "",
+        request_id: str = "",
+        retry_after: float | None = None,
+        violations: Sequence[FieldViolation] = (),
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or type(self).code
+        self.reason = reason
+        self.request_id = request_id
+        self.retry_after = retry_after
+        self.violations = tuple(violations)
+
+    def __str__(self) -> str:
+        unsaid = [v for v in self.violations if v.description not in self.message]
+        text = "; ".join([self.message, *(f"{v.field}: {v.description}" for v in unsaid)])
+        context = ", ".join(filter(None, [self.reason, self.request_id and f"request {self.request_id}"]))
+        return f"{text} ({context})" if context else text
+
+
+class InvalidArgumentError(InnerloopError, ValueError):
+    """The request does not fit the model, or makes no sense; see `violations`."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+
+
+class NotFoundError(InnerloopError):
+    """Something the request names does not exist."""
+
+    code = grpc.StatusCode.NOT_FOUND
+
+
+class ModelNotFoundError(NotFoundError):
+    """The server has no model of that name."""
+
+
+class AdaptationNotFoundError(NotFoundError):
+    """The server has no adaptation of that id, or it belongs to somebody else."""
+
+
+class AdaptationEvictedError(AdaptationNotFoundError):
+    """The server had to drop the adaptation, or it expired."""
+
+
+class FailedPreconditionError(InnerloopError):
+    """The server is not in a state to do this."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class ModelLoadingError(FailedPreconditionError):
+    """The model is being loaded; worth another try."""
+
+
+class ResourceExhaustedError(InnerloopError):
+    """A limit was reached, such as the largest message."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class OverloadedError(ResourceExhaustedError):
+    """The server has more work than it can queue; worth another try after `retry_after`."""
+
+
+class DeadlineExceededError(InnerloopError, TimeoutError):
+    """The answer did not come within the timeout."""
+
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+class UnavailableError(InnerloopError):
+    """The server can't be reached, or is shutting down; worth another try."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+
+
+class UnauthenticatedError(InnerloopError):
+    """The server does not know who is calling."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+
+
+class PermissionDeniedError(InnerloopError):
+    """The caller may not do this."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+
+
+class InternalError(InnerloopError):
+    """The server failed; its logs tell more under `request_id`."""
+
+    code = grpc.StatusCode.INTERNAL

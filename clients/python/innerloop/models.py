@@ -1,0 +1,94 @@
+"""What a server says of its models."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from innerloop.v1 import model_pb2 as pb
+from innerloop.v1.tensor_pb2 import DataType
+
+ModelState = Literal["loading", "ready", "failed", "unspecified"]
+TaskKind = Literal["classification", "regression", "unspecified"]
+
+
+class TaskLimits(NamedTuple):
+    """Sizes of tasks: those trained for (zero where the word does not apply), and the largest that are taken."""
+
+    trained_ways: int
+    trained_shots: int
+    trained_steps: int
+    max_ways: int
+    max_support: int
+    max_query: int
+    max_steps: int
+
+
+class Metric(NamedTuple):
+    """A figure measured when the model was evaluated, with the half width of its 95% confidence interval."""
+
+    name: str
+    value: float
+    confidence_interval: float
+    protocol: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model on a server.
+
+    Attributes:
+        name: what requests call it.
+        version: of the bundle it was loaded from.
+        state: whether it can be used.
+        method: how it learns, for example "protonet".
+        task_kind: classification or regression.
+        input_shape: of one example; images are (channels, height, width).
+        input_data_type: element type it was trained on; uint8 is normalised on the server.
+        target_size: regression: values per example.
+        limits: sizes of tasks.
+        metrics: what it reached when it was evaluated.
+        digest: SHA-256 of the bundle.
+        error: why a failed model was refused.
+    """
+
+    name: str
+    version: str
+    state: ModelState
+    method: str
+    task_kind: TaskKind
+    input_shape: tuple[int, ...]
+    input_data_type: str
+    target_size: int
+    limits: TaskLimits
+    metrics: tuple[Metric, ...]
+    digest: str
+    error: str
+
+    @classmethod
+    def from_message(cls, message: pb.Model) -> "Model":
+        """Read the wire form."""
+        limits = message.limits
+        return cls(
+            name=message.name,
+            version=message.version,
+            state=_STATES.get(message.state, "unspecified"),
+            method=message.method,
+            task_kind=_TASK_KINDS.get(message.task_kind, "unspecified"),
+            input_shape=tuple(message.input_shape),
+            input_data_type=DataType.Name(message.input_data_type).removeprefix("DATA_TYPE_").lower(),
+            target_size=message.target_size,
+            limits=TaskLimits(*(getattr(limits, field) for field in TaskLimits._fields)),
+            metrics=tuple(Metric(m.name, m.value, m.confidence_interval, m.protocol) for m in message.metrics),
+            digest=message.digest,
+            error=message.error,
+        )
+
+
+_STATES: dict[pb.ModelState, ModelState] = {
+    pb.MODEL_STATE_LOADING: "loading",
+    pb.MODEL_STATE_READY: "ready",
+    pb.MODEL_STATE_FAILED: "failed",
+}
+_TASK_KINDS: dict[pb.TaskKind, TaskKind] = {
+    pb.TASK_KIND_CLASSIFICATION: "classification",
+    pb.TASK_KIND_REGRESSION: "regression",
+}

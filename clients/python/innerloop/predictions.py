@@ -1,0 +1,131 @@
+"""Answers: arrays decoded once, single predictions made when somebody looks at them."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal, overload
+
+from innerloop.tensors import Array, decode_tensor
+from innerloop.timings import Timings
+from innerloop.v1 import adaptation_pb2 as pb
+
+
+class Predictions(Sequence["Prediction"]):
+    """Answers to Q queries: a sequence of Prediction, with the same as read-only arrays.
+
+    A regression has no labels, probabilities or logits, a classification no values: asking for those raises
+    AttributeError.
+    """
+
+    def __init__(self, message: pb.Predictions, labels: Mapping[str, Any], timings: pb.Timings) -> None:
+        """Wrap what came over the wire.
+
+        Args:
+            message: the answers.
+            labels: the caller's own objects for names of classes; a name without one stands for itself.
+            timings: what the server measured.
+        """
+        self._message = message
+        self._timings = timings
+        self.classes: tuple[Any, ...] = tuple(labels.get(name, name) for name in message.classes)
+        """The W labels, in the column order of the arrays; empty for regression."""
+
+    @cached_property
+    def probabilities(self) -> Array:
+        """Classification: float32 [Q, W]."""
+        return self._decode("probabilities")
+
+    @cached_property
+    def logits(self) -> Array:
+        """Classification, where asked for with `return_logits`: float32 [Q, W]."""
+        return self._decode("logits")
+
+    @cached_property
+    def values(self) -> Array:
+        """Regression: float32 [Q, D]."""
+        return self._decode("values")
+
+    @cached_property
+    def labels(self) -> list[Any]:
+        """Classification: the most probable label of each query."""
+        return [self.classes[column] for column in self.probabilities.argmax(1).tolist()]
+
+    @property
+    def timings(self) -> Timings:
+        """Where the time went on the server."""
+        return Timings.from_message(self._timings)
+
+    def __len__(self) -> int:
+        return len(self.probabilities if self.classes else self.values)
+
+    @overload
+    def __getitem__(self, index: int) -> "Prediction": ...
+    @overload
+    def __getitem__(self, index: slice) -> "list[Prediction]": ...
+    def __getitem__(self, index: int | slice) -> "Prediction | list[Prediction]":
+        rows = range(len(self))[index]
+        if isinstance(rows, range):
+            return [Prediction(self, row) for row in rows]
+        return Prediction(self, rows)
+
+    def __repr__(self) -> str:
+        return repr(list(self))
+
+    def _decode(self, field: Literal["probabilities", "logits", "values"]) -> Array:
+        if not self._message.HasField(field):
+            kind = "classification" if self.classes else "regression"
+            hint = "; ask for them with return_logits=True" if field == "logits" and self.classes else ""
+            raise AttributeError(f"these answers to a {kind} task carry no {field}{hint}")
+        return decode_tensor(getattr(self._message, field))
+
+
+class Prediction:
+    """The answer to one query."""
+
+    __slots__ = ("_answers", "_row")
+
+    def __init__(self, answers: Predictions, row: int) -> None:
+        self._answers = answers
+        self._row = row
+
+    @property
+    def label(self) -> Any:
+        """Classification: the most probable label, the object that the caller gave."""
+        return self._answers.labels[self._row]
+
+    @property
+    def probability(self) -> float:
+        """Classification: of `label`."""
+        return float(self._answers.probabilities[self._row].max())
+
+    @property
+    def probabilities(self) -> dict[Any, float]:
+        """Classification: of every label."""
+        return dict(zip(self._answers.classes, self._answers.probabilities[self._row].tolist(), strict=True))
+
+    @property
+    def logits(self) -> dict[Any, float]:
+        """Classification, where asked for: of every label."""
+        return dict(zip(self._answers.classes, self._answers.logits[self._row].tolist(), strict=True))
+
+    @property
+    def value(self) -> float:
+        """Regression of one value: the value.
+
+        Raises:
+            AttributeError: there are several, see `values`; or this is a classification.
+        """
+        values = self.values
+        if len(values) != 1:
+            raise AttributeError(f"this answer has {len(values)} values; read `values`")
+        return float(values[0])
+
+    @property
+    def values(self) -> Array:
+        """Regression: all D values, float32 [D]."""
+        row: Array = self._answers.values[self._row]
+        return row
+
+    def __repr__(self) -> str:
+        if self._answers.classes:
+            return f"Prediction(label={self.label!r}, probability={self.probability:.4f})"
+        return f"Prediction(values={self.values.tolist()!r})"

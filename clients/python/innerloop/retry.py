@@ -1,0 +1,66 @@
+"""When and how long a failed call is tried again."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    retry_never,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_random_exponential,
+)
+
+from innerloop.errors import InnerloopError, ModelLoadingError, OverloadedError, UnavailableError
+
+_WORTH_ANOTHER_TRY = retry_if_exception_type((UnavailableError, OverloadedError, ModelLoadingError))
+_BACKOFF = wait_random_exponential(multiplier=0.1, max=5.0)
+
+
+class Deadline:
+    """The moment by which a call and all its attempts must be done."""
+
+    def __init__(self, seconds: float) -> None:
+        self._moment = time.monotonic() + seconds
+
+    def remaining(self) -> float:
+        """Seconds left, at least zero."""
+        return max(0.0, self._moment - time.monotonic())
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Jittered exponential backoff, on top of the delay that the server suggests.
+
+    Attributes:
+        retries: attempts after the first; zero turns retries off.
+    """
+
+    retries: int = 4
+
+    def retrying(self, deadline: Deadline, *, safe: bool) -> Retrying:
+        """A caller for one synchronous call; gives up before `deadline`, at once unless repeating is `safe`."""
+        return Retrying(**self._settings(deadline, safe))
+
+    def async_retrying(self, deadline: Deadline, *, safe: bool) -> AsyncRetrying:
+        """The same for one asynchronous call."""
+        return AsyncRetrying(**self._settings(deadline, safe))
+
+    def _settings(self, deadline: Deadline, safe: bool) -> dict[str, Any]:
+        return {
+            "retry": _WORTH_ANOTHER_TRY if safe else retry_never,
+            "wait": _wait,
+            "stop": stop_after_attempt(1 + self.retries) | stop_before_delay(deadline.remaining()),
+            "reraise": True,
+        }
+
+
+def _wait(state: RetryCallState) -> float:
+    """Seconds before the next attempt: never less than the server asks for."""
+    error = state.outcome.exception() if state.outcome else None
+    hint = error.retry_after if isinstance(error, InnerloopError) else None
+    return (hint or 0.0) + _BACKOFF(state)

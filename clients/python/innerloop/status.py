@@ -1,0 +1,97 @@
+"""From a gRPC status with its google.rpc details to a typed error."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from grpc_status import rpc_status
+
+from innerloop import errors
+
+REQUEST_ID_KEY = "innerloop-request-id"
+"""Metadata that carries the id of a call, in both directions."""
+
+_BY_REASON = {
+    "MODEL_NOT_FOUND": errors.ModelNotFoundError,
+    "ADAPTATION_NOT_FOUND": errors.AdaptationNotFoundError,
+    "ADAPTATION_EVICTED": errors.AdaptationEvictedError,
+    "MODEL_LOADING": errors.ModelLoadingError,
+    "OVERLOADED": errors.OverloadedError,
+}
+
+_BY_CODE = {
+    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidArgumentError,
+    grpc.StatusCode.NOT_FOUND: errors.NotFoundError,
+    grpc.StatusCode.FAILED_PRECONDITION: errors.FailedPreconditionError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.ResourceExhaustedError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceededError,
+    grpc.StatusCode.UNAVAILABLE: errors.UnavailableError,
+    grpc.StatusCode.UNAUTHENTICATED: errors.UnauthenticatedError,
+    grpc.StatusCode.PERMISSION_DENIED: errors.PermissionDeniedError,
+    grpc.StatusCode.INTERNAL: errors.InternalError,
+    grpc.StatusCode.UNKNOWN: errors.InternalError,
+    grpc.StatusCode.DATA_LOSS: errors.InternalError,
+}
+
+
+@dataclass
+class _Details:
+    """The google.rpc details of a status."""
+
+    reason: str = ""
+    retry_after: float | None = None
+    violations: tuple[errors.FieldViolation, ...] = ()
+
+
+def error_from(failure: grpc.RpcError, request_id: str) -> errors.InnerloopError:
+    """The typed error that a failed call stands for.
+
+    Args:
+        failure: what the stub raised, synchronous or not.
+        request_id: the id that was sent, used unless the server names another.
+    """
+    code = failure.code()
+    details = _read_details(failure)
+    return _error_type(code, details)(
+        failure.details() or code.name,
+        code=code,
+        reason=details.reason,
+        request_id=_request_id(failure) or request_id,
+        retry_after=details.retry_after,
+        violations=details.violations,
+    )
+
+
+def _error_type(code: grpc.StatusCode, details: _Details) -> type[errors.InnerloopError]:
+    if details.reason in _BY_REASON:
+        return _BY_REASON[details.reason]
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and details.retry_after is not None:
+        return errors.OverloadedError
+    return _BY_CODE.get(code, errors.InnerloopError)
+
+
+def _read_details(failure: grpc.RpcError) -> _Details:
+    read = _Details()
+    try:
+        status = rpc_status.from_call(failure)
+    except (ValueError, DecodeError):  # a proxy's or a foreign server's details; the status itself still counts
+        return read
+    info, retry, bad_request = ErrorInfo(), RetryInfo(), BadRequest()
+    for detail in status.details if status is not None else ():
+        if detail.Unpack(info):
+            read.reason = info.reason
+        elif detail.Unpack(retry):
+            read.retry_after = retry.retry_delay.ToTimedelta().total_seconds()
+        elif detail.Unpack(bad_request):
+            read.violations = tuple(
+                errors.FieldViolation(violation.field, violation.description)
+                for violation in bad_request.field_violations
+            )
+    return read
+
+
+def _request_id(failure: grpc.RpcError) -> str:
+    metadata: Any = failure.trailing_metadata()
+    return next((str(value) for key, value in metadata or () if key == REQUEST_ID_KEY), "")
