@@ -4,7 +4,7 @@
 in `sources`, imported below, or an entry point of another distribution.
 """
 
-from innerloop_trainer.data import glyphs, omniglot, sinusoid  # noqa: F401 - they register themselves
+from innerloop_trainer.data import digits, glyphs, images, omniglot, sinusoid  # noqa: F401 - they register themselves
 from innerloop_trainer.data.class_images import ClassImages, RawEpisodes
 from innerloop_trainer.data.load import load_source
 from innerloop_trainer.data.source import (

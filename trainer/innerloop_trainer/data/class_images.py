@@ -97,7 +97,10 @@ class ClassImages(TaskSampler):
     def check(self, shape: EpisodeShape) -> None:
         """As in `TaskSampler`."""
         if min(shape.ways, shape.shots, shape.queries) < 1:
-            raise DataError(f"ways, shots and queries must be at least 1, not {shape}")
+            raise DataError(
+                f"{self._label}: --ways {shape.ways} --shots {shape.shots} --queries {shape.queries} won't do; "
+                f"all must be at least 1"
+            )
         if shape.ways > len(self.names):
             raise DataError(
                 f"{self._label} has {len(self.names)} classes, too few for {shape.ways} ways; "

@@ -1,5 +1,6 @@
 """Characters of the fonts that matplotlib ships, of any that look alike only the first."""
 
+import math
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -102,6 +103,6 @@ def _drop_lookalikes(glyphs: Iterable[GlyphShapes]) -> list[GlyphShapes]:
 def _fingerprint(shape: NDArray[np.uint8]) -> NDArray[np.float64]:
     """The shape blurred, centred and scaled to length one, so that a dot product is a correlation."""
     image = Image.fromarray(shape).filter(ImageFilter.GaussianBlur(2)).reduce(2)
-    pixels = np.asarray(image, dtype=np.float64).ravel()
-    centred = pixels - pixels.mean()
-    return centred / np.linalg.norm(centred)
+    centred: NDArray[np.float64] = np.asarray(image, dtype=np.float64).ravel()
+    centred = centred - centred.mean()
+    return centred / math.hypot(*centred)

@@ -1,5 +1,6 @@
 """Reads the options and the path of a source request, with messages that list what is possible."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,3 +46,24 @@ def choice(request: SourceRequest, key: str, choices: Sequence[str], default: st
 def flag(request: SourceRequest, key: str, *, default: bool) -> bool:
     """The option `key`, true or false."""
     return choice(request, key, ("true", "false"), str(default).lower()) == "true"
+
+
+def number(request: SourceRequest, key: str, *, default: int) -> int:
+    """The option `key`, a whole number."""
+    value = request.options.get(key, str(default))
+    try:
+        return int(value)
+    except ValueError as error:
+        raise DataError(f"{request.name}: {key}={value} is not a whole number") from error
+
+
+def fraction(request: SourceRequest, key: str, *, default: float) -> float:
+    """The option `key`, between 0 and 1, both excluded."""
+    value = request.options.get(key, str(default))
+    try:
+        result = float(value)
+    except ValueError:
+        result = math.nan
+    if not 0 < result < 1:
+        raise DataError(f"{request.name}: {key}={value} is not a number between 0 and 1")
+    return result

@@ -1,7 +1,7 @@
 """`sinusoid`: regression of sine waves, y = A sin(x - phase).
 
-Finn, Abbeel and Levine, Model-Agnostic Meta-Learning, ICML 2017, section 5.1: amplitudes are uniform in [0.1, 5], phases
-in [0, pi] and inputs in [-5, 5].
+Finn, Abbeel and Levine, Model-Agnostic Meta-Learning, ICML 2017, section 5.1: amplitudes are uniform in [0.1, 5],
+phases in [0, pi] and inputs in [-5, 5].
 """
 
 import math

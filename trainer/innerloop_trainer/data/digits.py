@@ -1,0 +1,53 @@
+"""`digits`: scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, for a first try without a download.
+
+Ten classes allow six to learn from and two each for validation and test, so its tasks have two ways.
+"""
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from innerloop_learner.spec import InputSpec
+from innerloop_trainer.data.class_images import ClassImages
+from innerloop_trainer.data.image_set import ImageSet
+from innerloop_trainer.data.options import reject_path, reject_unknown
+from innerloop_trainer.data.source import DataSource, SourceLoader, SourceRequest, sources
+
+INPUT = InputSpec(shape=(1, 8, 8), dtype="uint8", scale=1 / 255)
+"""Ink is high, as in the original, where it goes from 0 to 16."""
+
+TRAIN, VALIDATION, TEST = ("0", "1", "2", "3", "4", "5"), ("6", "7"), ("8", "9")
+
+
+class Digits(SourceLoader):
+    """The digits source."""
+
+    def load(self, request: SourceRequest) -> DataSource:
+        """As in `SourceLoader`."""
+        reject_path(request)
+        reject_unknown(request)
+        images = _images()
+
+        def sampler(part: str, digits: tuple[str, ...]) -> ClassImages:
+            return ClassImages(f"digits, {part} split", images.select(digits), INPUT, request.device)
+
+        return DataSource(
+            name="digits",
+            description="8 x 8 pixel handwritten digits: 0 to 5 for training, 6 and 7 for validation, 8 and 9 for test",
+            input=INPUT,
+            task_kind="classification",
+            target_size=0,
+            train=sampler("training", TRAIN),
+            validation=sampler("validation", VALIDATION),
+            test=sampler("test", TEST),
+        )
+
+
+def _images() -> ImageSet:
+    """All digits, sorted by class, with 0 .. 16 spread over 0 .. 255."""
+    data = load_digits()
+    order = np.argsort(data.target, kind="stable")
+    images = (data.images[order, None] * (255 / 16)).round().astype(np.uint8)
+    return ImageSet((*TRAIN, *VALIDATION, *TEST), np.bincount(data.target).astype(np.int64), images)
+
+
+sources.register("digits")(Digits())
