@@ -1,0 +1,1 @@
+"""The `innerloop` command: what its packages offer, put under one name."""

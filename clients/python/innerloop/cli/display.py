@@ -1,0 +1,76 @@
+"""How the client's commands show what they got: tables for people, JSON for programs."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from innerloop import Model, Prediction
+
+
+def answer(file: Path, prediction: Prediction) -> dict[str, Any]:
+    """One answer as plain data: the label with all probabilities, or the values of a regression."""
+    if hasattr(prediction, "values"):
+        return {"file": str(file), "values": prediction.values.tolist()}
+    return {
+        "file": str(file),
+        "label": prediction.label,
+        "probability": prediction.probability,
+        "probabilities": prediction.probabilities,
+    }
+
+
+def print_json(data: Any) -> None:
+    """Print `data`; named tuples become objects, times ISO 8601."""
+    typer.echo(json.dumps(_plain(data), indent=2))
+
+
+def print_answers(answers: Sequence[dict[str, Any]]) -> None:
+    """Print what `answer` made of several predictions, one line each."""
+    regression = "values" in answers[0]
+    table = Table("file", "values" if regression else "label", *([] if regression else ["probability"]))
+    for row in answers:
+        if regression:
+            table.add_row(row["file"], "  ".join(f"{value:.6g}" for value in row["values"]))
+        else:
+            table.add_row(row["file"], row["label"], f"{row['probability']:.1%}")
+    Console().print(table)
+
+
+def print_models(models: Sequence[Model]) -> None:
+    """Print one line per model."""
+    table = Table("model", "state", "method", "task", "input", "trained for", "evaluated")
+    for model in models:
+        table.add_row(
+            model.name,
+            model.state if not model.error else f"{model.state}: {model.error}",
+            model.method,
+            model.task_kind,
+            " x ".join(map(str, model.input_shape)),
+            _trained_for(model),
+            "\n".join(f"{m.name} {m.value:.4g} ± {m.confidence_interval:.2g} ({m.protocol})" for m in model.metrics),
+        )
+    Console().print(table)
+
+
+def _trained_for(model: Model) -> str:
+    limits = model.limits
+    sizes = {"way": limits.trained_ways, "shot": limits.trained_shots, "steps": limits.trained_steps}
+    return " ".join(f"{size}-{word}" if word != "steps" else f"{size} {word}" for word, size in sizes.items() if size)
+
+
+def _plain(data: Any) -> Any:
+    if isinstance(data, datetime):
+        return data.isoformat()
+    if hasattr(data, "_asdict"):
+        return _plain(data._asdict())
+    if isinstance(data, dict):
+        return {key: _plain(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_plain(value) for value in data]
+    return data

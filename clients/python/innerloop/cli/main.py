@@ -1,0 +1,63 @@
+"""Entry point of the `innerloop` command."""
+
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from innerloop.cli.lazy import LazyGroup, Source
+from innerloop.errors import InnerloopError
+
+_CLIENT = "innerloop.cli.client_commands"
+_TRAINER = "innerloop_trainer.commands"
+_SERVER = "innerloop_server.commands"
+
+
+class InnerloopCommands(LazyGroup):
+    """All commands, in the order of a model's life."""
+
+    sources = {  # noqa: RUF012 - never changed
+        "demo": Source("innerloop.cli.demo", "all", "Train, serve and adapt a small model, end to end."),
+        "methods": Source(_TRAINER, "trainer", "List the methods that models can learn to learn by."),
+        "train": Source(_TRAINER, "trainer", "Meta-train a learner on episodes."),
+        "evaluate": Source(_TRAINER, "trainer", "Measure a bundle on tasks it has never seen."),
+        "export": Source(_TRAINER, "trainer", "Turn a training run into a bundle."),
+        "inspect": Source(_TRAINER, "trainer", "Show what a bundle holds."),
+        "serve": Source(_SERVER, "server", "Serve bundles over gRPC."),
+        "models": Source(_CLIENT, "", "Describe the models of a server."),
+        "adapt": Source(_CLIENT, "", "Adapt a model to labelled images."),
+        "predict": Source(_CLIENT, "", "Ask an adaptation about images."),
+        "delete": Source(_CLIENT, "", "Make a server forget an adaptation."),
+    }
+
+
+app = typer.Typer(cls=InnerloopCommands, no_args_is_help=True)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"innerloop {version('innerloop')}")
+        raise typer.Exit
+
+
+@app.callback()
+def innerloop(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Few-shot adaptation as a service: models that learn from a handful of examples."""
+
+
+def main() -> None:
+    """Run the command line; a call that fails says why on stderr and exits with 1."""
+    try:
+        app()
+    except InnerloopError as error:
+        typer.echo(f"innerloop: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
