@@ -26,7 +26,8 @@ class TrainingDefaults:
         meta_batch: tasks per outer step.
         iterations: outer steps.
         learning_rate: of Adam, annealed to zero along a cosine.
-        gradient_clip: largest norm of the meta-gradient; None for no limit.
+        gradient_clip: largest norm of the meta-gradient.
+        norm: registered name of the backbone's norm.
     """
 
     ways: int | None = None
@@ -34,7 +35,8 @@ class TrainingDefaults:
     meta_batch: int = 16
     iterations: int = 5000
     learning_rate: float = 1e-3
-    gradient_clip: float | None = 10.0
+    gradient_clip: float = 10.0
+    norm: str = "task"
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class ProtoNet(Learner):
         order_matters=False,
         ways_can_change="any",
         tasks=("classification",),
-        training=TrainingDefaults(ways=60, queries=5, meta_batch=1, iterations=3000),
+        training=TrainingDefaults(ways=60, queries=5, meta_batch=1, iterations=3000, norm="batch"),
     )
 
     def __init__(self, spec: LearnerSpec) -> None:

@@ -1,0 +1,35 @@
+"""What a bundle says of the run it comes from."""
+
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import torch
+
+from innerloop_learner.bundle import Manifest, Metric, Provenance
+from innerloop_trainer.config import TrainingPlan
+from innerloop_trainer.data import DataSource
+from innerloop_trainer.run_folder import Progress
+
+
+def make_manifest(plan: TrainingPlan, source: DataSource, progress: Progress, metrics: Sequence[Metric]) -> Manifest:
+    """Manifest of a run's best parameters.
+
+    Args:
+        plan: the run was trained by.
+        source: it was trained on.
+        progress: of the run; its best iteration is the one described.
+        metrics: figures to record.
+    """
+    provenance = Provenance(
+        data=source.description,
+        seed=plan.config.seed,
+        iterations=progress.best_iteration,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={"innerloop": version("innerloop"), "torch": torch.__version__, "python": platform.python_version()},
+        # Where the data lay on this machine is nobody's affair; the source's name says enough.
+        training={**plan.config.to_json(), "data": source.name},
+    )
+    name = f"{source.name.partition(':')[0]}-{plan.config.method}"
+    return Manifest(name=name, learner=plan.learner.spec, limits=plan.limits, provenance=provenance, metrics=metrics)

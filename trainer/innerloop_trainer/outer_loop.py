@@ -1,0 +1,85 @@
+"""The outer loop: a meta-gradient and an optimizer change the parameters of a learner."""
+
+import math
+
+import torch
+
+from innerloop_learner.learner import Learner
+from innerloop_learner.tasks import Episodes, Params
+from innerloop_trainer.meta_gradient import Estimate, MetaGradient
+
+
+class OuterLoop:
+    """Adam with a cosine schedule on an estimated meta-gradient.
+
+    Its whole state is `state()`: tensors by name, so that a run can be interrupted and resumed to the bit.
+
+    Args:
+        learner: to train.
+        params: to start from.
+        estimator: of the meta-gradient.
+        iterations: length of the schedule, in steps.
+        learning_rate: at its start.
+        gradient_clip: largest norm of the meta-gradient.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        params: Params,
+        estimator: MetaGradient,
+        iterations: int,
+        learning_rate: float,
+        gradient_clip: float,
+    ) -> None:
+        self._learner = learner
+        self._estimator = estimator
+        self._iterations = iterations
+        self._base_rate = learning_rate
+        self._clip = gradient_clip
+        self._params = {name: value.detach().clone() for name, value in params.items()}
+        self._learned = [name for name in self._params if name not in learner.buffers()]
+        self._optimizer = torch.optim.Adam([self._params[name] for name in self._learned], lr=learning_rate)
+
+    @property
+    def params(self) -> Params:
+        """Current parameters; later steps change them in place."""
+        return self._params
+
+    def learning_rate(self, iteration: int) -> float:
+        """Learning rate of a step: a cosine from the base rate to zero."""
+        return self._base_rate * 0.5 * (1 + math.cos(math.pi * iteration / self._iterations))
+
+    def step(self, episodes: Episodes, iteration: int) -> Estimate:
+        """Take outer step number `iteration` on a batch of episodes."""
+        estimate = self._estimator.estimate(self._learner, self._params, episodes)
+        for name in self._learned:
+            self._params[name].grad = estimate.gradients[name]
+        torch.nn.utils.clip_grad_norm_([self._params[name] for name in self._learned], self._clip)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.learning_rate(iteration)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        for name, value in estimate.buffers.items():
+            self._params[name].copy_(value)
+        return estimate
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything the next step depends on, as named tensors."""
+        state = {f"parameters.{name}": value for name, value in self._params.items()}
+        for name in self._learned:
+            for key, value in self._optimizer.state.get(self._params[name], {}).items():
+                state[f"optimizer.{name}.{key}"] = value
+        return state
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        """Continue from what `state` returned."""
+        for name, value in self._params.items():
+            value.copy_(state[f"parameters.{name}"])
+        for name in self._learned:
+            prefix = f"optimizer.{name}."
+            entries = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+            parameter = self._params[name]
+            # Adam keeps its step counter on the CPU whatever the device.
+            placed = {k: v.clone() if k == "step" else v.to(parameter.device).clone() for k, v in entries.items()}
+            self._optimizer.state[parameter] = placed

@@ -1,0 +1,31 @@
+"""Pictures of runs."""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from innerloop_trainer.run_log import Row
+
+
+def plot_learning_curve(rows: list[Row], title: str, metric: str, path: Path) -> None:
+    """Draw training and validation figures over outer steps.
+
+    Args:
+        rows: of the run's log.
+        title: of the plot.
+        metric: "accuracy" or "mean_squared_error".
+        path: PNG to write.
+    """
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    iterations = [row.iteration for row in rows]
+    validation = [row.validation for row in rows]
+    axes.plot(iterations, [row.training for row in rows], color="tab:gray", label="training classes")
+    axes.plot(iterations, validation, color="tab:blue", label="validation classes (95% confidence interval)")
+    low = [row.validation - row.validation_interval for row in rows]
+    high = [row.validation + row.validation_interval for row in rows]
+    axes.fill_between(iterations, low, high, color="tab:blue", alpha=0.2, linewidth=0)
+    axes.set(title=title, xlabel="outer steps", ylabel=metric.replace("_", " "))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)

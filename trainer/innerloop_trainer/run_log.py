@@ -1,0 +1,75 @@
+"""What a run writes down as it goes: a CSV file, TensorBoard events and a learning curve."""
+
+import csv
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TextIO
+
+from torch.utils.tensorboard import SummaryWriter
+
+from innerloop_trainer.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Row:
+    """One validation and the training since the one before.
+
+    Attributes:
+        iteration: outer steps taken.
+        seconds: spent training so far.
+        tasks_per_second: trained on since the last row.
+        learning_rate: of the last step.
+        loss: mean outer loss since the last row.
+        training: accuracy, or mean squared error, of training queries since the last row.
+        validation: the same on validation tasks.
+        validation_interval: half width of its 95% confidence interval.
+    """
+
+    iteration: int
+    seconds: float
+    tasks_per_second: float
+    learning_rate: float
+    loss: float
+    training: float
+    validation: float
+    validation_interval: float
+
+
+class RunLog:
+    """Appends rows to a run's logs; rows past the iteration that a run resumes from are dropped.
+
+    Args:
+        folder: of the run.
+        iteration: that the run starts or resumes from.
+    """
+
+    def __init__(self, folder: RunFolder, iteration: int) -> None:
+        kept = [row for row in read_rows(folder.log) if row.iteration <= iteration]
+        self._file: TextIO = folder.log.open("w", newline="")
+        self._csv = csv.DictWriter(self._file, [field.name for field in fields(Row)])
+        self._csv.writeheader()
+        self._csv.writerows(asdict(row) for row in kept)
+        self._file.flush()
+        self._events = SummaryWriter(str(folder.tensorboard), purge_step=iteration + 1)
+
+    def write(self, row: Row) -> None:
+        """Append a row."""
+        self._csv.writerow(asdict(row))
+        self._file.flush()
+        for name, value in asdict(row).items():
+            if name != "iteration":
+                self._events.add_scalar(name, value, row.iteration)
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._file.close()
+        self._events.close()
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a log; none when there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        rows = [{name: float(value) for name, value in line.items()} for line in csv.DictReader(file)]
+    return [Row(**{**row, "iteration": int(row["iteration"])}) for row in rows]  # type: ignore[arg-type]

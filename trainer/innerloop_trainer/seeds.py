@@ -1,0 +1,18 @@
+"""Random streams that depend on a seed and a position alone, so that resuming needs no generator state."""
+
+import hashlib
+
+import torch
+
+
+def generator_for(seed: int, stream: str, position: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator for one use.
+
+    Args:
+        seed: of the run.
+        stream: what the numbers are for, so that streams of one run never coincide.
+        position: within the stream, for example the iteration.
+        device: of the generator.
+    """
+    digest = hashlib.sha256(f"{seed}/{stream}/{position}".encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
