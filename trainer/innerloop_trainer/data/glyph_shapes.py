@@ -2,7 +2,7 @@
 
 import math
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,16 +88,15 @@ def _draw(character: str, font: ImageFont.FreeTypeFont) -> NDArray[np.uint8] | N
     return np.asarray(canvas)
 
 
-def _drop_lookalikes(glyphs: Iterable[GlyphShapes]) -> list[GlyphShapes]:
+def _drop_lookalikes(glyphs: Sequence[GlyphShapes]) -> list[GlyphShapes]:
     """Keep a character if its correlation with each one kept before is low in the first font that has it."""
-    kept: list[GlyphShapes] = []
-    fingerprints = np.empty((0, (CANVAS // 2) ** 2))
-    for glyph in glyphs:
-        fingerprint = _fingerprint(glyph.shapes[0])
-        if not (fingerprints @ fingerprint > TOO_ALIKE).any():
-            kept.append(glyph)
-            fingerprints = np.vstack([fingerprints, fingerprint])
-    return kept
+    fingerprints = np.stack([_fingerprint(glyph.shapes[0]) for glyph in glyphs])
+    alike = fingerprints @ fingerprints.T > TOO_ALIKE
+    kept: list[int] = []
+    for index in range(len(glyphs)):
+        if not alike[index, kept].any():
+            kept.append(index)
+    return [glyphs[index] for index in kept]
 
 
 def _fingerprint(shape: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 import math
 import unicodedata
+from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -21,6 +22,7 @@ from innerloop_trainer.data.source import DataSource, SourceLoader, SourceReques
 
 SEED = 2017
 EXAMPLES = 20
+AT_ONCE = 32
 INPUT = InputSpec(shape=(1, 28, 28), dtype="uint8", mean=(1.0,), std=(-1.0,), scale=1 / 255)
 """Dark ink on white paper, as in Omniglot: normalised, paper is 0 and ink is 1."""
 
@@ -68,17 +70,18 @@ def draw_glyphs() -> ImageSet:
     """All classes, generated; always the same."""
     glyphs = distinct_characters()
     generator = torch.Generator().manual_seed(SEED)
-    images = np.concatenate([_distorted(glyph, generator) for glyph in glyphs])
+    parts = [glyphs[start : start + AT_ONCE] for start in range(0, len(glyphs), AT_ONCE)]
+    images = np.concatenate([_distorted(part, generator) for part in parts])
     counts = np.full(len(glyphs), EXAMPLES, dtype=np.int64)
     return ImageSet(tuple(glyph.character for glyph in glyphs), counts, images)
 
 
-def _distorted(glyph: GlyphShapes, generator: torch.Generator) -> NDArray[np.uint8]:
-    """EXAMPLES drawings of one character [EXAMPLES, 1, 28, 28], its fonts taken in turn."""
-    turn = torch.arange(EXAMPLES) % len(glyph.shapes)
-    ink = torch.from_numpy(glyph.shapes)[turn, None].float()
-    grid = F.affine_grid(_affine(EXAMPLES, generator), list(ink.shape), align_corners=False)
-    bent = F.grid_sample(ink, grid + _wobble(EXAMPLES, ink.shape[-1], generator), align_corners=False)
+def _distorted(glyphs: Sequence[GlyphShapes], generator: torch.Generator) -> NDArray[np.uint8]:
+    """EXAMPLES drawings of each character [N * EXAMPLES, 1, 28, 28], its fonts taken in turn."""
+    turns = [glyph.shapes[np.arange(EXAMPLES) % len(glyph.shapes), None] for glyph in glyphs]
+    ink = torch.from_numpy(np.concatenate(turns)).float()  # [N * EXAMPLES, 1, CANVAS, CANVAS]
+    grid = F.affine_grid(_affine(len(ink), generator), list(ink.shape), align_corners=False)
+    bent = F.grid_sample(ink, grid + _wobble(len(ink), ink.shape[-1], generator), align_corners=False)
     height, width = INPUT.shape[1:]
     paper = 255 - F.adaptive_avg_pool2d(bent, (height, width))
     return paper.round().clamp(0, 255).to(torch.uint8).numpy()

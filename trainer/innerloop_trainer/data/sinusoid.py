@@ -61,7 +61,7 @@ class Sinusoids(TaskSampler):
         """As in `TaskSampler`."""
         if min(shape.shots, shape.queries) < 1:
             raise DataError(
-                f"sinusoid: --shots and --queries must be at least 1, not {shape.shots} and {shape.queries}"
+                f"sinusoid: --shots {shape.shots} --queries {shape.queries} won't do; both must be at least 1"
             )
 
     def _own_stream(self, generator: torch.Generator) -> torch.Generator:
