@@ -1,0 +1,70 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from innerloop_trainer.data.cache import cached
+from innerloop_trainer.data.image_set import ImageSet
+
+IMAGES = ImageSet(("ä", "b"), np.array([2, 1]), np.arange(3 * 3 * 4, dtype=np.uint8).reshape(3, 1, 3, 4))
+
+
+class Builder:
+    """Counts how often it is called."""
+
+    calls = 0
+
+    def __call__(self) -> ImageSet:
+        self.calls += 1
+        return IMAGES
+
+
+def check(images: ImageSet) -> None:
+    assert images.names == IMAGES.names
+    np.testing.assert_array_equal(images.counts, IMAGES.counts)
+    np.testing.assert_array_equal(images.images, IMAGES.images)
+
+
+def test_the_same_data_is_built_once_and_other_data_again() -> None:
+    build = Builder()
+    for _ in range(3):
+        check(cached("toy", {"files": [["a", 1, 2]]}, build))
+    assert build.calls == 1
+    check(cached("toy", {"files": [["a", 1, 3]]}, build))
+    assert build.calls == 2
+
+
+def _truncate(content: bytes) -> bytes:
+    return content[:-5]
+
+
+def _flip_a_pixel(content: bytes) -> bytes:
+    position = content.rindex(IMAGES.images.tobytes())
+    return content[: position + 3] + b"\xff" + content[position + 4 :]
+
+
+def _garbage(content: bytes) -> bytes:
+    return b"?" * len(content)
+
+
+def _empty(_: bytes) -> bytes:
+    return b""
+
+
+@pytest.mark.parametrize("damage", [_truncate, _flip_a_pixel, _garbage, _empty])
+def test_a_damaged_cache_file_is_built_again_and_replaced(damage: Callable[[bytes], bytes], cache_home: Path) -> None:
+    build = Builder()
+    cached("toy", {}, build)
+    (file,) = (cache_home / "innerloop").iterdir()
+    file.write_bytes(damage(file.read_bytes()))
+    for _ in range(2):
+        check(cached("toy", {}, build))
+    assert build.calls == 2
+    assert list((cache_home / "innerloop").iterdir()) == [file]
+
+
+def test_a_cache_folder_that_cannot_be_written_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("in the way of a folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    check(cached("toy", {}, Builder()))
