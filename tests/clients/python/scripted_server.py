@@ -1,0 +1,244 @@
+"""A small Innerloop server on a real port whose answers a test can script; it learns nothing."""
+
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import grpc
+import numpy as np
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
+
+from innerloop.tensors import encode_tensor
+from innerloop.v1 import adaptation_pb2 as pb
+from innerloop.v1 import adaptation_pb2_grpc, model_pb2, model_pb2_grpc
+from innerloop.v1.tensor_pb2 import DATA_TYPE_UINT8, Inputs
+
+
+class Received(NamedTuple):
+    """One request as it came in."""
+
+    method: str
+    request: Any
+    request_id: str
+    at: float
+
+
+class Failure(NamedTuple):
+    """An answer that is an error."""
+
+    code: grpc.StatusCode
+    message: str = "scripted"
+    details: tuple[Message, ...] = ()
+
+
+def reason(text: str) -> ErrorInfo:
+    return ErrorInfo(reason=text, domain="innerloop")
+
+
+def retry_after(seconds: float) -> RetryInfo:
+    delay = Duration()
+    delay.FromTimedelta(timedelta(seconds=seconds))
+    return RetryInfo(retry_delay=delay)
+
+
+def overloaded(seconds: float) -> Failure:
+    return Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy", (reason("OVERLOADED"), retry_after(seconds)))
+
+
+def bad_request(field: str, description: str) -> Failure:
+    violation = BadRequest.FieldViolation(field=field, description=description)
+    return Failure(grpc.StatusCode.INVALID_ARGUMENT, "bad request", (BadRequest(field_violations=[violation]),))
+
+
+def model(name: str, *shape: int) -> model_pb2.Model:
+    return model_pb2.Model(
+        name=name,
+        version="v1",
+        state=model_pb2.MODEL_STATE_READY,
+        method="protonet",
+        task_kind=model_pb2.TASK_KIND_CLASSIFICATION,
+        input_shape=shape,
+        input_data_type=DATA_TYPE_UINT8,
+        limits=model_pb2.TaskLimits(trained_ways=5, trained_shots=1, max_ways=20),
+        metrics=[model_pb2.Metric(name="accuracy", value=0.97, confidence_interval=0.01, protocol="inductive")],
+    )
+
+
+class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_grpc.ModelServiceServicer):
+    """Keeps adaptations, answers query i with class i (modulo ways), and does first what `script` says.
+
+    Attributes:
+        received: every request so far.
+        models: what the model service knows.
+        evicted: ids that were dropped.
+        slow: seconds that every adaptation takes.
+    """
+
+    def __init__(self) -> None:
+        self.received: list[Received] = []
+        self.models = {name: model(name, *shape) for name, shape in MODELS.items()}
+        self.evicted: set[str] = set()
+        self.slow = 0.0
+        self.address = ""
+        self._kept: dict[str, pb.Adaptation] = {}
+        self._made: dict[str, pb.Adaptation] = {}
+        self._scripts: dict[str, deque[Failure]] = defaultdict(deque)
+        self._lock = threading.Lock()
+
+    def script(self, method: str, *failures: Failure) -> None:
+        """Answer the next requests of `method` with these."""
+        self._scripts[method].extend(failures)
+
+    def evict_all(self) -> None:
+        """Drop every adaptation, as a server short of memory does."""
+        self.evicted |= set(self._kept)
+        self._kept.clear()
+
+    def restart(self) -> None:
+        """Forget that there ever was an adaptation."""
+        self._kept.clear()
+        self.evicted.clear()
+
+    def requests(self, method: str) -> list[Any]:
+        """The requests of one method so far."""
+        return [received.request for received in self.received if received.method == method]
+
+    def Adapt(self, request: pb.AdaptRequest, context: Any) -> pb.AdaptResponse:  # noqa: N802
+        self._begin("Adapt", request, context)
+        time.sleep(self.slow)
+        with self._lock:
+            made = self._made.setdefault(request.request_id, self._adaptation(request))
+            self._kept[made.id] = made
+        return pb.AdaptResponse(adaptation=made, timings=pb.Timings(adapt=Duration(nanos=2_000_000)))
+
+    def Predict(self, request: pb.PredictRequest, context: Any) -> pb.PredictResponse:  # noqa: N802
+        self._begin("Predict", request, context)
+        adaptation = self._find(request.adaptation_id, context)
+        return pb.PredictResponse(predictions=_answers(adaptation.classes, request.query, request.return_logits))
+
+    def AdaptPredict(self, request: pb.AdaptPredictRequest, context: Any) -> pb.AdaptPredictResponse:  # noqa: N802
+        self._begin("AdaptPredict", request, context)
+        classes = self._adaptation(request).classes
+        return pb.AdaptPredictResponse(predictions=_answers(classes, request.query, request.return_logits))
+
+    def GetAdaptation(self, request: pb.GetAdaptationRequest, context: Any) -> pb.GetAdaptationResponse:  # noqa: N802
+        self._begin("GetAdaptation", request, context)
+        return pb.GetAdaptationResponse(adaptation=self._find(request.adaptation_id, context))
+
+    def ListAdaptations(self, request: pb.ListAdaptationsRequest, context: Any) -> pb.ListAdaptationsResponse:  # noqa: N802
+        self._begin("ListAdaptations", request, context)
+        own = [kept for kept in self._kept.values() if request.model in ("", kept.model)]
+        start = int(request.page_token or 0)
+        rest = start + 2 < len(own)
+        return pb.ListAdaptationsResponse(
+            adaptations=own[start : start + 2], next_page_token=str(start + 2) if rest else ""
+        )
+
+    def DeleteAdaptation(self, request: pb.DeleteAdaptationRequest, context: Any) -> pb.DeleteAdaptationResponse:  # noqa: N802
+        self._begin("DeleteAdaptation", request, context)
+        del self._kept[self._find(request.adaptation_id, context).id]
+        return pb.DeleteAdaptationResponse()
+
+    def ListModels(self, request: model_pb2.ListModelsRequest, context: Any) -> model_pb2.ListModelsResponse:  # noqa: N802
+        self._begin("ListModels", request, context)
+        return model_pb2.ListModelsResponse(models=self.models.values())
+
+    def GetModel(self, request: model_pb2.GetModelRequest, context: Any) -> model_pb2.GetModelResponse:  # noqa: N802
+        self._begin("GetModel", request, context)
+        if request.model not in self.models:
+            _abort(context, Failure(grpc.StatusCode.NOT_FOUND, "no such model", (reason("MODEL_NOT_FOUND"),)))
+        return model_pb2.GetModelResponse(model=self.models[request.model])
+
+    def LoadModel(self, request: model_pb2.LoadModelRequest, context: Any) -> model_pb2.LoadModelResponse:  # noqa: N802
+        self._begin("LoadModel", request, context)
+        self.models[request.model] = model(request.model, 1, 28, 28)
+        return model_pb2.LoadModelResponse(model=self.models[request.model])
+
+    def UnloadModel(self, request: model_pb2.UnloadModelRequest, context: Any) -> model_pb2.UnloadModelResponse:  # noqa: N802
+        self._begin("UnloadModel", request, context)
+        del self.models[request.model]
+        return model_pb2.UnloadModelResponse()
+
+    def _begin(self, method: str, request: Any, context: Any) -> None:
+        request_id = dict(context.invocation_metadata()).get("innerloop-request-id", "")
+        context.set_trailing_metadata((("innerloop-request-id", request_id),))
+        with self._lock:
+            self.received.append(Received(method, request, request_id, time.monotonic()))
+            failure = self._scripts[method].popleft() if self._scripts[method] else None
+        if failure:
+            _abort(context, failure, request_id)
+
+    def _adaptation(self, request: Any) -> pb.Adaptation:
+        return pb.Adaptation(
+            id=f"adaptation-{len(self._made)}",
+            model=request.model,
+            model_version="v1",
+            classes=dict.fromkeys(request.support.labels.values),
+            support_size=_count(request.support.inputs),
+            steps=request.options.steps,
+            support_losses=[1.5, 0.5],
+            size_bytes=1024,
+        )
+
+    def _find(self, adaptation_id: str, context: Any) -> pb.Adaptation:
+        with self._lock:
+            found = self._kept.get(adaptation_id)
+        if found is None:
+            why = "ADAPTATION_EVICTED" if adaptation_id in self.evicted else "ADAPTATION_NOT_FOUND"
+            _abort(context, Failure(grpc.StatusCode.NOT_FOUND, "no such adaptation", (reason(why),)))
+        assert found is not None
+        return found
+
+
+MODELS = {"grey": (1, 28, 28), "colour": (3, 32, 32), "waves": (1,), "vectors": (4,)}
+
+
+@contextmanager
+def running(credentials: grpc.ServerCredentials | None = None) -> Iterator[ScriptedServer]:
+    """A scripted server on a free port."""
+    scripted = ScriptedServer()
+    server = grpc.server(ThreadPoolExecutor(16))
+    adaptation_pb2_grpc.add_AdaptationServiceServicer_to_server(scripted, server)
+    model_pb2_grpc.add_ModelServiceServicer_to_server(scripted, server)
+    port = (
+        server.add_secure_port("localhost:0", credentials) if credentials else server.add_insecure_port("localhost:0")
+    )
+    scripted.address = f"localhost:{port}"
+    server.start()
+    try:
+        yield scripted
+    finally:
+        server.stop(None).wait()
+
+
+def _answers(classes: Any, query: Inputs, return_logits: bool) -> pb.Predictions:
+    count = _count(query)
+    if not classes:
+        return pb.Predictions(values=encode_tensor(np.arange(count * 2, dtype=np.float32).reshape(count, 2)[:, :1]))
+    probabilities = np.full((count, len(classes)), 0.4 / (len(classes) - 1), np.float32)
+    probabilities[np.arange(count), np.arange(count) % len(classes)] = 0.6
+    logits = encode_tensor(np.log(probabilities)) if return_logits else None
+    return pb.Predictions(classes=classes, probabilities=encode_tensor(probabilities), logits=logits)
+
+
+def _count(inputs: Inputs) -> int:
+    return len(inputs.images.files) or inputs.tensor.shape[0]
+
+
+def _abort(context: Any, failure: Failure, request_id: str = "") -> None:
+    status = Status(code=failure.code.value[0], message=failure.message)
+    for detail in failure.details:
+        status.details.add().Pack(detail)
+    answer = rpc_status.to_status(status)
+    if request_id:
+        answer = answer._replace(trailing_metadata=(*answer.trailing_metadata, ("innerloop-request-id", request_id)))
+    context.abort_with_status(answer)

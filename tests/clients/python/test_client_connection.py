@@ -1,0 +1,124 @@
+"""Connections: TLS, context managers, many threads, event loops, and what importing the SDK costs."""
+
+import asyncio
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import numpy as np
+import pytest
+import trustme
+from scripted_server import running
+from twins import connect
+
+from innerloop import TLS, AsyncClient, Client, UnavailableError
+
+IMAGES = np.zeros((2, 1, 28, 28), np.uint8)
+KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+def server_credentials(authority, *, ask_client=False):
+    certificate = authority.issue_cert("localhost")
+    return grpc.ssl_server_credentials(
+        [(certificate.private_key_pem.bytes(), certificate.cert_chain_pems[0].bytes())],
+        root_certificates=authority.cert_pem.bytes() if ask_client else None,
+        require_client_auth=ask_client,
+    )
+
+
+@KINDS
+@pytest.mark.parametrize("form", ["bytes", "path"])
+async def test_a_server_is_trusted_through_its_authority(kind, form, authority, tmp_path):
+    roots = authority.cert_pem.bytes()
+    if form == "path":
+        authority.cert_pem.write_to_path(tmp_path / "roots.pem")
+        roots = tmp_path / "roots.pem"
+    with running(server_credentials(authority)) as server:
+        client = connect(kind, server.address, tls=TLS(root_certificates=roots))
+        assert await client.models()
+        await client.close()
+
+
+@KINDS
+@pytest.mark.parametrize("tls", [True, False, TLS(root_certificates=trustme.CA().cert_pem.bytes())], ids=str)
+async def test_a_server_of_unknown_authority_is_not_talked_to(kind, tls, authority):
+    with running(server_credentials(authority)) as server:
+        client = connect(kind, server.address, tls=tls, retries=0)
+        with pytest.raises(UnavailableError):
+            await client.models()
+        await client.close()
+        assert not server.received
+
+
+@KINDS
+async def test_a_server_that_asks_gets_the_clients_certificate(kind, authority):
+    own = authority.issue_cert("client")
+    roots = authority.cert_pem.bytes()
+    known = TLS(roots, own.cert_chain_pems[0].bytes(), own.private_key_pem.bytes())
+    with running(server_credentials(authority, ask_client=True)) as server:
+        client, stranger = (
+            connect(kind, server.address, tls=known),
+            connect(kind, server.address, tls=TLS(roots), retries=0),
+        )
+        assert await client.models()
+        with pytest.raises(UnavailableError):
+            await stranger.models()
+        await client.close()
+        await stranger.close()
+
+
+def test_a_certificate_without_its_key_is_refused():
+    with pytest.raises(ValueError, match="go together"):
+        TLS(client_certificate=b"certificate")
+
+
+def test_one_client_serves_many_threads(server):
+    with Client(server.address) as client, ThreadPoolExecutor(16) as threads:
+
+        def task(number):
+            with client.adapt("grey", IMAGES, [number, -number]) as adaptation:
+                return adaptation.predict(IMAGES).labels
+
+        numbers = range(1, 101)
+        assert list(threads.map(task, numbers)) == [[number, -number] for number in numbers]
+        assert list(client.list_adaptations()) == []
+
+
+async def test_one_async_client_serves_many_tasks(server):
+    async with AsyncClient(server.address) as client:
+
+        async def task(number):
+            async with await client.adapt("grey", IMAGES, [number, -number]) as adaptation:
+                return (await adaptation.predict(IMAGES)).labels
+
+        numbers = range(1, 101)
+        assert await asyncio.gather(*map(task, numbers)) == [[number, -number] for number in numbers]
+
+
+def test_an_async_client_may_be_made_before_its_event_loop(server):
+    client = AsyncClient(server.address)
+
+    async def main():
+        async with client:
+            return await client.models()
+
+    assert asyncio.run(main())
+
+
+async def test_a_cancelled_call_ends_at_once(server):
+    server.slow = 1.0
+    async with AsyncClient(server.address) as client:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await client.adapt("grey", IMAGES, [1, 2])
+
+
+def test_the_sdk_needs_neither_torch_nor_pillow():
+    code = "import sys; sys.modules['torch'] = sys.modules['PIL'] = None; import innerloop"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
