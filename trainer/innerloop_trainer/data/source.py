@@ -1,6 +1,7 @@
 """What a data source gives the trainer: three disjoint splits that draw episodes."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +31,13 @@ class EpisodeShape:
 
 
 class TaskSampler(ABC):
-    """One split, resident on a device, that draws episodes by vectorised gathers."""
+    """One split, resident on a device, that draws episodes by vectorised gathers.
+
+    Attributes:
+        names: of its classes; empty for regression.
+    """
+
+    names: Sequence[str] = ()
 
     @abstractmethod
     def sample(self, shape: EpisodeShape, tasks: int, generator: torch.Generator) -> Episodes:
