@@ -1,0 +1,84 @@
+"""`innerloop serve`."""
+
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+from pydantic import ByteSize
+from rich.console import Console
+
+from innerloop_server.settings import ConfigurationError, ServerSettings, load_settings
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Serve models that learn from a handful of examples."""
+
+
+def serve(config: Path | None = None, **flags: Any) -> None:
+    """Serve the bundles of a folder over gRPC.
+
+    Every option can also be set by an environment variable (INNERLOOP_PORT for --port) or a key of a TOML file (port).
+    Flags come first, then the environment, then the file.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        settings = load_settings(given, config)
+        _run(settings)
+    except ConfigurationError as error:
+        for line in str(error).splitlines():
+            Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"innerloop serve: {line}")
+        raise typer.Exit(2) from error
+
+
+def _run(settings: ServerSettings) -> None:
+    # gRPC's own log lines would stand between ours; what they tell of errors comes back as exceptions.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # Imported late: the command's help and a refused configuration need not wait for PyTorch.
+    import asyncio
+
+    from prometheus_client import disable_created_metrics
+
+    from innerloop_server.engine.interface import LoadError
+    from innerloop_server.engine.torch_engine import TorchEngine
+    from innerloop_server.observability.logs import configure_logging
+    from innerloop_server.server import run_server
+
+    disable_created_metrics()
+    configure_logging(settings.log_level, settings.log_format)
+    try:
+        engine = TorchEngine(settings.device, settings.threads)
+    except LoadError as error:
+        raise ConfigurationError(f"device: {error}") from error
+    asyncio.run(run_server(settings, engine))
+
+
+def _with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one option per setting, so that settings are described in one place only."""
+    config = Annotated[Path | None, typer.Option(help="TOML file with settings.", envvar="INNERLOOP_CONFIG")]
+    parameters = [_parameter("config", config)]
+    for name, field in ServerSettings.model_fields.items():
+        kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind is not type(None)]
+        kind = kinds[0] if kinds[0] in (bool, int, float, Path) else str
+        default = "" if field.is_required() or field.default is None else f" [default: {_shown(field.default)}]"
+        option = typer.Option(help=f"{field.description}{default}", show_default=False)
+        parameters.append(_parameter(name, Annotated[kind | None, option]))
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+def _parameter(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _shown(default: Any) -> str:
+    return default.human_readable() if isinstance(default, ByteSize) else str(default)
+
+
+app.command()(_with_options(serve))

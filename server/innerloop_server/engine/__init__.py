@@ -1,0 +1,1 @@
+"""Computing: a small interface to whatever runs bundles, and the PyTorch engine behind it."""

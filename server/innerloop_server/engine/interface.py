@@ -1,0 +1,170 @@
+"""What the server asks of an engine: load a bundle, adapt, predict, say how much memory is in use.
+
+Nothing here knows of PyTorch, so that another runtime or another process can stand behind it. Arrays are raw inputs as
+clients sent them (uint8 or float32); the engine normalises them as the bundle says.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+class LoadError(ValueError):
+    """A bundle that the engine refuses; the message may be shown to clients."""
+
+
+@dataclass(frozen=True)
+class ModelMetric:
+    """A figure measured when the model was evaluated; fields as in the wire contract."""
+
+    name: str
+    value: float
+    confidence_interval: float
+    protocol: str
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """What a loaded bundle says of itself.
+
+    Attributes:
+        version: short form of `digest`.
+        digest: SHA-256 that identifies the bundle.
+        method: registered name.
+        task_kind: classification or regression.
+        input_shape: of one example.
+        input_dtype: element type of the data it was trained on.
+        target_size: target values per example (zero for classification).
+        trained_ways, trained_shots, trained_steps: the tasks it was trained for.
+        max_ways, max_steps: the largest values a request may ask for.
+        default_steps: taken when a request names none.
+        ways_can_change: which other numbers of ways than `head_ways` it can serve.
+        head_ways: width of a fixed head; the ways it was built for.
+        metrics: evaluated figures.
+    """
+
+    version: str
+    digest: str
+    method: str
+    task_kind: Literal["classification", "regression"]
+    input_shape: tuple[int, ...]
+    input_dtype: Literal["uint8", "float32"]
+    target_size: int
+    trained_ways: int
+    trained_shots: int
+    trained_steps: int
+    max_ways: int
+    max_steps: int
+    default_steps: int
+    ways_can_change: Literal["no", "fewer", "any"]
+    head_ways: int
+    metrics: tuple[ModelMetric, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SupportSet:
+    """The labelled examples of one task.
+
+    Attributes:
+        x: raw inputs [S, *input], uint8 or float32.
+        y: class indices [S] int64, or targets [S, D] float32.
+        ways: number of classes; zero for regression.
+    """
+
+    x: Array
+    y: Array
+    ways: int
+
+    @property
+    def size(self) -> int:
+        """Number of examples S."""
+        return len(self.x)
+
+
+class TaskState(ABC):
+    """What adapting one task left behind, wherever the engine keeps it; freed when nothing refers to it any more.
+
+    Attributes:
+        size_bytes: memory it takes.
+        signature: states of one model with equal signatures can be computed in one batch.
+    """
+
+    size_bytes: int
+    signature: Hashable
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptedTask:
+    """A task state, and the mean support loss before each inner step (empty for methods without steps)."""
+
+    state: TaskState
+    losses: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Answers to the Q queries of one task, float32.
+
+    Attributes:
+        logits: [Q, ways]; None for regression.
+        probabilities: [Q, ways]; None for regression.
+        values: [Q, D]; None for classification.
+    """
+
+    logits: NDArray[np.float32] | None = None
+    probabilities: NDArray[np.float32] | None = None
+    values: NDArray[np.float32] | None = None
+
+    @property
+    def finite(self) -> bool:
+        """Whether the answers are numbers; they are not when the adaptation diverged."""
+        numbers = (self.probabilities, self.values)
+        return all(bool(np.isfinite(array).all()) for array in numbers if array is not None)
+
+
+class LoadedModel(ABC):
+    """A bundle on a device. Its functions block, and run on the engine's thread only."""
+
+    description: ModelDescription
+
+    @abstractmethod
+    def adapt(self, tasks: Sequence[SupportSet], steps: int, width: int) -> list[AdaptedTask]:
+        """Learn a batch of tasks.
+
+        Args:
+            tasks: support sets of any sizes, their inputs of one element type.
+            steps: inner steps, the same for all.
+            width: classes to make room for, at least the largest `ways` (zero for regression).
+        """
+
+    @abstractmethod
+    def predict(self, states: Sequence[TaskState], queries: Sequence[Array]) -> list[Answers]:
+        """Answer a batch of tasks.
+
+        Args:
+            states: task states with equal signatures.
+            queries: raw inputs [Q, *input] for each state, of any Q but one element type.
+        """
+
+
+class Engine(ABC):
+    """Runs bundles on one device."""
+
+    @abstractmethod
+    def load(self, path: Path) -> LoadedModel:
+        """Load a bundle; blocks, and may run on any thread.
+
+        Raises:
+            LoadError: the bundle is refused.
+        """
+
+    @abstractmethod
+    def memory(self) -> Mapping[tuple[str, str], int]:
+        """Bytes in use by (device, kind); kinds are allocated and reserved on an accelerator, resident on a CPU."""

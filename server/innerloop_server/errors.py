@@ -1,0 +1,141 @@
+"""What can go wrong with a request, as types; the transport maps them to status codes in one place.
+
+Messages go to clients: they never carry a path, a stack trace or a name of the code.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+
+class ServerError(Exception):
+    """A request that can't be answered, for a reason that its caller may know.
+
+    Attributes:
+        reason: stable word for programs.
+        retry_after: seconds after which trying again makes sense; None when it does not.
+    """
+
+    reason: ClassVar[str]
+    retry_after: float | None = None
+
+
+class FieldViolation(NamedTuple):
+    """One thing wrong with a request: the path of the field, and what is wrong with it."""
+
+    field: str
+    description: str
+
+
+class InvalidRequestError(ServerError):
+    """A request whose content does not make sense for its model."""
+
+    reason = "INVALID_REQUEST"
+
+    def __init__(self, violations: Sequence[FieldViolation]) -> None:
+        super().__init__("; ".join(f"{field}: {description}" for field, description in violations))
+        self.violations = tuple(violations)
+
+
+class ModelNotFoundError(ServerError):
+    """No model of that name."""
+
+    reason = "MODEL_NOT_FOUND"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no model {name!r}")
+
+
+class ModelLoadingError(ServerError):
+    """The model is there but not loaded yet."""
+
+    reason = "MODEL_LOADING"
+
+    def __init__(self, name: str, retry_after: float) -> None:
+        super().__init__(f"model {name!r} is still loading")
+        self.retry_after = retry_after
+
+
+class ModelFailedError(ServerError):
+    """The model is there but its bundle was refused."""
+
+    reason = "MODEL_FAILED"
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"model {name!r} could not be loaded: {why}")
+
+
+class AdminDisabledError(ServerError):
+    """Models may not be loaded and unloaded through this server."""
+
+    reason = "ADMIN_DISABLED"
+
+    def __init__(self) -> None:
+        super().__init__("this server does not allow models to be loaded or unloaded by clients")
+
+
+class AdaptationNotFoundError(ServerError):
+    """No adaptation of that id belongs to the caller."""
+
+    reason = "ADAPTATION_NOT_FOUND"
+
+    def __init__(self) -> None:
+        super().__init__("there is no such adaptation")
+
+
+class AdaptationEvictedError(ServerError):
+    """The caller had this adaptation, but it expired or gave way to others."""
+
+    reason = "ADAPTATION_EVICTED"
+
+    def __init__(self) -> None:
+        super().__init__("the adaptation has expired or was evicted; adapt again")
+
+
+class AdaptationTooLargeError(ServerError):
+    """One task state larger than all the memory there is for adaptations."""
+
+    reason = "ADAPTATION_TOO_LARGE"
+
+    def __init__(self, size: int, budget: int) -> None:
+        super().__init__(
+            f"the adaptation takes {size} bytes, the server keeps at most {budget} in all; "
+            "use AdaptPredict without keep, or raise the server's adaptation_bytes"
+        )
+
+
+class DivergedError(ServerError):
+    """Adapting led to numbers that are not finite."""
+
+    reason = "ADAPTATION_DIVERGED"
+
+    def __init__(self) -> None:
+        super().__init__("the adaptation diverged: take fewer steps, or check the scale of the inputs")
+
+
+class OverloadedError(ServerError):
+    """Too many requests are waiting already."""
+
+    reason = "OVERLOADED"
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__("too many requests are waiting; try again later")
+        self.retry_after = retry_after
+
+
+class DeadlinePassedError(ServerError):
+    """The request's deadline passed before its turn came, so nothing was computed."""
+
+    reason = "DEADLINE_PASSED"
+
+    def __init__(self) -> None:
+        super().__init__("the deadline passed before the request's turn came; nothing was computed")
+
+
+class ShuttingDownError(ServerError):
+    """The server is stopping."""
+
+    reason = "SHUTTING_DOWN"
+    retry_after = 1.0
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down")

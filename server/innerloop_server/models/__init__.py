@@ -1,0 +1,1 @@
+"""The models of a server: found in a folder, loaded, unloaded, looked up by name."""

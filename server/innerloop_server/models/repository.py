@@ -1,0 +1,173 @@
+"""Finds bundles in the model folder, loads and unloads them, and knows which can serve."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import structlog
+
+from innerloop_server.engine.interface import Engine, LoadedModel, LoadError, ModelDescription, SupportSet
+from innerloop_server.engine.thread import EngineThread
+from innerloop_server.errors import ModelFailedError, ModelLoadingError, ModelNotFoundError
+from innerloop_server.models.model import Model, ModelEntry, ModelState
+from innerloop_server.scheduling.buckets import head_width
+
+MANIFEST = "manifest.json"
+LOADING_RETRY_SECONDS = 1.0
+
+
+class ModelListener(Protocol):
+    """Someone who wants to know what becomes of models."""
+
+    async def model_changed(self, entry: ModelEntry) -> None:
+        """A model began to load, is ready, or failed."""
+
+    async def model_removed(self, entry: ModelEntry) -> None:
+        """A model was unloaded."""
+
+
+class ModelRepository:
+    """The models of one folder.
+
+    Args:
+        folder: holds one bundle per sub-folder, named as the model, or is itself a bundle.
+        engine: loads bundles.
+        thread: where the engine computes.
+        listeners: told about every change.
+    """
+
+    def __init__(self, folder: Path, engine: Engine, thread: EngineThread, listeners: list[ModelListener]) -> None:
+        self._folder = folder
+        self._engine = engine
+        self._thread = thread
+        self._listeners = listeners
+        self._entries: dict[str, ModelEntry] = {}
+        self._loads: dict[str, asyncio.Task[ModelEntry]] = {}
+        # One bundle at a time: loading is bound by the disk, and serving models should not starve.
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        self._log = structlog.get_logger()
+
+    def get(self, name: str) -> Model:
+        """The model of that name, ready to serve.
+
+        Raises:
+            ModelNotFoundError, ModelLoadingError, ModelFailedError: it can't serve.
+        """
+        entry = self.entry(name)
+        if entry.model is not None:
+            return entry.model
+        if entry.state is ModelState.LOADING:
+            raise ModelLoadingError(name, LOADING_RETRY_SECONDS)
+        raise ModelFailedError(name, entry.error)
+
+    def entry(self, name: str) -> ModelEntry:
+        """What is known of a model, whatever its state.
+
+        Raises:
+            ModelNotFoundError: nothing.
+        """
+        if name not in self._entries:
+            raise ModelNotFoundError(name)
+        return self._entries[name]
+
+    def entries(self) -> list[ModelEntry]:
+        """All models by name, whatever their state."""
+        return [self._entries[name] for name in sorted(self._entries)]
+
+    def serves(self, model: Model) -> bool:
+        """Whether this very model has not been unloaded."""
+        entry = self._entries.get(model.name)
+        return entry is not None and entry.model is model
+
+    async def load_all(self) -> None:
+        """Load every bundle of the folder; one that is refused does not keep the others from serving."""
+        bundles = self._bundles()
+        if not bundles:
+            self._log.warning("the model folder holds no bundles")
+        await asyncio.gather(*(self._start_loading(name, path) for name, path in sorted(bundles.items())))
+
+    async def load(self, name: str) -> Model:
+        """Load one bundle of the folder, unless it is loaded already.
+
+        Raises:
+            ModelNotFoundError: the folder has no such sub-folder.
+            ModelFailedError: the bundle was refused.
+        """
+        entry = self._entries.get(name)
+        if entry is None or entry.model is None:
+            # The name is looked up among the folder's own entries, so that it can't lead anywhere else.
+            path = self._bundles().get(name)
+            if path is None:
+                raise ModelNotFoundError(name)
+            await asyncio.shield(self._start_loading(name, path))
+        return self.get(name)
+
+    async def unload(self, name: str) -> None:
+        """Forget a model. What is being computed with it ends well, then its memory is free.
+
+        Raises:
+            ModelNotFoundError, ModelLoadingError: there is nothing to unload, or not yet.
+        """
+        entry = self.entry(name)
+        if entry.state is ModelState.LOADING:
+            raise ModelLoadingError(name, LOADING_RETRY_SECONDS)
+        del self._entries[name]
+        self._log.info("model unloaded", model=name)
+        for listener in self._listeners:
+            await listener.model_removed(entry)
+
+    def _bundles(self) -> dict[str, Path]:
+        if (self._folder / MANIFEST).is_file():
+            return {self._folder.resolve().name: self._folder}
+        # Hidden folders are bundles that are still being written.
+        return {path.name: path for path in self._folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
+
+    def _start_loading(self, name: str, path: Path) -> "asyncio.Task[ModelEntry]":
+        """The load of that name that is under way, or a new one."""
+        if name not in self._loads:
+            self._loads[name] = asyncio.create_task(self._load(name, path))
+            self._loads[name].add_done_callback(lambda _: self._loads.pop(name))
+        return self._loads[name]
+
+    async def _load(self, name: str, path: Path) -> ModelEntry:
+        await self._set(ModelEntry(name, ModelState.LOADING))
+        try:
+            loaded = await asyncio.get_running_loop().run_in_executor(self._loader, self._engine.load, path)
+            await self._thread.run(lambda: warm_up(loaded))
+        except LoadError as error:
+            self._log.error("bundle refused", model=name, reason=str(error))
+            entry = ModelEntry(name, ModelState.FAILED, error=str(error))
+        except Exception as error:
+            self._log.exception("bundle could not be loaded", model=name)
+            entry = ModelEntry(name, ModelState.FAILED, error=f"{name}: loading ended in a {type(error).__name__}")
+        else:
+            description = loaded.description
+            self._log.info("model ready", model=name, version=description.version, method=description.method)
+            entry = ModelEntry(name, ModelState.READY, Model(name, loaded))
+        await self._set(entry)
+        return entry
+
+    async def _set(self, entry: ModelEntry) -> None:
+        self._entries[entry.name] = entry
+        for listener in self._listeners:
+            await listener.model_changed(entry)
+
+
+def warm_up(model: LoadedModel) -> None:
+    """Adapt and predict once on made-up inputs, so that the first request finds everything set up."""
+    description = model.description
+    support = _made_up_support(description)
+    width = head_width(description, support.ways)
+    state = model.adapt([support], description.default_steps, width)[0].state
+    model.predict([state], [support.x[:1]])
+
+
+def _made_up_support(model: ModelDescription) -> SupportSet:
+    ways = model.head_ways if model.ways_can_change == "no" else min(2, model.max_ways)
+    size = max(ways, 2)
+    x = np.random.default_rng(0).integers(0, 2, (size, *model.input_shape)).astype(model.input_dtype)
+    if model.task_kind == "regression":
+        return SupportSet(x, np.zeros((size, model.target_size), np.float32), 0)
+    return SupportSet(x, np.arange(size), ways)

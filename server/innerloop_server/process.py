@@ -1,0 +1,117 @@
+"""Runs a server as a process of its own and stops it again: for demonstrations, tests and benchmarks."""
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+START_SECONDS = 60.0
+STOP_SECONDS = 40.0
+POLL_SECONDS = 0.02
+
+
+class ServerStartError(RuntimeError):
+    """The server process ended, or did not get ready in time; the message ends with what it logged."""
+
+
+class ServerProcess:
+    """`innerloop serve` on free ports; a context manager that waits until the models are loaded.
+
+    Args:
+        models: model folder.
+        settings: further settings by name, as in `ServerSettings`; a bool becomes a flag.
+        start_seconds: how long to wait for the models.
+
+    Attributes:
+        port: of the gRPC services.
+        metrics_port: of the Prometheus metrics.
+        process: the running process.
+    """
+
+    def __init__(self, models: Path, *, start_seconds: float = START_SECONDS, **settings: Any) -> None:
+        self._models = models
+        self._settings = {"port": 0, "metrics_port": 0, **settings}
+        self._start_seconds = start_seconds
+        self._folder = tempfile.TemporaryDirectory(prefix="innerloop-server-")
+        self._log = Path(self._folder.name) / "log"
+        self.port = 0
+        self.metrics_port = 0
+        self.process: subprocess.Popen[bytes]
+
+    @property
+    def target(self) -> str:
+        """What a client connects to."""
+        return f"localhost:{self.port}"
+
+    @property
+    def metrics_url(self) -> str:
+        """Where Prometheus scrapes."""
+        return f"http://localhost:{self.metrics_port}/metrics"
+
+    @property
+    def log(self) -> str:
+        """Everything the server has logged so far."""
+        return self._log.read_text()
+
+    def start(self) -> None:
+        """Start the server and wait until its models are loaded.
+
+        Raises:
+            ServerStartError: it does not get there.
+        """
+        ready = Path(self._folder.name) / "ready.json"
+        command = [sys.executable, "-m", "innerloop_server", "serve", "--models", str(self._models)]
+        command += [*_flags(self._settings), "--ready-file", str(ready)]
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # noqa: S603
+        give_up = time.monotonic() + self._start_seconds
+        while not ready.is_file():
+            if self.process.poll() is not None:
+                raise ServerStartError(f"the server ended with code {self.process.returncode}:\n{self.log}")
+            if time.monotonic() > give_up:
+                self.kill()
+                raise ServerStartError(f"the server was not ready after {self._start_seconds:g} s:\n{self.log}")
+            time.sleep(POLL_SECONDS)
+        ports = json.loads(ready.read_text())
+        self.port, self.metrics_port = ports["port"], ports["metrics_port"]
+
+    def stop(self) -> int:
+        """Ask the server to stop, wait until it has, and return its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return self.process.returncode
+
+    def kill(self) -> None:
+        """End the server without asking."""
+        self.process.kill()
+        self.process.wait()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.stop()
+        self._folder.cleanup()
+
+
+def _flags(settings: dict[str, Any]) -> list[str]:
+    flags = []
+    for name, value in settings.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            flags += [f"--{flag}", str(value)]
+    return flags

@@ -1,0 +1,1 @@
+"""Deciding what the device computes next: admission, fairness, batches."""

@@ -1,0 +1,149 @@
+"""The server's configuration: flags, then INNERLOOP_* variables, then a TOML file, then defaults."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import ByteSize, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+
+class ConfigurationError(ValueError):
+    """A configuration that can't be served with; one problem per line of the message."""
+
+
+class ServerSettings(BaseSettings):
+    """What a server is told at its start. Every field is a flag, an environment variable and a TOML key."""
+
+    model_config = SettingsConfigDict(env_prefix="INNERLOOP_", extra="forbid", frozen=True)
+
+    models: Path = Field(description="Folder with one bundle per sub-folder, or a bundle itself.")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N.")
+    threads: int | None = Field(None, ge=1, description="CPU threads of one computation; PyTorch chooses when not set.")
+    admin: bool = Field(False, description="Allow LoadModel and UnloadModel.")
+
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
+    port: int = Field(50051, ge=0, le=65535, description="Port of the gRPC services; 0 takes a free one.")
+    metrics_port: int = Field(9464, ge=0, le=65535, description="Port of the Prometheus metrics; 0 takes a free one.")
+    ready_file: Path | None = Field(
+        None, description="File to write the ports and process id to, as JSON, once the models are loaded."
+    )
+    tls_certificate: Path | None = Field(None, description="PEM file of the server's certificate chain.")
+    tls_key: Path | None = Field(None, description="PEM file of the server's private key.")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file of the authority that client certificates must come from; asks clients for one."
+    )
+
+    max_message_bytes: ByteSize = Field(ByteSize(64 * 2**20), gt=0, description="Largest request accepted.")
+    max_support: int = Field(10_000, ge=1, description="Most support examples a request may carry.")
+    max_query: int = Field(10_000, ge=1, description="Most queries a request may carry.")
+    max_batch_tasks: int = Field(32, ge=1, description="Most requests computed together.")
+    max_batch_bytes: ByteSize = Field(
+        ByteSize(64 * 2**20), gt=0, description="Most input bytes computed together; a larger request runs alone."
+    )
+    max_queue_requests: int = Field(512, ge=1, description="Requests of one model that may wait for the device.")
+    max_queue_bytes: ByteSize = Field(
+        ByteSize(512 * 2**20), gt=0, description="Input bytes of one model that may wait for the device."
+    )
+
+    adaptation_bytes: ByteSize = Field(
+        ByteSize(2**30), gt=0, description="Memory for adaptations; the least recently used ones give way."
+    )
+    time_to_live: float = Field(
+        3600.0, gt=0, description="Seconds an unused adaptation lives when a request names none."
+    )
+    max_time_to_live: float = Field(7 * 86400.0, gt=0, description="Longest life a request may ask for, in seconds.")
+
+    drain_seconds: float = Field(
+        0.0, ge=0, description="How long to go on accepting requests after a stop signal while health says NOT_SERVING."
+    )
+    grace_seconds: float = Field(30.0, ge=0, description="How long to wait for requests under way when stopping.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity to log.")
+    log_format: Literal["auto", "json", "console"] = Field("auto", description="auto is console on a terminal.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.models.is_dir():
+            raise ValueError(f"models: there is no folder {self.models}")
+        if self.port == self.metrics_port != 0:
+            raise ValueError(f"metrics_port: is the same as port ({self.port}); choose another")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            missing, given = ("tls_key", "tls_certificate") if self.tls_key is None else ("tls_certificate", "tls_key")
+            raise ValueError(f"{missing}: is needed together with {given}")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_ca: needs tls_certificate and tls_key")
+        for name in ("tls_certificate", "tls_key", "tls_client_ca"):
+            file = getattr(self, name)
+            if file is not None and not file.is_file():
+                raise ValueError(f"{name}: there is no file {file}")
+        if self.ready_file is not None and not self.ready_file.parent.is_dir():
+            raise ValueError(f"ready_file: there is no folder {self.ready_file.parent}")
+        if self.time_to_live > self.max_time_to_live:
+            raise ValueError(f"time_to_live: is longer than max_time_to_live ({self.max_time_to_live:g} s)")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Leave out sources that nobody asked for (.env files, secret folders)."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return init_settings, env_settings
+
+
+def load_settings(flags: dict[str, Any], config: Path | None = None) -> ServerSettings:
+    """The settings that flags, environment and TOML file make together.
+
+    Args:
+        flags: values given on the command line.
+        config: TOML file.
+
+    Raises:
+        ConfigurationError: unknown, malformed or contradictory settings.
+    """
+    try:
+        return _with_file(config)(**flags)
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_problems(error))) from error
+
+
+def _with_file(config: Path | None) -> type[ServerSettings]:
+    """ServerSettings that also reads `config`."""
+    if config is None:
+        return ServerSettings
+    try:
+        tomllib.loads(config.read_text())
+    except OSError as error:
+        raise ConfigurationError(f"config: can't read {config} ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"config: {config} is not valid TOML: {error}") from error
+
+    class FileSettings(ServerSettings):
+        @classmethod
+        def settings_customise_sources(
+            cls, settings_cls: type[BaseSettings], *args: Any, **kwargs: Any
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            inherited = super().settings_customise_sources(settings_cls, *args, **kwargs)
+            return *inherited, TomlConfigSettingsSource(settings_cls, config)
+
+    return FileSettings
+
+
+def _problems(error: ValidationError) -> list[str]:
+    """One line per problem, led by the setting's name."""
+    lines = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{name}: no such setting")
+        elif problem["type"] == "missing":
+            lines.append(f"{name}: is needed")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{name}: {message}" if name else message)
+    return lines

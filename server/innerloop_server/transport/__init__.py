@@ -1,0 +1,1 @@
+"""gRPC: thin services, messages to domain objects and back, errors to status codes."""

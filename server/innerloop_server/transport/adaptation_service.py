@@ -1,0 +1,191 @@
+"""AdaptationService: decodes, asks `Serving`, encodes."""
+
+import asyncio
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
+from typing import TypeVar
+
+from innerloop.v1 import adaptation_pb2 as pb
+from innerloop.v1.adaptation_pb2_grpc import AdaptationServiceServicer
+from innerloop_server.errors import FieldViolation, InvalidRequestError
+from innerloop_server.observability.metrics import Metrics
+from innerloop_server.serving import Serving, Timings
+from innerloop_server.transport.calls import Call, Calls
+from innerloop_server.transport.identity import Context
+from innerloop_server.transport.inputs import is_heavy
+from innerloop_server.transport.requests import (
+    RequestLimits,
+    decode_adapt,
+    decode_adapt_predict,
+    decode_keeping,
+    decode_query,
+)
+from innerloop_server.transport.responses import encode_adaptation, encode_answers, encode_timings
+
+T = TypeVar("T")
+
+PAGE_SIZE, LARGEST_PAGE = 100, 1000
+DECODING_THREADS = 2
+
+
+class AdaptationServicer(AdaptationServiceServicer):
+    """Adapts and predicts over gRPC."""
+
+    def __init__(self, serving: Serving, calls: Calls, limits: RequestLimits, metrics: Metrics) -> None:
+        self._serving = serving
+        self._calls = calls
+        self._limits = limits
+        self._metrics = metrics
+        self._decoders = ThreadPoolExecutor(DECODING_THREADS, thread_name_prefix="decoder")
+
+    async def Adapt(self, request: pb.AdaptRequest, context: Context) -> pb.AdaptResponse:  # noqa: N802, D102
+        return await self._calls.run("Adapt", self._adapt, request, context)
+
+    async def Predict(self, request: pb.PredictRequest, context: Context) -> pb.PredictResponse:  # noqa: N802, D102
+        return await self._calls.run("Predict", self._predict, request, context)
+
+    async def AdaptPredict(  # noqa: N802, D102
+        self, request: pb.AdaptPredictRequest, context: Context
+    ) -> pb.AdaptPredictResponse:
+        return await self._calls.run("AdaptPredict", self._adapt_predict, request, context)
+
+    async def GetAdaptation(  # noqa: N802, D102
+        self, request: pb.GetAdaptationRequest, context: Context
+    ) -> pb.GetAdaptationResponse:
+        return await self._calls.run("GetAdaptation", self._get, request, context)
+
+    async def ListAdaptations(  # noqa: N802, D102
+        self, request: pb.ListAdaptationsRequest, context: Context
+    ) -> pb.ListAdaptationsResponse:
+        return await self._calls.run("ListAdaptations", self._list, request, context)
+
+    async def DeleteAdaptation(  # noqa: N802, D102
+        self, request: pb.DeleteAdaptationRequest, context: Context
+    ) -> pb.DeleteAdaptationResponse:
+        return await self._calls.run("DeleteAdaptation", self._delete, request, context)
+
+    async def _adapt(self, request: pb.AdaptRequest, call: Call) -> pb.AdaptResponse:
+        clock = _CodecClock()
+        model = self._serving.repository.get(request.model)
+        call.model = model.name
+        task, keeping = await self._decode(
+            lambda: (
+                decode_adapt(request, model, self._limits),
+                decode_keeping(request, call.owner, self._limits),
+            ),
+            heavy=is_heavy(request.support.inputs),
+        )
+        clock.pause()
+        timings = Timings()
+        adaptation = await self._serving.adapt(task, keeping, call.deadline, timings)
+        clock.go_on()
+        encoded = encode_adaptation(adaptation)
+        return pb.AdaptResponse(adaptation=encoded, timings=self._timings(timings, clock, call))
+
+    async def _predict(self, request: pb.PredictRequest, call: Call) -> pb.PredictResponse:
+        clock = _CodecClock()
+        learned = self._serving.store.use(call.owner, request.adaptation_id).learned
+        call.model = learned.model.name
+        query = await self._decode(
+            lambda: decode_query(request.query, learned.model, self._limits), heavy=is_heavy(request.query)
+        )
+        clock.pause()
+        timings = Timings()
+        answers = await self._serving.predict(learned, query, call.deadline, timings)
+        clock.go_on()
+        predictions = encode_answers(answers, learned.classes, logits=request.return_logits)
+        return pb.PredictResponse(predictions=predictions, timings=self._timings(timings, clock, call))
+
+    async def _adapt_predict(self, request: pb.AdaptPredictRequest, call: Call) -> pb.AdaptPredictResponse:
+        clock = _CodecClock()
+        model = self._serving.repository.get(request.model)
+        call.model = model.name
+        (task, query), keeping = await self._decode(
+            lambda: (
+                decode_adapt_predict(request, model, self._limits),
+                decode_keeping(request, call.owner, self._limits),
+            ),
+            heavy=is_heavy(request.support.inputs) or is_heavy(request.query),
+        )
+        clock.pause()
+        timings = Timings()
+        response = pb.AdaptPredictResponse()
+        if request.keep:
+            adaptation = await self._serving.adapt(task, keeping, call.deadline, timings)
+            response.adaptation.CopyFrom(encode_adaptation(adaptation))
+            learned = adaptation.learned
+        else:
+            learned = await self._serving.learn(task, call.deadline, timings)
+        answers = await self._serving.predict(learned, query, call.deadline, timings)
+        clock.go_on()
+        response.predictions.CopyFrom(encode_answers(answers, learned.classes, logits=request.return_logits))
+        response.timings.CopyFrom(self._timings(timings, clock, call))
+        return response
+
+    async def _get(self, request: pb.GetAdaptationRequest, call: Call) -> pb.GetAdaptationResponse:
+        adaptation = self._serving.store.look(call.owner, request.adaptation_id)
+        call.model = adaptation.learned.model.name
+        return pb.GetAdaptationResponse(adaptation=encode_adaptation(adaptation))
+
+    async def _list(self, request: pb.ListAdaptationsRequest, call: Call) -> pb.ListAdaptationsResponse:
+        if request.page_size < 0:
+            raise InvalidRequestError([FieldViolation("page_size", "is negative")])
+        size = min(request.page_size or PAGE_SIZE, LARGEST_PAGE)
+        before = _read_token(request.page_token)
+        found = self._serving.store.list(call.owner, request.model, before, size + 1)
+        page = found[:size]
+        return pb.ListAdaptationsResponse(
+            adaptations=map(encode_adaptation, page),
+            next_page_token=_token(page[-1].created_ns) if len(found) > size else "",
+        )
+
+    async def _delete(self, request: pb.DeleteAdaptationRequest, call: Call) -> pb.DeleteAdaptationResponse:
+        call.model = self._serving.store.look(call.owner, request.adaptation_id).learned.model.name
+        self._serving.store.delete(call.owner, request.adaptation_id)
+        return pb.DeleteAdaptationResponse()
+
+    async def _decode(self, decode: Callable[[], T], *, heavy: bool) -> T:
+        """Decode here, or in a thread where it would hold up other requests."""
+        if not heavy:
+            return decode()
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, decode)
+
+    def _timings(self, timings: Timings, clock: "_CodecClock", call: Call) -> pb.Timings:
+        encode_seconds = clock.stop()
+        self._metrics.phase("encode", call.model, encode_seconds)
+        return encode_timings(timings, encode_seconds)
+
+
+class _CodecClock:
+    """Time spent decoding and encoding; runs from the start."""
+
+    __slots__ = ("_seconds", "_since")
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._since = perf_counter()
+
+    def pause(self) -> None:
+        self._seconds += perf_counter() - self._since
+
+    def go_on(self) -> None:
+        self._since = perf_counter()
+
+    def stop(self) -> float:
+        self.pause()
+        return self._seconds
+
+
+def _token(created_ns: int) -> str:
+    return urlsafe_b64encode(created_ns.to_bytes(8)).decode()
+
+
+def _read_token(token: str) -> int | None:
+    if not token:
+        return None
+    try:
+        return int.from_bytes(urlsafe_b64decode(token), "big")
+    except ValueError as error:
+        raise InvalidRequestError([FieldViolation("page_token", "is not one that this server gave out")]) from error

@@ -1,0 +1,54 @@
+"""grpc.health.v1: of the server, of each service, and of each model."""
+
+from grpc_health.v1.health import aio
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+
+from innerloop_server.models.model import ModelEntry, ModelState
+
+SERVER = ""
+ADAPTATION_SERVICE = "innerloop.v1.AdaptationService"
+MODEL_SERVICE = "innerloop.v1.ModelService"
+
+
+def model_health_name(model: str) -> str:
+    """What to ask the health service about one model."""
+    return f"innerloop.v1.models/{model}"
+
+
+class Health:
+    """Keeps the standard health service up to date; listens to the model repository.
+
+    ModelService serves from the start. The server and AdaptationService serve once every model of the folder has been
+    loaded or refused, unless all were refused.
+    """
+
+    def __init__(self) -> None:
+        self.servicer = aio.HealthServicer()
+
+    async def start(self) -> None:
+        """The server listens, but its models are not loaded."""
+        await self._set(SERVER, serving=False)
+        await self._set(ADAPTATION_SERVICE, serving=False)
+        await self._set(MODEL_SERVICE, serving=True)
+
+    async def models_loaded(self, entries: list[ModelEntry]) -> None:
+        """Every model was loaded or refused."""
+        serving = not entries or any(entry.state is ModelState.READY for entry in entries)
+        await self._set(SERVER, serving=serving)
+        await self._set(ADAPTATION_SERVICE, serving=serving)
+
+    async def stop(self) -> None:
+        """Nothing serves any more, and nothing will."""
+        await self.servicer.enter_graceful_shutdown()
+
+    async def model_changed(self, entry: ModelEntry) -> None:
+        """A model serves when it is ready."""
+        await self._set(model_health_name(entry.name), serving=entry.state is ModelState.READY)
+
+    async def model_removed(self, entry: ModelEntry) -> None:
+        """An unloaded model does not serve."""
+        await self._set(model_health_name(entry.name), serving=False)
+
+    async def _set(self, service: str, *, serving: bool) -> None:
+        status = HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING
+        await self.servicer.set(service, status)

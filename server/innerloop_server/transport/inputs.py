@@ -1,0 +1,73 @@
+"""Inputs of a request to arrays, checked against what a model takes."""
+
+import numpy as np
+
+from innerloop.v1 import tensor_pb2
+from innerloop_server.engine.interface import Array, ModelDescription
+from innerloop_server.transport.images import decode_images
+from innerloop_server.transport.tensors import decode_tensor
+from innerloop_server.transport.violations import Violations
+
+LARGE = 1 << 20
+"""Bytes from which decoding is worth a thread of its own."""
+
+IMAGE_CHANNELS = (1, 3)
+IMAGE_RANGE = (0, 255)
+
+
+def is_heavy(inputs: tensor_pb2.Inputs) -> bool:
+    """Whether decoding takes long enough to hold up other requests."""
+    return inputs.WhichOneof("value") == "images" or len(inputs.tensor.data) >= LARGE
+
+
+def decode_inputs(
+    inputs: tensor_pb2.Inputs, field: str, model: ModelDescription, most: int, violations: Violations
+) -> Array:
+    """Raw inputs [N, *input], uint8 or float32, N from 1 to `most`.
+
+    Floating-point inputs are in the same units as the data that the model was trained on: 0 to 255 for images.
+
+    Returns:
+        an empty array when something is wrong; `violations` says what.
+    """
+    form = inputs.WhichOneof("value")
+    if form == "tensor":
+        field = f"{field}.tensor"
+        array = decode_tensor(inputs.tensor, field, model.input_shape, violations)
+        usable = array is not None and _check_count(len(array), field, most, violations)
+        usable = usable and _check_range(array, field, model, violations)
+    elif form == "images":
+        field = f"{field}.images.files"
+        files = inputs.images.files
+        usable = _check_takes_images(field, model, violations) and _check_count(len(files), field, most, violations)
+        array = decode_images(files, field, model.input_shape, violations) if usable else None
+    else:
+        violations.add(*((f"{field}.texts", "this model takes no texts") if form else (field, "is missing")))
+        array, usable = None, False
+    return array if usable and array is not None else np.zeros((0, *model.input_shape), np.uint8)
+
+
+def _check_count(count: int, field: str, most: int, violations: Violations) -> bool:
+    if count == 0:
+        violations.add(field, "is empty")
+    elif count > most:
+        violations.add(field, f"has {count} examples, at most {most} are accepted")
+    return 0 < count <= most
+
+
+def _check_range(array: Array | None, field: str, model: ModelDescription, violations: Violations) -> bool:
+    if array is None or array.dtype == np.uint8 or model.input_dtype != "uint8":
+        return True
+    low, high = IMAGE_RANGE
+    if array.min() >= low and array.max() <= high:
+        return True
+    violations.add(f"{field}.data", f"has values outside {low} to {high}, the range of this model's inputs")
+    return False
+
+
+def _check_takes_images(field: str, model: ModelDescription, violations: Violations) -> bool:
+    shape = model.input_shape
+    if model.input_dtype == "uint8" and len(shape) == 3 and shape[0] in IMAGE_CHANNELS:
+        return True
+    violations.add(field, f"this model takes no images, its inputs are {list(shape)}")
+    return False

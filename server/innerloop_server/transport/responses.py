@@ -1,0 +1,108 @@
+"""Domain objects to response messages."""
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from innerloop.v1 import adaptation_pb2 as pb
+from innerloop.v1 import model_pb2, tensor_pb2
+from innerloop_server.adaptations.adaptation import Adaptation
+from innerloop_server.engine.interface import Answers
+from innerloop_server.models.model import ModelEntry, ModelState
+from innerloop_server.serving import Timings
+from innerloop_server.transport.requests import RequestLimits
+from innerloop_server.transport.tensors import encode_tensor
+
+STATES = {
+    ModelState.LOADING: model_pb2.MODEL_STATE_LOADING,
+    ModelState.READY: model_pb2.MODEL_STATE_READY,
+    ModelState.FAILED: model_pb2.MODEL_STATE_FAILED,
+}
+TASK_KINDS = {
+    "classification": model_pb2.TASK_KIND_CLASSIFICATION,
+    "regression": model_pb2.TASK_KIND_REGRESSION,
+}
+DATA_TYPES = {"uint8": tensor_pb2.DATA_TYPE_UINT8, "float32": tensor_pb2.DATA_TYPE_FLOAT32}
+
+
+def encode_adaptation(adaptation: Adaptation) -> pb.Adaptation:
+    """An adaptation as its owner may see it."""
+    learned = adaptation.learned
+    return pb.Adaptation(
+        id=adaptation.id,
+        model=learned.model.name,
+        model_version=learned.model.description.version,
+        classes=learned.classes,
+        support_size=learned.support_size,
+        steps=learned.steps,
+        support_losses=learned.losses,
+        size_bytes=adaptation.size_bytes,
+        create_time=_timestamp(adaptation.created_ns),
+        expire_time=_timestamp(adaptation.expires_ns),
+    )
+
+
+def encode_answers(answers: Answers, classes: tuple[str, ...], *, logits: bool) -> pb.Predictions:
+    """Answers, with logits on demand."""
+    if answers.values is not None:
+        return pb.Predictions(values=encode_tensor(answers.values))
+    predictions = pb.Predictions(classes=classes)
+    if answers.probabilities is not None:
+        predictions.probabilities.CopyFrom(encode_tensor(answers.probabilities))
+    if logits and answers.logits is not None:
+        predictions.logits.CopyFrom(encode_tensor(answers.logits))
+    return predictions
+
+
+def encode_timings(timings: Timings, encode_seconds: float) -> pb.Timings:
+    """Where the time of one call went."""
+    return pb.Timings(
+        queue=_duration(timings.queue),
+        adapt=_duration(timings.adapt),
+        predict=_duration(timings.predict),
+        encode=_duration(encode_seconds),
+    )
+
+
+def encode_model(entry: ModelEntry, limits: RequestLimits) -> model_pb2.Model:
+    """A model in whatever state it is."""
+    if entry.model is None:
+        return model_pb2.Model(name=entry.name, state=STATES[entry.state], error=entry.error)
+    description = entry.model.description
+    return model_pb2.Model(
+        name=entry.name,
+        version=description.version,
+        state=STATES[entry.state],
+        method=description.method,
+        task_kind=TASK_KINDS[description.task_kind],
+        input_shape=description.input_shape,
+        input_data_type=DATA_TYPES[description.input_dtype],
+        target_size=description.target_size,
+        limits=model_pb2.TaskLimits(
+            trained_ways=description.trained_ways,
+            trained_shots=description.trained_shots,
+            trained_steps=description.trained_steps,
+            max_ways=description.max_ways,
+            max_support=limits.support,
+            max_query=limits.query,
+            max_steps=description.max_steps,
+        ),
+        metrics=[
+            model_pb2.Metric(
+                name=metric.name,
+                value=metric.value,
+                confidence_interval=metric.confidence_interval,
+                protocol=metric.protocol,
+            )
+            for metric in description.metrics
+        ],
+        digest=description.digest,
+    )
+
+
+def _timestamp(nanoseconds: int) -> Timestamp:
+    return Timestamp(seconds=nanoseconds // 10**9, nanos=nanoseconds % 10**9)
+
+
+def _duration(seconds: float) -> Duration:
+    nanoseconds = round(seconds * 1e9)
+    return Duration(seconds=nanoseconds // 10**9, nanos=nanoseconds % 10**9)
