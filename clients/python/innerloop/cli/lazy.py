@@ -7,6 +7,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+_ASKED_FOR = "innerloop.command"
+
 
 class Source(NamedTuple):
     """Where a command comes from.
@@ -35,17 +37,24 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """The command that `args` begin with, imported."""
         name, _, rest = super().resolve_command(ctx, args)
-        return name, None if name is None else _load(name, self.sources[name]), rest
+        if name is None:
+            return None, None, rest
+        ctx.meta[_ASKED_FOR] = name
+        return name, _load(name, self.sources[name]), rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; where a package of its extra is missing, say which extra to install and exit with 2."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            name = ctx.meta[_ASKED_FOR]
+            extra, package = self.sources[name].extra, (error.name or "").partition(".")[0]
+            if not extra or package.startswith("innerloop"):
+                raise
+            typer.echo(f'innerloop {name} needs {package}: pip install "innerloop[{extra}]"', err=True)
+            raise typer.Exit(2) from error
 
 
 def _load(name: str, source: Source) -> Any:
-    try:
-        app = import_module(source.module).app
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if not source.extra or package.startswith("innerloop"):
-            raise
-        typer.echo(f'innerloop {name} needs {package}: pip install "innerloop[{source.extra}]"', err=True)
-        raise typer.Exit(2) from error
-    command = get_command(app)
+    command = get_command(import_module(source.module).app)
     return command.commands[name] if isinstance(command, TyperGroup) else command

@@ -1,0 +1,146 @@
+"""The `innerloop` command: what it lists, what it says when something is missing, and its client for the shell."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from scripted_server import bad_request
+from typer.testing import CliRunner
+
+from innerloop.cli.main import InnerloopCommands, app, main
+
+
+@pytest.fixture
+def run(server, monkeypatch, capsys):
+    """Runs the command as the console script does; returns exit code, stdout, stderr."""
+    monkeypatch.setenv("INNERLOOP_SERVER", server.address)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["innerloop", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_info:
+            main()
+        captured = capsys.readouterr()
+        return exit_info.value.code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def animals(tmp_path):
+    """A folder with two folders of two images, and a text beside them."""
+    for index, name in enumerate(["cat/1.png", "cat/2.JPG", "dog/1.png", "dog/2.jpeg"]):
+        file = tmp_path / "animals" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((9, 9), index, np.uint8)).save(file)
+    (tmp_path / "animals" / "cat" / "notes.txt").write_text("not an image")
+    return tmp_path / "animals"
+
+
+def python(code, *arguments):
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+
+
+WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from innerloop.cli.main import main; main()"
+
+
+def test_help_lists_every_command_without_importing_torch():
+    result = python(WITHOUT_TORCH, "--help")
+    assert result.returncode == 0
+    assert all(name in result.stdout for name in InnerloopCommands.sources)
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "extra"), [("train", "--help", "trainer"), ("serve", "--models=.", "server")]
+)
+def test_a_missing_extra_is_named_in_one_line(command, option, extra):
+    result = python(WITHOUT_TORCH, command, option)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f'innerloop {command} needs torch: pip install "innerloop[{extra}]"\n'
+
+
+@pytest.mark.parametrize("name", InnerloopCommands.sources)
+def test_every_command_that_is_listed_exists(name):
+    result = CliRunner().invoke(app, [name, "--help"])
+    assert result.exit_code == 0, result.output
+    assert "Usage" in result.output
+
+
+def test_the_version_is_printed(run):
+    code, out, _ = run("--version")
+    assert code == 0
+    assert out.startswith("innerloop ")
+
+
+def test_adapt_takes_a_folder_per_label_and_predict_answers_in_the_labels(run, server, animals):
+    code, adaptation, _ = run("adapt", "grey", animals, "--steps", 2)
+    assert code == 0
+    (request,) = server.requests("Adapt")
+    assert list(request.support.labels.values) == ["cat", "cat", "dog", "dog"]
+    assert request.support.inputs.images.files[1] == (animals / "cat" / "2.JPG").read_bytes()
+    assert request.options.steps == 2
+    code, out, _ = run("predict", adaptation.strip(), animals / "cat/1.png", animals / "dog/1.png", "--json")
+    assert code == 0
+    assert [(row["file"], row["label"]) for row in json.loads(out)] == [
+        (str(animals / "cat/1.png"), "cat"),
+        (str(animals / "dog/1.png"), "dog"),
+    ]
+    assert json.loads(out)[0]["probabilities"]["cat"] == json.loads(out)[0]["probability"] == pytest.approx(0.6)
+
+
+def test_adapt_takes_labels_with_files_or_folders(run, server, animals):
+    code, out, _ = run("adapt", "grey", f"feline={animals / 'cat/1.png'}", f"canine={animals / 'dog'}", "--json")
+    assert code == 0
+    assert list(server.requests("Adapt")[0].support.labels.values) == ["feline", "canine", "canine"]
+    assert json.loads(out)["classes"] == ["feline", "canine"]
+
+
+def test_answers_are_a_table_for_people(run, animals):
+    _, adaptation, _ = run("adapt", "grey", animals)
+    code, out, _ = run("predict", adaptation.strip(), animals / "cat/1.png")
+    assert code == 0
+    assert "cat/1.png" in out.replace("\n", "")
+    assert "60.0%" in out
+
+
+def test_models_are_described(run):
+    code, out, _ = run("models")
+    assert code == 0
+    assert "protonet" in out
+    assert "5-way 1-shot" in out
+    code, out, _ = run("models", "grey", "--json")
+    assert (json.loads(out)["input_shape"], json.loads(out)["limits"]["max_ways"]) == ([1, 28, 28], 20)
+    code, out, _ = run("models", "--json")
+    assert [model["name"] for model in json.loads(out)] == ["grey", "colour", "waves", "vectors"]
+
+
+def test_delete_forgets_an_adaptation(run, animals):
+    _, adaptation, _ = run("adapt", "grey", animals)
+    assert run("delete", adaptation.strip())[0] == 0
+    code, _, err = run("predict", adaptation.strip(), animals / "cat/1.png")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "ADAPTATION_NOT_FOUND" in err
+
+
+def test_a_failed_call_is_one_line_on_stderr(run, server, animals):
+    server.script("Adapt", bad_request("support.labels", "too many classes"))
+    code, out, err = run("adapt", "grey", animals)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "support.labels: too many classes" in err
+
+
+def test_a_failed_connection_is_one_line_on_stderr(server):
+    result = python("from innerloop.cli.main import main; main()", "models", "--server", server.address, "--tls")
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert "innerloop: failed to connect" in result.stderr
+
+
+@pytest.mark.parametrize("argument", ["absent", "=file.png", "label=absent.png"])
+def test_a_wrong_argument_is_refused(run, server, argument):
+    code, _, err = run("adapt", "grey", argument)
+    assert code == (1 if "absent.png" in argument else 2)
+    assert err
+    assert not server.received
