@@ -174,7 +174,8 @@ def _moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
     Examples are averaged over positions before the mask applies, so that no masked copy of x is made.
     """
-    weights = (mask / mask.sum(1, keepdim=True).clamp(min=1)).to(x.dtype).unsqueeze(1)  # [T, 1, N]
+    real = mask.to(x.dtype)
+    weights = (real / real.sum(1, keepdim=True).clamp(min=1)).unsqueeze(1)  # [T, 1, N]
     positions = x.flatten(3) if x.dim() > 3 else x.unsqueeze(-1)
     mean = (weights @ positions.mean(-1)).squeeze(1)
     centred = positions - mean[:, None, :, None]

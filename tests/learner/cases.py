@@ -1,0 +1,108 @@
+"""One small learner per registered method and kind of task, and episodes for it."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from innerloop_learner import InputSpec, Learner, LearnerSpec, Params, Query, Support, build_learner
+from innerloop_learner.learner import methods
+from innerloop_learner.tasks import Episodes
+
+IMAGE = (1, 16, 16)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A learner under test.
+
+    Attributes:
+        spec: of a small learner.
+    """
+
+    spec: LearnerSpec
+
+    @property
+    def name(self) -> str:
+        norm = self.spec.backbone_settings.get("norm", "none")
+        return f"{self.spec.method}-{self.spec.task_kind}-{norm}"
+
+    @property
+    def learner(self) -> Learner:
+        return build_learner(self.spec)
+
+    def params(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> Params:
+        """Parameters away from their initial values, so that a norm's shift or a running mean left out would show."""
+        generator = torch.Generator().manual_seed(seed)
+        params = self.learner.init(generator)
+        noise = {name: 0.1 * torch.randn(value.shape, generator=generator) for name, value in params.items()}
+        return {
+            name: (value + (noise[name].abs() if "variance" in name else noise[name])).to(dtype)
+            for name, value in params.items()
+        }
+
+    def episodes(self, tasks: int = 3, shots: int = 2, queries: int = 3, seed: int = 1, ways: int = 3) -> Episodes:
+        """Random tasks in float64 with distinct classes."""
+        generator = torch.Generator().manual_seed(seed)
+        shape = self.spec.input.shape
+        if self.spec.task_kind == "regression":
+            support = torch.randn(tasks, shots * 3, *shape, generator=generator, dtype=torch.float64)
+            query = torch.randn(tasks, queries * 3, *shape, generator=generator, dtype=torch.float64)
+            return _episodes(support, support.sin(), query, query.sin(), 0, 0)
+        centres = torch.randn(tasks, ways, 1, *shape, generator=generator, dtype=torch.float64)
+        noise = torch.randn(tasks, ways, shots + queries, *shape, generator=generator, dtype=torch.float64)
+        x = centres + 0.5 * noise
+        y = torch.arange(ways).unsqueeze(1).expand(tasks, ways, shots + queries)
+        return _episodes(
+            x[:, :, :shots].flatten(1, 2),
+            y[:, :, :shots].flatten(1),
+            x[:, :, shots:].flatten(1, 2),
+            y[:, :, shots:].flatten(1),
+            ways,
+            self.spec.max_ways,
+        )
+
+
+def _episodes(x: Tensor, y: Tensor, query: Tensor, targets: Tensor, ways: int, max_ways: int) -> Episodes:
+    tasks = x.shape[0]
+    support = Support(
+        x, y, torch.ones(x.shape[:2], dtype=torch.bool), torch.full((tasks,), ways, dtype=torch.int64), max_ways
+    )
+    return Episodes(support, Query(query, torch.ones(query.shape[:2], dtype=torch.bool)), targets)
+
+
+def _cases() -> list[Case]:
+    cases = []
+    for name in methods:
+        info = methods[name].info
+        settings = {"steps": 2, "rate": 0.05} if info.gradients_at_serving else {}
+        image = LearnerSpec(
+            method=name,
+            input=InputSpec(IMAGE),
+            max_ways=4,
+            backbone="conv4",
+            backbone_settings={"width": 8, "downsample": "max_pool", "norm": "task"},
+            settings=settings,
+        )
+        if "classification" in info.tasks:
+            cases.append(image)
+            cases += [
+                replace(image, backbone_settings={"width": 8, "downsample": "stride", "norm": norm})
+                for norm in ("batch", "group")
+            ]
+        if "regression" in info.tasks:
+            cases.append(
+                replace(
+                    image,
+                    input=InputSpec((1,)),
+                    task_kind="regression",
+                    max_ways=0,
+                    target_size=1,
+                    backbone="mlp",
+                    backbone_settings={"widths": [8, 8]},
+                )
+            )
+    return [Case(spec) for spec in cases]
+
+
+CASES = _cases()

@@ -1,0 +1,46 @@
+"""Task-batched layers against one task at a time."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from innerloop_learner import layers
+from innerloop_learner.norms import TaskBatchNorm
+
+
+@pytest.mark.parametrize("examples", [2, 20], ids=["grouped", "looped"])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "per-task"])
+def test_a_convolution_over_tasks_equals_one_per_task(examples: int, stride: int, shared: bool) -> None:
+    x = torch.randn(3, examples, 2, 7, 7, dtype=torch.float64)
+    weight = torch.randn(*(() if shared else (3,)), 4, 2, 3, 3, dtype=torch.float64)
+    bias = torch.randn(*weight.shape[:-3], dtype=torch.float64)
+    y = layers.conv2d(x, weight, bias, stride)
+    for task in range(3):
+        own = (weight, bias) if shared else (weight[task], bias[task])
+        torch.testing.assert_close(y[task], F.conv2d(x[task], *own, stride=stride, padding=1))
+        pooled = layers.max_pool2d(y)[task]
+        torch.testing.assert_close(pooled, F.max_pool2d(y[task], 2))
+
+
+def test_a_linear_layer_over_tasks_equals_one_per_task() -> None:
+    x, weight, bias = torch.randn(3, 5, 4), torch.randn(3, 2, 4), torch.randn(3, 2)
+    y = layers.linear(x, weight, bias)
+    for task in range(3):
+        torch.testing.assert_close(y[task], F.linear(x[task], weight[task], bias[task]))
+
+
+def test_task_batch_norm_equals_pytorchs_batch_norm_of_each_task() -> None:
+    norm = TaskBatchNorm("norm", 4)
+    params = {"norm.weight": torch.rand(4), "norm.bias": torch.randn(4)}
+    x, mask = torch.randn(2, 6, 4, 5, 5), torch.ones(2, 6, dtype=torch.bool)
+    mask[1, 4:] = False
+    y, statistics = norm.apply(params, x, mask, {})
+    for task, real in ((0, 6), (1, 4)):
+        expected = F.batch_norm(
+            x[task, :real], None, None, params["norm.weight"], params["norm.bias"], training=True, eps=1e-5
+        )
+        torch.testing.assert_close(y[task, :real], expected, rtol=1e-4, atol=1e-5)
+    again, none = norm.apply(params, x, mask, statistics)
+    assert not none
+    torch.testing.assert_close(again, y)
