@@ -49,7 +49,7 @@ def _run(settings: ServerSettings) -> None:
     from innerloop_server.observability.logs import configure_logging
     from innerloop_server.server import run_server
 
-    disable_created_metrics()
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     configure_logging(settings.log_level, settings.log_format)
     try:
         engine = TorchEngine(settings.device, settings.threads)

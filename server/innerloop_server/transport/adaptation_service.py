@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 PAGE_SIZE, LARGEST_PAGE = 100, 1000
 DECODING_THREADS = 2
+TOKEN_BYTES = 8
 
 
 class AdaptationServicer(AdaptationServiceServicer):
@@ -179,13 +180,16 @@ class _CodecClock:
 
 
 def _token(created_ns: int) -> str:
-    return urlsafe_b64encode(created_ns.to_bytes(8)).decode()
+    return urlsafe_b64encode(created_ns.to_bytes(TOKEN_BYTES)).decode()
 
 
 def _read_token(token: str) -> int | None:
     if not token:
         return None
     try:
-        return int.from_bytes(urlsafe_b64decode(token), "big")
-    except ValueError as error:
-        raise InvalidRequestError([FieldViolation("page_token", "is not one that this server gave out")]) from error
+        content = urlsafe_b64decode(token)
+    except ValueError:
+        content = b""
+    if len(content) != TOKEN_BYTES:
+        raise InvalidRequestError([FieldViolation("page_token", "is not one that this server gave out")])
+    return int.from_bytes(content)

@@ -72,9 +72,9 @@ class Calls:
         call = Call(_request_id(context), self._identify(context), Deadline(context.time_remaining()))
         context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
         status = "OK"
-        self._enter()
+        accepted = self._enter()
         try:
-            if not self._open:
+            if not accepted:
                 raise ShuttingDownError
             return await body(request, call)
         except asyncio.CancelledError:
@@ -101,7 +101,8 @@ class Calls:
                 status=status,
                 milliseconds=round(seconds * 1e3, 3),
             )
-            self._leave()
+            if accepted:
+                self._leave()
 
     def close(self) -> None:
         """Refuse calls from now on; those under way go on."""
@@ -111,9 +112,12 @@ class Calls:
         """Wait until no call is under way."""
         await self._idle.wait()
 
-    def _enter(self) -> None:
-        self._active += 1
-        self._idle.clear()
+    def _enter(self) -> bool:
+        """Count a call as under way, unless calls are refused: those must not hold up the stop."""
+        if self._open:
+            self._active += 1
+            self._idle.clear()
+        return self._open
 
     def _leave(self) -> None:
         self._active -= 1

@@ -29,9 +29,17 @@ GRPC_VERSION: str
 class AdaptationServiceStub:
     """Adapts models to a handful of labelled examples and answers queries with the result.
 
-    Errors carry google.rpc details: BadRequest with field violations on INVALID_ARGUMENT; ErrorInfo (domain "innerloop")
-    with reason MODEL_NOT_FOUND, ADAPTATION_NOT_FOUND or ADAPTATION_EVICTED on NOT_FOUND, MODEL_LOADING on
-    FAILED_PRECONDITION, OVERLOADED with RetryInfo on RESOURCE_EXHAUSTED, and SHUTTING_DOWN on UNAVAILABLE.
+    Errors carry google.rpc details: ErrorInfo (domain "innerloop") with a reason, RetryInfo where trying again makes
+    sense, and BadRequest with field violations on INVALID_ARGUMENT. Reasons are
+      INVALID_REQUEST on INVALID_ARGUMENT,
+      MODEL_NOT_FOUND, ADAPTATION_NOT_FOUND or ADAPTATION_EVICTED on NOT_FOUND,
+      MODEL_LOADING (with RetryInfo), MODEL_FAILED, ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on FAILED_PRECONDITION,
+      OVERLOADED (with RetryInfo) on RESOURCE_EXHAUSTED,
+      DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
+      ADMIN_DISABLED on PERMISSION_DENIED,
+      SHUTTING_DOWN (with RetryInfo) on UNAVAILABLE,
+      INTERNAL on INTERNAL.
+    Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.
     """
 
     @_typing.overload
@@ -55,9 +63,17 @@ class AdaptationServiceStub:
 class AdaptationServiceAsyncStub(AdaptationServiceStub):
     """Adapts models to a handful of labelled examples and answers queries with the result.
 
-    Errors carry google.rpc details: BadRequest with field violations on INVALID_ARGUMENT; ErrorInfo (domain "innerloop")
-    with reason MODEL_NOT_FOUND, ADAPTATION_NOT_FOUND or ADAPTATION_EVICTED on NOT_FOUND, MODEL_LOADING on
-    FAILED_PRECONDITION, OVERLOADED with RetryInfo on RESOURCE_EXHAUSTED, and SHUTTING_DOWN on UNAVAILABLE.
+    Errors carry google.rpc details: ErrorInfo (domain "innerloop") with a reason, RetryInfo where trying again makes
+    sense, and BadRequest with field violations on INVALID_ARGUMENT. Reasons are
+      INVALID_REQUEST on INVALID_ARGUMENT,
+      MODEL_NOT_FOUND, ADAPTATION_NOT_FOUND or ADAPTATION_EVICTED on NOT_FOUND,
+      MODEL_LOADING (with RetryInfo), MODEL_FAILED, ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on FAILED_PRECONDITION,
+      OVERLOADED (with RetryInfo) on RESOURCE_EXHAUSTED,
+      DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
+      ADMIN_DISABLED on PERMISSION_DENIED,
+      SHUTTING_DOWN (with RetryInfo) on UNAVAILABLE,
+      INTERNAL on INTERNAL.
+    Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -77,9 +93,17 @@ class AdaptationServiceAsyncStub(AdaptationServiceStub):
 class AdaptationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Adapts models to a handful of labelled examples and answers queries with the result.
 
-    Errors carry google.rpc details: BadRequest with field violations on INVALID_ARGUMENT; ErrorInfo (domain "innerloop")
-    with reason MODEL_NOT_FOUND, ADAPTATION_NOT_FOUND or ADAPTATION_EVICTED on NOT_FOUND, MODEL_LOADING on
-    FAILED_PRECONDITION, OVERLOADED with RetryInfo on RESOURCE_EXHAUSTED, and SHUTTING_DOWN on UNAVAILABLE.
+    Errors carry google.rpc details: ErrorInfo (domain "innerloop") with a reason, RetryInfo where trying again makes
+    sense, and BadRequest with field violations on INVALID_ARGUMENT. Reasons are
+      INVALID_REQUEST on INVALID_ARGUMENT,
+      MODEL_NOT_FOUND, ADAPTATION_NOT_FOUND or ADAPTATION_EVICTED on NOT_FOUND,
+      MODEL_LOADING (with RetryInfo), MODEL_FAILED, ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on FAILED_PRECONDITION,
+      OVERLOADED (with RetryInfo) on RESOURCE_EXHAUSTED,
+      DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
+      ADMIN_DISABLED on PERMISSION_DENIED,
+      SHUTTING_DOWN (with RetryInfo) on UNAVAILABLE,
+      INTERNAL on INTERNAL.
+    Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.
     """
 
     @_abc_1.abstractmethod

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ModelServiceStub:
-    """Describes the models of a server, and loads and unloads them.
+    """Describes the models of a server, and loads and unloads them. Errors are those of AdaptationService. The standard
+    health service answers for each model under the name innerloop.v1.models/NAME.
     """
 
     def __init__(self, channel):
@@ -58,7 +59,8 @@ class ModelServiceStub:
 
 
 class ModelServiceServicer:
-    """Describes the models of a server, and loads and unloads them.
+    """Describes the models of a server, and loads and unloads them. Errors are those of AdaptationService. The standard
+    health service answers for each model under the name innerloop.v1.models/NAME.
     """
 
     def ListModels(self, request, context):
@@ -119,7 +121,8 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService:
-    """Describes the models of a server, and loads and unloads them.
+    """Describes the models of a server, and loads and unloads them. Errors are those of AdaptationService. The standard
+    health service answers for each model under the name innerloop.v1.models/NAME.
     """
 
     @staticmethod

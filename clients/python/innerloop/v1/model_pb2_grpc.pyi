@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ModelServiceStub:
-    """Describes the models of a server, and loads and unloads them."""
+    """Describes the models of a server, and loads and unloads them. Errors are those of AdaptationService. The standard
+    health service answers for each model under the name innerloop.v1.models/NAME.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -42,7 +44,9 @@ class ModelServiceStub:
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
-    """Describes the models of a server, and loads and unloads them."""
+    """Describes the models of a server, and loads and unloads them. Errors are those of AdaptationService. The standard
+    health service answers for each model under the name innerloop.v1.models/NAME.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListModels: _aio.UnaryUnaryMultiCallable[_model_pb2.ListModelsRequest, _model_pb2.ListModelsResponse]  # type: ignore[assignment]
@@ -53,7 +57,9 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Unloads a model and drops its adaptations. Needs admin scope."""
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Describes the models of a server, and loads and unloads them."""
+    """Describes the models of a server, and loads and unloads them. Errors are those of AdaptationService. The standard
+    health service answers for each model under the name innerloop.v1.models/NAME.
+    """
 
     @_abc_1.abstractmethod
     def ListModels(
