@@ -1,0 +1,151 @@
+"""The SDK and the shell's client against a real server process."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from innerloop import AdaptationEvictedError, AsyncClient, Client, InvalidArgumentError, ModelNotFoundError
+from innerloop_learner import InputSpec, LearnerSpec, build_learner
+from innerloop_learner.bundle import Manifest, Provenance, TaskLimits, save_bundle
+
+ADAPTATION_BYTES = 100_000
+LABELS = ["alpha", "beta", "gamma"]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A folder with one untrained bundle: prototypes of random features tell plain patterns apart."""
+    learner = build_learner(
+        LearnerSpec("protonet", InputSpec((1, 28, 28), "uint8", (0.5,), (0.5,), 1 / 255), max_ways=20)
+    )
+    manifest = Manifest("patterns", learner.spec, TaskLimits(5, 1, 0, 20, 0), Provenance("none", 0, 0, "", {}))
+    folder = tmp_path_factory.mktemp("models")
+    save_bundle(folder / "patterns", manifest, learner.init(torch.Generator().manual_seed(0)))
+    return folder
+
+
+@contextmanager
+def serving(models, ready_file, *options):
+    """The address of a server process that serves `models`."""
+    command = [sys.executable, "-m", "innerloop.cli.main", "serve", "--models", models, "--ready-file", ready_file]
+    fixed = ["--host", "127.0.0.1", "--metrics-port", "0", "--threads", "1", "--drain-seconds", "0"]
+    process = subprocess.Popen([*map(str, command), *fixed, *options], stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not ready_file.exists():
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline, "the server did not become ready"
+            time.sleep(0.05)
+        yield f"127.0.0.1:{json.loads(ready_file.read_text())['port']}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+        ready_file.unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="module")
+def address(models, tmp_path_factory):
+    ready_file = tmp_path_factory.mktemp("server") / "ready.json"
+    with serving(models, ready_file, "--port", "0", "--adaptation-bytes", str(ADAPTATION_BYTES)) as address:
+        yield address
+
+
+def patterns(examples, seed):
+    """Images uint8 [3 * examples, 28, 28] of stripes, checks and a disc, each a little different."""
+    random = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:28, :28]
+    plain = [rows % 4 < 2, (rows // 7 + columns // 7) % 2 == 0, (rows - 14) ** 2 + (columns - 14) ** 2 < 64]
+    images = [np.where(pattern, 220, 30) for pattern in plain for _ in range(examples)]
+    return (np.stack(images) + random.integers(-25, 26, (3 * examples, 28, 28))).astype(np.uint8)
+
+
+SUPPORT, QUERY = patterns(1, seed=1), patterns(4, seed=2)
+EXPECTED = [label for label in LABELS for _ in range(4)]
+
+
+def test_the_five_lines_of_the_design(address):
+    support_images, support_labels, query_images, answers = SUPPORT, LABELS, QUERY, []
+    with Client(address) as client:
+        adaptation = client.adapt("patterns", support_images, support_labels)
+        for p in adaptation.predict(query_images):
+            answers.append((p.label, p.probability, p.probabilities))  # noqa: PERF401 - as the design writes it
+    assert [label for label, _, _ in answers] == EXPECTED
+    assert all(probability == probabilities[label] for label, probability, probabilities in answers)
+    assert all(sum(probabilities.values()) == pytest.approx(1, abs=1e-5) for _, _, probabilities in answers)
+
+
+def test_arrays_images_and_files_give_the_same_answers(address, tmp_path):
+    images = [Image.fromarray(image) for image in QUERY]
+    files = [tmp_path / f"{index}.png" for index in range(len(images))]
+    for image, file in zip(images, files, strict=True):
+        image.save(file)
+    forms = [QUERY, QUERY[:, None], QUERY[..., None], list(QUERY), QUERY.astype(float), images, files, map(str, files)]
+    with Client(address) as client:
+        adaptation = client.adapt("patterns", SUPPORT, LABELS)
+        first, *others = [adaptation.predict(form).probabilities for form in forms]
+    for other in others:
+        np.testing.assert_allclose(other, first, atol=1e-6)
+
+
+async def test_the_asynchronous_twin_gives_the_same_answers(address):
+    async with AsyncClient(address) as client:
+        adaptation = await client.adapt("patterns", SUPPORT, LABELS)
+        assert (await adaptation.predict(QUERY)).labels == EXPECTED
+        once = await client.adapt_predict("patterns", SUPPORT, LABELS, query=QUERY)
+        assert once.labels == EXPECTED
+        found = [a.id async for a in client.list_adaptations("patterns")]
+        assert adaptation.id in found
+
+
+def test_callers_never_notice_that_the_server_ran_out_of_memory(address):
+    with Client(address) as client:
+        first = client.adapt("patterns", SUPPORT, [1, 2, 3])
+        evicted = first.id
+        for _ in range(ADAPTATION_BYTES // first.info.size_bytes):
+            client.adapt("patterns", SUPPORT, LABELS)
+        with pytest.raises(AdaptationEvictedError):
+            client.get_adaptation(evicted)
+        assert set(first.predict(QUERY).labels) == {1, 2, 3}
+        assert first.id != evicted
+
+
+def test_callers_never_notice_that_the_server_was_restarted(models, tmp_path):
+    with serving(models, tmp_path / "ready.json", "--port", "0") as address:
+        client = Client(address)
+        adaptation = client.adapt("patterns", SUPPORT, LABELS)
+    with client, serving(models, tmp_path / "ready.json", "--port", address.rpartition(":")[2]):
+        assert adaptation.predict(QUERY).labels == EXPECTED
+
+
+def test_mistakes_are_named(address):
+    with Client(address) as client:
+        with pytest.raises(ModelNotFoundError):
+            client.adapt("absent", SUPPORT[:, None], LABELS)
+        with pytest.raises(InvalidArgumentError) as caught:
+            client.adapt("patterns", SUPPORT, LABELS[:2])
+    assert [violation.field for violation in caught.value.violations] == ["support.labels"]
+
+
+def test_the_shell_adapts_and_predicts(address, tmp_path):
+    for label, image in zip(LABELS, SUPPORT, strict=True):
+        (tmp_path / "support" / label).mkdir(parents=True)
+        Image.fromarray(image).save(tmp_path / "support" / label / "1.png")
+    query = tmp_path / "query.png"
+    Image.fromarray(QUERY[0]).save(query)
+
+    def innerloop(*arguments):
+        command = [sys.executable, "-m", "innerloop.cli.main", *map(str, arguments), "--server", address]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    adaptation = innerloop("adapt", "patterns", tmp_path / "support").strip()
+    (answer,) = json.loads(innerloop("predict", adaptation, query, "--json"))
+    assert answer["label"] == LABELS[0]
+    assert json.loads(innerloop("models", "patterns", "--json"))["method"] == "protonet"
