@@ -165,3 +165,10 @@ async def test_models_are_loaded_and_unloaded(client, server):
     assert (await client.load_model("fresh")).name == "fresh"
     await client.unload_model("fresh")
     assert "fresh" not in server.models
+
+
+async def test_a_large_answer_is_received_whole(client):
+    adaptation = await client.adapt("vectors", np.eye(5, 4), list("abcde"))
+    predictions = await adaptation.predict(np.zeros((300_000, 4), np.uint8))
+    assert predictions.probabilities.nbytes == 6_000_000
+    assert predictions[-1].label == "e"
