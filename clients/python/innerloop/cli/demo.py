@@ -1,0 +1,184 @@
+"""`innerloop demo`: the whole path on one machine, from episodes to answers over gRPC."""
+
+import json
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+
+from innerloop import Client
+from innerloop.cli.demo_picture import draw_task
+from innerloop_learner.bundle import load_bundle, save_bundle
+from innerloop_server.process import ServerProcess
+from innerloop_trainer.commands import run_training
+from innerloop_trainer.config import TrainingConfig
+from innerloop_trainer.data import ClassImages, DataError, EpisodeShape, load_source
+from innerloop_trainer.run_folder import RunFolder
+from innerloop_trainer.seeds import generator_for
+
+app = typer.Typer()
+console = Console()
+
+MODEL = "demo"
+SHAPE = EpisodeShape(ways=5, shots=1, queries=5)
+EPISODES = 100
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What the demo measured, all through the server.
+
+    Attributes:
+        accuracy_before: of the meta-learned initialisation itself, zero inner steps.
+        accuracy_after: after adapting to one example of each class.
+        adapt_p50_ms, predict_p50_ms: median latency of a call, in milliseconds.
+        train_seconds: of meta-training.
+        picture: where the picture of a typical task is.
+    """
+
+    accuracy_before: float
+    accuracy_after: float
+    adapt_p50_ms: float
+    predict_p50_ms: float
+    train_seconds: float
+    picture: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """One episode as a client would have it.
+
+    Attributes:
+        support: images [S, C, H, W] uint8.
+        support_labels: names of their classes.
+        query: images [Q, C, H, W] uint8.
+        query_labels: names of their classes.
+    """
+
+    support: NDArray[Any]
+    support_labels: list[str]
+    query: NDArray[Any]
+    query_labels: list[str]
+
+
+@app.command()
+def demo(
+    data: Annotated[str, typer.Option(help="Data source of images, for example omniglot:PATH.")] = "glyphs",
+    out: Annotated[Path, typer.Option(help="Folder for the model and the picture.")] = Path("innerloop-demo"),
+    iterations: Annotated[int, typer.Option(min=1, help="Outer steps of training.")] = 2000,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+) -> None:
+    """Meta-train a small model, serve it, adapt it to classes it has never seen, and show how well it does."""
+    try:
+        run, sampler = _train(data, out, iterations)
+    except DataError as error:
+        raise typer.BadParameter(str(error), param_hint="--data") from error
+    models = out / "models"
+    bundle = load_bundle(run.bundle)
+    save_bundle(models / MODEL, bundle.manifest, bundle.params)
+    tasks = draw_tasks(sampler, SHAPE, EPISODES)
+    console.print(f"Serving it, and adapting over gRPC to {SHAPE.ways} unseen classes from {SHAPE.shots} example each")
+    with ServerProcess(models) as server, Client(server.target) as client:
+        figures = _measure(client, tasks, out / "demo.png", _training_seconds(run))
+    _print(figures, models)
+    if json_file:
+        json_file.write_text(json.dumps(asdict(figures), indent=2) + "\n")
+
+
+def draw_tasks(sampler: ClassImages, shape: EpisodeShape, episodes: int, seed: int = 0) -> list[Task]:
+    """Episodes with the names of their classes."""
+    raw = sampler.sample_raw(shape, episodes, generator_for(seed, "demo"))
+    return [
+        Task(
+            raw.support[index].numpy(),
+            [sampler.names[int(raw.classes[index, label])] for label in raw.support_labels[index]],
+            raw.query[index].numpy(),
+            [sampler.names[int(raw.classes[index, label])] for label in raw.query_labels[index]],
+        )
+        for index in range(episodes)
+    ]
+
+
+def _train(data: str, out: Path, iterations: int) -> tuple[RunFolder, ClassImages]:
+    """Train into a fresh run folder; an earlier demo's run makes way."""
+    source = load_source(data)
+    if not isinstance(source.test, ClassImages):
+        raise DataError(f"the demo needs images to look at, which {data!r} has not; try --data glyphs")
+    source.test.check(SHAPE)
+    run = RunFolder(out / "run")
+    if run.exists:
+        shutil.rmtree(run.path)
+    config = TrainingConfig(
+        method="anil",
+        data=data,
+        ways=SHAPE.ways,
+        shots=SHAPE.shots,
+        queries=3,
+        steps=5,
+        iterations=iterations,
+        meta_batch=8,
+        learning_rate=0.003,
+        validate_every=max(iterations // 5, 1),
+        validation_episodes=100,
+        settings={"rate": 0.1},
+        backbone_settings={"width": 32, "downsample": "stride"},
+    )
+    if not run_training(config, run, torch.device("cpu")):
+        raise typer.Exit(130)
+    return run, source.test
+
+
+def _measure(client: Client, tasks: list[Task], picture: Path, train_seconds: float) -> Figures:
+    before, after, answers, adapt_ms, predict_ms = [], [], [], [], []
+    for task in tasks:
+        with client.adapt(MODEL, task.support, task.support_labels, steps=0) as untouched:
+            before.append(_accuracy(untouched.predict(task.query).labels, task))
+        start = time.perf_counter()
+        adaptation = client.adapt(MODEL, task.support, task.support_labels)
+        adapted = time.perf_counter()
+        predictions = adaptation.predict(task.query)
+        adapt_ms.append((adapted - start) * 1e3)
+        predict_ms.append((time.perf_counter() - adapted) * 1e3)
+        answers.append(predictions.labels)
+        after.append(_accuracy(answers[-1], task))
+    typical = int(np.argmin(np.abs(np.array(after) - np.mean(after))))
+    shown = tasks[typical]
+    draw_task(shown.support, shown.support_labels, shown.query, shown.query_labels, answers[typical], picture)
+    return Figures(
+        accuracy_before=float(np.mean(before)),
+        accuracy_after=float(np.mean(after)),
+        adapt_p50_ms=median(adapt_ms),
+        predict_p50_ms=median(predict_ms),
+        train_seconds=train_seconds,
+        picture=str(picture.resolve()),
+    )
+
+
+def _accuracy(answers: list[str], task: Task) -> float:
+    return float(np.mean([answer == truth for answer, truth in zip(answers, task.query_labels, strict=True)]))
+
+
+def _training_seconds(run: RunFolder) -> float:
+    return run.load_latest(torch.device("cpu"))[1].seconds
+
+
+def _print(figures: Figures, models: Path) -> None:
+    chance = 1 / SHAPE.ways
+    console.print(
+        f"accuracy without adaptation {figures.accuracy_before:.1%} (chance is {chance:.0%})\n"
+        f"accuracy with adaptation    {figures.accuracy_after:.1%}\n"
+        f"Adapt   p50 {figures.adapt_p50_ms:.1f} ms\n"
+        f"Predict p50 {figures.predict_p50_ms:.1f} ms\n"
+        f"Picture: {figures.picture}\n"
+        f"Serve it yourself: innerloop serve --models {models}",
+        soft_wrap=True,
+        highlight=False,
+    )
