@@ -7,6 +7,9 @@ from typing import Any, Literal, Self
 from pydantic import ByteSize, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+CLEARER = {"byte_size": "is not a size; write a number of bytes, or for example 512MiB"}
+"""Better words than pydantic's, by its type of error."""
+
 
 class ConfigurationError(ValueError):
     """A configuration that can't be served with; one problem per line of the message."""
@@ -144,6 +147,6 @@ def _problems(error: ValidationError) -> list[str]:
         elif problem["type"] == "missing":
             lines.append(f"{name}: is needed")
         else:
-            message = problem["msg"].removeprefix("Value error, ")
+            message = CLEARER.get(problem["type"], problem["msg"].removeprefix("Value error, "))
             lines.append(f"{name}: {message}" if name else message)
     return lines

@@ -27,9 +27,9 @@ CODES: dict[type[errors.ServerError], grpc.StatusCode] = {
     errors.ShuttingDownError: grpc.StatusCode.UNAVAILABLE,
 }
 
-# Status travels in HTTP/2 trailers, which clients accept up to 8 KiB of.
-LONGEST_MESSAGE = 500
-LONGEST_DESCRIPTION = 200
+# A status travels in HTTP/2 trailers, of which gRPC accepts 8 KiB; each byte may take three there.
+MESSAGE_BYTES = 500
+DESCRIPTION_BYTES = 150
 MOST_VIOLATIONS = 10
 
 DETAILS_KEY = "grpc-status-details-bin"
@@ -46,7 +46,7 @@ class Failure(NamedTuple):
 def failure_of(error: errors.ServerError) -> Failure:
     """The status of a domain error."""
     code = CODES[type(error)]
-    message = str(error)[:LONGEST_MESSAGE]
+    message = _clip(str(error), MESSAGE_BYTES)
     details: list[Message] = [ErrorInfo(reason=error.reason, domain=DOMAIN)]
     if isinstance(error, errors.InvalidRequestError):
         details.append(_bad_request(error))
@@ -67,10 +67,17 @@ def internal_failure(request_id: str) -> Failure:
 def _bad_request(error: errors.InvalidRequestError) -> BadRequest:
     return BadRequest(
         field_violations=[
-            BadRequest.FieldViolation(field=violation.field, description=violation.description[:LONGEST_DESCRIPTION])
+            BadRequest.FieldViolation(
+                field=violation.field, description=_clip(violation.description, DESCRIPTION_BYTES)
+            )
             for violation in error.violations[:MOST_VIOLATIONS]
         ]
     )
+
+
+def _clip(text: str, size: int) -> str:
+    """The beginning of a text, in at most `size` bytes of UTF-8."""
+    return text.encode(errors="replace")[:size].decode(errors="ignore")
 
 
 def _status(code: grpc.StatusCode, message: str, details: list[Message]) -> bytes:

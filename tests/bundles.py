@@ -1,0 +1,56 @@
+"""Tiny untrained bundles: real learners, real files, milliseconds to adapt."""
+
+from pathlib import Path
+
+import torch
+
+from innerloop_learner.bundle import Manifest, Metric, Provenance, TaskLimits, save_bundle
+from innerloop_learner.learner import build_learner
+from innerloop_learner.spec import InputSpec, LearnerSpec
+
+IMAGE = (1, 8, 8)
+MAX_WAYS = 32
+FIXED_WAYS = 5
+
+IMAGES = InputSpec(IMAGE, "uint8", mean=(0.5,), std=(0.5,), scale=1 / 255)
+PROTOTYPES = LearnerSpec("protonet", IMAGES, max_ways=MAX_WAYS, backbone="mlp", backbone_settings={"widths": [16]})
+# Steps take about a millisecond each, so that a request can be made to last.
+GRADIENTS = LearnerSpec(
+    "maml",
+    IMAGES,
+    max_ways=FIXED_WAYS,
+    backbone="mlp",
+    backbone_settings={"widths": [16]},
+    settings={"steps": 3, "max_steps": 100_000, "rate": 0.01},
+)
+REGRESSION = LearnerSpec(
+    "maml",
+    InputSpec((1,)),
+    task_kind="regression",
+    max_ways=0,
+    target_size=1,
+    backbone="mlp",
+    backbone_settings={"widths": [16]},
+    settings={"steps": 2, "rate": 0.01},
+)
+
+
+def write_bundle(path: Path, spec: LearnerSpec, seed: int = 0) -> Manifest:
+    """Save an untrained learner as a bundle."""
+    learner = build_learner(spec)
+    manifest = Manifest(
+        name=path.name,
+        learner=spec,
+        limits=TaskLimits(5, 1, learner.default_steps, spec.max_ways, learner.max_steps),
+        provenance=Provenance("none", seed, 0, "2026-01-01T00:00:00", {}),
+        metrics=[Metric("accuracy", 0.2, 0.01, "inductive, 5-way 1-shot, untrained")],
+    )
+    return save_bundle(path, manifest, learner.init(torch.Generator().manual_seed(seed)))
+
+
+def write_models(folder: Path) -> Path:
+    """One bundle of each kind: "prototypes", "gradients" and "regression"."""
+    write_bundle(folder / "prototypes", PROTOTYPES)
+    write_bundle(folder / "gradients", GRADIENTS)
+    write_bundle(folder / "regression", REGRESSION)
+    return folder

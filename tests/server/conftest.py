@@ -1,0 +1,22 @@
+import pytest
+from fakes import RecordingModel, describe
+
+from innerloop_server.models.model import Model
+from innerloop_server.observability.metrics import Metrics
+
+
+@pytest.fixture
+def fake_model():
+    """Makes models that compute nothing."""
+    return lambda name="fake", **changes: Model(name, RecordingModel(describe(**changes)))
+
+
+@pytest.fixture
+def metrics():
+    return Metrics("test", 1000)
+
+
+@pytest.fixture
+def value(metrics):
+    """Reads a metric."""
+    return lambda name, **labels: metrics.registry.get_sample_value(name, labels)

@@ -1,0 +1,62 @@
+"""An engine that computes nothing, to see what the layers above ask of it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from innerloop_server.engine.interface import AdaptedTask, Answers, LoadedModel, ModelDescription, TaskState
+
+
+@dataclass(eq=False)
+class FakeState(TaskState):
+    """A task state of a given size."""
+
+    size_bytes: int = 100
+    signature: Any = "any"
+
+
+@dataclass(eq=False)
+class RecordingModel(LoadedModel):
+    """Notes what is computed; `fails` says which support sets are poison, `gate` holds computing up."""
+
+    description: ModelDescription
+    batches: list[Any] = field(default_factory=list)
+    fails: Any = lambda _: False
+    gate: Any = None
+
+    def adapt(self, tasks, steps, width):
+        del steps, width
+        return self._compute("adapt", tasks, lambda _: AdaptedTask(FakeState(), ()))
+
+    def predict(self, states, queries):
+        del states
+        return self._compute("predict", queries, lambda query: Answers(values=query))
+
+    def _compute(self, operation, tasks, answer):
+        if self.gate is not None:
+            assert self.gate.wait(10)
+        self.batches.append((operation, list(tasks)))
+        if any(self.fails(task) for task in tasks):
+            raise RuntimeError("poison")
+        return [answer(task) for task in tasks]
+
+
+def describe(**changes):
+    """A description of a classifier of 8 x 8 images that takes up to 10 ways."""
+    fields = {
+        "version": "1",
+        "digest": "1",
+        "method": "fake",
+        "task_kind": "classification",
+        "input_shape": (1, 8, 8),
+        "input_dtype": "uint8",
+        "target_size": 0,
+        "trained_ways": 5,
+        "trained_shots": 1,
+        "trained_steps": 0,
+        "max_ways": 10,
+        "max_steps": 5,
+        "default_steps": 2,
+        "ways_can_change": "any",
+        "head_ways": 10,
+    }
+    return ModelDescription(**{**fields, **changes})

@@ -1,0 +1,218 @@
+"""Requests to domain objects: what is accepted, and what exactly is said of the rest."""
+
+import numpy as np
+import pytest
+from fakes import RecordingModel, describe
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
+from hypothesis import given
+from hypothesis import strategies as st
+from wire import inputs, regression_support, support
+
+from innerloop.v1 import adaptation_pb2 as pb
+from innerloop.v1 import tensor_pb2
+from innerloop_server.errors import InvalidRequestError
+from innerloop_server.models.model import Model
+from innerloop_server.transport.requests import (
+    RequestLimits,
+    decode_adapt,
+    decode_adapt_predict,
+    decode_keeping,
+    decode_query,
+)
+
+LIMITS = RequestLimits(support=20, query=10, time_to_live=60.0, max_time_to_live=600.0)
+X = np.arange(4 * 64, dtype=np.uint8).reshape(4, 1, 8, 8)
+LABELS = ["dog", "cat", "dog", "eel"]
+
+
+def adapt(model, changes=None, **fields):
+    request = pb.AdaptRequest(model="fake", support=support(X, LABELS), **fields)
+    if changes is not None:
+        changes(request)
+    return decode_adapt(request, model, LIMITS)
+
+
+def violations(function, *arguments, **keywords):
+    with pytest.raises(InvalidRequestError) as refused:
+        function(*arguments, **keywords)
+    return {violation.field: violation.description for violation in refused.value.violations}
+
+
+def test_classes_come_in_order_of_appearance_and_labels_become_their_indices(fake_model):
+    task = adapt(fake_model())
+    assert task.classes == ("dog", "cat", "eel")
+    assert task.support.y.tolist() == [0, 1, 0, 2]
+    assert task.support.ways == 3
+    assert task.steps == 2
+
+
+def test_uint8_inputs_are_not_copied(fake_model):
+    request = pb.AdaptRequest(support=support(X, LABELS))
+    task = decode_adapt(request, fake_model(), LIMITS)
+    assert task.support.x.dtype == np.uint8
+    assert not task.support.x.flags.owndata
+    assert np.array_equal(task.support.x, X)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "float16", "float32", "float64"])
+def test_any_element_type_means_the_same_raw_values(fake_model, dtype):
+    task = adapt(fake_model(), lambda request: request.support.inputs.CopyFrom(inputs(X.astype(dtype))))
+    assert task.support.x.dtype == np.float32
+    assert np.array_equal(task.support.x, X)
+
+
+@pytest.mark.parametrize(
+    ("x", "field", "words"),
+    [
+        (np.zeros((4, 8, 8), np.uint8), "support.inputs.tensor.shape", "must be [N, 1, 8, 8]"),
+        (np.zeros((4, 3, 8, 8), np.uint8), "support.inputs.tensor.shape", "must be [N, 1, 8, 8]"),
+        (np.zeros((0, 1, 8, 8), np.uint8), "support.inputs.tensor", "is empty"),
+        (np.zeros((21, 1, 8, 8), np.uint8), "support.inputs.tensor", "has 21 examples, at most 20"),
+        (np.full((4, 1, 8, 8), np.nan), "support.inputs.tensor.data", "not finite"),
+        (np.full((4, 1, 8, 8), np.inf, np.float32), "support.inputs.tensor.data", "not finite"),
+        (np.full((4, 1, 8, 8), 1e300), "support.inputs.tensor.data", "not finite"),
+        (np.full((4, 1, 8, 8), 256.0), "support.inputs.tensor.data", "outside 0 to 255"),
+        (np.full((4, 1, 8, 8), -1), "support.inputs.tensor.data", "outside 0 to 255"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused_by_path(fake_model, x, field, words):
+    found = violations(adapt, fake_model(), lambda request: request.support.inputs.CopyFrom(inputs(x)))
+    assert words in found[field]
+
+
+def test_inputs_of_a_float_model_may_have_any_finite_value(fake_model):
+    model = fake_model(input_dtype="float32")
+    query = decode_query(inputs(np.full((1, 1, 8, 8), -1e9, np.float32)), model, LIMITS)
+    assert query.min() == -1e9
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        (tensor_pb2.Tensor(shape=[4, 1, 8, 8], data=bytes(256)), "query.tensor.data_type"),
+        (tensor_pb2.Tensor(data_type=99, shape=[4, 1, 8, 8], data=bytes(256)), "query.tensor.data_type"),
+        (tensor_pb2.Tensor(data_type=1, shape=[4, 1, 8, 8], data=bytes(255)), "query.tensor.data"),
+        (tensor_pb2.Tensor(data_type=1, shape=[-4, 1, 8, 8], data=bytes(256)), "query.tensor.shape"),
+        (tensor_pb2.Tensor(data_type=1, shape=[2**62, 1, 8, 8], data=bytes(256)), "query.tensor.data"),
+        (tensor_pb2.Tensor(data_type=1, shape=[], data=b""), "query.tensor.shape"),
+        (tensor_pb2.Tensor(data_type=1, shape=range(10_000), data=b""), "query.tensor.shape"),
+    ],
+)
+def test_malformed_tensors_are_refused_by_path(fake_model, message, field):
+    assert field in violations(decode_query, tensor_pb2.Inputs(tensor=message), fake_model(), LIMITS)
+
+
+def test_missing_inputs_and_texts_are_refused(fake_model):
+    assert "query" in violations(decode_query, tensor_pb2.Inputs(), fake_model(), LIMITS)
+    texts = tensor_pb2.Inputs(texts=tensor_pb2.Texts(values=["hello"]))
+    assert "query.texts" in violations(decode_query, texts, fake_model(), LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (["a", "b"], "has 2 labels for 4 examples"),
+        (["a"] * 4, "has 1 class, at least 2"),
+        (["a", "b", "c", "x" * 1001], "more than 1000 characters"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(fake_model, labels, words):
+    found = violations(adapt, fake_model(), lambda request: request.support.CopyFrom(support(X, labels)))
+    assert words in found["support.labels"]
+
+
+def test_more_classes_than_the_model_takes_are_refused(fake_model):
+    assert "at most 2" in violations(adapt, fake_model(max_ways=2))["support.labels"]
+
+
+def test_a_model_whose_ways_are_fixed_takes_exactly_those(fake_model):
+    assert "exactly 10" in violations(adapt, fake_model(ways_can_change="no"))["support.labels"]
+    assert adapt(fake_model(ways_can_change="no", head_ways=3)).support.ways == 3
+
+
+def test_targets_are_refused_by_a_classifier_and_labels_by_a_regressor(fake_model):
+    targets = np.zeros((4, 1), np.float32)
+    found = violations(adapt, fake_model(), lambda request: request.support.CopyFrom(regression_support(X, targets)))
+    assert "support.labels" in found
+    assert "support.targets" in violations(adapt, fake_model(task_kind="regression", target_size=1))
+
+
+def test_regression_targets_become_float32(fake_model):
+    request = pb.AdaptRequest(support=regression_support(X, np.arange(8.0).reshape(4, 2)))
+    task = decode_adapt(request, fake_model(task_kind="regression", target_size=2, max_ways=0), LIMITS)
+    assert task.support.y.dtype == np.float32
+    assert task.support.y.tolist() == np.arange(8.0).reshape(4, 2).tolist()
+    assert (task.classes, task.support.ways) == ((), 0)
+
+
+def test_regression_targets_that_do_not_fit_are_refused(fake_model):
+    model = fake_model(task_kind="regression", target_size=2)
+    for targets, field in [
+        (np.zeros((4, 1)), "support.targets.shape"),
+        (np.zeros((3, 2)), "support.targets"),
+        (np.full((4, 2), np.nan), "support.targets.data"),
+    ]:
+        request = pb.AdaptRequest(support=regression_support(X, targets))
+        assert field in violations(decode_adapt, request, model, LIMITS)
+
+
+def test_steps_up_to_the_limit_are_accepted_and_zero_is_a_choice(fake_model):
+    assert [adapt(fake_model(), options=pb.AdaptOptions(steps=steps)).steps for steps in (0, 5)] == [0, 5]
+    assert "at most 5" in violations(adapt, fake_model(), options=pb.AdaptOptions(steps=6))["options.steps"]
+    no_steps = violations(adapt, fake_model(max_steps=0), options=pb.AdaptOptions(steps=1))
+    assert "no inner steps" in no_steps["options.steps"]
+
+
+def test_everything_wrong_with_a_request_is_reported_at_once(fake_model):
+    request = pb.AdaptPredictRequest(
+        support=support(np.full((4, 1, 8, 8), np.nan), ["a"] * 4), options=pb.AdaptOptions(steps=99)
+    )
+    found = violations(decode_adapt_predict, request, fake_model(), LIMITS)
+    assert set(found) == {"support.inputs.tensor.data", "support.labels", "options.steps", "query"}
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 601])
+def test_a_life_too_long_or_not_positive_is_refused(seconds):
+    request = pb.AdaptRequest(options=pb.AdaptOptions(time_to_live=Duration(seconds=seconds)))
+    assert "options.time_to_live" in violations(decode_keeping, request, "me", LIMITS)
+
+
+def test_keeping_says_how_long_and_for_whom():
+    request = pb.AdaptRequest(options=pb.AdaptOptions(time_to_live=Duration(seconds=2, nanos=500_000_000)))
+    assert decode_keeping(request, "me", LIMITS).time_to_live == 2.5
+    assert decode_keeping(pb.AdaptRequest(), "me", LIMITS).time_to_live == 60
+    assert "request_id" in violations(decode_keeping, pb.AdaptRequest(request_id="x" * 129), "me", LIMITS)
+
+
+def test_a_fingerprint_tells_requests_apart_by_content():
+    def fingerprint(**fields):
+        return decode_keeping(pb.AdaptRequest(request_id="id", **fields), "me", LIMITS).fingerprint
+
+    assert fingerprint(support=support(X, LABELS)) == fingerprint(support=support(X, LABELS))
+    assert fingerprint(support=support(X, LABELS)) != fingerprint(support=support(X, LABELS[::-1]))
+
+
+@given(st.binary(max_size=300))
+def test_no_request_whatever_makes_the_decoder_fail_otherwise(content):
+    request = pb.AdaptPredictRequest()
+    try:
+        request.ParseFromString(content)
+    except DecodeError:
+        return
+    with pytest.raises(InvalidRequestError):
+        decode_adapt_predict(request, Model("fake", RecordingModel(describe())), LIMITS)
+
+
+@given(
+    shape=st.lists(st.integers(-(2**63), 2**63 - 1), max_size=5),
+    data_type=st.integers(-1, 7),
+    size=st.integers(0, 200),
+    labels=st.lists(st.text(max_size=3), max_size=5),
+)
+def test_no_tensor_whatever_makes_the_decoder_fail_otherwise(shape, data_type, size, labels):
+    message = tensor_pb2.Tensor(data_type=data_type, shape=shape, data=bytes(size))
+    request = pb.AdaptRequest(support=pb.Support(inputs=tensor_pb2.Inputs(tensor=message)))
+    request.support.labels.values.extend(labels)
+    with pytest.raises(InvalidRequestError):
+        decode_adapt(request, Model("fake", RecordingModel(describe())), LIMITS)

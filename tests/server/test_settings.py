@@ -1,0 +1,89 @@
+"""Configuration: where it comes from, and what is refused."""
+
+import re
+
+import pytest
+import typer.testing
+
+from innerloop_server.commands import app
+from innerloop_server.settings import ConfigurationError, ServerSettings, load_settings
+
+
+@pytest.fixture
+def models(tmp_path):
+    folder = tmp_path / "models"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def toml(tmp_path):
+    def write(content):
+        file = tmp_path / "server.toml"
+        file.write_text(content)
+        return file
+
+    return write
+
+
+def test_flags_come_before_the_environment_before_the_file_before_defaults(models, toml, monkeypatch):
+    file = toml(f'models = "{models}"\nport = 1\nmetrics_port = 2\nmax_query = 3\n')
+    monkeypatch.setenv("INNERLOOP_PORT", "10")
+    monkeypatch.setenv("INNERLOOP_METRICS_PORT", "20")
+    settings = load_settings({"port": 100}, file)
+    assert (settings.port, settings.metrics_port, settings.max_query, settings.host) == (100, 20, 3, "127.0.0.1")
+
+
+def test_sizes_may_have_units(models):
+    assert load_settings({"models": models, "adaptation_bytes": "2GiB"}).adaptation_bytes == 2 * 2**30
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"models": "/nowhere"}, "models: there is no folder /nowhere"),
+        ({"port": 7000, "metrics_port": 7000}, "metrics_port: is the same as port .7000."),
+        ({"port": 70_000}, "port: .*65535"),
+        ({"tls_certificate": __file__}, "tls_key: is needed together with tls_certificate"),
+        ({"tls_key": __file__}, "tls_certificate: is needed together with tls_key"),
+        ({"tls_client_ca": __file__}, "tls_client_ca: needs tls_certificate and tls_key"),
+        ({"tls_certificate": "/nowhere", "tls_key": __file__}, "tls_certificate: there is no file /nowhere"),
+        ({"adaptation_bytes": -1}, "adaptation_bytes: is not a size"),
+        ({"adaptation_bytes": 0}, "adaptation_bytes: .*greater than 0"),
+        ({"max_batch_tasks": 0}, "max_batch_tasks: .*greater than or equal to 1"),
+        ({"time_to_live": 10, "max_time_to_live": 5}, "time_to_live: is longer than max_time_to_live"),
+        ({"device": "tpu"}, "device: "),
+        ({"ready_file": "/nowhere/file"}, "ready_file: there is no folder /nowhere"),
+    ],
+)
+def test_a_contradictory_or_impossible_setting_is_named(models, flags, words):
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings({"models": models, **flags})
+    assert re.match(words, str(refused.value))
+    assert "\n" not in str(refused.value)
+
+
+def test_unknown_keys_of_the_file_are_named(models, toml):
+    with pytest.raises(ConfigurationError, match=r"^prot: no such setting$"):
+        load_settings({"models": models}, toml("prot = 1"))
+
+
+def test_an_unreadable_file_is_named(models, toml, tmp_path):
+    with pytest.raises(ConfigurationError, match="not valid TOML"):
+        load_settings({"models": models}, toml("port ="))
+    with pytest.raises(ConfigurationError, match="can't read"):
+        load_settings({"models": models}, tmp_path / "missing.toml")
+
+
+def test_every_setting_is_a_flag_that_says_what_it_does():
+    shown = typer.testing.CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "200"}).output
+    for name, field in ServerSettings.model_fields.items():
+        assert f"--{name.replace('_', '-')}" in shown
+        assert field.description
+
+
+@pytest.mark.parametrize("arguments", [[], ["--models", "/nowhere"]])
+def test_a_refused_configuration_ends_with_code_2_and_one_clear_line(arguments):
+    result = typer.testing.CliRunner().invoke(app, ["serve", *arguments])
+    assert result.exit_code == 2
+    assert re.fullmatch(r"innerloop serve: models: .*\n", result.stderr)
