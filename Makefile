@@ -1,27 +1,34 @@
 # Everything runs in .venv, which `make setup` builds and which every other target brings up to date.
 
-PYTHON ?= python3
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
-PROTOS := $(wildcard proto/innerloop/v1/*.proto)
+BUF := @bufbuild/buf@1.75.0
 
-.PHONY: setup demo test test-slow lint proto bench clean
+# For pip and for the environments in which it builds packages. Relative, because pip splits these at spaces.
+export PIP_CONSTRAINT := constraints.txt
+export PIP_BUILD_CONSTRAINT := constraints.txt
+
+.PHONY: setup demo test test-slow lint lint-proto proto clean
 
 setup: $(VENV)/.complete
 
 # torch comes first and pinned, so that nothing else pulls in another build of it.
 $(VENV)/.complete: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Innerloop needs Python 3.11 or newer; name one with make PYTHON=...")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo 'Innerloop needs Python 3.11 or newer; name one with make PYTHON=...' >&2; exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet torch
+	$(BIN)/python -m pip install --quiet --editable '.[all,dev]'
 	touch $@
 
 demo: setup
 	$(BIN)/innerloop demo
 
+# One thread per test process: there is a process for every core already.
 test: setup lint
-	$(BIN)/python -m pytest -m 'not slow' -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n auto
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
@@ -30,7 +37,11 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest --quiet tests/test_architecture.py
 	$(BIN)/python scripts/generate_stubs.py --check
+
+lint-proto:
+	@if command -v npx > /dev/null; then npx --yes $(BUF) lint proto; else echo 'skipped: buf needs npx (Node.js)'; fi
 
 proto: setup
 	$(BIN)/python scripts/generate_stubs.py
