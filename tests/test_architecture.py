@@ -1,0 +1,70 @@
+"""Imports go one way: trainer -> learner <- server, and the server takes nothing but the stubs from the SDK."""
+
+import pytest
+from imports import FOLDERS, imported, is_within, modules
+
+MAY_IMPORT = {
+    "innerloop": ["innerloop"],
+    # The command line puts the packages under one name; test_extras.py sees to it that it does so late.
+    "innerloop.cli": ["innerloop", "innerloop_learner", "innerloop_trainer", "innerloop_server"],
+    "innerloop_learner": ["innerloop_learner"],
+    "innerloop_trainer": ["innerloop_trainer", "innerloop_learner"],
+    "innerloop_server": ["innerloop_server", "innerloop_learner", "innerloop.v1"],
+}
+
+
+def wrong_imports(module, source):
+    """Imports of Innerloop's own packages that the rules forbid to a module."""
+    rule = max((package for package in MAY_IMPORT if is_within(module, package)), key=len)
+    own = {name for name in imported(source) if any(is_within(name, package) for package in FOLDERS)}
+    return sorted(name for name in own if not any(is_within(name, allowed) for allowed in MAY_IMPORT[rule]))
+
+
+@pytest.mark.parametrize(("module", "file"), [pytest.param(*found, id=found[0]) for found in modules()])
+def test_imports_go_one_way(module, file):
+    assert wrong_imports(module, file.read_text()) == []
+
+
+def test_every_source_file_is_examined():
+    examined = {file for _, file in modules()}
+    assert examined == {file for folder in FOLDERS.values() for file in folder.rglob("*.py")}
+    assert {module.partition(".")[0] for module, _ in modules()} == set(FOLDERS)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("innerloop.client", "import innerloop_learner"),
+        ("innerloop.client", "def f():\n    from innerloop_server import process"),
+        ("innerloop_learner.tasks", "import innerloop_trainer.seeds as seeds"),
+        ("innerloop_learner.tasks", "from innerloop_server.errors import ServerError"),
+        ("innerloop_learner.tasks", "from innerloop.v1 import tensor_pb2"),
+        ("innerloop_trainer.training", "if TYPE_CHECKING:\n    from innerloop_server import settings"),
+        ("innerloop_trainer.training", "import innerloop"),
+        ("innerloop_server.server", "from innerloop_trainer import data"),
+        ("innerloop_server.server", "from innerloop import Client"),
+        ("innerloop_server.server", "from innerloop import v1, Client"),
+        ("innerloop_server.server", "import innerloop.cli.main"),
+        ("innerloop_server.server", "from importlib import import_module\nimport_module('innerloop_trainer.data')"),
+    ],
+)
+def test_an_import_the_wrong_way_is_found(module, source):
+    assert len(wrong_imports(module, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("innerloop.cli.demo", "from innerloop_trainer import data\nfrom innerloop_server import process"),
+        ("innerloop_learner", "import torch\nfrom innerloop_learner.tasks import Support"),
+        ("innerloop_trainer.training", "from innerloop_learner import Learner"),
+        ("innerloop_server.server", "import innerloop.v1.tensor_pb2\nfrom innerloop.v1 import tensor_pb2"),
+    ],
+)
+def test_an_import_the_right_way_is_let_pass(module, source):
+    assert wrong_imports(module, source) == []
+
+
+def test_a_relative_import_is_refused():
+    with pytest.raises(ValueError, match="line 1: relative"):
+        imported("from ..innerloop_server import settings")

@@ -1,0 +1,97 @@
+"""Every part imports only what its extra installs; the SDK and its commands make do with the base."""
+
+import json
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+
+import pytest
+from distribution import installed
+from imports import FOLDERS, imported, is_within, modules
+from packaging.utils import canonicalize_name
+
+from innerloop.cli.main import InnerloopCommands
+
+EXTRAS = {
+    "innerloop": [],
+    # For `innerloop demo`; that the other commands need none of it is checked below.
+    "innerloop.cli": ["all"],
+    "innerloop_trainer": ["trainer"],
+    "innerloop_server": ["server"],
+}
+LEARNER_NEEDS = {"torch", "numpy", "safetensors"}
+
+ONLY_BASE = """
+import json, sys
+
+blocked = set(json.loads(sys.argv.pop(1)))
+
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in blocked:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NotInstalled())
+"""
+
+
+def not_installed_by(distributions):
+    """Top-level modules that this environment has, but one with only these distributions would not have."""
+    return {
+        module
+        for module, owners in packages_distributions().items()
+        if module not in FOLDERS and not {canonicalize_name(owner) for owner in owners} & distributions
+    }
+
+
+def top_level(source):
+    return {name.partition(".")[0] for name in imported(source)}
+
+
+@pytest.mark.parametrize("package", EXTRAS)
+def test_a_part_imports_only_what_its_extra_installs(package):
+    absent = not_installed_by(installed("innerloop", EXTRAS[package]))
+    assert "pytest" in absent
+    others = [other for other in EXTRAS if is_within(other, package) and other != package]
+    missing = {
+        module: top_level(file.read_text()) & absent
+        for module, file in modules()
+        if is_within(module, package) and not any(is_within(module, other) for other in others)
+    }
+    assert missing
+    assert not any(missing.values()), missing
+
+
+def test_the_learner_needs_tensors_and_files_of_tensors_only():
+    for module, file in modules():
+        if is_within(module, "innerloop_learner"):
+            assert top_level(file.read_text()) <= {*LEARNER_NEEDS, *sys.stdlib_module_names, "innerloop_learner"}, (
+                module
+            )
+
+
+def run_with_the_base_only(code, *arguments):
+    absent = not_installed_by(installed("innerloop"))
+    assert "torch" in absent
+    command = [sys.executable, "-c", ONLY_BASE + code, json.dumps(sorted(absent)), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_sdk_imports_with_the_base_only():
+    result = run_with_the_base_only(
+        "import innerloop; print(innerloop.Client.__name__, innerloop.AsyncClient.__name__)"
+    )
+    assert (result.stdout, result.stderr) == ("Client AsyncClient\n", "")
+
+
+def test_the_list_of_commands_is_shown_with_the_base_only():
+    result = run_with_the_base_only("from innerloop.cli.main import main; main()", "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert all(name in result.stdout for name in InnerloopCommands.sources)
+
+
+@pytest.mark.parametrize("name", [name for name, source in InnerloopCommands.sources.items() if not source.extra])
+def test_the_client_commands_work_with_the_base_only(name):
+    result = run_with_the_base_only("from innerloop.cli.main import main; main()", name, "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "Usage" in result.stdout
