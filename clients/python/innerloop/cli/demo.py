@@ -6,23 +6,22 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
 import typer
-from numpy.typing import NDArray
 from rich.console import Console
 
 from innerloop import Client
 from innerloop.cli.demo_picture import draw_task
+from innerloop.cli.demo_task import Task, draw_tasks, save_task
 from innerloop_learner.bundle import load_bundle, save_bundle
 from innerloop_server.process import ServerProcess
 from innerloop_trainer.commands import run_training
 from innerloop_trainer.config import TrainingConfig
 from innerloop_trainer.data import ClassImages, DataError, EpisodeShape, load_source
 from innerloop_trainer.run_folder import RunFolder
-from innerloop_trainer.seeds import generator_for
 
 app = typer.Typer()
 console = Console()
@@ -52,23 +51,6 @@ class Figures:
     picture: str
 
 
-@dataclass(frozen=True)
-class Task:
-    """One episode as a client would have it.
-
-    Attributes:
-        support: images [S, C, H, W] uint8.
-        support_labels: names of their classes.
-        query: images [Q, C, H, W] uint8.
-        query_labels: names of their classes.
-    """
-
-    support: NDArray[Any]
-    support_labels: list[str]
-    query: NDArray[Any]
-    query_labels: list[str]
-
-
 @app.command()
 def demo(
     data: Annotated[str, typer.Option(help="Data source of images, for example omniglot:PATH.")] = "glyphs",
@@ -87,24 +69,10 @@ def demo(
     tasks = draw_tasks(sampler, SHAPE, EPISODES)
     console.print(f"Serving it, and adapting over gRPC to {SHAPE.ways} unseen classes from {SHAPE.shots} example each")
     with ServerProcess(models) as server, Client(server.target) as client:
-        figures = _measure(client, tasks, out / "demo.png", _training_seconds(run))
+        figures = _measure(client, tasks, out, _training_seconds(run))
     _print(figures, models)
     if json_file:
         json_file.write_text(json.dumps(asdict(figures), indent=2) + "\n")
-
-
-def draw_tasks(sampler: ClassImages, shape: EpisodeShape, episodes: int, seed: int = 0) -> list[Task]:
-    """Episodes with the names of their classes."""
-    raw = sampler.sample_raw(shape, episodes, generator_for(seed, "demo"))
-    return [
-        Task(
-            raw.support[index].numpy(),
-            [sampler.names[int(raw.classes[index, label])] for label in raw.support_labels[index]],
-            raw.query[index].numpy(),
-            [sampler.names[int(raw.classes[index, label])] for label in raw.query_labels[index]],
-        )
-        for index in range(episodes)
-    ]
 
 
 def _train(data: str, out: Path, iterations: int) -> tuple[RunFolder, ClassImages]:
@@ -136,7 +104,7 @@ def _train(data: str, out: Path, iterations: int) -> tuple[RunFolder, ClassImage
     return run, source.test
 
 
-def _measure(client: Client, tasks: list[Task], picture: Path, train_seconds: float) -> Figures:
+def _measure(client: Client, tasks: list[Task], out: Path, train_seconds: float) -> Figures:
     before, after, answers, adapt_ms, predict_ms = [], [], [], [], []
     for task in tasks:
         with client.adapt(MODEL, task.support, task.support_labels, steps=0) as untouched:
@@ -150,7 +118,8 @@ def _measure(client: Client, tasks: list[Task], picture: Path, train_seconds: fl
         answers.append(predictions.labels)
         after.append(_accuracy(answers[-1], task))
     typical = int(np.argmin(np.abs(np.array(after) - np.mean(after))))
-    shown = tasks[typical]
+    shown, picture = tasks[typical], out / "demo.png"
+    save_task(shown, out / "task")
     draw_task(shown.support, shown.support_labels, shown.query, shown.query_labels, answers[typical], picture)
     return Figures(
         accuracy_before=float(np.mean(before)),
@@ -178,7 +147,8 @@ def _print(figures: Figures, models: Path) -> None:
         f"Adapt   p50 {figures.adapt_p50_ms:.1f} ms\n"
         f"Predict p50 {figures.predict_p50_ms:.1f} ms\n"
         f"Picture: {figures.picture}\n"
-        f"Serve it yourself: innerloop serve --models {models}",
+        f"The images of that task: {models.parent / 'task'}\n"
+        f"Serve the model yourself: innerloop serve --models {models}",
         soft_wrap=True,
         highlight=False,
     )
