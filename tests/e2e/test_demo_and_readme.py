@@ -1,0 +1,78 @@
+"""The main job as a newcomer does it: the demo, then the README's example on what the demo left."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from innerloop.cli.main import app
+from innerloop_server.process import ServerProcess
+
+ROOT = Path(__file__).resolve().parents[2]
+ITERATIONS = 150
+"""Enough to be far above chance; `make demo` takes more."""
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the demo was run, and run again."""
+    folder = tmp_path_factory.mktemp("workplace")
+    for iterations in (1, ITERATIONS):
+        arguments = ["demo", "--iterations", str(iterations), "--json", "figures.json"]
+        subprocess.run([sys.executable, "-m", "innerloop.cli.main", *arguments], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def figures(workplace: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((workplace / "figures.json").read_text())
+    return content
+
+
+def test_the_demo_learns_from_one_example_each(figures: dict[str, Any]) -> None:
+    assert figures["accuracy_before"] < 0.35
+    assert figures["accuracy_after"] > 0.5
+
+
+def test_the_demo_reports_all_its_figures(figures: dict[str, Any]) -> None:
+    assert set(figures) == {
+        "accuracy_before",
+        "accuracy_after",
+        "adapt_p50_ms",
+        "predict_p50_ms",
+        "train_seconds",
+        "picture",
+    }
+    assert 0 < figures["adapt_p50_ms"] < 1000
+    assert 0 < figures["predict_p50_ms"] < 1000
+    assert Path(figures["picture"]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_readme_example_works_as_pasted(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(workplace)
+    with ServerProcess(Path("innerloop-demo/models")) as server:
+        assert "localhost:50051" in example
+        exec(example.replace("localhost:50051", server.target), {})
+    lines = capsys.readouterr().out.splitlines()
+    answers = [re.fullmatch(r"(\S+) -> (\S+) \d+%", line) for line in lines]
+    assert len(answers) == 25
+    right = sum(answer is not None and answer[1] == answer[2] for answer in answers)
+    assert right > 10
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [("sinusoid", "images to look at"), ("digits", "2 classes"), ("nowhere", "unknown data source")],
+)
+def test_the_demo_says_what_it_needs(data: str, reason: str) -> None:
+    result = CliRunner().invoke(app, ["demo", "--data", data])
+    assert result.exit_code == 2
+    assert reason in " ".join(result.stderr.replace("│", " ").split())
