@@ -7,7 +7,7 @@ A distribution that registers something new declares, for example::
 """
 
 from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ class Registry(Generic[T]):
         self._kind = kind
         self._group = group
         self._entries: dict[str, T] = {}
-        self._discovered = False
+        self._points: dict[str, EntryPoint] | None = None
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator that enters what it decorates under `name`.
@@ -52,20 +52,19 @@ class Registry(Generic[T]):
         Raises:
             UnknownNameError: nothing has this name; the message lists what there is.
         """
-        self._discover()
         if name not in self._entries:
-            known = ", ".join(self)
-            raise UnknownNameError(f"unknown {self._kind} {name!r}; there are: {known}")
+            if name not in self._installed():
+                raise UnknownNameError(f"unknown {self._kind} {name!r}; there are: {', '.join(self)}")
+            entry = self._installed()[name].load()
+            self._entries.setdefault(name, entry)  # the module may have entered it by the decorator too
         return self._entries[name]
 
     def __iter__(self) -> Iterator[str]:
         """Names in alphabetical order."""
-        self._discover()
-        return iter(sorted(self._entries))
+        return iter(sorted(self._entries.keys() | self._installed().keys()))
 
-    def _discover(self) -> None:
-        if self._discovered:
-            return
-        self._discovered = True
-        for point in entry_points(group=self._group):
-            self._entries.setdefault(point.name, point.load())
+    def _installed(self) -> dict[str, EntryPoint]:
+        """What other distributions declare; imported when asked for by name, so that a broken one harms no other."""
+        if self._points is None:
+            self._points = {point.name: point for point in entry_points(group=self._group)}
+        return self._points
