@@ -10,6 +10,7 @@ from torch import Tensor
 from innerloop_learner.losses import classification_loss, regression_loss
 from innerloop_learner.norms import running_average
 from innerloop_learner.registry import Registry
+from innerloop_learner.settings import SettingsError
 from innerloop_learner.spec import LearnerSpec, TaskKind
 from innerloop_learner.tasks import Adapted, Episodes, Params, Query, Support, TaskState
 
@@ -89,7 +90,7 @@ class Learner(ABC):
 
     def __init__(self, spec: LearnerSpec) -> None:
         if spec.task_kind not in self.info.tasks:
-            raise ValueError(
+            raise SettingsError(
                 f"{self.info.name} does not solve {spec.task_kind} tasks, only {', '.join(self.info.tasks)}"
             )
         self.spec = spec
@@ -168,7 +169,7 @@ def build_learner(spec: LearnerSpec) -> Learner:
     """The learner a spec describes.
 
     Raises:
-        UnknownNameError: no such method, backbone, norm or update rule.
-        ValueError: settings that do not fit.
+        UnknownNameError: no such method or backbone.
+        SettingsError: a kind of task, an input or settings that they do not take.
     """
     return methods[spec.method](spec)

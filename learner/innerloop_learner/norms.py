@@ -128,15 +128,24 @@ class BatchNorm(Norm):
 
 @norms.register("group")
 class GroupNorm(Norm):
-    """Group normalisation (Wu and He 2018) in groups of eight channels: each example by itself."""
+    """Group normalisation (Wu and He 2018) in groups of eight channels: each example by itself.
+
+    Raises:
+        ValueError: the channels do not divide into such groups.
+    """
 
     group_size = 8
+
+    def __init__(self, name: str, channels: int) -> None:
+        super().__init__(name, channels)
+        self._groups = max(1, channels // self.group_size)
+        if channels % self._groups:
+            raise ValueError(f"group norm needs a multiple of {self.group_size} channels, not {channels}")
 
     def apply(self, params: Params, x: Tensor, mask: Tensor, statistics: Statistics) -> tuple[Tensor, Params]:
         """See Norm.apply; there are no statistics."""
         del mask, statistics
-        groups = max(1, self.channels // self.group_size)
-        grouped = x.reshape(*x.shape[:2], groups, -1)
+        grouped = x.reshape(*x.shape[:2], self._groups, -1)
         variance, mean = torch.var_mean(grouped, dim=-1, correction=0, keepdim=True)
         return self._affine(params, ((grouped - mean) * (variance + EPSILON).rsqrt()).view(x.shape)), {}
 
@@ -146,8 +155,8 @@ class LayerNorm(GroupNorm):
     """Layer normalisation (Ba et al. 2016): all channels of an example together."""
 
     def __init__(self, name: str, channels: int) -> None:
-        super().__init__(name, channels)
         self.group_size = channels
+        super().__init__(name, channels)
 
 
 @norms.register("none")

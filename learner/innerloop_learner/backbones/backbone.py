@@ -9,6 +9,7 @@ from torch import Tensor
 
 from innerloop_learner.norms import Norm, Statistics
 from innerloop_learner.registry import Registry
+from innerloop_learner.settings import with_settings
 from innerloop_learner.tasks import Params
 
 
@@ -89,10 +90,7 @@ def build_backbone(name: str, input_shape: tuple[int, ...], settings: Mapping[st
     """The backbone of that name.
 
     Raises:
-        UnknownNameError: no such backbone or norm.
-        ValueError: settings or an input shape that it does not take.
+        UnknownNameError: no such backbone.
+        SettingsError: settings or an input shape that it does not take.
     """
-    try:
-        return backbones[name](input_shape, **settings)
-    except TypeError as error:
-        raise ValueError(f"backbone {name} does not take these settings: {error}") from error
+    return with_settings(f"backbone {name}", backbones[name], settings, input_shape)

@@ -24,7 +24,7 @@ class Conv4(Backbone):
         norm: registered name of the norm.
 
     Raises:
-        ValueError: the input is not an image, or too small to halve four times.
+        ValueError: the input is not an image, or too small to halve four times, or there are no channels.
     """
 
     def __init__(
@@ -36,8 +36,8 @@ class Conv4(Backbone):
     ) -> None:
         if len(input_shape) != 3:
             raise ValueError(f"conv4 takes images (channels, height, width), not inputs of shape {input_shape}")
-        if downsample not in ("max_pool", "stride"):
-            raise ValueError(f"downsample must be max_pool or stride, not {downsample!r}")
+        if width < 1:
+            raise ValueError(f"width must be at least 1, not {width}")
         self._channels = (input_shape[0], width, width, width, width)
         self._pool = downsample == "max_pool"
         height, breadth = input_shape[1:]

@@ -20,9 +20,14 @@ class MLP(Backbone):
         input_shape: of one example, any.
         widths: outputs of each layer; the default is MAML's sinusoid network.
         norm: registered name of the norm.
+
+    Raises:
+        ValueError: a layer without outputs.
     """
 
     def __init__(self, input_shape: tuple[int, ...], widths: Sequence[int] = (40, 40), norm: str = "none") -> None:
+        if any(width < 1 for width in widths):
+            raise ValueError(f"widths must be at least 1, not {list(widths)}")
         size = torch.Size(input_shape).numel()
         self._sizes = (size, *widths)
         self.features = self._sizes[-1]

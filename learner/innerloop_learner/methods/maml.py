@@ -11,6 +11,7 @@ from innerloop_learner.heads import LinearHead, mask_unused_ways
 from innerloop_learner.inner_loop import inner_loop
 from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
 from innerloop_learner.losses import UNUSED_LOGIT
+from innerloop_learner.settings import with_settings
 from innerloop_learner.spec import LearnerSpec
 from innerloop_learner.state import STATISTICS, WAYS, WEIGHTS, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
@@ -49,7 +50,7 @@ class MAML(Learner):
 
     def __init__(self, spec: LearnerSpec) -> None:
         super().__init__(spec)
-        self._configure(**spec.settings)
+        with_settings(self.info.name, self._configure, spec.settings)
         self.backbone = build_backbone(spec.backbone, spec.input.shape, spec.backbone_settings)
         self.head = LinearHead.for_spec(spec, self.backbone.features)
         self._body = self.backbone.init(torch.Generator()).keys() - self.backbone.buffers()

@@ -9,6 +9,7 @@ from torch import Tensor
 from innerloop_learner.backbones import build_backbone
 from innerloop_learner.heads import mask_unused_ways
 from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
+from innerloop_learner.settings import with_settings
 from innerloop_learner.spec import LearnerSpec
 from innerloop_learner.state import STATISTICS, WAYS, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
@@ -38,8 +39,7 @@ class ProtoNet(Learner):
 
     def __init__(self, spec: LearnerSpec) -> None:
         super().__init__(spec)
-        if spec.settings:
-            raise ValueError(f"protonet takes no settings, but was given {', '.join(spec.settings)}")
+        with_settings(self.info.name, lambda: None, spec.settings)
         self.backbone = build_backbone(spec.backbone, spec.input.shape, spec.backbone_settings)
 
     def init(self, generator: torch.Generator) -> Params:

@@ -1,5 +1,7 @@
 """Gradient descent with a fixed rate."""
 
+import math
+
 from innerloop_learner.tasks import Params
 from innerloop_learner.update_rules.update_rule import Step, Updated, UpdateRule, update_rules
 
@@ -12,11 +14,11 @@ class SGD(UpdateRule):
         rate: step size.
 
     Raises:
-        ValueError: the rate is not positive.
+        ValueError: the rate is not a positive number.
     """
 
     def __init__(self, rate: float) -> None:
-        if rate <= 0:
+        if not 0 < rate < math.inf:
             raise ValueError(f"the inner rate must be positive, not {rate}")
         self.rate = rate
 
