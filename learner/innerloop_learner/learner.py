@@ -17,6 +17,10 @@ from innerloop_learner.tasks import Adapted, Episodes, Params, Query, Support, T
 Family = Literal["initialisation", "optimizer", "metric", "memory", "weights", "baseline"]
 
 
+class TaskError(ValueError):
+    """A task that a learner can't take; the message says why."""
+
+
 @dataclass(frozen=True)
 class TrainingDefaults:
     """How a method is meta-trained unless the user says otherwise.
@@ -102,6 +106,20 @@ class Learner(ABC):
     def buffers(self) -> frozenset[str]:
         """Names of parameters that no gradient updates."""
         return frozenset()
+
+    def padded_ways(self, ways: int) -> int:
+        """The `Support.max_ways` of tasks with up to `ways` classes: the width of a fixed head, otherwise `ways`.
+
+        Raises:
+            TaskError: it can't take that many classes, or that few.
+        """
+        change, width = self.info.ways_can_change, self.spec.max_ways
+        if change == "any" or self.spec.task_kind == "regression":
+            return ways
+        if ways > width or (ways < width and change == "no"):
+            takes = f"at most {width}" if change == "fewer" else f"exactly {width}"
+            raise TaskError(f"this {self.info.name} model takes {takes} ways, not {ways}")
+        return width
 
     @property
     def default_steps(self) -> int:

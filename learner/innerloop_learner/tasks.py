@@ -25,7 +25,7 @@ class Support:
         y: class indices [T, S] int64 in `0 .. ways - 1`, or targets [T, S, D] floating point for regression.
         mask: [T, S] bool, true for real examples.
         ways: [T] int64, the classes of each task (zero for regression).
-        max_ways: width W of the logits; at least the largest of `ways` (zero for regression).
+        max_ways: width W of the logits; at least `Learner.padded_ways` of the largest of `ways` (zero for regression).
     """
 
     x: Tensor
