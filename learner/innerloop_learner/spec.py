@@ -3,12 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 TaskKind = Literal["classification", "regression"]
+InputType = Literal["uint8", "float32"]
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,24 @@ class InputSpec:
         mean: subtracted after scaling, one value or one per channel.
         std: divided by, one value or one per channel.
         scale: factor that takes raw elements to the range of `mean` and `std` (1/255 for uint8 images).
+
+    Raises:
+        ValueError: values that contradict each other, as in a foreign manifest.
     """
 
     shape: tuple[int, ...]
-    dtype: Literal["uint8", "float32"] = "float32"
+    dtype: InputType = "float32"
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.shape or any(type(size) is not int or size < 1 for size in self.shape):
+            raise ValueError(f"an input's shape is made of whole numbers from 1 up, not {self.shape}")
+        if self.dtype not in get_args(InputType):
+            raise ValueError(f"an input's dtype is one of {', '.join(get_args(InputType))}, not {self.dtype!r}")
+        if any(len(values) not in (1, self.shape[0]) for values in (self.mean, self.std)) or 0 in self.std:
+            raise ValueError("mean and std hold one value or one per channel, and std is never zero")
 
     @property
     def size(self) -> int:
