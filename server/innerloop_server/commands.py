@@ -55,7 +55,10 @@ def _run(settings: ServerSettings) -> None:
         engine = TorchEngine(settings.device, settings.threads)
     except LoadError as error:
         raise ConfigurationError(f"device: {error}") from error
-    asyncio.run(run_server(settings, engine))
+    clean = asyncio.run(run_server(settings, engine))
+    if not clean:
+        # A computation goes on in a thread, and would crash the interpreter's own way out.
+        os._exit(1)
 
 
 def _with_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -1,6 +1,7 @@
 """Runs a server as a process of its own and stops it again: for demonstrations, tests and benchmarks."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any, Self
 
 START_SECONDS = 60.0
 STOP_SECONDS = 40.0
+LOG, READY = "log", "ready.json"
 POLL_SECONDS = 0.02
 
 
@@ -24,8 +26,8 @@ class ServerProcess:
 
     Args:
         models: model folder.
-        settings: further settings by name, as in `ServerSettings`; a bool becomes a flag.
         start_seconds: how long to wait for the models.
+        settings: further settings by name, as in `ServerSettings`; a bool becomes a flag.
 
     Attributes:
         port: of the gRPC services.
@@ -37,8 +39,8 @@ class ServerProcess:
         self._models = models
         self._settings = {"port": 0, "metrics_port": 0, **settings}
         self._start_seconds = start_seconds
-        self._folder = tempfile.TemporaryDirectory(prefix="innerloop-server-")
-        self._log = Path(self._folder.name) / "log"
+        self._folder: Path | None = None
+        self._last_log = ""
         self.port = 0
         self.metrics_port = 0
         self.process: subprocess.Popen[bytes]
@@ -56,22 +58,33 @@ class ServerProcess:
     @property
     def log(self) -> str:
         """Everything the server has logged so far."""
-        return self._log.read_text()
+        return (self._folder / LOG).read_text() if self._folder is not None else self._last_log
 
-    def start(self) -> None:
-        """Start the server and wait until its models are loaded.
+    def has_logged(self, event: str) -> bool:
+        """Whether an event such as "ready" or "stopping" is in the log."""
+        return f'"event": "{event}"' in self.log
+
+    def launch(self) -> None:
+        """Start the server without waiting for anything."""
+        self._folder = Path(tempfile.mkdtemp(prefix="innerloop-server-"))
+        command = [sys.executable, "-m", "innerloop_server", "serve", "--models", str(self._models)]
+        command += [*_flags(self._settings), "--ready-file", str(self._folder / READY)]
+        with (self._folder / LOG).open("wb") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # noqa: S603
+
+    def wait_until_ready(self) -> None:
+        """Wait until the models are loaded.
 
         Raises:
-            ServerStartError: it does not get there.
+            ServerStartError: the server ends before, or takes too long.
         """
-        ready = Path(self._folder.name) / "ready.json"
-        command = [sys.executable, "-m", "innerloop_server", "serve", "--models", str(self._models)]
-        command += [*_flags(self._settings), "--ready-file", str(ready)]
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # noqa: S603
+        if self._folder is None:
+            raise ServerStartError("the server was not launched")
+        ready = self._folder / READY
         give_up = time.monotonic() + self._start_seconds
         while not ready.is_file():
             if self.process.poll() is not None:
+                self._tidy_up()
                 raise ServerStartError(f"the server ended with code {self.process.returncode}:\n{self.log}")
             if time.monotonic() > give_up:
                 self.kill()
@@ -84,18 +97,29 @@ class ServerProcess:
         """Ask the server to stop, wait until it has, and return its exit code."""
         self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(STOP_SECONDS)
+            self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            self.kill()
-            return self.process.returncode
+            self.process.kill()
+            self.process.wait()
+        self._tidy_up()
+        return self.process.returncode
 
     def kill(self) -> None:
         """End the server without asking."""
         self.process.kill()
         self.process.wait()
+        self._tidy_up()
+
+    def _tidy_up(self) -> None:
+        """Remove the files of a process that has ended; its log stays readable."""
+        if self._folder is not None:
+            self._last_log = self.log
+            shutil.rmtree(self._folder)
+            self._folder = None
 
     def __enter__(self) -> Self:
-        self.start()
+        self.launch()
+        self.wait_until_ready()
         return self
 
     def __exit__(
@@ -103,7 +127,7 @@ class ServerProcess:
     ) -> None:
         if self.process.poll() is None:
             self.stop()
-        self._folder.cleanup()
+        self._tidy_up()
 
 
 def _flags(settings: dict[str, Any]) -> list[str]:

@@ -27,12 +27,17 @@ from innerloop_server.transport.model_service import ModelServicer
 from innerloop_server.transport.requests import RequestLimits
 
 EXPIRY_INTERVAL = 1.0
+LINGER_SECONDS = 0.2
+"""For requests that clients send on getting their last answer: until gRPC shuts down they are refused with a reason."""
 FLUSH_SECONDS = 1.0
 """For answers that are on their way out, and for health watches, which never end by themselves."""
 
 
-async def run_server(settings: ServerSettings, engine: Engine) -> None:
+async def run_server(settings: ServerSettings, engine: Engine) -> bool:
     """Serve until SIGTERM or SIGINT, then stop gracefully; a second signal stops at once.
+
+    Returns:
+        whether every request that was accepted was answered.
 
     Raises:
         ConfigurationError: a port can't be had, or the TLS files are unusable.
@@ -46,8 +51,8 @@ async def run_server(settings: ServerSettings, engine: Engine) -> None:
     stopping = asyncio.create_task(server.stop())
     again = asyncio.create_task(stop.get())
     await asyncio.wait({stopping, again}, return_when=asyncio.FIRST_COMPLETED)
-    for task in (stopping, again):
-        task.cancel()
+    again.cancel()
+    return stopping.done() and stopping.result()
 
 
 class InnerloopServer:
@@ -99,8 +104,8 @@ class InnerloopServer:
             scratch.write_text(json.dumps(ports))
             scratch.replace(self._settings.ready_file)  # whoever waits for the file never reads half of it
 
-    async def stop(self) -> None:
-        """Stop without losing a request that was accepted."""
+    async def stop(self) -> bool:
+        """Stop without losing a request that was accepted; false if that took longer than the grace period."""
         self._log.info("stopping")
         await self._health.stop()
         await asyncio.sleep(self._settings.drain_seconds)
@@ -109,11 +114,14 @@ class InnerloopServer:
             await asyncio.wait_for(self._calls.wait_idle(), self._settings.grace_seconds)
         except TimeoutError:
             self._log.warning("requests were still under way when the grace period ended")
+        else:
+            await asyncio.sleep(LINGER_SECONDS)
         await self._server.stop(FLUSH_SECONDS)
         if self._sweeper is not None:
             self._sweeper.cancel()
-        self._thread.stop()
-        self._log.info("stopped")
+        clean = self._thread.stop(FLUSH_SECONDS)
+        self._log.info("stopped", clean=clean)
+        return clean
 
     def _servicers(self) -> tuple[AdaptationServicer, ModelServicer]:
         settings = self._settings

@@ -33,7 +33,7 @@ def listener():
 async def open_repository(listener):
     thread = EngineThread()
     yield lambda folder: ModelRepository(folder, TorchEngine("cpu"), thread, [listener])
-    thread.stop()
+    thread.stop(5)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from innerloop_server.scheduling.scheduler import QueueLimits, Scheduler
 async def thread():
     thread = EngineThread()
     yield thread
-    thread.stop()
+    thread.stop(5)
 
 
 @pytest.fixture

@@ -43,9 +43,11 @@ class EngineThread:
         self.submit(lambda: _attempt(work), settle)
         return await future
 
-    def stop(self) -> None:
-        """End the thread after what is queued."""
+    def stop(self, seconds: float) -> bool:
+        """End the thread after what is queued; false if that takes longer than `seconds`."""
         self._work.put(None)
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         while (run := self._work.get()) is not None:

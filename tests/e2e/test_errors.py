@@ -1,0 +1,96 @@
+"""Every reason an error can carry, as a client meets it."""
+
+import numpy as np
+import pytest
+from examples import adapt_request, predict_request
+from grpc import StatusCode
+from running import connect
+from wire import images, inputs
+
+from innerloop.v1 import adaptation_pb2 as pb
+from innerloop.v1 import model_pb2
+
+
+def test_an_invalid_request_names_every_field_that_is_wrong(client, fails):
+    request = adapt_request(options=pb.AdaptOptions(steps=9))
+    request.support.inputs.CopyFrom(inputs(np.zeros((3, 2, 2), np.uint8)))
+    del request.support.labels.values[1:]
+    problem = fails(client.adaptations.Adapt, request)
+    assert (problem.code, problem.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+    assert set(problem.fields) == {"options.steps", "support.inputs.tensor.shape", "support.labels"}
+
+
+def test_a_damaged_image_is_named_by_its_index(client, fails):
+    adaptation = client.adaptations.Adapt(adapt_request()).adaptation
+    request = pb.PredictRequest(adaptation_id=adaptation.id, query=images(b"nonsense"))
+    assert set(fails(client.adaptations.Predict, request).fields) == {"query.images.files[0]"}
+
+
+@pytest.mark.parametrize("token", ["x", "AAAA", "not a token", "ä" * 100])
+def test_a_page_token_of_ones_own_making_is_refused(client, fails, token):
+    problem = fails(client.adaptations.ListAdaptations, pb.ListAdaptationsRequest(page_token=token))
+    assert set(problem.fields) == {"page_token"}
+    problem = fails(client.adaptations.ListAdaptations, pb.ListAdaptationsRequest(page_size=-1))
+    assert set(problem.fields) == {"page_size"}
+
+
+@pytest.mark.parametrize("name", ["", "nothing", "../prototypes", "x" * 100_000])
+def test_unknown_models(client, fails, name):
+    for call in (
+        lambda: fails(client.adaptations.Adapt, adapt_request(name)),
+        lambda: fails(client.adaptations.AdaptPredict, pb.AdaptPredictRequest(model=name)),
+        lambda: fails(client.models.GetModel, model_pb2.GetModelRequest(model=name)),
+    ):
+        problem = call()
+        assert (problem.code, problem.reason) == (StatusCode.NOT_FOUND, "MODEL_NOT_FOUND")
+
+
+@pytest.mark.parametrize("adaptation_id", ["", "nothing", "x" * 100_000])
+def test_unknown_adaptations(client, fails, adaptation_id):
+    for method, kind in (
+        (client.adaptations.Predict, pb.PredictRequest),
+        (client.adaptations.GetAdaptation, pb.GetAdaptationRequest),
+        (client.adaptations.DeleteAdaptation, pb.DeleteAdaptationRequest),
+    ):
+        problem = fails(method, kind(adaptation_id=adaptation_id))
+        assert (problem.code, problem.reason) == (StatusCode.NOT_FOUND, "ADAPTATION_NOT_FOUND")
+
+
+def test_loading_and_unloading_are_not_for_everybody(client, fails):
+    for method, request in (
+        (client.models.LoadModel, model_pb2.LoadModelRequest(model="prototypes")),
+        (client.models.UnloadModel, model_pb2.UnloadModelRequest(model="prototypes")),
+    ):
+        problem = fails(method, request)
+        assert (problem.code, problem.reason) == (StatusCode.PERMISSION_DENIED, "ADMIN_DISABLED")
+
+
+def test_an_adaptation_that_diverges_says_so(client, fails):
+    query = np.full((2, 1), 1e38, np.float32)
+    request = pb.AdaptPredictRequest(model="regression", query=inputs(query))
+    request.support.inputs.CopyFrom(inputs(query))
+    request.support.targets.CopyFrom(inputs(query).tensor)
+    problem = fails(client.adaptations.AdaptPredict, request)
+    assert (problem.code, problem.reason) == (StatusCode.FAILED_PRECONDITION, "ADAPTATION_DIVERGED")
+
+
+def test_the_server_answers_under_the_clients_request_id_or_one_of_its_own(client, fails):
+    def named(request_id):
+        metadata = (("innerloop-request-id", request_id),)
+        return fails(client.adaptations.Adapt, adapt_request("nothing"), metadata=metadata).request_id
+
+    assert named("my-request.1") == "my-request.1"
+    for unusable in ("", "white space", "x" * 65, 'log"injection'):
+        made = named(unusable)
+        assert made != unusable
+        assert made
+    _, call = client.adaptations.Adapt.with_call(adapt_request(), metadata=(("innerloop-request-id", "good"),))
+    assert dict(call.trailing_metadata())["innerloop-request-id"] == "good"
+
+
+def test_a_message_larger_than_allowed_is_refused_and_the_server_lives_on(start_server, fails):
+    with start_server(max_message_bytes="64KiB") as server, connect(server) as client:
+        adaptation = client.adaptations.Adapt(adapt_request()).adaptation
+        problem = fails(client.adaptations.Predict, predict_request(adaptation.id, count=2000))
+        assert problem.code is StatusCode.RESOURCE_EXHAUSTED
+        assert client.adaptations.Predict(predict_request(adaptation.id))

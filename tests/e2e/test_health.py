@@ -1,0 +1,61 @@
+"""The standard health and reflection services."""
+
+import os
+
+import pytest
+from bundles import PROTOTYPES, write_bundle
+from grpc import RpcError, StatusCode
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from running import connect, starting, wait_until
+
+SERVICES = ("innerloop.v1.AdaptationService", "innerloop.v1.ModelService")
+SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
+
+
+def health(client, service):
+    return HealthStub(client.channel).Check(HealthCheckRequest(service=service)).status
+
+
+@pytest.mark.parametrize("service", ["", *SERVICES, "innerloop.v1.models/prototypes"])
+def test_server_services_and_models_serve(client, service):
+    assert health(client, service) == SERVING
+
+
+def test_nobody_knows_of_other_services(client):
+    with pytest.raises(RpcError) as refused:
+        health(client, "innerloop.v1.models/nothing")
+    assert refused.value.code() is StatusCode.NOT_FOUND
+
+
+def test_reflection_describes_the_services(client):
+    database = ProtoReflectionDescriptorDatabase(client.channel)
+    assert set(SERVICES) <= set(database.get_services())
+    file = database.FindFileContainingSymbol("innerloop.v1.AdaptationService")
+    assert [method.name for method in file.service[0].method][:3] == ["Adapt", "Predict", "AdaptPredict"]
+
+
+def test_nothing_serves_before_the_models_are_loaded_and_nothing_when_all_were_refused(start_server, tmp_path):
+    manifest = tmp_path / "only" / "manifest.json"
+    manifest.parent.mkdir()
+    os.mkfifo(manifest)  # reading it waits until somebody writes
+    server = start_server(tmp_path)
+    with starting(server), connect(server) as client:
+        wait_until(lambda: health(client, "innerloop.v1.models/only") == NOT_SERVING)
+        assert (health(client, ""), health(client, SERVICES[0])) == (NOT_SERVING, NOT_SERVING)
+        assert health(client, SERVICES[1]) == SERVING, "models can be listed while they load"
+        manifest.write_text("{}")
+        server.wait_until_ready()
+        assert (health(client, ""), health(client, "innerloop.v1.models/only")) == (NOT_SERVING, NOT_SERVING)
+
+
+def test_a_watcher_hears_that_the_server_stops(start_server, tmp_path):
+    write_bundle(tmp_path / "prototypes", PROTOTYPES)
+    with start_server(tmp_path, drain_seconds=0.3) as server, connect(server) as client:
+        statuses = HealthStub(client.channel).Watch(HealthCheckRequest(service=""))
+        assert next(statuses).status == SERVING
+        server.process.terminate()
+        assert next(statuses).status == NOT_SERVING
+        assert health(client, "innerloop.v1.models/prototypes") == NOT_SERVING
+        assert server.process.wait(20) == 0

@@ -1,0 +1,114 @@
+"""Starting and stopping: nothing is lost, and what can't work is refused."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+from examples import adapt_request, lasting_request, predict_request
+from grpc import StatusCode
+from running import Metrics, connect, wait_until
+from wire import problem
+
+from innerloop.v1.model_pb2 import ListModelsRequest
+from innerloop_server.process import ServerProcess, ServerStartError
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_requests_under_way_and_waiting_are_answered_before_the_server_stops(start_server, number):
+    with start_server() as server, connect(server) as client:
+        client.adaptations.Adapt(adapt_request())
+        running = client.adaptations.Adapt.future(lasting_request(700))
+        waiting = [client.adaptations.Adapt.future(lasting_request(steps)) for steps in (100, 101)]
+        metrics = Metrics(server.metrics_url)
+        wait_until(lambda: metrics("innerloop_queue_depth", model="gradients", operation="adapt") == 2)
+        server.process.send_signal(number)
+        assert running.result().adaptation.steps == 700
+        assert [call.result().adaptation.steps for call in waiting] == [100, 101]
+        assert server.process.wait(20) == 0
+
+
+def test_a_stop_under_load_loses_nothing_that_was_accepted(start_server):
+    outcomes = Counter()
+
+    def keep_calling(seed):
+        with connect(server, options=[("grpc.use_local_subchannel_pool", 1)]) as client:
+            while True:
+                try:
+                    adaptation = client.adaptations.Adapt(adapt_request(seed=seed)).adaptation
+                    client.adaptations.Predict(predict_request(adaptation.id))
+                    outcomes["answered"] += 1
+                except grpc.RpcError as error:
+                    found = problem(error)
+                    outcomes[found.code, found.reason] += 1
+                    return
+
+    with start_server() as server, ThreadPoolExecutor(8) as pool:
+        callers = [pool.submit(keep_calling, seed) for seed in range(8)]
+        wait_until(lambda: outcomes["answered"] > 50)
+        code = server.stop()
+        for caller in callers:
+            caller.result()
+    assert code == 0
+    assert set(outcomes) == {"answered", (StatusCode.UNAVAILABLE, "SHUTTING_DOWN")}
+
+
+def test_new_requests_are_refused_with_a_reason_while_old_ones_finish(start_server, fails):
+    with start_server() as server, connect(server) as client:
+        client.adaptations.Adapt(adapt_request())
+        running = client.adaptations.Adapt.future(lasting_request(1000))
+        client.models.ListModels(ListModelsRequest())  # comes after the request before it
+        server.process.terminate()
+        wait_until(lambda: server.has_logged("stopping"))
+        refused = fails(client.adaptations.Adapt, adapt_request())
+        assert (refused.code, refused.reason) == (StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+        assert refused.retry_after > 0
+        assert running.result()
+
+
+def test_the_grace_period_ends_the_wait_for_requests_that_take_too_long(start_server):
+    with start_server(grace_seconds=0.2) as server, connect(server) as client:
+        client.adaptations.Adapt(adapt_request())
+        running = client.adaptations.Adapt.future(lasting_request(20_000))
+        wait_until(running.running)
+        assert server.stop() == 1
+        assert running.exception().code() in (StatusCode.UNAVAILABLE, StatusCode.CANCELLED)
+
+
+def test_a_second_signal_stops_at_once(start_server):
+    with start_server() as server, connect(server) as client:
+        client.adaptations.Adapt(adapt_request())
+        client.adaptations.Adapt.future(lasting_request(20_000))
+        server.process.send_signal(signal.SIGINT)
+        wait_until(lambda: server.has_logged("stopping"))
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(5) == 1
+
+
+@pytest.mark.parametrize("setting", ["port", "metrics_port"])
+def test_a_port_that_is_taken_is_refused_and_not_shared(server, models_folder, setting):
+    second = ServerProcess(models_folder, **{setting: getattr(server, setting)})
+    with pytest.raises(ServerStartError, match=f"{setting}: can't listen on") as refused, second:
+        pytest.fail("two servers share a port")
+    assert second.process.returncode == 2
+    assert len(str(refused.value).splitlines()) <= 3
+
+
+def test_every_line_of_the_log_is_json_that_names_the_request(server, client):
+    client.adaptations.Adapt(adapt_request(), metadata=(("innerloop-request-id", "find-me"),))
+    wait_until(lambda: "find-me" in server.log)
+    lines = [json.loads(line) for line in server.log.splitlines()]
+    (line,) = [line for line in lines if line.get("request_id") == "find-me"]
+    assert (line["rpc"], line["model"], line["status"], line["level"]) == ("Adapt", "prototypes", "OK", "info")
+    assert line["milliseconds"] > 0
+
+
+def test_the_command_is_part_of_innerloop(models_folder):
+    command = [sys.executable, "-m", "innerloop.cli.main", "serve", "--models", models_folder, "--port", "-1"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("innerloop serve: port: ")
