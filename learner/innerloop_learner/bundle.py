@@ -6,9 +6,6 @@ itself, so that a truncated or altered bundle is refused with a reason instead o
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,7 +15,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from innerloop_learner.disk import replace_folder
 from innerloop_learner.learner import Learner, build_learner
+from innerloop_learner.settings import with_settings
 from innerloop_learner.spec import LearnerSpec
 from innerloop_learner.tasks import Params
 
@@ -129,7 +128,10 @@ class Bundle:
 
 
 def save_bundle(path: Path, manifest: Manifest, params: Params) -> Manifest:
-    """Write a bundle, replacing one that is there; readers see the old one or the new one, never half of it.
+    """Write a bundle, replacing one that is there.
+
+    Whoever loads it meanwhile gets the old one, the new one, or for a moment a BundleError: never half of each, since
+    digests tell. What a crash leaves is described at `disk.replace_folder`.
 
     Args:
         path: folder to write.
@@ -141,6 +143,7 @@ def save_bundle(path: Path, manifest: Manifest, params: Params) -> Manifest:
 
     Raises:
         BundleError: `path` exists and is not a bundle.
+        OSError: it can't be written; what was there is still there.
     """
     if path.exists() and not (path / MANIFEST).is_file():
         raise BundleError(f"{path} exists and is not a bundle; choose another path or remove it")
@@ -148,17 +151,8 @@ def save_bundle(path: Path, manifest: Manifest, params: Params) -> Manifest:
     parameters = save(tensors)
     manifest = replace(manifest, files={PARAMETERS: hashlib.sha256(parameters).hexdigest()}, digest="")
     manifest = replace(manifest, digest=_digest(manifest.to_json()))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        scratch.chmod(0o755)
-        (scratch / PARAMETERS).write_bytes(parameters)
-        (scratch / MANIFEST).write_text(json.dumps(manifest.to_json(), indent=2) + "\n")
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(scratch, path)  # noqa: PTH105 - Path.replace says the same, os.replace says atomic
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    text = json.dumps(manifest.to_json(), indent=2) + "\n"
+    replace_folder(path, {PARAMETERS: parameters, MANIFEST: text.encode()})
     return manifest
 
 
@@ -173,12 +167,12 @@ def read_manifest(path: Path) -> Manifest:
         data = json.loads(file.read_text())
     except FileNotFoundError as error:
         raise BundleError(f"{path.name}: no {MANIFEST}, so this is not a bundle") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path.name}: {MANIFEST} can't be read ({type(error).__name__}); export it again") from error
-    if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise BundleError(f"{path.name}: {MANIFEST} does not describe an Innerloop bundle")
-    version = data.pop("format_version", None)
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    version = data.get("format_version")
+    if version not in range(1, FORMAT_VERSION + 1):
         raise BundleError(
             f"{path.name}: written in bundle format {version}, this Innerloop reads up to {FORMAT_VERSION}; upgrade it"
         )
@@ -186,15 +180,16 @@ def read_manifest(path: Path) -> Manifest:
         manifest = Manifest(
             name=data["name"],
             learner=LearnerSpec.from_json(data["learner"]),
-            limits=TaskLimits(**data["limits"]),
-            provenance=Provenance(**data["provenance"]),
-            metrics=[Metric(**metric) for metric in data["metrics"]],
-            files=data["files"],
+            limits=with_settings("limits", TaskLimits, data["limits"]),
+            provenance=with_settings("provenance", Provenance, data["provenance"]),
+            metrics=[with_settings("metric", Metric, metric) for metric in data["metrics"]],
+            files=dict(data["files"]),
             digest=data["digest"],
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(f"{path.name}: {MANIFEST} lacks or misstates a field ({error})") from error
-    if _digest(manifest.to_json()) != manifest.digest:
+    # Of the data as it was read: an Innerloop with more fields than the one that wrote it must find the same digest.
+    if _digest(data) != manifest.digest:
         raise BundleError(f"{path.name}: {MANIFEST} was altered after it was written; export it again")
     return manifest
 
@@ -208,8 +203,18 @@ def load_bundle(path: Path, device: torch.device | str = "cpu") -> Bundle:
     manifest = read_manifest(path)
     try:
         learner = build_learner(manifest.learner)
-    except (ValueError, TypeError) as error:
+        expected = learner.init(torch.Generator().manual_seed(0))
+    except (ValueError, TypeError, RuntimeError) as error:
         raise BundleError(f"{path.name}: this Innerloop can't build its learner: {error}") from error
+    params = _load_parameters(path, manifest)
+    misfit = _misfit(params, expected)
+    if misfit:
+        raise BundleError(f"{path.name}: its parameters do not fit its learner: {misfit}; export it again")
+    return Bundle(manifest, learner, {name: tensor.to(device) for name, tensor in params.items()})
+
+
+def _load_parameters(path: Path, manifest: Manifest) -> Params:
+    """The tensors of the bundle's one other file, if it is the one that the manifest speaks of."""
     if set(manifest.files) != {PARAMETERS}:
         raise BundleError(f"{path.name}: lists unexpected files {sorted(manifest.files)}; export it again")
     try:
@@ -221,14 +226,20 @@ def load_bundle(path: Path, device: torch.device | str = "cpu") -> Bundle:
             f"{path.name}: {PARAMETERS} is truncated or altered (digest differs); copy or export it again"
         )
     try:
-        params = load(parameters)
-    except SafetensorError as error:
-        raise BundleError(f"{path.name}: {PARAMETERS} is not a safetensors file; export it again") from error
-    expected = learner.init(torch.Generator().manual_seed(0))
-    shapes = {name: tuple(tensor.shape) for name, tensor in params.items()}
-    if shapes != {name: tuple(tensor.shape) for name, tensor in expected.items()}:
-        raise BundleError(f"{path.name}: its parameters do not fit its learner; export it again")
-    return Bundle(manifest, learner, {name: tensor.to(device) for name, tensor in params.items()})
+        return load(parameters)
+    except (SafetensorError, KeyError) as error:
+        raise BundleError(f"{path.name}: {PARAMETERS} is not a safetensors file of tensors; export it again") from error
+
+
+def _misfit(params: Params, expected: Params) -> str | None:
+    """What is wrong with parameters that should be like `expected`; None if nothing is."""
+    if params.keys() != expected.keys():
+        return f"unknown or missing {', '.join(sorted(params.keys() ^ expected.keys()))}"
+    for name, right in expected.items():
+        found = params[name]
+        if (found.shape, found.dtype) != (right.shape, right.dtype):
+            return f"{name} is {found.dtype} {list(found.shape)}, not {right.dtype} {list(right.shape)}"
+    return None
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:

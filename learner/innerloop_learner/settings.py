@@ -1,6 +1,6 @@
-"""Keyword settings of methods and backbones, checked against the signature that takes them.
+"""Values by name, from a command line or a manifest, checked against the signature that takes them.
 
-They come from a command line or from a manifest, so what does not fit is refused by name before it is used.
+What does not fit is refused by name before it is used.
 """
 
 import inspect
@@ -44,6 +44,8 @@ def with_settings(owner: str, function: Callable[..., T], settings: Mapping[str,
 def _fits(value: Any, kind: Any) -> bool:
     if get_origin(kind) is Literal:
         return value in get_args(kind)
+    if get_origin(kind) is Mapping:
+        return isinstance(value, Mapping)
     if get_origin(kind) is Sequence:
         return isinstance(value, list | tuple) and all(_fits(element, get_args(kind)[0]) for element in value)
     if kind in (int, float):
@@ -54,6 +56,8 @@ def _fits(value: Any, kind: Any) -> bool:
 def _describe(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(map(str, get_args(kind)))
+    if get_origin(kind) is Mapping:
+        return "an object"
     if get_origin(kind) is Sequence:
         return f"a list, each {_describe(get_args(kind)[0])}"
     return _WORDS[kind]

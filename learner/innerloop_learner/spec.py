@@ -8,6 +8,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from innerloop_learner.settings import with_settings
+
 TaskKind = Literal["classification", "regression"]
 InputType = Literal["uint8", "float32"]
 
@@ -97,4 +99,4 @@ class LearnerSpec:
         raw = dict(fields.pop("input"))
         for name in ("shape", "mean", "std"):
             raw[name] = tuple(raw[name])
-        return cls(input=InputSpec(**raw), **fields)
+        return with_settings("learner", cls, {**fields, "input": InputSpec(**raw)})
