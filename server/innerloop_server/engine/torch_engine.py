@@ -140,6 +140,7 @@ def _slice_state(state: dict[str, Tensor], index: int, ways: int) -> TorchTaskSt
 def _describe(bundle: Bundle) -> ModelDescription:
     manifest, learner = bundle.manifest, bundle.learner
     limits, spec = manifest.limits, learner.spec
+    fixed_head = learner.info.ways_can_change != "any"
     return ModelDescription(
         version=manifest.version,
         digest=manifest.digest,
@@ -151,7 +152,7 @@ def _describe(bundle: Bundle) -> ModelDescription:
         trained_ways=limits.trained_ways,
         trained_shots=limits.trained_shots,
         trained_steps=limits.trained_steps,
-        max_ways=limits.max_ways,
+        max_ways=min(limits.max_ways, spec.max_ways) if fixed_head else limits.max_ways,
         max_steps=min(limits.max_steps, learner.max_steps),
         default_steps=learner.default_steps,
         ways_can_change=learner.info.ways_can_change,
