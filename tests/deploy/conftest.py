@@ -1,0 +1,41 @@
+import urllib.request
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from bundles import IMAGE, write_models
+from prometheus_client.parser import text_string_to_metric_families
+
+from innerloop import Client, ModelNotFoundError
+from innerloop_server.process import ServerProcess
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    return write_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def server(models):
+    with ServerProcess(models, threads=1) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def series(server):
+    """Values by metric and label of a server that has answered every kind of request."""
+    images = np.random.default_rng(0).integers(0, 256, (3, *IMAGE), dtype=np.uint8)
+    with Client(server.target) as client:
+        for model in ("prototypes", "gradients"):
+            client.adapt(model, images, ["a", "b", "c"]).predict(images)
+        with pytest.raises(ModelNotFoundError):
+            client.adapt("absent", images, ["a", "b", "c"])
+    with urllib.request.urlopen(server.metrics_url) as response:
+        families = list(text_string_to_metric_families(response.read().decode()))
+    found = defaultdict(lambda: defaultdict(set))
+    for family in families:
+        for sample in family.samples:
+            found[sample.name]  # a metric without labels is one too
+            for label, value in sample.labels.items():
+                found[sample.name][label].add(value)
+    return found
