@@ -39,6 +39,9 @@ def serve(config: Path | None = None, **flags: Any) -> None:
 def _run(settings: ServerSettings) -> None:
     # gRPC's own log lines would stand between ours; what they tell of errors comes back as exceptions.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # PyTorch's threads otherwise wait for each other by spinning, which on a machine that has other work to do makes
+    # a computation take a hundred times as long. Must be set before PyTorch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Imported late: the command's help and a refused configuration need not wait for PyTorch.
     import asyncio
 
@@ -68,7 +71,7 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
     for name, field in ServerSettings.model_fields.items():
         kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind is not type(None)]
         kind = kinds[0] if kinds[0] in (bool, int, float, Path) else str
-        default = "" if field.is_required() or field.default is None else f" [default: {_shown(field.default)}]"
+        default = "" if field.is_required() or field.default is None else f" (default: {_shown(field.default)})"
         option = typer.Option(help=f"{field.description}{default}", show_default=False)
         parameters.append(_parameter(name, Annotated[kind | None, option]))
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -22,7 +22,9 @@ class ServerSettings(BaseSettings):
 
     models: Path = Field(description="Folder with one bundle per sub-folder, or a bundle itself.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N.")
-    threads: int | None = Field(None, ge=1, description="CPU threads of one computation; PyTorch chooses when not set.")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads of one computation. (default: half of the cores, at most 4)"
+    )
     admin: bool = Field(False, description="Allow LoadModel and UnloadModel.")
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
@@ -40,7 +42,7 @@ class ServerSettings(BaseSettings):
     max_message_bytes: ByteSize = Field(ByteSize(64 * 2**20), gt=0, description="Largest request accepted.")
     max_support: int = Field(10_000, ge=1, description="Most support examples a request may carry.")
     max_query: int = Field(10_000, ge=1, description="Most queries a request may carry.")
-    max_batch_tasks: int = Field(32, ge=1, description="Most requests computed together.")
+    max_batch_tasks: int = Field(16, ge=1, description="Most requests computed together.")
     max_batch_bytes: ByteSize = Field(
         ByteSize(64 * 2**20), gt=0, description="Most input bytes computed together; a larger request runs alone."
     )

@@ -24,13 +24,15 @@ from innerloop_server.engine.interface import (
 )
 from innerloop_server.engine.padding import mask, stack
 
+MOST_THREADS = 4
+
 
 class TorchEngine(Engine):
     """Runs bundles with PyTorch.
 
     Args:
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
-        threads: CPU threads of one computation; PyTorch's own choice when None.
+        threads: CPU threads of one computation; half of the cores, but at most 4, when None.
 
     Raises:
         LoadError: there is no such device.
@@ -42,8 +44,7 @@ class TorchEngine(Engine):
         self._device = torch.device(device)
         if self._device.type == "cuda" and (self._device.index or 0) >= torch.cuda.device_count():
             raise LoadError(f"there is no device {device} on this machine")
-        if threads is not None:
-            torch.set_num_threads(threads)
+        torch.set_num_threads(threads or default_threads())
 
     def load(self, path: Path) -> LoadedModel:
         """Load a bundle onto the device."""
@@ -62,6 +63,12 @@ class TorchEngine(Engine):
             }
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return {(name, "resident"): pages * os.sysconf("SC_PAGE_SIZE")}
+
+
+def default_threads() -> int:
+    """CPU threads that a computation gets: tasks are small, and the other cores are for handling requests."""
+    cores = len(os.sched_getaffinity(0))
+    return min(max(cores // 2, 1), MOST_THREADS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
