@@ -74,7 +74,7 @@ def test_the_grace_period_ends_the_wait_for_requests_that_take_too_long(start_se
     with start_server(grace_seconds=0.2) as server, connect(server) as client:
         client.adaptations.Adapt(adapt_request())
         running = client.adaptations.Adapt.future(lasting_request(20_000))
-        wait_until(running.running)
+        client.models.ListModels(ListModelsRequest())  # comes after the request before it
         assert server.stop() == 1
         assert running.exception().code() in (StatusCode.UNAVAILABLE, StatusCode.CANCELLED)
 
@@ -83,6 +83,7 @@ def test_a_second_signal_stops_at_once(start_server):
     with start_server() as server, connect(server) as client:
         client.adaptations.Adapt(adapt_request())
         client.adaptations.Adapt.future(lasting_request(20_000))
+        client.models.ListModels(ListModelsRequest())  # comes after the request before it
         server.process.send_signal(signal.SIGINT)
         wait_until(lambda: server.has_logged("stopping"))
         server.process.send_signal(signal.SIGINT)
