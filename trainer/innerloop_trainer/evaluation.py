@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -11,9 +11,10 @@ from torch import Tensor
 from innerloop_learner.bundle import Metric
 from innerloop_learner.learner import Learner
 from innerloop_learner.losses import masked_mean
+from innerloop_learner.spec import InputSpec, TaskKind
 from innerloop_learner.state import STATISTICS
 from innerloop_learner.tasks import Episodes, Params, TaskState
-from innerloop_trainer.data import EpisodeShape, TaskSampler
+from innerloop_trainer.data import DataSource, EpisodeShape, TaskSampler
 from innerloop_trainer.seeds import generator_for
 
 Protocol = Literal["inductive", "transductive"]
@@ -36,6 +37,7 @@ class Evaluation:
         protocol: inductive unless queries normalised each other.
         shape: of the episodes.
         split: they were drawn from.
+        steps: inner steps, where they were not the model's default.
     """
 
     metric: str
@@ -43,6 +45,7 @@ class Evaluation:
     protocol: Protocol
     shape: EpisodeShape
     split: str
+    steps: int | None = None
 
     @property
     def mean(self) -> float:
@@ -58,7 +61,8 @@ class Evaluation:
         """As a manifest records it."""
         shots = f"{self.shape.ways}-way {self.shape.shots}-shot"
         shots = shots if self.metric == "accuracy" else f"{self.shape.shots}-shot"
-        protocol = f"{self.protocol}, {shots}, {len(self.values)} {self.split} episodes, {data}"
+        steps = "" if self.steps is None else f"{self.steps} inner steps, "
+        protocol = f"{self.protocol}, {shots}, {steps}{len(self.values)} {self.split} episodes, {data}"
         return Metric(self.metric, self.mean, self.confidence_interval, protocol)
 
 
@@ -104,18 +108,71 @@ def evaluate(
 
     Raises:
         DataError: the split can't give such episodes.
-        EvaluationError: transductive was asked of a learner whose queries are normalised without the support set.
+        TaskError: the learner can't take that many ways, or that few.
+        EvaluationError: transductive was asked of a learner whose queries are normalised without the support set, or
+            more inner steps than it serves.
     """
+    _check_steps(learner, steps)
     device = next(iter(params.values())).device
     scores = []
     for tasks, generator in evaluation_batches(seed, episodes, device):
         batch = sampler.sample(shape, tasks, generator)
-        state = learner.adapt(params, batch.support, steps).state
+        support = replace(batch.support, max_ways=learner.padded_ways(batch.support.max_ways))
+        state = learner.adapt(params, support, steps).state
         if protocol == "transductive":
             state = _without_statistics(state)
         scores.append(score(learner.predict(params, state, batch.query), batch))
-    metric = "accuracy" if learner.spec.task_kind == "classification" else "mean_squared_error"
-    return Evaluation(metric, torch.cat(scores).double().cpu(), protocol, shape, split)
+    other_steps = None if steps == learner.default_steps else steps
+    return Evaluation(
+        metric_name(learner.spec.task_kind), torch.cat(scores).double().cpu(), protocol, shape, split, other_steps
+    )
+
+
+def metric_name(kind: TaskKind) -> str:
+    """What is measured on tasks of this kind."""
+    return "accuracy" if kind == "classification" else "mean_squared_error"
+
+
+def check_source(learner: Learner, source: DataSource) -> None:
+    """Check that a source's tasks are those the learner was made for: the server normalises as the bundle says.
+
+    Raises:
+        EvaluationError: inputs or targets differ.
+    """
+    spec, name = learner.spec, source.name
+    if (spec.task_kind, spec.target_size) != (source.task_kind, source.target_size):
+        raise EvaluationError(
+            f"this model solves {_kind(spec.task_kind, spec.target_size)} tasks, "
+            f"{name} has {_kind(source.task_kind, source.target_size)} tasks"
+        )
+    ours, theirs = spec.input, source.input
+    if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
+        raise EvaluationError(f"this model takes inputs of {_layout(ours)}, {name} has inputs of {_layout(theirs)}")
+    if ours != theirs:
+        raise EvaluationError(
+            f"this model normalises inputs otherwise than {name} does ({_normalisation(ours)} against "
+            f"{_normalisation(theirs)}), so the figure would not be what a server gives"
+        )
+
+
+def _kind(kind: TaskKind, target_size: int) -> str:
+    return f"{kind} ({target_size} target values)" if kind == "regression" else kind
+
+
+def _layout(inputs: InputSpec) -> str:
+    return f"{'x'.join(map(str, inputs.shape))} {inputs.dtype}"
+
+
+def _normalisation(inputs: InputSpec) -> str:
+    return f"mean {list(inputs.mean)}, std {list(inputs.std)}, scale {inputs.scale:.4g}"
+
+
+def _check_steps(learner: Learner, steps: int | None) -> None:
+    if steps is not None and not 0 <= steps <= learner.max_steps:
+        takes = (
+            f"takes 0 to {learner.max_steps} inner steps, not {steps}" if learner.max_steps else "has no inner steps"
+        )
+        raise EvaluationError(f"this {learner.info.name} model {takes}; leave --steps out or change it")
 
 
 def score(outputs: Tensor, episodes: Episodes) -> Tensor:
