@@ -1,9 +1,11 @@
 """What a training run was asked to do."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
+from innerloop_learner.backbones import backbones
 from innerloop_learner.bundle import TaskLimits
 from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, build_learner, methods
 from innerloop_learner.spec import InputSpec, LearnerSpec
@@ -11,6 +13,13 @@ from innerloop_trainer.data import DataSource, EpisodeShape
 
 SERVING_WAYS = 64
 """Most classes a request may have where the method itself sets no limit."""
+
+
+_COUNTS = ("ways", "shots", "train_ways", "queries", "steps", "iterations", "meta_batch", "validate_every")
+_SETTINGS = {"settings": "set", "backbone_settings": "backbone-set"}
+"""Fields that hold settings, and what their options are called."""
+
+T = TypeVar("T")
 
 
 class ConfigError(ValueError):
@@ -103,44 +112,99 @@ def make_plan(config: TrainingConfig, source: DataSource) -> TrainingPlan:
     Raises:
         ConfigError: settings that contradict each other or the method.
         DataError: the data can't give such episodes.
-        UnknownNameError: no such method, backbone, norm or update rule.
-        ValueError: settings that the method or backbone does not take.
+        UnknownNameError: no such method or backbone.
+        SettingsError: settings that the method or backbone does not take.
     """
+    check_config(config)
     info = methods[config.method].info
-    _check(config, info)
     defaults = info.training
-    train_ways = config.train_ways or min(defaults.ways or config.ways, len(source.train.names))
-    queries = config.queries or defaults.queries
-    iterations = config.iterations or defaults.iterations
-    meta_batch = config.meta_batch or defaults.meta_batch
-    learning_rate = config.learning_rate or defaults.learning_rate
+    queries = _given(config.queries, defaults.queries)
+    iterations = _given(config.iterations, defaults.iterations)
+    meta_batch = _given(config.meta_batch, defaults.meta_batch)
+    learning_rate = _given(config.learning_rate, defaults.learning_rate)
     spec = _spec(config, source, info)
+    learner = build_learner(spec)
     validation = EpisodeShape(config.ways, config.shots, queries)
-    episodes = replace(validation, ways=max(train_ways, 1))
+    episodes = replace(validation, ways=_training_ways(config, source, defaults))
     source.train.check(episodes)
     source.validation.check(validation)
+    source.test.check(validation)
     complete = replace(
         config,
-        train_ways=train_ways if source.task_kind == "classification" else None,
+        train_ways=episodes.ways if source.task_kind == "classification" else None,
         queries=queries,
         iterations=iterations,
         meta_batch=meta_batch,
         learning_rate=learning_rate,
-        settings=spec.settings,
+        steps=learner.default_steps or None,
+        settings={name: value for name, value in config.settings.items() if name != "steps"},
         backbone=spec.backbone,
         backbone_settings=spec.backbone_settings,
     )
-    learner = build_learner(spec)
     return TrainingPlan(
         complete, learner, episodes, validation, iterations, meta_batch, learning_rate, defaults.gradient_clip
     )
 
 
-def _check(config: TrainingConfig, info: MethodInfo) -> None:
+def check_config(config: TrainingConfig) -> None:
+    """Find mistakes that show without the data, which may take a while to read.
+
+    Raises:
+        ConfigError: settings that contradict each other or the method.
+        UnknownNameError: no such method or backbone.
+    """
+    info = methods[config.method].info
+    if config.backbone is not None:
+        backbones[config.backbone]
+    for name in _COUNTS:
+        count = getattr(config, name)
+        if count is not None and count < 1:
+            raise ConfigError(f"{_option(name)} must be at least 1, not {count}")
+    if config.learning_rate is not None and not 0 < config.learning_rate < math.inf:
+        raise ConfigError(f"--learning-rate must be a positive number, not {config.learning_rate}")
     if config.steps is not None and not info.gradients_at_serving:
         raise ConfigError(f"{config.method} has no inner steps; leave --steps out")
+    if config.steps is not None and config.settings.get("steps", config.steps) != config.steps:
+        raise ConfigError(f"--steps is {config.steps}, but --set steps is {config.settings['steps']}; leave one out")
     if config.train_ways not in (None, config.ways) and info.ways_can_change != "any":
         raise ConfigError(f"{config.method} trains on as many ways as it serves; leave --train-ways out")
+
+
+def differences(theirs: TrainingConfig, ours: TrainingConfig) -> list[str]:
+    """How two configurations differ, one text for each field, or for each of its settings."""
+    a, b = _flat(theirs), _flat(ours)
+    changed = [name for name in a | b if a.get(name) != b.get(name)]
+    return [f"{name} is {_shown(a.get(name))} there, {_shown(b.get(name))} here" for name in changed]
+
+
+def _flat(config: TrainingConfig) -> dict[str, Any]:
+    """Options as a user writes them, and their values."""
+    flat: dict[str, Any] = {}
+    for name, value in config.to_json().items():
+        option = _option(name)
+        flat |= {f"{option} {key}": entry for key, entry in value.items()} if name in _SETTINGS else {option: value}
+    return flat
+
+
+def _shown(value: Any) -> Any:
+    return "unset" if value is None else value
+
+
+def _option(name: str) -> str:
+    return f"--{_SETTINGS.get(name, name).replace('_', '-')}"
+
+
+def _given(value: T | None, default: T) -> T:
+    return default if value is None else value
+
+
+def _training_ways(config: TrainingConfig, source: DataSource, defaults: TrainingDefaults) -> int:
+    """Classes per training episode; a method that likes many takes as many as there are."""
+    if config.train_ways is not None:
+        return config.train_ways
+    if defaults.ways is None or source.task_kind == "regression":
+        return config.ways
+    return min(defaults.ways, len(source.train.names))
 
 
 def _spec(config: TrainingConfig, source: DataSource, info: MethodInfo) -> LearnerSpec:

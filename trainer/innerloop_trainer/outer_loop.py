@@ -73,7 +73,14 @@ class OuterLoop:
         return state
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
-        """Continue from what `state` returned."""
+        """Continue from what `state` returned, wherever its tensors lie now.
+
+        Raises:
+            ValueError: it is the state of another learner.
+        """
+        shapes = {name: state[f"parameters.{name}"].shape for name in self._params if f"parameters.{name}" in state}
+        if shapes != {name: value.shape for name, value in self._params.items()}:
+            raise ValueError("its parameters are not those of this learner")
         for name, value in self._params.items():
             value.copy_(state[f"parameters.{name}"])
         for name in self._learned:
@@ -81,5 +88,5 @@ class OuterLoop:
             entries = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
             parameter = self._params[name]
             # Adam keeps its step counter on the CPU whatever the device.
-            placed = {k: v.clone() if k == "step" else v.to(parameter.device).clone() for k, v in entries.items()}
-            self._optimizer.state[parameter] = placed
+            places = {key: torch.device("cpu") if key == "step" else parameter.device for key in entries}
+            self._optimizer.state[parameter] = {k: v.to(places[k], copy=True) for k, v in entries.items()}

@@ -1,17 +1,16 @@
 """A training run on disk: configuration, checkpoints and logs. No pickle anywhere."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from innerloop_learner.disk import replace_file
 from innerloop_trainer.config import TrainingConfig
 
 
@@ -64,10 +63,24 @@ class RunFolder:
         """Whether a run was started here."""
         return self._config.is_file()
 
+    def check(self, *, resume: bool) -> None:
+        """Say early whether a run can start here, or one that is here can go on.
+
+        Raises:
+            RunError: there is a run that was not to be resumed, none that could be, or something else.
+        """
+        if resume and not self.exists:
+            raise RunError(f"{self.path} holds no training run; leave --resume out to start one")
+        if not resume and self.exists:
+            raise RunError(f"{self.path} holds a run already; continue it with --resume, or name another folder")
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{self.path} is a file; name a folder")
+        if not resume and self.path.is_dir() and any(self.path.iterdir()):
+            raise RunError(f"{self.path} holds other files; name a folder that is empty or not there yet")
+
     def save_config(self, config: TrainingConfig) -> None:
         """Record what the run was asked to do."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._config.write_text(json.dumps(config.to_json(), indent=2) + "\n")
+        replace_file(self._config, (json.dumps(config.to_json(), indent=2) + "\n").encode())
 
     def load_config(self) -> TrainingConfig:
         """What the run was asked to do.
@@ -84,7 +97,8 @@ class RunFolder:
 
     def save_latest(self, state: Mapping[str, Tensor], progress: Progress) -> None:
         """Save everything needed to resume, replacing what was there at once or not at all."""
-        _save(self._latest, state, asdict(progress))
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        replace_file(self._latest, save(tensors, {"progress": json.dumps(asdict(progress))}))
 
     def load_latest(self, device: torch.device) -> tuple[dict[str, Tensor], Progress]:
         """What `save_latest` saved last.
@@ -92,24 +106,11 @@ class RunFolder:
         Raises:
             RunError: nothing was saved, or it is damaged.
         """
-        state, progress = _load(self._latest, device)
-        return state, Progress(**progress)
-
-
-def _save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".partial")
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, scratch, metadata={"progress": json.dumps(metadata)})
-    os.replace(scratch, path)  # noqa: PTH105 - atomic
-
-
-def _load(path: Path, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            return tensors, json.loads(file.metadata()["progress"])
-    except FileNotFoundError as error:
-        raise RunError(f"{path.parent} has no {path.name} yet; train it first") from error
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path} is damaged ({error}); train again into another folder") from error
+        try:
+            with safe_open(self._latest, framework="pt", device=str(device)) as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+                return tensors, Progress(**json.loads(file.metadata()["progress"]))
+        except FileNotFoundError as error:
+            raise RunError(f"{self.path} was stopped before anything was saved; remove it and train again") from error
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{self._latest} is damaged ({error}); train again into another folder") from error

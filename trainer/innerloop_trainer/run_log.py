@@ -1,12 +1,14 @@
 """What a run writes down as it goes: a CSV file, TensorBoard events and a learning curve."""
 
 import csv
+import io
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TextIO
 
 from torch.utils.tensorboard import SummaryWriter
 
+from innerloop_learner.disk import replace_file
 from innerloop_trainer.run_folder import RunFolder
 
 
@@ -45,16 +47,16 @@ class RunLog:
 
     def __init__(self, folder: RunFolder, iteration: int) -> None:
         kept = [row for row in read_rows(folder.log) if row.iteration <= iteration]
-        self._file: TextIO = folder.log.open("w", newline="")
-        self._csv = csv.DictWriter(self._file, [field.name for field in fields(Row)])
-        self._csv.writeheader()
-        self._csv.writerows(asdict(row) for row in kept)
-        self._file.flush()
+        text = io.StringIO(newline="")
+        _writer(text).writeheader()
+        _writer(text).writerows(asdict(row) for row in kept)
+        replace_file(folder.log, text.getvalue().encode())
+        self._file: TextIO = folder.log.open("a", newline="")
         self._events = SummaryWriter(str(folder.tensorboard), purge_step=iteration + 1)
 
     def write(self, row: Row) -> None:
         """Append a row."""
-        self._csv.writerow(asdict(row))
+        _writer(self._file).writerow(asdict(row))
         self._file.flush()
         for name, value in asdict(row).items():
             if name != "iteration":
@@ -67,9 +69,19 @@ class RunLog:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a log; none when there is no file."""
+    """The rows of a log; none when there is no file. A line that a crash cut short is left out."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:
-        rows = [{name: float(value) for name, value in line.items()} for line in csv.DictReader(file)]
-    return [Row(**{**row, "iteration": int(row["iteration"])}) for row in rows]  # type: ignore[arg-type]
+        return [row for line in csv.DictReader(file) if (row := _row(line))]
+
+
+def _row(line: dict[str, str]) -> Row | None:
+    try:
+        return Row(int(line.pop("iteration")), **{name: float(value) for name, value in line.items()})
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _writer(file: TextIO) -> "csv.DictWriter[str]":
+    return csv.DictWriter(file, [field.name for field in fields(Row)])

@@ -1,5 +1,6 @@
 """Meta-training: the loop around the outer loop."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -7,9 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from innerloop_learner.bundle import save_bundle
-from innerloop_trainer.config import TrainingPlan
+from innerloop_trainer.config import TrainingPlan, differences
 from innerloop_trainer.data import DataSource
-from innerloop_trainer.evaluation import Evaluation, evaluate, score
+from innerloop_trainer.evaluation import Evaluation, evaluate, metric_name, score
 from innerloop_trainer.manifest import make_manifest
 from innerloop_trainer.meta_gradient import Backpropagation
 from innerloop_trainer.outer_loop import OuterLoop
@@ -17,6 +18,16 @@ from innerloop_trainer.plots import plot_learning_curve
 from innerloop_trainer.run_folder import Progress, RunError, RunFolder
 from innerloop_trainer.run_log import Row, RunLog, read_rows
 from innerloop_trainer.seeds import generator_for
+from innerloop_trainer.window import Window
+
+SECONDS_BETWEEN_REPORTS = 0.25
+
+WINDOW = "window"
+"""Name of the figures since the last validation, in a checkpoint."""
+
+
+class DivergedError(ValueError):
+    """Training that has come to nothing; the message says where and what to change."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +37,14 @@ class Report:
     Attributes:
         progress: how far it has come.
         tasks_per_second: since the last validation.
-        loss: running mean of the outer loss.
-        validation: of the last validation; None before the first.
+        loss: mean outer loss since the last validation.
+        row: of the validation that this outer step ended with, if it did.
     """
 
     progress: Progress
     tasks_per_second: float
     loss: float
-    validation: float | None
+    row: Row | None
 
 
 class Training:
@@ -53,6 +64,7 @@ class Training:
     def __init__(
         self, plan: TrainingPlan, source: DataSource, folder: RunFolder, device: torch.device, *, resume: bool = False
     ) -> None:
+        folder.check(resume=resume)
         self._plan, self._source, self._folder, self._device = plan, source, folder, device
         self._sign = 1 if source.task_kind == "classification" else -1
         initial = plan.learner.init(generator_for(plan.config.seed, "initialisation"))
@@ -64,80 +76,92 @@ class Training:
             plan.learning_rate,
             plan.gradient_clip,
         )
+        self._window = Window(device)
+        self._clock = self._reported = 0.0
         self.progress = Progress()
         if resume:
-            if folder.load_config() != plan.config:
-                raise RunError(f"{folder.path} holds a run with other settings; resume with those, or name another")
-            state, self.progress = folder.load_latest(device)
-            self._loop.restore(state)
-        elif folder.exists:
-            raise RunError(f"{folder.path} holds a run already; continue it with --resume, or name another folder")
+            self._resume()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all outer steps are taken."""
+        return self.progress.iteration >= self._plan.iterations
 
     def run(self, report: Callable[[Report], None], interrupted: Callable[[], bool]) -> bool:
         """Train to the end or until interrupted; either way everything is saved.
 
+        An exception ends it too, and leaves what the last validation saved.
+
         Args:
-            report: called after every outer step.
+            report: called every now and then, and after every validation.
             interrupted: asked after every outer step.
 
         Returns:
             whether the run is finished.
+
+        Raises:
+            DivergedError: the outer loss is not a number any more.
         """
         self._folder.save_config(self._plan.config)
+        self._clock = time.perf_counter()
+        self._save()
         log = RunLog(self._folder, self.progress.iteration)
-        window = _Window()
-        validation = None
         try:
-            while self.progress.iteration < self._plan.iterations:
-                self._step(window)
-                if self._validation_due:
-                    row = self._validate(window)
-                    log.write(row)
-                    validation, window = row.validation, _Window()
-                report(Report(self.progress, window.tasks_per_second, window.mean_loss, validation))
+            while not self.finished:
+                self._step()
+                self._report(report, self._validate(log) if self._validation_due else None)
                 if interrupted():
+                    self._save()
                     break
         finally:
-            self._folder.save_latest(self._loop.state(), self.progress)
             log.close()
-            self._draw()
-        return self.progress.iteration == self._plan.iterations
+        self._draw()
+        return self.finished
 
-    def _step(self, window: "_Window") -> None:
-        plan, start = self._plan, time.perf_counter()
-        generator = generator_for(plan.config.seed, "training", self.progress.iteration, self._device)
+    def _step(self) -> None:
+        plan, iteration = self._plan, self.progress.iteration
+        generator = generator_for(plan.config.seed, "training", iteration, self._device)
         episodes = self._source.train.sample(plan.episodes, plan.meta_batch, generator)
-        estimate = self._loop.step(episodes, self.progress.iteration)
-        window.add(estimate.loss, score(estimate.outputs, episodes).mean(), plan.meta_batch)
-        seconds = time.perf_counter() - start
-        window.seconds += seconds
-        self.progress = replace(
-            self.progress, iteration=self.progress.iteration + 1, seconds=self.progress.seconds + seconds
-        )
+        estimate = self._loop.step(episodes, iteration)
+        self._window.add(estimate.loss, score(estimate.outputs, episodes).mean())
+        self.progress = replace(self.progress, iteration=iteration + 1)
 
     @property
     def _validation_due(self) -> bool:
-        iteration = self.progress.iteration
-        return iteration % self._plan.config.validate_every == 0 or iteration == self._plan.iterations
+        return self.progress.iteration % self._plan.config.validate_every == 0 or self.finished
 
-    def _validate(self, window: "_Window") -> Row:
+    def _validate(self, log: RunLog) -> Row:
+        loss, training = self._window.means()
+        self._count_time()
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"the outer loss was {loss} before step {self.progress.iteration}: training diverged; "
+                f"train again into another folder with a lower learning rate, inside or outside"
+            )
         result = self._evaluate_validation()
-        best = self.progress.best_value
-        if best is None or self._sign * result.mean > self._sign * best:
+        if self._is_best(result.mean):
             self.progress = replace(self.progress, best_iteration=self.progress.iteration, best_value=result.mean)
             manifest = make_manifest(self._plan, self._source, self.progress, [result.to_metric(self._source.name)])
             save_bundle(self._folder.bundle, manifest, self._loop.params)
-        # After a resume the window holds only what came since; figures of a row are means, so it stays honest.
-        return Row(
+        row = Row(
             iteration=self.progress.iteration,
             seconds=self.progress.seconds,
-            tasks_per_second=window.tasks_per_second,
+            tasks_per_second=self._window.steps_per_second * self._plan.meta_batch,
             learning_rate=self._loop.learning_rate(self.progress.iteration - 1),
-            loss=window.mean_loss,
-            training=window.mean_score,
+            loss=loss,
+            training=training,
             validation=result.mean,
             validation_interval=result.confidence_interval,
         )
+        log.write(row)
+        self._window = Window(self._device)
+        self._clock = time.perf_counter()  # validating is not training
+        self._save()
+        return row
+
+    def _is_best(self, value: float) -> bool:
+        best = self.progress.best_value
+        return math.isfinite(value) and (best is None or self._sign * value > self._sign * best)
 
     def _evaluate_validation(self) -> Evaluation:
         return evaluate(
@@ -150,38 +174,48 @@ class Training:
             seed=self._plan.config.seed,
         )
 
+    def _report(self, report: Callable[[Report], None], row: Row | None) -> None:
+        """Report a validation, or where things stand if the last report is a while ago."""
+        if row is not None:
+            report(Report(self.progress, row.tasks_per_second, row.loss, row))
+        elif time.perf_counter() - self._reported > SECONDS_BETWEEN_REPORTS:
+            loss, _ = self._window.means()
+            self._count_time()
+            report(Report(self.progress, self._window.steps_per_second * self._plan.meta_batch, loss, None))
+        else:
+            return
+        self._reported = time.perf_counter()
+
+    def _count_time(self) -> None:
+        """Count the time since the last count as training; call it when the device has finished its work."""
+        now = time.perf_counter()
+        self._window.seconds += now - self._clock
+        self.progress = replace(self.progress, seconds=self.progress.seconds + now - self._clock)
+        self._clock = now
+
+    def _save(self) -> None:
+        self._count_time()
+        self._folder.save_latest({**self._loop.state(), WINDOW: self._window.state()}, self.progress)
+
+    def _resume(self) -> None:
+        different = differences(self._folder.load_config(), self._plan.config)
+        if different:
+            raise RunError(
+                f"{self._folder.path} holds a run with other settings: {'; '.join(different)}; "
+                f"resume with those of the run, or name another folder"
+            )
+        state, self.progress = self._folder.load_latest(self._device)
+        try:
+            self._loop.restore(state)
+            self._window.restore(state[WINDOW])
+        except (KeyError, ValueError) as error:
+            raise RunError(
+                f"{self._folder.path} can't be resumed ({error}); train again into another folder"
+            ) from error
+
     def _draw(self) -> None:
         rows = read_rows(self._folder.log)
         if rows:
-            metric = "accuracy" if self._sign > 0 else "mean_squared_error"
+            metric = metric_name(self._source.task_kind)
             title = f"{self._plan.config.method} on {self._source.name}"
             plot_learning_curve(rows, title, metric, self._folder.curve)
-
-
-class _Window:
-    """Means since the last validation; sums stay on the device so that no step waits for it."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._tasks = 0
-        self._steps = 0
-        self._loss = torch.zeros(())
-        self._score = torch.zeros(())
-
-    def add(self, loss: torch.Tensor, value: torch.Tensor, tasks: int) -> None:
-        self._loss = self._loss.to(loss.device) + loss
-        self._score = self._score.to(value.device) + value
-        self._steps += 1
-        self._tasks += tasks
-
-    @property
-    def tasks_per_second(self) -> float:
-        return self._tasks / self.seconds if self.seconds else 0.0
-
-    @property
-    def mean_loss(self) -> float:
-        return self._loss.item() / max(self._steps, 1)
-
-    @property
-    def mean_score(self) -> float:
-        return self._score.item() / max(self._steps, 1)

@@ -18,10 +18,10 @@ from innerloop.cli.demo_picture import draw_task
 from innerloop.cli.demo_task import Task, draw_tasks, save_task
 from innerloop_learner.bundle import load_bundle, save_bundle
 from innerloop_server.process import ServerProcess
-from innerloop_trainer.commands import run_training
 from innerloop_trainer.config import TrainingConfig
 from innerloop_trainer.data import ClassImages, DataError, EpisodeShape, load_source
 from innerloop_trainer.run_folder import RunFolder
+from innerloop_trainer.session import run_training
 
 app = typer.Typer()
 console = Console()
