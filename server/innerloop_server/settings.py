@@ -40,11 +40,11 @@ class ServerSettings(BaseSettings):
     )
 
     max_message_bytes: ByteSize = Field(ByteSize(64 * 2**20), gt=0, description="Largest request accepted.")
-    max_support: int = Field(10_000, ge=1, description="Most support examples a request may carry.")
+    max_support: int = Field(1000, ge=1, description="Most support examples a request may carry.")
     max_query: int = Field(10_000, ge=1, description="Most queries a request may carry.")
     max_batch_tasks: int = Field(16, ge=1, description="Most requests computed together.")
     max_batch_bytes: ByteSize = Field(
-        ByteSize(64 * 2**20), gt=0, description="Most input bytes computed together; a larger request runs alone."
+        ByteSize(8 * 2**20), gt=0, description="Most input bytes computed together; a larger request runs alone."
     )
     max_queue_requests: int = Field(512, ge=1, description="Requests of one model that may wait for the device.")
     max_queue_bytes: ByteSize = Field(

@@ -64,6 +64,7 @@ async def test_a_fault_of_the_server_reaches_its_log_with_a_trace_and_the_client
     try:
         with pytest.raises(grpc.RpcError) as refused:
             await call(fail, metadata=(("innerloop-request-id", "find-me"),))
+        await asyncio.sleep(0.05)  # the log and the metrics come after the answer
     finally:
         structlog.reset_defaults()
     found = problem(refused.value)

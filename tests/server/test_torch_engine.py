@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from bundles import IMAGE, write_models
 
+from innerloop_server.engine import torch_engine
 from innerloop_server.engine.interface import LoadError, SupportSet
 from innerloop_server.engine.torch_engine import TorchEngine
 
@@ -89,3 +90,13 @@ def test_a_device_that_is_not_there_is_refused():
 
 def test_says_how_much_memory_it_uses():
     assert TorchEngine("cpu").memory()["cpu", "resident"] > 2**20
+
+
+def test_queries_answered_in_parts_are_answered_as_in_one(models, monkeypatch):
+    tasks = [image_task(seed, 5, 2) for seed in range(3)]
+    states = [adapted.state for adapted in models["prototypes"].adapt(tasks, 0, 8)]
+    queries = [task.x[: 4 + index] for index, task in enumerate(tasks)]
+    whole = models["prototypes"].predict(states, queries)
+    monkeypatch.setattr(torch_engine, "EXAMPLES_AT_ONCE", 7)
+    for part, expected in zip(models["prototypes"].predict(states, queries), whole, strict=True):
+        np.testing.assert_allclose(part.logits, expected.logits, rtol=1e-5, atol=1e-5)

@@ -25,6 +25,7 @@ from innerloop_server.engine.interface import (
 from innerloop_server.engine.padding import mask, stack
 
 MOST_THREADS = 4
+EXAMPLES_AT_ONCE = 2048
 
 
 class TorchEngine(Engine):
@@ -119,7 +120,7 @@ class TorchModel(LoadedModel):
         batch = {name: torch.stack([state.tensors[name] for state in own]) for name in own[0].tensors}
         sizes = [len(query) for query in queries]
         query = Query(self._inputs(queries), torch.from_numpy(mask(sizes)).to(self._device))
-        outputs = self._learner.predict(self._params, batch, query).cpu()  # [T, Q, W] or [T, Q, D]
+        outputs = self._in_parts(batch, query).cpu()  # [T, Q, W] or [T, Q, D]
         if self.description.task_kind == "regression":
             return [Answers(values=outputs[task, :size].numpy()) for task, size in enumerate(sizes)]
         probabilities = outputs.softmax(-1)
@@ -127,6 +128,19 @@ class TorchModel(LoadedModel):
             Answers(outputs[task, :size, : state.ways].numpy(), probabilities[task, :size, : state.ways].numpy())
             for task, (size, state) in enumerate(zip(sizes, own, strict=True))
         ]
+
+    def _in_parts(self, states: dict[str, Tensor], query: Query) -> Tensor:
+        """Outputs for all queries, some at a time: they don't depend on each other, but their activations add up."""
+        tasks, queries = query.mask.shape
+        size = max(EXAMPLES_AT_ONCE // tasks, 1)
+        parts = [slice(start, start + size) for start in range(0, queries, size)]
+        return torch.cat(
+            [
+                self._learner.predict(self._params, states, Query(query.x[:, part], query.mask[:, part]))
+                for part in parts
+            ],
+            dim=1,
+        )
 
     def _inputs(self, raw: Sequence[Array]) -> Tensor:
         """Normalised inputs [T, N, *input] on the device; they travel there in the type they came in."""

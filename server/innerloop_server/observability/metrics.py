@@ -1,6 +1,7 @@
 """Prometheus metrics of one server, in a registry of their own."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
@@ -20,62 +21,46 @@ class Metrics:
     """Every metric of the server. Label values are names of models that the server holds, never a client's words."""
 
     def __init__(self, version: str, adaptation_budget: int) -> None:
-        self.registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        self._requests = Counter(
-            "innerloop_requests_total", "Requests answered.", ["rpc", "model", "status"], registry=registry
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        # Finding a series by its labels costs more than adding to it, so series are remembered.
+        self._requests = cache(self._counter("requests", "Requests answered.", "rpc", "model", "status").labels)
+        self._request_duration = cache(
+            self._histogram(
+                "request_duration_seconds", "Time from a request's arrival to its answer.", SECONDS, "rpc", "model"
+            ).labels
         )
-        self._request_duration = Histogram(
-            "innerloop_request_duration_seconds",
-            "Time from a request's arrival to its answer.",
-            ["rpc", "model"],
-            buckets=SECONDS,
-            registry=registry,
+        self._phase_duration = cache(
+            self._histogram(
+                "phase_duration_seconds",
+                "Time that requests spend waiting, adapting, predicting, and being decoded and encoded.",
+                PHASE_SECONDS,
+                "phase",
+                "model",
+            ).labels
         )
-        self._phase_duration = Histogram(
-            "innerloop_phase_duration_seconds",
-            "Time that requests spend waiting, adapting, predicting, and being decoded and encoded.",
-            ["phase", "model"],
-            buckets=PHASE_SECONDS,
-            registry=registry,
+        self._batch_size = cache(
+            self._histogram("batch_size", "Tasks computed together.", TASKS, "operation", "model").labels
         )
-        self._batch_size = Histogram(
-            "innerloop_batch_size", "Tasks computed together.", ["operation", "model"], buckets=TASKS, registry=registry
+        self._queue_depth = cache(
+            self._gauge("queue_depth", "Requests waiting for the device.", "model", "operation").labels
         )
-        self._queue_depth = Gauge(
-            "innerloop_queue_depth", "Requests waiting for the device.", ["model", "operation"], registry=registry
+        self._support_size = cache(
+            self._histogram("support_size", "Support examples of a task.", EXAMPLES, "model").labels
         )
-        self._support_size = Histogram(
-            "innerloop_support_size", "Support examples of a task.", ["model"], buckets=EXAMPLES, registry=registry
+        self._steps = cache(self._histogram("inner_loop_steps", "Inner-loop steps of a task.", STEPS, "model").labels)
+        self._held = cache(self._gauge("adaptations_held", "Adaptations kept.", "model").labels)
+        self._bytes = cache(self._gauge("adaptations_bytes", "Memory that kept adaptations take.", "model").labels)
+        self._created = cache(self._counter("adaptations_created", "Adaptations made and kept.", "model").labels)
+        self._expired = cache(
+            self._counter("adaptations_expired", "Adaptations dropped for want of use.", "model").labels
         )
-        self._steps = Histogram(
-            "innerloop_inner_loop_steps", "Inner-loop steps of a task.", ["model"], buckets=STEPS, registry=registry
+        self._evicted = cache(self._counter("adaptations_evicted", "Adaptations dropped to make room.", "model").labels)
+        self._model_info = self._gauge(
+            "model_info", "Models of this server; always 1.", "model", "version", "method", "state"
         )
-        self._held = Gauge("innerloop_adaptations_held", "Adaptations kept.", ["model"], registry=registry)
-        self._bytes = Gauge(
-            "innerloop_adaptations_bytes", "Memory that kept adaptations take.", ["model"], registry=registry
-        )
-        self._created = Counter(
-            "innerloop_adaptations_created_total", "Adaptations made and kept.", ["model"], registry=registry
-        )
-        self._expired = Counter(
-            "innerloop_adaptations_expired_total", "Adaptations dropped for want of use.", ["model"], registry=registry
-        )
-        self._evicted = Counter(
-            "innerloop_adaptations_evicted_total", "Adaptations dropped to make room.", ["model"], registry=registry
-        )
-        self._model_info = Gauge(
-            "innerloop_model_info",
-            "Models of this server; always 1.",
-            ["model", "version", "method", "state"],
-            registry=registry,
-        )
-        Gauge("innerloop_adaptation_budget_bytes", "Memory that adaptations may take in all.", registry=registry).set(
-            adaptation_budget
-        )
-        Gauge("innerloop_build_info", "Version of the server; always 1.", ["version"], registry=registry).labels(
-            version
-        ).set(1)
+        self._gauge("adaptation_budget_bytes", "Memory that adaptations may take in all.").set(adaptation_budget)
+        self._gauge("build_info", "Version of the server; always 1.", "version").labels(version).set(1)
 
     def watch_memory(self, read: Callable[[], Mapping[tuple[str, str], int]]) -> None:
         """Report memory by (device, kind), read afresh for every scrape."""
@@ -83,51 +68,60 @@ class Metrics:
 
     def request(self, rpc: str, model: str, status: str, seconds: float) -> None:
         """A request was answered with a status code."""
-        self._requests.labels(rpc, model, status).inc()
-        self._request_duration.labels(rpc, model).observe(seconds)
+        self._requests(rpc, model, status).inc()
+        self._request_duration(rpc, model).observe(seconds)
 
     def phase(self, phase: str, model: str, seconds: float) -> None:
         """A request spent time in a phase: queue, adapt, predict or encode."""
-        self._phase_duration.labels(phase, model).observe(seconds)
+        self._phase_duration(phase, model).observe(seconds)
 
     def batch(self, operation: str, model: str, tasks: int) -> None:
         """A batch was computed."""
-        self._batch_size.labels(operation, model).observe(tasks)
+        self._batch_size(operation, model).observe(tasks)
 
     def queue_depth(self, model: str, operation: str, depth: int) -> None:
         """The number of waiting requests changed."""
-        self._queue_depth.labels(model, operation).set(depth)
+        self._queue_depth(model, operation).set(depth)
 
     def adapted(self, model: str, support_size: int, steps: int) -> None:
         """A task was adapted to."""
-        self._support_size.labels(model).observe(support_size)
-        self._steps.labels(model).observe(steps)
+        self._support_size(model).observe(support_size)
+        self._steps(model).observe(steps)
 
     def adaptation_created(self, model: str, size_bytes: int) -> None:
         """An adaptation is now kept."""
-        self._created.labels(model).inc()
-        self._held.labels(model).inc()
-        self._bytes.labels(model).inc(size_bytes)
+        self._created(model).inc()
+        self._held(model).inc()
+        self._bytes(model).inc(size_bytes)
 
     def adaptation_dropped(self, model: str, size_bytes: int, *, expired: bool = False, evicted: bool = False) -> None:
         """An adaptation is no longer kept: deleted by its owner unless said otherwise."""
-        self._held.labels(model).dec()
-        self._bytes.labels(model).dec(size_bytes)
+        self._held(model).dec()
+        self._bytes(model).dec(size_bytes)
         if expired:
-            self._expired.labels(model).inc()
+            self._expired(model).inc()
         if evicted:
-            self._evicted.labels(model).inc()
+            self._evicted(model).inc()
 
     def model(self, model: str, version: str, method: str, state: str) -> None:
         """A model is in a state; its series start at zero, so that their first increase can be seen."""
         self.model_gone(model)
         self._model_info.labels(model, version, method, state).set(1)
         for series in (self._held, self._bytes, self._created, self._expired, self._evicted):
-            series.labels(model)
+            series(model)
 
     def model_gone(self, model: str) -> None:
         """A model is no longer there, or no longer in the state it was in."""
         self._model_info.remove_by_labels({"model": model})
+
+    def _counter(self, name: str, about: str, *labels: str) -> Counter:
+        return Counter(f"innerloop_{name}", about, labels, registry=self.registry)
+
+    def _gauge(self, name: str, about: str, *labels: str) -> Gauge:
+        return Gauge(f"innerloop_{name}", about, labels, registry=self.registry)
+
+    def _histogram(self, name: str, about: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        return Histogram(f"innerloop_{name}", about, labels, buckets=buckets, registry=self.registry)
 
 
 class _MemoryCollector(Collector):

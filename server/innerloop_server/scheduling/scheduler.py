@@ -93,8 +93,6 @@ class Scheduler:
     def _finished(self, batch: BatchOutcome) -> None:
         self._handed_over -= 1
         self._dispatch()
-        if batch.computed:
-            self._report(batch)
         for outcome in batch.outcomes:
             if outcome.job.abandoned:
                 continue
@@ -102,6 +100,8 @@ class Scheduler:
                 outcome.job.future.set_exception(outcome.result)
             else:
                 outcome.job.future.set_result(outcome.result)
+        if batch.computed:
+            self._loop.call_soon(self._report, batch)  # answers come first
 
     def _report(self, batch: BatchOutcome) -> None:
         job = batch.outcomes[0].job

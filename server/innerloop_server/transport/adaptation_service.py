@@ -1,11 +1,7 @@
 """AdaptationService: decodes, asks `Serving`, encodes."""
 
-import asyncio
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
-from typing import TypeVar
 
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1.adaptation_pb2_grpc import AdaptationServiceServicer
@@ -13,6 +9,7 @@ from innerloop_server.errors import FieldViolation, InvalidRequestError
 from innerloop_server.observability.metrics import Metrics
 from innerloop_server.serving import Serving, Timings
 from innerloop_server.transport.calls import Call, Calls
+from innerloop_server.transport.decoding import Decoders
 from innerloop_server.transport.identity import Context
 from innerloop_server.transport.inputs import is_heavy
 from innerloop_server.transport.requests import (
@@ -24,10 +21,7 @@ from innerloop_server.transport.requests import (
 )
 from innerloop_server.transport.responses import encode_adaptation, encode_answers, encode_timings
 
-T = TypeVar("T")
-
 PAGE_SIZE, LARGEST_PAGE = 100, 1000
-DECODING_THREADS = 2
 TOKEN_BYTES = 8
 
 
@@ -39,7 +33,7 @@ class AdaptationServicer(AdaptationServiceServicer):
         self._calls = calls
         self._limits = limits
         self._metrics = metrics
-        self._decoders = ThreadPoolExecutor(DECODING_THREADS, thread_name_prefix="decoder")
+        self._decoders = Decoders()
 
     async def Adapt(self, request: pb.AdaptRequest, context: Context) -> pb.AdaptResponse:  # noqa: N802, D102
         return await self._calls.run("Adapt", self._adapt, request, context)
@@ -71,7 +65,7 @@ class AdaptationServicer(AdaptationServiceServicer):
         clock = _CodecClock()
         model = self._serving.repository.get(request.model)
         call.model = model.name
-        task, keeping = await self._decode(
+        task, keeping = await self._decoders.run(
             lambda: (
                 decode_adapt(request, model, self._limits),
                 decode_keeping(request, call.owner, self._limits),
@@ -89,7 +83,7 @@ class AdaptationServicer(AdaptationServiceServicer):
         clock = _CodecClock()
         learned = self._serving.store.use(call.owner, request.adaptation_id).learned
         call.model = learned.model.name
-        query = await self._decode(
+        query = await self._decoders.run(
             lambda: decode_query(request.query, learned.model, self._limits), heavy=is_heavy(request.query)
         )
         clock.pause()
@@ -103,7 +97,7 @@ class AdaptationServicer(AdaptationServiceServicer):
         clock = _CodecClock()
         model = self._serving.repository.get(request.model)
         call.model = model.name
-        (task, query), keeping = await self._decode(
+        (task, query), keeping = await self._decoders.run(
             lambda: (
                 decode_adapt_predict(request, model, self._limits),
                 decode_keeping(request, call.owner, self._limits),
@@ -146,12 +140,6 @@ class AdaptationServicer(AdaptationServiceServicer):
         call.model = self._serving.store.look(call.owner, request.adaptation_id).learned.model.name
         self._serving.store.delete(call.owner, request.adaptation_id)
         return pb.DeleteAdaptationResponse()
-
-    async def _decode(self, decode: Callable[[], T], *, heavy: bool) -> T:
-        """Decode here, or in a thread where it would hold up other requests."""
-        if not heavy:
-            return decode()
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, decode)
 
     def _timings(self, timings: Timings, clock: "_CodecClock", call: Call) -> pb.Timings:
         encode_seconds = clock.stop()

@@ -55,6 +55,7 @@ class Calls:
         self._identify = identify
         self._metrics = metrics
         self._log = structlog.get_logger()
+        self._loop = asyncio.get_running_loop()
         self._open = True
         self._active = 0
         self._idle = asyncio.Event()
@@ -90,17 +91,8 @@ class Calls:
             self._log.exception("request failed", rpc=rpc, request_id=call.request_id, model=call.model)
             await _abort(context, call, internal_failure(call.request_id))
         finally:
-            seconds = perf_counter() - started
-            self._metrics.request(rpc, call.model, status, seconds)
-            log = self._log.debug if status == "OK" and rpc in QUIET else self._log.info
-            log(
-                "request",
-                rpc=rpc,
-                request_id=call.request_id,
-                model=call.model,
-                status=status,
-                milliseconds=round(seconds * 1e3, 3),
-            )
+            # The answer comes first: gRPC sends it before the event loop turns to anything else.
+            self._loop.call_soon(self._report, rpc, call, status, perf_counter() - started)
             if accepted:
                 self._leave()
 
@@ -111,6 +103,18 @@ class Calls:
     async def wait_idle(self) -> None:
         """Wait until no call is under way."""
         await self._idle.wait()
+
+    def _report(self, rpc: str, call: Call, status: str, seconds: float) -> None:
+        self._metrics.request(rpc, call.model, status, seconds)
+        log = self._log.debug if status == "OK" and rpc in QUIET else self._log.info
+        log(
+            "request",
+            rpc=rpc,
+            request_id=call.request_id,
+            model=call.model,
+            status=status,
+            milliseconds=round(seconds * 1e3, 3),
+        )
 
     def _enter(self) -> bool:
         """Count a call as under way, unless calls are refused: those must not hold up the stop."""
