@@ -1,0 +1,45 @@
+"""Small runs, trained in a second."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from innerloop_trainer.config import TrainingConfig, make_plan
+from innerloop_trainer.data import load_source
+from innerloop_trainer.run_folder import RunFolder
+from innerloop_trainer.training import Training
+
+CPU = torch.device("cpu")
+
+SMALL = {"iterations": 12, "meta_batch": 2, "validate_every": 5, "validation_episodes": 4, "queries": 3}
+
+DIGITS = TrainingConfig(
+    method="maml",
+    data="digits",
+    ways=2,
+    settings={"rate": 0.01, "steps": 2},
+    backbone_settings={"width": 8, "norm": "batch"},
+    **SMALL,
+)
+SINUSOID = TrainingConfig(method="maml", data="sinusoid", shots=5, settings={"rate": 0.01, "steps": 2}, **SMALL)
+
+
+def training(config: TrainingConfig, folder: Path, *, resume: bool = False) -> Training:
+    """A run, not begun or not continued yet."""
+    source = load_source(config.data)
+    return Training(make_plan(config, source), source, RunFolder(folder), CPU, resume=resume)
+
+
+def train(
+    config: TrainingConfig,
+    folder: Path,
+    *,
+    stop_at: int | None = None,
+    resume: bool = False,
+    how: Callable[[], bool] = lambda: True,
+) -> RunFolder:
+    """Train until it is finished, or until `stop_at` outer steps are taken; `how` is asked then whether to stop."""
+    run = training(config, folder, resume=resume)
+    run.run(lambda _: None, lambda: run.progress.iteration == stop_at and how())
+    return RunFolder(folder)

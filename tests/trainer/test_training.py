@@ -1,0 +1,192 @@
+"""Runs: what they leave on disk, and that stopping and resuming changes nothing of it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from runs import CPU, DIGITS, SINUSOID, train, training
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from innerloop_learner.bundle import load_bundle
+from innerloop_trainer.config import TrainingConfig, make_plan
+from innerloop_trainer.data import load_source
+from innerloop_trainer.evaluation import evaluate
+from innerloop_trainer.run_folder import RunError, RunFolder
+from innerloop_trainer.run_log import Row, RunLog, read_rows
+from innerloop_trainer.training import DivergedError, Report
+
+each_config = pytest.mark.parametrize("config", [DIGITS, SINUSOID], ids=["digits-batch-norm", "sinusoid"])
+
+
+def without_times(row: Row) -> Row:
+    return replace(row, seconds=0.0, tasks_per_second=0.0)
+
+
+def assert_same_runs(a: RunFolder, b: RunFolder) -> None:
+    """Parameters, optimizer, figures and best parameters are equal to the bit; only times may differ."""
+    (state, progress), (other_state, other_progress) = a.load_latest(CPU), b.load_latest(CPU)
+    del state["window"], other_state["window"]  # begun after the last row, and holds times
+    assert state.keys() == other_state.keys()
+    assert any(name.startswith("optimizer.") for name in state)
+    assert all(torch.equal(value, other_state[name]) for name, value in state.items())
+    assert replace(progress, seconds=0) == replace(other_progress, seconds=0)
+    assert [without_times(row) for row in read_rows(a.log)] == [without_times(row) for row in read_rows(b.log)]
+    best, other_best = load_bundle(a.bundle), load_bundle(b.bundle)
+    assert all(torch.equal(value, other_best.params[name]) for name, value in best.params.items())
+    assert best.manifest.metrics == other_best.manifest.metrics
+
+
+@each_config
+@pytest.mark.parametrize("stop_at", [1, 5, 7], ids=["at once", "after a validation", "between validations"])
+def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
+    config: TrainingConfig, stop_at: int, tmp_path: Path
+) -> None:
+    uninterrupted = train(config, tmp_path / "uninterrupted")
+    train(config, tmp_path / "interrupted", stop_at=stop_at)
+    assert RunFolder(tmp_path / "interrupted").load_latest(CPU)[1].iteration == stop_at
+    assert_same_runs(uninterrupted, train(config, tmp_path / "interrupted", resume=True))
+
+
+@pytest.mark.parametrize("stop_at", [3, 7], ids=["before any validation", "later"])
+def test_a_run_that_was_killed_resumes_from_its_last_checkpoint(stop_at: int, tmp_path: Path) -> None:
+    def killed() -> bool:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(DIGITS, tmp_path / "killed", stop_at=stop_at, how=killed)
+    assert RunFolder(tmp_path / "killed").load_latest(CPU)[1].iteration == stop_at // 5 * 5
+    assert_same_runs(train(DIGITS, tmp_path / "whole"), train(DIGITS, tmp_path / "killed", resume=True))
+
+
+def test_a_run_can_be_interrupted_again_and_again(tmp_path: Path) -> None:
+    for stop_at in (2, 4, 9):
+        train(SINUSOID, tmp_path / "patched", stop_at=stop_at, resume=stop_at > 2)
+    assert_same_runs(train(SINUSOID, tmp_path / "whole"), train(SINUSOID, tmp_path / "patched", resume=True))
+
+
+@each_config
+def test_the_bundle_holds_the_best_validated_parameters(config: TrainingConfig, tmp_path: Path) -> None:
+    config = replace(config, validate_every=1, learning_rate=0.02)
+    folder = train(config, tmp_path / "run")
+    rows = read_rows(folder.log)
+    choose = min if config.data == "sinusoid" else max
+    best = choose(rows, key=lambda row: row.validation)
+    bundle = load_bundle(folder.bundle)
+    assert bundle.manifest.provenance.iterations == best.iteration
+    (metric,) = bundle.manifest.metrics
+    assert (metric.value, metric.confidence_interval) == (best.validation, best.validation_interval)
+    source = load_source(config.data)
+    shape = make_plan(config, source).validation
+    again = evaluate(bundle.learner, bundle.params, source.validation, shape, split="validation", episodes=4)
+    assert again.mean == best.validation
+
+
+def test_the_log_has_a_row_for_every_validation_and_tensorboard_the_same(tmp_path: Path) -> None:
+    train(DIGITS, tmp_path / "run", stop_at=7)
+    folder = train(DIGITS, tmp_path / "run", resume=True)
+    rows = read_rows(folder.log)
+    assert [row.iteration for row in rows] == [5, 10, 12]
+    assert [row.seconds for row in rows] == sorted(row.seconds for row in rows)
+    assert all(row.tasks_per_second > 0 and row.loss > 0 and 0 <= row.validation <= 1 for row in rows)
+    assert rows[0].learning_rate > rows[-1].learning_rate > 0
+    events = EventAccumulator(str(folder.tensorboard))
+    events.Reload()
+    for name in ("loss", "training", "validation", "learning_rate"):
+        logged = [(event.step, event.value) for event in events.Scalars(name)]
+        assert logged == [(row.iteration, pytest.approx(getattr(row, name), rel=1e-6)) for row in rows]
+
+
+def test_the_learning_curve_is_a_picture(tmp_path: Path) -> None:
+    folder = train(SINUSOID, tmp_path / "run")
+    assert folder.curve.read_bytes().startswith(b"\x89PNG")
+    assert folder.curve.stat().st_size > 5_000
+
+
+def test_a_log_forgets_what_came_after_the_checkpoint_and_what_a_crash_cut_short(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    first, second = Row(5, 1.5, 30.0, 1e-3, 0.7, 0.5, 0.6, 0.1), Row(10, 3.0, 30.0, 5e-4, 0.6, 0.6, 0.7, 0.1)
+    log = RunLog(folder, 0)
+    log.write(first)
+    log.write(second)
+    log.close()
+    assert read_rows(folder.log) == [first, second]
+    with folder.log.open("a") as file:
+        file.write("12,3.5,30")
+    RunLog(folder, 5).close()
+    assert read_rows(folder.log) == [first]
+
+
+def test_reports_say_how_far_training_is(tmp_path: Path) -> None:
+    reports: list[Report] = []
+    run = training(SINUSOID, tmp_path / "run")
+    assert run.run(reports.append, lambda: False)
+    validated = [report for report in reports if report.row]
+    assert [report.progress.iteration for report in validated] == [5, 10, 12]
+    assert all(report.tasks_per_second > 0 and report.loss > 0 for report in reports)
+
+
+def test_training_on_sine_waves_lowers_the_error(tmp_path: Path) -> None:
+    config = replace(SINUSOID, iterations=300, validate_every=100, meta_batch=8, validation_episodes=50, shots=10)
+    config = replace(config, learning_rate=0.01, queries=10)
+    rows = read_rows(train(config, tmp_path / "run").log)
+    assert rows[-1].validation < 0.9 * rows[0].validation
+
+
+def test_training_that_diverges_says_so(tmp_path: Path) -> None:
+    steep = replace(SINUSOID, settings={"rate": 1e6, "steps": 5})
+    with pytest.raises(DivergedError, match=r"before step 5: training diverged.*learning rate"):
+        train(steep, tmp_path / "run")
+
+
+def test_a_run_is_not_started_over_another(tmp_path: Path) -> None:
+    train(SINUSOID, tmp_path / "run", stop_at=1)
+    before = sorted((path, path.read_bytes()) for path in (tmp_path / "run").rglob("*") if path.is_file())
+    with pytest.raises(RunError, match="holds a run already; continue it with --resume"):
+        train(SINUSOID, tmp_path / "run")
+    assert before == sorted((path, path.read_bytes()) for path in (tmp_path / "run").rglob("*") if path.is_file())
+
+
+def test_a_run_is_not_started_among_other_files(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="holds other files"):
+        train(SINUSOID, tmp_path)
+    with pytest.raises(RunError, match="is a file"):
+        train(SINUSOID, tmp_path / "notes.txt")
+
+
+def test_nothing_can_be_resumed_where_nothing_is(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="holds no training run"):
+        train(SINUSOID, tmp_path / "run", resume=True)
+
+
+def test_resuming_with_other_settings_names_them(tmp_path: Path) -> None:
+    train(SINUSOID, tmp_path / "run", stop_at=1)
+    other = replace(SINUSOID, seed=3, settings={"rate": 0.02, "steps": 2, "max_steps": 9})
+    with pytest.raises(RunError) as caught:
+        train(other, tmp_path / "run", resume=True)
+    message = str(caught.value)
+    assert "--seed is 0 there, 3 here; " in message
+    assert "--set rate is 0.01 there, 0.02 here; " in message
+    assert "--set max_steps is unset there, 9 here; " in message
+    assert "--shots" not in message
+
+
+@pytest.mark.parametrize("name", ["latest.safetensors", "config.json"])
+@pytest.mark.parametrize("damage", ["truncated", "overwritten", "removed"])
+def test_a_damaged_run_says_which_file_is_damaged(name: str, damage: str, tmp_path: Path) -> None:
+    train(SINUSOID, tmp_path / "run", stop_at=1)
+    file = tmp_path / "run" / name
+    if damage == "removed":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-10] if damage == "truncated" else b"[1, 2, 3]")
+    expected = "holds no training run|stopped before anything was saved" if damage == "removed" else str(file)
+    with pytest.raises(RunError, match=expected):
+        train(SINUSOID, tmp_path / "run", resume=True)
+
+
+def test_a_seed_gives_the_same_run_and_another_seed_another(tmp_path: Path) -> None:
+    runs = [train(replace(SINUSOID, seed=seed), tmp_path / str(index)) for index, seed in enumerate((0, 0, 1))]
+    losses = [[row.loss for row in read_rows(run.log)] for run in runs]
+    assert losses[0] == losses[1] != losses[2]
