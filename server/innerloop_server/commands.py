@@ -47,12 +47,14 @@ def _run(settings: ServerSettings) -> None:
 
     from prometheus_client import disable_created_metrics
 
+    from innerloop_server.engine.host_memory import keep_freed_memory
     from innerloop_server.engine.interface import LoadError
     from innerloop_server.engine.torch_engine import TorchEngine
     from innerloop_server.observability.logs import configure_logging
     from innerloop_server.server import run_server
 
     disable_created_metrics()  # type: ignore[no-untyped-call]
+    keep_freed_memory()
     configure_logging(settings.log_level, settings.log_format)
     try:
         engine = TorchEngine(settings.device, settings.threads)
