@@ -1,0 +1,115 @@
+"""The outer loop: what a step changes, and that its state is all there is."""
+
+import pytest
+import torch
+
+from innerloop_learner import Episodes, InputSpec, Learner, LearnerSpec, Params, build_learner
+from innerloop_trainer.data import EpisodeShape, load_source
+from innerloop_trainer.meta_gradient import Backpropagation, Estimate, MetaGradient
+from innerloop_trainer.outer_loop import OuterLoop
+from innerloop_trainer.seeds import generator_for
+
+LEARNER = build_learner(
+    LearnerSpec(
+        "protonet", InputSpec((1, 8, 8)), backbone_settings={"width": 4, "downsample": "stride", "norm": "batch"}
+    )
+)
+DIGITS = load_source("digits")
+
+
+class Constant(MetaGradient):
+    """The same gradient for every parameter, and ones for every buffer."""
+
+    def __init__(self, value: float) -> None:
+        self._value = value
+
+    def estimate(self, learner: Learner, params: Params, episodes: Episodes) -> Estimate:
+        del episodes
+        buffers = {name: torch.ones_like(params[name]) for name in learner.buffers()}
+        gradients = {n: torch.full_like(p, self._value) for n, p in params.items() if n not in buffers}
+        return Estimate(gradients, buffers, torch.tensor(1.0), torch.zeros(()))
+
+
+def params(seed: int = 0) -> Params:
+    return LEARNER.init(torch.Generator().manual_seed(seed))
+
+
+def loop(estimator: MetaGradient, iterations: int = 10, clip: float = 10.0, seed: int = 0) -> OuterLoop:
+    return OuterLoop(LEARNER, params(seed), estimator, iterations, learning_rate=0.01, gradient_clip=clip)
+
+
+def episodes(position: int) -> Episodes:
+    return DIGITS.train.sample(EpisodeShape(4, 1, 2), 2, generator_for(0, "test", position))
+
+
+def test_the_first_step_moves_every_weight_by_the_learning_rate_against_its_gradient() -> None:
+    trained = loop(Constant(0.001))
+    trained.step(episodes(0), 0)
+    for name, before in params().items():
+        if name not in LEARNER.buffers():
+            torch.testing.assert_close(trained.params[name], before - 0.01, rtol=0, atol=1e-6)
+
+
+def test_buffers_are_taken_over_not_learned() -> None:
+    trained = loop(Constant(0.001))
+    trained.step(episodes(0), 0)
+    assert all(torch.equal(trained.params[name], torch.ones_like(trained.params[name])) for name in LEARNER.buffers())
+
+
+def test_the_learning_rate_falls_from_its_base_to_zero_along_a_cosine() -> None:
+    rates = [loop(Constant(1.0)).learning_rate(iteration) for iteration in range(11)]
+    assert rates[0] == 0.01
+    assert rates[5] == pytest.approx(0.005)
+    assert rates[10] == pytest.approx(0)
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_a_gradient_that_is_too_long_is_shortened() -> None:
+    clipped = loop(Constant(1000.0), clip=1.0)
+    clipped.step(episodes(0), 0)
+    moments = [value for name, value in clipped.state().items() if name.endswith(".exp_avg")]
+    norm = torch.cat([value.flatten() for value in moments]).norm().item() / 0.1  # Adam's first average
+    assert norm == pytest.approx(1.0, rel=1e-3)
+
+
+def test_the_parameters_given_are_left_alone() -> None:
+    given, untouched = params(), params()
+    OuterLoop(LEARNER, given, Constant(1.0), 10, 0.01, 10.0).step(episodes(0), 0)
+    assert all(torch.equal(value, untouched[name]) for name, value in given.items())
+
+
+def test_a_restored_loop_goes_on_to_the_bit() -> None:
+    whole = loop(Backpropagation())
+    for iteration in range(3):
+        whole.step(episodes(iteration), iteration)
+    state = {name: value.clone() for name, value in whole.state().items()}
+    restored = loop(Backpropagation(), seed=9)
+    restored.restore(state)
+    kept = {name: value.clone() for name, value in state.items()}
+    for iteration in range(3, 6):
+        for each in (whole, restored):
+            each.step(episodes(iteration), iteration)
+    after, expected = restored.state(), whole.state()
+    assert after.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in after.items())
+    assert all(torch.equal(value, kept[name]) for name, value in state.items()), "the state given was changed"
+
+
+def test_a_loop_can_be_restored_to_before_its_first_step() -> None:
+    fresh = loop(Backpropagation())
+    restored = loop(Backpropagation(), seed=9)
+    restored.restore(fresh.state())
+    fresh.step(episodes(0), 0)
+    restored.step(episodes(0), 0)
+    assert all(torch.equal(value, fresh.params[name]) for name, value in restored.params.items())
+
+
+@pytest.mark.parametrize("change", ["missing", "reshaped"])
+def test_the_state_of_another_learner_is_refused(change: str) -> None:
+    state = loop(Constant(1.0)).state()
+    if change == "missing":
+        del state["parameters.conv0.weight"]
+    else:
+        state["parameters.conv0.weight"] = torch.zeros(1)
+    with pytest.raises(ValueError, match="not those of this learner"):
+        loop(Constant(1.0)).restore(state)
