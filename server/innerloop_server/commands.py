@@ -61,9 +61,9 @@ def _run(settings: ServerSettings) -> None:
     except LoadError as error:
         raise ConfigurationError(f"device: {error}") from error
     clean = asyncio.run(run_server(settings, engine))
-    if not clean:
-        # A computation goes on in a thread, and would crash the interpreter's own way out.
-        os._exit(1)
+    # Threads may still be loading or computing: the interpreter's own way out waits for the ones and, when the others
+    # are inside PyTorch, crashes.
+    os._exit(0 if clean else 1)
 
 
 def _with_options(command: Callable[..., None]) -> Callable[..., None]:

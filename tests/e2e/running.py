@@ -71,4 +71,5 @@ def starting(server):
         server.port, server.metrics_port = json.loads(line)["port"], json.loads(line)["metrics_port"]
         yield
     finally:
-        server.stop()
+        if server.process.poll() is None:
+            server.stop()

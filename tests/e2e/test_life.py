@@ -1,6 +1,7 @@
 """Starting and stopping: nothing is lost, and what can't work is refused."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import grpc
 import pytest
 from examples import adapt_request, lasting_request, predict_request
 from grpc import StatusCode
-from running import Metrics, connect, wait_until
+from running import Metrics, connect, starting, wait_until
 from wire import problem
 
 from innerloop.v1.model_pb2 import ListModelsRequest
@@ -88,6 +89,14 @@ def test_a_second_signal_stops_at_once(start_server):
         wait_until(lambda: server.has_logged("stopping"))
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(5) == 1
+
+
+def test_a_server_that_is_still_loading_stops_too(start_server, tmp_path):
+    (tmp_path / "slow").mkdir()
+    os.mkfifo(tmp_path / "slow" / "manifest.json")  # reading it waits for ever
+    server = start_server(tmp_path)
+    with starting(server):
+        assert server.stop() == 0
 
 
 @pytest.mark.parametrize("setting", ["port", "metrics_port"])
