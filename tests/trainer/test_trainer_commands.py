@@ -1,0 +1,169 @@
+"""methods, train, evaluate, export and inspect, as a shell calls them."""
+
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from shell import innerloop
+
+from innerloop_learner.bundle import load_bundle
+from innerloop_learner.learner import methods
+from innerloop_trainer import display
+from innerloop_trainer.data import EpisodeShape, load_source
+from innerloop_trainer.evaluation import evaluate
+from innerloop_trainer.run_folder import Progress
+from innerloop_trainer.run_log import Row
+from innerloop_trainer.training import Report
+
+OPTIONS = [
+    *("--data", "digits", "--ways", 2, "--queries", 3, "--iterations", 4, "--meta-batch", 2, "--steps", 1),
+    *("--validate-every", 2, "--validation-episodes", 2, "--test-episodes", 25, "--backbone-set", "width=8"),
+    *("--backbone-set", "norm=task", "--set", "rate=0.01", "--device", "cpu"),
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of MAML."""
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    answer = innerloop("train", "maml", *OPTIONS, "--out", folder)
+    assert answer.status == 0, answer
+    return folder
+
+
+def readable(output: str) -> bool:
+    """Whether nothing was cut off in a terminal of 80 columns."""
+    return "…" not in output and max(map(len, output.splitlines())) <= 80
+
+
+def test_methods_lists_every_method() -> None:
+    answer = innerloop("methods")
+    assert answer.status == 0
+    assert all(name in answer.output for name in methods)
+    assert readable(answer.output)
+
+
+def test_methods_as_json_says_what_a_program_needs_to_choose() -> None:
+    listed = json.loads(innerloop("methods", "--json").output)
+    assert [entry["name"] for entry in listed] == list(methods)
+    keys = {"name", "family", "paper", "gradients_at_serving", "order_matters", "ways_can_change", "tasks"}
+    assert all(entry.keys() == keys for entry in listed)
+    (maml,) = (entry for entry in listed if entry["name"] == "maml")
+    assert maml["gradients_at_serving"] is True
+    assert maml["ways_can_change"] == "fewer"
+    assert maml["tasks"] == ["classification", "regression"]
+
+
+def test_train_leaves_a_bundle_that_says_where_it_comes_from(run: Path) -> None:
+    manifest = load_bundle(run / "bundle").manifest
+    assert manifest.name == "digits-maml"
+    assert manifest.learner.backbone_settings == {"norm": "task", "downsample": "stride", "width": 8}
+    assert manifest.learner.settings == {"rate": 0.01, "steps": 1}
+    limits = manifest.limits
+    assert (limits.trained_ways, limits.trained_shots, limits.trained_steps, limits.max_ways) == (2, 1, 1, 2)
+    provenance = manifest.provenance
+    assert (provenance.seed, provenance.versions["torch"]) == (0, torch.__version__)
+    assert provenance.training["iterations"] == 4
+    splits = [re.sub(r"\d+ (\w+) episodes", r"\1", metric.protocol) for metric in manifest.metrics]
+    assert splits == ["inductive, 2-way 1-shot, validation, digits", "inductive, 2-way 1-shot, test, digits"]
+
+
+def test_train_says_where_it_left_what(run: Path, tmp_path: Path) -> None:
+    del run
+    answer = innerloop("train", "protonet", *OPTIONS[:10], "--validation-episodes", 2, "--out", tmp_path / "run")
+    assert f"Bundle: {tmp_path}/run/bundle\nLearning curve: {tmp_path}/run/learning_curve.png\n" in answer.output
+    assert re.search(r"^     4  loss .* validation .*  best$", answer.output, re.MULTILINE)
+    assert re.search(
+        r"^accuracy \d+\.\d\d% ± \d+\.\d\d%  \(inductive, 2-way 1-shot, 600 test", answer.output, re.MULTILINE
+    )
+
+
+def test_a_finished_run_can_be_tested_once_more(run: Path) -> None:
+    before = load_bundle(run / "bundle")
+    answer = innerloop("train", "maml", *OPTIONS, "--out", run, "--resume")
+    assert answer.status == 0
+    after = load_bundle(run / "bundle")
+    assert after.manifest.metrics == before.manifest.metrics
+    assert all(torch.equal(value, before.params[name]) for name, value in after.params.items())
+
+
+def test_evaluate_measures_a_run_or_a_bundle(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    options = ["--data", "digits", "--queries", 3, "--episodes", 25, "--device", "cpu"]
+    of_run = innerloop("evaluate", run, *options, "--json", file)
+    of_bundle = innerloop("evaluate", run / "bundle", *options)
+    assert (of_run.status, of_run.output) == (0, of_bundle.output)
+    figures, bundle = json.loads(file.read_text()), load_bundle(run / "bundle")
+    test = bundle.manifest.metrics[1]
+    assert (figures["value"], figures["confidence_interval"]) == (test.value, test.confidence_interval)
+    assert figures["protocol"] == test.protocol
+    assert (figures["bundle"], figures["method"]) == (bundle.manifest.digest, "maml")
+    assert (figures["name"], figures["seed"], figures["steps"], figures["device"]) == ("accuracy", 0, 1, "cpu")
+
+
+def test_evaluate_takes_every_part_of_the_protocol(run: Path, tmp_path: Path) -> None:
+    file, bundle, source = tmp_path / "figures.json", load_bundle(run / "bundle"), load_source("digits")
+    options = ["--split", "validation", "--shots", 3, "--queries", 4, "--episodes", 30, "--seed", 8, "--steps", 3]
+    innerloop("evaluate", run, "--data", "digits", *options, "--protocol", "transductive", "--json", file)
+    result = evaluate(
+        bundle.learner,
+        bundle.params,
+        source.validation,
+        EpisodeShape(2, 3, 4),
+        split="validation",
+        episodes=30,
+        seed=8,
+        steps=3,
+        protocol="transductive",
+    )
+    figures = json.loads(file.read_text())
+    assert figures["value"] == result.mean
+    assert figures["protocol"] == "transductive, 2-way 3-shot, 3 inner steps, 30 validation episodes, digits"
+
+
+def test_export_names_a_bundle_after_its_folder(run: Path, tmp_path: Path) -> None:
+    first = innerloop("export", run, "--out", tmp_path / "models" / "handwriting")
+    exported = load_bundle(tmp_path / "models" / "handwriting")
+    assert exported.manifest.name == "handwriting"
+    assert first.output.strip() == f"{tmp_path}/models/handwriting: version {exported.manifest.version}"
+    assert exported.manifest.metrics == load_bundle(run / "bundle").manifest.metrics
+    again = innerloop("export", tmp_path / "models" / "handwriting", "--out", tmp_path / "models" / "handwriting")
+    assert again.output == first.output
+    assert all(torch.equal(v, exported.params[n]) for n, v in load_bundle(run / "bundle").params.items())
+
+
+def test_inspect_shows_every_figure_and_where_it_comes_from(run: Path) -> None:
+    answer = innerloop("inspect", run)
+    assert answer.status == 0
+    for text in (
+        "maml (rate 0.01, steps 1)",
+        "uint8 1 x 8 x 8",
+        "2-way 1-shot",
+        "validation episodes",
+        "test episodes",
+    ):
+        assert text in answer.output
+    assert readable(answer.output)
+
+
+def test_inspect_as_json_is_the_manifest(run: Path) -> None:
+    answer = innerloop("inspect", run / "bundle", "--json")
+    assert json.loads(answer.output) == json.loads((run / "bundle" / "manifest.json").read_text())
+
+
+def test_the_progress_bar_fits_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(display, "console", Console(file=screen, force_terminal=True, width=80, color_system=None))
+    row = Row(60_000, 1.0, 12_345.6, 1e-3, 12.3456, 0.98765, 0.97654, 0.01234)
+    with display.progress_bar("protonet", 0, 60_000, "accuracy") as show:
+        show(Report(Progress(60_000, 1.0, 60_000, 0.97654), 12_345.6, 12.3456, row))
+    lines = [line.rstrip() for line in re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "\n", screen.getvalue()).splitlines()]
+    (validation,) = (line for line in lines if line.startswith(" 60000"))
+    bar = [line for line in lines if line.startswith("protonet") and "12346" in line][-1]
+    assert validation == " 60000  loss 12.3456  training 98.77%  validation 97.65% ± 1.23%  best"
+    assert re.fullmatch(r"protonet ━+ 60000/60000 12346 tasks/s  loss 12\.346 0:00:00", bar)
+    assert len(bar) <= 80
