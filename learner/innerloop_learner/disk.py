@@ -63,6 +63,8 @@ def _put_in_place(new: Path, path: Path) -> None:
     except BaseException:  # Ctrl-C between the two moves is one of them
         if not path.exists():
             old.rename(path)
+        else:
+            shutil.rmtree(old, ignore_errors=True)
         raise
     _sync_folder(path.parent)
     shutil.rmtree(old)

@@ -1,0 +1,292 @@
+"""Bundles: what is saved comes back, and what is not right is refused with a reason."""
+
+import hashlib
+import json
+import pickle
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save
+
+from innerloop_learner import InputSpec, LearnerSpec, Params, build_learner
+from innerloop_learner.bundle import (
+    Bundle,
+    BundleError,
+    Manifest,
+    Metric,
+    Provenance,
+    TaskLimits,
+    load_bundle,
+    read_manifest,
+    save_bundle,
+)
+
+SPEC = LearnerSpec(
+    method="maml",
+    input=InputSpec((3, 4, 5), "uint8", (0.1, 0.2, 0.3), (1.0, 2.0, -3.0), 1 / 255),
+    task_kind="classification",
+    max_ways=7,
+    target_size=0,
+    backbone="mlp",
+    backbone_settings={"widths": [6, 4], "norm": "batch"},
+    settings={"steps": 3, "rate": 0.05, "max_steps": 9},
+)
+MANIFEST = Manifest(
+    name="birds",
+    learner=SPEC,
+    limits=TaskLimits(trained_ways=6, trained_shots=2, trained_steps=3, max_ways=7, max_steps=9),
+    provenance=Provenance(
+        data="Birds of the garden, 40 kinds",
+        seed=11,
+        iterations=1234,
+        created="2026-05-04T03:02:01+00:00",
+        versions={"innerloop": "9.9", "torch": "2.99"},
+        training={"method": "maml", "learning_rate": 0.001, "settings": {"rate": 0.05}},
+    ),
+    metrics=[
+        Metric("accuracy", 0.9123456789, 0.0123, "inductive, 6-way 2-shot, 600 test episodes, birds"),
+        Metric("accuracy", 0.95, 0.01, "transductive, 6-way 2-shot, 600 test episodes, birds"),
+    ],
+)
+PARAMETERS = "parameters.safetensors"
+
+
+def params(seed: int = 0) -> Params:
+    return build_learner(SPEC).init(torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    save_bundle(tmp_path / "birds", MANIFEST, params())
+    return tmp_path / "birds"
+
+
+def manifest_of(bundle: Path) -> dict[str, Any]:
+    return json.loads((bundle / "manifest.json").read_text())
+
+
+def forge(
+    bundle: Path, change: Callable[[dict[str, Any]], object] | None = None, parameters: bytes | None = None
+) -> None:
+    """Alter a bundle and make all digests right again, as a careful forger or another program would."""
+    data = manifest_of(bundle)
+    if parameters is not None:
+        (bundle / PARAMETERS).write_bytes(parameters)
+        data["files"][PARAMETERS] = hashlib.sha256(parameters).hexdigest()
+    if change is not None:
+        change(data)
+    content = {key: value for key, value in data.items() if key != "digest"}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    data["digest"] = hashlib.sha256(text.encode()).hexdigest()
+    (bundle / "manifest.json").write_text(json.dumps(data))
+
+
+def refusal(bundle: Path) -> str:
+    with pytest.raises(BundleError) as caught:
+        load_bundle(bundle)
+    assert str(bundle.parent) not in str(caught.value), "clients see this, and paths are nobody's affair"
+    return str(caught.value)
+
+
+def test_everything_saved_comes_back(bundle: Path) -> None:
+    loaded = load_bundle(bundle)
+    assert loaded.manifest == replace(MANIFEST, files=loaded.manifest.files, digest=loaded.manifest.digest)
+    assert loaded.learner.spec == SPEC
+    assert loaded.params.keys() == params().keys()
+    assert all(torch.equal(value, params()[name]) for name, value in loaded.params.items())
+    assert read_manifest(bundle) == loaded.manifest
+
+
+def test_the_written_manifest_is_the_returned_one(tmp_path: Path) -> None:
+    written = save_bundle(tmp_path / "birds", MANIFEST, params())
+    assert written == load_bundle(tmp_path / "birds").manifest
+    assert written.version == written.digest[:12]
+
+
+def test_the_digest_identifies_content(tmp_path: Path) -> None:
+    one = save_bundle(tmp_path / "one", MANIFEST, params())
+    assert save_bundle(tmp_path / "copy", MANIFEST, params()).digest == one.digest
+    assert save_bundle(tmp_path / "retrained", MANIFEST, params(seed=1)).digest != one.digest
+    assert save_bundle(tmp_path / "renamed", replace(MANIFEST, name="crows"), params()).digest != one.digest
+
+
+def test_a_bundle_holds_a_manifest_and_safetensors_that_others_may_read(bundle: Path) -> None:
+    assert sorted(path.name for path in bundle.iterdir()) == ["manifest.json", PARAMETERS]
+    data = manifest_of(bundle)
+    assert (data["format"], data["format_version"]) == ("innerloop-bundle", 1)
+    assert data["files"] == {PARAMETERS: hashlib.sha256((bundle / PARAMETERS).read_bytes()).hexdigest()}
+    assert bundle.stat().st_mode & 0o777 == 0o755
+
+
+def test_fields_that_a_later_innerloop_adds_do_not_hurt(bundle: Path) -> None:
+    forge(bundle, lambda data: data.update(licence="CC-BY"))
+    assert load_bundle(bundle).manifest.name == "birds"
+
+
+def test_a_truncated_or_altered_parameter_file_is_refused(bundle: Path) -> None:
+    content = (bundle / PARAMETERS).read_bytes()
+    for damaged in (content[:-1], b"", content[:-1] + bytes([content[-1] ^ 1])):
+        (bundle / PARAMETERS).write_bytes(damaged)
+        assert refusal(bundle) == (
+            f"birds: {PARAMETERS} is truncated or altered (digest differs); copy or export it again"
+        )
+
+
+def test_a_missing_parameter_file_is_refused(bundle: Path) -> None:
+    (bundle / PARAMETERS).unlink()
+    assert refusal(bundle) == f"birds: {PARAMETERS} is missing or unreadable; export it again"
+
+
+@pytest.mark.parametrize("field", ["name", "learner", "limits", "provenance", "metrics", "files", "digest"])
+def test_every_altered_field_is_noticed(field: str, bundle: Path) -> None:
+    data = manifest_of(bundle)
+    changes = {"name": "crows", "digest": "0" * 64, "files": {PARAMETERS: "0" * 64}}
+    if field == "learner":
+        data["learner"]["settings"]["rate"] = 0.5
+    elif field == "limits":
+        data["limits"]["max_steps"] = 1000
+    elif field == "provenance":
+        data["provenance"]["seed"] = 12
+    elif field == "metrics":
+        data["metrics"][0]["value"] = 0.99
+    else:
+        data[field] = changes[field]
+    (bundle / "manifest.json").write_text(json.dumps(data))
+    assert refusal(bundle) == "birds: manifest.json was altered after it was written; export it again"
+
+
+@pytest.mark.parametrize("field", ["name", "learner", "limits", "provenance", "metrics", "files", "digest"])
+def test_every_missing_field_is_noticed(field: str, bundle: Path) -> None:
+    data = manifest_of(bundle)
+    del data[field]
+    (bundle / "manifest.json").write_text(json.dumps(data))
+    assert refusal(bundle) == f"birds: manifest.json lacks or misstates a field ({field!r})"
+
+
+def test_a_truncated_manifest_is_refused(bundle: Path) -> None:
+    text = (bundle / "manifest.json").read_text()
+    (bundle / "manifest.json").write_text(text[: len(text) // 2])
+    assert refusal(bundle) == "birds: manifest.json can't be read (JSONDecodeError); export it again"
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[" * 100_000, b""], ids=["binary", "deeply nested", "empty"])
+def test_a_manifest_that_is_no_json_is_refused(content: bytes, bundle: Path) -> None:
+    (bundle / "manifest.json").write_bytes(content)
+    assert refusal(bundle).startswith("birds: manifest.json can't be read (")
+
+
+@pytest.mark.parametrize("content", [{"name": "left-pad", "version": "1.0.0"}, ["manifest"], None, 3])
+def test_a_foreign_manifest_is_refused(content: object, bundle: Path) -> None:
+    (bundle / "manifest.json").write_text(json.dumps(content))
+    assert refusal(bundle) == "birds: manifest.json does not describe an Innerloop bundle"
+
+
+def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    assert refusal(tmp_path / "thesis") == "thesis: no manifest.json, so this is not a bundle"
+    assert refusal(tmp_path / "absent") == "absent: no manifest.json, so this is not a bundle"
+    (tmp_path / "file").write_text("text")
+    assert refusal(tmp_path / "file").startswith("file: manifest.json can't be read (NotADirectoryError)")
+
+
+@pytest.mark.parametrize("version", [2, 99, 0, -1, "1", None])
+def test_another_format_version_is_refused(version: object, bundle: Path) -> None:
+    forge(bundle, lambda data: data.update(format_version=version))
+    assert refusal(bundle) == f"birds: written in bundle format {version}, this Innerloop reads up to 1; upgrade it"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda d: d["learner"].update(method="telepathy"), "can't build its learner: unknown method 'telepathy'"),
+        (lambda d: d["learner"].update(backbone="resnet"), "can't build its learner: unknown backbone 'resnet'"),
+        (lambda d: d["learner"]["settings"].update(speed=3), "maml has no setting 'speed'"),
+        (lambda d: d["learner"].update(settings=[1]), "settings must be an object, not [1]"),
+        (lambda d: d["learner"]["backbone_settings"].update(widths=[-4]), "widths must be at least 1"),
+        (lambda d: d["learner"].update(max_ways="many"), "max_ways must be a whole number, not 'many'"),
+        (lambda d: d["learner"]["input"].update(shape=[]), "shape is made of whole numbers from 1 up"),
+        (lambda d: d["learner"]["input"].update(shape=["a"]), "shape is made of whole numbers from 1 up"),
+        (lambda d: d["learner"]["input"].update(dtype="object"), "dtype is one of uint8, float32"),
+        (lambda d: d["learner"]["input"].update(std=[0]), "std is never zero"),
+        (lambda d: d["limits"].update(max_ways="5"), "limits: max_ways must be a whole number, not '5'"),
+        (lambda d: d["limits"].pop("max_steps"), "max_steps"),
+        (lambda d: d["metrics"][0].update(value="high"), "metric: value must be a number, not 'high'"),
+        (lambda d: d.update(metrics=[3]), "misstates a field"),
+        (lambda d: d["provenance"].update(mood="good"), "provenance has no setting 'mood'"),
+        (lambda d: d["files"].update({"../../etc/passwd": "0"}), "lists unexpected files ['../../etc/passwd', 'par"),
+        (lambda d: d.update(files=[PARAMETERS]), "misstates a field"),
+    ],
+)
+def test_a_manifest_that_makes_no_sense_is_refused(
+    change: Callable[[dict[str, Any]], object], why: str, bundle: Path
+) -> None:
+    forge(bundle, change)
+    assert why in refusal(bundle)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda p: p.pop("head.bias"), "unknown or missing head.bias"),
+        (lambda p: p.update(extra=torch.zeros(2)), "unknown or missing extra"),
+        (lambda p: p.update({"head.bias": torch.zeros(8)}), "head.bias is torch.float32 [8], not torch.float32 [7]"),
+        (lambda p: p.update({"head.bias": torch.zeros(7, 1)}), "head.bias is torch.float32 [7, 1]"),
+        (lambda p: p.update({"head.bias": torch.zeros(7).half()}), "head.bias is torch.float16 [7], not torch.float32"),
+        (lambda p: p.update({"head.bias": torch.zeros(7, dtype=torch.int64)}), "head.bias is torch.int64 [7]"),
+    ],
+)
+def test_parameters_that_do_not_fit_the_learner_are_refused(
+    change: Callable[[Params], object], why: str, bundle: Path
+) -> None:
+    changed = params()
+    change(changed)
+    forge(bundle, parameters=save(changed))
+    assert refusal(bundle).startswith(f"birds: its parameters do not fit its learner: {why}")
+
+
+class Trap:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return Path.write_text, (self._file, "caught")
+
+
+def test_a_pickle_is_refused_and_not_executed(bundle: Path, tmp_path: Path) -> None:
+    trap = tmp_path / "caught"
+    content = pickle.dumps(Trap(trap))
+    pickle.loads(content)
+    assert trap.exists(), "the trap works"
+    trap.unlink()
+    forge(bundle, parameters=content)
+    assert refusal(bundle) == f"birds: {PARAMETERS} is not a safetensors file of tensors; export it again"
+    assert not trap.exists()
+
+
+def test_tensors_of_a_type_unknown_here_are_refused(bundle: Path) -> None:
+    header = json.dumps({"x": {"dtype": "F8_E8M0", "shape": [1], "data_offsets": [0, 1]}}).encode()
+    forge(bundle, parameters=struct.pack("<Q", len(header)) + header + b"\0")
+    assert "parameters" in refusal(bundle)
+
+
+def test_nothing_but_a_bundle_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.txt").write_text("years of work")
+    with pytest.raises(BundleError, match="thesis exists and is not a bundle; choose another path or remove it"):
+        save_bundle(tmp_path / "thesis", MANIFEST, params())
+    assert (tmp_path / "thesis" / "chapter1.txt").read_text() == "years of work"
+
+
+def test_a_bundle_replaces_a_bundle_and_leaves_nothing_beside_it(bundle: Path) -> None:
+    save_bundle(bundle, replace(MANIFEST, name="crows"), params(seed=1))
+    loaded: Bundle = load_bundle(bundle)
+    assert loaded.manifest.name == "crows"
+    assert torch.equal(loaded.params["head.weight"], params(seed=1)["head.weight"])
+    assert [path.name for path in bundle.parent.iterdir()] == ["birds"]
