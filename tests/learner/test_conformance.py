@@ -10,12 +10,18 @@ from torch import Tensor
 
 from innerloop_learner import Params, Query, Support, TaskState
 from innerloop_learner.bundle import Manifest, Provenance, TaskLimits, load_bundle, save_bundle
+from innerloop_learner.state import WEIGHTS, section
 from innerloop_learner.tasks import Episodes
 
 ROUNDING = 1e-9
 """Largest difference relative to the largest answer; float64 rounding grows a little over inner steps."""
 
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+each_device = pytest.mark.parametrize(
+    "device",
+    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))],
+)
 
 
 def assert_same(a: Tensor, b: Tensor, tolerance: float = ROUNDING) -> None:
@@ -25,9 +31,12 @@ def assert_same(a: Tensor, b: Tensor, tolerance: float = ROUNDING) -> None:
     assert (a[finite] - b[finite]).abs().max() / scale < tolerance
 
 
-def answer(case: Case, params: Params, support: Support, query: Query) -> Tensor:
+def answer(case: Case, params: Params, support: Support, query: Query, device: str = "cpu") -> Tensor:
+    """Adapt and predict on a device; the outputs come back to the CPU."""
+    placed = {name: value.to(device) for name, value in params.items()}
     with torch.no_grad():
-        return case.learner.predict(params, case.learner.adapt(params, support).state, query)
+        state = case.learner.adapt(placed, support.to(device)).state
+        return case.learner.predict(placed, state, query.to(device)).cpu()
 
 
 def task(episodes: Episodes, index: int) -> Episodes:
@@ -41,31 +50,39 @@ def task(episodes: Episodes, index: int) -> Episodes:
     )
 
 
-def padded(episodes: Episodes, junk: float = 7.0) -> Episodes:
-    """The same tasks with two examples and two queries of padding, filled with junk."""
+def lengthened(episodes: Episodes, examples: int, queries: int, junk: float = 7.0) -> Episodes:
+    """The same tasks with so many examples and queries of padding, filled with junk."""
 
-    def pad(tensor: Tensor, value: float) -> Tensor:
-        return torch.cat([tensor, torch.full_like(tensor[:, :2], value)], dim=1)
+    def pad(tensor: Tensor, value: float, count: int) -> Tensor:
+        return torch.cat([tensor, tensor.new_full((len(tensor), count, *tensor.shape[2:]), value)], dim=1)
 
     support, query = episodes.support, episodes.query
+    x, y, mask = pad(support.x, junk, examples), pad(support.y, 0, examples), pad(support.mask, False, examples)
     return Episodes(
-        replace(support, x=pad(support.x, junk), y=pad(support.y, 0), mask=pad(support.mask, False)),
-        Query(pad(query.x, junk), pad(query.mask, False)),
-        pad(episodes.targets, 0),
+        replace(support, x=x, y=y, mask=mask),
+        Query(pad(query.x, junk, queries), pad(query.mask, False, queries)),
+        pad(episodes.targets, 0, queries),
     )
 
 
+def padded(episodes: Episodes) -> Episodes:
+    """The same tasks with two examples and two queries of padding."""
+    return lengthened(episodes, 2, 2)
+
+
 @each_case
-def test_a_batch_of_tasks_gives_what_each_task_alone_gives(case: Case) -> None:
+@each_device
+def test_a_batch_of_tasks_gives_what_each_task_alone_gives(case: Case, device: str) -> None:
     params, episodes = case.params(), case.episodes()
-    together = answer(case, params, episodes.support, episodes.query)
+    together = answer(case, params, episodes.support, episodes.query, device)
     for index in range(3):
         alone = task(episodes, index)
-        assert_same(together[index : index + 1], answer(case, params, alone.support, alone.query))
+        assert_same(together[index : index + 1], answer(case, params, alone.support, alone.query, device))
 
 
 @each_case
-def test_tasks_of_different_sizes_share_a_batch(case: Case) -> None:
+@each_device
+def test_tasks_of_different_sizes_share_a_batch(case: Case, device: str) -> None:
     params, small, large = case.params(), task(case.episodes(seed=3), 0), task(case.episodes(seed=4), 0)
     grown = padded(small)
     # The large task has no padding: its extra examples are real.
@@ -77,26 +94,51 @@ def test_tasks_of_different_sizes_share_a_batch(case: Case) -> None:
         max_ways=real.max_ways,
     )
     query = Query(torch.cat([small.query.x, large.query.x]), torch.cat([small.query.mask, large.query.mask]))
-    together = answer(case, params, both, query)
-    assert_same(together[:1], answer(case, params, small.support, small.query))
-    assert_same(together[1:], answer(case, params, real, large.query))
+    together = answer(case, params, both, query, device)
+    assert_same(together[:1], answer(case, params, small.support, small.query, device))
+    assert_same(together[1:], answer(case, params, real, large.query, device))
 
 
 @each_case
-def test_padding_changes_nothing(case: Case) -> None:
+@each_device
+def test_tasks_of_different_ways_share_a_batch(case: Case, device: str) -> None:
+    if case.spec.task_kind == "regression":
+        pytest.skip("regression has no classes")
+    params, few, many = case.params(), task(case.episodes(ways=2, seed=3), 0), task(case.episodes(ways=4, seed=4), 0)
+    examples, queries = many.support.x.shape[1], many.query.x.shape[1]
+    grown = lengthened(few, examples - few.support.x.shape[1], queries - few.query.x.shape[1])
+    support = Support(
+        *(torch.cat([getattr(t.support, name) for t in (grown, many)]) for name in ("x", "y", "mask", "ways")),
+        max_ways=case.spec.max_ways,
+    )
+    query = Query(*(torch.cat([getattr(t.query, name) for t in (grown, many)]) for name in ("x", "mask")))
+    together = answer(case, params, support, query, device)
+    alone = answer(case, params, few.support, few.query, device)
+    assert_same(together[:1, : alone.shape[1]], alone)
+    assert_same(together[1:], answer(case, params, many.support, many.query, device))
+    assert torch.isneginf(together[0, :, 2:]).all()
+    assert torch.isfinite(together[1]).all()
+
+
+@each_case
+@each_device
+def test_padding_changes_nothing(case: Case, device: str) -> None:
     params, episodes = case.params(), case.episodes()
-    plain = answer(case, params, episodes.support, episodes.query)
+    plain = answer(case, params, episodes.support, episodes.query, device)
     more = padded(episodes)
-    assert_same(plain, answer(case, params, more.support, more.query)[:, : plain.shape[1]])
+    assert_same(plain, answer(case, params, more.support, more.query, device)[:, : plain.shape[1]])
 
 
 @each_case
-def test_an_answer_depends_on_its_own_query_only(case: Case) -> None:
+@each_device
+def test_an_answer_depends_on_its_own_query_only(case: Case, device: str) -> None:
     params, episodes = case.params(), case.episodes()
-    together = answer(case, params, episodes.support, episodes.query)
+    together = answer(case, params, episodes.support, episodes.query, device)
     for index in range(episodes.query.x.shape[1]):
         one = slice(index, index + 1)
-        alone = answer(case, params, episodes.support, Query(episodes.query.x[:, one], episodes.query.mask[:, one]))
+        alone = answer(
+            case, params, episodes.support, Query(episodes.query.x[:, one], episodes.query.mask[:, one]), device
+        )
         assert_same(together[:, one], alone)
 
 
@@ -122,18 +164,21 @@ def test_the_support_set_matters(case: Case) -> None:
 
 
 @each_case
-def test_same_inputs_give_the_same_outputs_to_the_bit(case: Case) -> None:
+@each_device
+def test_same_inputs_give_the_same_outputs_to_the_bit(case: Case, device: str) -> None:
     params, episodes = case.params(torch.float32), case.episodes().to(torch.float32)
-    first = answer(case, params, episodes.support, episodes.query)
-    assert torch.equal(first, answer(case, params, episodes.support, episodes.query))
+    first = answer(case, params, episodes.support, episodes.query, device)
+    assert torch.equal(first, answer(case, params, episodes.support, episodes.query, device))
 
 
 @each_case
-def test_float32_stays_close_to_float64(case: Case) -> None:
+@each_device
+def test_float32_stays_close_to_float64(case: Case, device: str) -> None:
     exact = answer(case, case.params(), case.episodes().support, case.episodes().query)
     episodes = case.episodes().to(torch.float32)
-    single = answer(case, case.params(torch.float32), episodes.support, episodes.query)
-    assert_same(exact, single.double(), tolerance=1e-3)
+    single = answer(case, case.params(torch.float32), episodes.support, episodes.query, device)
+    # TF32, which convolutions on a GPU may use, keeps ten bits.
+    assert_same(exact, single.double(), tolerance=1e-3 if device == "cpu" else 2e-2)
 
 
 @each_case
@@ -158,6 +203,47 @@ def test_the_task_state_is_flat_and_leads_with_tasks(case: Case) -> None:
         assert adapted.losses.shape == (3, case.learner.default_steps)
     else:
         assert adapted.losses is None
+
+
+each_case_with_steps = pytest.mark.parametrize(
+    "case", [case for case in CASES if case.learner.max_steps], ids=lambda case: case.name
+)
+
+
+@each_case_with_steps
+def test_no_steps_give_the_answer_of_the_initialisation(case: Case) -> None:
+    params, episodes = case.params(), case.episodes()
+    with torch.no_grad():
+        state, losses = case.learner.adapt(params, episodes.support, 0)
+    assert losses is not None
+    assert losses.shape == (3, 0)
+    weights = section(state, WEIGHTS)
+    assert weights
+    assert all(torch.equal(weight, params[name].expand_as(weight)) for name, weight in weights.items())
+    # Nothing was learned, so it does not matter what the examples are called.
+    relabelled = replace(episodes.support, y=episodes.support.y.flip(1))
+    with torch.no_grad():
+        other = case.learner.adapt(params, relabelled, 0).state
+        expected = case.learner.predict(params, state, episodes.query)
+        assert torch.equal(expected, case.learner.predict(params, other, episodes.query))
+
+
+@each_case_with_steps
+def test_more_steps_lower_the_support_loss(case: Case) -> None:
+    with torch.no_grad():
+        losses = case.learner.adapt(case.params(), case.episodes().support, 12).losses
+    assert losses is not None
+    assert losses.shape == (3, 12)
+    assert (losses[:, -1] < losses[:, 0]).all()
+
+
+@each_case_with_steps
+def test_more_steps_continue_where_fewer_stopped(case: Case) -> None:
+    with torch.no_grad():
+        few, many = (case.learner.adapt(case.params(), case.episodes().support, steps).losses for steps in (3, 6))
+    assert few is not None
+    assert many is not None
+    assert torch.equal(few, many[:, :3])
 
 
 @each_case
