@@ -10,7 +10,7 @@ BUF := @bufbuild/buf@1.75.0
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
-.PHONY: setup demo test test-slow lint lint-proto proto clean
+.PHONY: setup demo test test-slow lint lint-proto proto bench clean
 
 setup: $(VENV)/.complete
 
@@ -45,6 +45,13 @@ lint-proto:
 
 proto: setup
 	$(BIN)/python scripts/generate_stubs.py
+
+# OMNIGLOT=DIR names the folder of images_background.zip and images_evaluation.zip. Takes over an hour the first time.
+bench: setup
+	@test -d '$(OMNIGLOT)' || { echo 'name the data: make bench OMNIGLOT=DIR' >&2; exit 1; }
+	$(BIN)/python benchmarks/omniglot/run.py '$(OMNIGLOT)'
+	$(BIN)/python benchmarks/overhead/run.py runs/omniglot-models
+	$(BIN)/python benchmarks/isolation/run.py '$(OMNIGLOT)' runs/omniglot-models
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

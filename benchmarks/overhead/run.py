@@ -2,14 +2,15 @@
 
     python benchmarks/overhead/run.py MODEL_FOLDER
 
-MODEL_FOLDER holds bundles of image classifiers. Served and in-process calls alternate, one task at a time, uint8 images
-in and probabilities out, with the same number of threads.
+MODEL_FOLDER holds bundles of image classifiers. Blocks of served and of in-process tasks alternate, so that both run
+warm and drift of the machine hits both; uint8 images in, probabilities out, the same number of threads.
 """
 
 import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from innerloop import Client
 from innerloop_learner import Query, Support
 from innerloop_learner.bundle import Bundle, load_bundle
+from innerloop_learner.host_memory import keep_freed_memory
 from innerloop_server.process import ServerProcess
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -28,8 +30,13 @@ from machine import describe_machine
 
 RESULTS = Path(__file__).with_name("results.json")
 WAYS, SHOTS, QUERIES = 5, 1, 5
-WARM_UP, REPEATS = 50, 300
+BLOCKS, BLOCK = 20, 25
+"""Alternations, and tasks in a block; the first block of each kind is a warm-up."""
+
 THREADS = 1
+
+Way = Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]
+"""From support and query images to probabilities."""
 
 
 def main() -> None:
@@ -38,17 +45,19 @@ def main() -> None:
     parser.add_argument("models", type=Path)
     models: Path = parser.parse_args().models
     torch.set_num_threads(THREADS)
+    keep_freed_memory()  # as the server does: it is the same computation that is compared
     results = {}
     with ServerProcess(models, threads=THREADS) as server, Client(server.target) as client:
         for model in client.models():
             results[model.name] = _measure(client, model.name, load_bundle(models / model.name))
-    setting = {"ways": WAYS, "shots": SHOTS, "queries": QUERIES, "repeats": REPEATS, "threads": THREADS}
+    setting = {"ways": WAYS, "shots": SHOTS, "queries": QUERIES, "repeats": BLOCKS * BLOCK, "threads": THREADS}
     content = {"machine": describe_machine(), "setting": setting, "results": results}
     RESULTS.write_text(json.dumps(content, indent=2) + "\n")
     for name, result in results.items():
         print(
             f"{name:12} in-process {result['in_process_p50_ms']:.2f} ms, served {result['served_p50_ms']:.2f} ms, "
-            f"overhead {result['overhead_p50_ms']:.2f} ms for Adapt + Predict"
+            f"overhead {result['overhead_p50_ms']:.2f} ms for Adapt + Predict, "
+            f"{result['one_round_trip_overhead_p50_ms']:.2f} ms for AdaptPredict"
         )
 
 
@@ -56,29 +65,54 @@ def _measure(client: Client, name: str, bundle: Bundle) -> dict[str, Any]:
     random = np.random.default_rng(0)
     shape = bundle.learner.spec.input.shape
     labels = [f"class {index}" for index in np.repeat(np.arange(WAYS), SHOTS)]
-    in_process, served = [], []
-    for repeat in range(WARM_UP + REPEATS):
-        support = random.integers(0, 256, (WAYS * SHOTS, *shape), np.uint8)
-        query = random.integers(0, 256, (WAYS * QUERIES, *shape), np.uint8)
-        start = time.perf_counter()
-        expected = _in_process(bundle, support, query)
-        middle = time.perf_counter()
-        probabilities = client.adapt(name, support, labels).predict(query).probabilities
-        end = time.perf_counter()
-        np.testing.assert_allclose(probabilities, expected, atol=1e-3)
-        if repeat >= WARM_UP:
-            in_process.append((middle - start) * 1e3)
-            served.append((end - middle) * 1e3)
+
+    def in_process(support: NDArray[Any], query: NDArray[Any]) -> NDArray[Any]:
+        return _adapt_and_predict(bundle, support, query)
+
+    def served(support: NDArray[Any], query: NDArray[Any]) -> NDArray[Any]:
+        return client.adapt(name, support, labels).predict(query).probabilities
+
+    def one_round_trip(support: NDArray[Any], query: NDArray[Any]) -> NDArray[Any]:
+        return client.adapt_predict(name, support, labels, query=query).probabilities
+
+    milliseconds: dict[str, list[float]] = {"in_process": [], "served": [], "one_round_trip": []}
+    for block in range(1 + BLOCKS):
+        tasks = [
+            (
+                random.integers(0, 256, (WAYS * SHOTS, *shape), np.uint8),
+                random.integers(0, 256, (WAYS * QUERIES, *shape), np.uint8),
+            )
+            for _ in range(BLOCK)
+        ]
+        answers = []
+        for way in (in_process, served, one_round_trip):
+            seconds, given = _timed(way, tasks)
+            answers.append(given)
+            if block:
+                milliseconds[way.__name__] += [1e3 * value for value in seconds]
+        np.testing.assert_allclose(answers[1], answers[0], atol=1e-4)
+        np.testing.assert_allclose(answers[2], answers[0], atol=1e-4)
+    medians = {f"{way}_p50_ms": median(values) for way, values in milliseconds.items()}
     return {
-        "in_process_p50_ms": median(in_process),
-        "served_p50_ms": median(served),
-        "served_p99_ms": quantiles(served, n=100)[-1],
-        "overhead_p50_ms": median(served) - median(in_process),
+        **medians,
+        "served_p99_ms": quantiles(milliseconds["served"], n=100)[-1],
+        "overhead_p50_ms": medians["served_p50_ms"] - medians["in_process_p50_ms"],
+        "one_round_trip_overhead_p50_ms": medians["one_round_trip_p50_ms"] - medians["in_process_p50_ms"],
     }
 
 
+def _timed(way: Way, tasks: list[tuple[NDArray[Any], NDArray[Any]]]) -> tuple[list[float], NDArray[Any]]:
+    """Seconds and answers of each task."""
+    seconds, answers = [], []
+    for support, query in tasks:
+        start = time.perf_counter()
+        answers.append(way(support, query))
+        seconds.append(time.perf_counter() - start)
+    return seconds, np.stack(answers)
+
+
 @torch.no_grad()
-def _in_process(bundle: Bundle, support: NDArray[Any], query: NDArray[Any]) -> NDArray[Any]:
+def _adapt_and_predict(bundle: Bundle, support: NDArray[Any], query: NDArray[Any]) -> NDArray[Any]:
     normalise = bundle.learner.spec.input.normalise
     any_ways = bundle.learner.info.ways_can_change == "any"
     y = torch.arange(WAYS).repeat_interleave(SHOTS).unsqueeze(0)

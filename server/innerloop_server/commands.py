@@ -47,7 +47,7 @@ def _run(settings: ServerSettings) -> None:
 
     from prometheus_client import disable_created_metrics
 
-    from innerloop_server.engine.host_memory import keep_freed_memory
+    from innerloop_learner.host_memory import keep_freed_memory
     from innerloop_server.engine.interface import LoadError
     from innerloop_server.engine.torch_engine import TorchEngine
     from innerloop_server.observability.logs import configure_logging

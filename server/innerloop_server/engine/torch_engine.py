@@ -117,7 +117,7 @@ class TorchModel(LoadedModel):
     def predict(self, states: Sequence[TaskState], queries: Sequence[Array]) -> list[Answers]:
         """Answer a batch of tasks, padded to the one with most queries."""
         own = [state for state in states if isinstance(state, TorchTaskState)]
-        batch = {name: torch.stack([state.tensors[name] for state in own]) for name in own[0].tensors}
+        batch = {name: _stacked([state.tensors[name] for state in own]) for name in own[0].tensors}
         sizes = [len(query) for query in queries]
         query = Query(self._inputs(queries), torch.from_numpy(mask(sizes)).to(self._device))
         outputs = self._in_parts(batch, query).cpu()  # [T, Q, W] or [T, Q, D]
@@ -133,6 +133,8 @@ class TorchModel(LoadedModel):
         """Outputs for all queries, some at a time: they don't depend on each other, but their activations add up."""
         tasks, queries = query.mask.shape
         size = max(EXAMPLES_AT_ONCE // tasks, 1)
+        if queries <= size:
+            return self._learner.predict(self._params, states, query)
         parts = [slice(start, start + size) for start in range(0, queries, size)]
         return torch.cat(
             [
@@ -145,6 +147,11 @@ class TorchModel(LoadedModel):
     def _inputs(self, raw: Sequence[Array]) -> Tensor:
         """Normalised inputs [T, N, *input] on the device; they travel there in the type they came in."""
         return self._learner.spec.input.normalise(torch.from_numpy(stack(raw)).to(self._device))
+
+
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """Tensors as one batch; a single one is not copied."""
+    return torch.stack(list(tensors)) if len(tensors) > 1 else tensors[0].unsqueeze(0)
 
 
 def _slice_state(state: dict[str, Tensor], index: int, ways: int) -> TorchTaskState:

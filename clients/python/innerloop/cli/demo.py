@@ -55,7 +55,7 @@ class Figures:
 def demo(
     data: Annotated[str, typer.Option(help="Data source of images, for example omniglot:PATH.")] = "glyphs",
     out: Annotated[Path, typer.Option(help="Folder for the model and the picture.")] = Path("innerloop-demo"),
-    iterations: Annotated[int, typer.Option(min=1, help="Outer steps of training.")] = 2000,
+    iterations: Annotated[int, typer.Option(min=1, help="Outer steps of training.")] = 3000,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
 ) -> None:
     """Meta-train a small model, serve it, adapt it to classes it has never seen, and show how well it does."""

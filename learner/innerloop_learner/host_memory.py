@@ -1,4 +1,4 @@
-"""How this process gets memory from the operating system."""
+"""How a process that computes gets memory from the operating system."""
 
 import ctypes
 
