@@ -1,16 +1,17 @@
 """The one interface that trainer, evaluator, server and exporter know."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from innerloop_learner.backbones.backbone import backbones, build_backbone
 from innerloop_learner.losses import classification_loss, regression_loss
 from innerloop_learner.norms import running_average
 from innerloop_learner.registry import Registry
-from innerloop_learner.settings import SettingsError
+from innerloop_learner.settings import SettingsError, complete, with_settings
 from innerloop_learner.spec import LearnerSpec, TaskKind
 from innerloop_learner.tasks import Adapted, Episodes, Params, Query, Support, TaskState
 
@@ -86,8 +87,8 @@ class Objective(NamedTuple):
 class Learner(ABC):
     """Learns to learn: `state = adapt(support)`, then `outputs = predict(state, query)`.
 
-    A learner holds settings only. Its functions are pure: parameters come in, nothing is kept. Whether gradients flow
-    through `adapt` follows from torch's grad mode, so training and serving run the same code.
+    A learner holds settings only, every default filled in. Its functions are pure: parameters come in, nothing is kept.
+    Whether gradients flow through `adapt` follows from torch's grad mode, so training and serving run the same code.
     """
 
     info: ClassVar[MethodInfo]
@@ -97,7 +98,20 @@ class Learner(ABC):
             raise SettingsError(
                 f"{self.info.name} does not solve {spec.task_kind} tasks, only {', '.join(self.info.tasks)}"
             )
-        self.spec = spec
+        with_settings(self.info.name, self._configure, spec.settings)
+        self.backbone = build_backbone(spec.backbone, spec.input.shape, spec.backbone_settings)
+        self.spec = replace(
+            spec,
+            settings=complete(self._configure, spec.settings),
+            backbone_settings=complete(backbones[spec.backbone], spec.backbone_settings),
+        )
+
+    def _configure(self) -> None:  # noqa: B027 - methods without settings inherit it
+        """Take the method's settings, which are the keyword arguments of this function.
+
+        Raises:
+            ValueError: values that contradict each other.
+        """
 
     @abstractmethod
     def init(self, generator: torch.Generator) -> Params:
@@ -105,7 +119,7 @@ class Learner(ABC):
 
     def buffers(self) -> frozenset[str]:
         """Names of parameters that no gradient updates."""
-        return frozenset()
+        return self.backbone.buffers()
 
     def padded_ways(self, ways: int) -> int:
         """The `Support.max_ways` of tasks with up to `ways` classes: the width of a fixed head, otherwise `ways`.
@@ -153,8 +167,7 @@ class Learner(ABC):
 
     def refit_buffers(self, params: Params, support: Support) -> Params:
         """Values that the buffers would take from this support set alone, differentiable; empty without buffers."""
-        del params, support
-        return {}
+        return self.backbone.refit(params, support.x, support.mask) if self.buffers() else {}
 
     def objective(self, params: Params, episodes: Episodes, steps: int | None = None) -> Objective:
         """Mean query loss after adapting, what the outer loop minimises.

@@ -41,6 +41,13 @@ def with_settings(owner: str, function: Callable[..., T], settings: Mapping[str,
         raise SettingsError(f"{owner}: {error}") from error
 
 
+def complete(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the function's defaults filled in, so that a later change of a default does not change them."""
+    parameters = inspect.signature(function).parameters.values()
+    defaults = {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
+    return {**defaults, **settings}
+
+
 def _fits(value: Any, kind: Any) -> bool:
     if get_origin(kind) is Literal:
         return value in get_args(kind)

@@ -77,14 +77,14 @@ def test_the_confidence_interval_covers_the_truth_in_95_of_100_cases() -> None:
 
 
 def test_a_learner_that_always_gives_the_same_class_is_right_by_chance() -> None:
-    spec = LearnerSpec("stubborn", DIGITS.input, max_ways=4)
+    spec = LearnerSpec("stubborn", DIGITS.input, max_ways=4, backbone="mlp")
     result = figures(Stubborn(spec), shape=EpisodeShape(4, 1, 3))
     assert (result.mean, result.confidence_interval) == (0.25, 0.0)
     assert result.metric == "accuracy"
 
 
 def test_a_learner_that_always_gives_the_same_value_has_the_error_of_that_value() -> None:
-    spec = LearnerSpec("stubborn", SINUSOID.input, task_kind="regression", max_ways=0, target_size=1)
+    spec = LearnerSpec("stubborn", SINUSOID.input, task_kind="regression", max_ways=0, target_size=1, backbone="mlp")
     result = figures(Stubborn(spec), shape=EpisodeShape(1, 2, 5), source=SINUSOID)
     errors = []
     for tasks, generator in evaluation_batches(0, 50):
@@ -184,7 +184,7 @@ def test_a_model_for_five_ways_can_be_evaluated_at_fewer_and_not_at_more() -> No
 
 
 def test_a_model_whose_ways_are_fixed_is_not_evaluated_at_others() -> None:
-    learner = Stubborn(LearnerSpec("stubborn", DIGITS.input, max_ways=4))
+    learner = Stubborn(LearnerSpec("stubborn", DIGITS.input, max_ways=4, backbone="mlp"))
     with pytest.raises(TaskError, match="takes exactly 4 ways, not 3"):
         figures(learner, shape=EpisodeShape(3, 1, 3))
 

@@ -62,7 +62,8 @@ def test_train_leaves_a_bundle_that_says_where_it_comes_from(run: Path) -> None:
     manifest = load_bundle(run / "bundle").manifest
     assert manifest.name == "digits-maml"
     assert manifest.learner.backbone_settings == {"norm": "task", "downsample": "stride", "width": 8}
-    assert manifest.learner.settings == {"rate": 0.01, "steps": 1}
+    defaults_too = {"rate": 0.01, "steps": 1, "max_steps": 20, "update_rule": "sgd"}
+    assert manifest.learner.settings == defaults_too, "a default that changes later must not change this bundle"
     limits = manifest.limits
     assert (limits.trained_ways, limits.trained_shots, limits.trained_steps, limits.max_ways) == (2, 1, 1, 2)
     provenance = manifest.provenance
@@ -140,7 +141,8 @@ def test_inspect_shows_every_figure_and_where_it_comes_from(run: Path) -> None:
     answer = innerloop("inspect", run)
     assert answer.status == 0
     for text in (
-        "maml (rate 0.01, steps 1)",
+        "rate 0.01",
+        "steps 1",
         "uint8 1 x 8 x 8",
         "2-way 1-shot",
         "validation episodes",

@@ -1,17 +1,16 @@
 """Model-agnostic meta-learning."""
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from innerloop_learner import heads
-from innerloop_learner.backbones import build_backbone
 from innerloop_learner.heads import LinearHead, mask_unused_ways
 from innerloop_learner.inner_loop import inner_loop
 from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
 from innerloop_learner.losses import UNUSED_LOGIT
-from innerloop_learner.settings import with_settings
 from innerloop_learner.spec import LearnerSpec
 from innerloop_learner.state import STATISTICS, WAYS, WEIGHTS, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
@@ -50,8 +49,6 @@ class MAML(Learner):
 
     def __init__(self, spec: LearnerSpec) -> None:
         super().__init__(spec)
-        with_settings(self.info.name, self._configure, spec.settings)
-        self.backbone = build_backbone(spec.backbone, spec.input.shape, spec.backbone_settings)
         self.head = LinearHead.for_spec(spec, self.backbone.features)
         self._body = self.backbone.init(torch.Generator()).keys() - self.backbone.buffers()
 
@@ -75,14 +72,6 @@ class MAML(Learner):
         """See Learner.init."""
         weights = {**self.backbone.init(generator), **self.head.init(generator)}
         return {**weights, **self.rule.init(generator, self._adapted(weights))}
-
-    def buffers(self) -> frozenset[str]:
-        """See Learner.buffers."""
-        return self.backbone.buffers()
-
-    def refit_buffers(self, params: Params, support: Support) -> Params:
-        """See Learner.refit_buffers."""
-        return self.backbone.refit(params, support.x, support.mask) if self.buffers() else {}
 
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
         """See Learner.adapt."""
@@ -130,14 +119,5 @@ class MAML(Learner):
 class FirstOrderMAML(MAML):
     """MAML with inner gradients taken as constants (Finn et al. 2017, section 5.2): cheaper, a little less accurate."""
 
-    info = MethodInfo(
-        name="fomaml",
-        family="initialisation",
-        paper="Finn, Abbeel, Levine: Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks. ICML 2017",
-        gradients_at_serving=True,
-        order_matters=False,
-        ways_can_change="fewer",
-        tasks=("classification", "regression"),
-        training=TrainingDefaults(),
-    )
+    info = replace(MAML.info, name="fomaml")
     order = 1

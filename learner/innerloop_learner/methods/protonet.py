@@ -6,11 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from innerloop_learner.backbones import build_backbone
 from innerloop_learner.heads import mask_unused_ways
 from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
-from innerloop_learner.settings import with_settings
-from innerloop_learner.spec import LearnerSpec
 from innerloop_learner.state import STATISTICS, WAYS, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 
@@ -37,22 +34,9 @@ class ProtoNet(Learner):
         training=TrainingDefaults(ways=60, queries=5, meta_batch=1, iterations=3000, norm="batch"),
     )
 
-    def __init__(self, spec: LearnerSpec) -> None:
-        super().__init__(spec)
-        with_settings(self.info.name, lambda: None, spec.settings)
-        self.backbone = build_backbone(spec.backbone, spec.input.shape, spec.backbone_settings)
-
     def init(self, generator: torch.Generator) -> Params:
         """See Learner.init."""
         return self.backbone.init(generator)
-
-    def buffers(self) -> frozenset[str]:
-        """See Learner.buffers."""
-        return self.backbone.buffers()
-
-    def refit_buffers(self, params: Params, support: Support) -> Params:
-        """See Learner.refit_buffers."""
-        return self.backbone.refit(params, support.x, support.mask) if self.buffers() else {}
 
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
         """See Learner.adapt; state: prototypes [T, W, F], zero for unused ways."""
