@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 
 from innerloop_learner.bundle import Metric, load_bundle, save_bundle
+from innerloop_learner.host_memory import keep_freed_memory
 from innerloop_trainer.config import TrainingConfig, TrainingPlan, check_config, make_plan
 from innerloop_trainer.data import DataSource, load_source
 from innerloop_trainer.display import console, print_evaluation, progress_bar
@@ -39,6 +40,7 @@ def run_training(
             training begins, and where possible before the data is read, which may take a while.
         DivergedError: training came to nothing.
     """
+    keep_freed_memory()
     folder.check(resume=resume)
     check_config(config)
     source = load_source(config.data, device)
