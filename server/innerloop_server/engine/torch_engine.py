@@ -62,7 +62,10 @@ class TorchEngine(Engine):
                 (name, "allocated"): torch.cuda.memory_allocated(self._device),
                 (name, "reserved"): torch.cuda.memory_reserved(self._device),
             }
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        statistics = Path("/proc/self/statm")
+        if not statistics.is_file():
+            return {}  # only Linux tells
+        pages = int(statistics.read_text().split()[1])
         return {(name, "resident"): pages * os.sysconf("SC_PAGE_SIZE")}
 
 

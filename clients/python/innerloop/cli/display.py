@@ -43,19 +43,17 @@ def print_answers(answers: Sequence[dict[str, Any]]) -> None:
 
 
 def print_models(models: Sequence[Model]) -> None:
-    """Print one line per model."""
-    table = Table("model", "state", "method", "task", "input", "trained for", "evaluated")
+    """Print one entry per model."""
+    table = Table("model", "state", "what it is", show_lines=True)
     for model in models:
-        table.add_row(
-            model.name,
-            model.state if not model.error else f"{model.state}: {model.error}",
-            model.method,
-            model.task_kind,
-            " x ".join(map(str, model.input_shape)),
-            _trained_for(model),
-            "\n".join(f"{m.name} {m.value:.4g} ± {m.confidence_interval:.2g} ({m.protocol})" for m in model.metrics),
-        )
+        table.add_row(model.name, model.state, model.error or "\n".join(_description(model)))
     Console().print(table)
+
+
+def _description(model: Model) -> list[str]:
+    shape = " x ".join(map(str, model.input_shape))
+    metrics = [f"{m.name} {m.value:.4g} ± {m.confidence_interval:.2g} ({m.protocol})" for m in model.metrics]
+    return [f"{model.method}, {model.task_kind} of {shape} inputs", f"trained for {_trained_for(model)}", *metrics]
 
 
 def _trained_for(model: Model) -> str:
