@@ -14,7 +14,7 @@ from innerloop.errors import InvalidArgumentError
 from innerloop.tensors import Array, encode_tensor
 from innerloop.v1 import tensor_pb2 as pb
 
-_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B")
 _COLOUR_CHANNELS = (1, 3)
 _KINDS_OF_OBJECTS = "OUS"
 
@@ -28,6 +28,9 @@ class Image(Protocol):
 
     def convert(self, mode: str) -> Any:
         """Copy in another mode."""
+
+    def getexif(self) -> Any:
+        """What the camera noted, which way up among it."""
 
     def save(self, fp: BytesIO, format: str, **params: Any) -> None:  # noqa: A002 - PIL's name
         """Write to an open file."""
@@ -113,9 +116,25 @@ def _encode(item: Any, index: int) -> bytes:
         except OSError as error:
             hint = "; strings are taken for paths of image files" if isinstance(item, str) else ""
             raise InvalidArgumentError(f"inputs[{index}]: can't read {str(item)!r}: {error.strerror}{hint}") from error
-    image = item if item.mode in _PNG_MODES else item.convert("RGB")
+    try:
+        return _as_png(item)
+    except ValueError as error:
+        raise InvalidArgumentError(f"inputs[{index}]: {error}") from error
+
+
+def _as_png(image: Image) -> bytes:
+    """An image as a PNG that the server reads as it would read the file that the image came from.
+
+    Raises:
+        ValueError: its mode has no equivalent.
+    """
+    if image.mode == "F":
+        raise ValueError("has floating-point pixels, which have no natural range; convert it to 8 bits")
+    exif = image.getexif()
+    if image.mode not in _PNG_MODES:
+        image = image.convert("I;16" if image.mode == "I" else "RGB")
     buffer = BytesIO()
-    image.save(buffer, format="PNG", compress_level=1)
+    image.save(buffer, format="PNG", compress_level=1, exif=exif)
     return buffer.getvalue()
 
 

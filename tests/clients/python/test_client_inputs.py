@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from PIL import Image
+from PIL import ExifTags, Image
 
 from innerloop import InvalidArgumentError
 from innerloop.tensors import decode_tensor, encode_tensor
@@ -88,14 +88,29 @@ async def test_images_travel_as_lossless_files(client, server):
     assert not server.requests("GetModel")
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "I;16"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr"])
 async def test_images_of_every_mode_can_be_sent(client, server, mode):
     image = Image.fromarray(PIXELS[0]).convert("L").convert(mode)
     await client.adapt("colour", [image], ["a"])
     (file,) = sent(server)
-    if mode != "I;16":
-        reference = np.asarray(image.convert("RGB")).astype(int)
-        assert np.abs(np.asarray(Image.open(BytesIO(file)).convert("RGB")).astype(int) - reference).max() <= 1
+    reference = np.asarray(image.convert("RGB")).astype(int)
+    assert np.abs(np.asarray(Image.open(BytesIO(file)).convert("RGB")).astype(int) - reference).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I"])
+async def test_images_of_sixteen_bits_keep_them(client, server, mode):
+    values = np.arange(0, 60_000, 15_000, dtype=np.uint16).reshape(2, 2)
+    await client.adapt("grey", [Image.fromarray(values).convert(mode)], ["a"])
+    np.testing.assert_array_equal(pixels_of(*sent(server)), values)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
+async def test_an_image_travels_with_which_way_up_it_is_as_its_file_would(client, server, mode):
+    upside_down, file = Image.Exif(), BytesIO()
+    upside_down[ExifTags.Base.Orientation] = 3
+    Image.fromarray(PIXELS[0]).convert(mode).save(file, "JPEG", exif=upside_down)
+    await client.adapt("colour", [Image.open(file)], ["a"])
+    assert dict(Image.open(BytesIO(*sent(server))).getexif()) == dict(upside_down)
 
 
 async def test_files_images_and_bytes_may_be_mixed_and_files_are_sent_as_they_are(client, server, tmp_path):
@@ -126,6 +141,8 @@ async def test_any_iterable_of_paths_will_do(client, server, tmp_path):
         ([Path("absent.png")], r"inputs\[0\]: can't read 'absent.png'"),
         ([PIXELS[0], b"file"], "mixture"),
         ([PIXELS[0], PIXELS[1, :5]], r"\(5, 30, 3\), \(32, 30, 3\)"),
+        ([Image.new("F", (2, 2))], r"inputs\[0\]: has floating-point pixels"),
+        ([Image.new("La", (2, 2))], r"inputs\[0\]: conversion from La"),
         (np.zeros((3, 1, 28, 28), bool), "uint8 from 0 to 255"),
         (np.zeros((3, 4), complex), "complex128"),
         ([["a", "b"], ["c", "d"]], "can't be sent"),
@@ -141,6 +158,8 @@ async def test_any_iterable_of_paths_will_do(client, server, tmp_path):
         "absent file",
         "mixture",
         "two sizes",
+        "floating-point image",
+        "image of a mode without equivalent",
         "booleans",
         "complex numbers",
         "lists of texts",
