@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,12 +12,11 @@ from innerloop.adaptation_info import NO_LABELS, AdaptationInfo
 from innerloop.async_connection import AsyncConnection
 from innerloop.calls import Call
 from innerloop.connection import Connection
-from innerloop.errors import AdaptationNotFoundError
+from innerloop.errors import AdaptationNotFoundError, InnerloopError
 from innerloop.inputs import Inputs
 from innerloop.locks import acquired, acquired_async
 from innerloop.predictions import Predictions
 from innerloop.recipe import Recipe
-from innerloop.retry import Deadline
 from innerloop.v1 import tensor_pb2 as pb
 
 
@@ -57,11 +56,13 @@ class AdaptationHandle:
     def _question(self, asked: AdaptationInfo, query: pb.Inputs, return_logits: bool) -> Call[Predictions]:
         return calls.predict(asked.id, query, return_logits=return_logits, labels=self._labels)
 
-    def _remake(self, gone: AdaptationNotFoundError) -> Call[AdaptationInfo]:
-        """The call that adapts again, under a new request id: the old one would name what is gone."""
+    def _remake(
+        self, gone: AdaptationNotFoundError, query: pb.Inputs, return_logits: bool
+    ) -> Call[tuple[AdaptationInfo, Predictions]]:
+        """The call that adapts again and asks, under a new request id: the old one would name what is gone."""
         if self._recipe is None:
             raise gone
-        return calls.adapt(self._recipe)
+        return calls.adapt_again(self._recipe, query, return_logits=return_logits)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(id={self.id!r}, model={self.model!r}, classes={self.classes!r})"
@@ -71,7 +72,7 @@ class Adaptation(AdaptationHandle):
     """An adapted model on the server, ready for questions from any number of threads.
 
     When the server has dropped it, `predict` adapts again from the support set kept here, once for all threads. Used
-    as a context manager, it is deleted at the end.
+    as a context manager, it is deleted at the end; should that fail after an error inside, the error inside counts.
     """
 
     def __init__(
@@ -98,12 +99,16 @@ class Adaptation(AdaptationHandle):
         """
         deadline = self._connection.deadline(timeout)
         query = self._connection.encode(self.model, inputs, deadline)
-        asked = self._info
-        try:
-            return self._connection.run(self._question(asked, query, return_logits), deadline)
-        except AdaptationNotFoundError as gone:
-            self._adapt_again(asked, gone, deadline)
-        return self._connection.run(self._question(self._info, query, return_logits), deadline)
+        while True:
+            asked = self._info
+            try:
+                return self._connection.run(self._question(asked, query, return_logits), deadline)
+            except AdaptationNotFoundError as gone:
+                with acquired(self._lock, deadline):
+                    if self._info is asked:  # otherwise another thread was first: ask again
+                        remake = self._remake(gone, query, return_logits)
+                        self._info, predictions = self._connection.run(remake, deadline)
+                        return predictions
 
     def delete(self, *, timeout: float | None = None) -> None:
         """Make the server forget it; does nothing when the server has already."""
@@ -119,12 +124,9 @@ class Adaptation(AdaptationHandle):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.delete()
-
-    def _adapt_again(self, asked: AdaptationInfo, gone: AdaptationNotFoundError, deadline: Deadline) -> None:
-        with acquired(self._lock, deadline):
-            if self._info is asked:  # otherwise another thread was first
-                self._info = self._connection.run(self._remake(gone), deadline)
+        # What went wrong inside matters more than that the server can't be told to forget.
+        with suppress(InnerloopError) if error is not None else nullcontext():
+            self.delete()
 
 
 class AsyncAdaptation(AdaptationHandle):
@@ -147,12 +149,16 @@ class AsyncAdaptation(AdaptationHandle):
         """Answer queries, as `Adaptation.predict` does."""
         deadline = self._connection.deadline(timeout)
         query = await self._connection.encode(self.model, inputs, deadline)
-        asked = self._info
-        try:
-            return await self._connection.run(self._question(asked, query, return_logits), deadline)
-        except AdaptationNotFoundError as gone:
-            await self._adapt_again(asked, gone, deadline)
-        return await self._connection.run(self._question(self._info, query, return_logits), deadline)
+        while True:
+            asked = self._info
+            try:
+                return await self._connection.run(self._question(asked, query, return_logits), deadline)
+            except AdaptationNotFoundError as gone:
+                async with acquired_async(self._lock, deadline):
+                    if self._info is asked:  # otherwise another task was first: ask again
+                        remake = self._remake(gone, query, return_logits)
+                        self._info, predictions = await self._connection.run(remake, deadline)
+                        return predictions
 
     async def delete(self, *, timeout: float | None = None) -> None:
         """Make the server forget it; does nothing when the server has already."""
@@ -168,9 +174,5 @@ class AsyncAdaptation(AdaptationHandle):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.delete()
-
-    async def _adapt_again(self, asked: AdaptationInfo, gone: AdaptationNotFoundError, deadline: Deadline) -> None:
-        async with acquired_async(self._lock, deadline):
-            if self._info is asked:  # otherwise another task was first
-                self._info = await self._connection.run(self._remake(gone), deadline)
+        with suppress(InnerloopError) if error is not None else nullcontext():
+            await self.delete()

@@ -84,6 +84,28 @@ def adapt_predict(recipe: Recipe, query: tensors.Inputs, *, return_logits: bool)
     )
 
 
+def adapt_again(
+    recipe: Recipe, query: tensors.Inputs, *, return_logits: bool
+) -> Call[tuple[AdaptationInfo, Predictions]]:
+    """Make an adaptation and ask it in one round trip, so that nothing can drop it in between."""
+    request_id = new_request_id()
+    request = adaptations.AdaptPredictRequest(
+        model=recipe.model,
+        support=recipe.support,
+        query=query,
+        options=recipe.options,
+        return_logits=return_logits,
+        keep=True,
+        request_id=request_id,
+    )
+
+    def read(response: adaptations.AdaptPredictResponse) -> tuple[AdaptationInfo, Predictions]:
+        info = AdaptationInfo.from_message(response.adaptation, recipe.labels, response.timings)
+        return info, Predictions(response.predictions, recipe.labels, response.timings)
+
+    return Call("AdaptPredict", request, read, request_id=request_id)
+
+
 def get_adaptation(adaptation_id: str) -> Call[AdaptationInfo]:
     """Look an adaptation up."""
     request = adaptations.GetAdaptationRequest(adaptation_id=adaptation_id)

@@ -114,11 +114,7 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
 
     def Adapt(self, request: pb.AdaptRequest, context: Any) -> pb.AdaptResponse:  # noqa: N802
         self._begin("Adapt", request, context)
-        time.sleep(self.slow)
-        with self._lock:
-            made = self._made.setdefault(request.request_id, self._adaptation(request))
-            self._kept[made.id] = made
-        return pb.AdaptResponse(adaptation=made, timings=pb.Timings(adapt=Duration(nanos=2_000_000)))
+        return pb.AdaptResponse(adaptation=self._keep(request), timings=pb.Timings(adapt=Duration(nanos=2_000_000)))
 
     def Predict(self, request: pb.PredictRequest, context: Any) -> pb.PredictResponse:  # noqa: N802
         self._begin("Predict", request, context)
@@ -127,8 +123,11 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
 
     def AdaptPredict(self, request: pb.AdaptPredictRequest, context: Any) -> pb.AdaptPredictResponse:  # noqa: N802
         self._begin("AdaptPredict", request, context)
-        classes = self._adaptation(request).classes
-        return pb.AdaptPredictResponse(predictions=_answers(classes, request.query, request.return_logits))
+        made = self._keep(request) if request.keep else None
+        classes = (made or self._adaptation(request)).classes
+        return pb.AdaptPredictResponse(
+            adaptation=made, predictions=_answers(classes, request.query, request.return_logits)
+        )
 
     def GetAdaptation(self, request: pb.GetAdaptationRequest, context: Any) -> pb.GetAdaptationResponse:  # noqa: N802
         self._begin("GetAdaptation", request, context)
@@ -176,6 +175,13 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
             failure = self._scripts[method].popleft() if self._scripts[method] else None
         if failure:
             _abort(context, failure, request_id)
+
+    def _keep(self, request: Any) -> pb.Adaptation:
+        time.sleep(self.slow)
+        with self._lock:
+            made = self._made.setdefault(request.request_id, self._adaptation(request))
+            self._kept[made.id] = made
+        return made
 
     def _adaptation(self, request: Any) -> pb.Adaptation:
         return pb.Adaptation(

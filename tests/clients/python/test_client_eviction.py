@@ -7,10 +7,18 @@ import numpy as np
 import pytest
 from scripted_server import Failure, reason
 
-from innerloop import AdaptationEvictedError, AdaptationNotFoundError, DeadlineExceededError
+from innerloop import (
+    AdaptationEvictedError,
+    AdaptationNotFoundError,
+    AsyncClient,
+    Client,
+    DeadlineExceededError,
+    PermissionDeniedError,
+)
 
 IMAGES = np.zeros((2, 1, 28, 28), np.uint8)
 EVICTED = Failure(grpc.StatusCode.NOT_FOUND, "dropped", (reason("ADAPTATION_EVICTED"),))
+REFUSED = Failure(grpc.StatusCode.PERMISSION_DENIED)
 
 
 @pytest.mark.parametrize("loss", ["evict_all", "restart"])
@@ -19,10 +27,11 @@ async def test_an_adaptation_that_the_server_lost_is_made_again(client, server, 
     lost = adaptation.id
     getattr(server, loss)()
     assert (await adaptation.predict(IMAGES)).labels == [1, 2]
-    first, second = server.requests("Adapt")
+    (first,), (second,) = server.requests("Adapt"), server.requests("AdaptPredict")
     assert first.request_id != second.request_id
     assert (first.model, first.support, first.options) == (second.model, second.support, second.options)
     assert adaptation.id != lost
+    assert (await adaptation.predict(IMAGES)).labels == [1, 2]
     assert [request.adaptation_id for request in server.requests("Predict")] == [lost, adaptation.id]
 
 
@@ -32,7 +41,7 @@ async def test_concurrent_questions_make_it_again_once(client, server):
     server.slow = 0.1
     answers = await asyncio.gather(*(adaptation.predict(IMAGES) for _ in range(8)))
     assert [answer.labels for answer in answers] == [[1, 2]] * 8
-    assert len(server.requests("Adapt")) == 2
+    assert len(server.requests("AdaptPredict")) == 1
 
 
 async def test_a_question_that_waits_for_it_to_be_made_again_keeps_its_own_timeout(client, server):
@@ -40,7 +49,7 @@ async def test_a_question_that_waits_for_it_to_be_made_again_keeps_its_own_timeo
     server.evict_all()
     server.slow = 1.0
     patient = asyncio.ensure_future(adaptation.predict(IMAGES))
-    while len(server.requests("Adapt")) < 2:
+    while not server.requests("AdaptPredict"):
         await asyncio.sleep(0.01)
     with pytest.raises(DeadlineExceededError):
         await adaptation.predict(IMAGES, timeout=0.2)
@@ -48,12 +57,13 @@ async def test_a_question_that_waits_for_it_to_be_made_again_keeps_its_own_timeo
     assert (await patient).labels == [1, 2]
 
 
-async def test_it_is_made_again_once_per_question_only(client, server):
+async def test_a_server_so_short_of_memory_that_it_keeps_nothing_still_answers(client, server):
     adaptation = await client.adapt("grey", IMAGES, [1, 2])
-    server.script("Predict", EVICTED, EVICTED)
-    with pytest.raises(AdaptationEvictedError):
-        await adaptation.predict(IMAGES)
-    assert len(server.requests("Adapt")) == 2
+    server.script("Predict", *[EVICTED] * 10)
+    answers = await asyncio.gather(*(adaptation.predict(IMAGES, return_logits=True) for _ in range(4)))
+    assert [answer.labels for answer in answers] == [[1, 2]] * 4
+    assert all(answer.logits.shape == (2, 2) for answer in answers)
+    assert 1 <= len(server.requests("AdaptPredict")) <= 4
 
 
 async def test_making_it_again_can_be_turned_off(make_client, server):
@@ -63,6 +73,7 @@ async def test_making_it_again_can_be_turned_off(make_client, server):
     with pytest.raises(AdaptationEvictedError):
         await adaptation.predict(IMAGES)
     assert len(server.requests("Adapt")) == 1
+    assert not server.requests("AdaptPredict")
 
 
 async def test_an_adaptation_that_was_looked_up_is_not_made_again(client, server):
@@ -78,10 +89,30 @@ async def test_a_deleted_adaptation_stays_deleted(client, server):
     await adaptation.delete()
     with pytest.raises(AdaptationNotFoundError):
         await adaptation.predict(IMAGES)
-    assert len(server.requests("Adapt")) == 1
+    assert not server.requests("AdaptPredict")
 
 
 async def test_deleting_what_the_server_lost_already_is_fine(client, server):
     adaptation = await client.adapt("grey", IMAGES, [1, 2])
     server.evict_all()
     await adaptation.delete()
+
+
+def test_an_error_inside_a_context_is_not_hidden_by_failing_to_forget(server):
+    server.script("DeleteAdaptation", REFUSED)
+    with Client(server.address) as client, pytest.raises(KeyError), client.adapt("grey", IMAGES, [1, 2]):
+        raise KeyError
+
+
+async def test_nor_in_an_asynchronous_context(server):
+    server.script("DeleteAdaptation", REFUSED)
+    async with AsyncClient(server.address) as client:
+        with pytest.raises(KeyError):
+            async with await client.adapt("grey", IMAGES, [1, 2]):
+                raise KeyError
+
+
+def test_failing_to_forget_is_told_when_nothing_else_went_wrong(server):
+    server.script("DeleteAdaptation", REFUSED)
+    with Client(server.address) as client, pytest.raises(PermissionDeniedError), client.adapt("grey", IMAGES, [1, 2]):
+        pass
