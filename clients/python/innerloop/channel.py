@@ -1,7 +1,9 @@
 """Opening channels, in the clear or over TLS."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -9,11 +11,12 @@ import grpc.aio
 PemSource = str | Path | bytes
 """A PEM file's path, or its content."""
 
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+_THIS_MACHINE = re.compile(r"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?")
 
 _OPTIONS = [
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # How large a request may be is the server's to say, and its operator's to change.
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
     # gRPC waits a second and more before it connects again: too long for our own retries to find a restarted server.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -55,15 +58,20 @@ class TLS:
 def open_channel(target: str, tls: bool | TLS) -> grpc.Channel:
     """A channel to "host:port"; connects when first used."""
     if not tls:
-        return grpc.insecure_channel(target, options=_OPTIONS)
-    return grpc.secure_channel(target, _credentials(tls), options=_OPTIONS)
+        return grpc.insecure_channel(target, options=_options(target))
+    return grpc.secure_channel(target, _credentials(tls), options=_options(target))
 
 
 def open_async_channel(target: str, tls: bool | TLS) -> grpc.aio.Channel:
     """The same for the running event loop."""
     if not tls:
-        return grpc.aio.insecure_channel(target, options=_OPTIONS)
-    return grpc.aio.secure_channel(target, _credentials(tls), options=_OPTIONS)
+        return grpc.aio.insecure_channel(target, options=_options(target))
+    return grpc.aio.secure_channel(target, _credentials(tls), options=_options(target))
+
+
+def _options(target: str) -> list[tuple[str, Any]]:
+    # gRPC sends even calls to localhost through http_proxy, which leads anywhere but to this machine.
+    return [*_OPTIONS, ("grpc.enable_http_proxy", 0 if _THIS_MACHINE.fullmatch(target) else 1)]
 
 
 def _credentials(tls: bool | TLS) -> grpc.ChannelCredentials:

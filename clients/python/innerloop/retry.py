@@ -21,11 +21,15 @@ _WORTH_ANOTHER_TRY = retry_if_exception_type((UnavailableError, OverloadedError,
 _BACKOFF = wait_random_exponential(multiplier=0.1, max=5.0)
 
 
+_LONGEST_SECONDS = 1e8
+"""Three years: gRPC and locks take longer waits, infinite ones among them, for mistakes or for none at all."""
+
+
 class Deadline:
     """The moment by which a call and all its attempts must be done."""
 
     def __init__(self, seconds: float) -> None:
-        self._moment = time.monotonic() + seconds
+        self._moment = time.monotonic() + min(seconds, _LONGEST_SECONDS)
 
     def remaining(self) -> float:
         """Seconds left, at least zero."""

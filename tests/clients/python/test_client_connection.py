@@ -111,6 +111,34 @@ def test_an_async_client_may_be_made_before_its_event_loop(server):
     assert asyncio.run(main())
 
 
+@KINDS
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+async def test_calls_to_this_machine_take_no_proxy(kind, host, server, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://localhost:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    client = connect(kind, server.address.replace("localhost", host), retries=0)
+    assert await client.models()
+    await client.close()
+
+
+@KINDS
+async def test_calls_elsewhere_take_the_proxy(kind, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    client = connect(kind, "innerloop.invalid:50051", retries=0)
+    with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1"):
+        await client.models()
+    await client.close()
+
+
+@KINDS
+@pytest.mark.parametrize("seconds", [float("inf"), 1e10])
+async def test_a_timeout_may_be_as_long_as_one_likes(kind, server, seconds):
+    client = connect(kind, server.address, timeout=seconds)
+    assert (await client.adapt("grey", IMAGES[:, 0], [1, 2])).classes == (1, 2)
+    await client.close()
+
+
 async def test_a_cancelled_call_ends_at_once(server):
     server.slow = 1.0
     async with AsyncClient(server.address) as client:
