@@ -26,7 +26,7 @@ def name_labels(labels: Iterable[Hashable]) -> NamedLabels:
             its own. Arrays count as the numbers in them.
 
     Raises:
-        InvalidArgumentError: a label is not hashable, or two different ones read the same.
+        InvalidArgumentError: a label is not hashable or can't be sent, or two different ones read the same.
     """
     if isinstance(labels, str | bytes):
         raise InvalidArgumentError("labels are one per example, in a list")
@@ -36,6 +36,11 @@ def name_labels(labels: Iterable[Hashable]) -> NamedLabels:
         of_examples = [names.get(label) or names.setdefault(label, str(label)) for label in values]
     except TypeError as error:
         raise InvalidArgumentError(f"labels must be hashable, one per example: {error}") from error
+    for name in names.values():
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidArgumentError(f"label {name!r} is not valid Unicode: {error.reason}") from error
     originals = {name: label for label, name in names.items()}
     if len(originals) < len(names):
         clash = next(label for label, name in names.items() if originals[name] != label)

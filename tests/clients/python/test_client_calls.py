@@ -36,8 +36,12 @@ async def test_labels_of_an_array_come_back_as_plain_numbers(client):
     assert json.dumps(adaptation.classes) == "[3, 5]"
 
 
-@pytest.mark.parametrize("labels", [[1, "1", 2, 2], [[1], [2], [1], [2]], "abcd"], ids=["alike", "lists", "string"])
-async def test_labels_that_can_not_be_told_apart_again_are_refused(client, server, labels):
+@pytest.mark.parametrize(
+    "labels",
+    [[1, "1", 2, 2], [[1], [2], [1], [2]], "abcd", ["\ud800", "b", "c", "d"]],
+    ids=["alike", "lists", "string", "surrogate"],
+)
+async def test_labels_that_can_not_be_sent_or_told_apart_again_are_refused(client, server, labels):
     with pytest.raises(InvalidArgumentError, match="label"):
         await client.adapt("grey", IMAGES, labels)
     assert not server.requests("Adapt")
