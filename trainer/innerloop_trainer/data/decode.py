@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 
@@ -69,6 +69,8 @@ def decode_image(content: bytes, size: tuple[int, int], color: Color) -> NDArray
             image = _flatten(image).convert(color)
     except UnreadableImageError:
         raise
+    except UnidentifiedImageError as error:  # whose own message names an object in memory
+        raise UnreadableImageError("is not a readable image (of no known format)") from error
     except Exception as error:  # decoders of damaged files raise almost anything, SyntaxError and struct.error included
         raise UnreadableImageError(f"is not a readable image ({error})") from error
     height, width = size
