@@ -1,5 +1,5 @@
 """Methods, registered by name."""
 
-from innerloop_learner.methods import anil, maml, protonet
+from innerloop_learner.methods import anil, boil, maml, meta_sgd, protonet
 
-__all__ = ["anil", "maml", "protonet"]
+__all__ = ["anil", "boil", "maml", "meta_sgd", "protonet"]

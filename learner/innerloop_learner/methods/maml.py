@@ -46,6 +46,7 @@ class MAML(Learner):
     )
     order: ClassVar[Literal[1, 2]] = 2
     adapts_body: ClassVar[bool] = True
+    adapts_head: ClassVar[bool] = True
 
     def __init__(self, spec: LearnerSpec) -> None:
         super().__init__(spec)
@@ -107,7 +108,8 @@ class MAML(Learner):
 
     def _adapted(self, params: Params) -> Params:
         """The weights that the inner loop changes."""
-        names = self._body | {heads.WEIGHT, heads.BIAS} if self.adapts_body else {heads.WEIGHT, heads.BIAS}
+        head = {heads.WEIGHT, heads.BIAS} if self.adapts_head else set()
+        names = (self._body if self.adapts_body else set()) | head
         return {name: value for name, value in params.items() if name in names}
 
     def _outputs(self, params: Params, features: Tensor, ways: Tensor, unused: float) -> Tensor:
