@@ -74,11 +74,18 @@ def test_any_element_type_means_the_same_raw_values(fake_model, dtype):
         (np.full((4, 1, 8, 8), 1e300), "support.inputs.tensor.data", "not finite"),
         (np.full((4, 1, 8, 8), 256.0), "support.inputs.tensor.data", "outside 0 to 255"),
         (np.full((4, 1, 8, 8), -1), "support.inputs.tensor.data", "outside 0 to 255"),
+        (X / 255, "support.inputs.tensor.data", "multiply by 255"),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused_by_path(fake_model, x, field, words):
     found = violations(adapt, fake_model(), lambda request: request.support.inputs.CopyFrom(inputs(x)))
     assert words in found[field]
+
+
+def test_inputs_that_are_all_black_may_be_of_any_type(fake_model):
+    for dtype in ("uint8", "int64", "float32"):
+        assert decode_query(inputs(np.zeros((1, 1, 8, 8), dtype)), fake_model(), LIMITS).max() == 0
+    assert decode_query(inputs(np.ones((1, 1, 8, 8), np.uint8)), fake_model(), LIMITS).max() == 1
 
 
 def test_inputs_of_a_float_model_may_have_any_finite_value(fake_model):
@@ -120,6 +127,12 @@ def test_missing_inputs_and_texts_are_refused(fake_model):
 def test_labels_that_do_not_fit_are_refused(fake_model, labels, words):
     found = violations(adapt, fake_model(), lambda request: request.support.CopyFrom(support(X, labels)))
     assert words in found["support.labels"]
+
+
+def test_labels_are_not_read_when_there_are_too_many(fake_model):
+    request = pb.AdaptRequest(support=support(np.full((4, 1, 8, 8), np.nan), ["x" * 2000] * 21))
+    found = violations(decode_adapt, request, fake_model(), LIMITS)
+    assert found["support.labels"] == "has 21 labels, at most 20 are accepted"
 
 
 def test_more_classes_than_the_model_takes_are_refused(fake_model):

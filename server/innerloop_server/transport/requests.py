@@ -109,7 +109,7 @@ def _adapt_task(
     size = len(x) or None  # an empty array was reported already
     classes: tuple[str, ...] = ()
     if description.task_kind == "classification":
-        y, classes = _classes(request.support, size, description, violations)
+        y, classes = _classes(request.support, size, limits.support, description, violations)
     else:
         y = _targets(request.support, size, description, violations)
     return AdaptTask(model, SupportSet(x, y, len(classes)), classes, steps)
@@ -125,12 +125,16 @@ def _steps(options: pb.AdaptOptions, model: ModelDescription, violations: Violat
 
 
 def _classes(
-    support: pb.Support, size: int | None, model: ModelDescription, violations: Violations
+    support: pb.Support, size: int | None, most: int, model: ModelDescription, violations: Violations
 ) -> tuple[Array, tuple[str, ...]]:
-    """Class indices [S], and the labels in order of appearance."""
+    """Class indices [S], and the labels in order of appearance; both empty when their number is wrong."""
     labels: Sequence[str] = support.labels.values
     if not support.HasField("labels"):
         violations.add("support.labels", "are missing: this model classifies")
+        return np.zeros(0, np.int64), ()
+    # There may be millions of labels in a small message: reading them all would hold up everybody's requests.
+    if len(labels) > most:
+        violations.add("support.labels", f"has {len(labels)} labels, at most {most} are accepted")
         return np.zeros(0, np.int64), ()
     if size is not None and len(labels) != size:
         violations.add("support.labels", f"has {len(labels)} labels for {size} examples")
