@@ -140,9 +140,11 @@ class Serving:
     async def unload(self, name: str) -> None:
         """Unload a model and drop its adaptations. Raises what `ModelRepository.unload` raises."""
         entry = self.repository.entry(name)
-        await self.repository.unload(name)
-        if entry.model is not None:
-            self.store.drop_model(entry.model)
+        try:
+            await self.repository.unload(name)
+        finally:  # the caller may leave meanwhile, which must not leave adaptations of a model that is gone
+            if entry.model is not None:
+                self.store.drop_model(entry.model)
 
     async def _learn_and_keep(
         self, task: AdaptTask, keeping: Keeping, key: RequestKey | None, deadline: Deadline, timings: Timings

@@ -10,6 +10,8 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from running import connect, starting, wait_until
 
+from innerloop.v1.model_pb2 import LoadModelRequest
+
 SERVICES = ("innerloop.v1.AdaptationService", "innerloop.v1.ModelService")
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
 
@@ -59,3 +61,13 @@ def test_a_watcher_hears_that_the_server_stops(start_server, tmp_path):
         assert next(statuses).status == NOT_SERVING
         assert health(client, "innerloop.v1.models/prototypes") == NOT_SERVING
         assert server.process.wait(20) == 0
+
+
+def test_a_server_whose_models_were_all_refused_serves_once_one_is_mended(start_server, tmp_path):
+    (tmp_path / "prototypes").mkdir()
+    with start_server(tmp_path, admin=True) as server, connect(server) as client:
+        assert [health(client, service) for service in ("", SERVICES[0])] == [NOT_SERVING] * 2
+        (tmp_path / "prototypes").rmdir()
+        write_bundle(tmp_path / "prototypes", PROTOTYPES)
+        client.models.LoadModel(LoadModelRequest(model="prototypes"))
+        assert [health(client, service) for service in ("", SERVICES[0])] == [SERVING] * 2

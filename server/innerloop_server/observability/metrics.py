@@ -55,7 +55,11 @@ class Metrics:
         self._expired = cache(
             self._counter("adaptations_expired", "Adaptations dropped for want of use.", "model").labels
         )
-        self._evicted = cache(self._counter("adaptations_evicted", "Adaptations dropped to make room.", "model").labels)
+        self._evicted = cache(
+            self._counter(
+                "adaptations_evicted", "Adaptations dropped to make room, or with their model.", "model"
+            ).labels
+        )
         self._model_info = self._gauge(
             "model_info", "Models of this server; always 1.", "model", "version", "method", "state"
         )

@@ -19,11 +19,13 @@ class Health:
     """Keeps the standard health service up to date; listens to the model repository.
 
     ModelService serves from the start. The server and AdaptationService serve once every model of the folder has been
-    loaded or refused, unless all were refused.
+    loaded or refused, unless there are models and none of them is ready.
     """
 
     def __init__(self) -> None:
         self.servicer = aio.HealthServicer()
+        self._states: dict[str, ModelState] = {}
+        self._loaded = False
 
     async def start(self) -> None:
         """The server listens, but its models are not loaded."""
@@ -31,11 +33,10 @@ class Health:
         await self._set(ADAPTATION_SERVICE, serving=False)
         await self._set(MODEL_SERVICE, serving=True)
 
-    async def models_loaded(self, entries: list[ModelEntry]) -> None:
-        """Every model was loaded or refused."""
-        serving = not entries or any(entry.state is ModelState.READY for entry in entries)
-        await self._set(SERVER, serving=serving)
-        await self._set(ADAPTATION_SERVICE, serving=serving)
+    async def models_loaded(self) -> None:
+        """Every model of the folder was loaded or refused."""
+        self._loaded = True
+        await self._update_server()
 
     async def stop(self) -> None:
         """Nothing serves any more, and nothing will."""
@@ -43,11 +44,20 @@ class Health:
 
     async def model_changed(self, entry: ModelEntry) -> None:
         """A model serves when it is ready."""
+        self._states[entry.name] = entry.state
         await self._set(model_health_name(entry.name), serving=entry.state is ModelState.READY)
+        await self._update_server()
 
     async def model_removed(self, entry: ModelEntry) -> None:
         """An unloaded model does not serve."""
+        del self._states[entry.name]
         await self._set(model_health_name(entry.name), serving=False)
+        await self._update_server()
+
+    async def _update_server(self) -> None:
+        refused = bool(self._states) and ModelState.READY not in self._states.values()
+        for service in (SERVER, ADAPTATION_SERVICE):
+            await self._set(service, serving=self._loaded and not refused)
 
     async def _set(self, service: str, *, serving: bool) -> None:
         status = HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING
