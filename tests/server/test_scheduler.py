@@ -175,6 +175,16 @@ async def test_a_request_past_its_deadline_is_told_so_and_not_computed(scheduler
     assert sizes(gated) == [("adapt", 1), ("adapt", 1)]
 
 
+async def test_a_queue_whose_last_request_came_too_late_is_shown_as_empty(scheduler, gated, value):
+    first = await busy(scheduler, gated)
+    (late,) = await submit(scheduler, adapt_job(gated, deadline=Deadline(0.01)))
+    assert value("innerloop_queue_depth", operation="adapt", model="fake") == 1
+    await asyncio.sleep(0.02)
+    gated.loaded.gate.set()
+    await asyncio.gather(first, late, return_exceptions=True)
+    assert value("innerloop_queue_depth", operation="adapt", model="fake") == 0
+
+
 async def test_a_request_that_fails_fails_alone(scheduler, gated):
     gated.loaded.fails = lambda task: task.size == 7
     first = await busy(scheduler, gated)

@@ -63,9 +63,11 @@ class Scheduler:
         try:
             return await job.future
         except asyncio.CancelledError:
-            if self._queue.discard(waiting):
-                self._report_depth(waiting)
+            self._queue.discard(waiting)
             raise
+        finally:
+            # Also when it was dropped from the queue, which may have happened without a batch to report.
+            self._report_depth(waiting)
 
     def _admit(self, job: AnyJob) -> None:
         requests, size_bytes = self._queue.load(job.model)
