@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from importlib.metadata import version
+from pathlib import Path
 
 import structlog
 from prometheus_client import start_http_server
@@ -40,13 +41,18 @@ async def run_server(settings: ServerSettings, engine: Engine) -> bool:
         whether every request that was accepted was answered.
 
     Raises:
-        ConfigurationError: a port can't be had, or the TLS files are unusable.
+        ConfigurationError: a port can't be had, the TLS files are unusable, the model folder can't be read, or the
+            ready file can't be written.
     """
     stop = _stop_signals()
     server = InnerloopServer(settings, engine)
     await server.start()
     loading = asyncio.create_task(server.load_models())
-    await stop.get()
+    stopped = asyncio.create_task(stop.get())
+    await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if loading.done():
+        loading.result()  # a server that can't become ready must not look as if it only took its time
+    await stopped
     loading.cancel()
     stopping = asyncio.create_task(server.stop())
     again = asyncio.create_task(stop.get())
@@ -94,15 +100,19 @@ class InnerloopServer:
         self._log.info("listening", host=host, port=self._port, metrics_port=self._metrics_port, pid=os.getpid())
 
     async def load_models(self) -> None:
-        """Load every bundle, then say that the server is ready."""
-        await self._repository.load_all()
-        await self._health.models_loaded(self._repository.entries())
+        """Load every bundle, then say that the server is ready.
+
+        Raises:
+            ConfigurationError: the model folder can't be read, or the ready file can't be written.
+        """
+        try:
+            await self._repository.load_all()
+        except OSError as error:
+            raise ConfigurationError(f"models: can't read {self._settings.models} ({error.strerror})") from error
+        await self._health.models_loaded()
         self._log.info("ready", port=self._port, metrics_port=self._metrics_port)
         if self._settings.ready_file is not None:
-            ports = {"port": self._port, "metrics_port": self._metrics_port, "pid": os.getpid()}
-            scratch = self._settings.ready_file.with_suffix(".writing")
-            scratch.write_text(json.dumps(ports))
-            scratch.replace(self._settings.ready_file)  # whoever waits for the file never reads half of it
+            self._write_ready_file(self._settings.ready_file)
 
     async def stop(self) -> bool:
         """Stop without losing a request that was accepted; false if that took longer than the grace period."""
@@ -122,6 +132,15 @@ class InnerloopServer:
         clean = self._thread.stop(FLUSH_SECONDS)
         self._log.info("stopped", clean=clean)
         return clean
+
+    def _write_ready_file(self, file: Path) -> None:
+        ports = {"port": self._port, "metrics_port": self._metrics_port, "pid": os.getpid()}
+        scratch = file.with_name(f".{file.name}.writing")
+        try:
+            scratch.write_text(json.dumps(ports))
+            scratch.replace(file)  # whoever waits for the file never reads half of it
+        except OSError as error:
+            raise ConfigurationError(f"ready_file: can't write {file} ({error.strerror})") from error
 
     def _servicers(self) -> tuple[AdaptationServicer, ModelServicer]:
         settings = self._settings

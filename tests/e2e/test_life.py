@@ -7,14 +7,17 @@ import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 
 import grpc
 import pytest
 from examples import adapt_request, lasting_request, predict_request
 from grpc import StatusCode
+from PIL import Image
 from running import Metrics, connect, starting, wait_until
-from wire import problem
+from wire import images, problem
 
+from innerloop.v1.adaptation_pb2 import PredictRequest
 from innerloop.v1.model_pb2 import ListModelsRequest
 from innerloop_server.process import ServerProcess, ServerStartError
 
@@ -108,8 +111,21 @@ def test_a_port_that_is_taken_is_refused_and_not_shared(server, models_folder, s
     assert len(str(refused.value).splitlines()) <= 3
 
 
+def test_a_server_that_can_not_say_that_it_is_ready_ends_and_says_why(models_folder, tmp_path):
+    command = [sys.executable, "-m", "innerloop_server", "serve", "--models", models_folder, "--threads", "1"]
+    command += ["--port", "0", "--metrics-port", "0", "--ready-file", tmp_path]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 2
+    assert f"innerloop serve: ready_file: can't write {tmp_path} (Is a directory)" in result.stderr
+
+
 def test_every_line_of_the_log_is_json_that_names_the_request(server, client):
-    client.adaptations.Adapt(adapt_request(), metadata=(("innerloop-request-id", "find-me"),))
+    adaptation = client.adaptations.Adapt(adapt_request(), metadata=(("innerloop-request-id", "find-me"),)).adaptation
+    huge = BytesIO()
+    Image.new("1", (10_000, 10_000)).save(huge, "PNG")  # Pillow warns of it
+    with pytest.raises(grpc.RpcError):
+        client.adaptations.Predict(PredictRequest(adaptation_id=adaptation.id, query=images(huge.getvalue())))
+    wait_until(lambda: "DecompressionBombWarning" in server.log)
     wait_until(lambda: "find-me" in server.log)
     lines = [json.loads(line) for line in server.log.splitlines()]
     (line,) = [line for line in lines if line.get("request_id") == "find-me"]

@@ -37,4 +37,5 @@ def configure_logging(level: str, form: str) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
         )
     )
+    logging.captureWarnings(True)
     logging.basicConfig(handlers=[handler], level=max(severity, logging.WARNING), force=True)
