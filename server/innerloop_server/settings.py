@@ -10,6 +10,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 CLEARER = {"byte_size": "is not a size; write a number of bytes, or for example 512MiB"}
 """Better words than pydantic's, by its type of error."""
 
+LONGEST_LIFE = 100 * 365 * 86400.0
+"""Seconds; times of expiry that are much farther away have no timestamp."""
+
 
 class ConfigurationError(ValueError):
     """A configuration that can't be served with; one problem per line of the message."""
@@ -55,14 +58,21 @@ class ServerSettings(BaseSettings):
         ByteSize(2**30), gt=0, description="Memory for adaptations; the least recently used ones give way."
     )
     time_to_live: float = Field(
-        3600.0, gt=0, description="Seconds an unused adaptation lives when a request names none."
+        3600.0, gt=0, le=LONGEST_LIFE, description="Seconds an unused adaptation lives when a request names none."
     )
-    max_time_to_live: float = Field(7 * 86400.0, gt=0, description="Longest life a request may ask for, in seconds.")
+    max_time_to_live: float = Field(
+        7 * 86400.0, gt=0, le=LONGEST_LIFE, description="Longest life a request may ask for, in seconds."
+    )
 
     drain_seconds: float = Field(
-        0.0, ge=0, description="How long to go on accepting requests after a stop signal while health says NOT_SERVING."
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long to go on accepting requests after a stop signal while health says NOT_SERVING.",
     )
-    grace_seconds: float = Field(30.0, ge=0, description="How long to wait for requests under way when stopping.")
+    grace_seconds: float = Field(
+        30.0, ge=0, allow_inf_nan=False, description="How long to wait for requests under way when stopping."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity to log.")
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto is console on a terminal.")
 

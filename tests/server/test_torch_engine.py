@@ -1,5 +1,7 @@
 """The PyTorch engine: a batch gives what each request alone gives, and keeps nothing it should not."""
 
+import os
+
 import numpy as np
 import pytest
 from bundles import IMAGE, write_models
@@ -100,3 +102,9 @@ def test_queries_answered_in_parts_are_answered_as_in_one(models, monkeypatch):
     monkeypatch.setattr(torch_engine, "EXAMPLES_AT_ONCE", 7)
     for part, expected in zip(models["prototypes"].predict(states, queries), whole, strict=True):
         np.testing.assert_allclose(part.logits, expected.logits, rtol=1e-5, atol=1e-5)
+
+
+def test_gives_a_computation_half_of_the_cores_also_where_the_system_does_not_say_which_it_may_use(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert torch_engine.default_threads() == 3

@@ -71,7 +71,8 @@ class TorchEngine(Engine):
 
 def default_threads() -> int:
     """CPU threads that a computation gets: tasks are small, and the other cores are for handling requests."""
-    cores = len(os.sched_getaffinity(0))
+    # Only Linux says which cores this process may use.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(max(cores // 2, 1), MOST_THREADS)
 
 
