@@ -1,11 +1,9 @@
 """The SDK and the shell's client against a real server process."""
 
 import json
-import signal
 import subprocess
 import sys
-import time
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -15,6 +13,7 @@ from PIL import Image
 from innerloop import AdaptationEvictedError, AsyncClient, Client, InvalidArgumentError, ModelNotFoundError
 from innerloop_learner import InputSpec, LearnerSpec, build_learner
 from innerloop_learner.bundle import Manifest, Provenance, TaskLimits, save_bundle
+from innerloop_server.process import ServerProcess
 
 ADAPTATION_BYTES = 100_000
 LABELS = ["alpha", "beta", "gamma"]
@@ -32,30 +31,10 @@ def models(tmp_path_factory):
     return folder
 
 
-@contextmanager
-def serving(models, ready_file, *options):
-    """The address of a server process that serves `models`."""
-    command = [sys.executable, "-m", "innerloop.cli.main", "serve", "--models", models, "--ready-file", ready_file]
-    fixed = ["--host", "127.0.0.1", "--metrics-port", "0", "--threads", "1", "--drain-seconds", "0"]
-    process = subprocess.Popen([*map(str, command), *fixed, *options], stderr=subprocess.PIPE, text=True)
-    try:
-        deadline = time.monotonic() + 60
-        while not ready_file.exists():
-            assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < deadline, "the server did not become ready"
-            time.sleep(0.05)
-        yield f"127.0.0.1:{json.loads(ready_file.read_text())['port']}"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
-        ready_file.unlink(missing_ok=True)
-
-
 @pytest.fixture(scope="module")
-def address(models, tmp_path_factory):
-    ready_file = tmp_path_factory.mktemp("server") / "ready.json"
-    with serving(models, ready_file, "--port", "0", "--adaptation-bytes", str(ADAPTATION_BYTES)) as address:
-        yield address
+def address(models):
+    with ServerProcess(models, threads=1, adaptation_bytes=ADAPTATION_BYTES) as server:
+        yield server.target
 
 
 def patterns(examples, seed):
@@ -117,11 +96,27 @@ def test_callers_never_notice_that_the_server_ran_out_of_memory(address):
         assert first.id != evicted
 
 
-def test_callers_never_notice_that_the_server_was_restarted(models, tmp_path):
-    with serving(models, tmp_path / "ready.json", "--port", "0") as address:
-        client = Client(address)
+def test_callers_never_notice_that_the_server_has_memory_for_hardly_any_of_them(models, address):
+    with Client(address) as client:
+        size = client.adapt("patterns", SUPPORT, LABELS).info.size_bytes
+
+    def ask(client):
         adaptation = client.adapt("patterns", SUPPORT, LABELS)
-    with client, serving(models, tmp_path / "ready.json", "--port", address.rpartition(":")[2]):
+        return [adaptation.predict(QUERY).labels for _ in range(10)]
+
+    with (
+        ServerProcess(models, threads=1, adaptation_bytes=size) as server,
+        Client(server.target) as client,
+        ThreadPoolExecutor(4) as threads,
+    ):
+        assert list(threads.map(ask, [client] * 4)) == [[EXPECTED] * 10] * 4
+
+
+def test_callers_never_notice_that_the_server_was_restarted(models):
+    with ServerProcess(models, threads=1) as server:
+        client = Client(server.target)
+        adaptation = client.adapt("patterns", SUPPORT, LABELS)
+    with client, ServerProcess(models, threads=1, port=server.port):
         assert adaptation.predict(QUERY).labels == EXPECTED
 
 
