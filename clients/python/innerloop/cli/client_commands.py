@@ -1,6 +1,5 @@
 """The client for the shell: adapt, predict, models, delete."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -91,6 +90,4 @@ def delete(
 def _connect(server: str, tls: bool, tls_roots: Path | None, timeout: float) -> Client:
     if tls_roots is not None and not tls_roots.is_file():
         raise typer.BadParameter(f"{tls_roots} is not a file")
-    # gRPC's own log lines would stand between ours; what they tell of errors comes back as exceptions.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     return Client(server, tls=TLS(root_certificates=tls_roots) if tls_roots else tls, timeout=timeout)
