@@ -7,6 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = {
     "innerloop": ROOT / "clients" / "python",
+    "innerloop_command": ROOT / "clients" / "python",
     "innerloop_learner": ROOT / "learner",
     "innerloop_trainer": ROOT / "trainer",
     "innerloop_server": ROOT / "server",

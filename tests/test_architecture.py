@@ -7,6 +7,7 @@ MAY_IMPORT = {
     "innerloop": ["innerloop"],
     # The command line puts the packages under one name; test_extras.py sees to it that it does so late.
     "innerloop.cli": ["innerloop", "innerloop_learner", "innerloop_trainer", "innerloop_server"],
+    "innerloop_command": ["innerloop.cli"],
     "innerloop_learner": ["innerloop_learner"],
     "innerloop_trainer": ["innerloop_trainer", "innerloop_learner"],
     "innerloop_server": ["innerloop_server", "innerloop_learner", "innerloop.v1"],

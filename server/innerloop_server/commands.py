@@ -38,7 +38,7 @@ def serve(config: Path | None = None, **flags: Any) -> None:
 
 def _run(settings: ServerSettings) -> None:
     # gRPC's own log lines would stand between ours; what they tell of errors comes back as exceptions.
-    # Heard where gRPC is not imported yet, as under `python -m innerloop_server`; else it must come from outside.
+    # Must be set before gRPC is imported, which `innerloop_command` sees to for `innerloop serve`.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # PyTorch's threads otherwise wait for each other by spinning, which on a machine that has other work to do makes
     # a computation take a hundred times as long. Must be set before PyTorch is imported.

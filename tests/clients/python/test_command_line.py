@@ -132,8 +132,9 @@ def test_a_failed_call_is_one_line_on_stderr(run, server, animals):
     assert "support.labels: too many classes" in err
 
 
-def test_a_failed_connection_is_one_line_on_stderr(server):
-    result = python("from innerloop.cli.main import main; main()", "models", "--server", server.address, "--tls")
+def test_a_failed_connection_is_one_line_on_stderr(server, monkeypatch):
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
+    result = python("from innerloop_command import main; main()", "models", "--server", server.address, "--tls")
     assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
     assert "innerloop: failed to connect" in result.stderr
 
