@@ -136,7 +136,7 @@ def save_bundle(path: Path, manifest: Manifest, params: Params) -> Manifest:
     Args:
         path: folder to write.
         manifest: `files` and `digest` are filled in here.
-        params: every parameter of the learner, buffers included.
+        params: every parameter of the learner, buffers included; those that only training reads are left out.
 
     Returns:
         the manifest as written.
@@ -147,7 +147,8 @@ def save_bundle(path: Path, manifest: Manifest, params: Params) -> Manifest:
     """
     if path.exists() and not (path / MANIFEST).is_file():
         raise BundleError(f"{path} exists and is not a bundle; choose another path or remove it")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in params.items()}
+    unserved = build_learner(manifest.learner).training_only()
+    tensors = {name: value.detach().cpu().contiguous() for name, value in params.items() if name not in unserved}
     parameters = save(tensors)
     manifest = replace(manifest, files={PARAMETERS: hashlib.sha256(parameters).hexdigest()}, digest="")
     manifest = replace(manifest, digest=_digest(manifest.to_json()))
@@ -203,7 +204,8 @@ def load_bundle(path: Path, device: torch.device | str = "cpu") -> Bundle:
     manifest = read_manifest(path)
     try:
         learner = build_learner(manifest.learner)
-        expected = learner.init(torch.Generator().manual_seed(0))
+        initial = learner.init(torch.Generator().manual_seed(0))
+        expected = {name: value for name, value in initial.items() if name not in learner.training_only()}
     except (ValueError, TypeError, RuntimeError) as error:
         raise BundleError(f"{path.name}: this Innerloop can't build its learner: {error}") from error
     params = _load_parameters(path, manifest)

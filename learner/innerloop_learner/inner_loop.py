@@ -1,6 +1,6 @@
 """The inner loop: a few gradient steps on each task's own weights, for a batch of tasks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
 import torch
@@ -9,6 +9,21 @@ from torch import Tensor
 from innerloop_learner.tasks import Params
 from innerloop_learner.update_rules import UpdateRule
 from innerloop_learner.update_rules.update_rule import Step
+
+Loss = Callable[[int, Params], Tensor]
+"""From the number of steps taken before and weights [T, ...] to the support loss of each task [T]."""
+
+
+class InnerStep(NamedTuple):
+    """What one step leaves.
+
+    Attributes:
+        weights: after the step, [T, ...] each.
+        losses: support loss before the step [T], without gradients.
+    """
+
+    weights: Params
+    losses: Tensor
 
 
 class InnerLoopResult(NamedTuple):
@@ -24,46 +39,72 @@ class InnerLoopResult(NamedTuple):
 
 
 def inner_loop(
-    loss: Callable[[Params], Tensor],
+    loss: Loss, initial: Params, rule: UpdateRule, params: Params, steps: int, tasks: int, order: Literal[1, 2]
+) -> InnerLoopResult:
+    """Adapt `initial` weights to T tasks at once; arguments are those of `unroll`."""
+    weights, history = spread(initial, tasks), []
+    for weights, losses in unroll(loss, initial, rule, params, steps, tasks, order):  # noqa: B007 - the last ones stay
+        history.append(losses)
+    first = next(iter(weights.values()))
+    return InnerLoopResult(weights, torch.stack(history, dim=1) if history else first.new_zeros(tasks, 0))
+
+
+def unroll(
+    loss: Loss,
     initial: Params,
     rule: UpdateRule,
     params: Params,
     steps: int,
     tasks: int,
     order: Literal[1, 2],
-) -> InnerLoopResult:
-    """Adapt `initial` weights to T tasks at once.
+    truncate: int = 0,
+) -> Iterator[InnerStep]:
+    """The steps of the inner loop, one after the other.
 
     Each task's loss depends on its own weights only, so the gradient of the sum of losses is each task's own gradient.
-    Under `torch.no_grad` nothing of a step outlives it; otherwise the result is differentiable with respect to
+    Under `torch.no_grad` nothing of a step outlives it; otherwise the results are differentiable with respect to
     `initial` and `params`, through the gradients themselves (order 2) or taking them as constants (order 1).
 
     Args:
-        loss: from weights [T, ...] to the support loss of each task [T].
+        loss: support loss of each task.
         initial: shared weights to start from, without task dimension.
         rule: how a step changes weights.
         params: meta-learned parameters, for the rule.
         steps: number of steps.
         tasks: T.
         order: of the derivative in training.
+        truncate: weights and the rule's state are cut off from their past after every so many steps (truncated
+            back-propagation through time); zero for never.
     """
-    differentiable = torch.is_grad_enabled()
-    weights = {name: weight.expand(tasks, *weight.shape) for name, weight in initial.items()}
+    weights = spread(initial, tasks)
     state = rule.start(params, weights)
-    history = []
+    for index in range(steps):
+        if truncate and index and index % truncate == 0:
+            weights = {name: weight.detach() for name, weight in weights.items()}
+            state = {name: value.detach() for name, value in state.items()}
+        weights, losses, state = _step(loss, weights, rule, params, state, index, order)
+        yield InnerStep(weights, losses)
+
+
+def spread(initial: Params, tasks: int) -> Params:
+    """Shared weights as those of each task, [T, ...]."""
+    return {name: weight.expand(tasks, *weight.shape) for name, weight in initial.items()}
+
+
+def _step(
+    loss: Loss, weights: Params, rule: UpdateRule, params: Params, state: Params, index: int, order: Literal[1, 2]
+) -> tuple[Params, Tensor, Params]:
+    """New weights, the losses [T] of the old ones, and the rule's new state."""
+    differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
-        for index in range(steps):
-            weights = {name: _tracked(weight, differentiable) for name, weight in weights.items()}
-            losses = loss(weights)
-            gradients = torch.autograd.grad(
-                losses.sum(), list(weights.values()), create_graph=differentiable and order == 2
-            )
-            step = Step(index, weights, dict(zip(weights, gradients, strict=True)), losses.detach())
-            with torch.set_grad_enabled(differentiable):
-                weights, state = rule.update(params, state, step)
-            history.append(losses.detach())
-    first = next(iter(weights.values()))
-    return InnerLoopResult(weights, torch.stack(history, dim=1) if history else first.new_zeros(tasks, 0))
+        weights = {name: _tracked(weight, differentiable) for name, weight in weights.items()}
+        losses = loss(index, weights)
+        gradients = torch.autograd.grad(
+            losses.sum(), list(weights.values()), create_graph=differentiable and order == 2
+        )
+    step = Step(index, weights, dict(zip(weights, gradients, strict=True)), losses.detach())
+    updated, state = rule.update(params, state, step)
+    return updated, losses.detach(), state
 
 
 def _tracked(weight: Tensor, differentiable: bool) -> Tensor:

@@ -70,6 +70,23 @@ class MethodInfo:
     training: TrainingDefaults = field(default_factory=TrainingDefaults)
 
 
+@dataclass(frozen=True)
+class Stage:
+    """Where meta-training stands when an outer loss is asked for.
+
+    Attributes:
+        progress: share of the outer steps taken so far, 0 to 1; for losses that change in the course of training.
+        seed: of all randomness inside the outer loss, another one for each outer step.
+    """
+
+    progress: float = 1.0
+    seed: int = 0
+
+    def generator(self) -> torch.Generator:
+        """A generator for one use, on the CPU, so that every device draws alike."""
+        return torch.Generator().manual_seed(self.seed)
+
+
 class Objective(NamedTuple):
     """The outer loss and what came with it.
 
@@ -121,6 +138,10 @@ class Learner(ABC):
         """Names of parameters that no gradient updates."""
         return self.backbone.buffers()
 
+    def training_only(self) -> frozenset[str]:
+        """Names of parameters that serving never reads; bundles leave them out."""
+        return frozenset()
+
     def padded_ways(self, ways: int) -> int:
         """The `Support.max_ways` of tasks with up to `ways` classes: the width of a fixed head, otherwise `ways`.
 
@@ -169,15 +190,21 @@ class Learner(ABC):
         """Values that the buffers would take from this support set alone, differentiable; empty without buffers."""
         return self.backbone.refit(params, support.x, support.mask) if self.buffers() else {}
 
-    def objective(self, params: Params, episodes: Episodes, steps: int | None = None) -> Objective:
+    def objective(self, params: Params, episodes: Episodes, stage: Stage) -> Objective:
         """Mean query loss after adapting, what the outer loop minimises.
 
         Training is serving with buffers refitted to the batch: gradients flow through the statistics that the batch
         is normalised with, while the averages that serving uses are updated on the side.
+
+        Args:
+            params: meta-learned parameters.
+            episodes: tasks with the answers to their queries.
+            stage: of meta-training.
         """
+        del stage
         fresh = self.refit_buffers(params, episodes.support)
         in_use = {**params, **fresh}
-        state, _ = self.adapt(in_use, episodes.support, steps)
+        state, _ = self.adapt(in_use, episodes.support)
         outputs = self.predict(in_use, state, episodes.query)
         loss = self.loss(outputs, episodes.targets, episodes.query.mask).mean()
         return Objective(loss, outputs, running_average(params, fresh))

@@ -70,6 +70,7 @@ class LearnerSpec:
         max_ways: most classes a task may have; fixed for methods with a learned head, a serving limit for the others
             (zero for regression).
         target_size: target values per example (zero for classification).
+        train_classes: classes of the training data, for methods that learn to tell all of them apart; zero elsewhere.
         backbone: registered name.
         backbone_settings: keyword settings of the backbone.
         settings: keyword settings of the method.
@@ -80,6 +81,7 @@ class LearnerSpec:
     task_kind: TaskKind = "classification"
     max_ways: int = 5
     target_size: int = 0
+    train_classes: int = 0
     backbone: str = "conv4"
     backbone_settings: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)

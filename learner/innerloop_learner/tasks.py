@@ -71,15 +71,18 @@ class Episodes:
         support: the labelled examples to adapt on.
         query: the inputs to answer.
         targets: the answers, [T, Q] int64 or [T, Q, D] floating point.
+        classes: [T, W] int64, which class of the split each label of a task stands for; None for regression.
     """
 
     support: Support
     query: Query
     targets: Tensor
+    classes: Tensor | None = None
 
     def to(self, *args: Any) -> "Episodes":
         """Copy with floating-point tensors converted and all tensors moved, as `Tensor.to` does."""
-        return Episodes(self.support.to(*args), self.query.to(*args), _to(self.targets, *args))
+        classes = None if self.classes is None else _to(self.classes, *args)
+        return Episodes(self.support.to(*args), self.query.to(*args), _to(self.targets, *args), classes)
 
 
 class Adapted(NamedTuple):

@@ -11,6 +11,9 @@ from innerloop_learner.tasks import Episodes
 
 IMAGE = (1, 16, 16)
 
+RATES: dict[str, dict[str, float]] = {}
+"""Settings of methods whose steps have no setting `rate`, or learn too little with that of the others."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -75,7 +78,7 @@ def _cases() -> list[Case]:
     cases = []
     for name in methods:
         info = methods[name].info
-        settings = {"steps": 2, "rate": 0.05} if info.gradients_at_serving else {}
+        settings = {"steps": 2, **RATES.get(name, {"rate": 0.05})} if info.gradients_at_serving else {}
         image = LearnerSpec(
             method=name,
             input=InputSpec(IMAGE),

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from innerloop_learner import Params, Query, Support, TaskState
 from innerloop_learner.bundle import Manifest, Provenance, TaskLimits, load_bundle, save_bundle
+from innerloop_learner.learner import Stage
 from innerloop_learner.state import WEIGHTS, section
 from innerloop_learner.tasks import Episodes
 
@@ -268,7 +269,7 @@ def test_learning_reduces_the_outer_loss(case: Case) -> None:
     optimizer = torch.optim.Adam(learned.values(), lr=3e-3)
     losses = []
     for _ in range(30):
-        objective = learner.objective(params, episodes)
+        objective = learner.objective(params, episodes, Stage())
         optimizer.zero_grad()
         objective.loss.backward()
         optimizer.step()

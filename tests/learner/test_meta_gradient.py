@@ -7,6 +7,7 @@ from cases import CASES, Case
 from torch import Tensor
 
 from innerloop_learner import Episodes, InputSpec, LearnerSpec, Params, build_learner
+from innerloop_learner.learner import Stage
 
 STEP = 1e-7
 """Small enough that hardly a ReLU or maximum changes sides, large enough for float64."""
@@ -17,7 +18,7 @@ SMOOTH = [case for case in CASES if case.learner.info.name != "fomaml"]
 
 def gradient(case: Case, params: Params, episodes: Episodes) -> Params:
     learned = {n: v.detach().requires_grad_() for n, v in params.items() if n not in case.learner.buffers()}
-    loss = case.learner.objective({**params, **learned}, episodes).loss
+    loss = case.learner.objective({**params, **learned}, episodes, Stage()).loss
     values = torch.autograd.grad(loss, list(learned.values()), materialize_grads=True)
     return dict(zip(learned, values, strict=True))
 
@@ -35,7 +36,7 @@ def test_the_outer_gradient_equals_finite_differences(case: Case) -> None:
                 name: value + size * direction[name] if name in direction else value for name, value in params.items()
             }
             with torch.no_grad():
-                return case.learner.objective(moved, episodes).loss.item()
+                return case.learner.objective(moved, episodes, Stage()).loss.item()
 
         measured = (loss(STEP) - loss(-STEP)) / (2 * STEP)
         expected = sum((exact[name] * direction[name]).sum().item() for name in exact)
@@ -81,7 +82,7 @@ def test_maml_equals_a_loop_over_tasks_in_plain_pytorch(order: int) -> None:
         logits = F.linear(features, weights["head.weight"], weights["head.bias"])
         losses.append(F.cross_entropy(logits, episodes.targets[task]))
     by_hand = torch.stack(losses).mean()
-    objective = build_learner(spec).objective(learned, episodes)
+    objective = build_learner(spec).objective(learned, episodes, Stage())
     assert objective.loss.item() == pytest.approx(by_hand.item(), rel=1e-9)
     ours = torch.autograd.grad(objective.loss, list(learned.values()))
     theirs = torch.autograd.grad(by_hand, list(learned.values()))

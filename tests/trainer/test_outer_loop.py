@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from innerloop_learner import Episodes, InputSpec, Learner, LearnerSpec, Params, build_learner
+from innerloop_learner.learner import Stage
 from innerloop_trainer.data import EpisodeShape, load_source
 from innerloop_trainer.meta_gradient import Backpropagation, Estimate, MetaGradient
 from innerloop_trainer.outer_loop import OuterLoop
@@ -23,8 +24,8 @@ class Constant(MetaGradient):
     def __init__(self, value: float) -> None:
         self._value = value
 
-    def estimate(self, learner: Learner, params: Params, episodes: Episodes) -> Estimate:
-        del episodes
+    def estimate(self, learner: Learner, params: Params, episodes: Episodes, stage: Stage) -> Estimate:
+        del episodes, stage
         buffers = {name: torch.ones_like(params[name]) for name in learner.buffers()}
         gradients = {n: torch.full_like(p, self._value) for n, p in params.items() if n not in buffers}
         return Estimate(gradients, buffers, torch.tensor(1.0), torch.zeros(()))
@@ -35,7 +36,7 @@ def params(seed: int = 0) -> Params:
 
 
 def loop(estimator: MetaGradient, iterations: int = 10, clip: float = 10.0, seed: int = 0) -> OuterLoop:
-    return OuterLoop(LEARNER, params(seed), estimator, iterations, learning_rate=0.01, gradient_clip=clip)
+    return OuterLoop(LEARNER, params(seed), estimator, iterations, learning_rate=0.01, gradient_clip=clip, seed=0)
 
 
 def episodes(position: int) -> Episodes:
@@ -74,7 +75,7 @@ def test_a_gradient_that_is_too_long_is_shortened() -> None:
 
 def test_the_parameters_given_are_left_alone() -> None:
     given, untouched = params(), params()
-    OuterLoop(LEARNER, given, Constant(1.0), 10, 0.01, 10.0).step(episodes(0), 0)
+    OuterLoop(LEARNER, given, Constant(1.0), 10, 0.01, 10.0, 0).step(episodes(0), 0)
     assert all(torch.equal(value, untouched[name]) for name, value in given.items())
 
 

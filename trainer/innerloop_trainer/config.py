@@ -219,6 +219,7 @@ def _spec(config: TrainingConfig, source: DataSource, info: MethodInfo) -> Learn
         task_kind=source.task_kind,
         max_ways=max_ways if source.task_kind == "classification" else 0,
         target_size=source.target_size,
+        train_classes=len(source.train.names),
         backbone=backbone,
         backbone_settings={**_backbone_defaults(backbone, source.input, info.training), **config.backbone_settings},
         settings=settings,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from innerloop_learner.learner import Learner
+from innerloop_learner.learner import Learner, Stage
 from innerloop_learner.tasks import Episodes, Params
 
 
@@ -31,19 +31,19 @@ class MetaGradient(ABC):
     """Estimates the gradient of the outer loss; never sees what is inside a learner."""
 
     @abstractmethod
-    def estimate(self, learner: Learner, params: Params, episodes: Episodes) -> Estimate:
+    def estimate(self, learner: Learner, params: Params, episodes: Episodes, stage: Stage) -> Estimate:
         """Evaluate `params` on a batch of episodes."""
 
 
 class Backpropagation(MetaGradient):
     """Differentiates through adapting and predicting (Finn et al. 2017, equation 1)."""
 
-    def estimate(self, learner: Learner, params: Params, episodes: Episodes) -> Estimate:
+    def estimate(self, learner: Learner, params: Params, episodes: Episodes, stage: Stage) -> Estimate:
         """See MetaGradient.estimate."""
         buffers = learner.buffers()
         learned = {name: value.detach().requires_grad_() for name, value in params.items() if name not in buffers}
         with torch.enable_grad():
-            objective = learner.objective({**params, **learned}, episodes)
+            objective = learner.objective({**params, **learned}, episodes, stage)
             gradients = torch.autograd.grad(objective.loss, list(learned.values()), materialize_grads=True)
         return Estimate(
             dict(zip(learned, gradients, strict=True)),

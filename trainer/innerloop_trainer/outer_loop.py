@@ -4,9 +4,10 @@ import math
 
 import torch
 
-from innerloop_learner.learner import Learner
+from innerloop_learner.learner import Learner, Stage
 from innerloop_learner.tasks import Episodes, Params
 from innerloop_trainer.meta_gradient import Estimate, MetaGradient
+from innerloop_trainer.seeds import seed_for
 
 
 class OuterLoop:
@@ -21,6 +22,7 @@ class OuterLoop:
         iterations: length of the schedule, in steps.
         learning_rate: at its start.
         gradient_clip: largest norm of the meta-gradient.
+        seed: of randomness inside the outer loss.
     """
 
     def __init__(
@@ -31,12 +33,14 @@ class OuterLoop:
         iterations: int,
         learning_rate: float,
         gradient_clip: float,
+        seed: int,
     ) -> None:
         self._learner = learner
         self._estimator = estimator
         self._iterations = iterations
         self._base_rate = learning_rate
         self._clip = gradient_clip
+        self._seed = seed
         self._params = {name: value.detach().clone() for name, value in params.items()}
         self._learned = [name for name in self._params if name not in learner.buffers()]
         self._optimizer = torch.optim.Adam([self._params[name] for name in self._learned], lr=learning_rate)
@@ -52,7 +56,8 @@ class OuterLoop:
 
     def step(self, episodes: Episodes, iteration: int) -> Estimate:
         """Take outer step number `iteration` on a batch of episodes."""
-        estimate = self._estimator.estimate(self._learner, self._params, episodes)
+        stage = Stage(iteration / self._iterations, seed_for(self._seed, "objective", iteration))
+        estimate = self._estimator.estimate(self._learner, self._params, episodes, stage)
         for name in self._learned:
             self._params[name].grad = estimate.gradients[name]
         torch.nn.utils.clip_grad_norm_([self._params[name] for name in self._learned], self._clip)

@@ -14,5 +14,10 @@ def generator_for(seed: int, stream: str, position: int = 0, device: torch.devic
         position: within the stream, for example the iteration.
         device: of the generator.
     """
+    return torch.Generator(device).manual_seed(seed_for(seed, stream, position))
+
+
+def seed_for(seed: int, stream: str, position: int = 0) -> int:
+    """The seed of that generator."""
     digest = hashlib.sha256(f"{seed}/{stream}/{position}".encode()).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    return int.from_bytes(digest[:8], "little") >> 1

@@ -75,6 +75,7 @@ class Training:
             plan.iterations,
             plan.learning_rate,
             plan.gradient_clip,
+            plan.config.seed,
         )
         self._window = Window(device)
         self._clock = self._reported = 0.0

@@ -1,6 +1,7 @@
 """Multi-layer perceptron."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,23 +15,31 @@ from innerloop_learner.tasks import Params
 
 @backbones.register("mlp")
 class MLP(Backbone):
-    """Linear layers, each followed by norm and ReLU, on flattened inputs.
+    """Linear layers, each followed by norm and activation, on flattened inputs.
 
     Args:
         input_shape: of one example, any.
         widths: outputs of each layer; the default is MAML's sinusoid network.
         norm: registered name of the norm.
+        activation: after each norm.
 
     Raises:
         ValueError: a layer without outputs.
     """
 
-    def __init__(self, input_shape: tuple[int, ...], widths: Sequence[int] = (40, 40), norm: str = "none") -> None:
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        widths: Sequence[int] = (40, 40),
+        norm: str = "none",
+        activation: Literal["relu", "tanh", "sigmoid"] = "relu",
+    ) -> None:
         if any(width < 1 for width in widths):
             raise ValueError(f"widths must be at least 1, not {list(widths)}")
         size = torch.Size(input_shape).numel()
         self._sizes = (size, *widths)
         self.features = self._sizes[-1]
+        self._activation = {"relu": F.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}[activation]
         self.norms = [norms[norm](f"norm{layer}", width) for layer, width in enumerate(widths)]
 
     def init(self, generator: torch.Generator) -> Params:
@@ -46,5 +55,6 @@ class MLP(Backbone):
     def _layers(self, params: Params, x: Tensor, normalise: Normalise) -> Tensor:
         x = x.flatten(2)
         for layer, norm in enumerate(self.norms):
-            x = F.relu(normalise(norm, linear(x, params[f"linear{layer}.weight"], params[f"linear{layer}.bias"])))
+            x = linear(x, params[f"linear{layer}.weight"], params[f"linear{layer}.bias"])
+            x = self._activation(normalise(norm, x))
         return x

@@ -1,5 +1,6 @@
 """Model-agnostic meta-learning."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -7,8 +8,9 @@ import torch
 from torch import Tensor
 
 from innerloop_learner import heads
+from innerloop_learner.backbones.backbone import Features
 from innerloop_learner.heads import LinearHead, mask_unused_ways
-from innerloop_learner.inner_loop import inner_loop
+from innerloop_learner.inner_loop import InnerStep, Loss, inner_loop, unroll
 from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
 from innerloop_learner.losses import UNUSED_LOGIT
 from innerloop_learner.spec import LearnerSpec
@@ -54,10 +56,13 @@ class MAML(Learner):
         self._body = self.backbone.init(torch.Generator()).keys() - self.backbone.buffers()
 
     def _configure(self, steps: int = 5, max_steps: int = 20, update_rule: str = "sgd", rate: float = 0.1) -> None:
+        self._take_steps(steps, max_steps)
+        self.rule = update_rules[update_rule](rate=rate)
+
+    def _take_steps(self, steps: int, max_steps: int) -> None:
         if not 0 < steps <= max_steps:
             raise ValueError(f"steps must lie between 1 and max_steps ({max_steps}), not {steps}")
         self._steps, self._max_steps = steps, max_steps
-        self.rule = update_rules[update_rule](rate=rate)
 
     @property
     def default_steps(self) -> int:
@@ -76,17 +81,9 @@ class MAML(Learner):
 
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
         """See Learner.adapt."""
-        # A body that does not adapt is computed once, not once per step.
-        frozen = None if self.adapts_body else self.backbone.apply(params, support.x, support.mask)
-
-        def support_loss(weights: Params) -> Tensor:
-            merged = {**params, **weights}
-            features = frozen or self.backbone.apply(merged, support.x, support.mask)
-            outputs = self._outputs(merged, features.values, support.ways, UNUSED_LOGIT)
-            return self.loss(outputs, support.y, support.mask)
-
+        frozen = self._frozen(params, support)
         weights, losses = inner_loop(
-            support_loss,
+            self._support_loss(params, support, frozen),
             self._adapted(params),
             self.rule,
             params,
@@ -94,17 +91,46 @@ class MAML(Learner):
             support.tasks,
             self.order,
         )
-        state = {WEIGHTS + name: weight for name, weight in weights.items()}
-        if self.backbone.support_statistics:
-            features = frozen or self.backbone.apply({**params, **weights}, support.x, support.mask)
-            state |= {STATISTICS + name: value for name, value in features.statistics.items()}
-        return Adapted({**state, WAYS: support.ways}, losses)
+        return Adapted(self._state(params, weights, support, frozen), losses)
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
         """See Learner.predict."""
         merged = {**params, **section(state, WEIGHTS)}
         features = self.backbone.apply(merged, query.x, query.mask, section(state, STATISTICS))
         return self._outputs(merged, features.values, state[WAYS], -torch.inf)
+
+    def trajectory(
+        self, params: Params, support: Support, steps: int, order: Literal[1, 2], truncate: int = 0
+    ) -> Iterator[TaskState]:
+        """The task state after each inner step, for outer losses that look at all of them; see `inner_loop.unroll`."""
+        frozen = self._frozen(params, support)
+        loss = self._support_loss(params, support, frozen)
+        taken: Iterator[InnerStep] = unroll(
+            loss, self._adapted(params), self.rule, params, steps, support.tasks, order, truncate
+        )
+        for weights, _ in taken:
+            yield self._state(params, weights, support, frozen)
+
+    def _frozen(self, params: Params, support: Support) -> Features | None:
+        """Features of a body that does not adapt: computed once, not once per step."""
+        return None if self.adapts_body else self.backbone.apply(params, support.x, support.mask)
+
+    def _support_loss(self, params: Params, support: Support, frozen: Features | None) -> Loss:
+        def loss(step: int, weights: Params) -> Tensor:
+            del step
+            merged = {**params, **weights}
+            features = frozen or self.backbone.apply(merged, support.x, support.mask)
+            outputs = self._outputs(merged, features.values, support.ways, UNUSED_LOGIT)
+            return self.loss(outputs, support.y, support.mask)
+
+        return loss
+
+    def _state(self, params: Params, weights: Params, support: Support, frozen: Features | None) -> TaskState:
+        state = {WEIGHTS + name: weight for name, weight in weights.items()}
+        if self.backbone.support_statistics:
+            features = frozen or self.backbone.apply({**params, **weights}, support.x, support.mask)
+            state |= {STATISTICS + name: value for name, value in features.statistics.items()}
+        return {**state, WAYS: support.ways}
 
     def _adapted(self, params: Params) -> Params:
         """The weights that the inner loop changes."""

@@ -6,7 +6,7 @@ from innerloop_learner.learner import methods
 from innerloop_learner.methods.maml import MAML
 
 
-@methods.register("meta_sgd")
+@methods.register("meta-sgd")
 class MetaSGD(MAML):
     """MAML that also learns a rate, direction included, for every weight (Li, Zhou, Chen and Li 2017, algorithm 1).
 
@@ -19,7 +19,7 @@ class MetaSGD(MAML):
 
     info = replace(
         MAML.info,
-        name="meta_sgd",
+        name="meta-sgd",
         paper="Li, Zhou, Chen, Li: Meta-SGD: Learning to Learn Quickly for Few-Shot Learning. arXiv:1707.09835",
     )
 

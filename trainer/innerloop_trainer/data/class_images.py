@@ -16,8 +16,8 @@ class RawEpisodes:
     """T sampled tasks as they lie in the data, before normalisation: what a client would send to a server.
 
     Attributes:
-        support: images [T, S, C, H, W] uint8, grouped by class.
-        support_labels: [T, S] int64 in `0 .. ways - 1`.
+        support: images [T, S, C, H, W] uint8, in random order.
+        support_labels: [T, S] int64 in `0 .. ways - 1`, numbered by first appearance, as a server numbers them.
         query: images [T, Q, C, H, W] uint8, grouped by class.
         query_labels: [T, Q] int64.
         classes: [T, ways] int64, which class of the split each label of a task stands for (see `ClassImages.names`).
@@ -58,7 +58,7 @@ class ClassImages(TaskSampler):
         self._images = torch.from_numpy(data.images).to(device)  # [N, C, H, W]
 
     def sample(self, shape: EpisodeShape, tasks: int, generator: torch.Generator) -> Episodes:
-        """As in `TaskSampler`; the support set comes grouped by class, the classes of a task in random order."""
+        """As in `TaskSampler`; the support set comes in random order, its labels numbered by first appearance."""
         raw = self.sample_raw(shape, tasks, generator)
         device = self._images.device
         support = Support(
@@ -69,7 +69,7 @@ class ClassImages(TaskSampler):
             max_ways=shape.ways,
         )
         mask = torch.ones(raw.query_labels.shape, dtype=torch.bool, device=device)
-        return Episodes(support, Query(self._spec.normalise(raw.query), mask), raw.query_labels)
+        return Episodes(support, Query(self._spec.normalise(raw.query), mask), raw.query_labels, raw.classes)
 
     def sample_raw(self, shape: EpisodeShape, tasks: int, generator: torch.Generator) -> RawEpisodes:
         """The same tasks as `sample` draws from an equal generator, not normalised.
@@ -85,10 +85,11 @@ class ClassImages(TaskSampler):
         self.check(shape)
         classes = self._draw_classes(tasks, shape.ways, generator)
         rows = self._draw_examples(classes, shape.shots + shape.queries, generator)  # [T, W, shots + queries]
+        order = self._draw_order(tasks, shape, generator)
         labels = torch.arange(shape.ways, device=classes.device)
         return RawEpisodes(
-            support=self._images[rows[..., : shape.shots].flatten(1)],
-            support_labels=labels.repeat_interleave(shape.shots).repeat(tasks, 1),
+            support=self._images[rows[..., : shape.shots].flatten(1).gather(1, order)],
+            support_labels=order // shape.shots,
             query=self._images[rows[..., shape.shots :].flatten(1)],
             query_labels=labels.repeat_interleave(shape.queries).repeat(tasks, 1),
             classes=classes,
@@ -120,6 +121,13 @@ class ClassImages(TaskSampler):
         """Distinct classes in random order [T, W]."""
         keys = torch.rand(tasks, len(self.names), generator=generator, device=self._images.device)
         return keys.topk(ways).indices
+
+    def _draw_order(self, tasks: int, shape: EpisodeShape, generator: torch.Generator) -> Tensor:
+        """A random order of support examples grouped by class [T, S], in which classes appear one after the other."""
+        order = torch.rand(tasks, shape.ways * shape.shots, generator=generator, device=self._images.device).argsort(1)
+        places = order.argsort(1).unflatten(1, (shape.ways, shape.shots))  # where each example comes
+        appearance = places.amin(2).argsort(1).argsort(1)  # [T, W], as which class each appears
+        return appearance.gather(1, order // shape.shots) * shape.shots + order % shape.shots
 
     def _draw_examples(self, classes: Tensor, examples: int, generator: torch.Generator) -> Tensor:
         """Rows of distinct images of each class [T, W, examples]."""

@@ -1,0 +1,55 @@
+"""A long short-term memory cell, written out: cuDNN's has no double backward."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from innerloop_learner.layers import glorot
+from innerloop_learner.tasks import Params
+
+
+class LSTMState(NamedTuple):
+    """What a cell carries to its next step.
+
+    Attributes:
+        hidden: its output h [..., H].
+        cell: its memory c [..., H].
+    """
+
+    hidden: Tensor
+    cell: Tensor
+
+
+class LSTMCell:
+    """One LSTM layer (Hochreiter and Schmidhuber 1997, with the forget gate of Gers, Schmidhuber and Cummins 2000).
+
+        i, f, o = sigmoid(W [x, h] + b),   g = tanh(W' [x, h] + b'),   c' = f * c + i * g,   h' = o * tanh(c')
+
+    Args:
+        name: prefix of its parameters.
+        inputs: size I of x.
+        hidden: size H of h and c.
+    """
+
+    def __init__(self, name: str, inputs: int, hidden: int) -> None:
+        self._weight, self._bias = f"{name}.weight", f"{name}.bias"
+        self._inputs, self.hidden = inputs, hidden
+
+    def init(self, generator: torch.Generator) -> Params:
+        """Fresh parameters; the forget gate starts open, so that gradients reach back from the beginning."""
+        bias = torch.zeros(4 * self.hidden)
+        bias[self.hidden : 2 * self.hidden] = 1.0
+        return {self._weight: glorot(generator, 4 * self.hidden, self._inputs + self.hidden), self._bias: bias}
+
+    def start(self, like: Tensor) -> LSTMState:
+        """The state before the first step on inputs `like` [..., I]: zeros."""
+        zeros = like.new_zeros(*like.shape[:-1], self.hidden)
+        return LSTMState(zeros, zeros)
+
+    def step(self, params: Params, x: Tensor, state: LSTMState) -> LSTMState:
+        """The state after input x [..., I]; leading dimensions are those of the state."""
+        gates = torch.nn.functional.linear(torch.cat([x, state.hidden], -1), params[self._weight], params[self._bias])
+        write, keep, read, new = gates.chunk(4, -1)
+        cell = keep.sigmoid() * state.cell + write.sigmoid() * new.tanh()
+        return LSTMState(read.sigmoid() * cell.tanh(), cell)
