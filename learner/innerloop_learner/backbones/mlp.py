@@ -1,6 +1,6 @@
 """Multi-layer perceptron."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -11,6 +11,8 @@ from innerloop_learner.backbones.backbone import Backbone, Normalise, backbones
 from innerloop_learner.layers import glorot, linear
 from innerloop_learner.norms import norms
 from innerloop_learner.tasks import Params
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
 
 
 @backbones.register("mlp")
@@ -39,7 +41,7 @@ class MLP(Backbone):
         size = torch.Size(input_shape).numel()
         self._sizes = (size, *widths)
         self.features = self._sizes[-1]
-        self._activation = {"relu": F.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}[activation]
+        self._activation = ACTIVATIONS[activation]
         self.norms = [norms[norm](f"norm{layer}", width) for layer, width in enumerate(widths)]
 
     def init(self, generator: torch.Generator) -> Params:

@@ -127,7 +127,8 @@ class ClassImages(TaskSampler):
         order = torch.rand(tasks, shape.ways * shape.shots, generator=generator, device=self._images.device).argsort(1)
         places = order.argsort(1).unflatten(1, (shape.ways, shape.shots))  # where each example comes
         appearance = places.amin(2).argsort(1).argsort(1)  # [T, W], as which class each appears
-        return appearance.gather(1, order // shape.shots) * shape.shots + order % shape.shots
+        renumbered: Tensor = appearance.gather(1, order // shape.shots) * shape.shots + order % shape.shots
+        return renumbered
 
     def _draw_examples(self, classes: Tensor, examples: int, generator: torch.Generator) -> Tensor:
         """Rows of distinct images of each class [T, W, examples]."""
