@@ -108,5 +108,8 @@ def _step(
 
 
 def _tracked(weight: Tensor, differentiable: bool) -> Tensor:
-    """The weight as something gradients can be taken of, cut off from its past unless that is to be differentiated."""
-    return weight if differentiable and weight.requires_grad else weight.detach().requires_grad_()
+    """The weight as something gradients can be taken of, cut off from its past unless that is to be differentiated.
+
+    A view of its own, so that the gradient leaves out what a loss took from the same weights beforehand.
+    """
+    return weight.view_as(weight) if differentiable and weight.requires_grad else weight.detach().requires_grad_()

@@ -11,7 +11,7 @@ from innerloop_learner.tasks import Episodes
 
 IMAGE = (1, 16, 16)
 
-RATES: dict[str, dict[str, float]] = {}
+RATES: dict[str, dict[str, float]] = {"maml++": {"rate": 0.2}}
 """Settings of methods whose steps have no setting `rate`, or learn too little with that of the others."""
 
 
@@ -66,12 +66,17 @@ class Case:
         )
 
 
+TRAIN_CLASSES = 7
+"""Of the data that the episodes are thought to come from."""
+
+
 def _episodes(x: Tensor, y: Tensor, query: Tensor, targets: Tensor, ways: int, max_ways: int) -> Episodes:
     tasks = x.shape[0]
     support = Support(
         x, y, torch.ones(x.shape[:2], dtype=torch.bool), torch.full((tasks,), ways, dtype=torch.int64), max_ways
     )
-    return Episodes(support, Query(query, torch.ones(query.shape[:2], dtype=torch.bool)), targets)
+    classes = (torch.arange(ways) + torch.arange(tasks).unsqueeze(1)) % TRAIN_CLASSES if ways else None
+    return Episodes(support, Query(query, torch.ones(query.shape[:2], dtype=torch.bool)), targets, classes)
 
 
 def _cases() -> list[Case]:
@@ -83,6 +88,7 @@ def _cases() -> list[Case]:
             method=name,
             input=InputSpec(IMAGE),
             max_ways=4,
+            train_classes=TRAIN_CLASSES,
             backbone="conv4",
             backbone_settings={"width": 8, "downsample": "max_pool", "norm": "task"},
             settings=settings,

@@ -12,8 +12,10 @@ from innerloop_learner.learner import Stage
 STEP = 1e-7
 """Small enough that hardly a ReLU or maximum changes sides, large enough for float64."""
 
-SMOOTH = [case for case in CASES if case.learner.info.name != "fomaml"]
-"""Cases whose objective's gradient is the true one; first-order MAML takes another on purpose."""
+OTHERWISE = {"fomaml", "reptile", "scratch"}
+"""Methods that move parameters along something else than the gradient of their outer loss, on purpose."""
+
+SMOOTH = [case for case in CASES if case.spec.method not in OTHERWISE]
 
 
 def gradient(case: Case, params: Params, episodes: Episodes) -> Params:

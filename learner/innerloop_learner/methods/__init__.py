@@ -1,5 +1,27 @@
 """Methods, registered by name."""
 
-from innerloop_learner.methods import anil, boil, maml, meta_sgd, protonet
+from innerloop_learner.methods import (
+    anil,
+    baseline,
+    boil,
+    maml,
+    maml_plus_plus,
+    meta_sgd,
+    nearest,
+    protonet,
+    reptile,
+    scratch,
+)
 
-__all__ = ["anil", "boil", "maml", "meta_sgd", "protonet"]
+__all__ = [
+    "anil",
+    "baseline",
+    "boil",
+    "maml",
+    "maml_plus_plus",
+    "meta_sgd",
+    "nearest",
+    "protonet",
+    "reptile",
+    "scratch",
+]

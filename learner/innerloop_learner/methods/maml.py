@@ -81,21 +81,15 @@ class MAML(Learner):
 
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
         """See Learner.adapt."""
+        steps = self._steps if steps is None else steps
         frozen = self._frozen(params, support)
-        weights, losses = inner_loop(
-            self._support_loss(params, support, frozen),
-            self._adapted(params),
-            self.rule,
-            params,
-            self._steps if steps is None else steps,
-            support.tasks,
-            self.order,
-        )
-        return Adapted(self._state(params, weights, support, frozen), losses)
+        loss = self._support_loss(params, support, frozen)
+        weights, losses = inner_loop(loss, self._adapted(params), self.rule, params, steps, support.tasks, self.order)
+        return Adapted(self._state(params, weights, support, frozen, steps), losses)
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
         """See Learner.predict."""
-        merged = {**params, **section(state, WEIGHTS)}
+        merged = self._of_state(params, state)
         features = self.backbone.apply(merged, query.x, query.mask, section(state, STATISTICS))
         return self._outputs(merged, features.values, state[WAYS], -torch.inf)
 
@@ -108,8 +102,8 @@ class MAML(Learner):
         taken: Iterator[InnerStep] = unroll(
             loss, self._adapted(params), self.rule, params, steps, support.tasks, order, truncate
         )
-        for weights, _ in taken:
-            yield self._state(params, weights, support, frozen)
+        for index, (weights, _) in enumerate(taken):
+            yield self._state(params, weights, support, frozen, index + 1)
 
     def _frozen(self, params: Params, support: Support) -> Features | None:
         """Features of a body that does not adapt: computed once, not once per step."""
@@ -117,18 +111,30 @@ class MAML(Learner):
 
     def _support_loss(self, params: Params, support: Support, frozen: Features | None) -> Loss:
         def loss(step: int, weights: Params) -> Tensor:
-            del step
-            merged = {**params, **weights}
+            merged = {**self._at_step(params, step), **weights}
             features = frozen or self.backbone.apply(merged, support.x, support.mask)
             outputs = self._outputs(merged, features.values, support.ways, UNUSED_LOGIT)
             return self.loss(outputs, support.y, support.mask)
 
         return loss
 
-    def _state(self, params: Params, weights: Params, support: Support, frozen: Features | None) -> TaskState:
+    def _at_step(self, params: Params, steps: int) -> Params:
+        """The parameters that belong to weights after so many steps."""
+        del steps
+        return params
+
+    def _of_state(self, params: Params, state: TaskState) -> Params:
+        """The parameters, those of a task state in place of the meta-learned ones."""
+        return {**params, **section(state, WEIGHTS)}
+
+    def _state(
+        self, params: Params, weights: Params, support: Support, frozen: Features | None, steps: int
+    ) -> TaskState:
+        """The task state of weights after so many steps."""
         state = {WEIGHTS + name: weight for name, weight in weights.items()}
         if self.backbone.support_statistics:
-            features = frozen or self.backbone.apply({**params, **weights}, support.x, support.mask)
+            merged = {**self._at_step(params, steps), **weights}
+            features = frozen or self.backbone.apply(merged, support.x, support.mask)
             state |= {STATISTICS + name: value for name, value in features.statistics.items()}
         return {**state, WAYS: support.ways}
 

@@ -41,20 +41,24 @@ class ProtoNet(Learner):
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
         """See Learner.adapt; state: prototypes [T, W, F], zero for unused ways."""
         del steps
-        features = self.backbone.apply(params, support.x, support.mask)
-        members = F.one_hot(support.y, support.max_ways).to(features.values.dtype) * support.mask.unsqueeze(-1)
+        values, computed = self._embed(params, support.x, support.mask, {})
+        members = F.one_hot(support.y, support.max_ways).to(values.dtype) * support.mask.unsqueeze(-1)
         counts = members.sum(1).clamp(min=1).unsqueeze(-1)  # [T, W, 1]
-        prototypes = (members / counts.transpose(1, 2)).transpose(1, 2) @ features.values
-        statistics = {STATISTICS + name: value for name, value in features.statistics.items()}
+        prototypes = (members / counts.transpose(1, 2)).transpose(1, 2) @ values
+        statistics = {STATISTICS + name: value for name, value in computed.items()}
         return Adapted({PROTOTYPES: prototypes, WAYS: support.ways, **statistics}, None)
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
         """See Learner.predict."""
-        features = self.backbone.apply(params, query.x, query.mask, section(state, STATISTICS)).values
-        return mask_unused_ways(-_squared_distances(features, state[PROTOTYPES]), state[WAYS], -torch.inf)
+        values, _ = self._embed(params, query.x, query.mask, section(state, STATISTICS))
+        return mask_unused_ways(-squared_distances(values, state[PROTOTYPES]), state[WAYS], -torch.inf)
+
+    def _embed(self, params: Params, x: Tensor, mask: Tensor, statistics: Params) -> tuple[Tensor, Params]:
+        """Embeddings [T, N, F], and the statistics computed on the way."""
+        return self.backbone.apply(params, x, mask, statistics)
 
 
-def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     """|x_i - y_j|^2 of x [T, N, F] and y [T, M, F], [T, N, M]."""
     norms = x.square().sum(-1, keepdim=True) + y.square().sum(-1).unsqueeze(1)
     return torch.baddbmm(norms, x, y.transpose(1, 2), alpha=-2)

@@ -125,7 +125,7 @@ class ClassImages(TaskSampler):
     def _draw_order(self, tasks: int, shape: EpisodeShape, generator: torch.Generator) -> Tensor:
         """A random order of support examples grouped by class [T, S], in which classes appear one after the other."""
         order = torch.rand(tasks, shape.ways * shape.shots, generator=generator, device=self._images.device).argsort(1)
-        places = order.argsort(1).unflatten(1, (shape.ways, shape.shots))  # where each example comes
+        places = order.argsort(1).view(tasks, shape.ways, shape.shots)  # where each example comes
         appearance = places.amin(2).argsort(1).argsort(1)  # [T, W], as which class each appears
         renumbered: Tensor = appearance.gather(1, order // shape.shots) * shape.shots + order % shape.shots
         return renumbered

@@ -1,0 +1,95 @@
+"""Pre-train, then answer with what is nearest in the space of features."""
+
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from innerloop_learner.heads import mask_unused_ways
+from innerloop_learner.learner import MethodInfo, TrainingDefaults, methods
+from innerloop_learner.losses import UNUSED_LOGIT
+from innerloop_learner.methods.protonet import ProtoNet, squared_distances
+from innerloop_learner.pretraining import Pretrained
+from innerloop_learner.state import STATISTICS, WAYS, section
+from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
+
+SCALE = 10.0
+"""Of squared distances between unit vectors, which lie between 0 and 4, in logits."""
+
+TRAINING = TrainingDefaults(ways=60, queries=2, meta_batch=1, iterations=10000, norm="batch")
+
+
+@methods.register("nearest-centroid")
+class NearestCentroid(Pretrained, ProtoNet):
+    """Nearest class mean among features of a classifier of all training classes (Wang et al. 2019, section 3, CL2N).
+
+        logits_k(x) = -s |f(x) / |f(x)| - c_k|^2,   c_k = mean of f / |f| over the support examples of class k
+
+    ProtoNet's way to answer without its way to train.
+    """
+
+    info: ClassVar[MethodInfo] = replace(
+        ProtoNet.info,
+        name="nearest-centroid",
+        family="baseline",
+        paper="Wang, Chao, Weinberger, van der Maaten: SimpleShot. arXiv:1911.04623",
+        training=TRAINING,
+    )
+
+    def _embed(self, params: Params, x: Tensor, mask: Tensor, statistics: Params) -> tuple[Tensor, Params]:
+        values, computed = super()._embed(params, x, mask, statistics)
+        return F.normalize(values, dim=-1) * SCALE**0.5, computed
+
+
+@methods.register("knn")
+class NearestNeighbours(Pretrained):
+    """k nearest neighbours among features of a classifier of all training classes (Cover and Hart 1967).
+
+    With the k support examples i nearest to x, distances d_i between unit vectors and labels y_i:
+
+        logits_c(x) = log sum_{i: y_i = c} exp(-s d_i^2)
+
+    so that nearer neighbours count more and classes without any come last.
+
+    Settings (`spec.settings`):
+        k: neighbours asked, at most all there are.
+    """
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="knn",
+        family="metric",
+        paper="Cover, Hart: Nearest Neighbor Pattern Classification. IEEE Transactions on Information Theory 1967",
+        gradients_at_serving=False,
+        order_matters=False,
+        ways_can_change="any",
+        tasks=("classification",),
+        training=TRAINING,
+    )
+
+    def _configure(self, k: int = 1) -> None:
+        if k < 1:
+            raise ValueError(f"k must be at least 1, not {k}")
+        self._k = k
+
+    def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
+        """See Learner.adapt; state: embeddings [T, S, F] and one-hot labels [T, S, W], zero for padding."""
+        del steps
+        features = self.backbone.apply(params, support.x, support.mask)
+        labels = F.one_hot(support.y, support.max_ways).to(features.values.dtype) * support.mask.unsqueeze(-1)
+        statistics = {STATISTICS + name: value for name, value in features.statistics.items()}
+        embeddings = F.normalize(features.values, dim=-1)
+        return Adapted({"embeddings": embeddings, "labels": labels, WAYS: support.ways, **statistics}, None)
+
+    def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
+        """See Learner.predict."""
+        labels = state["labels"]
+        features = self.backbone.apply(params, query.x, query.mask, section(state, STATISTICS)).values
+        distances = squared_distances(F.normalize(features, dim=-1), state["embeddings"])  # [T, Q, S]
+        padding = labels.sum(-1).unsqueeze(1) == 0
+        similarities = (-SCALE * distances).masked_fill(padding, UNUSED_LOGIT)
+        nearest = similarities.topk(min(self._k, similarities.shape[-1]), dim=-1).values[..., -1:]
+        asked = similarities.masked_fill(similarities < nearest, UNUSED_LOGIT)
+        votes = asked.unsqueeze(-1) + (1 - labels.unsqueeze(1)) * UNUSED_LOGIT  # [T, Q, S, W]
+        return mask_unused_ways(votes.logsumexp(2).clamp(min=UNUSED_LOGIT), state[WAYS], -torch.inf)

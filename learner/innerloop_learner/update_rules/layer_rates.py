@@ -1,0 +1,45 @@
+"""Gradient descent with a learned rate for every layer and step."""
+
+import math
+
+import torch
+
+from innerloop_learner.tasks import Params
+from innerloop_learner.update_rules.update_rule import Step, Updated, UpdateRule, update_rules
+
+PREFIX = "rate."
+
+
+@update_rules.register("layer_rates")
+class LayerRates(UpdateRule):
+    """w <- w - a_{l,k} * gradient for weight tensor l and step k (MAML++, Antoniou et al. 2019, section 4, LSLR).
+
+    Steps past those that have a rate of their own take the last one.
+
+    Args:
+        rate: that every layer and step starts with.
+        steps: that have rates of their own.
+
+    Raises:
+        ValueError: the rate is not positive, or there are no steps.
+    """
+
+    def __init__(self, rate: float, steps: int = 5) -> None:
+        if not 0 < rate < math.inf:
+            raise ValueError(f"the inner rate must be positive, not {rate}")
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, not {steps}")
+        self._rate, self._steps = rate, steps
+
+    def init(self, generator: torch.Generator, weights: Params) -> Params:
+        """See UpdateRule.init; [steps] for each weight tensor."""
+        del generator
+        return {PREFIX + name: torch.full((self._steps,), self._rate) for name in weights}
+
+    def update(self, params: Params, state: Params, step: Step) -> Updated:
+        """See UpdateRule.update."""
+        row = min(step.index, self._steps - 1)
+        weights = {
+            name: weight - params[PREFIX + name][row] * step.gradients[name] for name, weight in step.weights.items()
+        }
+        return Updated(weights, state)
