@@ -1,9 +1,10 @@
-"""Accuracy on Omniglot: trains each method, measures it offline and once more through a running server.
+"""Accuracy on Omniglot: trains every method, measures it offline, and once more through a running server.
 
-    python benchmarks/omniglot/run.py PATH_OF_OMNIGLOT
+    python benchmarks/omniglot/run.py PATH_OF_OMNIGLOT [--methods maml protonet ...] [--jobs 3]
 
-Runs are kept in runs/ and resumed, so that interrupting costs nothing; finished ones are not trained again. Figures are
-of unseen characters of the random split, inductive, 600 episodes of 5 ways and 1 shot with 15 queries a class.
+Runs are kept in runs/omniglot/ and resumed, so that interrupting costs nothing; finished ones are not trained again.
+Every run trains on tasks of one shot; figures are of unseen characters of the random split, 600 episodes each, 15
+queries a class for 5 ways and 5 for 20 ways. Writes results.json, and the same as a table, results.md.
 """
 
 import argparse
@@ -12,9 +13,10 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,93 +29,136 @@ from innerloop_trainer.evaluation import evaluation_batches
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from machine import describe_machine
+from recipes import RECIPES, STRIDED
+from table import markdown
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-RUNS = ROOT / "runs"
-MODELS = RUNS / "omniglot-models"
-"""The bundles, as a server takes them; the other benchmarks use them too."""
+RUNS = ROOT / "runs" / "omniglot"
+MODELS = ROOT / "runs" / "omniglot-models"
+"""The 5-way bundles, as a server takes them; the other benchmarks use them too."""
 
 RESULTS = Path(__file__).with_name("results.json")
-SHAPE = EpisodeShape(ways=5, shots=1, queries=15)
+TABLE = Path(__file__).with_name("results.md")
 EPISODES = 600
+SETTINGS = {"5w1s": EpisodeShape(5, 1, 15), "5w5s": EpisodeShape(5, 5, 15), "20w1s": EpisodeShape(20, 1, 5)}
+SETTINGS["20w5s"] = EpisodeShape(20, 5, 5)
+SERVED = "5w1s"
 
-SMALL_STEPS = ["--meta-batch", "8", "--queries", "3", "--learning-rate", "0.002"]
-METHODS = {
-    "protonet": ["--iterations", "6000"],
-    "anil": ["--iterations", "24000", "--steps", "5", "--set", "rate=0.1", *SMALL_STEPS],
-    "maml": ["--iterations", "14000", "--steps", "1", "--set", "rate=0.4", *SMALL_STEPS],
-}
-"""Training options. The strided Conv4 of MAML's Omniglot experiments costs a quarter of the pooled one on a CPU."""
 
-COMMON = ["--backbone-set", "downsample=stride", "--validate-every", "1000"]
+@dataclass(frozen=True)
+class Run:
+    """One training run of a method.
+
+    Attributes:
+        method: registered name.
+        ways: it trains for.
+        settings: it is measured on.
+    """
+
+    method: str
+    ways: int
+    settings: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Of the run."""
+        return RUNS / f"{self.method}-{self.ways}w"
+
+    @property
+    def options(self) -> list[str]:
+        """Of `innerloop train`."""
+        recipe = RECIPES[self.method]
+        own = recipe.five if self.ways == 5 or recipe.twenty is None else recipe.twenty
+        return ["--ways", str(self.ways), *own, *STRIDED, "--validate-every", "1000"]
 
 
 def main() -> None:
-    """Train, evaluate, serve, and write results.json."""
+    """Train, evaluate, serve, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("omniglot", type=Path, help="folder with images_background.zip and images_evaluation.zip")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 1) - 1), help="runs at the same time")
     arguments = parser.parse_args()
     data = f"omniglot:{arguments.omniglot}"
-    results = {method: _offline(method, data) for method in arguments.methods}
-    for method, served in _served(arguments.methods, data).items():
-        results[method].update(served)
-    RESULTS.write_text(json.dumps({"machine": describe_machine(), "results": results}, indent=2) + "\n")
-    for method, result in results.items():
-        print(
-            f"{method:10} offline {result['accuracy']:.2%} ± {result['confidence_interval']:.2%}, "
-            f"served {result['served_accuracy']:.2%}, trained in {result['train_minutes']:.1f} min"
-        )
+    # All 5-way runs first, so that an interrupted benchmark has something of every method.
+    runs = [run for ways in (5, 20) for method in arguments.methods for run in _runs(method) if run.ways == ways]
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        measured = list(pool.map(lambda run: _measure(run, data), runs))
+    results = json.loads(RESULTS.read_text())["results"] if RESULTS.is_file() else {}
+    for run, figures in zip(runs, measured, strict=True):
+        if run.ways == 5:
+            results[run.method] = {"paper": RECIPES[run.method].paper, "runs": {}, "settings": {}}
+        results[run.method]["runs"][str(run.ways)] = figures.pop("run")
+        results[run.method]["settings"] |= figures
+    for method, accuracy in _served(arguments.methods, data).items():
+        results[method]["served"] = accuracy
+    results = {method: results[method] for method in RECIPES if method in results}
+    machine = describe_machine()
+    RESULTS.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n")
+    TABLE.write_text(markdown(results, machine))
 
 
-def _offline(method: str, data: str) -> dict[str, Any]:
+def _runs(method: str) -> list[Run]:
+    if RECIPES[method].twenty is None:
+        return [Run(method, 5, tuple(SETTINGS))]
+    return [Run(method, 5, ("5w1s", "5w5s")), Run(method, 20, ("20w1s", "20w5s"))]
+
+
+def _measure(run: Run, data: str) -> dict[str, Any]:
     """Train with `innerloop train`, measure with `innerloop evaluate`."""
-    run = RUNS / f"omniglot-{method}"
-    train = ["train", method, "--data", data, "--out", str(run), *METHODS[method], *COMMON]
-    if not (run / "config.json").is_file():
+    train = ["train", run.method, "--data", data, "--out", str(run.folder), "--test-episodes", "2", *run.options]
+    if not (run.folder / "config.json").is_file():
         _innerloop(*train)
     elif not _finished(run):
         _innerloop(*train, "--resume")
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "evaluation.json"
-        _innerloop(
-            "evaluate", str(run), "--data", data, "--ways", str(SHAPE.ways), "--shots", str(SHAPE.shots),
-            "--queries", str(SHAPE.queries), "--episodes", str(EPISODES), "--json", str(file),
-        )  # fmt: skip
-        evaluation = json.loads(file.read_text())
-    return {
-        "accuracy": evaluation["value"],
-        "confidence_interval": evaluation["confidence_interval"],
-        "protocol": evaluation["protocol"],
-        "bundle": evaluation["bundle"],
-        "train_minutes": float(_log(run)[-1]["seconds"]) / 60,
-        "train_threads": 1,
-        "train_options": [*METHODS[method], *COMMON],
+    config, row = json.loads((run.folder / "config.json").read_text()), _log(run)[-1]
+    figures: dict[str, Any] = {
+        "run": {
+            "minutes": float(row["seconds"]) / 60,
+            "threads": 1,
+            "outer_steps": int(row["iteration"]),
+            "seed": config["seed"],
+            "options": run.options,
+        }
     }
+    for setting in run.settings:
+        figures[setting] = {"inductive": _evaluate(run, data, setting, "inductive")}
+        if RECIPES[run.method].transductive:
+            figures[setting]["transductive"] = _evaluate(run, data, setting, "transductive")
+    return figures
 
 
-def _served(methods: list[str], data: str) -> dict[str, dict[str, Any]]:
-    """The same episodes, as uint8 images through a server and the SDK."""
+def _evaluate(run: Run, data: str, setting: str, protocol: str) -> dict[str, float]:
+    """Accuracy of a run, kept beside it."""
+    file, shape = run.folder / f"{setting}-{protocol}.json", SETTINGS[setting]
+    if not file.is_file():
+        _innerloop(
+            "evaluate", str(run.folder), "--data", data, "--ways", str(shape.ways), "--shots", str(shape.shots),
+            "--queries", str(shape.queries), "--episodes", str(EPISODES), "--protocol", protocol, "--json", str(file),
+        )  # fmt: skip
+    evaluation = json.loads(file.read_text())
+    return {"accuracy": evaluation["value"], "confidence_interval": evaluation["confidence_interval"]}
+
+
+def _served(methods: list[str], data: str) -> dict[str, float]:
+    """Accuracy over the same episodes, as uint8 images through a server and the SDK."""
     source = load_source(data)
     if not isinstance(source.test, ClassImages):
         raise TypeError("Omniglot consists of images")
-    served = {}
     for method in methods:
-        _innerloop("export", str(RUNS / f"omniglot-{method}"), "--out", str(MODELS / method))
-    with ServerProcess(MODELS) as server, Client(server.target) as client:
+        _innerloop("export", str(RUNS / f"{method}-5w"), "--out", str(MODELS / method))
+    served = {}
+    with ServerProcess(MODELS) as server, Client(server.target, timeout=60) as client:
         for method in methods:
             start = time.perf_counter()
-            values = np.array(list(_accuracies(client, method, source.test)))
-            served[method] = {
-                "served_accuracy": values.mean(),
-                "served_seconds_per_episode": (time.perf_counter() - start) / EPISODES,
-            }
+            served[method] = float(np.mean(list(_accuracies(client, method, source.test))))
+            print(f"{method}: {served[method]:.2%} through the server, {time.perf_counter() - start:.0f} s", flush=True)
     return served
 
 
 def _accuracies(client: Client, model: str, sampler: ClassImages) -> Iterator[float]:
     for tasks, generator in evaluation_batches(0, EPISODES):
-        raw = sampler.sample_raw(SHAPE, tasks, generator)
+        raw = sampler.sample_raw(SETTINGS[SERVED], tasks, generator)
         for task in range(tasks):
             labels = [sampler.names[int(raw.classes[task, label])] for label in raw.support_labels[task]]
             truth = [sampler.names[int(raw.classes[task, label])] for label in raw.query_labels[task]]
@@ -122,19 +167,22 @@ def _accuracies(client: Client, model: str, sampler: ClassImages) -> Iterator[fl
             yield float(np.mean([answer == true for answer, true in zip(answers, truth, strict=True)]))
 
 
-def _finished(run: Path) -> bool:
-    iterations = json.loads((run / "config.json").read_text())["iterations"]
+def _finished(run: Run) -> bool:
+    iterations = json.loads((run.folder / "config.json").read_text())["iterations"]
     rows = _log(run)
     return bool(rows) and int(rows[-1]["iteration"]) == iterations
 
 
-def _log(run: Path) -> list[dict[str, str]]:
-    with (run / "log.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+def _log(run: Run) -> list[dict[str, str]]:
+    file = run.folder / "log.csv"
+    if not file.is_file():
+        return []
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
 
 
 def _innerloop(*arguments: str) -> None:
-    """Run the command in one thread: Conv4 on 28x28 gains little from more, and several runs can go side by side."""
+    """Run the command in one thread: Conv4 on 28x28 gains little from more, and several runs go side by side."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-m", "innerloop.cli.main", *arguments], check=True, env=environment)
 

@@ -36,6 +36,11 @@ class Backbone(ABC):
     norms: list[Norm]
     features: int
 
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """Shape of one example's features before they were flattened: maps (C, H, W), or (F,)."""
+        return (self.features,)
+
     @abstractmethod
     def init(self, generator: torch.Generator) -> Params:
         """Fresh parameters."""

@@ -46,7 +46,13 @@ class Conv4(Backbone):
         if height * breadth == 0:
             raise ValueError(f"images of {input_shape[1]}x{input_shape[2]} are too small to halve four times")
         self.features = width * height * breadth
+        self._maps = (width, height, breadth)
         self.norms = [norms[norm](f"norm{block}", width) for block in range(4)]
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """See Backbone.feature_shape."""
+        return self._maps
 
     def init(self, generator: torch.Generator) -> Params:
         """See Backbone.init."""

@@ -44,7 +44,7 @@ class Baseline(Pretrained):
         training=TrainingDefaults(ways=60, queries=2, meta_batch=1, iterations=10000, norm="batch"),
     )
 
-    def _configure(self, steps: int = 50, max_steps: int = 200, rate: float = 0.1) -> None:
+    def _configure(self, steps: int = 100, max_steps: int = 200, rate: float = 0.1) -> None:
         if not 0 < steps <= max_steps:
             raise ValueError(f"steps must lie between 1 and max_steps ({max_steps}), not {steps}")
         self._steps, self._max_steps = steps, max_steps
@@ -104,7 +104,7 @@ class BaselinePlusPlus(Baseline):
 
     info = replace(Baseline.info, name="baseline++")
 
-    def _configure(self, steps: int = 50, max_steps: int = 200, rate: float = 0.1, scale: float = 10.0) -> None:
+    def _configure(self, steps: int = 100, max_steps: int = 200, rate: float = 0.1, scale: float = 10.0) -> None:
         super()._configure(steps, max_steps, rate)
         if not 0 < scale < float("inf"):
             raise ValueError(f"scale must be positive, not {scale}")

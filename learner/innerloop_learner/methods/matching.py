@@ -1,0 +1,139 @@
+"""Matching networks."""
+
+import math
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from innerloop_learner.heads import mask_unused_ways
+from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
+from innerloop_learner.losses import UNUSED_LOGIT
+from innerloop_learner.recurrent import LSTMCell, LSTMState
+from innerloop_learner.state import STATISTICS, WAYS, section
+from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
+
+EMBEDDINGS, LABELS = "embeddings", "labels"
+LOG_SCALE = "attention.log_scale"
+
+
+@methods.register("matching")
+class MatchingNetwork(Learner):
+    """Attends to the support set and answers with its labels (Vinyals et al. 2016, equation 1 and section 2.1.1).
+
+        P(y | x) = sum_i a(x, x_i) [y_i = y],   a = softmax_i (s cos(f(x), g(x_i)))
+
+    Logits are logarithms of the sums. The scale s is learned; with s = 1, as published, attention could never be sharp.
+    """
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="matching",
+        family="metric",
+        paper="Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra: Matching Networks for One Shot Learning. NIPS 2016",
+        gradients_at_serving=False,
+        order_matters=False,
+        ways_can_change="any",
+        tasks=("classification",),
+        training=TrainingDefaults(ways=60, queries=5, meta_batch=1, iterations=6000, norm="batch"),
+    )
+
+    def init(self, generator: torch.Generator) -> Params:
+        """See Learner.init."""
+        return {**self.backbone.init(generator), LOG_SCALE: torch.tensor(math.log(10.0))}
+
+    def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
+        """See Learner.adapt; state: embeddings [T, S, F] and one-hot labels [T, S, W], zero for padding."""
+        del steps
+        features = self.backbone.apply(params, support.x, support.mask)
+        embeddings = self._embed_support(params, features.values, support.mask)
+        labels = F.one_hot(support.y, support.max_ways).to(embeddings.dtype) * support.mask.unsqueeze(-1)
+        statistics = {STATISTICS + name: value for name, value in features.statistics.items()}
+        return Adapted({EMBEDDINGS: embeddings, LABELS: labels, WAYS: support.ways, **statistics}, None)
+
+    def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
+        """See Learner.predict."""
+        features = self.backbone.apply(params, query.x, query.mask, section(state, STATISTICS)).values
+        labels, memory = state[LABELS], state[EMBEDDINGS]
+        embeddings = self._embed_queries(params, features, memory, labels.sum(-1) > 0)
+        cosines = F.normalize(embeddings, dim=-1) @ F.normalize(memory, dim=-1).transpose(1, 2)  # [T, Q, S]
+        similarities = params[LOG_SCALE].exp() * cosines
+        by_class = similarities.unsqueeze(-1).masked_fill(labels.unsqueeze(1) == 0, UNUSED_LOGIT)  # [T, Q, S, W]
+        return mask_unused_ways(by_class.logsumexp(2), state[WAYS], -torch.inf)
+
+    def _embed_support(self, params: Params, features: Tensor, mask: Tensor) -> Tensor:
+        """g: embeddings [T, S, F] of the support set's features."""
+        del params, mask
+        return features
+
+    def _embed_queries(self, params: Params, features: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
+        """f: embeddings [T, Q, F] of features, given those of the support set [T, S, F] and which are real [T, S]."""
+        del params, memory, mask
+        return features
+
+
+@methods.register("matching-fce")
+class FullContextMatchingNetwork(MatchingNetwork):
+    """Matching networks whose embeddings depend on the whole support set (ibid., section 2.1.2 and appendix A).
+
+    The support set is read forwards and backwards, in the order it comes in; queries attend to it K times:
+
+        g(x_i) = h_i + h'_i + f'(x_i),                h and h' of LSTMs over the features f'(x_1), f'(x_2), ...
+        h_k = LSTM([f'(x), r_{k-1}], h_{k-1}) + f'(x),   r_k = sum_i softmax_i(h_k . g(x_i)) g(x_i),   f(x) = h_K
+
+    Settings (`spec.settings`):
+        reads: K.
+    """
+
+    info = replace(
+        MatchingNetwork.info,
+        name="matching-fce",
+        order_matters=True,
+        training=replace(MatchingNetwork.info.training, ways=20, meta_batch=2),
+    )
+
+    def _configure(self, reads: int = 3) -> None:
+        if reads < 1:
+            raise ValueError(f"reads must be at least 1, not {reads}")
+        self._reads = reads
+
+    @property
+    def _cells(self) -> tuple[LSTMCell, LSTMCell, LSTMCell]:
+        """Forward, backward, and that of the queries."""
+        size = self.backbone.features
+        return LSTMCell("forward", size, size), LSTMCell("backward", size, size), LSTMCell("query", 2 * size, size)
+
+    def init(self, generator: torch.Generator) -> Params:
+        """See Learner.init."""
+        params = super().init(generator)
+        for cell in self._cells:
+            params |= cell.init(generator)
+        return params
+
+    def _embed_support(self, params: Params, features: Tensor, mask: Tensor) -> Tensor:
+        forward, backward, _ = self._cells
+        read = _read(forward, params, features, mask)
+        back = _read(backward, params, features.flip(1), mask.flip(1)).flip(1)
+        return features + read + back
+
+    def _embed_queries(self, params: Params, features: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
+        cell = self._cells[2]
+        state = cell.start(features)
+        recalled = torch.zeros_like(features)
+        for _ in range(self._reads):
+            state = cell.step(params, torch.cat([features, recalled], -1), state)
+            state = LSTMState(state.hidden + features, state.cell)
+            scores = (state.hidden @ memory.transpose(1, 2)).masked_fill(~mask.unsqueeze(1), UNUSED_LOGIT)
+            recalled = scores.softmax(-1) @ memory
+        return state.hidden
+
+
+def _read(cell: LSTMCell, params: Params, features: Tensor, mask: Tensor) -> Tensor:
+    """Hidden states [T, S, F] of a cell that reads features [T, S, F] in order and skips padding."""
+    state, read = cell.start(features[:, 0]), []
+    for x, real in zip(features.unbind(1), mask.unsqueeze(-1).unbind(1), strict=True):
+        new = cell.step(params, x, state)
+        state = LSTMState(torch.where(real, new.hidden, state.hidden), torch.where(real, new.cell, state.cell))
+        read.append(state.hidden)
+    return torch.stack(read, 1)

@@ -1,0 +1,76 @@
+"""Ridge regression as the last layer."""
+
+import math
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from innerloop_learner.heads import mask_unused_ways
+from innerloop_learner.layers import linear
+from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
+from innerloop_learner.state import STATISTICS, WAYS, section
+from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
+
+LOG_PENALTY, LOG_SCALE, SHIFT = "ridge.log_penalty", "ridge.log_scale", "ridge.shift"
+WEIGHT, BIAS = "head.weight", "head.bias"
+
+
+@methods.register("r2d2")
+class R2D2(Learner):
+    """A linear head solved for in closed form, through which the features are learned (Bertinetto et al. 2019, 3.1).
+
+    With features X [S, F + 1] of the support set, a column of ones among them, and its one-hot labels Y [S, W]:
+
+        H = (X'X + l I)^-1 X'Y = X'(XX' + l I)^-1 Y,   logits(x) = a H' f(x) + b
+
+    The second form (equation 5) solves a system as small as the support set and is taken where that is smaller. The
+    penalty l, the scale a and the shift b are learned.
+    """
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="r2d2",
+        family="weights",
+        paper="Bertinetto, Henriques, Torr, Vedaldi: Meta-learning with Differentiable Closed-form Solvers. ICLR 2019",
+        gradients_at_serving=False,
+        order_matters=False,
+        ways_can_change="any",
+        tasks=("classification",),
+        training=TrainingDefaults(ways=20, queries=5, meta_batch=2, iterations=5000, norm="batch"),
+    )
+
+    def init(self, generator: torch.Generator) -> Params:
+        """See Learner.init; positive numbers are kept as logarithms."""
+        # Regression answers lie between 0 and 1, which is too close together for a softmax.
+        scalars = {LOG_PENALTY: torch.zeros(()), LOG_SCALE: torch.tensor(math.log(10.0)), SHIFT: torch.zeros(())}
+        return {**self.backbone.init(generator), **scalars}
+
+    def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
+        """See Learner.adapt; state: head [T, W, F] and [T, W]."""
+        del steps
+        features = self.backbone.apply(params, support.x, support.mask)
+        real = support.mask.unsqueeze(-1).to(features.values.dtype)
+        ones = torch.ones_like(features.values[..., :1])
+        x = torch.cat([features.values, ones], -1) * real  # [T, S, F + 1]
+        y = F.one_hot(support.y, support.max_ways).to(x.dtype) * real  # [T, S, W]
+        head = self._solve(params, x, y, support.mask).transpose(1, 2)  # [T, W, F + 1]
+        statistics = {STATISTICS + name: value for name, value in features.statistics.items()}
+        return Adapted({WEIGHT: head[..., :-1], BIAS: head[..., -1], WAYS: support.ways, **statistics}, None)
+
+    def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
+        """See Learner.predict."""
+        features = self.backbone.apply(params, query.x, query.mask, section(state, STATISTICS)).values
+        logits = params[LOG_SCALE].exp() * linear(features, state[WEIGHT], state[BIAS]) + params[SHIFT]
+        return mask_unused_ways(logits, state[WAYS], -torch.inf)
+
+    def _solve(self, params: Params, x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+        """The head [T, F + 1, W] for x [T, S, F + 1] and y [T, S, W], whose rows of padding are zero."""
+        del mask
+        penalty = params[LOG_PENALTY].exp()
+        xt = x.transpose(1, 2)
+        examples, features = x.shape[1:]
+        gram, goals = (x @ xt, y) if examples <= features else (xt @ x, xt @ y)
+        identity = torch.eye(gram.shape[-1], dtype=x.dtype, device=x.device)
+        solution: Tensor = torch.linalg.solve(gram + penalty * identity, goals)
+        return xt @ solution if examples <= features else solution

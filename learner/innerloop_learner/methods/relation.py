@@ -1,0 +1,111 @@
+"""Relation networks."""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from innerloop_learner.heads import mask_unused_ways
+from innerloop_learner.layers import conv2d, glorot, linear
+from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
+from innerloop_learner.losses import masked_mean
+from innerloop_learner.norms import LayerNorm
+from innerloop_learner.spec import LearnerSpec
+from innerloop_learner.state import STATISTICS, WAYS, section
+from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
+
+CLASSES = "classes"
+PREFIX = "relation."
+
+
+@methods.register("relation")
+class RelationNetwork(Learner):
+    """Learns how to compare, too (Sung et al. 2018, equations 1 and 2).
+
+        r_k(x) = sigmoid(g([c_k, f(x)])),   loss = sum_k (r_k(x) - [y = k])^2,
+        c_k = mean of f over the support examples of class k
+
+    The paper sums; the mean lets one model serve any number of shots. g has two blocks of convolution, norm and ReLU on
+    feature maps (linear layers where a backbone has no maps) and two linear layers. Its norms look at one pair alone,
+    so that an answer depends on nothing else. Logits are those of r.
+
+    Settings (`spec.settings`):
+        hidden: outputs of the first of g's two last layers.
+    """
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="relation",
+        family="metric",
+        paper="Sung, Yang, Zhang, Xiang, Torr, Hospedales: Learning to Compare: Relation Network. CVPR 2018",
+        gradients_at_serving=False,
+        order_matters=False,
+        ways_can_change="any",
+        tasks=("classification",),
+        training=TrainingDefaults(ways=20, queries=5, meta_batch=1, iterations=6000, norm="batch"),
+    )
+
+    def __init__(self, spec: LearnerSpec) -> None:
+        super().__init__(spec)
+        channels = self.backbone.feature_shape[0]
+        self._norms = [LayerNorm(f"{PREFIX}norm{block}", channels) for block in range(2)]
+
+    def _configure(self, hidden: int = 64) -> None:
+        if hidden < 1:
+            raise ValueError(f"hidden must be at least 1, not {hidden}")
+        self._hidden = hidden
+
+    def init(self, generator: torch.Generator) -> Params:
+        """See Learner.init; the first block has weights for the class and for the query."""
+        channels, *size = self.backbone.feature_shape
+        kernel = (3, 3) if size else ()
+        params = self.backbone.init(generator)
+        for layer in ("class", "query", "block1"):
+            params[f"{PREFIX}{layer}.weight"] = glorot(generator, channels, channels, *kernel)
+            params[f"{PREFIX}{layer}.bias"] = torch.zeros(channels)
+        for norm in self._norms:
+            params |= norm.init()
+        for layer, outputs, inputs in (("hidden", self._hidden, self.backbone.features), ("score", 1, self._hidden)):
+            params[f"{PREFIX}{layer}.weight"] = glorot(generator, outputs, inputs)
+            params[f"{PREFIX}{layer}.bias"] = torch.zeros(outputs)
+        return params
+
+    def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
+        """See Learner.adapt; state: the first block's share of each class [T, W, F]."""
+        del steps
+        features = self.backbone.apply(params, support.x, support.mask)
+        members = F.one_hot(support.y, support.max_ways).to(features.values.dtype) * support.mask.unsqueeze(-1)
+        members = members / members.sum(1, keepdim=True).clamp(min=1)
+        classes = self._layer(params, "class", members.transpose(1, 2) @ features.values)
+        statistics = {STATISTICS + name: value for name, value in features.statistics.items()}
+        return Adapted({CLASSES: classes.flatten(2), WAYS: support.ways, **statistics}, None)
+
+    def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
+        """See Learner.predict."""
+        features = self.backbone.apply(params, query.x, query.mask, section(state, STATISTICS)).values
+        # A layer on a pair side by side is the sum of one on each, which is W and Q applications and not W times Q.
+        queries, classes = self._layer(params, "query", features).flatten(2), state[CLASSES]
+        pairs = (queries.unsqueeze(2) + classes.unsqueeze(1)).flatten(1, 2)  # [T, Q * W, F]
+        pairs = F.relu(self._normalise(0, params, pairs))
+        pairs = F.relu(self._normalise(1, params, self._layer(params, "block1", pairs).flatten(2)))
+        hidden = F.relu(linear(pairs, params[f"{PREFIX}hidden.weight"], params[f"{PREFIX}hidden.bias"]))
+        scores = linear(hidden, params[f"{PREFIX}score.weight"], params[f"{PREFIX}score.bias"])
+        return mask_unused_ways(scores.view(*queries.shape[:2], classes.shape[1]), state[WAYS], -torch.inf)
+
+    def loss(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+        """See Learner.loss; outputs are the logits of relation scores."""
+        right = F.one_hot(targets, outputs.shape[-1]).to(outputs.dtype)
+        return masked_mean((outputs.sigmoid() - right).square().sum(-1), mask)
+
+    def _layer(self, params: Params, name: str, features: Tensor) -> Tensor:
+        """A convolution on features [T, N, F] as maps, or a linear layer where they are none."""
+        weight, bias = params[f"{PREFIX}{name}.weight"], params[f"{PREFIX}{name}.bias"]
+        if weight.dim() == 2:
+            return linear(features, weight, bias)
+        return conv2d(features.view(*features.shape[:2], *self.backbone.feature_shape), weight, bias)
+
+    def _normalise(self, block: int, params: Params, features: Tensor) -> Tensor:
+        """Each pair [T, N, F] by itself."""
+        maps = features.view(*features.shape[:2], *self.backbone.feature_shape)
+        mask = torch.ones((), device=features.device)
+        return self._norms[block].apply(params, maps, mask, {})[0].flatten(2)

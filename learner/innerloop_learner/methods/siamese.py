@@ -1,0 +1,89 @@
+"""Siamese networks."""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from innerloop_learner.heads import mask_unused_ways
+from innerloop_learner.layers import glorot, linear
+from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
+from innerloop_learner.losses import masked_mean
+from innerloop_learner.state import STATISTICS, WAYS, section
+from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
+
+EMBEDDINGS, MEMBERS = "embeddings", "members"
+DENSE_WEIGHT, DENSE_BIAS = "siamese.dense.weight", "siamese.dense.bias"
+WEIGHTS, SHIFT = "siamese.weights", "siamese.shift"
+
+
+@methods.register("siamese")
+class SiameseNetwork(Learner):
+    """Says of two examples whether they are of one class (Koch, Zemel and Salakhutdinov 2015, section 3.1).
+
+        h(x) = sigmoid(A f(x) + b),   score(x, x') = sum_j w_j |h_j(x) - h_j(x')| + c,   P(same class) = sigmoid(score)
+
+    A class's logit is the mean score of its support examples; with one shot that is the paper's comparison. Training
+    minimises the binary cross-entropy of queries against all classes, right and wrong ones of equal weight.
+
+    Settings (`spec.settings`):
+        embedding: size of h.
+    """
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="siamese",
+        family="metric",
+        paper="Koch, Zemel, Salakhutdinov: Siamese Neural Networks for One-shot Image Recognition. ICML workshop 2015",
+        gradients_at_serving=False,
+        order_matters=False,
+        ways_can_change="any",
+        tasks=("classification",),
+        training=TrainingDefaults(ways=20, queries=5, meta_batch=2, iterations=6000, norm="batch"),
+    )
+
+    def _configure(self, embedding: int = 256) -> None:
+        if embedding < 1:
+            raise ValueError(f"embedding must be at least 1, not {embedding}")
+        self._embedding = embedding
+
+    def init(self, generator: torch.Generator) -> Params:
+        """See Learner.init; distance speaks against one class from the beginning."""
+        size = self._embedding
+        return {
+            **self.backbone.init(generator),
+            DENSE_WEIGHT: glorot(generator, size, self.backbone.features),
+            DENSE_BIAS: torch.zeros(size),
+            WEIGHTS: torch.full((size,), -0.1),
+            SHIFT: torch.zeros(()),
+        }
+
+    def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
+        """See Learner.adapt; state: embeddings [T, S, E], and each class's share of its examples [T, S, W]."""
+        del steps
+        features = self.backbone.apply(params, support.x, support.mask)
+        embeddings = self._embed(params, features.values)
+        members = F.one_hot(support.y, support.max_ways).to(embeddings.dtype) * support.mask.unsqueeze(-1)
+        members = members / members.sum(1, keepdim=True).clamp(min=1)
+        statistics = {STATISTICS + name: value for name, value in features.statistics.items()}
+        return Adapted({EMBEDDINGS: embeddings, MEMBERS: members, WAYS: support.ways, **statistics}, None)
+
+    def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
+        """See Learner.predict."""
+        features = self.backbone.apply(params, query.x, query.mask, section(state, STATISTICS)).values
+        embeddings = self._embed(params, features)
+        differences = (embeddings.unsqueeze(2) - state[EMBEDDINGS].unsqueeze(1)).abs()  # [T, Q, S, E]
+        scores = differences @ params[WEIGHTS] + params[SHIFT]  # [T, Q, S]
+        return mask_unused_ways(scores @ state[MEMBERS], state[WAYS], -torch.inf)
+
+    def loss(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+        """See Learner.loss; outputs are verification scores."""
+        same = F.one_hot(targets, outputs.shape[-1]).to(outputs.dtype)
+        used = torch.isfinite(outputs).to(outputs.dtype) * (1 - same)
+        scores = outputs.nan_to_num(neginf=0.0)
+        right = (F.softplus(-scores) * same).sum(-1)
+        wrong = (F.softplus(scores) * used).sum(-1) / used.sum(-1).clamp(min=1)
+        return masked_mean((right + wrong) / 2, mask)
+
+    def _embed(self, params: Params, features: Tensor) -> Tensor:
+        return linear(features, params[DENSE_WEIGHT], params[DENSE_BIAS]).sigmoid()
