@@ -231,6 +231,8 @@ def test_no_steps_give_the_answer_of_the_initialisation(case: Case) -> None:
 
 @each_case_with_steps
 def test_more_steps_lower_the_support_loss(case: Case) -> None:
+    if case.spec.method == "lstm-optimizer":
+        pytest.skip("before it is trained, a learned optimizer goes anywhere")
     with torch.no_grad():
         losses = case.learner.adapt(case.params(), case.episodes().support, 12).losses
     assert losses is not None

@@ -1,0 +1,129 @@
+"""What all methods with an inner loop share."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from innerloop_learner import heads
+from innerloop_learner.backbones.backbone import Features
+from innerloop_learner.heads import LinearHead, mask_unused_ways
+from innerloop_learner.inner_loop import InnerStep, Loss, inner_loop, unroll
+from innerloop_learner.learner import Learner
+from innerloop_learner.losses import UNUSED_LOGIT
+from innerloop_learner.spec import LearnerSpec
+from innerloop_learner.state import STATISTICS, WAYS, WEIGHTS, section
+from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
+from innerloop_learner.update_rules import UpdateRule
+
+
+class GradientLearner(Learner):
+    """A backbone and a linear head whose weights take a few gradient steps on each task.
+
+    Subclasses say in `_configure` how many steps (`_take_steps`) and by which rule (`rule`).
+
+    Attributes:
+        order: of the derivative that the outer gradient takes through inner steps.
+        adapts_body, adapts_head: what the inner loop changes.
+        rule: how a step changes weights.
+    """
+
+    order: Literal[1, 2] = 2
+    adapts_body: bool = True
+    adapts_head: bool = True
+    rule: UpdateRule
+
+    def __init__(self, spec: LearnerSpec) -> None:
+        super().__init__(spec)
+        self.head = LinearHead.for_spec(spec, self.backbone.features)
+        self._body = self.backbone.init(torch.Generator()).keys() - self.backbone.buffers()
+
+    def _take_steps(self, steps: int, max_steps: int) -> None:
+        if not 0 < steps <= max_steps:
+            raise ValueError(f"steps must lie between 1 and max_steps ({max_steps}), not {steps}")
+        self._steps, self._max_steps = steps, max_steps
+
+    @property
+    def default_steps(self) -> int:
+        """See Learner.default_steps."""
+        return self._steps
+
+    @property
+    def max_steps(self) -> int:
+        """See Learner.max_steps."""
+        return self._max_steps
+
+    def init(self, generator: torch.Generator) -> Params:
+        """See Learner.init."""
+        weights = {**self.backbone.init(generator), **self.head.init(generator)}
+        return {**weights, **self.rule.init(generator, self._adapted(weights))}
+
+    def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
+        """See Learner.adapt."""
+        steps = self._steps if steps is None else steps
+        frozen = self._frozen(params, support)
+        loss = self._support_loss(params, support, frozen)
+        weights, losses = inner_loop(loss, self._adapted(params), self.rule, params, steps, support.tasks, self.order)
+        return Adapted(self._state(params, weights, support, frozen, steps), losses)
+
+    def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
+        """See Learner.predict."""
+        merged = self._of_state(params, state)
+        features = self.backbone.apply(merged, query.x, query.mask, section(state, STATISTICS))
+        return self._outputs(merged, features.values, state[WAYS], -torch.inf)
+
+    def trajectory(
+        self, params: Params, support: Support, steps: int, order: Literal[1, 2], truncate: int = 0
+    ) -> Iterator[TaskState]:
+        """The task state after each inner step, for outer losses that look at all of them; see `inner_loop.unroll`."""
+        frozen = self._frozen(params, support)
+        loss = self._support_loss(params, support, frozen)
+        taken: Iterator[InnerStep] = unroll(
+            loss, self._adapted(params), self.rule, params, steps, support.tasks, order, truncate
+        )
+        for index, (weights, _) in enumerate(taken):
+            yield self._state(params, weights, support, frozen, index + 1)
+
+    def _frozen(self, params: Params, support: Support) -> Features | None:
+        """Features of a body that does not adapt: computed once, not once per step."""
+        return None if self.adapts_body else self.backbone.apply(params, support.x, support.mask)
+
+    def _support_loss(self, params: Params, support: Support, frozen: Features | None) -> Loss:
+        def loss(step: int, weights: Params) -> Tensor:
+            merged = {**self._at_step(params, step), **weights}
+            features = frozen or self.backbone.apply(merged, support.x, support.mask)
+            outputs = self._outputs(merged, features.values, support.ways, UNUSED_LOGIT)
+            return self.loss(outputs, support.y, support.mask)
+
+        return loss
+
+    def _at_step(self, params: Params, steps: int) -> Params:
+        """The parameters that belong to weights after so many steps."""
+        del steps
+        return params
+
+    def _of_state(self, params: Params, state: TaskState) -> Params:
+        """The parameters, those of a task state in place of the meta-learned ones."""
+        return {**params, **section(state, WEIGHTS)}
+
+    def _state(
+        self, params: Params, weights: Params, support: Support, frozen: Features | None, steps: int
+    ) -> TaskState:
+        """The task state of weights after so many steps."""
+        state = {WEIGHTS + name: weight for name, weight in weights.items()}
+        if self.backbone.support_statistics:
+            merged = {**self._at_step(params, steps), **weights}
+            features = frozen or self.backbone.apply(merged, support.x, support.mask)
+            state |= {STATISTICS + name: value for name, value in features.statistics.items()}
+        return {**state, WAYS: support.ways}
+
+    def _adapted(self, params: Params) -> Params:
+        """The weights that the inner loop changes."""
+        head = {heads.WEIGHT, heads.BIAS} if self.adapts_head else set()
+        names = (self._body if self.adapts_body else set()) | head
+        return {name: value for name, value in params.items() if name in names}
+
+    def _outputs(self, params: Params, features: Tensor, ways: Tensor, unused: float) -> Tensor:
+        outputs = self.head.apply(params, features)
+        return mask_unused_ways(outputs, ways, unused) if self.spec.task_kind == "classification" else outputs

@@ -1,0 +1,61 @@
+"""An update rule that is a recurrent network."""
+
+import math
+
+import torch
+
+from innerloop_learner.recurrent import LSTMCell, LSTMState
+from innerloop_learner.tasks import Params
+from innerloop_learner.update_rules.coordinates import flatten, log_and_sign, unflatten
+from innerloop_learner.update_rules.update_rule import Step, Updated, UpdateRule, update_rules
+
+OUTPUT = "rule.output"
+
+
+@update_rules.register("lstm")
+class LSTMRule(UpdateRule):
+    """w <- w + rate * m(gradient, state) with a network m that all coordinates share (Andrychowicz et al. 2016).
+
+    m has two LSTM layers and a linear output (section 2.1); each coordinate has a state of its own. Gradients come in
+    as size and sign (appendix A) and are constants to the outer gradient (figure 2).
+
+    Args:
+        rate: scale of the output.
+        hidden: units of each layer.
+
+    Raises:
+        ValueError: the rate is not positive, or there are no units.
+    """
+
+    def __init__(self, rate: float, hidden: int = 20) -> None:
+        if not 0 < rate < math.inf:
+            raise ValueError(f"the inner rate must be positive, not {rate}")
+        if hidden < 1:
+            raise ValueError(f"hidden must be at least 1, not {hidden}")
+        self._rate = rate
+        self._cells = (LSTMCell("rule.lstm0", 2, hidden), LSTMCell("rule.lstm1", hidden, hidden))
+
+    def init(self, generator: torch.Generator, weights: Params) -> Params:
+        """See UpdateRule.init; the same for any network, which is what lets a rule move from one to another."""
+        del weights
+        first, second = self._cells
+        output = torch.empty(second.hidden).uniform_(-1, 1, generator=generator) / second.hidden
+        return {**first.init(generator), **second.init(generator), OUTPUT: output}
+
+    def start(self, params: Params, weights: Params) -> Params:
+        """See UpdateRule.start: zeros, [T, P, H] each."""
+        del params
+        coordinates = flatten(weights)
+        zeros = coordinates.new_zeros(*coordinates.shape, self._cells[0].hidden)
+        return {f"{part}{layer}": zeros for layer in range(2) for part in ("hidden", "cell")}
+
+    def update(self, params: Params, state: Params, step: Step) -> Updated:
+        """See UpdateRule.update."""
+        x = log_and_sign(flatten(step.gradients).detach())
+        after: Params = {}
+        for layer, cell in enumerate(self._cells):
+            new = cell.step(params, x, LSTMState(state[f"hidden{layer}"], state[f"cell{layer}"]))
+            after |= {f"hidden{layer}": new.hidden, f"cell{layer}": new.cell}
+            x = new.hidden
+        change = unflatten(self._rate * (x @ params[OUTPUT]), step.weights)
+        return Updated({name: weight + change[name] for name, weight in step.weights.items()}, after)
