@@ -1,5 +1,6 @@
 """One small learner per registered method and kind of task, and episodes for it."""
 
+import inspect
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,6 +11,12 @@ from innerloop_learner.learner import methods
 from innerloop_learner.tasks import Episodes
 
 IMAGE = (1, 16, 16)
+
+SMALL: dict[str, dict[str, int]] = {
+    "mann": {"hidden": 16, "slots": 12, "width": 8},
+    "snail": {"filters": 8, "context": 8},
+}
+"""Settings of large methods, to be quick."""
 
 RATES: dict[str, dict[str, float]] = {"maml++": {"rate": 0.2}}
 """Settings of methods whose steps have no setting `rate`, or learn too little with that of the others."""
@@ -83,7 +90,8 @@ def _cases() -> list[Case]:
     cases = []
     for name in methods:
         info = methods[name].info
-        settings = {"steps": 2, **RATES.get(name, {"rate": 0.05})} if info.gradients_at_serving else {}
+        known = inspect.signature(methods[name]._configure).parameters
+        settings = {"steps": 2, **RATES.get(name, {"rate": 0.05})} if "steps" in known else SMALL.get(name, {})
         image = LearnerSpec(
             method=name,
             input=InputSpec(IMAGE),

@@ -12,7 +12,7 @@ from innerloop_learner.learner import Stage
 STEP = 1e-7
 """Small enough that hardly a ReLU or maximum changes sides, large enough for float64."""
 
-OTHERWISE = {"fomaml", "lstm-optimizer", "meta-lstm", "reptile", "scratch"}
+OTHERWISE = {"fomaml", "lstm-optimizer", "meta-lstm", "meta-networks", "reptile", "scratch"}
 """Methods that move parameters along something else than the gradient of their outer loss, on purpose."""
 
 SMOOTH = [case for case in CASES if case.spec.method not in OTHERWISE]

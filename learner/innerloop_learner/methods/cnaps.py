@@ -1,0 +1,104 @@
+"""A network that writes the weights of another."""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from innerloop_learner.heads import mask_unused_ways
+from innerloop_learner.layers import glorot, linear
+from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
+from innerloop_learner.losses import masked_mean
+from innerloop_learner.state import STATISTICS, WAYS, WEIGHTS, section
+from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
+
+WEIGHT, BIAS = "head.weight", "head.bias"
+
+
+@methods.register("cnaps")
+class CNAPs(Learner):
+    """Support set in, feature-wise modulation and classifier out, as in CNAPs (Requeima et al. 2019, section 2).
+
+    With features f of the backbone and f_t of the backbone modulated for task t:
+
+        z_t = mean over the support set of relu(A f(x) + a),
+        scale_l <- scale_l (1 + u_l(z_t)),  shift_l <- shift_l + v_l(z_t)     of every norm l,
+        c_k = mean of f_t over class k,   w_k = c_k + g(c_k),  b_k = h(c_k),   logits_k(x) = w_k . f_t(x) + b_k
+
+    u, v are linear and start at zero; g, h share a hidden layer. The paper trains modulation on a frozen pre-trained
+    extractor; here everything is trained together (start it from one with --init). A backbone without norms is not
+    modulated.
+
+    Settings (`spec.settings`):
+        embedding: size of z.
+        hidden: units of the hidden layer of g and h.
+    """
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="cnaps",
+        family="weights",
+        paper="Requeima, Gordon, Bronskill, Nowozin, Turner: Fast and Flexible Multi-Task Classification Using "
+        "Conditional Neural Adaptive Processes. NeurIPS 2019",
+        gradients_at_serving=False,
+        order_matters=False,
+        ways_can_change="any",
+        tasks=("classification",),
+        training=TrainingDefaults(ways=20, queries=5, meta_batch=2, iterations=6000, norm="batch"),
+    )
+
+    def _configure(self, embedding: int = 64, hidden: int = 256) -> None:
+        if min(embedding, hidden) < 1:
+            raise ValueError(f"embedding and hidden must be at least 1, not {embedding} and {hidden}")
+        self._embedding, self._hidden = embedding, hidden
+
+    def init(self, generator: torch.Generator) -> Params:
+        """See Learner.init."""
+        features = self.backbone.features
+        params = self.backbone.init(generator)
+        shapes = (("embedding", self._embedding, features), ("hidden", self._hidden, features))
+        for name, outputs, inputs in (*shapes, ("weight", features, self._hidden), ("bias", 1, self._hidden)):
+            params[f"hyper.{name}.weight"] = glorot(generator, outputs, inputs)
+            params[f"hyper.{name}.bias"] = torch.zeros(outputs)
+        for name in self._modulated(params):
+            params[f"hyper.{name}.modulation"] = torch.zeros(params[name].shape[0], self._embedding)
+        return params
+
+    def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
+        """See Learner.adapt; state: modulated norms [T, C], head [T, W, F] and [T, W]."""
+        del steps
+        plain = self.backbone.apply(params, support.x, support.mask).values
+        embedded = F.relu(self._layer(params, "embedding", plain))
+        task = torch.stack([masked_mean(column, support.mask) for column in embedded.unbind(-1)], -1)  # [T, E]
+        norms = {name: self._modulate(params, name, task) for name in self._modulated(params)}
+        features = self.backbone.apply({**params, **norms}, support.x, support.mask)
+        members = F.one_hot(support.y, support.max_ways).to(plain.dtype) * support.mask.unsqueeze(-1)
+        members = members / members.sum(1, keepdim=True).clamp(min=1)
+        means = members.transpose(1, 2) @ features.values  # [T, W, F]
+        hidden = F.relu(self._layer(params, "hidden", means))
+        head = {
+            WEIGHT: means + self._layer(params, "weight", hidden),
+            BIAS: self._layer(params, "bias", hidden)[..., 0],
+        }
+        weights = {WEIGHTS + name: value for name, value in {**norms, **head}.items()}
+        statistics = {STATISTICS + name: value for name, value in features.statistics.items()}
+        return Adapted({**weights, **statistics, WAYS: support.ways}, None)
+
+    def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
+        """See Learner.predict."""
+        merged = {**params, **section(state, WEIGHTS)}
+        features = self.backbone.apply(merged, query.x, query.mask, section(state, STATISTICS)).values
+        return mask_unused_ways(linear(features, merged[WEIGHT], merged[BIAS]), state[WAYS], -torch.inf)
+
+    def _modulated(self, params: Params) -> list[str]:
+        """Names of the norms' scales and shifts."""
+        names = [f"{norm.name}.{part}" for norm in self.backbone.norms for part in ("weight", "bias")]
+        return [name for name in names if name in params]
+
+    def _modulate(self, params: Params, name: str, task: Tensor) -> Tensor:
+        """A scale or shift of each task [T, C], from embeddings [T, E]."""
+        change = task @ params[f"hyper.{name}.modulation"].T
+        return params[name] * (1 + change) if name.endswith("weight") else params[name] + change
+
+    def _layer(self, params: Params, name: str, x: Tensor) -> Tensor:
+        return linear(x, params[f"hyper.{name}.weight"], params[f"hyper.{name}.bias"])

@@ -1,0 +1,209 @@
+"""SNAIL."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from innerloop_learner.heads import LinearHead, mask_unused_ways
+from innerloop_learner.layers import glorot, linear
+from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
+from innerloop_learner.losses import UNUSED_LOGIT
+from innerloop_learner.spec import LearnerSpec
+from innerloop_learner.state import STATISTICS, WAYS, section
+from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
+
+EMBEDDING = 64
+ATTENTION = ((64, 32), (256, 128), (512, 256))
+"""Sizes of keys and values (Mishra et al. 2018, section 5.1)."""
+
+PAST, LENGTH = "past", "length"
+
+
+Project = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+class Layer:
+    """The linear maps of one layer.
+
+    Args:
+        params: meta-learned parameters.
+        prefix: of the layer's own.
+    """
+
+    def __init__(self, params: Params, prefix: str) -> None:
+        self._params, self._prefix = params, prefix
+
+    def __call__(self, name: str, x: Tensor) -> Tensor:
+        """One of its maps, of x [T, N, C]."""
+        return linear(x, self._params[f"{self._prefix}.{name}.weight"], self._params[f"{self._prefix}.{name}.bias"])
+
+    def key_and_value(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of an attention layer."""
+        return self("key", x), self("value", x)
+
+
+class Context(ABC):
+    """What a position of the sequence may look back at."""
+
+    @abstractmethod
+    def before(self, x: Tensor, distance: int) -> Tensor:
+        """Activations so many positions before those of x [T, N, C]; zeros before the beginning."""
+
+    @abstractmethod
+    def read(self, x: Tensor, query: Tensor, project: Project) -> Tensor:
+        """Softmax attention of queries [T, N, K] over keys and values that `project` makes of activations."""
+
+
+class OfSupport(Context):
+    """Each position looks back at those before it in the same sequence, and at itself."""
+
+    def before(self, x: Tensor, distance: int) -> Tensor:
+        """See Context.before."""
+        return F.pad(x, (0, 0, distance, 0))[:, : x.shape[1]]
+
+    def read(self, x: Tensor, query: Tensor, project: Project) -> Tensor:
+        """See Context.read."""
+        keys, values = project(x)
+        later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
+        scores = query @ keys.transpose(1, 2) / math.sqrt(keys.shape[-1])
+        return scores.masked_fill(later, UNUSED_LOGIT).softmax(-1) @ values
+
+
+class OfQueries(Context):
+    """Each query stands alone behind the end of the support sequence.
+
+    Args:
+        past: activations [T, S, C] of the whole network over the support set. What enters a layer is the first so many
+            channels, since layers only append.
+        length: real examples [T], at the front of `past`.
+    """
+
+    def __init__(self, past: Tensor, length: Tensor) -> None:
+        self._past, self._length = past, length
+
+    def before(self, x: Tensor, distance: int) -> Tensor:
+        """See Context.before; the same for every query, [T, 1, C]."""
+        past = self._past[..., : x.shape[-1]]
+        place = (self._length - distance).view(-1, 1, 1)
+        found = past.gather(1, place.clamp(min=0).expand(-1, 1, past.shape[-1]))
+        return torch.where(place >= 0, found, torch.zeros_like(found))
+
+    def read(self, x: Tensor, query: Tensor, project: Project) -> Tensor:
+        """See Context.read."""
+        past = self._past[..., : x.shape[-1]]
+        keys, values = project(past)
+        own_keys, own_values = project(x)
+        padding = torch.arange(past.shape[1], device=x.device) >= self._length.unsqueeze(1)  # [T, S]
+        scores = (query @ keys.transpose(1, 2)).masked_fill(padding.unsqueeze(1), UNUSED_LOGIT)
+        own = (query * own_keys).sum(-1, keepdim=True)
+        weights = (torch.cat([scores, own], -1) / math.sqrt(keys.shape[-1])).softmax(-1)
+        return weights[..., :-1] @ values + weights[..., -1:] * own_values
+
+
+@methods.register("snail")
+class SNAIL(Learner):
+    """Reads the support set as a sequence and answers at its end (Mishra, Rohaninejad, Chen and Abbeel 2018).
+
+    Inputs are features and labels side by side; a query's label is zeros. Blocks append their outputs to their inputs
+    (figure 2), with * a causal convolution over this position and the one d before it:
+
+        dense(d):   tanh(x * A) sigmoid(x * B)
+        TC:         dense(1), dense(2), dense(4), ... up to the context
+        attention:  softmax(q(x) k(x')' / sqrt(K)) v(x')  over this position and those before
+
+        attention(64, 32), TC, attention(256, 128), TC, attention(512, 256), linear
+
+    Queries never see one another: each stands alone behind the support set, whose activations are the task state.
+
+    Settings (`spec.settings`):
+        filters: outputs of each dense block; the paper has 128.
+        context: positions that temporal convolutions reach back together; attention reaches all.
+    """
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="snail",
+        family="memory",
+        paper="Mishra, Rohaninejad, Chen, Abbeel: A Simple Neural Attentive Meta-Learner. ICLR 2018",
+        gradients_at_serving=False,
+        order_matters=True,
+        ways_can_change="fewer",
+        tasks=("classification", "regression"),
+        training=TrainingDefaults(queries=3, norm="batch"),
+    )
+
+    def __init__(self, spec: LearnerSpec) -> None:
+        super().__init__(spec)
+        label = spec.max_ways if spec.task_kind == "classification" else spec.target_size
+        self._input = EMBEDDING + label
+        width = self._input
+        self._layers: list[tuple[str, int, int]] = []  # kind, its number or dilation, channels that enter
+        for block, (_, values) in enumerate(ATTENTION):
+            self._layers.append(("attention", block, width))
+            width += values
+            for power in range(self._depth if block < 2 else 0):
+                self._layers.append((f"dense{block}", 2**power, width))
+                width += self._filters
+        self._head = LinearHead.for_spec(spec, width)
+
+    def _configure(self, filters: int = 128, context: int = 32) -> None:
+        if filters < 1 or context < 2:
+            raise ValueError(f"filters must be at least 1 and context at least 2, not {filters} and {context}")
+        self._filters, self._depth = filters, (context - 1).bit_length()
+
+    def init(self, generator: torch.Generator) -> Params:
+        """See Learner.init."""
+        params = self.backbone.init(generator)
+        params["embedding.weight"] = glorot(generator, EMBEDDING, self.backbone.features)
+        params["embedding.bias"] = torch.zeros(EMBEDDING)
+        for kind, number, width in self._layers:
+            if kind == "attention":
+                keys, values = ATTENTION[number]
+                shapes = {"query": keys, "key": keys, "value": values}
+            else:
+                shapes = {"now": 2 * self._filters, "before": 2 * self._filters}
+            for name, outputs in shapes.items():
+                params[f"{kind}.{number}.{name}.weight"] = glorot(generator, outputs, width)
+                params[f"{kind}.{number}.{name}.bias"] = torch.zeros(outputs)
+        return {**params, **self._head.init(generator)}
+
+    def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
+        """See Learner.adapt; state: activations [T, S, C] of all layers, real examples first, and their number [T]."""
+        del steps
+        features = self.backbone.apply(params, support.x, support.mask)
+        labels = support.y
+        if self.spec.task_kind == "classification":
+            labels = F.one_hot(labels, self.spec.max_ways)
+        x = torch.cat([self._embed(params, features.values), labels.to(features.values.dtype)], -1)
+        order = (~support.mask).long().argsort(dim=1, stable=True).unsqueeze(-1)
+        past = self._run(params, x.gather(1, order.expand_as(x)), OfSupport())
+        statistics = {STATISTICS + name: value for name, value in features.statistics.items()}
+        return Adapted({PAST: past, LENGTH: support.mask.sum(1), WAYS: support.ways, **statistics}, None)
+
+    def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
+        """See Learner.predict."""
+        features = self.backbone.apply(params, query.x, query.mask, section(state, STATISTICS)).values
+        x = F.pad(self._embed(params, features), (0, self._input - EMBEDDING))
+        outputs = self._head.apply(params, self._run(params, x, OfQueries(state[PAST], state[LENGTH])))
+        if self.spec.task_kind == "regression":
+            return outputs
+        return mask_unused_ways(outputs, state[WAYS], -torch.inf)
+
+    def _embed(self, params: Params, features: Tensor) -> Tensor:
+        return linear(features, params["embedding.weight"], params["embedding.bias"])
+
+    def _run(self, params: Params, x: Tensor, context: Context) -> Tensor:
+        """All blocks on x [T, N, C]; their outputs are appended to it."""
+        for kind, number, _ in self._layers:
+            layer = Layer(params, f"{kind}.{number}")
+            if kind == "attention":
+                new = context.read(x, layer("query", x), layer.key_and_value)
+            else:
+                content, gate = (layer("now", x) + layer("before", context.before(x, number))).chunk(2, -1)
+                new = content.tanh() * gate.sigmoid()
+            x = torch.cat([x, new], -1)
+        return x
