@@ -39,6 +39,14 @@ def _gradient(steps: int, rate: float, five: int, twenty: int, **known: tuple[fl
     )
 
 
+def _learned_optimizer(five: int, twenty: int) -> Recipe:
+    """On the head alone: a learned optimizer costs thousands of operations for each weight and step."""
+    options = ("--steps", "5", "--set", "adapts=head", "--set", "rate=0.1")
+    return Recipe(
+        ("--iterations", str(five), *options, *SMALL_STEPS), ("--iterations", str(twenty), *options, *SMALL_WIDE_STEPS)
+    )
+
+
 RECIPES = {
     "maml": _gradient(1, 0.4, 8000, 5000, paper=(98.7, 99.9, 95.8, 98.9)),
     "fomaml": _gradient(5, 0.1, 10000, 5000, paper=(98.3, 99.2, 89.4, 97.9)),
@@ -47,16 +55,34 @@ RECIPES = {
     "anil": _gradient(5, 0.1, 16000, 8000, paper=(None, None, 96.2, 98.0)),
     "boil": _gradient(1, 0.4, 8000, 5000),
     "reptile": Recipe(
-        ("--iterations", "8000", "--learning-rate", "0.002"),
+        ("--iterations", "20000", "--learning-rate", "0.002"),
         ("--iterations", "4000", "--learning-rate", "0.002", "--set", "batch=20", "--queries", "5"),
         paper=(97.68, 99.48, 89.43, 97.12),
         transductive=True,
     ),
+    "lstm-optimizer": _learned_optimizer(8000, 4000),
+    "meta-lstm": _learned_optimizer(8000, 4000),
     "protonet": Recipe(("--iterations", "6000"), paper=(98.8, 99.7, 96.0, 98.9)),
     "siamese": Recipe(("--iterations", "6000"), paper=(97.3, 98.4, 88.1, 97.0)),
     "matching": Recipe(("--iterations", "6000"), paper=(98.1, 98.9, 93.8, 98.5)),
     "matching-fce": Recipe(("--iterations", "6000")),
     "relation": Recipe(("--iterations", "6000"), paper=(99.6, 99.8, 97.6, 99.1)),
+    "mann": Recipe(
+        ("--iterations", "6000", *SMALL_STEPS),
+        ("--iterations", "3000", *SMALL_WIDE_STEPS),
+        paper=(82.8, 94.9, None, None),
+    ),
+    "snail": Recipe(
+        ("--iterations", "8000", *SMALL_STEPS, "--set", "filters=64", "--set", "context=8"),
+        ("--iterations", "3000", *SMALL_WIDE_STEPS, "--set", "filters=64"),
+        paper=(99.07, 99.78, 97.64, 99.36),
+    ),
+    "meta-networks": Recipe(
+        ("--iterations", "8000", *SMALL_STEPS),
+        ("--iterations", "4000", *SMALL_WIDE_STEPS),
+        paper=(99.0, None, 97.0, None),
+    ),
+    "cnaps": Recipe(("--iterations", "6000")),
     "r2d2": Recipe(("--iterations", "5000")),
     "lr-d2": Recipe(("--iterations", "5000")),
     "scratch": Recipe((), ()),

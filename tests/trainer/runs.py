@@ -8,6 +8,7 @@ import torch
 from innerloop_trainer.config import TrainingConfig, make_plan
 from innerloop_trainer.data import load_source
 from innerloop_trainer.run_folder import RunFolder
+from innerloop_trainer.seeds import generator_for
 from innerloop_trainer.training import Training
 
 CPU = torch.device("cpu")
@@ -28,7 +29,9 @@ SINUSOID = TrainingConfig(method="maml", data="sinusoid", shots=5, settings={"ra
 def training(config: TrainingConfig, folder: Path, *, resume: bool = False) -> Training:
     """A run, not begun or not continued yet."""
     source = load_source(config.data)
-    return Training(make_plan(config, source), source, RunFolder(folder), CPU, resume=resume)
+    plan = make_plan(config, source)
+    initial = plan.learner.init(generator_for(config.seed, "initialisation"))
+    return Training(plan, source, RunFolder(folder), CPU, initial, resume=resume)
 
 
 def train(

@@ -12,6 +12,7 @@ import typer
 from innerloop_learner.bundle import load_bundle, save_bundle
 from innerloop_learner.learner import methods as registered_methods
 from innerloop_trainer.arguments import check_writable, choose_device, find_bundle, parse_settings
+from innerloop_trainer.compare_command import compare_methods
 from innerloop_trainer.config import TrainingConfig
 from innerloop_trainer.data import EpisodeShape, load_source
 from innerloop_trainer.display import console, print_bundle, print_evaluation, print_methods
@@ -23,6 +24,7 @@ from innerloop_trainer.run_folder import RunFolder
 from innerloop_trainer.session import run_training
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
+app.command("compare")(compare_methods)
 
 Data = Annotated[str, typer.Option(help="Data source, for example omniglot:PATH or glyphs.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -61,6 +63,9 @@ def train(
     backbone_settings: Annotated[
         list[str] | None, typer.Option("--backbone-set", help="Setting of the backbone, NAME=VALUE.")
     ] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Bundle, run or safetensors file whose parameters to start from.")
+    ] = None,
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run that the folder holds.")] = False,
 ) -> None:
@@ -85,7 +90,7 @@ def train(
             backbone_settings=parse_settings(backbone_settings),
         )
         target = choose_device(device)
-        finished = run_training(config, RunFolder(out), target, resume=resume, test_episodes=test_episodes)
+        finished = run_training(config, RunFolder(out), target, init=init, resume=resume, test_episodes=test_episodes)
     if not finished:
         command = shlex.join(["innerloop", *sys.argv[1:], *([] if resume else ["--resume"])])
         console.print(f"Stopped; everything is saved. Continue with:\n  {command}", soft_wrap=True)

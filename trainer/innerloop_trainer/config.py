@@ -46,6 +46,7 @@ class TrainingConfig:
         settings: of the method, beyond steps.
         backbone: registered name.
         backbone_settings: keyword settings of the backbone.
+        init: SHA-256 of the parameters that training starts from, where it does not start from random ones.
     """
 
     method: str
@@ -64,6 +65,7 @@ class TrainingConfig:
     settings: Mapping[str, Any] = field(default_factory=dict)
     backbone: str | None = None
     backbone_settings: Mapping[str, Any] = field(default_factory=dict)
+    init: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from innerloop_learner.bundle import Bundle, Metric, TaskLimits
 from innerloop_learner.learner import MethodInfo
+from innerloop_trainer.initial_parameters import InitialParameters, Start
 from innerloop_trainer.run_log import Row
 from innerloop_trainer.training import Report
 
@@ -45,6 +46,12 @@ def progress_bar(title: str, done: int, total: int, metric: str) -> Iterator[Cal
                 console.print(_validation(report.row, metric) + best)
 
         yield show
+
+
+def print_start(given: InitialParameters, start: Start) -> None:
+    """Print what training starts from."""
+    fresh = f"; fresh: {', '.join(start.fresh)}" if start.fresh else ""
+    console.print(f"Starts from {given.name}: {len(start.taken)} of its parameters{fresh}", soft_wrap=True)
 
 
 def print_evaluation(metric: Metric) -> None:

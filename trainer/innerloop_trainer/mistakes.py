@@ -12,6 +12,7 @@ from innerloop_learner.settings import SettingsError
 from innerloop_trainer.config import ConfigError
 from innerloop_trainer.data import DataError
 from innerloop_trainer.evaluation import EvaluationError
+from innerloop_trainer.initial_parameters import InitialParametersError
 from innerloop_trainer.run_folder import RunError
 from innerloop_trainer.training import DivergedError
 
@@ -21,6 +22,7 @@ MISTAKES = (
     DataError,
     DivergedError,
     EvaluationError,
+    InitialParametersError,
     OSError,
     RunError,
     SettingsError,

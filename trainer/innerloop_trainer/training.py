@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from innerloop_learner.bundle import save_bundle
+from innerloop_learner.tasks import Params
 from innerloop_trainer.config import TrainingPlan, differences
 from innerloop_trainer.data import DataSource
 from innerloop_trainer.evaluation import Evaluation, evaluate, metric_name, score
@@ -55,6 +56,7 @@ class Training:
         source: of the episodes, on the training device.
         folder: for checkpoints and logs.
         device: to train on.
+        initial: parameters to start from; a run that is resumed has its own.
         resume: continue the run that the folder holds.
 
     Raises:
@@ -62,12 +64,18 @@ class Training:
     """
 
     def __init__(
-        self, plan: TrainingPlan, source: DataSource, folder: RunFolder, device: torch.device, *, resume: bool = False
+        self,
+        plan: TrainingPlan,
+        source: DataSource,
+        folder: RunFolder,
+        device: torch.device,
+        initial: Params,
+        *,
+        resume: bool = False,
     ) -> None:
         folder.check(resume=resume)
         self._plan, self._source, self._folder, self._device = plan, source, folder, device
         self._sign = 1 if source.task_kind == "classification" else -1
-        initial = plan.learner.init(generator_for(plan.config.seed, "initialisation"))
         self._loop = OuterLoop(
             plan.learner,
             {name: value.to(device) for name, value in initial.items()},
@@ -101,7 +109,7 @@ class Training:
             whether the run is finished.
 
         Raises:
-            DivergedError: the outer loss is not a number any more.
+            DivergedError: the outer loss is not a number any more, or no validation ever gave a finite figure.
         """
         self._folder.save_config(self._plan.config)
         self._clock = time.perf_counter()
@@ -117,6 +125,11 @@ class Training:
         finally:
             log.close()
         self._draw()
+        if self.finished and self.progress.best_value is None:
+            raise DivergedError(
+                "no validation gave a finite figure: adapting diverges on unseen tasks; train again into another folder "
+                "with a lower learning rate inside (--set rate=...)"
+            )
         return self.finished
 
     def _step(self) -> None:

@@ -22,6 +22,7 @@ class InnerloopCommands(LazyGroup):
         "methods": Source(_TRAINER, "trainer", "List the methods that models can learn to learn by."),
         "train": Source(_TRAINER, "trainer", "Meta-train a learner on episodes."),
         "evaluate": Source(_TRAINER, "trainer", "Measure a bundle on tasks it has never seen."),
+        "compare": Source(_TRAINER, "trainer", "Train several methods on one budget and compare them."),
         "export": Source(_TRAINER, "trainer", "Turn a training run into a bundle."),
         "inspect": Source(_TRAINER, "trainer", "Show what a bundle holds."),
         "serve": Source(_SERVER, "server", "Serve bundles over gRPC."),

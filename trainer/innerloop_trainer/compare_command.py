@@ -1,0 +1,86 @@
+"""The command `innerloop compare`."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markdown import Markdown
+
+from innerloop_learner.learner import methods as registered_methods
+from innerloop_trainer.arguments import choose_device, parse_settings
+from innerloop_trainer.comparison import Budget, compare
+from innerloop_trainer.config import ConfigError, TrainingConfig
+from innerloop_trainer.display import console
+from innerloop_trainer.interrupts import INTERRUPTED
+from innerloop_trainer.mistakes import mistakes_as_messages
+
+
+def compare_methods(
+    methods: Annotated[str, typer.Option(help="Names that `innerloop methods` lists, separated by commas.")],
+    data: Annotated[str, typer.Option(help="Data source, for example omniglot:PATH or glyphs.")],
+    out: Annotated[Path, typer.Option(help="Folder of the comparison and its runs.")],
+    ways: Annotated[int, typer.Option(min=2, help="Classes per task.")] = 5,
+    shots: Annotated[int, typer.Option(min=1, help="Support examples per class.")] = 1,
+    queries: Annotated[int, typer.Option(min=1, help="Queries per class in test episodes.")] = 15,
+    minutes: Annotated[float | None, typer.Option(help="Training time of each method.")] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Outer steps of each method, instead.")] = None,
+    seed: Annotated[int, typer.Option(help="Of initialisation and episodes.")] = 0,
+    test_episodes: Annotated[int, typer.Option(min=2, help="Tasks that methods are compared on.")] = 600,
+    backbone: Annotated[str | None, typer.Option(help="Feature extractor of all methods.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Setting of one method, METHOD.NAME=VALUE.")
+    ] = None,
+    backbone_settings: Annotated[
+        list[str] | None, typer.Option("--backbone-set", help="Setting of the backbone, NAME=VALUE.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Train methods on one budget, measure them on the same tasks, and write a table and a plot."""
+    with mistakes_as_messages():
+        if (minutes is None) == (iterations is None):
+            raise ConfigError("name one budget, --minutes or --iterations")
+        if minutes is not None and not 0 < minutes < float("inf"):
+            raise ConfigError(f"--minutes must be a positive number, not {minutes}")
+        names = [name.strip() for name in methods.split(",") if name.strip()]
+        if not names:
+            raise ConfigError("--methods names no method; `innerloop methods` lists them")
+        common = TrainingConfig(
+            method=names[0],
+            data=data,
+            ways=ways,
+            shots=shots,
+            seed=seed,
+            backbone=backbone,
+            backbone_settings=parse_settings(backbone_settings),
+        )
+        budget = Budget(iterations, minutes)
+        target = choose_device(device)
+        result = compare(
+            list(dict.fromkeys(names)), common, _by_method(settings, names), budget, out, target, queries, test_episodes
+        )
+        if result is not None:
+            result.save(out)
+    if result is None:
+        command = shlex.join(["innerloop", *sys.argv[1:]])
+        console.print(f"Stopped; everything is saved. Continue with:\n  {command}", soft_wrap=True)
+        raise typer.Exit(INTERRUPTED)
+    console.print(Markdown(result.to_markdown()))
+    console.print(f"Written to {out}: comparison.md, comparison.json, comparison.png", soft_wrap=True)
+    if not result.compared:
+        raise typer.Exit(1)
+
+
+def _by_method(texts: list[str] | None, names: list[str]) -> dict[str, dict[str, Any]]:
+    """METHOD.NAME=VALUE texts as settings by method."""
+    by_method: dict[str, dict[str, Any]] = {}
+    for key, value in parse_settings(texts).items():
+        method, dot, name = key.partition(".")
+        if not dot:
+            raise ConfigError(f"settings are written METHOD.NAME=VALUE here, not {key!r}")
+        if method not in names:
+            registered_methods[method]
+            raise ConfigError(f"--set {key} is of a method that --methods does not name; add it or leave that out")
+        by_method.setdefault(method, {})[name] = value
+    return by_method

@@ -1,0 +1,242 @@
+"""Several methods on one budget: trained alike, measured on the same episodes."""
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from innerloop_learner.bundle import Bundle, load_bundle
+from innerloop_learner.learner import methods
+from innerloop_trainer.config import TrainingConfig, make_plan
+from innerloop_trainer.data import DataSource, EpisodeShape, load_source
+from innerloop_trainer.display import console
+from innerloop_trainer.evaluation import metric_name
+from innerloop_trainer.meta_gradient import Backpropagation
+from innerloop_trainer.mistakes import MISTAKES
+from innerloop_trainer.outer_loop import OuterLoop
+from innerloop_trainer.plots import plot_comparison
+from innerloop_trainer.run_folder import RunFolder
+from innerloop_trainer.run_log import read_rows
+from innerloop_trainer.seeds import generator_for
+from innerloop_trainer.session import test, train
+
+WARM_UP_STEPS = 3
+SECONDS_OF_TRIAL = 3.0
+ADAPTATIONS_TIMED = 20
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every method may spend; one of the two.
+
+    Attributes:
+        iterations: outer steps.
+        minutes: of training, as measured just before; a run on a busier machine takes longer.
+    """
+
+    iterations: int | None = None
+    minutes: float | None = None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One method's figures.
+
+    Attributes:
+        method: registered name.
+        family: kind of method.
+        value: accuracy or mean squared error on test episodes.
+        confidence_interval: half width of its 95% confidence interval.
+        iterations: outer steps.
+        minutes: of training.
+        adapt_ms: median time of adapting to one task.
+        state_bytes: size of one task's state.
+    """
+
+    method: str
+    family: str
+    value: float
+    confidence_interval: float
+    iterations: int
+    minutes: float
+    adapt_ms: float
+    state_bytes: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A method that could not be compared.
+
+    Attributes:
+        method: registered name.
+        reason: why.
+    """
+
+    method: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that was compared.
+
+    Attributes:
+        metric: "accuracy" or "mean_squared_error".
+        protocol: how it was measured.
+        compared: one entry for each method, best first.
+        failed: methods without figures.
+        device: where.
+        seed: of initialisation and episodes.
+    """
+
+    metric: str
+    protocol: str
+    compared: Sequence[Compared]
+    failed: Sequence[Failed]
+    device: str
+    seed: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, with what it was measured on."""
+        machine = {"processor": platform.machine(), "torch": torch.__version__, "python": platform.python_version()}
+        return {**asdict(self), "machine": machine}
+
+    def to_markdown(self) -> str:
+        """A table."""
+        name = self.metric.replace("_", " ")
+        lines = [
+            f"{self.protocol}; {self.device}, seed {self.seed}",
+            "",
+            f"| method | family | {name} | training | outer steps | adapt | state |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for each in self.compared:
+            figure = _figure(each.value, each.confidence_interval, self.metric)
+            lines.append(
+                f"| `{each.method}` | {each.family} | {figure} | {each.minutes:.1f} min | {each.iterations:,} "
+                f"| {each.adapt_ms:.1f} ms | {each.state_bytes / 1024:,.1f} KiB |"
+            )
+        lines += ["", *(f"- `{each.method}` is missing: {each.reason}" for each in self.failed)] if self.failed else []
+        return "\n".join(lines) + "\n"
+
+    def save(self, folder: Path) -> None:
+        """Write comparison.json, comparison.md and comparison.png."""
+        (folder / "comparison.json").write_text(json.dumps(self.to_json(), indent=2) + "\n")
+        (folder / "comparison.md").write_text(self.to_markdown())
+        bars = [(each.method, each.value, each.confidence_interval) for each in self.compared]
+        plot_comparison(bars, self.protocol, self.metric, folder / "comparison.png")
+
+
+def compare(
+    names: Sequence[str],
+    common: TrainingConfig,
+    settings: Mapping[str, Mapping[str, Any]],
+    budget: Budget,
+    folder: Path,
+    device: torch.device,
+    queries: int,
+    test_episodes: int,
+) -> Comparison | None:
+    """Train and measure each method; runs that are there already are continued, finished ones only measured.
+
+    Args:
+        names: of methods.
+        common: what all runs share; its method is ignored.
+        settings: of single methods, by method.
+        budget: of each method.
+        folder: runs are kept in `runs/METHOD` below it.
+        device: to train and measure on.
+        queries: per class in test episodes.
+        test_episodes: how many, the same for all.
+
+    Returns:
+        the comparison; None if Ctrl-C ended it early, with everything saved.
+
+    Raises:
+        UnknownNameError: no such method.
+        DataError: data that can't be used, or can't give the test episodes.
+    """
+    infos = [methods[name].info for name in names]
+    source = load_source(common.data, device)
+    shape = EpisodeShape(common.ways, common.shots, queries)
+    source.test.check(shape)
+    compared, failed, protocol = [], [], "nothing was compared"
+    for info in infos:
+        run = RunFolder(folder / "runs" / info.name)
+        config = replace(common, method=info.name, settings=settings.get(info.name, {}))
+        try:
+            config = replace(config, iterations=_iterations(config, budget, source, run, device))
+            trained = train(config, run, device, resume=run.exists)
+            if trained is None:
+                return None
+            metric = test(trained, run, device, shape, test_episodes)
+        except MISTAKES as error:
+            console.print(f"{info.name} is left out: {error}", soft_wrap=True)
+            failed.append(Failed(info.name, str(error)))
+            continue
+        protocol = metric.protocol
+        bundle = load_bundle(run.bundle, device)
+        row = read_rows(run.log)[-1]
+        milliseconds, size = _adapting(bundle, source, shape, device)
+        compared.append(
+            Compared(
+                info.name, info.family, metric.value, metric.confidence_interval, row.iteration, row.seconds / 60,
+                milliseconds, size,
+            )
+        )  # fmt: skip
+    best_first = sorted(compared, key=lambda each: each.value, reverse=source.task_kind == "classification")
+    return Comparison(metric_name(source.task_kind), protocol, best_first, failed, str(device), common.seed)
+
+
+def _iterations(
+    config: TrainingConfig, budget: Budget, source: DataSource, run: RunFolder, device: torch.device
+) -> int | None:
+    """Outer steps that the budget allows; those of the run that is there already, if there is one."""
+    if run.exists:
+        return run.load_config().iterations
+    if budget.minutes is None:
+        return budget.iterations
+    return max(1, round(budget.minutes * 60 / _seconds_per_step(config, source, device)))
+
+
+def _seconds_per_step(config: TrainingConfig, source: DataSource, device: torch.device) -> float:
+    """Measured on steps that are thrown away."""
+    plan = make_plan(replace(config, iterations=10**6), source)
+    initial = plan.learner.init(generator_for(config.seed, "initialisation"))
+    params = {name: value.to(device) for name, value in initial.items()}
+    loop = OuterLoop(
+        plan.learner, params, Backpropagation(), plan.iterations, plan.learning_rate, plan.gradient_clip, config.seed
+    )
+    durations: list[float] = []
+    while len(durations) <= WARM_UP_STEPS or sum(durations[WARM_UP_STEPS:]) < SECONDS_OF_TRIAL:
+        start = time.perf_counter()
+        generator = generator_for(config.seed, "trial", len(durations), device)
+        loop.step(source.train.sample(plan.episodes, plan.meta_batch, generator), len(durations)).loss.item()
+        durations.append(time.perf_counter() - start)
+    return statistics.mean(durations[WARM_UP_STEPS:])
+
+
+@torch.no_grad()
+def _adapting(bundle: Bundle, source: DataSource, shape: EpisodeShape, device: torch.device) -> tuple[float, int]:
+    """Median milliseconds of adapting to one task, and bytes of its state."""
+    durations = []
+    for position in range(ADAPTATIONS_TIMED):
+        support = source.test.sample(shape, 1, generator_for(0, "timing", position, device)).support
+        support = replace(support, max_ways=bundle.learner.padded_ways(support.max_ways))
+        start = time.perf_counter()
+        state = bundle.learner.adapt(bundle.params, support).state
+        size = sum(value.numel() * value.element_size() for value in state.values())
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        durations.append(time.perf_counter() - start)
+    return 1000 * statistics.median(durations), size
+
+
+def _figure(value: float, interval: float, metric: str) -> str:
+    return f"{value:.2%} ± {interval:.2%}" if metric == "accuracy" else f"{value:.4f} ± {interval:.4f}"
