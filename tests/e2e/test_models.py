@@ -56,7 +56,11 @@ def test_models_describe_themselves(client):
     assert images.metrics[0].protocol == "inductive, 5-way 1-shot, untrained"
     assert curves.task_kind == model_pb2.TASK_KIND_REGRESSION
     assert (curves.target_size, curves.input_data_type) == (1, DATA_TYPE_FLOAT32)
-    assert get(client, "prototypes").limits.max_ways == MAX_WAYS
+    prototypes = get(client, "prototypes")
+    assert prototypes.limits.max_ways == MAX_WAYS
+    assert (images.ways_change, prototypes.ways_change) == (model_pb2.WAYS_CHANGE_FEWER, model_pb2.WAYS_CHANGE_ANY)
+    assert (images.gradients_at_serving, prototypes.gradients_at_serving) == (True, False)
+    assert not images.order_matters
 
 
 def test_bad_bundles_are_listed_with_the_reason_while_the_others_serve(client, server, folder, fails):

@@ -58,5 +58,7 @@ def describe(**changes):
         "default_steps": 2,
         "ways_can_change": "any",
         "head_ways": 10,
+        "order_matters": False,
+        "gradients_at_serving": False,
     }
     return ModelDescription(**{**fields, **changes})

@@ -127,8 +127,8 @@ class Training:
         self._draw()
         if self.finished and self.progress.best_value is None:
             raise DivergedError(
-                "no validation gave a finite figure: adapting diverges on unseen tasks; train again into another folder "
-                "with a lower learning rate inside (--set rate=...)"
+                "no validation gave a finite figure: adapting diverges on unseen tasks; train again into another "
+                "folder with a lower learning rate inside (--set rate=...)"
             )
         return self.finished
 

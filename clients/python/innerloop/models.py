@@ -8,6 +8,7 @@ from innerloop.v1.tensor_pb2 import DataType
 
 ModelState = Literal["loading", "ready", "failed", "unspecified"]
 TaskKind = Literal["classification", "regression", "unspecified"]
+WaysCanChange = Literal["no", "fewer", "any", "unspecified"]
 
 
 class TaskLimits(NamedTuple):
@@ -48,6 +49,9 @@ class Model:
         metrics: what it reached when it was evaluated.
         digest: SHA-256 of the bundle.
         error: why a failed model was refused.
+        ways_can_change: which numbers of classes other than the trained one it takes.
+        order_matters: whether the order of support examples changes answers.
+        gradients_at_serving: whether adapting computes gradients, which costs time for every inner step.
     """
 
     name: str
@@ -62,6 +66,9 @@ class Model:
     metrics: tuple[Metric, ...]
     digest: str
     error: str
+    ways_can_change: WaysCanChange
+    order_matters: bool
+    gradients_at_serving: bool
 
     @classmethod
     def from_message(cls, message: pb.Model) -> "Model":
@@ -80,6 +87,9 @@ class Model:
             metrics=tuple(Metric(m.name, m.value, m.confidence_interval, m.protocol) for m in message.metrics),
             digest=message.digest,
             error=message.error,
+            ways_can_change=_WAYS_CHANGES.get(message.ways_change, "unspecified"),
+            order_matters=message.order_matters,
+            gradients_at_serving=message.gradients_at_serving,
         )
 
 
@@ -87,6 +97,11 @@ _STATES: dict[pb.ModelState, ModelState] = {
     pb.MODEL_STATE_LOADING: "loading",
     pb.MODEL_STATE_READY: "ready",
     pb.MODEL_STATE_FAILED: "failed",
+}
+_WAYS_CHANGES: dict[pb.WaysChange, WaysCanChange] = {
+    pb.WAYS_CHANGE_NONE: "no",
+    pb.WAYS_CHANGE_FEWER: "fewer",
+    pb.WAYS_CHANGE_ANY: "any",
 }
 _TASK_KINDS: dict[pb.TaskKind, TaskKind] = {
     pb.TASK_KIND_CLASSIFICATION: "classification",

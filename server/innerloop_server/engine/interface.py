@@ -47,6 +47,8 @@ class ModelDescription:
         default_steps: taken when a request names none.
         ways_can_change: which other numbers of ways than `head_ways` it can serve.
         head_ways: width of a fixed head; the ways it was built for.
+        order_matters: whether the order of support examples changes answers.
+        gradients_at_serving: whether adapting computes gradients.
         metrics: evaluated figures.
     """
 
@@ -65,6 +67,8 @@ class ModelDescription:
     default_steps: int
     ways_can_change: Literal["no", "fewer", "any"]
     head_ways: int
+    order_matters: bool
+    gradients_at_serving: bool
     metrics: tuple[ModelMetric, ...] = ()
 
 

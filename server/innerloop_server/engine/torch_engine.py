@@ -189,6 +189,8 @@ def _describe(bundle: Bundle) -> ModelDescription:
         default_steps=learner.default_steps,
         ways_can_change=learner.info.ways_can_change,
         head_ways=spec.max_ways,
+        order_matters=learner.info.order_matters,
+        gradients_at_serving=learner.info.gradients_at_serving,
         metrics=tuple(
             ModelMetric(metric.name, metric.value, metric.confidence_interval, metric.protocol)
             for metric in manifest.metrics

@@ -21,6 +21,11 @@ TASK_KINDS = {
     "classification": model_pb2.TASK_KIND_CLASSIFICATION,
     "regression": model_pb2.TASK_KIND_REGRESSION,
 }
+WAYS_CHANGES = {
+    "no": model_pb2.WAYS_CHANGE_NONE,
+    "fewer": model_pb2.WAYS_CHANGE_FEWER,
+    "any": model_pb2.WAYS_CHANGE_ANY,
+}
 DATA_TYPES = {"uint8": tensor_pb2.DATA_TYPE_UINT8, "float32": tensor_pb2.DATA_TYPE_FLOAT32}
 
 
@@ -96,6 +101,9 @@ def encode_model(entry: ModelEntry, limits: RequestLimits) -> model_pb2.Model:
             for metric in description.metrics
         ],
         digest=description.digest,
+        ways_change=WAYS_CHANGES[description.ways_can_change],
+        order_matters=description.order_matters,
+        gradients_at_serving=description.gradients_at_serving,
     )
 
 

@@ -53,7 +53,13 @@ def print_models(models: Sequence[Model]) -> None:
 def _description(model: Model) -> list[str]:
     shape = " x ".join(map(str, model.input_shape))
     metrics = [f"{m.name} {m.value:.4g} ± {m.confidence_interval:.2g} ({m.protocol})" for m in model.metrics]
-    return [f"{model.method}, {model.task_kind} of {shape} inputs", f"trained for {_trained_for(model)}", *metrics]
+    ways = {"no": "takes that many classes only", "fewer": "takes fewer classes too", "any": "takes any classes"}
+    takes = (
+        [ways[model.ways_can_change]] if model.ways_can_change in ways and model.task_kind == "classification" else []
+    )
+    takes += ["the order of examples matters"] * model.order_matters
+    trained = "; ".join([f"trained for {_trained_for(model)}", *takes])
+    return [f"{model.method}, {model.task_kind} of {shape} inputs", trained, *metrics]
 
 
 def _trained_for(model: Model) -> str:

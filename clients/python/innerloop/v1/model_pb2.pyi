@@ -20,6 +20,13 @@ class TaskKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TASK_KIND_UNSPECIFIED: _ClassVar[TaskKind]
     TASK_KIND_CLASSIFICATION: _ClassVar[TaskKind]
     TASK_KIND_REGRESSION: _ClassVar[TaskKind]
+
+class WaysChange(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WAYS_CHANGE_UNSPECIFIED: _ClassVar[WaysChange]
+    WAYS_CHANGE_NONE: _ClassVar[WaysChange]
+    WAYS_CHANGE_FEWER: _ClassVar[WaysChange]
+    WAYS_CHANGE_ANY: _ClassVar[WaysChange]
 MODEL_STATE_UNSPECIFIED: ModelState
 MODEL_STATE_LOADING: ModelState
 MODEL_STATE_READY: ModelState
@@ -27,6 +34,10 @@ MODEL_STATE_FAILED: ModelState
 TASK_KIND_UNSPECIFIED: TaskKind
 TASK_KIND_CLASSIFICATION: TaskKind
 TASK_KIND_REGRESSION: TaskKind
+WAYS_CHANGE_UNSPECIFIED: WaysChange
+WAYS_CHANGE_NONE: WaysChange
+WAYS_CHANGE_FEWER: WaysChange
+WAYS_CHANGE_ANY: WaysChange
 
 class TaskLimits(_message.Message):
     __slots__ = ("trained_ways", "trained_shots", "trained_steps", "max_ways", "max_support", "max_query", "max_steps")
@@ -59,7 +70,7 @@ class Metric(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ..., confidence_interval: _Optional[float] = ..., protocol: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "state", "method", "task_kind", "input_shape", "input_data_type", "target_size", "limits", "metrics", "digest", "error")
+    __slots__ = ("name", "version", "state", "method", "task_kind", "input_shape", "input_data_type", "target_size", "limits", "metrics", "digest", "error", "ways_change", "order_matters", "gradients_at_serving")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -72,6 +83,9 @@ class Model(_message.Message):
     METRICS_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    WAYS_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    ORDER_MATTERS_FIELD_NUMBER: _ClassVar[int]
+    GRADIENTS_AT_SERVING_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     state: ModelState
@@ -84,7 +98,10 @@ class Model(_message.Message):
     metrics: _containers.RepeatedCompositeFieldContainer[Metric]
     digest: str
     error: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., method: _Optional[str] = ..., task_kind: _Optional[_Union[TaskKind, str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., input_data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., target_size: _Optional[int] = ..., limits: _Optional[_Union[TaskLimits, _Mapping]] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., digest: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...
+    ways_change: WaysChange
+    order_matters: bool
+    gradients_at_serving: bool
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., method: _Optional[str] = ..., task_kind: _Optional[_Union[TaskKind, str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., input_data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., target_size: _Optional[int] = ..., limits: _Optional[_Union[TaskLimits, _Mapping]] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., digest: _Optional[str] = ..., error: _Optional[str] = ..., ways_change: _Optional[_Union[WaysChange, str]] = ..., order_matters: _Optional[bool] = ..., gradients_at_serving: _Optional[bool] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()
