@@ -14,22 +14,19 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from innerloop import Client
 from innerloop_server.process import ServerProcess
 from innerloop_trainer.data import ClassImages, EpisodeShape, load_source
-from innerloop_trainer.evaluation import evaluation_batches
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from machine import describe_machine
 from recipes import RECIPES, STRIDED
+from served import served_accuracies
 from table import markdown
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -151,20 +148,9 @@ def _served(methods: list[str], data: str) -> dict[str, float]:
     with ServerProcess(MODELS) as server, Client(server.target, timeout=60) as client:
         for method in methods:
             start = time.perf_counter()
-            served[method] = float(np.mean(list(_accuracies(client, method, source.test))))
+            served[method] = float(served_accuracies(client, method, source.test, SETTINGS[SERVED], EPISODES).mean())
             print(f"{method}: {served[method]:.2%} through the server, {time.perf_counter() - start:.0f} s", flush=True)
     return served
-
-
-def _accuracies(client: Client, model: str, sampler: ClassImages) -> Iterator[float]:
-    for tasks, generator in evaluation_batches(0, EPISODES):
-        raw = sampler.sample_raw(SETTINGS[SERVED], tasks, generator)
-        for task in range(tasks):
-            labels = [sampler.names[int(raw.classes[task, label])] for label in raw.support_labels[task]]
-            truth = [sampler.names[int(raw.classes[task, label])] for label in raw.query_labels[task]]
-            with client.adapt(model, raw.support[task].numpy(), labels) as adaptation:
-                answers = adaptation.predict(raw.query[task].numpy()).labels
-            yield float(np.mean([answer == true for answer, true in zip(answers, truth, strict=True)]))
 
 
 def _finished(run: Run) -> bool:
