@@ -31,7 +31,7 @@ TRAIN = [
     "train", "lstm-optimizer", "--data", "glyphs", "--out", str(RUN), "--ways", "10", "--shots", "5", "--queries", "5",
     "--backbone", "mlp", "--backbone-set", "widths=[20]", "--backbone-set", "activation=sigmoid",
     "--steps", str(TRAINED_STEPS), "--set", "initialisation=random", "--set", "truncate=10", "--set", "rate=0.1",
-    "--meta-batch", "1", "--iterations", "1000", "--learning-rate", "0.003", "--validate-every", "500",
+    "--meta-batch", "1", "--iterations", "600", "--learning-rate", "0.003", "--validate-every", "100",
     "--validation-episodes", "20", "--test-episodes", "20",
 ]  # fmt: skip
 NETWORKS: dict[str, dict[str, Any]] = {

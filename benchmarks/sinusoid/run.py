@@ -39,7 +39,11 @@ SHOTS = (5, 10)
 STEPS = (1, 5, 10)
 METHODS = {
     "maml": ["--iterations", "15000", "--steps", "5", "--set", "rate=0.01"],
-    "meta-sgd": ["--iterations", "15000", "--steps", "5", "--set", "rate=0.01"],
+    # One step, as in its paper: with five, rates of its own for every weight soon make the loop diverge.
+    "meta-sgd": ["--iterations", "15000", "--steps", "1", "--set", "rate=0.01"],
+    "lstm-optimizer": ["--iterations", "4000", "--steps", "5", "--learning-rate", "0.002"],
+    "meta-lstm": ["--iterations", "4000", "--steps", "5", "--set", "rate=0.01", "--learning-rate", "0.002"],
+    "snail": ["--iterations", "6000"],
 }
 
 

@@ -122,6 +122,22 @@ def test_tasks_of_different_ways_share_a_batch(case: Case, device: str) -> None:
 
 
 @each_case
+def test_classes_may_have_different_numbers_of_examples(case: Case) -> None:
+    if case.spec.task_kind == "regression":
+        pytest.skip("regression has no classes")
+    params, episodes = case.params(), case.episodes(shots=3)
+    support = episodes.support
+    kept = [index for index in range(support.x.shape[1]) if index not in (0, 1, 4)]  # one, two and three of a class
+    assert support.y[0, kept].bincount().tolist() == [1, 2, 3]
+    unequal = replace(support, x=support.x[:, kept], y=support.y[:, kept], mask=support.mask[:, kept])
+    masked = replace(support, mask=support.mask.clone())
+    masked.mask[:, (0, 1, 4)] = False
+    expected = answer(case, params, unequal, episodes.query)
+    assert torch.isfinite(expected[..., :3]).all()
+    assert_same(expected, answer(case, params, masked, episodes.query))
+
+
+@each_case
 @each_device
 def test_padding_changes_nothing(case: Case, device: str) -> None:
     params, episodes = case.params(), case.episodes()
