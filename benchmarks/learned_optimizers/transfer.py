@@ -23,17 +23,24 @@ from innerloop_trainer.data import EpisodeShape, load_source
 from innerloop_trainer.seeds import generator_for
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-RUN = ROOT / "runs" / "lstm-optimizer-alone"
+RUNS = ROOT / "runs" / "lstm-optimizer-alone"
 PICTURE = ROOT / "docs" / "learned_optimizer.png"
 SHAPE = EpisodeShape(ways=10, shots=5, queries=5)
-TRAINED_STEPS, STEPS, TASKS = 20, 100, 16
+TRAINED_STEPS, STEPS, TASKS = 100, 200, 16
 TRAIN = [
-    "train", "lstm-optimizer", "--data", "glyphs", "--out", str(RUN), "--ways", "10", "--shots", "5", "--queries", "5",
+    "train", "lstm-optimizer", "--data", "glyphs", "--ways", "10", "--shots", "5", "--queries", "5",
     "--backbone", "mlp", "--backbone-set", "widths=[20]", "--backbone-set", "activation=sigmoid",
-    "--steps", str(TRAINED_STEPS), "--set", "initialisation=random", "--set", "truncate=10", "--set", "rate=0.1",
-    "--meta-batch", "1", "--iterations", "600", "--learning-rate", "0.003", "--validate-every", "100",
-    "--validation-episodes", "20", "--test-episodes", "20",
+    "--set", "initialisation=random", "--set", "rate=0.1", "--meta-batch", "1", "--validation-episodes", "20",
+    "--test-episodes", "20",
 ]  # fmt: skip
+STAGES = {
+    20: ["--set", "truncate=10", "--iterations", "600", "--learning-rate", "0.003", "--validate-every", "100"],
+    TRAINED_STEPS: [
+        "--set", "truncate=20", "--iterations", "150", "--learning-rate", "0.001", "--validate-every", "50",
+    ],
+}  # fmt: skip
+"""By number of steps, each from the one before: trained for few steps alone, an optimizer goes astray after them."""
+
 NETWORKS: dict[str, dict[str, Any]] = {
     "20 sigmoid units (trained on)": {"widths": [20], "activation": "sigmoid"},
     "40 sigmoid units": {"widths": [40], "activation": "sigmoid"},
@@ -53,15 +60,18 @@ Loss = Callable[[Params], Tensor]
 
 def measure_transfer() -> dict[str, Any]:
     """Train the optimizer if it is not there yet, and compare it on every network."""
-    if not (RUN / "bundle").is_dir():
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run([sys.executable, "-m", "innerloop.cli.main", *TRAIN], check=True, env=environment)
-    bundle = load_bundle(RUN / "bundle")
+    bundle = load_bundle(_trained() / "bundle")
     learned = {name: value for name, value in bundle.params.items() if name.startswith("rule.")}
     settings = bundle.learner.spec.settings
     rule = update_rules["lstm"](rate=settings["rate"], hidden=settings["hidden"])
     curves: dict[str, dict[str, Tensor]] = {}
-    results: dict[str, Any] = {"trained_steps": TRAINED_STEPS, "steps": STEPS, "tasks": TASKS, "options": TRAIN[1:]}
+    results: dict[str, Any] = {
+        "trained_steps": TRAINED_STEPS,
+        "steps": STEPS,
+        "tasks": TASKS,
+        "options": TRAIN[1:],
+        "stages": STAGES,
+    }
     for title, network in NETWORKS.items():
         tuning, testing = _problem(network, seed=1), _problem(network, seed=0)
         with torch.no_grad():
@@ -77,6 +87,22 @@ def measure_transfer() -> dict[str, Any]:
         print(title, json.dumps(results[title]), flush=True)
     _draw(curves)
     return results
+
+
+def _trained() -> Path:
+    """Folder of the run of the last stage; those not there yet are trained."""
+    environment, before = {**os.environ, "OMP_NUM_THREADS": "1"}, None
+    for steps, options in STAGES.items():
+        folder = RUNS / f"{steps}-steps"
+        if not (folder / "learning_curve.png").is_file():  # which ends a run
+            command = [*TRAIN, "--out", str(folder), "--steps", str(steps), *options]
+            if (folder / "config.json").is_file():
+                command.append("--resume")
+            elif before:
+                command += ["--init", str(before)]
+            subprocess.run([sys.executable, "-m", "innerloop.cli.main", *command], check=True, env=environment)
+        before = folder
+    return folder
 
 
 def _problem(network: Mapping[str, Any], seed: int) -> tuple[Params, Loss]:

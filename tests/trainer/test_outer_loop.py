@@ -65,6 +65,11 @@ def test_the_learning_rate_falls_from_its_base_to_zero_along_a_cosine() -> None:
     assert rates == sorted(rates, reverse=True)
 
 
+def test_the_learning_rate_may_stay_as_it_is() -> None:
+    constant = OuterLoop(LEARNER, params(), Constant(1.0), 10, 0.01, 10.0, 0, "constant")
+    assert {constant.learning_rate(iteration) for iteration in range(11)} == {0.01}
+
+
 def test_a_gradient_that_is_too_long_is_shortened() -> None:
     clipped = loop(Constant(1000.0), clip=1.0)
     clipped.step(episodes(0), 0)

@@ -20,6 +20,7 @@ from innerloop_trainer.evaluation import Protocol, check_source
 from innerloop_trainer.evaluation import evaluate as evaluate_learner
 from innerloop_trainer.interrupts import INTERRUPTED
 from innerloop_trainer.mistakes import mistakes_as_messages
+from innerloop_trainer.outer_loop import Schedule
 from innerloop_trainer.run_folder import RunFolder
 from innerloop_trainer.session import run_training
 
@@ -54,6 +55,7 @@ def train(
     iterations: Annotated[int | None, typer.Option(min=1, help="Outer steps.")] = None,
     meta_batch: Annotated[int | None, typer.Option(min=1, help="Tasks per outer step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Outer learning rate.")] = None,
+    schedule: Annotated[Schedule, typer.Option(help="Of the outer learning rate.")] = "cosine",
     seed: Annotated[int, typer.Option(help="Of initialisation and episodes.")] = 0,
     validate_every: Annotated[int, typer.Option(min=1, help="Outer steps between validations.")] = 250,
     validation_episodes: Annotated[int, typer.Option(min=2, help="Tasks per validation.")] = 200,
@@ -82,6 +84,7 @@ def train(
             iterations=iterations,
             meta_batch=meta_batch,
             learning_rate=learning_rate,
+            schedule=schedule,
             seed=seed,
             validate_every=validate_every,
             validation_episodes=validation_episodes,

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from innerloop_learner.backbones import backbones
 from innerloop_learner.bundle import TaskLimits
 from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, build_learner, methods
 from innerloop_learner.spec import InputSpec, LearnerSpec
 from innerloop_trainer.data import DataSource, EpisodeShape
+from innerloop_trainer.outer_loop import Schedule
 
 SERVING_WAYS = 64
 """Most classes a request may have where the method itself sets no limit."""
@@ -39,7 +40,8 @@ class TrainingConfig:
         steps: inner steps, for methods that have them.
         iterations: outer steps.
         meta_batch: tasks per outer step.
-        learning_rate: of Adam at the start of its cosine schedule.
+        learning_rate: of Adam at the start of its schedule.
+        schedule: of the learning rate.
         seed: of initialisation and episodes.
         validate_every: outer steps between validations.
         validation_episodes: tasks per validation.
@@ -59,6 +61,7 @@ class TrainingConfig:
     iterations: int | None = None
     meta_batch: int | None = None
     learning_rate: float | None = None
+    schedule: Schedule = "cosine"
     seed: int = 0
     validate_every: int = 250
     validation_episodes: int = 200
@@ -83,7 +86,7 @@ class TrainingPlan:
         validation: shape of validation and test episodes.
         iterations: outer steps.
         meta_batch: tasks per outer step.
-        learning_rate: of Adam at the start of its cosine schedule.
+        learning_rate: of Adam at the start of its schedule.
         gradient_clip: largest norm of the meta-gradient.
     """
 
@@ -164,6 +167,8 @@ def check_config(config: TrainingConfig) -> None:
             raise ConfigError(f"{_option(name)} must be at least 1, not {count}")
     if config.learning_rate is not None and not 0 < config.learning_rate < math.inf:
         raise ConfigError(f"--learning-rate must be a positive number, not {config.learning_rate}")
+    if config.schedule not in get_args(Schedule):
+        raise ConfigError(f"--schedule must be one of {', '.join(get_args(Schedule))}, not {config.schedule}")
     if config.steps is not None and not info.gradients_at_serving:
         raise ConfigError(f"{config.method} has no inner steps; leave --steps out")
     if config.steps is not None and config.settings.get("steps", config.steps) != config.steps:

@@ -1,6 +1,7 @@
 """The outer loop: a meta-gradient and an optimizer change the parameters of a learner."""
 
 import math
+from typing import Literal
 
 import torch
 
@@ -9,9 +10,12 @@ from innerloop_learner.tasks import Episodes, Params
 from innerloop_trainer.meta_gradient import Estimate, MetaGradient
 from innerloop_trainer.seeds import seed_for
 
+Schedule = Literal["cosine", "constant"]
+"""Of the outer learning rate: a cosine from the base rate to zero, or the base rate throughout."""
+
 
 class OuterLoop:
-    """Adam with a cosine schedule on an estimated meta-gradient.
+    """Adam with a schedule on an estimated meta-gradient.
 
     Its whole state is `state()`: tensors by name, so that a run can be interrupted and resumed to the bit.
 
@@ -23,6 +27,7 @@ class OuterLoop:
         learning_rate: at its start.
         gradient_clip: largest norm of the meta-gradient.
         seed: of randomness inside the outer loss.
+        schedule: of the learning rate.
     """
 
     def __init__(
@@ -34,6 +39,7 @@ class OuterLoop:
         learning_rate: float,
         gradient_clip: float,
         seed: int,
+        schedule: Schedule = "cosine",
     ) -> None:
         self._learner = learner
         self._estimator = estimator
@@ -41,6 +47,7 @@ class OuterLoop:
         self._base_rate = learning_rate
         self._clip = gradient_clip
         self._seed = seed
+        self._schedule = schedule
         self._params = {name: value.detach().clone() for name, value in params.items()}
         self._learned = [name for name in self._params if name not in learner.buffers()]
         self._optimizer = torch.optim.Adam([self._params[name] for name in self._learned], lr=learning_rate)
@@ -51,7 +58,9 @@ class OuterLoop:
         return self._params
 
     def learning_rate(self, iteration: int) -> float:
-        """Learning rate of a step: a cosine from the base rate to zero."""
+        """Learning rate of a step."""
+        if self._schedule == "constant":
+            return self._base_rate
         return self._base_rate * 0.5 * (1 + math.cos(math.pi * iteration / self._iterations))
 
     def step(self, episodes: Episodes, iteration: int) -> Estimate:

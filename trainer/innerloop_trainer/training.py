@@ -84,6 +84,7 @@ class Training:
             plan.learning_rate,
             plan.gradient_clip,
             plan.config.seed,
+            plan.config.schedule,
         )
         self._window = Window(device)
         self._clock = self._reported = 0.0
