@@ -30,8 +30,8 @@ TRAINED_STEPS, STEPS, TASKS = 100, 200, 16
 TRAIN = [
     "train", "lstm-optimizer", "--data", "glyphs", "--ways", "10", "--shots", "5", "--queries", "5",
     "--backbone", "mlp", "--backbone-set", "widths=[20]", "--backbone-set", "activation=sigmoid",
-    "--set", "initialisation=random", "--set", "rate=0.1", "--meta-batch", "1", "--validation-episodes", "20",
-    "--test-episodes", "20",
+    "--set", "initialisation=random", "--set", "rate=0.1", "--set", "max_steps=100", "--meta-batch", "1",
+    "--validation-episodes", "20", "--test-episodes", "20",
 ]  # fmt: skip
 STAGES = {
     20: ["--set", "truncate=10", "--iterations", "600", "--learning-rate", "0.003", "--validate-every", "100"],

@@ -84,7 +84,7 @@ def main() -> None:
     results = json.loads(RESULTS.read_text())["results"] if RESULTS.is_file() else {}
     for run, figures in zip(runs, measured, strict=True):
         if run.ways == 5:
-            results[run.method] = {"paper": RECIPES[run.method].paper, "runs": {}, "settings": {}}
+            results[run.method] = {"paper": RECIPES[run.method].reported, "runs": {}, "settings": {}}
         results[run.method]["runs"][str(run.ways)] = figures.pop("run")
         results[run.method]["settings"] |= figures
     for method, accuracy in _served(arguments.methods, data).items():

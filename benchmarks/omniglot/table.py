@@ -29,10 +29,7 @@ def markdown(results: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for method, result in results.items():
-        protocols = ["inductive", *(["transductive"] if "transductive" in result["settings"]["5w1s"] else [])]
-        for protocol in protocols:
-            # A paper's figures stand where their protocol does.
-            paper = result["paper"] if protocol == protocols[-1] else (None,) * len(SETTINGS)
+        for protocol, paper in result["paper"].items():
             cells = [
                 _cell(result["settings"].get(setting, {}).get(protocol), reported)
                 for setting, reported in zip(SETTINGS, paper, strict=True)

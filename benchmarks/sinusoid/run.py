@@ -13,7 +13,6 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
@@ -57,12 +56,13 @@ def main() -> None:
     with ThreadPoolExecutor(arguments.jobs) as pool:
         list(pool.map(lambda run: _train(*run), runs))
     torch.set_num_threads(1)
-    results: dict[str, Any] = {method: {} for method in arguments.methods}
+    results = json.loads(RESULTS.read_text())["results"] if RESULTS.is_file() else {}
+    results |= {method: {} for method in arguments.methods}
     for method, shots in runs:
         results[method][f"{shots} shots"] = _measure(method, shots)
         print(method, shots, results[method][f"{shots} shots"], flush=True)
     RESULTS.write_text(json.dumps({"machine": describe_machine(), "results": results}, indent=2) + "\n")
-    _draw(arguments.methods)
+    _draw(list(results))
 
 
 def _folder(method: str, shots: int) -> Path:

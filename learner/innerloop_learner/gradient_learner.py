@@ -13,7 +13,7 @@ from innerloop_learner.inner_loop import InnerStep, Loss, inner_loop, unroll
 from innerloop_learner.learner import Learner
 from innerloop_learner.losses import UNUSED_LOGIT
 from innerloop_learner.spec import LearnerSpec
-from innerloop_learner.state import STATISTICS, WAYS, WEIGHTS, section
+from innerloop_learner.state import STATISTICS, WAYS, WEIGHTS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 from innerloop_learner.update_rules import UpdateRule
 
@@ -115,7 +115,7 @@ class GradientLearner(Learner):
         if self.backbone.support_statistics:
             merged = {**self._at_step(params, steps), **weights}
             features = frozen or self.backbone.apply(merged, support.x, support.mask)
-            state |= {STATISTICS + name: value for name, value in features.statistics.items()}
+            state |= prefixed(STATISTICS, features.statistics)
         return {**state, WAYS: support.ways}
 
     def _adapted(self, params: Params) -> Params:

@@ -14,8 +14,8 @@ def unused_ways(ways: Tensor, max_ways: int) -> Tensor:
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `values` [T, N] where `mask` [T, N] is true, [T]; zero for a task without examples."""
-    weights = mask.to(values.dtype)
+    """Mean of `values` [T, N, ...] where `mask` [T, N] is true, [T, ...]; zero for a task without examples."""
+    weights = mask.to(values.dtype).view(*mask.shape, *[1] * (values.dim() - 2))
     return (values * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 

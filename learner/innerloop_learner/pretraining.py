@@ -48,12 +48,15 @@ class Pretrained(Learner):
             raise ValueError("pre-training needs episodes that name their classes")
         fresh = self.refit_buffers(params, support)
         in_use = {**params, **fresh}
-        x, mask = torch.cat([support.x, query.x], 1), torch.cat([support.mask, query.mask], 1)
-        logits = self._all_logits(in_use, self.backbone.apply(in_use, x, mask).values)
+        # As in serving, queries are normalised by the support set where a norm uses the examples at hand.
+        given = self.backbone.apply(in_use, support.x, support.mask)
+        asked = self.backbone.apply(in_use, query.x, query.mask, given.statistics)
+        mask = torch.cat([support.mask, query.mask], 1)
+        logits = self._all_logits(in_use, torch.cat([given.values, asked.values], 1))
         labels = classes.gather(1, torch.cat([support.y, episodes.targets], 1))
         loss = classification_loss(logits, labels, mask).mean()
-        asked = logits[:, support.x.shape[1] :]
-        outputs = asked.gather(2, classes.unsqueeze(1).expand(-1, asked.shape[1], -1))
+        of_queries = logits[:, support.x.shape[1] :]
+        outputs = of_queries.gather(2, classes.unsqueeze(1).expand(-1, of_queries.shape[1], -1))
         return Objective(loss, outputs, running_average(params, fresh))
 
     def _all_logits(self, params: Params, features: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ example is real, and padding never changes an answer.
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Params = dict[str, Tensor]
@@ -38,6 +40,16 @@ class Support:
     def tasks(self) -> int:
         """Number of tasks T."""
         return self.x.shape[0]
+
+    def members(self, dtype: torch.dtype) -> Tensor:
+        """Which class each example belongs to, one-hot [T, S, W]; zero for padding. Classification only."""
+        members: Tensor = F.one_hot(self.y, self.max_ways).to(dtype) * self.mask.unsqueeze(-1)
+        return members
+
+    def shares(self, dtype: torch.dtype) -> Tensor:
+        """Each example's share of its class [T, S, W]: `shares.transpose(1, 2) @ features` are class means."""
+        members = self.members(dtype)
+        return members / members.sum(1, keepdim=True).clamp(min=1)
 
     def to(self, *args: Any) -> "Support":
         """Copy with floating-point tensors converted and all tensors moved, as `Tensor.to` does."""

@@ -8,7 +8,7 @@ import torch
 from bundles import FIXED_WAYS, IMAGES, write_bundle
 from examples import adapt_request, pictures, predict_request
 from grpc import StatusCode
-from wire import array, support
+from wire import array, inputs, support
 
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop_learner import LearnerSpec, Query, Support, build_learner
@@ -101,6 +101,31 @@ def test_more_ways_than_trained_are_served_or_refused_with_a_reason(client, fail
     problem = fails(client.adaptations.Adapt, request)
     assert problem.code == StatusCode.INVALID_ARGUMENT
     assert f"at most {FIXED_WAYS}" in str(problem)
+
+
+@each_method
+def test_as_many_ways_as_the_bundle_allows_are_served(client, method):
+    most = spec_of(method).max_ways
+    assert len(client.adaptations.Adapt(adapt_request(bundle_name(method), ways=most)).adaptation.classes) == most
+
+
+@each_method
+def test_the_order_of_examples_matters_only_where_the_model_says_so(client, method):
+    images, labels = pictures(5, seed=5), ["e", "c", "a", "d", "b"]
+    answers = []
+    for order in ([0, 1, 2, 3, 4], [4, 2, 0, 1, 3]):
+        request = pb.AdaptPredictRequest(
+            model=bundle_name(method),
+            support=support(images[order], [labels[index] for index in order]),
+            query=inputs(pictures(4, seed=6)),
+        )
+        predictions = client.adaptations.AdaptPredict(request).predictions
+        columns = [list(predictions.classes).index(label) for label in sorted(labels)]
+        answers.append(array(predictions.probabilities)[:, columns])
+    if not methods[method].info.order_matters:
+        np.testing.assert_allclose(*answers, atol=1e-5)
+    else:
+        assert np.abs(answers[0] - answers[1]).max() > 1e-5
 
 
 @each_method

@@ -58,7 +58,8 @@ def test_models_describe_themselves(client):
     assert (curves.target_size, curves.input_data_type) == (1, DATA_TYPE_FLOAT32)
     prototypes = get(client, "prototypes")
     assert prototypes.limits.max_ways == MAX_WAYS
-    assert (images.ways_change, prototypes.ways_change) == (model_pb2.WAYS_CHANGE_FEWER, model_pb2.WAYS_CHANGE_ANY)
+    assert images.ways_can_change == model_pb2.WAYS_CHANGE_FEWER
+    assert prototypes.ways_can_change == model_pb2.WAYS_CHANGE_ANY
     assert (images.gradients_at_serving, prototypes.gradients_at_serving) == (True, False)
     assert not images.order_matters
 

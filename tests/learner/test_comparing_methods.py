@@ -1,6 +1,7 @@
 """Methods that compare examples, against their equations worked out one task and query at a time."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -74,6 +75,21 @@ def test_siamese_networks_compare_weighted_differences() -> None:
             losses.append((each[same == 1].mean() + each[same == 0].mean()) / 2)
     loss = case.learner.objective(params, episodes, Stage()).loss
     torch.testing.assert_close(loss, torch.stack(losses).mean())
+
+
+def test_many_examples_are_compared_in_parts() -> None:
+    case = vector_case("siamese", embedding=5)
+    params, few = case.params(), case.episodes(shots=2)
+    # Each example twenty times over: class means stay what they were.
+    times = {name: getattr(few.support, name).repeat_interleave(20, dim=1) for name in ("x", "y", "mask")}
+    many = replace(few, support=replace(few.support, **times))
+    torch.testing.assert_close(answers(case, params, many), answers(case, params, few))
+
+
+def test_siamese_networks_notice_that_training_diverged() -> None:
+    learner = vector_case("siamese").learner
+    outputs = torch.full((1, 1, WAYS), torch.nan)
+    assert learner.loss(outputs, torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1, dtype=torch.bool)).isnan()
 
 
 def test_relation_networks_score_class_and_query_side_by_side() -> None:

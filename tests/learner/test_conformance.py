@@ -280,6 +280,19 @@ def test_states_can_be_split_and_batched_again(case: Case) -> None:
 
 
 @each_case
+def test_every_tensor_lies_where_the_inputs_do(case: Case) -> None:
+    # Tensors on "meta" have no values and refuse to meet those of another device, as those of a GPU do.
+    learner, episodes = case.learner, case.episodes().to("meta")
+    params = {name: value.to("meta").requires_grad_() for name, value in case.params().items()}
+    with torch.no_grad():
+        state = learner.adapt(params, episodes.support).state
+        assert learner.predict(params, state, episodes.query).is_meta
+    for progress in (0.0, 1.0):
+        loss = learner.objective(params, episodes, Stage(progress)).loss
+        torch.autograd.grad(loss, list(params.values()), allow_unused=True)
+
+
+@each_case
 def test_learning_reduces_the_outer_loss(case: Case) -> None:
     if case.spec.method == "scratch":
         pytest.skip("learns nothing, on purpose")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from innerloop_learner import Episodes, Params
 from innerloop_learner.learner import Stage
+from innerloop_learner.settings import SettingsError
 
 STEPS = 4
 WEIGHTS = ("linear0.weight", "linear0.bias", "linear1.weight", "linear1.bias", "head.weight", "head.bias")
@@ -130,6 +131,23 @@ def test_outer_loss_and_gradient_equal_a_loop_over_tasks(method: str) -> None:
     pairs = (torch.autograd.grad(loss, list(learned.values()), materialize_grads=True) for loss in (ours, theirs))
     for name, a, b in zip(learned, *pairs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-10, msg=name)
+
+
+def test_losses_along_the_way_count_as_they_are_weighed() -> None:
+    weighed = learned_case("lstm-optimizer", step_weights=[0.0, 1.0, 0.0, 3.0])
+    params, episodes = weighed.params(), weighed.episodes(tasks=1)
+    trajectory = by_gradient_descent_by(params, episodes.support.x[0], episodes.support.y[0])
+    second, last = (
+        F.cross_entropy(logits(trajectory[step], episodes.query.x[0]), episodes.targets[0]) for step in (1, 3)
+    )
+    loss = weighed.learner.objective(params, episodes, Stage()).loss
+    torch.testing.assert_close(loss, (second + 3 * last) / 4)
+
+
+@pytest.mark.parametrize("weights", [[1.0], [0.0] * STEPS, [-1.0, 1.0, 1.0, 1.0]])
+def test_weights_that_fit_no_steps_are_refused(weights: list[float]) -> None:
+    with pytest.raises(SettingsError, match="step_weights must be 4 numbers"):
+        _ = learned_case("lstm-optimizer", step_weights=weights).learner
 
 
 def rule_gradient(case: Case, params: Params, episodes: Episodes) -> Tensor:

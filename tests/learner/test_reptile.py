@@ -8,6 +8,7 @@ from torch import Tensor
 
 from innerloop_learner import Params
 from innerloop_learner.learner import Stage
+from innerloop_learner.settings import SettingsError
 
 
 def loss_of(weights: Params, x: Tensor, y: Tensor) -> Tensor:
@@ -44,6 +45,12 @@ def test_the_outer_gradient_points_from_the_mean_of_trained_weights(tasks: int, 
     for name, gradient in found.items():
         mean = torch.stack([weights[name].detach() for weights in trained]).mean(0)
         torch.testing.assert_close(gradient, params[name].detach() - mean, rtol=1e-6, atol=tolerance, msg=name)
+
+
+@pytest.mark.parametrize("update_rule", ["learned_rates", "lstm"])
+def test_rules_with_parameters_that_reptile_could_not_learn_are_refused(update_rule: str) -> None:
+    with pytest.raises(SettingsError, match="take sgd or adam"):
+        _ = vector_case("reptile", update_rule=update_rule).learner
 
 
 def test_minibatches_go_through_the_examples_in_another_order_each_outer_step() -> None:

@@ -39,8 +39,14 @@ def violations(function, *arguments, **keywords):
     return {violation.field: violation.description for violation in refused.value.violations}
 
 
-def test_classes_come_in_order_of_appearance_and_labels_become_their_indices(fake_model):
+def test_classes_come_sorted_so_that_the_order_of_examples_does_not_matter(fake_model):
     task = adapt(fake_model())
+    assert task.classes == ("cat", "dog", "eel")
+    assert [task.classes[index] for index in task.support.y] == LABELS
+
+
+def test_classes_come_in_order_of_appearance_where_that_order_matters(fake_model):
+    task = adapt(fake_model(order_matters=True))
     assert task.classes == ("dog", "cat", "eel")
     assert task.support.y.tolist() == [0, 1, 0, 2]
     assert task.support.ways == 3

@@ -231,7 +231,9 @@ def test_size_ranges_end_at_powers_of_two():
 
 
 def test_a_fixed_head_keeps_its_width_and_others_grow_by_powers_of_two(fake_model):
-    fixed, free = fake_model(ways_can_change="fewer", head_ways=5), fake_model(ways_can_change="any")
+    fixed, free = (fake_model(ways_can_change="fewer", head_ways=5), fake_model(ways_can_change="any", max_ways=64))
     assert [head_width(fixed.description, ways) for ways in (2, 3, 5)] == [5, 5, 5]
     assert [head_width(free.description, ways) for ways in (2, 3, 5, 20)] == [2, 4, 8, 32]
+    limited = fake_model(ways_can_change="any", max_ways=20)
+    assert [head_width(limited.description, ways) for ways in (5, 17, 20)] == [8, 20, 20]
     assert head_width(free.description, 0) == 0

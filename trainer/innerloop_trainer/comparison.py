@@ -1,5 +1,6 @@
 """Several methods on one budget: trained alike, measured on the same episodes."""
 
+import itertools
 import json
 import platform
 import statistics
@@ -29,6 +30,8 @@ from innerloop_trainer.session import test, train
 WARM_UP_STEPS = 3
 SECONDS_OF_TRIAL = 3.0
 ADAPTATIONS_TIMED = 20
+GOLDEN_RATIO = 0.618034
+"""Its multiples, without their whole parts, spread evenly between 0 and 1 however many are taken."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,7 @@ def compare(
         config = replace(common, method=info.name, settings=settings.get(info.name, {}))
         try:
             config = replace(config, iterations=_iterations(config, budget, source, run, device))
-            trained = train(config, run, device, resume=run.exists)
+            trained = train(config, run, device, resume=run.exists, source=source)
             if trained is None:
                 return None
             metric = test(trained, run, device, shape, test_episodes)
@@ -197,11 +200,15 @@ def compare(
 def _iterations(
     config: TrainingConfig, budget: Budget, source: DataSource, run: RunFolder, device: torch.device
 ) -> int | None:
-    """Outer steps that the budget allows; those of the run that is there already, if there is one."""
-    if run.exists:
-        return run.load_config().iterations
+    """Outer steps that the budget allows; as measured before, if the run is there already."""
+    if methods[config.method].info.training.iterations == 1:
+        return 1  # it learns nothing
     if budget.minutes is None:
         return budget.iterations
+    if run.exists:
+        known = run.load_config().iterations
+        console.print(f"{config.method} goes on with the {known:,} outer steps it was given before")
+        return known
     return max(1, round(budget.minutes * 60 / _seconds_per_step(config, source, device)))
 
 
@@ -214,10 +221,12 @@ def _seconds_per_step(config: TrainingConfig, source: DataSource, device: torch.
         plan.learner, params, Backpropagation(), plan.iterations, plan.learning_rate, plan.gradient_clip, config.seed
     )
     durations: list[float] = []
+    # All over the schedule, since some outer losses are costlier at its beginning than later.
+    positions = (int(plan.iterations * (step * GOLDEN_RATIO % 1)) for step in itertools.count())
     while len(durations) <= WARM_UP_STEPS or sum(durations[WARM_UP_STEPS:]) < SECONDS_OF_TRIAL:
         start = time.perf_counter()
         generator = generator_for(config.seed, "trial", len(durations), device)
-        loop.step(source.train.sample(plan.episodes, plan.meta_batch, generator), len(durations)).loss.item()
+        loop.step(source.train.sample(plan.episodes, plan.meta_batch, generator), next(positions)).loss.item()
         durations.append(time.perf_counter() - start)
     return statistics.mean(durations[WARM_UP_STEPS:])
 
@@ -229,6 +238,8 @@ def _adapting(bundle: Bundle, source: DataSource, shape: EpisodeShape, device: t
     for position in range(ADAPTATIONS_TIMED):
         support = source.test.sample(shape, 1, generator_for(0, "timing", position, device)).support
         support = replace(support, max_ways=bundle.learner.padded_ways(support.max_ways))
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # sampling is not timed
         start = time.perf_counter()
         state = bundle.learner.adapt(bundle.params, support).state
         size = sum(value.numel() * value.element_size() for value in state.values())

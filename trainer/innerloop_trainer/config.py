@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args
 from innerloop_learner.backbones import backbones
 from innerloop_learner.bundle import TaskLimits
 from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, build_learner, methods
+from innerloop_learner.settings import complete
 from innerloop_learner.spec import InputSpec, LearnerSpec
 from innerloop_trainer.data import DataSource, EpisodeShape
 from innerloop_trainer.outer_loop import Schedule
@@ -169,7 +170,7 @@ def check_config(config: TrainingConfig) -> None:
         raise ConfigError(f"--learning-rate must be a positive number, not {config.learning_rate}")
     if config.schedule not in get_args(Schedule):
         raise ConfigError(f"--schedule must be one of {', '.join(get_args(Schedule))}, not {config.schedule}")
-    if config.steps is not None and not info.gradients_at_serving:
+    if config.steps is not None and "steps" not in complete(methods[config.method]._configure, {}):
         raise ConfigError(f"{config.method} has no inner steps; leave --steps out")
     if config.steps is not None and config.settings.get("steps", config.steps) != config.steps:
         raise ConfigError(f"--steps is {config.steps}, but --set steps is {config.settings['steps']}; leave one out")

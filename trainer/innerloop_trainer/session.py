@@ -65,9 +65,23 @@ def run_training(
 
 
 def train(
-    config: TrainingConfig, folder: RunFolder, device: torch.device, *, init: Path | None = None, resume: bool = False
+    config: TrainingConfig,
+    folder: RunFolder,
+    device: torch.device,
+    *,
+    init: Path | None = None,
+    resume: bool = False,
+    source: DataSource | None = None,
 ) -> Trained | None:
-    """Train with a progress bar; arguments are those of `run_training`.
+    """Train with a progress bar.
+
+    Args:
+        config: what to train.
+        folder: of the run.
+        device: to train on.
+        init: bundle, run or safetensors file to start from.
+        resume: continue the run that the folder holds.
+        source: the data, if it was read already.
 
     Returns:
         the finished run; None if Ctrl-C ended it early, with everything saved.
@@ -84,7 +98,7 @@ def train(
     given = None if init is None else read_initial_parameters(init)
     if given is not None:
         config = replace(config, init=given.record)
-    source = load_source(config.data, device)
+    source = source or load_source(config.data, device)
     plan = make_plan(config, source)
     initial = plan.learner.init(generator_for(config.seed, "initialisation"))
     start = None if given is None else start_from(given, plan.learner, initial)

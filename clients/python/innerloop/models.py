@@ -51,7 +51,7 @@ class Model:
         error: why a failed model was refused.
         ways_can_change: which numbers of classes other than the trained one it takes.
         order_matters: whether the order of support examples changes answers.
-        gradients_at_serving: whether adapting computes gradients, which costs time for every inner step.
+        gradients_at_serving: whether adapting computes gradients, as inner steps do.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Model:
             metrics=tuple(Metric(m.name, m.value, m.confidence_interval, m.protocol) for m in message.metrics),
             digest=message.digest,
             error=message.error,
-            ways_can_change=_WAYS_CHANGES.get(message.ways_change, "unspecified"),
+            ways_can_change=_WAYS_CHANGES.get(message.ways_can_change, "unspecified"),
             order_matters=message.order_matters,
             gradients_at_serving=message.gradients_at_serving,
         )

@@ -14,7 +14,7 @@ from innerloop_learner.layers import glorot, linear
 from innerloop_learner.learner import MethodInfo, TaskError, TrainingDefaults, methods
 from innerloop_learner.losses import UNUSED_LOGIT
 from innerloop_learner.pretraining import BIAS, WEIGHT, Pretrained
-from innerloop_learner.state import STATISTICS, WAYS, WEIGHTS, section
+from innerloop_learner.state import STATISTICS, WAYS, WEIGHTS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 from innerloop_learner.update_rules import update_rules
 
@@ -81,7 +81,7 @@ class Baseline(Pretrained):
         steps = self._steps if steps is None else steps
         weights, losses = inner_loop(loss, initial, self._rule, params, steps, support.tasks, order=1)
         state = {WEIGHTS + name: weight for name, weight in weights.items()}
-        statistics = {STATISTICS + name: value for name, value in features.statistics.items()}
+        statistics = prefixed(STATISTICS, features.statistics)
         return Adapted({**state, **statistics, WAYS: support.ways}, losses)
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
@@ -98,6 +98,8 @@ class BaselinePlusPlus(Baseline):
     """Baseline with cosine similarities in place of inner products, in training and fine-tuning (ibid., section 3.3).
 
         logits_k(x) = s * cos(h_k, f(x)) + b_k
+
+    The shift b, which the paper's has not, starts at zero.
 
     Settings are those of Baseline, and `scale`: s.
     """

@@ -10,7 +10,7 @@ from innerloop_learner.heads import mask_unused_ways
 from innerloop_learner.layers import glorot, linear
 from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
 from innerloop_learner.losses import masked_mean
-from innerloop_learner.state import STATISTICS, WAYS, WEIGHTS, section
+from innerloop_learner.state import STATISTICS, WAYS, WEIGHTS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 
 WEIGHT, BIAS = "head.weight", "head.bias"
@@ -69,19 +69,17 @@ class CNAPs(Learner):
         del steps
         plain = self.backbone.apply(params, support.x, support.mask).values
         embedded = F.relu(self._layer(params, "embedding", plain))
-        task = torch.stack([masked_mean(column, support.mask) for column in embedded.unbind(-1)], -1)  # [T, E]
+        task = masked_mean(embedded, support.mask)  # [T, E]
         norms = {name: self._modulate(params, name, task) for name in self._modulated(params)}
         features = self.backbone.apply({**params, **norms}, support.x, support.mask)
-        members = F.one_hot(support.y, support.max_ways).to(plain.dtype) * support.mask.unsqueeze(-1)
-        members = members / members.sum(1, keepdim=True).clamp(min=1)
-        means = members.transpose(1, 2) @ features.values  # [T, W, F]
+        means = support.shares(plain.dtype).transpose(1, 2) @ features.values  # [T, W, F]
         hidden = F.relu(self._layer(params, "hidden", means))
         head = {
             WEIGHT: means + self._layer(params, "weight", hidden),
             BIAS: self._layer(params, "bias", hidden)[..., 0],
         }
         weights = {WEIGHTS + name: value for name, value in {**norms, **head}.items()}
-        statistics = {STATISTICS + name: value for name, value in features.statistics.items()}
+        statistics = prefixed(STATISTICS, features.statistics)
         return Adapted({**weights, **statistics, WAYS: support.ways}, None)
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:

@@ -22,6 +22,7 @@ class LRD2(R2D2):
 
         p = sigmoid(z),  s = p (1 - p),  t = z + (y - p) / s,  a = (K + l diag(s)^-1)^-1 t,  z <- K a,   head = X' a
 
+    or, where the support set is larger than the features, in its primal form  head = (X'SX + l I)^-1 X'S t.
     A fixed number of iterations, through all of which gradients flow.
 
     Settings (`spec.settings`):
@@ -36,15 +37,32 @@ class LRD2(R2D2):
         self._iterations = iterations
 
     def _solve(self, params: Params, x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
-        """See R2D2._solve; one system of the size of the support set for every class."""
-        kernel = (x @ x.transpose(1, 2)).unsqueeze(1)  # [T, 1, S, S]
+        """See R2D2._solve; a system for every class."""
         penalty = params[LOG_PENALTY].exp()
         labels = y.transpose(1, 2)  # [T, W, S]
+        solve = _dual if x.shape[1] <= x.shape[2] else _primal
         scores = torch.zeros_like(labels)
         for _ in range(self._iterations):
             chances = scores.sigmoid()
             weights = (chances * (1 - chances)).clamp(min=LEAST_WEIGHT)
             goals = (scores + (labels - chances) / weights) * mask.unsqueeze(1)
-            coefficients: Tensor = torch.linalg.solve(kernel + torch.diag_embed(penalty / weights), goals.unsqueeze(-1))
-            scores = (kernel @ coefficients).squeeze(-1)
-        return x.transpose(1, 2) @ coefficients.squeeze(-1).transpose(1, 2)
+            head = solve(x, weights, goals, penalty)
+            scores = head @ x.transpose(1, 2)
+        return head.transpose(1, 2)
+
+
+def _dual(x: Tensor, weights: Tensor, goals: Tensor, penalty: Tensor) -> Tensor:
+    """Weighted ridge regression of goals [T, W, S] on x [T, S, F], [T, W, F], by systems of the size S."""
+    kernel = (x @ x.transpose(1, 2)).unsqueeze(1)  # [T, 1, S, S]
+    coefficients: Tensor = torch.linalg.solve(kernel + torch.diag_embed(penalty / weights), goals.unsqueeze(-1))
+    return coefficients.squeeze(-1) @ x
+
+
+def _primal(x: Tensor, weights: Tensor, goals: Tensor, penalty: Tensor) -> Tensor:
+    """The same by systems of the size F."""
+    xt = x.transpose(1, 2).unsqueeze(1)  # [T, 1, F, S]
+    gram = (xt * weights.unsqueeze(2)) @ x.unsqueeze(1)  # [T, W, F, F]
+    identity = torch.eye(x.shape[2], dtype=x.dtype, device=x.device)
+    moments = (weights * goals) @ x
+    head: Tensor = torch.linalg.solve(gram + penalty * identity, moments.unsqueeze(-1))
+    return head.squeeze(-1)

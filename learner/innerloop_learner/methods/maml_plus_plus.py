@@ -40,7 +40,8 @@ class MAMLPlusPlus(MAML):
 
     v_k starts at 1/K for every step and moves to the last one; then only L_Q(w_K) counts. The first third of training
     takes inner gradients as constants. n_k are the scales and shifts of the norms and, for norm "batch", their running
-    statistics; the inner loop leaves them alone. The cosine schedule of the outer rate is the trainer's (--schedule).
+    statistics; the inner loop leaves them alone. The cosine schedule of the outer rate is the trainer's
+    (--schedule) and ends at zero.
 
     Settings are those of MAML, and:
         update_rule: "layer_rates" learns a rate for every layer and step (LSLR), "sgd" keeps one fixed rate.

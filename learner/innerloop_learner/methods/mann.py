@@ -11,7 +11,7 @@ from innerloop_learner.layers import glorot, linear
 from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
 from innerloop_learner.recurrent import LSTMCell, LSTMState
 from innerloop_learner.spec import LearnerSpec
-from innerloop_learner.state import STATISTICS, WAYS, section
+from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 
 MEMORY, HIDDEN, CELL = "memory", "hidden", "cell"
@@ -29,7 +29,7 @@ class MANN(Learner):
 
     and for a query  logits = W [h, M' w^r_1, ..., M' w^r_R]. Labels come with their examples: the paper's shift by one
     step hides the label of an example that is asked about too, and here support and query are apart. The strength b,
-    learned, is that of neural Turing machines; without it attention over many slots is close to uniform.
+    learned as its logarithm, is that of neural Turing machines; without it attention to many slots is nearly uniform.
 
     Settings (`spec.settings`):
         hidden: units of the controller.
@@ -88,7 +88,7 @@ class MANN(Learner):
                 for name, value in state.items()
             }
         kept = {name: state[name] for name in (MEMORY, HIDDEN, CELL)}
-        statistics = {STATISTICS + name: value for name, value in features.statistics.items()}
+        statistics = prefixed(STATISTICS, features.statistics)
         return Adapted({**kept, WAYS: support.ways, **statistics}, None)
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:

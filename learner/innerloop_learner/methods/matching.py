@@ -12,7 +12,7 @@ from innerloop_learner.heads import mask_unused_ways
 from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
 from innerloop_learner.losses import UNUSED_LOGIT
 from innerloop_learner.recurrent import LSTMCell, LSTMState
-from innerloop_learner.state import STATISTICS, WAYS, section
+from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 
 EMBEDDINGS, LABELS = "embeddings", "labels"
@@ -48,8 +48,8 @@ class MatchingNetwork(Learner):
         del steps
         features = self.backbone.apply(params, support.x, support.mask)
         embeddings = self._embed_support(params, features.values, support.mask)
-        labels = F.one_hot(support.y, support.max_ways).to(embeddings.dtype) * support.mask.unsqueeze(-1)
-        statistics = {STATISTICS + name: value for name, value in features.statistics.items()}
+        labels = support.members(embeddings.dtype)
+        statistics = prefixed(STATISTICS, features.statistics)
         return Adapted({EMBEDDINGS: embeddings, LABELS: labels, WAYS: support.ways, **statistics}, None)
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:

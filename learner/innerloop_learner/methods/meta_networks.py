@@ -10,7 +10,7 @@ from innerloop_learner.heads import mask_unused_ways
 from innerloop_learner.layers import glorot, linear
 from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
 from innerloop_learner.losses import UNUSED_LOGIT
-from innerloop_learner.state import STATISTICS, WAYS, section
+from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 from innerloop_learner.update_rules.coordinates import log_and_sign
 
@@ -81,7 +81,7 @@ class MetaNetworks(Learner):
         errors = self._errors(self._slow(params, "task", inputs), support)  # [T, S, W]
         fast = self._generate(params, "m", errors.unsqueeze(-1) * inputs.unsqueeze(2))
         keys = self._embed(params, embedding, inputs)
-        statistics = {STATISTICS + name: value for name, value in features.statistics.items()}
+        statistics = prefixed(STATISTICS, features.statistics)
         state = {KEYS: keys, FAST: fast, EMBEDDING: embedding, REAL: support.mask, WAYS: support.ways}
         return Adapted({**state, **statistics}, None)
 

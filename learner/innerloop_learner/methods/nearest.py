@@ -12,7 +12,7 @@ from innerloop_learner.learner import MethodInfo, TrainingDefaults, methods
 from innerloop_learner.losses import UNUSED_LOGIT
 from innerloop_learner.methods.protonet import ProtoNet, squared_distances
 from innerloop_learner.pretraining import Pretrained
-from innerloop_learner.state import STATISTICS, WAYS, section
+from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 
 SCALE = 10.0
@@ -23,7 +23,7 @@ TRAINING = TrainingDefaults(ways=60, queries=2, meta_batch=1, iterations=10000, 
 
 @methods.register("nearest-centroid")
 class NearestCentroid(Pretrained, ProtoNet):
-    """Nearest class mean among features of a classifier of all training classes (Wang et al. 2019, section 3, CL2N).
+    """Nearest class mean among features of a classifier of all training classes (Wang et al. 2019, section 3, L2N).
 
         logits_k(x) = -s |f(x) / |f(x)| - c_k|^2,   c_k = mean of f / |f| over the support examples of class k
 
@@ -51,7 +51,7 @@ class NearestNeighbours(Pretrained):
 
         logits_c(x) = log sum_{i: y_i = c} exp(-s d_i^2)
 
-    so that nearer neighbours count more and classes without any come last.
+    so that nearer neighbours count more and classes without any come last; with k = 1 the nearest one decides alone.
 
     Settings (`spec.settings`):
         k: neighbours asked, at most all there are.
@@ -77,8 +77,8 @@ class NearestNeighbours(Pretrained):
         """See Learner.adapt; state: embeddings [T, S, F] and one-hot labels [T, S, W], zero for padding."""
         del steps
         features = self.backbone.apply(params, support.x, support.mask)
-        labels = F.one_hot(support.y, support.max_ways).to(features.values.dtype) * support.mask.unsqueeze(-1)
-        statistics = {STATISTICS + name: value for name, value in features.statistics.items()}
+        labels = support.members(features.values.dtype)
+        statistics = prefixed(STATISTICS, features.statistics)
         embeddings = F.normalize(features.values, dim=-1)
         return Adapted({"embeddings": embeddings, "labels": labels, WAYS: support.ways, **statistics}, None)
 

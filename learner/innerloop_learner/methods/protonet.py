@@ -3,12 +3,11 @@
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from innerloop_learner.heads import mask_unused_ways
 from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
-from innerloop_learner.state import STATISTICS, WAYS, section
+from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 
 PROTOTYPES = "prototypes"
@@ -42,10 +41,8 @@ class ProtoNet(Learner):
         """See Learner.adapt; state: prototypes [T, W, F], zero for unused ways."""
         del steps
         values, computed = self._embed(params, support.x, support.mask, {})
-        members = F.one_hot(support.y, support.max_ways).to(values.dtype) * support.mask.unsqueeze(-1)
-        counts = members.sum(1).clamp(min=1).unsqueeze(-1)  # [T, W, 1]
-        prototypes = (members / counts.transpose(1, 2)).transpose(1, 2) @ values
-        statistics = {STATISTICS + name: value for name, value in computed.items()}
+        prototypes = support.shares(values.dtype).transpose(1, 2) @ values
+        statistics = prefixed(STATISTICS, computed)
         return Adapted({PROTOTYPES: prototypes, WAYS: support.ways, **statistics}, None)
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:

@@ -4,13 +4,12 @@ import math
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from innerloop_learner.heads import mask_unused_ways
 from innerloop_learner.layers import linear
 from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
-from innerloop_learner.state import STATISTICS, WAYS, section
+from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 
 LOG_PENALTY, LOG_SCALE, SHIFT = "ridge.log_penalty", "ridge.log_scale", "ridge.shift"
@@ -53,9 +52,9 @@ class R2D2(Learner):
         real = support.mask.unsqueeze(-1).to(features.values.dtype)
         ones = torch.ones_like(features.values[..., :1])
         x = torch.cat([features.values, ones], -1) * real  # [T, S, F + 1]
-        y = F.one_hot(support.y, support.max_ways).to(x.dtype) * real  # [T, S, W]
+        y = support.members(x.dtype)  # [T, S, W]
         head = self._solve(params, x, y, support.mask).transpose(1, 2)  # [T, W, F + 1]
-        statistics = {STATISTICS + name: value for name, value in features.statistics.items()}
+        statistics = prefixed(STATISTICS, features.statistics)
         return Adapted({WEIGHT: head[..., :-1], BIAS: head[..., -1], WAYS: support.ways, **statistics}, None)
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:

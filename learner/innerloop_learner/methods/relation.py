@@ -12,7 +12,7 @@ from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, met
 from innerloop_learner.losses import masked_mean
 from innerloop_learner.norms import LayerNorm
 from innerloop_learner.spec import LearnerSpec
-from innerloop_learner.state import STATISTICS, WAYS, section
+from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 
 CLASSES = "classes"
@@ -27,8 +27,8 @@ class RelationNetwork(Learner):
         c_k = mean of f over the support examples of class k
 
     The paper sums; the mean lets one model serve any number of shots. g has two blocks of convolution, norm and ReLU on
-    feature maps (linear layers where a backbone has no maps) and two linear layers. Its norms look at one pair alone,
-    so that an answer depends on nothing else. Logits are those of r.
+    feature maps (linear layers where a backbone has no maps), without the paper's pooling, and two linear layers. Its
+    norms look at one pair alone, so that an answer depends on nothing else. Logits are those of r.
 
     Settings (`spec.settings`):
         hidden: outputs of the first of g's two last layers.
@@ -74,10 +74,9 @@ class RelationNetwork(Learner):
         """See Learner.adapt; state: the first block's share of each class [T, W, F]."""
         del steps
         features = self.backbone.apply(params, support.x, support.mask)
-        members = F.one_hot(support.y, support.max_ways).to(features.values.dtype) * support.mask.unsqueeze(-1)
-        members = members / members.sum(1, keepdim=True).clamp(min=1)
-        classes = self._layer(params, "class", members.transpose(1, 2) @ features.values)
-        statistics = {STATISTICS + name: value for name, value in features.statistics.items()}
+        means = support.shares(features.values.dtype).transpose(1, 2) @ features.values
+        classes = self._layer(params, "class", means)
+        statistics = prefixed(STATISTICS, features.statistics)
         return Adapted({CLASSES: classes.flatten(2), WAYS: support.ways, **statistics}, None)
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:

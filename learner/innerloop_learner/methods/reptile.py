@@ -23,6 +23,8 @@ class Reptile(MAML):
         gradient of the outer loss:  w - E_task U(w)      (algorithm 2; with one task per outer step algorithm 1)
 
     No gradient goes through the inner loop. One task per outer step is the serial version, several are the batched one.
+    The paper moves a share of the way, annealed to nothing; here the trainer's optimizer takes the difference for a
+    gradient.
 
     Settings (`spec.settings`):
         steps: inner steps at serving unless a request names another number, on the whole support set each.
@@ -52,6 +54,8 @@ class Reptile(MAML):
             raise ValueError(f"train_steps and batch must be at least 1, not {train_steps} and {batch}")
         self._take_steps(steps, max_steps)
         self.rule = update_rules[update_rule](rate=rate)
+        if self.rule.init(torch.Generator(), {"weight": torch.zeros(1)}):
+            raise ValueError(f"update_rule {update_rule} learns parameters, which Reptile can't; take sgd or adam")
         self._train_steps, self._batch = train_steps, batch
 
     def objective(self, params: Params, episodes: Episodes, stage: Stage) -> Objective:

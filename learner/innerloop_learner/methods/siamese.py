@@ -10,12 +10,15 @@ from innerloop_learner.heads import mask_unused_ways
 from innerloop_learner.layers import glorot, linear
 from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
 from innerloop_learner.losses import masked_mean
-from innerloop_learner.state import STATISTICS, WAYS, section
+from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 
-EMBEDDINGS, MEMBERS = "embeddings", "members"
+EMBEDDINGS, SHARES = "embeddings", "shares"
 DENSE_WEIGHT, DENSE_BIAS = "siamese.dense.weight", "siamese.dense.bias"
 WEIGHTS, SHIFT = "siamese.weights", "siamese.shift"
+
+EXAMPLES_AT_ONCE = 32
+"""Support examples that all queries are compared with together: each pair takes memory for a whole embedding."""
 
 
 @methods.register("siamese")
@@ -63,24 +66,27 @@ class SiameseNetwork(Learner):
         del steps
         features = self.backbone.apply(params, support.x, support.mask)
         embeddings = self._embed(params, features.values)
-        members = F.one_hot(support.y, support.max_ways).to(embeddings.dtype) * support.mask.unsqueeze(-1)
-        members = members / members.sum(1, keepdim=True).clamp(min=1)
-        statistics = {STATISTICS + name: value for name, value in features.statistics.items()}
-        return Adapted({EMBEDDINGS: embeddings, MEMBERS: members, WAYS: support.ways, **statistics}, None)
+        shares = support.shares(embeddings.dtype)
+        statistics = prefixed(STATISTICS, features.statistics)
+        return Adapted({EMBEDDINGS: embeddings, SHARES: shares, WAYS: support.ways, **statistics}, None)
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
         """See Learner.predict."""
         features = self.backbone.apply(params, query.x, query.mask, section(state, STATISTICS)).values
         embeddings = self._embed(params, features)
-        differences = (embeddings.unsqueeze(2) - state[EMBEDDINGS].unsqueeze(1)).abs()  # [T, Q, S, E]
-        scores = differences @ params[WEIGHTS] + params[SHIFT]  # [T, Q, S]
-        return mask_unused_ways(scores @ state[MEMBERS], state[WAYS], -torch.inf)
+        scores = [
+            (embeddings.unsqueeze(2) - some.unsqueeze(1)).abs() @ params[WEIGHTS]  # of [T, Q, s, E]
+            for some in torch.split(state[EMBEDDINGS], EXAMPLES_AT_ONCE, 1)
+        ]
+        logits = (torch.cat(scores, -1) + params[SHIFT]) @ state[SHARES]
+        return mask_unused_ways(logits, state[WAYS], -torch.inf)
 
     def loss(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
         """See Learner.loss; outputs are verification scores."""
         same = F.one_hot(targets, outputs.shape[-1]).to(outputs.dtype)
-        used = torch.isfinite(outputs).to(outputs.dtype) * (1 - same)
-        scores = outputs.nan_to_num(neginf=0.0)
+        unused = torch.isneginf(outputs)
+        used = (1 - same).masked_fill(unused, 0.0)
+        scores = outputs.masked_fill(unused, 0.0)
         right = (F.softplus(-scores) * same).sum(-1)
         wrong = (F.softplus(scores) * used).sum(-1) / used.sum(-1).clamp(min=1)
         return masked_mean((right + wrong) / 2, mask)

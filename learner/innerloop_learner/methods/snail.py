@@ -14,7 +14,7 @@ from innerloop_learner.layers import glorot, linear
 from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
 from innerloop_learner.losses import UNUSED_LOGIT
 from innerloop_learner.spec import LearnerSpec
-from innerloop_learner.state import STATISTICS, WAYS, section
+from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 
 EMBEDDING = 64
@@ -181,7 +181,7 @@ class SNAIL(Learner):
         x = torch.cat([self._embed(params, features.values), labels.to(features.values.dtype)], -1)
         order = (~support.mask).long().argsort(dim=1, stable=True).unsqueeze(-1)
         past = self._run(params, x.gather(1, order.expand_as(x)), OfSupport())
-        statistics = {STATISTICS + name: value for name, value in features.statistics.items()}
+        statistics = prefixed(STATISTICS, features.statistics)
         return Adapted({PAST: past, LENGTH: support.mask.sum(1), WAYS: support.ways, **statistics}, None)
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:

@@ -15,12 +15,12 @@ def size_range(size: int) -> int:
 
 
 def head_width(model: ModelDescription, ways: int) -> int:
-    """Classes to make room for: those of a fixed head, else the next power of two, so that states have few shapes."""
+    """Classes to make room for: those of a fixed head, else a power of two, so that states have few shapes."""
     if ways == 0:
         return 0
     if model.ways_can_change != "any":
         return model.head_ways
-    return 1 << size_range(ways)
+    return min(1 << size_range(ways), model.max_ways)
 
 
 def adapt_bucket(support: SupportSet, steps: int, width: int) -> Hashable:

@@ -127,7 +127,11 @@ def _steps(options: pb.AdaptOptions, model: ModelDescription, violations: Violat
 def _classes(
     support: pb.Support, size: int | None, most: int, model: ModelDescription, violations: Violations
 ) -> tuple[Array, tuple[str, ...]]:
-    """Class indices [S], and the labels in order of appearance; both empty when their number is wrong."""
+    """Class indices [S], and the labels they stand for; both empty when their number is wrong.
+
+    Methods that read examples one by one were trained with classes numbered by first appearance. For all others labels
+    are sorted: which part of a fixed head a class gets must not depend on the order of the examples.
+    """
     labels: Sequence[str] = support.labels.values
     if not support.HasField("labels"):
         violations.add("support.labels", "are missing: this model classifies")
@@ -140,8 +144,9 @@ def _classes(
         violations.add("support.labels", f"has {len(labels)} labels for {size} examples")
     if any(len(label) > LONGEST_LABEL for label in labels):
         violations.add("support.labels", f"has a label of more than {LONGEST_LABEL} characters")
-    indices: dict[str, int] = {}
-    y = np.fromiter((indices.setdefault(label, len(indices)) for label in labels), np.int64, len(labels))
+    distinct = dict.fromkeys(labels)
+    indices = {label: index for index, label in enumerate(distinct if model.order_matters else sorted(distinct))}
+    y = np.fromiter((indices[label] for label in labels), np.int64, len(labels))
     _check_ways(len(indices), model, violations)
     return y, tuple(indices)
 

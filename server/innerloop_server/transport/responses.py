@@ -101,7 +101,7 @@ def encode_model(entry: ModelEntry, limits: RequestLimits) -> model_pb2.Model:
             for metric in description.metrics
         ],
         digest=description.digest,
-        ways_change=WAYS_CHANGES[description.ways_can_change],
+        ways_can_change=WAYS_CHANGES[description.ways_can_change],
         order_matters=description.order_matters,
         gradients_at_serving=description.gradients_at_serving,
     )
