@@ -35,6 +35,13 @@ REGRESSION = LearnerSpec(
 )
 
 
+SMALL = {
+    "mann": {"hidden": 16, "slots": 12, "width": 8},
+    "snail": {"filters": 8, "context": 8},
+}
+"""Settings of large methods, to be quick."""
+
+
 def write_bundle(path: Path, spec: LearnerSpec, seed: int = 0) -> Manifest:
     """Save an untrained learner as a bundle."""
     learner = build_learner(spec)

@@ -5,7 +5,7 @@ import inspect
 import numpy as np
 import pytest
 import torch
-from bundles import FIXED_WAYS, IMAGES, write_bundle
+from bundles import FIXED_WAYS, IMAGES, SMALL, write_bundle
 from examples import adapt_request, pictures, predict_request
 from grpc import StatusCode
 from wire import array, inputs, support
@@ -14,12 +14,6 @@ from innerloop.v1 import adaptation_pb2 as pb
 from innerloop_learner import LearnerSpec, Query, Support, build_learner
 from innerloop_learner.bundle import load_bundle
 from innerloop_learner.learner import methods
-
-SMALL = {
-    "mann": {"hidden": 16, "slots": 12, "width": 8},
-    "snail": {"filters": 8, "context": 8},
-}
-"""Settings of large methods, to be quick."""
 
 each_method = pytest.mark.parametrize("method", list(methods))
 

@@ -4,6 +4,7 @@ import inspect
 from dataclasses import dataclass, replace
 
 import torch
+from bundles import SMALL
 from torch import Tensor
 
 from innerloop_learner import InputSpec, Learner, LearnerSpec, Params, Query, Support, build_learner
@@ -11,12 +12,6 @@ from innerloop_learner.learner import methods
 from innerloop_learner.tasks import Episodes
 
 IMAGE = (1, 16, 16)
-
-SMALL: dict[str, dict[str, int]] = {
-    "mann": {"hidden": 16, "slots": 12, "width": 8},
-    "snail": {"filters": 8, "context": 8},
-}
-"""Settings of large methods, to be quick."""
 
 RATES: dict[str, dict[str, float]] = {"maml++": {"rate": 0.2}}
 """Settings of methods whose steps have no setting `rate`, or learn too little with that of the others."""
