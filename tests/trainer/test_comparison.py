@@ -49,6 +49,15 @@ def test_minutes_become_outer_steps_that_a_run_keeps(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "comparison.json").read_text())["compared"][0]["iterations"] == first
 
 
+def test_runs_of_another_budget_are_not_compared(tmp_path: Path) -> None:
+    options = [*COMPARE, "--out", tmp_path]
+    innerloop(*options, "--iterations", "1", "--methods", "protonet")
+    assert innerloop(*options, "--iterations", "2", "--methods", "protonet,scratch").status == 0
+    result = json.loads((tmp_path / "comparison.json").read_text())
+    assert [(each["method"], each["iterations"]) for each in result["compared"]] == [("scratch", 1)], "learns nothing"
+    assert "--iterations is 1 there, 2 here" in result["failed"][0]["reason"]
+
+
 def test_a_method_that_fails_takes_no_other_with_it(tmp_path: Path) -> None:
     options = [*COMPARE, "--iterations", "1", "--out", tmp_path]
     answer = innerloop(*options, "--methods", "maml,protonet", "--set", "maml.rate=-1")

@@ -46,7 +46,8 @@ class Backpropagation(MetaGradient):
             objective = learner.objective({**params, **learned}, episodes, stage)
             gradients = torch.autograd.grad(objective.loss, list(learned.values()), materialize_grads=True)
         return Estimate(
-            dict(zip(learned, gradients, strict=True)),
+            # The gradient of a sum is one number seen many times over, which can't be changed in place.
+            {name: gradient.contiguous() for name, gradient in zip(learned, gradients, strict=True)},
             objective.buffers,
             objective.loss.detach(),
             objective.outputs.detach(),
