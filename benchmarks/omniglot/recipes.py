@@ -48,11 +48,12 @@ def _gradient(steps: int, rate: float, five: int, twenty: int, **known: tuple[fl
     )
 
 
-def _learned_optimizer(five: int, twenty: int) -> Recipe:
+def _learned_optimizer(five: int, twenty: int, learning_rate: float) -> Recipe:
     """On the head alone: a learned optimizer costs thousands of operations for each weight and step."""
-    options = ("--steps", "5", "--set", "adapts=head", "--set", "rate=0.1")
+    options = ("--steps", "5", "--set", "adapts=head", "--set", "rate=0.1", "--learning-rate", str(learning_rate))
     return Recipe(
-        ("--iterations", str(five), *options, *SMALL_STEPS), ("--iterations", str(twenty), *options, *SMALL_WIDE_STEPS)
+        ("--iterations", str(five), *options, "--meta-batch", "8", "--queries", "3"),
+        ("--iterations", str(twenty), *options, "--meta-batch", "4", "--queries", "2"),
     )
 
 
@@ -70,8 +71,9 @@ RECIPES = {
     "meta-sgd": _gradient(1, 0.4, 8000, 2500, paper=(99.5, 99.9, 95.9, 99.0)),
     "anil": _gradient(5, 0.1, 10000, 3500, paper=(None, None, 96.2, 98.0)),
     "boil": _gradient(1, 0.4, 6000, 2500),
-    "lstm-optimizer": _learned_optimizer(8000, 2000),
-    "meta-lstm": _learned_optimizer(6000, 2500),
+    "lstm-optimizer": _learned_optimizer(8000, 2000, 0.002),
+    # Gates begin as plain gradient descent; with a lower outer rate they hardly leave it.
+    "meta-lstm": _learned_optimizer(6000, 2500, 0.006),
     "siamese": Recipe(("--iterations", "6000"), paper=(97.3, 98.4, 88.1, 97.0)),
     "matching": Recipe(("--iterations", "6000"), paper=(98.1, 98.9, 93.8, 98.5)),
     "matching-fce": Recipe(("--iterations", "6000")),

@@ -23,10 +23,10 @@ class LSTMGates(UpdateRule):
         i_t = sigmoid(W_i [h_t, w_{t-1}, i_{t-1}] + b_i),   f_t = sigmoid(W_f [h_t, w_{t-1}, f_{t-1}] + b_f)
 
     h_t is the state of an LSTM over size and sign of gradient and loss (section 3.2); all coordinates share it. At the
-    beginning i is `rate` and f close to one, so that meta-training starts from plain gradient descent.
+    beginning i is about `rate` and f close to one, so that meta-training starts near plain gradient descent.
 
     Args:
-        rate: that the input gates start with, below one.
+        rate: that the input gates start from, below one.
         hidden: units of the LSTM.
 
     Raises:
@@ -46,7 +46,7 @@ class LSTMGates(UpdateRule):
         del weights
         params = self._cell.init(generator)
         for gate, bias in (("input", math.log(self._rate / (1 - self._rate))), ("forget", OPEN)):
-            params[f"rule.{gate}.weight"] = 0.1 * glorot(generator, 1, self._cell.hidden + 2).squeeze(0)
+            params[f"rule.{gate}.weight"] = glorot(generator, 1, self._cell.hidden + 2).squeeze(0)
             params[f"rule.{gate}.bias"] = torch.tensor(bias)
         return params
 
