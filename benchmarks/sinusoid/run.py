@@ -8,6 +8,7 @@ runs/sinusoid/ and resumed. Writes results.json and docs/sinusoid.png.
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -82,7 +83,7 @@ def _train(method: str, shots: int) -> None:
     subprocess.run([sys.executable, "-m", "innerloop.cli.main", *command], check=True, env=environment)
 
 
-def _measure(method: str, shots: int) -> dict[str, dict[str, float]]:
+def _measure(method: str, shots: int) -> dict[str, dict[str, float | None]]:
     """Mean squared error by number of inner steps, or as such for methods without steps."""
     bundle, source = load_bundle(_folder(method, shots) / "bundle"), load_source("sinusoid")
     figures = {}
@@ -97,8 +98,15 @@ def _measure(method: str, shots: int) -> dict[str, dict[str, float]]:
             steps=steps,
         )
         name = "adapted" if steps is None else f"{steps} steps"
-        figures[name] = {"mean_squared_error": result.mean, "confidence_interval": result.confidence_interval}
+        figures[name] = {
+            "mean_squared_error": _known(result.mean), "confidence_interval": _known(result.confidence_interval)
+        }  # fmt: skip
     return figures
+
+
+def _known(value: float) -> float | None:
+    """None where steps diverged: JSON has no word for numbers that are not finite."""
+    return value if math.isfinite(value) else None
 
 
 def _draw(methods: list[str]) -> None:
