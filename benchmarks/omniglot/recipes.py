@@ -18,6 +18,8 @@ class Recipe:
     Attributes:
         five: of the run for 5 ways.
         twenty: of the run for 20 ways; None where the first run serves them too.
+        continued: whether the run for 20 ways starts from what the other one learned: from random parameters some
+            methods spend this budget before they learn anything.
         paper: accuracies in percent that the paper reports for 5w1s, 5w5s, 20w1s, 20w5s, if it does.
         transductive: whether those let queries normalise each other.
         paper_inductive: what it reports without that, too, if it does.
@@ -25,6 +27,7 @@ class Recipe:
 
     five: tuple[str, ...]
     twenty: tuple[str, ...] | None = None
+    continued: bool = False
     paper: tuple[float | None, float | None, float | None, float | None] = (None, None, None, None)
     transductive: bool = False
     paper_inductive: tuple[float | None, float | None, float | None, float | None] = (None, None, None, None)
@@ -82,12 +85,14 @@ RECIPES = {
     "knn": Recipe(("--iterations", "3000")),
     "mann": Recipe(
         ("--iterations", "4000", *SMALL_STEPS),
-        ("--iterations", "1500", *SMALL_WIDE_STEPS),
+        ("--iterations", "2000", *SMALL_WIDE_STEPS),
+        continued=True,
         paper=(82.8, 94.9, None, None),
     ),
     "snail": Recipe(
         ("--iterations", "6000", *SMALL_STEPS, "--set", "filters=64", "--set", "context=8"),
-        ("--iterations", "1500", *SMALL_WIDE_STEPS, "--set", "filters=64"),
+        ("--iterations", "2000", *SMALL_WIDE_STEPS, "--set", "filters=64", "--set", "context=8"),
+        continued=True,
         paper=(99.07, 99.78, 97.64, 99.36),
     ),
     "meta-networks": Recipe(

@@ -77,10 +77,13 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 1) - 1), help="runs at the same time")
     arguments = parser.parse_args()
     data = f"omniglot:{arguments.omniglot}"
-    # All 5-way runs first, so that an interrupted benchmark has something of every method.
-    runs = [run for ways in (5, 20) for method in arguments.methods for run in _runs(method) if run.ways == ways]
+    runs, measured = [], []
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        measured = list(pool.map(lambda run: _measure(run, data), runs))
+        # All 5-way runs first: others start from them, and an interrupted benchmark has something of every method.
+        for ways in (5, 20):
+            these = [run for method in arguments.methods for run in _runs(method) if run.ways == ways]
+            runs += these
+            measured += pool.map(lambda run: _measure(run, data), these)
     results = json.loads(RESULTS.read_text())["results"] if RESULTS.is_file() else {}
     for run, figures in zip(runs, measured, strict=True):
         if run.ways == 5:
@@ -104,8 +107,9 @@ def _runs(method: str) -> list[Run]:
 def _measure(run: Run, data: str) -> dict[str, Any]:
     """Train with `innerloop train`, measure with `innerloop evaluate`."""
     train = ["train", run.method, "--data", data, "--out", str(run.folder), "--test-episodes", "2", *run.options]
+    start = RUNS / f"{run.method}-5w" if RECIPES[run.method].continued and run.ways != 5 else None
     if not (run.folder / "config.json").is_file():
-        _innerloop(*train)
+        _innerloop(*train, *(["--init", str(start)] if start else []))
     elif not _finished(run):
         _innerloop(*train, "--resume")
     config, row = json.loads((run.folder / "config.json").read_text()), _log(run)[-1]
@@ -116,6 +120,7 @@ def _measure(run: Run, data: str) -> dict[str, Any]:
             "outer_steps": int(row["iteration"]),
             "seed": config["seed"],
             "options": run.options,
+            "starts_from": start.name if start else None,
         }
     }
     for setting in run.settings:

@@ -1,6 +1,6 @@
 """The results as a Markdown table."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 SETTINGS = ("5w1s", "5w5s", "20w1s", "20w5s")
@@ -23,6 +23,7 @@ def markdown(results: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
         f"{machine['torch']}, Python {machine['python']}. A second training time belongs to a run of its own for",
         "20 ways. Served: 5w1s over the same episodes as uint8 images through a running server and the SDK.",
         "Transductive rows let the queries of a task normalise each other, as those papers do; a server never does.",
+        "A star: that run started from the one for 5 ways.",
         *([] if machine["gpu"] else ["Not measured on GPU."]),
         "",
         "| method | protocol | 5w1s | 5w5s | 20w1s | 20w5s | served | training |",
@@ -36,11 +37,13 @@ def markdown(results: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
             ]
             inductive = protocol == "inductive"
             served = f"{result['served']:.2%}" if inductive and "served" in result else ""
-            minutes = (
-                " + ".join(f"{run['minutes']:.0f}" for run in result["runs"].values()) + " min" if inductive else ""
-            )
+            minutes = _minutes(result["runs"].values()) if inductive else ""
             lines.append(f"| {' | '.join([f'`{method}`', protocol, *cells, served, minutes])} |")
     return "\n".join(lines) + "\n"
+
+
+def _minutes(runs: Iterable[Mapping[str, Any]]) -> str:
+    return " + ".join(f"{run['minutes']:.0f}{'*' if run['starts_from'] else ''}" for run in runs) + " min"
 
 
 def _cell(measured: Mapping[str, float] | None, reported: float | None) -> str:
