@@ -46,10 +46,12 @@ lint-proto:
 proto: setup
 	$(BIN)/python scripts/generate_stubs.py
 
-# OMNIGLOT=DIR names the folder of images_background.zip and images_evaluation.zip. Takes over an hour the first time.
+# OMNIGLOT=DIR names the folder of images_background.zip and images_evaluation.zip. Takes hours the first time.
 bench: setup
 	@test -d '$(OMNIGLOT)' || { echo 'name the data: make bench OMNIGLOT=DIR' >&2; exit 1; }
 	$(BIN)/python benchmarks/omniglot/run.py '$(OMNIGLOT)'
+	$(BIN)/python benchmarks/learned_optimizers/run.py '$(OMNIGLOT)'
+	$(BIN)/python benchmarks/sinusoid/run.py
 	$(BIN)/python benchmarks/overhead/run.py runs/omniglot-models
 	$(BIN)/python benchmarks/isolation/run.py '$(OMNIGLOT)' runs/omniglot-models
 

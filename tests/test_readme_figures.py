@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+QUOTED = ("protonet", "matching", "maml", "anil", "lstm-optimizer", "snail", "cnaps", "r2d2", "baseline", "scratch")
 README = " ".join((ROOT / "README.md").read_text().split())
 
 
@@ -15,14 +16,43 @@ def results(benchmark: str) -> dict[str, Any]:
     return content
 
 
-@pytest.mark.parametrize("method", results("omniglot"))
-def test_accuracies_are_those_measured(method: str) -> None:
-    result = results("omniglot")[method]
+def test_accuracies_are_those_measured() -> None:
+    measured = results("omniglot")
+    assert set(QUOTED) <= measured.keys()
+    for method in QUOTED:
+        result = measured[method]
+        settings = [result["settings"][name]["inductive"] for name in ("5w1s", "5w5s", "20w1s", "20w5s")]
+        cells = [f"{setting['accuracy']:.2%} ± {setting['confidence_interval']:.2%}" for setting in settings]
+        minutes = " + ".join(f"{run['minutes']:.0f}{'*' * bool(run['starts_from'])}" for run in result["runs"].values())
+        assert f"| `{method}` | {' | '.join(cells)} | {result['served']:.2%} | {minutes} min |" in README
+
+
+@pytest.mark.parametrize("method", ["lstm-optimizer", "meta-lstm"])
+def test_the_gain_of_learned_optimizers_is_that_measured(method: str) -> None:
+    measured = results("learned_optimizers")["few_shot"][method]
+    learned, same = measured["learned"], measured["same_initialisation"]
+    gain, served = (measured["gain_over_same_initialisation"][where] for where in ("offline", "served"))
     row = (
-        f"| `{method}` | {result['accuracy']:.2%} ± {result['confidence_interval']:.2%} "
-        f"| {result['served_accuracy']:.2%} | {result['train_minutes']:.0f} min |"
+        f"| `{method}` | {learned['accuracy']:.2%} | {same['accuracy']:.2%} "
+        f"| {gain['mean']:+.2%} ± {gain['confidence_interval']:.2%} "
+        f"| {served['mean']:+.2%} ± {served['confidence_interval']:.2%} |"
     )
     assert row in README
+
+
+def error_of(figure: dict[str, float | None]) -> str:
+    if figure["mean_squared_error"] is None:
+        return "diverges"
+    return f"{figure['mean_squared_error']:.3f} ± {figure['confidence_interval']:.3f}"
+
+
+@pytest.mark.parametrize("method", ["maml", "meta-sgd", "lstm-optimizer", "meta-lstm", "snail"])
+def test_errors_of_regression_are_those_measured(method: str) -> None:
+    for shots in ("5 shots", "10 shots"):
+        measured = results("sinusoid")[method][shots]
+        errors = [error_of(figure) for figure in measured.values()]
+        cells = errors if len(errors) > 1 else [*errors, "", ""]
+        assert f"| `{method}` | {shots} | {' | '.join(cells)} |".replace("  ", " ") in README
 
 
 def test_latencies_are_those_measured() -> None:
