@@ -10,6 +10,11 @@ SMALL_STEPS = ("--meta-batch", "8", "--queries", "3", "--learning-rate", "0.002"
 
 SMALL_WIDE_STEPS = ("--meta-batch", "4", "--queries", "2", "--learning-rate", "0.002")
 
+FIVE_SHOTS = (
+    ("--iterations", "1000", "--meta-batch", "8", "--queries", "3", "--learning-rate", "0.001"),
+    ("--iterations", "800", "--meta-batch", "4", "--queries", "2", "--learning-rate", "0.001"),
+)
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -20,6 +25,8 @@ class Recipe:
         twenty: of the run for 20 ways; None where the first run serves them too.
         continued: whether the run for 20 ways starts from what the other one learned: from random parameters some
             methods spend this budget before they learn anything.
+        five_shots: of runs that go on with five shots, for 5 and for 20 ways, where a model of one shot makes little of
+            more: a sequence five times as long as any that it saw.
         paper: accuracies in percent that the paper reports for 5w1s, 5w5s, 20w1s, 20w5s, if it does.
         transductive: whether those let queries normalise each other.
         paper_inductive: what it reports without that, too, if it does.
@@ -28,6 +35,7 @@ class Recipe:
     five: tuple[str, ...]
     twenty: tuple[str, ...] | None = None
     continued: bool = False
+    five_shots: tuple[tuple[str, ...], tuple[str, ...]] | None = None
     paper: tuple[float | None, float | None, float | None, float | None] = (None, None, None, None)
     transductive: bool = False
     paper_inductive: tuple[float | None, float | None, float | None, float | None] = (None, None, None, None)
@@ -87,12 +95,17 @@ RECIPES = {
         ("--iterations", "4000", *SMALL_STEPS),
         ("--iterations", "2000", *SMALL_WIDE_STEPS),
         continued=True,
+        five_shots=FIVE_SHOTS,
         paper=(82.8, 94.9, None, None),
     ),
     "snail": Recipe(
         ("--iterations", "6000", *SMALL_STEPS, "--set", "filters=64", "--set", "context=8"),
         ("--iterations", "2000", *SMALL_WIDE_STEPS, "--set", "filters=64", "--set", "context=8"),
         continued=True,
+        five_shots=(
+            (*FIVE_SHOTS[0], "--set", "filters=64", "--set", "context=8"),
+            (*FIVE_SHOTS[1], "--set", "filters=64", "--set", "context=8"),
+        ),
         paper=(99.07, 99.78, 97.64, 99.36),
     ),
     "meta-networks": Recipe(

@@ -3,8 +3,9 @@
     python benchmarks/omniglot/run.py PATH_OF_OMNIGLOT [--methods maml protonet ...] [--jobs 3]
 
 Runs are kept in runs/omniglot/ and resumed, so that interrupting costs nothing; finished ones are not trained again.
-Every run trains on tasks of one shot; figures are of unseen characters of the random split, 600 episodes each, 15
-queries a class for 5 ways and 5 for 20 ways. Writes results.json, and the same as a table, results.md.
+Runs train on tasks of one shot where recipes.py says nothing else; figures are of unseen characters of the random
+split, 600 episodes each, 15 queries a class for 5 ways and 5 for 20 ways. Writes results.json, and the same as a table,
+results.md.
 """
 
 import argparse
@@ -48,25 +49,37 @@ class Run:
 
     Attributes:
         method: registered name.
-        ways: it trains for.
+        ways, shots: it trains for.
         settings: it is measured on.
     """
 
     method: str
     ways: int
+    shots: int
     settings: tuple[str, ...]
 
     @property
     def folder(self) -> Path:
         """Of the run."""
-        return RUNS / f"{self.method}-{self.ways}w"
+        return RUNS / f"{self.method}-{self.ways}w{'' if self.shots == 1 else f'{self.shots}s'}"
+
+    @property
+    def start(self) -> Path | None:
+        """Folder of the run that it starts from, if there is one."""
+        if self.shots != 1:
+            return RUNS / f"{self.method}-{self.ways}w"
+        return RUNS / f"{self.method}-5w" if RECIPES[self.method].continued and self.ways != 5 else None
 
     @property
     def options(self) -> list[str]:
         """Of `innerloop train`."""
         recipe = RECIPES[self.method]
-        own = recipe.five if self.ways == 5 or recipe.twenty is None else recipe.twenty
-        return ["--ways", str(self.ways), *own, *STRIDED, "--validate-every", "1000"]
+        if self.shots != 1 and recipe.five_shots is not None:
+            own = recipe.five_shots[self.ways != 5]
+        else:
+            own = recipe.five if self.ways == 5 or recipe.twenty is None else recipe.twenty
+        every = "1000" if self.shots == 1 else "200"
+        return ["--ways", str(self.ways), "--shots", str(self.shots), *own, *STRIDED, "--validate-every", every]
 
 
 def main() -> None:
@@ -79,16 +92,17 @@ def main() -> None:
     data = f"omniglot:{arguments.omniglot}"
     runs, measured = [], []
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        # All 5-way runs first: others start from them, and an interrupted benchmark has something of every method.
-        for ways in (5, 20):
-            these = [run for method in arguments.methods for run in _runs(method) if run.ways == ways]
+        # One after the other: later ones start from earlier ones, and interrupting leaves something of every method.
+        for ways, shots in ((5, 1), (20, 1), (5, 5), (20, 5)):
+            every = [run for method in arguments.methods for run in _runs(method)]
+            these = [run for run in every if (run.ways, run.shots) == (ways, shots)]
             runs += these
             measured += pool.map(lambda run: _measure(run, data), these)
     results = json.loads(RESULTS.read_text())["results"] if RESULTS.is_file() else {}
     for run, figures in zip(runs, measured, strict=True):
-        if run.ways == 5:
+        if (run.ways, run.shots) == (5, 1):
             results[run.method] = {"paper": RECIPES[run.method].reported, "runs": {}, "settings": {}}
-        results[run.method]["runs"][str(run.ways)] = figures.pop("run")
+        results[run.method]["runs"][f"{run.ways}w{run.shots}s"] = figures.pop("run")
         results[run.method]["settings"] |= figures
     for method, accuracy in _served(arguments.methods, data).items():
         results[method]["served"] = accuracy
@@ -99,17 +113,18 @@ def main() -> None:
 
 
 def _runs(method: str) -> list[Run]:
+    if RECIPES[method].five_shots is not None:
+        return [Run(method, ways, shots, (f"{ways}w{shots}s",)) for ways in (5, 20) for shots in (1, 5)]
     if RECIPES[method].twenty is None:
-        return [Run(method, 5, tuple(SETTINGS))]
-    return [Run(method, 5, ("5w1s", "5w5s")), Run(method, 20, ("20w1s", "20w5s"))]
+        return [Run(method, 5, 1, tuple(SETTINGS))]
+    return [Run(method, ways, 1, (f"{ways}w1s", f"{ways}w5s")) for ways in (5, 20)]
 
 
 def _measure(run: Run, data: str) -> dict[str, Any]:
     """Train with `innerloop train`, measure with `innerloop evaluate`."""
     train = ["train", run.method, "--data", data, "--out", str(run.folder), "--test-episodes", "2", *run.options]
-    start = RUNS / f"{run.method}-5w" if RECIPES[run.method].continued and run.ways != 5 else None
     if not (run.folder / "config.json").is_file():
-        _innerloop(*train, *(["--init", str(start)] if start else []))
+        _innerloop(*train, *(["--init", str(run.start)] if run.start else []))
     elif not _finished(run):
         _innerloop(*train, "--resume")
     config, row = json.loads((run.folder / "config.json").read_text()), _log(run)[-1]
@@ -120,7 +135,7 @@ def _measure(run: Run, data: str) -> dict[str, Any]:
             "outer_steps": int(row["iteration"]),
             "seed": config["seed"],
             "options": run.options,
-            "starts_from": start.name if start else None,
+            "starts_from": run.start.name if run.start else None,
         }
     }
     for setting in run.settings:
