@@ -22,6 +22,9 @@ from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import adaptation_pb2_grpc, model_pb2, model_pb2_grpc
 from innerloop.v1.tensor_pb2 import DATA_TYPE_UINT8, Inputs
 
+ANY_PORT = "127.0.0.1:0"
+"""Of the address that real servers listen on: one on [::1] could have the port of a real one, and get its calls."""
+
 
 class Received(NamedTuple):
     """One request as it came in."""
@@ -215,9 +218,7 @@ def running(credentials: grpc.ServerCredentials | None = None) -> Iterator[Scrip
     server = grpc.server(ThreadPoolExecutor(16))
     adaptation_pb2_grpc.add_AdaptationServiceServicer_to_server(scripted, server)
     model_pb2_grpc.add_ModelServiceServicer_to_server(scripted, server)
-    port = (
-        server.add_secure_port("localhost:0", credentials) if credentials else server.add_insecure_port("localhost:0")
-    )
+    port = server.add_secure_port(ANY_PORT, credentials) if credentials else server.add_insecure_port(ANY_PORT)
     scripted.address = f"localhost:{port}"
     server.start()
     try:
