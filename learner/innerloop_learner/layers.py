@@ -3,8 +3,7 @@
 Activations are always [T, N, ...]. A weight is either shared by all tasks, then tasks fold into the batch, or carries a
 leading task dimension, then tasks run side by side. Whatever is built on these layers never asks which.
 
-How tasks with weights of their own run side by side in a convolution is the device's business: `convolve_tasks_by` says
-which of `TASK_CONVOLUTIONS` to use, and by default it is the one that suits most devices of the kind.
+How tasks with weights of their own share a convolution is the device's business: `convolve_tasks_by` chooses.
 """
 
 import math
@@ -60,8 +59,12 @@ def max_pool2d(x: Tensor) -> Tensor:
 
 
 @contextmanager
-def convolve_tasks_by(form: str) -> Iterator[None]:
-    """Inside, convolutions whose weights belong to tasks take this form, a name of `TASK_CONVOLUTIONS`."""
+def convolve_tasks_by(form: str | None) -> Iterator[None]:
+    """Inside, convolutions whose weights belong to tasks take this form.
+
+    Args:
+        form: a name of `TASK_CONVOLUTIONS`, or None for what suits most devices of the kind.
+    """
     before = _task_convolution.set(form)
     try:
         yield
@@ -89,7 +92,7 @@ def _grouped(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
     tasks, examples, channels, height, width = x.shape
     folded = _arranged(x.transpose(0, 1).reshape(examples, tasks * channels, height, width))
     y = F.conv2d(folded, weight.flatten(0, 1), bias.flatten(), stride, padding=1, groups=tasks)
-    return y.unflatten(1, (tasks, -1)).transpose(0, 1)
+    return y.view(examples, tasks, -1, *y.shape[2:]).transpose(0, 1)
 
 
 def _matmul(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
@@ -97,9 +100,9 @@ def _matmul(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
     tasks, examples, channels, height, width = x.shape
     size = ((height + stride - 1) // stride, (width + stride - 1) // stride)
     patches = F.unfold(x.reshape(tasks * examples, channels, height, width), KERNEL, padding=1, stride=stride)
-    columns = patches.unflatten(0, (tasks, examples)).transpose(1, 2).flatten(2)  # [T, I * 9, N * H * W]
+    columns = patches.view(tasks, examples, *patches.shape[1:]).transpose(1, 2).flatten(2)  # [T, I * 9, N * H * W]
     y = torch.baddbmm(bias.unsqueeze(-1), weight.flatten(2), columns)  # [T, O, N * H * W]
-    return y.unflatten(2, (examples, *size)).transpose(1, 2)
+    return y.view(*y.shape[:2], examples, *size).transpose(1, 2)
 
 
 TASK_CONVOLUTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, int], Tensor]] = {

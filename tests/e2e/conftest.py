@@ -15,8 +15,8 @@ def models_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def start_server(models_folder):
-    """Starts a server process; a context manager."""
-    return lambda models=models_folder, **settings: ServerProcess(models, threads=1, **settings)
+    """Starts a server process that computes one batch at a time; a context manager."""
+    return lambda models=models_folder, **settings: ServerProcess(models, **{"threads": 1, "lanes": 1, **settings})
 
 
 @pytest.fixture(scope="module")
