@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from innerloop.bench.results import BenchResult, LoadResult
-from innerloop.bench.settings import ClosedLoop, OpenLoop, Rpc
+from innerloop.bench.settings import OpenLoop, Rpc
 
 SHOWN = {50.0: "#0969da", 99.0: "#cf222e"}
 """Percentiles, and their colours."""
@@ -22,7 +22,7 @@ def draw_latency(result: BenchResult, path: Path) -> None:
     """
     rpcs = list(result.loads[0].rpcs)
     figure = Figure(figsize=(1.0 + 4.2 * len(rpcs), 4.2), layout="constrained")
-    for axes, rpc in zip(figure.subplots(1, len(rpcs), squeeze=False)[0], rpcs, strict=True):
+    for axes, rpc in zip(figure.subplots(1, len(rpcs), squeeze=False, sharey=True)[0], rpcs, strict=True):
         _draw_rpc(axes, rpc, result.loads)
     open_loop = any(isinstance(load.load, OpenLoop) for load in result.loads)
     counted = "from the moment a request was due" if open_loop else "service time"
@@ -41,14 +41,10 @@ def _draw_rpc(axes: Axes, rpc: Rpc, loads: Sequence[LoadResult]) -> None:
         axes.plot(throughputs, latencies, marker="o", color=colour, label=f"p{percent:g}")
     for load, throughput in zip(answered, throughputs, strict=True):
         height = load.rpcs[rpc].latency.percentile(99) * 1e3
-        axes.annotate(_name(load), (throughput, height), (0, 5), textcoords="offset points", fontsize=7, ha="center")
+        axes.annotate(str(load.load), (throughput, height), (0, 5), textcoords="offset points", fontsize=7, ha="center")
     axes.set_title(rpc, fontsize=10)
     axes.set_xlim(left=0)
     if answered:
         axes.set_yscale("log")
     axes.grid(visible=True, which="both", alpha=0.25)
     axes.legend(fontsize=8)
-
-
-def _name(load: LoadResult) -> str:
-    return str(load.load.clients) if isinstance(load.load, ClosedLoop) else f"{load.load.rate:g}/s"

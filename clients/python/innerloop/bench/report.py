@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -42,33 +43,21 @@ def print_result(result: BenchResult, console: Console) -> None:
 
 
 def _latencies(result: BenchResult) -> Table:
-    names = (*(f"p{percent:g}" for percent in PERCENTILES), "max")
-    table = Table("load", "RPC", title="latency in ms")
-    for name in ("requests/s", *names, "evicted", "errors"):
+    table = _table("Latency in ms")
+    for name in ("answers/s", *(f"p{percent:g}" for percent in PERCENTILES), "max", "evicted", "errors"):
         table.add_column(name, justify="right")
     for load in result.loads:
         for rpc, measured in load.rpcs.items():
             evicted = measured.outcomes[EVICTED]
             errors = measured.requests - measured.outcomes["OK"] - evicted
-            table.add_row(
-                str(load.load),
-                rpc,
-                f"{load.rate(rpc):.1f}",
-                *_milliseconds(measured.latency),
-                str(evicted),
-                str(errors),
-            )
+            cells = (f"{load.rate(rpc):.1f}", *_milliseconds(measured.latency), str(evicted), str(errors))
+            table.add_row(str(load.load), rpc, *cells)
         table.add_section()
     return table
 
 
-def _milliseconds(times: Histogram) -> Iterator[str]:
-    values = [*(times.percentile(percent) for percent in PERCENTILES), times.max]
-    return (f"{value * 1e3:.2f}" if times.count else "-" for value in values)
-
-
 def _phases(result: BenchResult) -> Table:
-    table = Table("load", "RPC", title="where the time goes: mean and p99 in ms")
+    table = _table("Where the time goes: mean / p99 in ms")
     for phase in PHASES:
         table.add_column(phase, justify="right")
     for load in result.loads:
@@ -79,8 +68,21 @@ def _phases(result: BenchResult) -> Table:
     return table
 
 
+def _table(title: str) -> Table:
+    """A table whose first columns are load and RPC."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("load", justify="right", no_wrap=True)
+    table.add_column("RPC", no_wrap=True)
+    return table
+
+
+def _milliseconds(times: Histogram) -> Iterator[str]:
+    values = [*(times.percentile(percent) for percent in PERCENTILES), times.max]
+    return (f"{value * 1e3:.2f}" if times.count else "-" for value in values)
+
+
 def _mean_and_tail(times: Histogram) -> str:
-    return f"{times.mean * 1e3:.2f}  {times.percentile(99) * 1e3:.2f}" if times.max else "-"
+    return f"{times.mean * 1e3:.2f} / {times.percentile(99) * 1e3:.2f}" if times.max else "-"
 
 
 def _facts(load: LoadResult) -> Iterator[str]:

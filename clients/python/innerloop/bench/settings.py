@@ -49,7 +49,7 @@ class OpenLoop:
             raise InvalidArgumentError(f"rate: is {self.rate:g}, more than 0 requests per second are needed")
 
     def __str__(self) -> str:
-        return f"{self.rate:g} requests/s"
+        return f"{self.rate:g}/s"
 
 
 Load = ClosedLoop | OpenLoop
