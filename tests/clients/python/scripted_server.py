@@ -84,6 +84,7 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
         models: what the model service knows.
         evicted: ids that were dropped.
         slow: seconds that every adaptation takes.
+        going: clear it, and requests that come in wait until it is set again.
     """
 
     def __init__(self) -> None:
@@ -91,14 +92,16 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
         self.models = {name: model(name, *shape) for name, shape in MODELS.items()}
         self.evicted: set[str] = set()
         self.slow = 0.0
+        self.going = threading.Event()
+        self.going.set()
         self.address = ""
         self._kept: dict[str, pb.Adaptation] = {}
         self._made: dict[str, pb.Adaptation] = {}
-        self._scripts: dict[str, deque[Failure]] = defaultdict(deque)
+        self._scripts: dict[str, deque[Failure | None]] = defaultdict(deque)
         self._lock = threading.Lock()
 
-    def script(self, method: str, *failures: Failure) -> None:
-        """Answer the next requests of `method` with these."""
+    def script(self, method: str, *failures: Failure | None) -> None:
+        """Answer the next requests of `method` with these, or as usual where there is None."""
         self._scripts[method].extend(failures)
 
     def evict_all(self) -> None:
@@ -110,6 +113,11 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
         """Forget that there ever was an adaptation."""
         self._kept.clear()
         self.evicted.clear()
+
+    @property
+    def kept(self) -> set[str]:
+        """Ids of the adaptations that are there."""
+        return set(self._kept)
 
     def requests(self, method: str) -> list[Any]:
         """The requests of one method so far."""
@@ -176,6 +184,7 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
         with self._lock:
             self.received.append(Received(method, request, request_id, time.monotonic()))
             failure = self._scripts[method].popleft() if self._scripts[method] else None
+        self.going.wait()
         if failure:
             _abort(context, failure, request_id)
 
