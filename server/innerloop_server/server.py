@@ -18,7 +18,7 @@ from innerloop_server.models.repository import ModelRepository
 from innerloop_server.observability.metrics import Metrics
 from innerloop_server.scheduling.queue import BatchLimits
 from innerloop_server.scheduling.scheduler import QueueLimits, Scheduler
-from innerloop_server.serving import Serving
+from innerloop_server.serving.local import LocalServing
 from innerloop_server.settings import ConfigurationError, ServerSettings
 from innerloop_server.transport.adaptation_service import AdaptationServicer
 from innerloop_server.transport.calls import Calls
@@ -150,7 +150,7 @@ class InnerloopServer:
             QueueLimits(settings.max_queue_requests, settings.max_queue_bytes),
             self._metrics,
         )
-        serving = Serving(self._repository, scheduler, self._store, self._metrics)
+        serving = LocalServing(self._repository, scheduler, self._store, self._metrics)
         limits = RequestLimits(
             settings.max_support, settings.max_query, settings.time_to_live, settings.max_time_to_live
         )
@@ -173,8 +173,8 @@ class _MetricsListener:
 
     async def model_changed(self, entry: ModelEntry) -> None:
         version, method = "", ""
-        if entry.model is not None:
-            version, method = entry.model.description.version, entry.model.description.method
+        if entry.description is not None:
+            version, method = entry.description.version, entry.description.method
         self._metrics.model(entry.name, version, method, entry.state)
 
     async def model_removed(self, entry: ModelEntry) -> None:

@@ -12,7 +12,7 @@ from innerloop_server.engine.thread import EngineThread
 from innerloop_server.engine.torch_engine import TorchEngine
 from innerloop_server.errors import AdaptationEvictedError
 from innerloop_server.models.repository import ModelRepository
-from innerloop_server.serving import Serving
+from innerloop_server.serving.local import LocalServing
 
 
 class SlowListener:
@@ -32,7 +32,7 @@ async def test_an_unload_whose_caller_leaves_still_drops_the_models_adaptations(
     thread.stop(5)
     store = AdaptationStore(1000, metrics)
     kept = store.keep("me", Learned(repository.get("prototypes"), ("a", "b"), 2, 0, (), FakeState()), 60.0)
-    unload = asyncio.create_task(Serving(repository, None, store, metrics).unload("prototypes"))
+    unload = asyncio.create_task(LocalServing(repository, None, store, metrics).unload("prototypes"))
     await asyncio.sleep(0)
     assert not repository.serves(kept.learned.model)
     unload.cancel()

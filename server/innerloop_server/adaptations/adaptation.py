@@ -41,6 +41,35 @@ class Learned:
     state: TaskState
 
 
+@dataclass(frozen=True, slots=True)
+class AdaptationDescription:
+    """An adaptation as its owner may see it.
+
+    Attributes:
+        id: unguessable.
+        model: name of the model that adapted.
+        model_version: of its bundle.
+        classes: labels in the order of probability vectors; empty for regression.
+        support_size: examples adapted on.
+        steps: inner steps taken.
+        losses: mean support loss before each step.
+        size_bytes: memory its task state takes.
+        created_ns: wall-clock time it was made; no two of one server are equal.
+        expires_ns: wall-clock time it ends unless it is used before.
+    """
+
+    id: str
+    model: str
+    model_version: str
+    classes: tuple[str, ...]
+    support_size: int
+    steps: int
+    losses: tuple[float, ...]
+    size_bytes: int
+    created_ns: int
+    expires_ns: int
+
+
 @dataclass(eq=False, slots=True)
 class Adaptation:
     """A learned task with an id, an owner and an expiry.
@@ -70,7 +99,18 @@ class Adaptation:
         """Memory its task state takes."""
         return self.learned.state.size_bytes
 
-    @property
-    def expires_ns(self) -> int:
-        """Wall-clock time it ends unless it is used before."""
-        return time.time_ns() + int((self.expires - time.monotonic()) * 1e9)
+    def describe(self) -> AdaptationDescription:
+        """What its owner may see."""
+        learned = self.learned
+        return AdaptationDescription(
+            id=self.id,
+            model=learned.model.name,
+            model_version=learned.model.description.version,
+            classes=learned.classes,
+            support_size=learned.support_size,
+            steps=learned.steps,
+            losses=learned.losses,
+            size_bytes=self.size_bytes,
+            created_ns=self.created_ns,
+            expires_ns=time.time_ns() + int((self.expires - time.monotonic()) * 1e9),
+        )

@@ -4,11 +4,27 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from innerloop_server.engine.interface import LoadedModel, ModelDescription
+from innerloop_server.errors import ModelFailedError, ModelLoadingError, ServerError
+
+LOADING_RETRY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model that is ready, as far as a transport must know it.
+
+    Attributes:
+        name: its sub-folder's name.
+        description: what the bundle says of itself.
+    """
+
+    name: str
+    description: ModelDescription
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Model:
-    """A model ready to serve; loading it again makes another one.
+    """A model ready to compute; loading it again makes another one.
 
     Attributes:
         name: its sub-folder's name.
@@ -23,6 +39,20 @@ class Model:
         """What the bundle says of itself."""
         return self.loaded.description
 
+    @property
+    def served(self) -> ServedModel:
+        """What callers may know of it."""
+        return ServedModel(self.name, self.loaded.description)
+
+    def check_same(self, served: ServedModel) -> None:
+        """Refuse what was checked against another bundle, which has meanwhile been replaced by this one.
+
+        Raises:
+            ModelLoadingError: trying again helps.
+        """
+        if served.description.digest != self.description.digest:
+            raise ModelLoadingError(self.name, LOADING_RETRY_SECONDS)
+
 
 class ModelState(StrEnum):
     """Where a model is on its way to serving."""
@@ -34,16 +64,34 @@ class ModelState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """What the repository knows of one name.
+    """What is known of one name.
 
     Attributes:
         name: of the model.
         state: loading, ready or failed.
-        model: set when ready.
+        description: set when ready.
         error: why it failed; may be shown to clients.
     """
 
     name: str
     state: ModelState
-    model: Model | None = None
+    description: ModelDescription | None = None
     error: str = ""
+
+    @property
+    def served(self) -> ServedModel:
+        """The model, ready to serve.
+
+        Raises:
+            ModelLoadingError, ModelFailedError: it can't serve.
+        """
+        if self.description is None:
+            raise self.unavailable
+        return ServedModel(self.name, self.description)
+
+    @property
+    def unavailable(self) -> ServerError:
+        """Why it can't serve: ModelLoadingError or ModelFailedError."""
+        if self.state is ModelState.LOADING:
+            return ModelLoadingError(self.name, LOADING_RETRY_SECONDS)
+        return ModelFailedError(self.name, self.error)

@@ -10,12 +10,11 @@ import structlog
 
 from innerloop_server.engine.interface import Engine, LoadedModel, LoadError, ModelDescription, SupportSet
 from innerloop_server.engine.thread import EngineThread
-from innerloop_server.errors import ModelFailedError, ModelLoadingError, ModelNotFoundError
-from innerloop_server.models.model import Model, ModelEntry, ModelState
+from innerloop_server.errors import ModelLoadingError, ModelNotFoundError
+from innerloop_server.models.model import LOADING_RETRY_SECONDS, Model, ModelEntry, ModelState
 from innerloop_server.scheduling.buckets import head_width
 
 MANIFEST = "manifest.json"
-LOADING_RETRY_SECONDS = 1.0
 
 
 class ModelListener(Protocol):
@@ -44,6 +43,7 @@ class ModelRepository:
         self._thread = thread
         self._listeners = listeners
         self._entries: dict[str, ModelEntry] = {}
+        self._models: dict[str, Model] = {}  # those whose entry is ready
         self._loads: dict[str, asyncio.Task[ModelEntry]] = {}
         # One bundle at a time: loading is bound by the disk, and serving models should not starve.
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
@@ -55,12 +55,14 @@ class ModelRepository:
         Raises:
             ModelNotFoundError, ModelLoadingError, ModelFailedError: it can't serve.
         """
-        entry = self.entry(name)
-        if entry.model is not None:
-            return entry.model
-        if entry.state is ModelState.LOADING:
-            raise ModelLoadingError(name, LOADING_RETRY_SECONDS)
-        raise ModelFailedError(name, entry.error)
+        model = self._models.get(name)
+        if model is None:
+            raise self.entry(name).unavailable
+        return model
+
+    def find(self, name: str) -> Model | None:
+        """The model of that name if it is ready to serve."""
+        return self._models.get(name)
 
     def entry(self, name: str) -> ModelEntry:
         """What is known of a model, whatever its state.
@@ -78,8 +80,7 @@ class ModelRepository:
 
     def serves(self, model: Model) -> bool:
         """Whether this very model has not been unloaded."""
-        entry = self._entries.get(model.name)
-        return entry is not None and entry.model is model
+        return self._models.get(model.name) is model
 
     async def load_all(self) -> None:
         """Load every bundle of the folder; one that is refused does not keep the others from serving."""
@@ -95,8 +96,7 @@ class ModelRepository:
             ModelNotFoundError: the folder has no such sub-folder.
             ModelFailedError: the bundle was refused.
         """
-        entry = self._entries.get(name)
-        if entry is None or entry.model is None:
+        if name not in self._models:
             # The name is looked up among the folder's own entries, so that it can't lead anywhere else.
             path = self._bundles().get(name)
             if path is None:
@@ -114,6 +114,7 @@ class ModelRepository:
         if entry.state is ModelState.LOADING:
             raise ModelLoadingError(name, LOADING_RETRY_SECONDS)
         del self._entries[name]
+        self._models.pop(name, None)
         self._log.info("model unloaded", model=name)
         for listener in self._listeners:
             await listener.model_removed(entry)
@@ -145,7 +146,8 @@ class ModelRepository:
         else:
             description = loaded.description
             self._log.info("model ready", model=name, version=description.version, method=description.method)
-            entry = ModelEntry(name, ModelState.READY, Model(name, loaded))
+            self._models[name] = Model(name, loaded)
+            entry = ModelEntry(name, ModelState.READY, description)
         await self._set(entry)
         return entry
 

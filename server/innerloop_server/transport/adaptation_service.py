@@ -7,7 +7,7 @@ from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1.adaptation_pb2_grpc import AdaptationServiceServicer
 from innerloop_server.errors import FieldViolation, InvalidRequestError
 from innerloop_server.observability.metrics import Metrics
-from innerloop_server.serving import Serving, Timings
+from innerloop_server.serving.interface import PredictTask, Serving, Timings
 from innerloop_server.transport.calls import Call, Calls
 from innerloop_server.transport.decoding import Decoders
 from innerloop_server.transport.identity import Context
@@ -63,7 +63,7 @@ class AdaptationServicer(AdaptationServiceServicer):
 
     async def _adapt(self, request: pb.AdaptRequest, call: Call) -> pb.AdaptResponse:
         clock = _CodecClock()
-        model = self._serving.repository.get(request.model)
+        model = await self._serving.model(request.model)
         call.model = model.name
         task, keeping = await self._decoders.run(
             lambda: (
@@ -73,29 +73,28 @@ class AdaptationServicer(AdaptationServiceServicer):
             heavy=is_heavy(request.support.inputs),
         )
         clock.pause()
-        timings = Timings()
-        adaptation = await self._serving.adapt(task, keeping, call.deadline, timings)
+        kept = await self._serving.adapt(task, keeping, call.deadline)
         clock.go_on()
-        encoded = encode_adaptation(adaptation)
-        return pb.AdaptResponse(adaptation=encoded, timings=self._timings(timings, clock, call))
+        encoded = encode_adaptation(kept.adaptation)
+        return pb.AdaptResponse(adaptation=encoded, timings=self._timings(kept.timings, clock, call))
 
     async def _predict(self, request: pb.PredictRequest, call: Call) -> pb.PredictResponse:
         clock = _CodecClock()
-        learned = self._serving.store.use(call.owner, request.adaptation_id).learned
-        call.model = learned.model.name
+        model = await self._serving.model_of(call.owner, request.adaptation_id)
+        call.model = model.name
         query = await self._decoders.run(
-            lambda: decode_query(request.query, learned.model, self._limits), heavy=is_heavy(request.query)
+            lambda: decode_query(request.query, model, self._limits), heavy=is_heavy(request.query)
         )
         clock.pause()
-        timings = Timings()
-        answers = await self._serving.predict(learned, query, call.deadline, timings)
+        task = PredictTask(model, call.owner, request.adaptation_id, query)
+        predicted = await self._serving.predict(task, call.deadline)
         clock.go_on()
-        predictions = encode_answers(answers, learned.classes, logits=request.return_logits)
-        return pb.PredictResponse(predictions=predictions, timings=self._timings(timings, clock, call))
+        predictions = encode_answers(predicted.answers, predicted.classes, logits=request.return_logits)
+        return pb.PredictResponse(predictions=predictions, timings=self._timings(predicted.timings, clock, call))
 
     async def _adapt_predict(self, request: pb.AdaptPredictRequest, call: Call) -> pb.AdaptPredictResponse:
         clock = _CodecClock()
-        model = self._serving.repository.get(request.model)
+        model = await self._serving.model(request.model)
         call.model = model.name
         (task, query), keeping = await self._decoders.run(
             lambda: (
@@ -105,23 +104,19 @@ class AdaptationServicer(AdaptationServiceServicer):
             heavy=is_heavy(request.support.inputs) or is_heavy(request.query),
         )
         clock.pause()
-        timings = Timings()
-        response = pb.AdaptPredictResponse()
-        if request.keep:
-            adaptation = await self._serving.adapt(task, keeping, call.deadline, timings)
-            response.adaptation.CopyFrom(encode_adaptation(adaptation))
-            learned = adaptation.learned
-        else:
-            learned = await self._serving.learn(task, call.deadline, timings)
-        answers = await self._serving.predict(learned, query, call.deadline, timings)
+        result = await self._serving.adapt_predict(task, query, keeping if request.keep else None, call.deadline)
         clock.go_on()
-        response.predictions.CopyFrom(encode_answers(answers, learned.classes, logits=request.return_logits))
-        response.timings.CopyFrom(self._timings(timings, clock, call))
+        response = pb.AdaptPredictResponse(
+            predictions=encode_answers(result.answers, task.classes, logits=request.return_logits)
+        )
+        if result.adaptation is not None:
+            response.adaptation.CopyFrom(encode_adaptation(result.adaptation))
+        response.timings.CopyFrom(self._timings(result.timings, clock, call))
         return response
 
     async def _get(self, request: pb.GetAdaptationRequest, call: Call) -> pb.GetAdaptationResponse:
-        adaptation = self._serving.store.look(call.owner, request.adaptation_id)
-        call.model = adaptation.learned.model.name
+        adaptation = await self._serving.look(call.owner, request.adaptation_id)
+        call.model = adaptation.model
         return pb.GetAdaptationResponse(adaptation=encode_adaptation(adaptation))
 
     async def _list(self, request: pb.ListAdaptationsRequest, call: Call) -> pb.ListAdaptationsResponse:
@@ -129,7 +124,7 @@ class AdaptationServicer(AdaptationServiceServicer):
             raise InvalidRequestError([FieldViolation("page_size", "is negative")])
         size = min(request.page_size or PAGE_SIZE, LARGEST_PAGE)
         before = _read_token(request.page_token)
-        found = self._serving.store.list(call.owner, request.model, before, size + 1)
+        found = await self._serving.adaptations(call.owner, request.model, before, size + 1)
         page = found[:size]
         return pb.ListAdaptationsResponse(
             adaptations=map(encode_adaptation, page),
@@ -137,8 +132,8 @@ class AdaptationServicer(AdaptationServiceServicer):
         )
 
     async def _delete(self, request: pb.DeleteAdaptationRequest, call: Call) -> pb.DeleteAdaptationResponse:
-        call.model = self._serving.store.look(call.owner, request.adaptation_id).learned.model.name
-        self._serving.store.delete(call.owner, request.adaptation_id)
+        adaptation = await self._serving.delete(call.owner, request.adaptation_id)
+        call.model = adaptation.model
         return pb.DeleteAdaptationResponse()
 
     def _timings(self, timings: Timings, clock: "_CodecClock", call: Call) -> pb.Timings:

@@ -4,7 +4,7 @@ from innerloop.v1 import model_pb2 as pb
 from innerloop.v1.model_pb2_grpc import ModelServiceServicer
 from innerloop_server.errors import AdminDisabledError
 from innerloop_server.models.model import ModelEntry
-from innerloop_server.serving import Serving
+from innerloop_server.serving.interface import Serving
 from innerloop_server.transport.calls import Call, Calls
 from innerloop_server.transport.identity import Context
 from innerloop_server.transport.requests import RequestLimits
@@ -41,18 +41,18 @@ class ModelServicer(ModelServiceServicer):
 
     async def _list(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
         del request, call
-        return pb.ListModelsResponse(models=map(self._encode, self._serving.repository.entries()))
+        return pb.ListModelsResponse(models=map(self._encode, await self._serving.entries()))
 
     async def _get(self, request: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:
-        entry = self._serving.repository.entry(request.model)
+        entry = await self._serving.entry(request.model)
         call.model = entry.name
         return pb.GetModelResponse(model=self._encode(entry))
 
     async def _load(self, request: pb.LoadModelRequest, call: Call) -> pb.LoadModelResponse:
         self._check_admin()
-        model = await self._serving.repository.load(request.model)
-        call.model = model.name
-        return pb.LoadModelResponse(model=self._encode(self._serving.repository.entry(model.name)))
+        entry = await self._serving.load(request.model)
+        call.model = entry.name
+        return pb.LoadModelResponse(model=self._encode(entry))
 
     async def _unload(self, request: pb.UnloadModelRequest, call: Call) -> pb.UnloadModelResponse:
         self._check_admin()

@@ -10,8 +10,8 @@ from google.protobuf.duration_pb2 import Duration
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import tensor_pb2
 from innerloop_server.engine.interface import Array, ModelDescription, SupportSet
-from innerloop_server.models.model import Model
-from innerloop_server.serving import AdaptTask, Keeping
+from innerloop_server.models.model import ServedModel
+from innerloop_server.serving.interface import AdaptTask, Keeping
 from innerloop_server.transport.inputs import decode_inputs
 from innerloop_server.transport.tensors import decode_tensor
 from innerloop_server.transport.violations import Violations
@@ -37,7 +37,9 @@ class RequestLimits:
     max_time_to_live: float
 
 
-def decode_adapt(request: pb.AdaptRequest | pb.AdaptPredictRequest, model: Model, limits: RequestLimits) -> AdaptTask:
+def decode_adapt(
+    request: pb.AdaptRequest | pb.AdaptPredictRequest, model: ServedModel, limits: RequestLimits
+) -> AdaptTask:
     """What an Adapt request wants learned.
 
     Raises:
@@ -50,7 +52,7 @@ def decode_adapt(request: pb.AdaptRequest | pb.AdaptPredictRequest, model: Model
 
 
 def decode_adapt_predict(
-    request: pb.AdaptPredictRequest, model: Model, limits: RequestLimits
+    request: pb.AdaptPredictRequest, model: ServedModel, limits: RequestLimits
 ) -> tuple[AdaptTask, Array]:
     """What an AdaptPredict request wants learned, and its queries.
 
@@ -64,7 +66,7 @@ def decode_adapt_predict(
     return task, query
 
 
-def decode_query(inputs: tensor_pb2.Inputs, model: Model, limits: RequestLimits) -> Array:
+def decode_query(inputs: tensor_pb2.Inputs, model: ServedModel, limits: RequestLimits) -> Array:
     """The queries of a Predict request.
 
     Raises:
@@ -100,7 +102,7 @@ def decode_keeping(request: pb.AdaptRequest | pb.AdaptPredictRequest, owner: str
 
 
 def _adapt_task(
-    request: pb.AdaptRequest | pb.AdaptPredictRequest, model: Model, limits: RequestLimits, violations: Violations
+    request: pb.AdaptRequest | pb.AdaptPredictRequest, model: ServedModel, limits: RequestLimits, violations: Violations
 ) -> AdaptTask:
     """The task; without meaning if there are violations."""
     description = model.description

@@ -5,10 +5,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import model_pb2, tensor_pb2
-from innerloop_server.adaptations.adaptation import Adaptation
+from innerloop_server.adaptations.adaptation import AdaptationDescription
 from innerloop_server.engine.interface import Answers
 from innerloop_server.models.model import ModelEntry, ModelState
-from innerloop_server.serving import Timings
+from innerloop_server.serving.interface import Timings
 from innerloop_server.transport.requests import RequestLimits
 from innerloop_server.transport.tensors import encode_tensor
 
@@ -29,17 +29,16 @@ WAYS_CHANGES = {
 DATA_TYPES = {"uint8": tensor_pb2.DATA_TYPE_UINT8, "float32": tensor_pb2.DATA_TYPE_FLOAT32}
 
 
-def encode_adaptation(adaptation: Adaptation) -> pb.Adaptation:
+def encode_adaptation(adaptation: AdaptationDescription) -> pb.Adaptation:
     """An adaptation as its owner may see it."""
-    learned = adaptation.learned
     return pb.Adaptation(
         id=adaptation.id,
-        model=learned.model.name,
-        model_version=learned.model.description.version,
-        classes=learned.classes,
-        support_size=learned.support_size,
-        steps=learned.steps,
-        support_losses=learned.losses,
+        model=adaptation.model,
+        model_version=adaptation.model_version,
+        classes=adaptation.classes,
+        support_size=adaptation.support_size,
+        steps=adaptation.steps,
+        support_losses=adaptation.losses,
         size_bytes=adaptation.size_bytes,
         create_time=_timestamp(adaptation.created_ns),
         expire_time=_timestamp(adaptation.expires_ns),
@@ -70,9 +69,9 @@ def encode_timings(timings: Timings, encode_seconds: float) -> pb.Timings:
 
 def encode_model(entry: ModelEntry, limits: RequestLimits) -> model_pb2.Model:
     """A model in whatever state it is."""
-    if entry.model is None:
+    description = entry.description
+    if description is None:
         return model_pb2.Model(name=entry.name, state=STATES[entry.state], error=entry.error)
-    description = entry.model.description
     return model_pb2.Model(
         name=entry.name,
         version=description.version,

@@ -1,0 +1,173 @@
+"""Answers callers in the process that computes."""
+
+import numpy as np
+
+from innerloop_server.adaptations.adaptation import Adaptation, AdaptationDescription, Learned, RequestKey
+from innerloop_server.adaptations.flights import Flights, check_fingerprint
+from innerloop_server.adaptations.store import AdaptationStore
+from innerloop_server.engine.interface import Answers, Array
+from innerloop_server.errors import DivergedError, ModelNotFoundError
+from innerloop_server.models.model import Model, ModelEntry, ServedModel
+from innerloop_server.models.repository import ModelRepository
+from innerloop_server.observability.metrics import Metrics
+from innerloop_server.scheduling.buckets import adapt_bucket, head_width, predict_bucket
+from innerloop_server.scheduling.job import AdaptJob, Deadline, PredictJob
+from innerloop_server.scheduling.scheduler import Scheduler
+from innerloop_server.serving.interface import (
+    AdaptPredicted,
+    AdaptTask,
+    Keeping,
+    Kept,
+    Predicted,
+    PredictTask,
+    Serving,
+    Timings,
+)
+
+
+class LocalServing(Serving):
+    """Adapts, predicts and keeps adaptations, over a scheduler, a store and a repository."""
+
+    def __init__(
+        self, repository: ModelRepository, scheduler: Scheduler, store: AdaptationStore, metrics: Metrics
+    ) -> None:
+        self._repository = repository
+        self._scheduler = scheduler
+        self._store = store
+        self._metrics = metrics
+        self._flights = Flights()
+
+    async def model(self, name: str) -> ServedModel:
+        """The model of that name."""
+        return self._repository.get(name).served
+
+    async def model_of(self, owner: str, adaptation_id: str) -> ServedModel:
+        """The model of the owner's adaptation."""
+        return self._store.look(owner, adaptation_id).learned.model.served
+
+    async def adapt(self, task: AdaptTask, keeping: Keeping, deadline: Deadline) -> Kept:
+        """Adapt a model and keep the result."""
+        timings = Timings()
+        adaptation = await self._adapt(task, keeping, deadline, timings)
+        return Kept(adaptation.describe(), timings)
+
+    async def predict(self, task: PredictTask, deadline: Deadline) -> Predicted:
+        """Answer queries with an adaptation."""
+        learned = self._store.use(task.owner, task.adaptation_id).learned
+        learned.model.check_same(task.model)
+        timings = Timings()
+        answers = await self._predict(learned, task.query, deadline, timings)
+        return Predicted(answers, learned.classes, timings)
+
+    async def adapt_predict(
+        self, task: AdaptTask, query: Array, keeping: Keeping | None, deadline: Deadline
+    ) -> AdaptPredicted:
+        """Adapt a model and answer queries with the result."""
+        timings = Timings()
+        description = None
+        if keeping is None:
+            learned = await self._learn(self._model_for(task), task, deadline, timings)
+        else:
+            adaptation = await self._adapt(task, keeping, deadline, timings)
+            description, learned = adaptation.describe(), adaptation.learned
+        answers = await self._predict(learned, query, deadline, timings)
+        return AdaptPredicted(answers, description, timings)
+
+    async def look(self, owner: str, adaptation_id: str) -> AdaptationDescription:
+        """The owner's adaptation."""
+        return self._store.look(owner, adaptation_id).describe()
+
+    async def adaptations(
+        self, owner: str, model: str, before_ns: int | None, limit: int
+    ) -> list[AdaptationDescription]:
+        """The owner's adaptations, newest first."""
+        return [adaptation.describe() for adaptation in self._store.list(owner, model, before_ns, limit)]
+
+    async def delete(self, owner: str, adaptation_id: str) -> AdaptationDescription:
+        """Forget the owner's adaptation."""
+        description = self._store.look(owner, adaptation_id).describe()
+        self._store.delete(owner, adaptation_id)
+        return description
+
+    async def entries(self) -> list[ModelEntry]:
+        """All models by name."""
+        return self._repository.entries()
+
+    async def entry(self, name: str) -> ModelEntry:
+        """What is known of a model."""
+        return self._repository.entry(name)
+
+    async def load(self, name: str) -> ModelEntry:
+        """Load a model."""
+        model = await self._repository.load(name)
+        return self._repository.entry(model.name)
+
+    async def unload(self, name: str) -> None:
+        """Unload a model and drop its adaptations."""
+        model = self._repository.find(name)
+        try:
+            await self._repository.unload(name)
+        finally:  # the caller may leave meanwhile, which must not leave adaptations of a model that is gone
+            if model is not None:
+                self._store.drop_model(model)
+
+    def _model_for(self, task: AdaptTask) -> Model:
+        model = self._repository.get(task.model.name)
+        model.check_same(task.model)
+        return model
+
+    async def _adapt(self, task: AdaptTask, keeping: Keeping, deadline: Deadline, timings: Timings) -> Adaptation:
+        if not keeping.request_id:
+            return await self._learn_and_keep(task, keeping, None, deadline, timings)
+        key = RequestKey(keeping.owner, keeping.request_id)
+        made = self._store.made_by(key)
+        if made is not None:
+            check_fingerprint(made.fingerprint, keeping.fingerprint)
+            return made
+        return await self._flights.join(
+            key,
+            keeping.fingerprint,
+            deadline,
+            lambda shared: self._learn_and_keep(task, keeping, key, shared, timings),
+        )
+
+    async def _learn_and_keep(
+        self, task: AdaptTask, keeping: Keeping, key: RequestKey | None, deadline: Deadline, timings: Timings
+    ) -> Adaptation:
+        model = self._model_for(task)
+        learned = await self._learn(model, task, deadline, timings)
+        # The model may have been unloaded meanwhile, and its adaptations dropped: this one must not come after.
+        if not self._repository.serves(model):
+            raise ModelNotFoundError(model.name)
+        return self._store.keep(keeping.owner, learned, keeping.time_to_live, key, keeping.fingerprint)
+
+    async def _learn(self, model: Model, task: AdaptTask, deadline: Deadline, timings: Timings) -> Learned:
+        support = task.support
+        width = head_width(model.description, support.ways)
+        job = AdaptJob(
+            model,
+            adapt_bucket(support, task.steps, width),
+            support.x.nbytes,
+            deadline,
+            support=support,
+            steps=task.steps,
+            width=width,
+        )
+        computed = await self._scheduler.run(job)
+        timings.queue += computed.queue_seconds
+        timings.adapt += computed.compute_seconds
+        if not np.isfinite(computed.value.losses).all():
+            raise DivergedError
+        self._metrics.adapted(model.name, support.size, task.steps)
+        return Learned(model, task.classes, support.size, task.steps, computed.value.losses, computed.value.state)
+
+    async def _predict(self, learned: Learned, query: Array, deadline: Deadline, timings: Timings) -> Answers:
+        bucket = predict_bucket(learned.state, query)
+        job = PredictJob(learned.model, bucket, query.nbytes, deadline, state=learned.state, query=query)
+        computed = await self._scheduler.run(job)
+        timings.queue += computed.queue_seconds
+        timings.predict += computed.compute_seconds
+        answers = computed.value
+        if not answers.finite:
+            raise DivergedError
+        return answers
