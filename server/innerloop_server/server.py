@@ -4,8 +4,12 @@ import asyncio
 import json
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Protocol
 
 import structlog
 from prometheus_client import start_http_server
@@ -13,26 +17,32 @@ from prometheus_client import start_http_server
 from innerloop_server.adaptations.store import AdaptationStore
 from innerloop_server.engine.interface import Engine
 from innerloop_server.engine.lanes import Lanes
+from innerloop_server.frontend.supervisor import FrontEnds
 from innerloop_server.models.model import ModelEntry
-from innerloop_server.models.repository import ModelRepository
+from innerloop_server.models.repository import ModelListener, ModelRepository
 from innerloop_server.observability.metrics import Metrics
 from innerloop_server.scheduling.job import Operation
 from innerloop_server.scheduling.queue import BatchLimits
 from innerloop_server.scheduling.scheduler import QueueLimits, Scheduler
+from innerloop_server.serving.interface import Serving
 from innerloop_server.serving.local import LocalServing
 from innerloop_server.settings import ConfigurationError, ServerSettings
-from innerloop_server.transport.adaptation_service import AdaptationServicer
-from innerloop_server.transport.calls import Calls
-from innerloop_server.transport.health import Health
-from innerloop_server.transport.listen import build_server, identity_of
-from innerloop_server.transport.model_service import ModelServicer
-from innerloop_server.transport.requests import RequestLimits
+from innerloop_server.transport.endpoint import FLUSH_SECONDS, Endpoint
 
 EXPIRY_INTERVAL = 1.0
-LINGER_SECONDS = 0.2
-"""For requests that clients send on getting their last answer: until gRPC shuts down they are refused with a reason."""
-FLUSH_SECONDS = 1.0
-"""For answers that are on their way out, and for health watches, which never end by themselves."""
+
+
+class Entrance(ModelListener, Protocol):
+    """Where requests come in, told what becomes of models: this process or others."""
+
+    async def start(self, serving: Serving) -> int:
+        """Answer gRPC by asking `serving`; returns the port. Raises ConfigurationError when it can't."""
+
+    async def models_loaded(self) -> None:
+        """Every model of the folder was loaded or refused."""
+
+    async def stop(self) -> None:
+        """Stop without losing a request that was accepted."""
 
 
 async def run_server(settings: ServerSettings, engine: Engine) -> bool:
@@ -45,8 +55,12 @@ async def run_server(settings: ServerSettings, engine: Engine) -> bool:
         ConfigurationError: a port can't be had, the TLS files are unusable, the model folder can't be read, or the
             ready file can't be written.
     """
+    with metrics_folder(settings) as folder:
+        return await _run(InnerloopServer(settings, engine, folder))
+
+
+async def _run(server: "InnerloopServer") -> bool:
     stop = _stop_signals()
-    server = InnerloopServer(settings, engine)
     await server.start()
     loading = asyncio.create_task(server.load_models())
     stopped = asyncio.create_task(stop.get())
@@ -65,28 +79,31 @@ async def run_server(settings: ServerSettings, engine: Engine) -> bool:
 class InnerloopServer:
     """All parts of a server, put together."""
 
-    def __init__(self, settings: ServerSettings, engine: Engine) -> None:
+    def __init__(self, settings: ServerSettings, engine: Engine, metrics_folder: Path | None) -> None:
         self._settings = settings
         self._log = structlog.get_logger()
-        self._metrics = Metrics(version("innerloop"), settings.adaptation_bytes + settings.host_adaptation_bytes)
+        kept_bytes = settings.adaptation_bytes + settings.host_adaptation_bytes
+        self._metrics = Metrics(version("innerloop"), kept_bytes, metrics_folder)
         self._metrics.watch_memory(engine.memory)
-        self._health = Health()
+        self._entrance: Entrance = (
+            Endpoint(settings, self._metrics)
+            if metrics_folder is None
+            else FrontEnds(settings, self._metrics, metrics_folder)
+        )
         self._engine = engine
         self._lanes = Lanes(engine.threads)
-        self._store = AdaptationStore(settings.adaptation_bytes + settings.host_adaptation_bytes, self._metrics)
+        self._store = AdaptationStore(kept_bytes, self._metrics)
         self._repository = ModelRepository(
-            settings.models, engine, self._lanes, [self._health, _MetricsListener(self._metrics)]
+            settings.models, engine, self._lanes, [self._entrance, _MetricsListener(self._metrics)]
         )
-        self._calls = Calls(identity_of(settings), self._metrics)
-        self._server, self._port = build_server(settings, *self._servicers(), self._health)
-        self._metrics_port = 0
+        self._port = self._metrics_port = 0
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Listen on both ports; models are loaded later.
 
         Raises:
-            ConfigurationError: the metrics port is taken.
+            ConfigurationError: a port can't be had, or the TLS files are unusable.
         """
         host, port = self._settings.host, self._settings.metrics_port
         try:
@@ -96,8 +113,7 @@ class InnerloopServer:
                 f"metrics_port: can't listen on {host}:{port}: it is taken or not of this machine"
             ) from error
         self._metrics_port = exporter.server_port
-        await self._health.start()
-        await self._server.start()
+        self._port = await self._entrance.start(self._serving())
         self._sweeper = asyncio.create_task(self._expire_adaptations())
         self._log.info("listening", host=host, port=self._port, metrics_port=self._metrics_port, pid=os.getpid())
 
@@ -111,7 +127,7 @@ class InnerloopServer:
             await self._repository.load_all()
         except OSError as error:
             raise ConfigurationError(f"models: can't read {self._settings.models} ({error.strerror})") from error
-        await self._health.models_loaded()
+        await self._entrance.models_loaded()
         self._log.info("ready", port=self._port, metrics_port=self._metrics_port)
         if self._settings.ready_file is not None:
             self._write_ready_file(self._settings.ready_file)
@@ -119,16 +135,7 @@ class InnerloopServer:
     async def stop(self) -> bool:
         """Stop without losing a request that was accepted; false if that took longer than the grace period."""
         self._log.info("stopping")
-        await self._health.stop()
-        await asyncio.sleep(self._settings.drain_seconds)
-        self._calls.close()
-        try:
-            await asyncio.wait_for(self._calls.wait_idle(), self._settings.grace_seconds)
-        except TimeoutError:
-            self._log.warning("requests were still under way when the grace period ended")
-        else:
-            await asyncio.sleep(LINGER_SECONDS)
-        await self._server.stop(FLUSH_SECONDS)
+        await self._entrance.stop()
         if self._sweeper is not None:
             self._sweeper.cancel()
         clean = self._lanes.stop(FLUSH_SECONDS)
@@ -144,7 +151,7 @@ class InnerloopServer:
         except OSError as error:
             raise ConfigurationError(f"ready_file: can't write {file} ({error.strerror})") from error
 
-    def _servicers(self) -> tuple[AdaptationServicer, ModelServicer]:
+    def _serving(self) -> LocalServing:
         settings = self._settings
         scheduler = Scheduler(
             self._lanes,
@@ -154,14 +161,7 @@ class InnerloopServer:
             {Operation.ADAPT: settings.adapt_weight, Operation.PREDICT: settings.predict_weight},
             self._metrics,
         )
-        serving = LocalServing(self._repository, scheduler, self._store, self._metrics)
-        limits = RequestLimits(
-            settings.max_support, settings.max_query, settings.time_to_live, settings.max_time_to_live
-        )
-        return (
-            AdaptationServicer(serving, self._calls, limits, self._metrics),
-            ModelServicer(serving, self._calls, limits, admin=settings.admin),
-        )
+        return LocalServing(self._repository, scheduler, self._store, self._metrics)
 
     async def _expire_adaptations(self) -> None:
         while True:
@@ -183,6 +183,16 @@ class _MetricsListener:
 
     async def model_removed(self, entry: ModelEntry) -> None:
         self._metrics.model_gone(entry.name)
+
+
+@contextmanager
+def metrics_folder(settings: ServerSettings) -> Iterator[Path | None]:
+    """A folder for the metrics of front ends, if there are to be any."""
+    if not settings.frontends:
+        yield None
+        return
+    with TemporaryDirectory(prefix="innerloop-metrics-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def _stop_signals() -> "asyncio.Queue[int]":

@@ -1,5 +1,6 @@
 """The server's configuration: flags, then INNERLOOP_* variables, then a TOML file, then defaults."""
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -49,6 +50,16 @@ class ServerSettings(BaseSettings):
     tls_key: Path | None = Field(None, description="PEM file of the server's private key.")
     tls_client_ca: Path | None = Field(
         None, description="PEM file of the authority that client certificates must come from; asks clients for one."
+    )
+
+    frontends: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Processes that answer gRPC for the one that computes, to serve more clients; 0: it answers.",
+    )
+    frontend_bytes: ByteSize = Field(
+        ByteSize(256 * 2**20), ge=2**20, description="Memory for the requests under way of one front end."
     )
 
     max_message_bytes: ByteSize = Field(ByteSize(64 * 2**20), gt=0, description="Largest request accepted.")
@@ -117,6 +128,8 @@ class ServerSettings(BaseSettings):
                 raise ValueError(f"{name}: there is no file {file}")
         if self.ready_file is not None and not self.ready_file.parent.is_dir():
             raise ValueError(f"ready_file: there is no folder {self.ready_file.parent}")
+        if self.frontends and not hasattr(os, "memfd_create"):
+            raise ValueError("frontends: needs Linux; leave it at 0")
         if self.time_to_live > self.max_time_to_live:
             raise ValueError(f"time_to_live: is longer than max_time_to_live ({self.max_time_to_live:g} s)")
         return self

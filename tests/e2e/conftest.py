@@ -13,10 +13,31 @@ def models_folder(tmp_path_factory):
     return write_models(tmp_path_factory.mktemp("models"))
 
 
-@pytest.fixture(scope="session")
-def start_server(models_folder):
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "with_and_without_front_ends: its servers answer gRPC themselves, then through front ends"
+    )
+
+
+def pytest_generate_tests(metafunc):
+    if "frontends" in metafunc.fixturenames and metafunc.definition.get_closest_marker("with_and_without_front_ends"):
+        metafunc.parametrize("frontends", [0, 2], indirect=True, scope="module", ids=["alone", "front ends"])
+
+
+@pytest.fixture(scope="module")
+def frontends(request):
+    """How many front ends servers have unless they say otherwise."""
+    return getattr(request, "param", 0)
+
+
+@pytest.fixture(scope="module")
+def start_server(models_folder, frontends):
     """Starts a server process that computes one batch at a time; a context manager."""
-    return lambda models=models_folder, **settings: ServerProcess(models, **{"threads": 1, "lanes": 1, **settings})
+
+    def start(models=models_folder, **settings):
+        return ServerProcess(models, **{"threads": 1, "lanes": 1, "frontends": frontends, **settings})
+
+    return start
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,8 @@ from wire import array, images, inputs
 
 from innerloop.v1 import adaptation_pb2 as pb
 
+pytestmark = pytest.mark.with_and_without_front_ends
+
 
 def test_adapt_describes_what_it_made(client):
     response = client.adaptations.Adapt(adapt_request("gradients", ways=4, shots=2))

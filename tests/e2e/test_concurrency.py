@@ -3,10 +3,13 @@
 from itertools import cycle, islice
 
 import numpy as np
+import pytest
 from examples import curve_support, picture_support, pictures
 from wire import array, inputs
 
 from innerloop.v1 import adaptation_pb2 as pb
+
+pytestmark = pytest.mark.with_and_without_front_ends
 
 CALLS = 200
 

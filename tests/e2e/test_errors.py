@@ -10,6 +10,8 @@ from wire import images, inputs
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import model_pb2
 
+pytestmark = pytest.mark.with_and_without_front_ends
+
 
 def test_an_invalid_request_names_every_field_that_is_wrong(client, fails):
     request = adapt_request(options=pb.AdaptOptions(steps=9))

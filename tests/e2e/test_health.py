@@ -12,6 +12,8 @@ from running import connect, starting, wait_until
 
 from innerloop.v1.model_pb2 import LoadModelRequest
 
+pytestmark = pytest.mark.with_and_without_front_ends
+
 SERVICES = ("innerloop.v1.AdaptationService", "innerloop.v1.ModelService")
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
 

@@ -2,12 +2,15 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from examples import adapt_request, lasting_request, picture_support, pictures, predict_request
 from grpc import StatusCode
 from running import wait_until
 from wire import inputs
 
 from innerloop.v1 import adaptation_pb2 as pb
+
+pytestmark = pytest.mark.with_and_without_front_ends
 
 
 def adaptations_made(metrics, model):

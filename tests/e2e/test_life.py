@@ -21,6 +21,8 @@ from innerloop.v1.adaptation_pb2 import PredictRequest
 from innerloop.v1.model_pb2 import ListModelsRequest
 from innerloop_server.process import ServerProcess, ServerStartError
 
+pytestmark = pytest.mark.with_and_without_front_ends
+
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_requests_under_way_and_waiting_are_answered_before_the_server_stops(start_server, number):

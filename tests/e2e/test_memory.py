@@ -10,6 +10,8 @@ from running import wait_until
 
 from innerloop.v1 import adaptation_pb2 as pb
 
+pytestmark = pytest.mark.with_and_without_front_ends
+
 BUDGET = 4096
 
 

@@ -7,6 +7,8 @@ from wire import inputs
 
 from innerloop.v1 import adaptation_pb2 as pb
 
+pytestmark = pytest.mark.with_and_without_front_ends
+
 NAMES = {
     "innerloop_requests_total",
     "innerloop_request_duration_seconds_bucket",

@@ -14,9 +14,11 @@ from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import model_pb2
 from innerloop.v1.tensor_pb2 import DATA_TYPE_FLOAT32, DATA_TYPE_UINT8
 
+pytestmark = pytest.mark.with_and_without_front_ends
+
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, frontends):  # noqa: ARG001 - a folder for each
     """Good bundles beside a truncated one and a folder that is no bundle."""
     folder = write_models(tmp_path_factory.mktemp("models"))
     write_bundle(folder / "truncated", PROTOTYPES)

@@ -8,6 +8,8 @@ from running import connect
 
 from innerloop.v1 import adaptation_pb2 as pb
 
+pytestmark = pytest.mark.with_and_without_front_ends
+
 
 @pytest.fixture(scope="module")
 def authority():

@@ -10,6 +10,8 @@ from running import connect, wait_until
 
 from innerloop.v1.model_pb2 import ListModelsRequest
 
+pytestmark = pytest.mark.with_and_without_front_ends
+
 WAITING = 2
 
 

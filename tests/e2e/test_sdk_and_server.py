@@ -15,6 +15,8 @@ from innerloop_learner import InputSpec, LearnerSpec, build_learner
 from innerloop_learner.bundle import Manifest, Provenance, TaskLimits, save_bundle
 from innerloop_server.process import ServerProcess
 
+pytestmark = pytest.mark.with_and_without_front_ends
+
 ADAPTATION_BYTES = 100_000
 LABELS = ["alpha", "beta", "gamma"]
 

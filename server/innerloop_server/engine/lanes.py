@@ -62,6 +62,7 @@ class Lanes:
     def _run(self) -> None:
         while (run := self._work.get()) is not None:
             run()
+            del run  # what it refers to, such as a request's arrays, must not wait for the next work to be freed
 
 
 def _attempt(work: Callable[[], T]) -> tuple[T | None, BaseException | None]:

@@ -21,6 +21,15 @@ class ServedModel:
     name: str
     description: ModelDescription
 
+    def check_digest(self, digest: str) -> None:
+        """Refuse what was decoded for another bundle, which has meanwhile been replaced by this one.
+
+        Raises:
+            ModelLoadingError: trying again helps.
+        """
+        if digest != self.description.digest:
+            raise ModelLoadingError(self.name, LOADING_RETRY_SECONDS)
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Model:
@@ -43,15 +52,6 @@ class Model:
     def served(self) -> ServedModel:
         """What callers may know of it."""
         return ServedModel(self.name, self.loaded.description)
-
-    def check_same(self, served: ServedModel) -> None:
-        """Refuse what was checked against another bundle, which has meanwhile been replaced by this one.
-
-        Raises:
-            ModelLoadingError: trying again helps.
-        """
-        if served.description.digest != self.description.digest:
-            raise ModelLoadingError(self.name, LOADING_RETRY_SECONDS)
 
 
 class ModelState(StrEnum):

@@ -2,43 +2,38 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
-PHASE_SECONDS = (0.0001, 0.0002, *SECONDS)
+from innerloop_server.observability.call_metrics import CallMetrics, counter, histogram
+from innerloop_server.observability.merged import MergedCollector
+
 TASKS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 EXAMPLES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 STEPS = (0, 1, 2, 3, 5, 10, 20, 50, 100)
 
-NO_MODEL = ""
-"""Model label of requests that name no model of this server: what clients make up must not become a label."""
 
+class Metrics(CallMetrics):
+    """Every metric of the server. Label values are names of models that the server holds, never a client's words.
 
-class Metrics:
-    """Every metric of the server. Label values are names of models that the server holds, never a client's words."""
+    Args:
+        version: of the server.
+        adaptation_budget: bytes that adaptations may take.
+        frontend_folder: where front ends write metrics of RPCs; None when this process answers gRPC itself.
+    """
 
-    def __init__(self, version: str, adaptation_budget: int) -> None:
+    def __init__(self, version: str, adaptation_budget: int, frontend_folder: Path | None = None) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        # Finding a series by its labels costs more than adding to it, so series are remembered.
-        self._requests = cache(self._counter("requests", "Requests answered.", "rpc", "model", "status").labels)
-        self._request_duration = cache(
-            self._histogram(
-                "request_duration_seconds", "Time from a request's arrival to its answer.", SECONDS, "rpc", "model"
-            ).labels
-        )
-        self._phase_duration = cache(
-            self._histogram(
-                "phase_duration_seconds",
-                "Time that requests spend waiting, adapting, predicting, and being decoded and encoded.",
-                PHASE_SECONDS,
-                "phase",
-                "model",
-            ).labels
-        )
+        if frontend_folder is None:
+            super().__init__(self.registry)
+        else:
+            own = CollectorRegistry()
+            super().__init__(own)
+            self.registry.register(MergedCollector(own, frontend_folder))
         self._batch_size = cache(
             self._histogram("batch_size", "Tasks computed together.", TASKS, "operation", "model").labels
         )
@@ -63,21 +58,14 @@ class Metrics:
         self._model_info = self._gauge(
             "model_info", "Models of this server; always 1.", "model", "version", "method", "state"
         )
+        self._frontends = self._gauge("frontends", "Front-end processes that answer gRPC.")
+        self._frontend_restarts = self._counter("frontend_restarts", "Front ends that ended and were replaced.")
         self._gauge("adaptation_budget_bytes", "Memory that adaptations may take in all.").set(adaptation_budget)
         self._gauge("build_info", "Version of the server; always 1.", "version").labels(version).set(1)
 
     def watch_memory(self, read: Callable[[], Mapping[tuple[str, str], int]]) -> None:
         """Report memory by (device, kind), read afresh for every scrape."""
         self.registry.register(_MemoryCollector(read))
-
-    def request(self, rpc: str, model: str, status: str, seconds: float) -> None:
-        """A request was answered with a status code."""
-        self._requests(rpc, model, status).inc()
-        self._request_duration(rpc, model).observe(seconds)
-
-    def phase(self, phase: str, model: str, seconds: float) -> None:
-        """A request spent time in a phase: queue, adapt, predict or encode."""
-        self._phase_duration(phase, model).observe(seconds)
 
     def batch(self, operation: str, model: str, tasks: int) -> None:
         """A batch was computed."""
@@ -118,14 +106,22 @@ class Metrics:
         """A model is no longer there, or no longer in the state it was in."""
         self._model_info.remove_by_labels({"model": model})
 
+    def frontends(self, count: int) -> None:
+        """The number of front ends that answer gRPC changed."""
+        self._frontends.set(count)
+
+    def frontend_restarted(self) -> None:
+        """A front end that had ended is replaced."""
+        self._frontend_restarts.inc()
+
     def _counter(self, name: str, about: str, *labels: str) -> Counter:
-        return Counter(f"innerloop_{name}", about, labels, registry=self.registry)
+        return counter(self.registry, name, about, *labels)
 
     def _gauge(self, name: str, about: str, *labels: str) -> Gauge:
         return Gauge(f"innerloop_{name}", about, labels, registry=self.registry)
 
     def _histogram(self, name: str, about: str, buckets: Sequence[float], *labels: str) -> Histogram:
-        return Histogram(f"innerloop_{name}", about, labels, buckets=buckets, registry=self.registry)
+        return histogram(self.registry, name, about, buckets, *labels)
 
 
 class _MemoryCollector(Collector):

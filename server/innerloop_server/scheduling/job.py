@@ -5,7 +5,7 @@ import time
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, Self, TypeVar
 
 from innerloop_server.engine.interface import AdaptedTask, Answers, Array, SupportSet, TaskState
 from innerloop_server.models.model import Model
@@ -31,6 +31,13 @@ class Deadline:
 
     def __init__(self, seconds: float | None = None) -> None:
         self.at = float("inf") if seconds is None else time.monotonic() + seconds
+
+    @classmethod
+    def until(cls, at: float) -> Self:
+        """The deadline at a moment of the monotonic clock."""
+        deadline = cls()
+        deadline.at = at
+        return deadline
 
     @property
     def passed(self) -> bool:

@@ -54,7 +54,7 @@ class LocalServing(Serving):
     async def predict(self, task: PredictTask, deadline: Deadline) -> Predicted:
         """Answer queries with an adaptation."""
         learned = self._store.use(task.owner, task.adaptation_id).learned
-        learned.model.check_same(task.model)
+        learned.model.served.check_digest(task.model.description.digest)
         timings = Timings()
         answers = await self._answer(learned, task.query, deadline, timings)
         return Predicted(answers, learned.classes, timings)
@@ -112,7 +112,7 @@ class LocalServing(Serving):
 
     def _model_for(self, task: AdaptTask) -> Model:
         model = self._repository.get(task.model.name)
-        model.check_same(task.model)
+        model.served.check_digest(task.model.description.digest)
         return model
 
     async def _adapt(

@@ -6,7 +6,7 @@ from time import perf_counter
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1.adaptation_pb2_grpc import AdaptationServiceServicer
 from innerloop_server.errors import FieldViolation, InvalidRequestError
-from innerloop_server.observability.metrics import Metrics
+from innerloop_server.observability.call_metrics import CallMetrics
 from innerloop_server.serving.interface import PredictTask, Serving, Timings
 from innerloop_server.transport.calls import Call, Calls
 from innerloop_server.transport.decoding import Decoders
@@ -28,7 +28,7 @@ TOKEN_BYTES = 8
 class AdaptationServicer(AdaptationServiceServicer):
     """Adapts and predicts over gRPC."""
 
-    def __init__(self, serving: Serving, calls: Calls, limits: RequestLimits, metrics: Metrics) -> None:
+    def __init__(self, serving: Serving, calls: Calls, limits: RequestLimits, metrics: CallMetrics) -> None:
         self._serving = serving
         self._calls = calls
         self._limits = limits

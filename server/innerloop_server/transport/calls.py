@@ -11,7 +11,7 @@ from typing import NoReturn, TypeVar
 import structlog
 
 from innerloop_server.errors import ServerError, ShuttingDownError
-from innerloop_server.observability.metrics import NO_MODEL, Metrics
+from innerloop_server.observability.call_metrics import NO_MODEL, CallMetrics
 from innerloop_server.scheduling.job import Deadline
 from innerloop_server.transport.identity import Context, Identify
 from innerloop_server.transport.status import DETAILS_KEY, Failure, failure_of, internal_failure
@@ -51,7 +51,7 @@ class Calls:
         metrics: counts and times calls.
     """
 
-    def __init__(self, identify: Identify, metrics: Metrics) -> None:
+    def __init__(self, identify: Identify, metrics: CallMetrics) -> None:
         self._identify = identify
         self._metrics = metrics
         self._log = structlog.get_logger()

@@ -28,9 +28,8 @@ class Health:
         self._loaded = False
 
     async def start(self) -> None:
-        """The server listens, but its models are not loaded."""
-        await self._set(SERVER, serving=False)
-        await self._set(ADAPTATION_SERVICE, serving=False)
+        """The server listens, whether its models are loaded or not."""
+        await self._update_server()
         await self._set(MODEL_SERVICE, serving=True)
 
     async def models_loaded(self) -> None:

@@ -18,9 +18,21 @@ from innerloop_server.transport.model_service import ModelServicer
 
 
 def build_server(
-    settings: ServerSettings, adaptations: AdaptationServicer, models: ModelServicer, health: Health
+    settings: ServerSettings,
+    adaptations: AdaptationServicer,
+    models: ModelServicer,
+    health: Health,
+    *,
+    share_port: bool,
 ) -> tuple[grpc.aio.Server, int]:
     """A gRPC server bound to its port, not started yet.
+
+    Args:
+        settings: of the server.
+        adaptations: one of its services.
+        models: another.
+        health: and the standard one.
+        share_port: whether other processes may listen on the same port, each taking a share of the connections.
 
     Returns:
         the server and the port it is bound to.
@@ -29,8 +41,8 @@ def build_server(
         ConfigurationError: the port is taken or the address is not of this machine, or the TLS files are unusable.
     """
     options: list[tuple[str, Any]] = [
-        # Without this, a second server would silently share the port and take half of the requests.
-        ("grpc.so_reuseport", 0),
+        # Unless asked for: a second server would silently share the port and take half of the requests.
+        ("grpc.so_reuseport", int(share_port)),
         ("grpc.max_receive_message_length", int(settings.max_message_bytes)),
         ("grpc.max_send_message_length", -1),
     ]

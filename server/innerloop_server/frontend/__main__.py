@@ -1,0 +1,38 @@
+"""`python -m innerloop_server.frontend PARENT LINK SEGMENT`: a front end, started by the engine process.
+
+PARENT is the process id of the engine process, LINK and SEGMENT are descriptors that it handed down.
+"""
+
+import asyncio
+import ctypes
+import os
+import signal
+import socket
+import sys
+
+from innerloop_server.frontend.process import FrontEndProcess
+from innerloop_server.frontend.segment import Segment
+
+PR_SET_PDEATHSIG = 1
+
+
+async def _run(link: int, segment: int) -> None:
+    memory = Segment(segment)
+    memory.close()
+    await FrontEndProcess(memory).run(socket.socket(fileno=link))
+
+
+def main() -> None:
+    """Serve until the engine process says stop, or is gone."""
+    # Signals to stop are for the engine process, though whoever sends them may send them to all processes.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    parent, link, segment = map(int, sys.argv[1:])
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(1)  # it ended before it could be heard of
+    asyncio.run(_run(link, segment))
+    os._exit(0)  # threads may still be decoding for callers that have left
+
+
+main()

@@ -1,0 +1,85 @@
+"""A front end, as the engine process sees it: a child process, a link and a segment."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+
+from innerloop_server.frontend import messages
+from innerloop_server.frontend.link import Link
+from innerloop_server.frontend.segment import Segment
+from innerloop_server.frontend.session import Session
+from innerloop_server.serving.interface import Serving
+
+MODULE = "innerloop_server.frontend"
+
+
+class FrontEnd:
+    """One front-end process, from its start to its end.
+
+    Args:
+        serving: computes for it.
+        segment_bytes: size of the memory shared with it.
+        listening: is called when it answers gRPC.
+
+    Attributes:
+        listens: whether it does.
+        has_listened: whether it ever did.
+        refused: why it can't start, if it says so.
+    """
+
+    def __init__(self, serving: Serving, segment_bytes: int, listening: Callable[[], None]) -> None:
+        self.listens = self.has_listened = False
+        self.refused = ""
+        self._listening = listening
+        self._lost = asyncio.Event()
+        self._segment = Segment.create(segment_bytes)
+        self._link: Link[messages.FromFrontEnd] = Link(messages.FromFrontEnd, self._receive, self._lost.set)
+        self._session = Session(serving, self._link, self._segment)
+
+    async def run(self, start: messages.Start) -> int:
+        """Start the process, serve it, and clean up after it; returns its exit code.
+
+        Raises:
+            OSError: it can't be started.
+        """
+        own_end, its_end = socket.socketpair()
+        with its_end:
+            process = _launch(its_end.fileno(), self._segment.descriptor)
+        try:
+            self._segment.close()
+            await self._link.open(own_end)
+            self._link.send(start)
+            await self._lost.wait()
+        finally:
+            self.listens = False
+            process.kill()  # it may have closed its link and live on
+            code = await asyncio.to_thread(process.wait)
+            self._link.close()
+            await self._session.close()
+        return code
+
+    def send(self, message: messages.ToFrontEnd) -> None:
+        """Tell the front end something."""
+        self._link.send(message)
+
+    def _receive(self, message: messages.FromFrontEnd) -> None:
+        match message:
+            case messages.Request() | messages.Cancel():
+                self._session.receive(message)
+            case messages.Listening():
+                self.listens = self.has_listened = True
+                self._listening()
+            case messages.Refused():
+                self.refused = message.why
+
+
+def _launch(*descriptors: int) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", MODULE, *map(str, [os.getpid(), *descriptors])],
+        stdin=subprocess.DEVNULL,
+        pass_fds=descriptors,
+        process_group=0,  # a Ctrl-C in the terminal is for the engine process, which tells the front ends to stop
+    )

@@ -1,0 +1,196 @@
+"""The engine process, as a front end asks it."""
+
+import asyncio
+import math
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from innerloop_server.engine.interface import Answers, Array
+from innerloop_server.errors import FieldViolation, InvalidRequestError, OverloadedError
+from innerloop_server.frontend.allocator import Allocator, Block, aligned
+from innerloop_server.frontend.failures import error_of
+from innerloop_server.frontend.link import Link
+from innerloop_server.frontend.messages import (
+    ArrayAt,
+    ArrayHere,
+    Cancel,
+    Failed,
+    Operation,
+    Released,
+    Reply,
+    Request,
+    Room,
+    SentAnswers,
+)
+from innerloop_server.frontend.segment import Segment, array_in
+from innerloop_server.scheduling.job import Deadline
+
+R = TypeVar("R")
+
+LARGE = 1 << 20
+"""Bytes from which copying is worth a thread of its own."""
+SMALL_ANSWERS = 4096
+"""Bytes up to which answers may as well travel in the message."""
+FULL_RETRY_SECONDS = 0.2
+
+
+class Parcel(NamedTuple):
+    """A block of the segment with the arrays of one request.
+
+    Attributes:
+        block: that they lie in.
+        arrays: where, by field of the request.
+        room: for the answers.
+    """
+
+    block: Block
+    arrays: Mapping[str, ArrayAt]
+    room: Room | None
+
+
+@dataclass(slots=True)
+class _Asked(Generic[R]):
+    """A request that the engine process has not finished with."""
+
+    future: "asyncio.Future[R]"
+    read: Callable[[msgspec.Raw], R]
+    block: Block | None
+
+
+class EngineClient:
+    """Asks the engine process, and keeps a request's block until that process has let go of it.
+
+    Args:
+        link: to the engine process.
+        segment: shared with it; only this front end hands out its blocks.
+    """
+
+    def __init__(self, link: Link[Any], segment: Segment) -> None:
+        self._link = link
+        self._segment = segment
+        self._allocator = Allocator(segment.size)
+        self._loop = asyncio.get_running_loop()
+        self._copiers = ThreadPoolExecutor(2, thread_name_prefix="copier")
+        self._asked: dict[int, _Asked[Any]] = {}
+        self._last_number = 0
+
+    async def pack(self, arrays: Mapping[str, Array], answer_bytes: int = 0) -> Parcel:
+        """Copy arrays into the segment: the only copy of them before the device's.
+
+        Args:
+            arrays: by the field of the request that they come from.
+            answer_bytes: that the answers may take.
+
+        Raises:
+            InvalidRequestError: they are larger than the segment.
+            OverloadedError: there is no room now.
+        """
+        places, size = {}, 0
+        for field, array in arrays.items():
+            places[field] = ArrayAt(size, array.dtype.str, array.shape)  # type: ignore[arg-type]
+            size += aligned(array.nbytes)
+        room = Room(size, answer_bytes) if answer_bytes > SMALL_ANSWERS else None
+        block = self._allocator.allocate(size + answer_bytes) if room else None
+        if block is None:  # answers can travel in the message, if need be
+            room, block = None, self._allocator.allocate(size)
+        if block is None:
+            raise self._no_room(arrays, size)
+        memory = self._segment.block(block)
+        copies = [(array_in(memory, places[field]), array) for field, array in arrays.items()]
+        if size < LARGE:
+            _copy(copies)
+        else:
+            copying = self._loop.run_in_executor(self._copiers, _copy, copies)
+            try:
+                await asyncio.shield(copying)
+            except asyncio.CancelledError:
+                copying.add_done_callback(lambda _: self._allocator.free(block))  # a thread still writes to it
+                raise
+        return Parcel(block, places, room)
+
+    async def ask(self, operation: Operation, read: Callable[[msgspec.Raw], R], deadline: Deadline | None = None) -> R:
+        """The engine process's answer to a request without arrays; `read` makes sense of it. Raises what it raises."""
+        return await self._ask(operation, read, deadline, None)
+
+    async def ask_about(
+        self,
+        parcel: Parcel,
+        operation: Operation,
+        read: Callable[[msgspec.Raw, NDArray[np.uint8]], R],
+        deadline: Deadline,
+    ) -> R:
+        """The engine process's answer to a request whose arrays lie in a parcel, which is used up by this.
+
+        `read` is given the answer and the parcel's memory, which is not to be referred to later.
+        """
+        memory = self._segment.block(parcel.block)
+        return await self._ask(operation, lambda result: read(result, memory), deadline, parcel.block)
+
+    def receive(self, message: Reply | Failed | Released) -> None:
+        """Take what the engine process says of a request."""
+        asked = self._asked[message.number]
+        if not isinstance(message, Released):
+            _settle(asked, message)
+        if asked.block is None or isinstance(message, Released):
+            del self._asked[message.number]
+        if asked.block is not None and isinstance(message, Released):
+            self._allocator.free(asked.block)
+
+    async def _ask(
+        self,
+        operation: Operation,
+        read: Callable[[msgspec.Raw], R],
+        deadline: Deadline | None,
+        block: Block | None,
+    ) -> R:
+        self._last_number += 1
+        number = self._last_number
+        future: asyncio.Future[R] = self._loop.create_future()
+        self._asked[number] = _Asked(future, read, block)
+        until = math.inf if deadline is None else deadline.at
+        self._link.send(Request(number, operation, until, block))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._link.send(Cancel(number))
+            raise
+
+    def _no_room(self, arrays: Mapping[str, Array], size: int) -> InvalidRequestError | OverloadedError:
+        if size <= self._allocator.size:
+            return OverloadedError(FULL_RETRY_SECONDS)
+        largest = max(arrays, key=lambda field: arrays[field].nbytes)
+        problem = f"takes {arrays[largest].nbytes} bytes, and the server has {self._allocator.size} for requests"
+        return InvalidRequestError([FieldViolation(largest, f"{problem}; send fewer at a time")])
+
+
+def read_answers(sent: SentAnswers, memory: NDArray[np.uint8]) -> Answers:
+    """Answers in memory of their own."""
+
+    def read(place: ArrayAt | ArrayHere | None) -> NDArray[np.float32] | None:
+        if place is None:
+            return None
+        if isinstance(place, ArrayHere):
+            return np.frombuffer(place.data, np.float32).reshape(place.shape)
+        return array_in(memory, place).copy()
+
+    return Answers(read(sent.logits), read(sent.probabilities), read(sent.values))
+
+
+def _settle(asked: _Asked[Any], message: Reply | Failed) -> None:
+    if asked.future.done():
+        return  # the caller has left
+    if isinstance(message, Failed):
+        asked.future.set_exception(error_of(message))
+    else:
+        asked.future.set_result(asked.read(message.result))
+
+
+def _copy(copies: list[tuple[Array, Array]]) -> None:
+    for target, source in copies:
+        np.copyto(target, source)

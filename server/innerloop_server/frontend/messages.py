@@ -1,0 +1,256 @@
+"""What front ends and the engine process tell each other.
+
+Tensors never travel in messages: a message says where in the shared segment they lie. Small answers are the exception.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from innerloop_server.adaptations.adaptation import AdaptationDescription
+from innerloop_server.errors import FieldViolation
+from innerloop_server.models.model import ModelEntry
+from innerloop_server.serving.interface import Keeping, Timings
+
+
+class _Message(msgspec.Struct, array_like=True, tag=True):
+    """A message, or a part of one that can be one of several things."""
+
+
+class ArrayAt(_Message):
+    """An array that lies in the block of its request.
+
+    Attributes:
+        offset: from the start of the block, in bytes.
+        dtype: element type.
+        shape: of the array.
+    """
+
+    offset: int
+    dtype: Literal["|u1", "<f4", "<i8"]
+    shape: tuple[int, ...]
+
+
+class ArrayHere(_Message):
+    """A float32 array so small that it travels in the message."""
+
+    data: bytes
+    shape: tuple[int, ...]
+
+
+class Room(_Message):
+    """Where in its block a request wants its answers, if they fit: offset and size in bytes."""
+
+    offset: int
+    size: int
+
+
+class SentTask(_Message):
+    """An `AdaptTask`; `digest` tells the bundle that it was decoded for."""
+
+    model: str
+    digest: str
+    x: ArrayAt
+    y: ArrayAt
+    ways: int
+    classes: tuple[str, ...]
+    steps: int
+
+
+class Adapt(_Message):
+    """Answered with `Kept`."""
+
+    task: SentTask
+    keeping: Keeping
+
+
+class Predict(_Message):
+    """Answered with `SentPrediction`; `digest` tells the bundle that the query was decoded for."""
+
+    digest: str
+    owner: str
+    adaptation_id: str
+    query: ArrayAt
+    room: Room | None
+
+
+class AdaptPredict(_Message):
+    """Answered with `SentPrediction`."""
+
+    task: SentTask
+    query: ArrayAt
+    keeping: Keeping | None
+    room: Room | None
+
+
+class Look(_Message):
+    """Answered with `AdaptationDescription`."""
+
+    owner: str
+    adaptation_id: str
+
+
+class ListAdaptations(_Message):
+    """Answered with `list[AdaptationDescription]`."""
+
+    owner: str
+    model: str
+    before_ns: int | None
+    limit: int
+
+
+class Delete(_Message):
+    """Answered with `AdaptationDescription`."""
+
+    owner: str
+    adaptation_id: str
+
+
+class ListEntries(_Message):
+    """Answered with `list[ModelEntry]`."""
+
+
+class GetEntry(_Message):
+    """Answered with `ModelEntry`."""
+
+    model: str
+
+
+class Load(_Message):
+    """Answered with `ModelEntry`."""
+
+    model: str
+
+
+class Unload(_Message):
+    """Answered with None."""
+
+    model: str
+
+
+Operation = Adapt | Predict | AdaptPredict | Look | ListAdaptations | Delete | ListEntries | GetEntry | Load | Unload
+
+
+class SentAnswers(_Message):
+    """`Answers`."""
+
+    logits: ArrayAt | ArrayHere | None
+    probabilities: ArrayAt | ArrayHere | None
+    values: ArrayAt | ArrayHere | None
+
+
+class SentPrediction(_Message):
+    """`Predicted` or `AdaptPredicted`."""
+
+    answers: SentAnswers
+    classes: tuple[str, ...]
+    adaptation: AdaptationDescription | None
+    timings: Timings
+
+
+class Request(_Message):
+    """A front end asks.
+
+    Attributes:
+        number: names the request on this link.
+        operation: what it asks for.
+        deadline: on the monotonic clock, which all processes of a machine share.
+        block: offset and size of the block that its arrays lie in; nothing of the block is touched by the front end
+            until it is told that the block was released.
+    """
+
+    number: int
+    operation: Operation
+    deadline: float
+    block: tuple[int, int] | None
+
+
+class Cancel(_Message):
+    """Nobody waits for this request any more. It is answered nevertheless."""
+
+    number: int
+
+
+class Listening(_Message):
+    """A front end answers gRPC."""
+
+
+class Refused(_Message):
+    """A front end can't start with its configuration."""
+
+    why: str
+
+
+FromFrontEnd = Request | Cancel | Listening | Refused
+
+
+class Start(_Message):
+    """The first message to a front end.
+
+    Attributes:
+        settings: `ServerSettings` as JSON.
+        slot: its number among the front ends; that of the one whose place it takes, if it takes one's place.
+        metrics_folder: where it keeps its metrics.
+        entries: the models there are.
+        loaded: whether every model of the folder was loaded or refused.
+    """
+
+    settings: str
+    slot: int
+    metrics_folder: str
+    entries: tuple[ModelEntry, ...]
+    loaded: bool
+
+
+class Reply(_Message):
+    """The answer to a request; its type depends on the operation."""
+
+    number: int
+    result: msgspec.Raw
+
+
+class Failed(_Message):
+    """A request ended in an error.
+
+    Attributes:
+        number: of the request.
+        kind: name of a `ServerError`; empty for a fault of the engine process.
+        message: the error's; a fault's stack trace.
+        retry_after: as in `ServerError`.
+        violations: of an `InvalidRequestError`.
+    """
+
+    number: int
+    kind: str
+    message: str
+    retry_after: float | None = None
+    violations: tuple[FieldViolation, ...] = ()
+
+
+class Released(_Message):
+    """The engine process does not read a request's block any more; comes after the answer."""
+
+    number: int
+
+
+class ModelChanged(_Message):
+    """A model began to load, is ready, or failed."""
+
+    entry: ModelEntry
+
+
+class ModelRemoved(_Message):
+    """A model was unloaded."""
+
+    entry: ModelEntry
+
+
+class ModelsLoaded(_Message):
+    """Every model of the folder was loaded or refused."""
+
+
+class Stop(_Message):
+    """Stop without losing a request, then end."""
+
+
+ToFrontEnd = Start | Reply | Failed | Released | ModelChanged | ModelRemoved | ModelsLoaded | Stop

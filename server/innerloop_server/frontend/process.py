@@ -1,0 +1,88 @@
+"""A front end's life: start, answer gRPC, stop."""
+
+import asyncio
+import os
+import socket
+from pathlib import Path
+from typing import cast
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from innerloop_server.frontend import messages
+from innerloop_server.frontend.engine_client import EngineClient
+from innerloop_server.frontend.link import Link
+from innerloop_server.frontend.remote_serving import RemoteServing
+from innerloop_server.frontend.segment import Segment
+from innerloop_server.models.model import ModelEntry
+from innerloop_server.observability.call_metrics import CallMetrics
+from innerloop_server.observability.logs import configure_logging
+from innerloop_server.observability.merged import write_metrics_to
+from innerloop_server.settings import ConfigurationError, ServerSettings
+from innerloop_server.transport.endpoint import Endpoint
+
+
+class FrontEndProcess:
+    """One front end, in its own process.
+
+    Args:
+        segment: shared with the engine process.
+    """
+
+    def __init__(self, segment: Segment) -> None:
+        self._link: Link[messages.ToFrontEnd] = Link(messages.ToFrontEnd, self._receive, _engine_process_is_gone)
+        self._engine = EngineClient(self._link, segment)
+        self._serving = RemoteServing(self._engine)
+        self._news: asyncio.Queue[messages.ToFrontEnd] = asyncio.Queue()
+
+    async def run(self, end: socket.socket) -> None:
+        """Serve until told to stop."""
+        await self._link.open(end)
+        start = cast("messages.Start", await self._news.get())
+        settings = ServerSettings.model_validate_json(start.settings)
+        configure_logging(settings.log_level, settings.log_format)
+        write_metrics_to(Path(start.metrics_folder), start.slot)
+        endpoint = Endpoint(settings, CallMetrics(CollectorRegistry()), share_port=True)
+        for entry in start.entries:
+            await self._model_changed(endpoint, entry)
+        if start.loaded:
+            await endpoint.models_loaded()
+        try:
+            await endpoint.start(self._serving)
+        except ConfigurationError as error:
+            self._link.send(messages.Refused(str(error)))
+            await asyncio.sleep(0)  # the message is sent at the end of this turn
+            return
+        self._link.send(messages.Listening())
+        structlog.get_logger().info("front end started", slot=start.slot, pid=os.getpid())
+        await self._follow(endpoint)
+
+    async def _follow(self, endpoint: Endpoint) -> None:
+        """Act on the news from the engine process, in order, until it says stop."""
+        while True:
+            news = await self._news.get()
+            match news:
+                case messages.ModelChanged():
+                    await self._model_changed(endpoint, news.entry)
+                case messages.ModelRemoved():
+                    self._serving.model_removed(news.entry)
+                    await endpoint.model_removed(news.entry)
+                case messages.ModelsLoaded():
+                    await endpoint.models_loaded()
+                case messages.Stop():
+                    await endpoint.stop()
+                    return
+
+    async def _model_changed(self, endpoint: Endpoint, entry: ModelEntry) -> None:
+        self._serving.model_changed(entry)
+        await endpoint.model_changed(entry)
+
+    def _receive(self, message: messages.ToFrontEnd) -> None:
+        if isinstance(message, messages.Reply | messages.Failed | messages.Released):
+            self._engine.receive(message)
+        else:
+            self._news.put_nowait(message)
+
+
+def _engine_process_is_gone() -> None:
+    os._exit(1)  # nothing that is under way here can end well

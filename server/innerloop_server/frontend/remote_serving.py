@@ -1,0 +1,181 @@
+"""Answers callers of a front end by asking the engine process."""
+
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from innerloop_server.adaptations.adaptation import AdaptationDescription
+from innerloop_server.engine.interface import Array
+from innerloop_server.errors import AdaptationEvictedError, AdaptationNotFoundError
+from innerloop_server.frontend import messages
+from innerloop_server.frontend.allocator import aligned
+from innerloop_server.frontend.engine_client import EngineClient, Parcel, read_answers
+from innerloop_server.frontend.known_adaptations import Known, KnownAdaptations
+from innerloop_server.models.model import ModelEntry, ServedModel
+from innerloop_server.scheduling.job import Deadline
+from innerloop_server.serving.interface import (
+    AdaptPredicted,
+    AdaptTask,
+    Keeping,
+    Kept,
+    Predicted,
+    PredictTask,
+    Serving,
+)
+
+T = TypeVar("T")
+
+_kept = msgspec.msgpack.Decoder(Kept)
+_prediction = msgspec.msgpack.Decoder(messages.SentPrediction)
+_adaptation = msgspec.msgpack.Decoder(AdaptationDescription)
+_adaptations = msgspec.msgpack.Decoder(list[AdaptationDescription])
+_entry = msgspec.msgpack.Decoder(ModelEntry)
+_entries = msgspec.msgpack.Decoder(list[ModelEntry])
+_nothing = msgspec.msgpack.Decoder(None)
+
+FLOAT_BYTES = 4
+
+
+class RemoteServing(Serving):
+    """Models and adaptations of another process.
+
+    It remembers models, and of adaptations what never changes, so that most requests ask once; the engine process
+    refuses what was decoded for a model or an adaptation that is gone.
+
+    Args:
+        engine: the engine process.
+    """
+
+    def __init__(self, engine: EngineClient) -> None:
+        self._engine = engine
+        self._models: dict[str, ServedModel] = {}
+        self._known = KnownAdaptations()
+
+    def model_changed(self, entry: ModelEntry) -> None:
+        """Remember a model if it is ready."""
+        self._models.pop(entry.name, None)
+        if entry.description is not None:
+            self._models[entry.name] = entry.served
+
+    def model_removed(self, entry: ModelEntry) -> None:
+        """Forget a model."""
+        self._models.pop(entry.name, None)
+
+    async def model(self, name: str) -> ServedModel:
+        """The model of that name."""
+        # News of a model that another front end has just been asked to load may still be on its way.
+        return self._models.get(name) or (await self.entry(name)).served
+
+    async def model_of(self, owner: str, adaptation_id: str) -> ServedModel:
+        """The model of the owner's adaptation."""
+        return (await self._know(owner, adaptation_id)).model
+
+    async def adapt(self, task: AdaptTask, keeping: Keeping, deadline: Deadline) -> Kept:
+        """Adapt a model and keep the result."""
+        parcel = await self._engine.pack(_arrays(task))
+        operation = messages.Adapt(_sent(task, parcel), keeping)
+        kept = await self._engine.ask_about(parcel, operation, lambda result, _: _kept.decode(result), deadline)
+        self._remember(keeping.owner, kept.adaptation, task.model)
+        return kept
+
+    async def predict(self, task: PredictTask, deadline: Deadline) -> Predicted:
+        """Answer queries with an adaptation."""
+        known = await self._know(task.owner, task.adaptation_id)
+        parcel = await self._engine.pack({"query": task.query}, _answer_bytes(task.model, known.ways, len(task.query)))
+        operation = messages.Predict(
+            task.model.description.digest, task.owner, task.adaptation_id, parcel.arrays["query"], parcel.room
+        )
+        try:
+            return await self._engine.ask_about(parcel, operation, _read_predicted, deadline)
+        except (AdaptationNotFoundError, AdaptationEvictedError):
+            self._known.forget(task.owner, task.adaptation_id)
+            raise
+
+    async def adapt_predict(
+        self, task: AdaptTask, query: Array, keeping: Keeping | None, deadline: Deadline
+    ) -> AdaptPredicted:
+        """Adapt a model and answer queries with the result."""
+        parcel = await self._engine.pack(
+            {**_arrays(task), "query": query}, _answer_bytes(task.model, task.support.ways, len(query))
+        )
+        operation = messages.AdaptPredict(_sent(task, parcel), parcel.arrays["query"], keeping, parcel.room)
+        result = await self._engine.ask_about(parcel, operation, _read_adapt_predicted, deadline)
+        if keeping is not None and result.adaptation is not None:
+            self._remember(keeping.owner, result.adaptation, task.model)
+        return result
+
+    async def look(self, owner: str, adaptation_id: str) -> AdaptationDescription:
+        """The owner's adaptation."""
+        return await self._engine.ask(messages.Look(owner, adaptation_id), _adaptation.decode)
+
+    async def adaptations(
+        self, owner: str, model: str, before_ns: int | None, limit: int
+    ) -> list[AdaptationDescription]:
+        """The owner's adaptations, newest first."""
+        return await self._engine.ask(messages.ListAdaptations(owner, model, before_ns, limit), _adaptations.decode)
+
+    async def delete(self, owner: str, adaptation_id: str) -> AdaptationDescription:
+        """Forget the owner's adaptation."""
+        self._known.forget(owner, adaptation_id)
+        return await self._engine.ask(messages.Delete(owner, adaptation_id), _adaptation.decode)
+
+    async def entries(self) -> list[ModelEntry]:
+        """All models by name."""
+        return await self._engine.ask(messages.ListEntries(), _entries.decode)
+
+    async def entry(self, name: str) -> ModelEntry:
+        """What is known of a model."""
+        return await self._engine.ask(messages.GetEntry(name), _entry.decode)
+
+    async def load(self, name: str) -> ModelEntry:
+        """Load a model."""
+        return await self._engine.ask(messages.Load(name), _entry.decode)
+
+    async def unload(self, name: str) -> None:
+        """Unload a model."""
+        await self._engine.ask(messages.Unload(name), _nothing.decode)
+
+    async def _know(self, owner: str, adaptation_id: str) -> Known:
+        known = self._known.get(owner, adaptation_id)
+        if known is None:
+            adaptation = await self.look(owner, adaptation_id)
+            known = self._remember(owner, adaptation, await self.model(adaptation.model))
+        return known
+
+    def _remember(self, owner: str, adaptation: AdaptationDescription, model: ServedModel) -> Known:
+        known = Known(model, len(adaptation.classes))
+        self._known.remember(owner, adaptation.id, known)
+        return known
+
+
+def _arrays(task: AdaptTask) -> dict[str, Array]:
+    return {"support.inputs": task.support.x, "support": task.support.y}
+
+
+def _sent(task: AdaptTask, parcel: Parcel) -> messages.SentTask:
+    return messages.SentTask(
+        task.model.name,
+        task.model.description.digest,
+        parcel.arrays["support.inputs"],
+        parcel.arrays["support"],
+        task.support.ways,
+        task.classes,
+        task.steps,
+    )
+
+
+def _answer_bytes(model: ServedModel, ways: int, queries: int) -> int:
+    """Bytes that the answers to some queries take: logits and probabilities, or values."""
+    return 2 * aligned(queries * ways * FLOAT_BYTES) + aligned(queries * model.description.target_size * FLOAT_BYTES)
+
+
+def _read_predicted(result: msgspec.Raw, memory: NDArray[np.uint8]) -> Predicted:
+    sent = _prediction.decode(result)
+    return Predicted(read_answers(sent.answers, memory), sent.classes, sent.timings)
+
+
+def _read_adapt_predicted(result: msgspec.Raw, memory: NDArray[np.uint8]) -> AdaptPredicted:
+    sent = _prediction.decode(result)
+    return AdaptPredicted(read_answers(sent.answers, memory), sent.adaptation, sent.timings)

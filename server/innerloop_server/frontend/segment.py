@@ -1,0 +1,64 @@
+"""Memory that a front end and the engine process share."""
+
+import fcntl
+import mmap
+import os
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from innerloop_server.engine.interface import Array
+from innerloop_server.frontend.allocator import Block
+from innerloop_server.frontend.messages import ArrayAt
+
+
+class Segment:
+    """One mapping of shared memory; it lasts as long as anything refers to it or to a part of it.
+
+    Args:
+        descriptor: of the memory; taken over.
+
+    Attributes:
+        descriptor: to be handed to another process.
+        size: in bytes.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.size = os.fstat(descriptor).st_size
+        self._memory = mmap.mmap(descriptor, self.size)
+
+    @classmethod
+    def create(cls, size: int) -> Self:
+        """New shared memory; takes up space only where it has been written to."""
+        descriptor = os.memfd_create("innerloop-frontend", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(descriptor, size)
+        # Memory that one process could shrink would end the other one when that touches it.
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        return cls(descriptor)
+
+    def block(self, block: Block) -> NDArray[np.uint8]:
+        """The bytes of a block.
+
+        Arrays made of them refer to this one array: when it is freed, nothing reads the block any more.
+
+        Raises:
+            ValueError: the block is not within the segment.
+        """
+        return np.frombuffer(self._memory, np.uint8, block.size, block.offset)
+
+    def close(self) -> None:
+        """Close the descriptor; the mapping stays."""
+        os.close(self.descriptor)
+
+
+def array_in(block: NDArray[np.uint8], place: ArrayAt) -> Array:
+    """The array at a place of a block.
+
+    Raises:
+        ValueError: the place is not within the block.
+    """
+    dtype = np.dtype(place.dtype)
+    size = int(np.prod(place.shape, dtype=np.int64)) * dtype.itemsize
+    return block[place.offset : place.offset + size].view(dtype).reshape(place.shape)

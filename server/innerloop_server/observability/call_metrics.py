@@ -1,0 +1,63 @@
+"""Prometheus metrics of RPCs, which every process that answers gRPC writes."""
+
+from collections.abc import Sequence
+from functools import cache
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+PHASE_SECONDS = (0.0001, 0.0002, *SECONDS)
+
+NO_MODEL = ""
+"""Model label of requests that name no model of this server: what clients make up must not become a label."""
+
+
+class CallMetrics:
+    """Requests, how long they took, and where the time went. Model labels are names of models that the server holds.
+
+    Args:
+        registry: receives the metrics.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        # Finding a series by its labels costs more than adding to it, so series are remembered.
+        self._requests = cache(counter(registry, "requests", "Requests answered.", "rpc", "model", "status").labels)
+        self._request_duration = cache(
+            histogram(
+                registry,
+                "request_duration_seconds",
+                "Time from a request's arrival to its answer.",
+                SECONDS,
+                "rpc",
+                "model",
+            ).labels
+        )
+        self._phase_duration = cache(
+            histogram(
+                registry,
+                "phase_duration_seconds",
+                "Time that requests spend waiting, adapting, predicting, and being decoded and encoded.",
+                PHASE_SECONDS,
+                "phase",
+                "model",
+            ).labels
+        )
+
+    def request(self, rpc: str, model: str, status: str, seconds: float) -> None:
+        """A request was answered with a status code."""
+        self._requests(rpc, model, status).inc()
+        self._request_duration(rpc, model).observe(seconds)
+
+    def phase(self, phase: str, model: str, seconds: float) -> None:
+        """A request spent time in a phase: queue, adapt, predict or encode."""
+        self._phase_duration(phase, model).observe(seconds)
+
+
+def counter(registry: CollectorRegistry, name: str, about: str, *labels: str) -> Counter:
+    """A counter with the prefix that all of the server's metrics have."""
+    return Counter(f"innerloop_{name}", about, labels, registry=registry)
+
+
+def histogram(registry: CollectorRegistry, name: str, about: str, buckets: Sequence[float], *labels: str) -> Histogram:
+    """A histogram with the prefix that all of the server's metrics have."""
+    return Histogram(f"innerloop_{name}", about, labels, buckets=buckets, registry=registry)
