@@ -4,7 +4,6 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from time import perf_counter
 
 from innerloop.v1 import adaptation_pb2 as pb
-from innerloop.v1.adaptation_pb2_grpc import AdaptationServiceServicer
 from innerloop_server.errors import FieldViolation, InvalidRequestError
 from innerloop_server.observability.metrics import Metrics
 from innerloop_server.serving import Serving, Timings
@@ -20,12 +19,13 @@ from innerloop_server.transport.requests import (
     decode_query,
 )
 from innerloop_server.transport.responses import encode_adaptation, encode_answers, encode_timings
+from innerloop_server.transport.streams import PredictStream
 
 PAGE_SIZE, LARGEST_PAGE = 100, 1000
 TOKEN_BYTES = 8
 
 
-class AdaptationServicer(AdaptationServiceServicer):
+class AdaptationServicer:
     """Adapts and predicts over gRPC."""
 
     def __init__(self, serving: Serving, calls: Calls, limits: RequestLimits, metrics: Metrics) -> None:
@@ -40,6 +40,10 @@ class AdaptationServicer(AdaptationServiceServicer):
 
     async def Predict(self, request: pb.PredictRequest, context: Context) -> pb.PredictResponse:  # noqa: N802, D102
         return await self._calls.run("Predict", self._predict, request, context)
+
+    async def StreamPredict(self, requests: object, context: Context) -> None:  # noqa: N802, D102
+        del requests  # `context` reads them, one at a time
+        await self._calls.run_stream("StreamPredict", self._stream_predict, context)
 
     async def AdaptPredict(  # noqa: N802, D102
         self, request: pb.AdaptPredictRequest, context: Context
@@ -80,8 +84,16 @@ class AdaptationServicer(AdaptationServiceServicer):
         return pb.AdaptResponse(adaptation=encoded, timings=self._timings(timings, clock, call))
 
     async def _predict(self, request: pb.PredictRequest, call: Call) -> pb.PredictResponse:
+        return await self._ask(request.adaptation_id, request, call)
+
+    async def _stream_predict(self, context: Context, call: Call) -> None:
+        await PredictStream(self._ask, self._calls, call, context).run()
+
+    async def _ask(
+        self, adaptation_id: str, request: pb.PredictRequest | pb.StreamPredictRequest, call: Call
+    ) -> pb.PredictResponse:
         clock = _CodecClock()
-        learned = self._serving.store.use(call.owner, request.adaptation_id).learned
+        learned = self._serving.store.use(call.owner, adaptation_id).learned
         call.model = learned.model.name
         query = await self._decoders.run(
             lambda: decode_query(request.query, learned.model, self._limits), heavy=is_heavy(request.query)
