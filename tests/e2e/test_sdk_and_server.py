@@ -197,7 +197,7 @@ def test_a_stream_goes_on_when_the_server_is_started_again(models):
             yield patterns(1, seed)
 
     servers = [ServerProcess(models, threads=1)]
-    with servers[0], Client(servers[0].target) as client:
+    with servers[0], Client(servers[0].target, retries=50) as client:
         adaptation = client.adapt("patterns", SUPPORT, LABELS)
         try:
             assert [answers.labels for answers in adaptation.predict_stream(queries())] == [LABELS] * 60

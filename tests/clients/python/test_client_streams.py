@@ -188,11 +188,11 @@ async def test_a_query_that_found_the_server_busy_is_asked_again(adaptation, ser
 
 async def test_without_retries_it_is_an_error(make_client, server):
     adaptation = await make_client(retries=0).adapt("grey", IMAGES, [1, 2])
-    server.script("answer", overloaded(0.01))
-    with pytest.raises(OverloadedError):
-        await collect(adaptation.predict_stream(queries(5)))
     server.script("query", SHUTTING_DOWN)
     with pytest.raises(UnavailableError):
+        await collect(adaptation.predict_stream(queries(5)))
+    server.script("answer", overloaded(0.01))
+    with pytest.raises(OverloadedError):
         await collect(adaptation.predict_stream(queries(5)))
 
 
