@@ -24,7 +24,11 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         # Finding a series by its labels costs more than adding to it, so series are remembered.
-        self._requests = cache(self._counter("requests", "Requests answered.", "rpc", "model", "status").labels)
+        self._requests = cache(
+            self._counter(
+                "requests", "Requests answered; each query of a stream is one.", "rpc", "model", "status"
+            ).labels
+        )
         self._request_duration = cache(
             self._histogram(
                 "request_duration_seconds", "Time from a request's arrival to its answer.", SECONDS, "rpc", "model"

@@ -20,6 +20,7 @@ from innerloop_server.transport.requests import (
 )
 from innerloop_server.transport.responses import encode_adaptation, encode_answers, encode_timings
 from innerloop_server.transport.streams import PredictStream
+from innerloop_server.transport.wire import Received
 
 PAGE_SIZE, LARGEST_PAGE = 100, 1000
 TOKEN_BYTES = 8
@@ -35,10 +36,10 @@ class AdaptationServicer:
         self._metrics = metrics
         self._decoders = Decoders()
 
-    async def Adapt(self, request: pb.AdaptRequest, context: Context) -> pb.AdaptResponse:  # noqa: N802, D102
+    async def Adapt(self, request: Received[pb.AdaptRequest], context: Context) -> pb.AdaptResponse:  # noqa: N802, D102
         return await self._calls.run("Adapt", self._adapt, request, context)
 
-    async def Predict(self, request: pb.PredictRequest, context: Context) -> pb.PredictResponse:  # noqa: N802, D102
+    async def Predict(self, request: Received[pb.PredictRequest], context: Context) -> pb.PredictResponse:  # noqa: N802, D102
         return await self._calls.run("Predict", self._predict, request, context)
 
     async def StreamPredict(self, requests: object, context: Context) -> None:  # noqa: N802, D102
@@ -46,7 +47,7 @@ class AdaptationServicer:
         await self._calls.run_stream("StreamPredict", self._stream_predict, context)
 
     async def AdaptPredict(  # noqa: N802, D102
-        self, request: pb.AdaptPredictRequest, context: Context
+        self, request: Received[pb.AdaptPredictRequest], context: Context
     ) -> pb.AdaptPredictResponse:
         return await self._calls.run("AdaptPredict", self._adapt_predict, request, context)
 
@@ -65,16 +66,17 @@ class AdaptationServicer:
     ) -> pb.DeleteAdaptationResponse:
         return await self._calls.run("DeleteAdaptation", self._delete, request, context)
 
-    async def _adapt(self, request: pb.AdaptRequest, call: Call) -> pb.AdaptResponse:
+    async def _adapt(self, received: Received[pb.AdaptRequest], call: Call) -> pb.AdaptResponse:
         clock = _CodecClock()
+        request, detached = received.message, received.detached
         model = self._serving.repository.get(request.model)
         call.model = model.name
         task, keeping = await self._decoders.run(
             lambda: (
-                decode_adapt(request, model, self._limits),
-                decode_keeping(request, call.owner, self._limits),
+                decode_adapt(request, model, self._limits, detached),
+                decode_keeping(request, call.owner, self._limits, detached),
             ),
-            heavy=is_heavy(request.support.inputs),
+            heavy=is_heavy(request.support.inputs, "support.inputs", detached),
         )
         clock.pause()
         timings = Timings()
@@ -83,20 +85,25 @@ class AdaptationServicer:
         encoded = encode_adaptation(adaptation)
         return pb.AdaptResponse(adaptation=encoded, timings=self._timings(timings, clock, call))
 
-    async def _predict(self, request: pb.PredictRequest, call: Call) -> pb.PredictResponse:
-        return await self._ask(request.adaptation_id, request, call)
+    async def _predict(self, received: Received[pb.PredictRequest], call: Call) -> pb.PredictResponse:
+        return await self._ask(received.message.adaptation_id, received, call)
 
     async def _stream_predict(self, context: Context, call: Call) -> None:
         await PredictStream(self._ask, self._calls, call, context).run()
 
     async def _ask(
-        self, adaptation_id: str, request: pb.PredictRequest | pb.StreamPredictRequest, call: Call
+        self,
+        adaptation_id: str,
+        received: Received[pb.PredictRequest] | Received[pb.StreamPredictRequest],
+        call: Call,
     ) -> pb.PredictResponse:
         clock = _CodecClock()
+        request, detached = received.message, received.detached
         learned = self._serving.store.use(call.owner, adaptation_id).learned
         call.model = learned.model.name
         query = await self._decoders.run(
-            lambda: decode_query(request.query, learned.model, self._limits), heavy=is_heavy(request.query)
+            lambda: decode_query(request.query, learned.model, self._limits, detached),
+            heavy=is_heavy(request.query, "query", detached),
         )
         clock.pause()
         timings = Timings()
@@ -105,16 +112,18 @@ class AdaptationServicer:
         predictions = encode_answers(answers, learned.classes, logits=request.return_logits)
         return pb.PredictResponse(predictions=predictions, timings=self._timings(timings, clock, call))
 
-    async def _adapt_predict(self, request: pb.AdaptPredictRequest, call: Call) -> pb.AdaptPredictResponse:
+    async def _adapt_predict(self, received: Received[pb.AdaptPredictRequest], call: Call) -> pb.AdaptPredictResponse:
         clock = _CodecClock()
+        request, detached = received.message, received.detached
         model = self._serving.repository.get(request.model)
         call.model = model.name
         (task, query), keeping = await self._decoders.run(
             lambda: (
-                decode_adapt_predict(request, model, self._limits),
-                decode_keeping(request, call.owner, self._limits),
+                decode_adapt_predict(request, model, self._limits, detached),
+                decode_keeping(request, call.owner, self._limits, detached),
             ),
-            heavy=is_heavy(request.support.inputs) or is_heavy(request.query),
+            heavy=is_heavy(request.support.inputs, "support.inputs", detached)
+            or is_heavy(request.query, "query", detached),
         )
         clock.pause()
         timings = Timings()

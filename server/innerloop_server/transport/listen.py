@@ -16,6 +16,7 @@ from innerloop_server.transport.health import ADAPTATION_SERVICE, MODEL_SERVICE,
 from innerloop_server.transport.identity import Identify, anonymous, certificate_subject
 from innerloop_server.transport.model_service import ModelServicer
 from innerloop_server.transport.registration import add_service
+from innerloop_server.transport.requests import READERS
 
 
 def build_server(
@@ -36,7 +37,7 @@ def build_server(
         ("grpc.max_send_message_length", -1),
     ]
     server = grpc.aio.server(options=options)
-    add_service(adaptation_pb2.DESCRIPTOR.services_by_name["AdaptationService"], adaptations, server)
+    add_service(adaptation_pb2.DESCRIPTOR.services_by_name["AdaptationService"], adaptations, READERS, server)
     add_ModelServiceServicer_to_server(models, server)
     add_HealthServicer_to_server(health.servicer, server)
     names = (ADAPTATION_SERVICE, MODEL_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)

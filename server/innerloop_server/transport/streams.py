@@ -12,11 +12,12 @@ from innerloop_server.errors import FieldViolation, InvalidRequestError, Shuttin
 from innerloop_server.transport.calls import Call, Calls
 from innerloop_server.transport.identity import Context
 from innerloop_server.transport.status import Failure
+from innerloop_server.transport.wire import Received
 
 UNDER_WAY = 32
 """Requests of one stream that are read and not answered; further ones wait in HTTP/2's buffers, then at the client."""
 
-Ask = Callable[[str, pb.StreamPredictRequest, Call], Awaitable[pb.PredictResponse]]
+Ask = Callable[[str, Received[pb.StreamPredictRequest], Call], Awaitable[pb.PredictResponse]]
 """Has the adaptation of an id answer a query."""
 
 
@@ -74,23 +75,23 @@ class PredictStream:
         while True:
             await self._places.acquire()
             try:
-                request = await self._context.read()
+                received = await self._context.read()
             except DecodeError as error:
                 raise InvalidRequestError([FieldViolation("message", "is not a StreamPredictRequest")]) from error
-            if request is grpc.aio.EOF:
+            if received is grpc.aio.EOF:
                 return
-            if request.adaptation_id:
-                naming = Naming(request.adaptation_id)
-            queries.create_task(self._answer(request, naming))
+            if received.message.adaptation_id:
+                naming = Naming(received.message.adaptation_id)
+            queries.create_task(self._answer(received, naming))
 
-    async def _answer(self, request: pb.StreamPredictRequest, naming: Naming) -> None:
-        async def ask(request: pb.StreamPredictRequest, call: Call) -> pb.PredictResponse:
+    async def _answer(self, received: Received[pb.StreamPredictRequest], naming: Naming) -> None:
+        async def ask(received: Received[pb.StreamPredictRequest], call: Call) -> pb.PredictResponse:
             if not naming.adaptation_id:
                 raise InvalidRequestError([FieldViolation("adaptation_id", "is missing in the stream's first request")])
-            return await self._ask(naming.adaptation_id, request, call)
+            return await self._ask(naming.adaptation_id, received, call)
 
-        outcome = await self._calls.answer("StreamPredict", ask, request, self._call)
-        response = _encode(request.sequence, outcome, naming)
+        outcome = await self._calls.answer("StreamPredict", ask, received, self._call)
+        response = _encode(received.message.sequence, outcome, naming)
         async with self._writing:
             await self._context.write(response)
         self._places.release()
