@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import count
 from typing import Any, NamedTuple
 
 import grpc
@@ -102,6 +103,7 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
         self.address = ""
         self._kept: dict[str, pb.Adaptation] = {}
         self._made: dict[str, pb.Adaptation] = {}
+        self._numbers = count()
         self._scripts: dict[str, deque[Failure | None]] = defaultdict(deque)
         self._lock = threading.Lock()
 
@@ -111,8 +113,10 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
 
     def evict_all(self) -> None:
         """Drop every adaptation, as a server short of memory does."""
-        self.evicted |= set(self._kept)
-        self._kept.clear()
+        with self._lock:
+            self.evicted |= set(self._kept)
+            self._kept.clear()
+            self._made.clear()
 
     def restart(self) -> None:
         """Forget that there ever was an adaptation."""
@@ -238,7 +242,7 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
 
     def _adaptation(self, request: Any) -> pb.Adaptation:
         return pb.Adaptation(
-            id=f"adaptation-{len(self._made)}",
+            id=f"adaptation-{next(self._numbers)}",
             model=request.model,
             model_version="v1",
             classes=dict.fromkeys(request.support.labels.values),

@@ -53,8 +53,15 @@ class LiveAdaptations:
 
         await _each(range(len(self.ids)), make, progress)
 
-    async def remake(self, slot: int) -> None:
-        """Make one again that was dropped; if that fails, the next request that needs it finds it missing again."""
+    async def remake(self, slot: int, gone: str) -> None:
+        """Make one again that was dropped; if that fails, the next request that needs it finds it missing again.
+
+        Args:
+            slot: its number.
+            gone: the id that the server no longer knows; another request may have replaced it already.
+        """
+        if self.ids[slot] != gone:
+            return
         if slot not in self._under_way:
             self._under_way[slot] = asyncio.create_task(self._remake(slot))
         await self._under_way[slot]

@@ -96,21 +96,22 @@ class _Generator:
     async def _ask(self, due: float | None = None) -> None:
         """Send one request, due at a moment or at once, and record what becomes of it."""
         choice = next(self._choices)
-        request = self._request(choice)
+        asked = self._live.ids[choice.slot] if choice.rpc == "Predict" else ""
+        request = self._request(choice, asked)
         sent = perf_counter()
         answer = await self._sender.send(choice.rpc, request)
         done = perf_counter()
         gone = choice.rpc == "Predict" and isinstance(answer.error, AdaptationNotFoundError)
         self._record(choice, EVICTED if gone else answer.status, sent if due is None else due, sent, done, answer)
         if gone:
-            await self._live.remake(choice.slot)
+            await self._live.remake(choice.slot, asked)
 
-    def _request(self, choice: Choice) -> bytes:
+    def _request(self, choice: Choice, adaptation_id: str) -> bytes:
         match choice.rpc:
             case "Adapt":
                 return self._workload.adapt(choice.variant)
             case "Predict":
-                return self._workload.predict(choice.variant, self._live.ids[choice.slot])
+                return self._workload.predict(choice.variant, adaptation_id)
             case "AdaptPredict":
                 return self._workload.adapt_predict(choice.variant)
 

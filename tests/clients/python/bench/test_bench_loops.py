@@ -8,6 +8,8 @@ import pytest
 from scripted_server import overloaded
 
 from innerloop.bench import BenchSettings, ClosedLoop, OpenLoop, run_bench
+from innerloop.bench.measurements import RpcMeasurements
+from innerloop.timings import Timings
 
 STALL = 0.5
 
@@ -83,6 +85,13 @@ def test_requests_beyond_the_bound_are_dropped_and_counted_as_failures(server):
     assert load.measured.dropped == result.failures["dropped"] > 0.5 * 150 * STALL
     assert load.rpcs["Predict"].requests + load.measured.dropped == pytest.approx(1.2 * 150, rel=0.35)
     assert len(server.requests("Predict")) == load.rpcs["Predict"].requests + 1  # one before the load
+
+
+def test_latency_counts_from_the_moment_a_request_was_due():
+    measured = RpcMeasurements()
+    measured.record("OK", due=1.0, sent=1.5, done=1.7, timings=Timings(0.04, 0.0, 0.05, 0.01))
+    assert measured.latency.max == pytest.approx(0.7, rel=1e-3)
+    assert measured.phases["network and client"].max == pytest.approx(0.1, rel=1e-3)
 
 
 @pytest.mark.parametrize("load", [ClosedLoop(2), OpenLoop(100)], ids=["closed", "open"])
