@@ -49,7 +49,7 @@ def gated(fake_model):
 
 def adapt_job(model, examples=5, steps=1, deadline=None, query=None):
     support = SupportSet(np.zeros((examples, 1, 8, 8), np.uint8), np.zeros(examples, np.int64), 2)
-    bucket = adapt_bucket(support, steps, 2, query)
+    bucket = adapt_bucket(support, steps, 2, asks=query is not None)
     return AdaptJob(
         model, bucket, support.x.nbytes, deadline or Deadline(), support=support, steps=steps, width=2, query=query
     )

@@ -1,12 +1,13 @@
 """Computing a batch: what happens on the engine's threads."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from innerloop_server.engine.interface import Answers, MemoryFullError
+from innerloop_server.engine.interface import Answers, Array, LoadedModel, MemoryFullError, TaskState
 from innerloop_server.errors import DeadlinePassedError, OverloadedError
+from innerloop_server.scheduling.buckets import query_bucket
 from innerloop_server.scheduling.job import AdaptJob, AnyJob, Computed, Learnt, Operation, PredictJob
 
 MEMORY_RETRY_SECONDS = 0.5
@@ -67,12 +68,25 @@ def _adapt(jobs: Sequence[AnyJob]) -> tuple[Sequence[Learnt], Mapping[Operation,
     model, started = first.model.loaded, time.monotonic()
     tasks = model.adapt([job.support for job in adapts], first.steps, first.width)
     adapted = time.monotonic()
-    queries = [job.query for job in adapts if job.query is not None]
-    if not queries:  # jobs of one bucket all bring queries, or none does
+    if first.query is None:  # then none of the bucket brings queries
         return [Learnt(task, None) for task in tasks], {Operation.ADAPT: adapted - started}
-    answers = model.predict([task.state for task in tasks], queries)
+    answers = _answer(model, [(task.state, job.query) for task, job in zip(tasks, adapts, strict=True)])
     seconds = {Operation.ADAPT: adapted - started, Operation.PREDICT: time.monotonic() - adapted}
     return [Learnt(task, given) for task, given in zip(tasks, answers, strict=True)], seconds
+
+
+def _answer(model: LoadedModel, asked: Sequence[tuple[TaskState, Array | None]]) -> list[Answers]:
+    """Answers to each state's queries; those of like size are computed together."""
+    buckets: dict[Hashable, list[int]] = {}
+    for index, (_, query) in enumerate(asked):
+        if query is not None:
+            buckets.setdefault(query_bucket(query), []).append(index)
+    answers: dict[int, Answers] = {}
+    for members in buckets.values():
+        states = [asked[index][0] for index in members]
+        queries = [query for _, query in (asked[index] for index in members) if query is not None]
+        answers.update(zip(members, model.predict(states, queries), strict=True))
+    return [answers[index] for index in range(len(asked))]
 
 
 def _predict(jobs: Sequence[AnyJob]) -> tuple[Sequence[Answers], Mapping[Operation, float]]:

@@ -14,12 +14,16 @@ def size_range(size: int) -> int:
     return (size - 1).bit_length()
 
 
-def adapt_bucket(support: SupportSet, steps: int, width: int, query: Array | None) -> Hashable:
+def adapt_bucket(support: SupportSet, steps: int, width: int, *, asks: bool) -> Hashable:
     """Bucket of an adapt request of one model, which may bring queries."""
-    asked = None if query is None else (size_range(len(query)), query.dtype)
-    return steps, width, size_range(support.size), support.x.dtype, asked
+    return steps, width, size_range(support.size), support.x.dtype, asks
+
+
+def query_bucket(query: Array) -> Hashable:
+    """Bucket of queries whose task states can be read together."""
+    return size_range(len(query)), query.dtype
 
 
 def predict_bucket(state: TaskState, query: Array) -> Hashable:
     """Bucket of a predict request of one model."""
-    return state.signature, size_range(len(query)), query.dtype
+    return state.signature, query_bucket(query)

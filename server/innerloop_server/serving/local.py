@@ -146,7 +146,7 @@ class LocalServing(Serving):
         width = model.description.head_width(support.ways)
         job = AdaptJob(
             model,
-            adapt_bucket(support, task.steps, width, query),
+            adapt_bucket(support, task.steps, width, asks=query is not None),
             support.x.nbytes + (0 if query is None else query.nbytes),
             deadline,
             support=support,
