@@ -72,9 +72,9 @@ def adaptation_id(client):
 
 @pytest.fixture
 def busy(client, adaptation_id):  # noqa: ARG001 - made before the device is busy
-    """Occupies the device for about a second."""
+    """Occupies the device for a second or more."""
     client.models.ListModels(ListModelsRequest())
-    running = client.adaptations.Adapt.future(lasting_request(1500))
+    running = client.adaptations.Adapt.future(lasting_request(4000))
     client.models.ListModels(ListModelsRequest())  # comes after the request before it
     yield
     running.result()
