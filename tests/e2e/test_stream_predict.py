@@ -72,9 +72,9 @@ def adaptation_id(client):
 
 @pytest.fixture
 def busy(client, adaptation_id):  # noqa: ARG001 - made before the device is busy
-    """Occupies the device for about a second."""
+    """Occupies the device for a second or more."""
     client.models.ListModels(ListModelsRequest())
-    running = client.adaptations.Adapt.future(lasting_request(1500))
+    running = client.adaptations.Adapt.future(lasting_request(4000))
     client.models.ListModels(ListModelsRequest())  # comes after the request before it
     yield
     running.result()
@@ -228,15 +228,21 @@ def test_a_cancelled_stream_drops_what_waits(server, client, adaptation_id, metr
     assert "exception" not in server.log
 
 
-def test_a_client_that_hangs_up_between_answers_leaves_no_trace_but_one_line(server, adaptation_id):
-    with connect(server, options=[("grpc.use_local_subchannel_pool", 1)]) as other:
-        stream = Stream(other, metadata=(("innerloop-request-id", "hung-up"),))
-        for sequence in range(500):
-            stream.ask(sequence, adaptation_id)
-        stream.answer()
-    wait_until(lambda: '"hung-up"' in server.log)
-    (line,) = [json.loads(line) for line in server.log.splitlines() if '"hung-up"' in line]
-    assert line["status"] == "CANCELLED"
+def test_clients_that_hang_up_between_answers_leave_no_trace_but_one_line_each(server, adaptation_id):
+    def lines():
+        return [json.loads(line) for line in server.log.splitlines() if '"hung-up"' in line]
+
+    count = 30
+    for answers in range(count):
+        with connect(server, options=[("grpc.use_local_subchannel_pool", 1)]) as other:
+            stream = Stream(other, metadata=(("innerloop-request-id", "hung-up"),))
+            for sequence in range(500):
+                stream.ask(sequence, adaptation_id, count=1)
+            for _ in range(1 + answers):
+                stream.answer()
+        stream.finish()
+    wait_until(lambda: len(lines()) == count)
+    assert {line["status"] for line in lines()} == {"CANCELLED"}
     assert "exception" not in server.log
 
 

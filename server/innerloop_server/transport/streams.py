@@ -51,6 +51,7 @@ class PredictStream:
         self._context = context
         self._places = asyncio.Semaphore(UNDER_WAY)
         self._writing = asyncio.Lock()  # gRPC takes one message at a time
+        self._abandoned = False
 
     async def run(self) -> None:
         """Answer until the client has asked its last query; cancelling drops what is not answered yet.
@@ -66,6 +67,8 @@ class PredictStream:
                     await asyncio.wait([reading])
             finally:
                 reading.cancel()
+        if self._abandoned:
+            raise asyncio.CancelledError
         if reading.cancelled():
             raise ShuttingDownError
         reading.result()
@@ -93,8 +96,15 @@ class PredictStream:
         outcome = await self._calls.answer("StreamPredict", ask, received, self._call)
         response = _encode(received.message.sequence, outcome, naming)
         async with self._writing:
-            await self._context.write(response)
+            await self._write(response)
         self._places.release()
+
+    async def _write(self, response: pb.StreamPredictResponse) -> None:
+        try:
+            await self._context.write(response)
+        except grpc.aio.BaseError:
+            # The client has left, which writing may find out before gRPC cancels the call.
+            self._abandoned = True
 
 
 def _encode(sequence: int, outcome: pb.PredictResponse | Failure, naming: Naming) -> pb.StreamPredictResponse:
