@@ -32,6 +32,19 @@ def test_every_source_file_is_examined():
     assert {module.partition(".")[0] for module, _ in modules()} == set(FOLDERS)
 
 
+UNTYPED = ("pickle", "marshal", "shelve", "multiprocessing", "concurrent.futures.ProcessPoolExecutor")
+"""What would let one process hand objects, and so code, to another."""
+
+
+@pytest.mark.parametrize(
+    ("module", "file"),
+    [pytest.param(*found, id=found[0]) for found in modules() if found[0].startswith("innerloop_server")],
+)
+def test_the_server_pickles_nothing(module, file):
+    del module
+    assert not [name for name in imported(file.read_text()) if any(is_within(name, package) for package in UNTYPED)]
+
+
 @pytest.mark.parametrize(
     ("module", "source"),
     [

@@ -9,6 +9,7 @@ import msgspec
 
 from innerloop_server.adaptations.adaptation import AdaptationDescription
 from innerloop_server.errors import FieldViolation
+from innerloop_server.frontend.allocator import Block
 from innerloop_server.models.model import ModelEntry
 from innerloop_server.serving.interface import Keeping, Timings
 
@@ -155,14 +156,13 @@ class Request(_Message):
         number: names the request on this link.
         operation: what it asks for.
         deadline: on the monotonic clock, which all processes of a machine share.
-        block: offset and size of the block that its arrays lie in; nothing of the block is touched by the front end
-            until it is told that the block was released.
+        block: that its arrays lie in; the front end leaves it alone until it is told that it was released.
     """
 
     number: int
     operation: Operation
     deadline: float
-    block: tuple[int, int] | None
+    block: Block | None
 
 
 class Cancel(_Message):

@@ -44,7 +44,8 @@ class Session:
         if isinstance(message, messages.Request):
             self._tasks[message.number] = self._loop.create_task(self._answer(message))
         elif message.number in self._tasks:
-            self._tasks[message.number].cancel()
+            # One turn later: a task that is cancelled before its first step never answers.
+            self._loop.call_soon(self._tasks[message.number].cancel)
 
     async def close(self) -> None:
         """End all requests: the front end is gone. What is being computed already ends by itself."""
@@ -57,12 +58,13 @@ class Session:
     async def _answer(self, request: messages.Request) -> None:
         number = request.number
         try:
-            block = _NO_BLOCK if request.block is None else self._open_block(number, Block(*request.block))
+            block = _NO_BLOCK if request.block is None else self._open_block(number, request.block)
             result = await self._compute(request.operation, Deadline.until(request.deadline), block)
             self._link.send(messages.Reply(number, msgspec.Raw(_encoder.encode(result))))
         except (Exception, asyncio.CancelledError) as error:
             self._link.send(failed(number, error))
-            error.__traceback__ = None  # its frames hold the request's arrays, until they are collected as garbage
+            # The frames that it went through hold requests' arrays, in cycles that only garbage collection would end.
+            error.__traceback__ = error.__context__ = None
         finally:
             del self._tasks[number]
 
