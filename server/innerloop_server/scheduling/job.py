@@ -44,6 +44,10 @@ class Deadline:
         """Whether it is too late."""
         return time.monotonic() >= self.at
 
+    def within(self, seconds: float) -> bool:
+        """Whether it will be too late in so many seconds."""
+        return time.monotonic() + seconds >= self.at
+
     def extend(self, other: "Deadline") -> None:
         """Wait for the later of the two."""
         self.at = max(self.at, other.at)

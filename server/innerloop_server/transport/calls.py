@@ -23,6 +23,9 @@ Response = TypeVar("Response")
 REQUEST_ID_KEY = "innerloop-request-id"
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
+CLOCK_SECONDS = 0.05
+"""By how much a client's deadline may come before the server's own: its clock starts with sending the request."""
+
 # One line for each of these at the info level would cost more than answering them.
 QUIET = frozenset({"Predict"})
 
@@ -131,7 +134,7 @@ class Calls:
             return await body(request, call)
         except asyncio.CancelledError:
             # gRPC cancels a call whose client has left, and one whose deadline has passed.
-            status = "DEADLINE_EXCEEDED" if call.deadline.passed else "CANCELLED"
+            status = "DEADLINE_EXCEEDED" if call.deadline.within(CLOCK_SECONDS) else "CANCELLED"
             raise
         except ServerError as error:
             failure = failure_of(error)
