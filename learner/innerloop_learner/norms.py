@@ -9,8 +9,8 @@ computed from x and its mask and returned, so that adapting computes them and pr
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -63,7 +63,7 @@ class Norm(ABC):
         """Normalise and apply the affine map as one multiplication and one addition per element."""
         scale = params[f"{self.name}.weight"] * (variance + EPSILON).rsqrt()
         shift = params[f"{self.name}.bias"] - mean * scale
-        return x * self._aligned(scale, x) + self._aligned(shift, x)
+        return torch.addcmul(self._aligned(shift, x), x, self._aligned(scale, x))
 
     def _aligned(self, values: Tensor, x: Tensor) -> Tensor:
         """View [C] or [T, C] so that it broadcasts over x [T, N, C, ...]."""
@@ -88,8 +88,10 @@ class TaskBatchNorm(Norm):
         mean, variance = f"{self.name}.mean", f"{self.name}.variance"
         if mean in statistics:
             return self._scaled(params, x, statistics[mean], statistics[variance]), {}
-        computed = dict(zip((mean, variance), _moments(x, mask), strict=True))
-        return self._scaled(params, x, computed[mean], computed[variance]), computed
+        affine = (params[f"{self.name}.{part}"].expand(x.shape[0], -1) for part in ("weight", "bias"))  # [T, C]
+        positions = x.unsqueeze(-1) if x.dim() == 3 else x.flatten(3)  # [T, N, C, P]
+        y, *moments = _standardise_by_task(positions, _shares(mask, x.dtype), *affine)
+        return y.view(x.shape), dict(zip((mean, variance), moments, strict=True))
 
 
 @norms.register("batch")
@@ -183,10 +185,77 @@ def _moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
     Examples are averaged over positions before the mask applies, so that no masked copy of x is made.
     """
-    real = mask.to(x.dtype)
-    weights = (real / real.sum(1, keepdim=True).clamp(min=1)).unsqueeze(1)  # [T, 1, N]
+    shares = _shares(mask, x.dtype).unsqueeze(1)  # [T, 1, N]
     positions = x.flatten(3) if x.dim() > 3 else x.unsqueeze(-1)
-    mean = (weights @ positions.mean(-1)).squeeze(1)
+    mean = (shares @ positions.mean(-1)).squeeze(1)
     centred = positions - mean[:, None, :, None]
-    variance = (weights @ centred.square().mean(-1)).squeeze(1)
+    variance = (shares @ centred.square().mean(-1)).squeeze(1)
     return mean, variance
+
+
+def _shares(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """What each example counts in an average over the real ones, [T, N]."""
+    real = mask.to(dtype)
+    return real / real.sum(1, keepdim=True).clamp(min=1)
+
+
+class _StandardisedByTask(torch.autograd.Function):
+    """Batch normalisation of each task by itself, with its gradient in closed form.
+
+    y = scale * (x - mean) / sqrt(variance + eps) + shift, moments over examples by their shares and over positions.
+
+    Differentiating the formula operation by operation reads and writes activations three times as often. The gradient
+    is made of differentiable operations on inputs and outputs, so that it can be differentiated again.
+
+    Args:
+        x: [T, N, C, P].
+        shares: of the examples, [T, N].
+        scale, shift: [T, C].
+
+    Returns:
+        y, mean [T, C] and variance [T, C].
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, shares: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mean = _mean(x, shares)
+        centred = x - mean[:, None, :, None]
+        variance = _mean(centred.square(), shares)
+        slope = scale * (variance + EPSILON).rsqrt()
+        ctx.save_for_backward(x, shares, scale, mean, variance)
+        ctx.set_materialize_grads(False)  # inside the inner loop nobody asks for the moments' gradients
+        return torch.addcmul(shift[:, None, :, None], centred, slope[:, None, :, None]), mean, variance
+
+    @staticmethod
+    def backward(
+        ctx: Any, y_grad: Tensor | None, mean_grad: Tensor | None, variance_grad: Tensor | None
+    ) -> tuple[Tensor, None, Tensor | None, Tensor | None]:
+        x, shares, scale, mean, variance = ctx.saved_tensors
+        centred = x - mean[:, None, :, None]
+        at_mean = torch.zeros_like(mean) if mean_grad is None else mean_grad
+        at_variance = torch.zeros_like(variance) if variance_grad is None else variance_grad
+        scale_grad = shift_grad = slope = None
+        if y_grad is not None:
+            inverse = (variance + EPSILON).rsqrt()
+            slope, shift_grad = scale * inverse, y_grad.sum((1, 3))
+            along = (y_grad * centred).sum((1, 3))
+            scale_grad = along * inverse
+            at_mean = at_mean - slope * shift_grad
+            at_variance = at_variance - 0.5 * slope * inverse.square() * along
+        weights = (shares / x.shape[3])[:, :, None, None]  # of one position of an example
+        x_grad = torch.addcmul(
+            weights * at_mean[:, None, :, None], centred, 2 * weights * at_variance[:, None, :, None]
+        )
+        if y_grad is not None and slope is not None:
+            x_grad = torch.addcmul(x_grad, y_grad, slope[:, None, :, None])
+        return x_grad, None, scale_grad, shift_grad
+
+
+_standardise_by_task: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] = (
+    _StandardisedByTask.apply
+)
+
+
+def _mean(x: Tensor, shares: Tensor) -> Tensor:
+    """Mean of x [T, N, C, P] over positions, and over examples by their shares [T, N]: [T, C]."""
+    return (shares.unsqueeze(1) @ x.mean(-1)).squeeze(1)

@@ -45,3 +45,18 @@ def test_task_batch_norm_equals_pytorchs_batch_norm_of_each_task() -> None:
     again, none = norm.apply(params, x, mask, statistics)
     assert not none
     torch.testing.assert_close(again, y)
+
+
+@pytest.mark.parametrize("positions", [(), (2, 2)], ids=["vectors", "images"])
+def test_task_batch_norm_and_its_moments_can_be_differentiated_twice(positions: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 4, 3, *positions, dtype=torch.float64, generator=generator, requires_grad=True)
+    weight, bias = (torch.randn(3, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(2))
+    mask = torch.tensor([[True] * 4, [True] * 3 + [False]])
+
+    def outputs(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        y, statistics = TaskBatchNorm("norm", 3).apply({"norm.weight": weight, "norm.bias": bias}, x, mask, {})
+        return y, *statistics.values()
+
+    assert torch.autograd.gradcheck(outputs, (x, weight, bias))
+    assert torch.autograd.gradgradcheck(outputs, (x, weight, bias))
