@@ -40,8 +40,11 @@ lint: setup
 	$(BIN)/python -m pytest --quiet tests/test_architecture.py
 	$(BIN)/python scripts/generate_stubs.py --check
 
-lint-proto:
-	@if command -v npx > /dev/null; then npx --yes $(BUF) lint proto; else echo 'skipped: buf needs npx (Node.js)'; fi
+# buf would look for imported files in its own registry; descriptors contain them.
+lint-proto: DESCRIPTORS := $(VENV)/descriptors.binpb
+lint-proto: setup
+	@if command -v npx > /dev/null; then $(BIN)/python scripts/generate_stubs.py --descriptors $(DESCRIPTORS) \
+		&& npx --yes $(BUF) lint $(DESCRIPTORS) --config proto/buf.yaml; else echo 'skipped: buf needs npx (Node.js)'; fi
 
 proto: setup
 	$(BIN)/python scripts/generate_stubs.py

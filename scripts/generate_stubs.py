@@ -1,4 +1,7 @@
-"""Generate the Python stubs of proto/ into the SDK, or check that those there are up to date (--check)."""
+"""Generate the Python stubs of proto/ into the SDK, or check that those there are up to date (--check).
+
+With --descriptors FILE, write what proto/ says and imports into that file instead, for tools that find no imports.
+"""
 
 import argparse
 import filecmp
@@ -7,6 +10,7 @@ import tempfile
 from importlib.resources import files
 from pathlib import Path
 
+from google.rpc import status_pb2
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -17,31 +21,38 @@ PACKAGE = Path("innerloop") / "v1"
 
 def generate(target: Path) -> None:
     """Write the stubs of every proto file below `target`."""
-    protos = sorted(str(path.relative_to(PROTO)) for path in PROTO.rglob("*.proto"))
-    well_known = files("grpc_tools") / "_proto"
     # mypy-protobuf's plugins lie beside the interpreter, which need not be on PATH.
     plugin = Path(sys.executable).parent / "protoc-gen-mypy_grpc"
-    arguments = [
-        "protoc",
-        f"--proto_path={PROTO}",
-        f"--proto_path={well_known}",
+    run_protoc(
         f"--plugin=protoc-gen-mypy_grpc={plugin}",
         f"--python_out={target}",
         f"--pyi_out={target}",
         f"--grpc_python_out={target}",
         f"--mypy_grpc_out={target}",
-        *protos,
-    ]
-    if protoc.main(arguments) != 0:
-        sys.exit("protoc failed")
+    )
     (target / PACKAGE / "__init__.py").write_text('"""Generated from proto/innerloop/v1 by `make proto`."""\n')
+
+
+def run_protoc(*outputs: str) -> None:
+    """Run protoc over every proto file."""
+    protos = sorted(str(path.relative_to(PROTO)) for path in PROTO.rglob("*.proto"))
+    well_known = files("grpc_tools") / "_proto"
+    error_details = Path(status_pb2.__file__).parents[2]  # googleapis-common-protos brings the sources along
+    folders = (f"--proto_path={folder}" for folder in (PROTO, well_known, error_details))
+    if protoc.main(["protoc", *folders, *outputs, *protos]) != 0:
+        sys.exit("protoc failed")
 
 
 def main() -> None:
     """Parse the command line and generate or check."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
-    if not parser.parse_args().check:
+    parser.add_argument("--descriptors", type=Path, metavar="FILE")
+    arguments = parser.parse_args()
+    if arguments.descriptors is not None:
+        run_protoc(f"--descriptor_set_out={arguments.descriptors}", "--include_imports", "--include_source_info")
+        return
+    if not arguments.check:
         generate(TARGET)
         return
     with tempfile.TemporaryDirectory() as scratch:

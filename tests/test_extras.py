@@ -14,6 +14,7 @@ from innerloop.cli.main import InnerloopCommands
 
 EXTRAS = {
     "innerloop": [],
+    "innerloop.bench": ["bench"],
     # For `innerloop demo`; that the other commands need none of it is checked below.
     "innerloop.cli": ["all"],
     "innerloop_trainer": ["trainer"],
@@ -95,3 +96,9 @@ def test_the_client_commands_work_with_the_base_only(name):
     result = run_with_the_base_only("from innerloop.cli.main import main; main()", name, "--help")
     assert (result.returncode, result.stderr) == (0, "")
     assert "Usage" in result.stdout
+
+
+def test_the_load_generator_names_its_extra_where_only_the_base_is_installed():
+    result = run_with_the_base_only("from innerloop.cli.main import main; main()", "bench", "model")
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert 'pip install "innerloop[bench]"' in result.stderr

@@ -12,6 +12,9 @@ from rich.console import Console
 
 from innerloop_server.settings import ConfigurationError, ServerSettings, load_settings
 
+SPINS = "10000"
+"""Some ten microseconds."""
+
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 
@@ -40,9 +43,10 @@ def _run(settings: ServerSettings) -> None:
     # gRPC's own log lines would stand between ours; what they tell of errors comes back as exceptions.
     # Must be set before gRPC is imported, which `innerloop_command` sees to for `innerloop serve`.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # PyTorch's threads otherwise wait for each other by spinning, which on a machine that has other work to do makes
-    # a computation take a hundred times as long. Must be set before PyTorch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # PyTorch's threads wait for each other by spinning. For as long as they do by default, a computation on a machine
+    # that has other work to do takes a hundred times as long; without, every small operation pays for waking them up.
+    # Must be set before PyTorch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     # Imported late: the command's help and a refused configuration need not wait for PyTorch.
     import asyncio
 
@@ -50,7 +54,7 @@ def _run(settings: ServerSettings) -> None:
 
     from innerloop_learner.host_memory import keep_freed_memory
     from innerloop_server.engine.interface import LoadError
-    from innerloop_server.engine.torch_engine import TorchEngine
+    from innerloop_server.engine.torch_engine import TorchEngine, TorchSettings
     from innerloop_server.observability.logs import configure_logging
     from innerloop_server.server import run_server
 
@@ -58,7 +62,16 @@ def _run(settings: ServerSettings) -> None:
     keep_freed_memory()
     configure_logging(settings.log_level, settings.log_format)
     try:
-        engine = TorchEngine(settings.device, settings.threads)
+        engine = TorchEngine(
+            TorchSettings(
+                settings.device,
+                settings.threads,
+                settings.lanes,
+                settings.precision,
+                int(settings.adaptation_bytes),
+                int(settings.host_adaptation_bytes),
+            )
+        )
     except LoadError as error:
         raise ConfigurationError(f"device: {error}") from error
     clean = asyncio.run(run_server(settings, engine))

@@ -16,11 +16,12 @@ from prometheus_client import start_http_server
 
 from innerloop_server.adaptations.store import AdaptationStore
 from innerloop_server.engine.interface import Engine
-from innerloop_server.engine.thread import EngineThread
+from innerloop_server.engine.lanes import Lanes
 from innerloop_server.frontend.supervisor import FrontEnds
 from innerloop_server.models.model import ModelEntry
 from innerloop_server.models.repository import ModelListener, ModelRepository
 from innerloop_server.observability.metrics import Metrics
+from innerloop_server.scheduling.job import Operation
 from innerloop_server.scheduling.queue import BatchLimits
 from innerloop_server.scheduling.scheduler import QueueLimits, Scheduler
 from innerloop_server.serving.interface import Serving
@@ -81,17 +82,19 @@ class InnerloopServer:
     def __init__(self, settings: ServerSettings, engine: Engine, metrics_folder: Path | None) -> None:
         self._settings = settings
         self._log = structlog.get_logger()
-        self._metrics = Metrics(version("innerloop"), settings.adaptation_bytes, metrics_folder)
+        kept_bytes = settings.adaptation_bytes + settings.host_adaptation_bytes
+        self._metrics = Metrics(version("innerloop"), kept_bytes, metrics_folder)
         self._metrics.watch_memory(engine.memory)
         self._entrance: Entrance = (
             Endpoint(settings, self._metrics)
             if metrics_folder is None
             else FrontEnds(settings, self._metrics, metrics_folder)
         )
-        self._thread = EngineThread()
-        self._store = AdaptationStore(settings.adaptation_bytes, self._metrics)
+        self._engine = engine
+        self._lanes = Lanes(engine.threads)
+        self._store = AdaptationStore(kept_bytes, self._metrics)
         self._repository = ModelRepository(
-            settings.models, engine, self._thread, [self._entrance, _MetricsListener(self._metrics)]
+            settings.models, engine, self._lanes, [self._entrance, _MetricsListener(self._metrics)]
         )
         self._port = self._metrics_port = 0
         self._sweeper: asyncio.Task[None] | None = None
@@ -135,7 +138,7 @@ class InnerloopServer:
         await self._entrance.stop()
         if self._sweeper is not None:
             self._sweeper.cancel()
-        clean = self._thread.stop(FLUSH_SECONDS)
+        clean = self._lanes.stop(FLUSH_SECONDS)
         self._log.info("stopped", clean=clean)
         return clean
 
@@ -151,9 +154,11 @@ class InnerloopServer:
     def _serving(self) -> LocalServing:
         settings = self._settings
         scheduler = Scheduler(
-            self._thread,
-            BatchLimits(settings.max_batch_tasks, settings.max_batch_bytes),
+            self._lanes,
+            self._engine.lanes,
+            BatchLimits(settings.max_batch_tasks or self._engine.largest_batch, settings.max_batch_bytes),
             QueueLimits(settings.max_queue_requests, settings.max_queue_bytes),
+            {Operation.ADAPT: settings.adapt_weight, Operation.PREDICT: settings.predict_weight},
             self._metrics,
         )
         return LocalServing(self._repository, scheduler, self._store, self._metrics)

@@ -27,7 +27,16 @@ class ServerSettings(BaseSettings):
     models: Path = Field(description="Folder with one bundle per sub-folder, or a bundle itself.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N.")
     threads: int | None = Field(
-        None, ge=1, description="CPU threads of one computation. (default: half of the cores, at most 4)"
+        None,
+        ge=1,
+        description="CPU threads of a computation that runs alone; several run on one thread each. "
+        "(default: half of the cores, at most 4)",
+    )
+    lanes: int | None = Field(
+        None, ge=1, description="Batches that a CPU computes side by side. (default: one for every core)"
+    )
+    precision: Literal["float32", "tf32", "bfloat16"] = Field(
+        "float32", description="Of convolutions and matrix products: float32, or faster and rounder tf32 or bfloat16."
     )
     admin: bool = Field(False, description="Allow LoadModel and UnloadModel.")
 
@@ -56,9 +65,17 @@ class ServerSettings(BaseSettings):
     max_message_bytes: ByteSize = Field(ByteSize(64 * 2**20), gt=0, description="Largest request accepted.")
     max_support: int = Field(1000, ge=1, description="Most support examples a request may carry.")
     max_query: int = Field(10_000, ge=1, description="Most queries a request may carry.")
-    max_batch_tasks: int = Field(16, ge=1, description="Most requests computed together.")
+    max_batch_tasks: int | None = Field(
+        None, ge=1, description="Most requests computed together. (default: 16 on a CPU, 256 on a GPU)"
+    )
     max_batch_bytes: ByteSize = Field(
         ByteSize(8 * 2**20), gt=0, description="Most input bytes computed together; a larger request runs alone."
+    )
+    adapt_weight: float = Field(
+        1.0, gt=0, allow_inf_nan=False, description="Share of the device's time that adapting gets when both wait."
+    )
+    predict_weight: float = Field(
+        1.0, gt=0, allow_inf_nan=False, description="Share of the device's time that predicting gets when both wait."
     )
     max_queue_requests: int = Field(512, ge=1, description="Requests of one model that may wait for the device.")
     max_queue_bytes: ByteSize = Field(
@@ -66,7 +83,14 @@ class ServerSettings(BaseSettings):
     )
 
     adaptation_bytes: ByteSize = Field(
-        ByteSize(2**30), gt=0, description="Memory for adaptations; the least recently used ones give way."
+        ByteSize(2**30),
+        gt=0,
+        description="Memory of the device for adaptations; the least recently used ones give way.",
+    )
+    host_adaptation_bytes: ByteSize = Field(
+        ByteSize(0),
+        ge=0,
+        description="Memory of the host for adaptations that give way on a GPU; they come back when they are used.",
     )
     time_to_live: float = Field(
         3600.0, gt=0, le=LONGEST_LIFE, description="Seconds an unused adaptation lives when a request names none."

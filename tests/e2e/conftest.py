@@ -32,10 +32,10 @@ def frontends(request):
 
 @pytest.fixture(scope="module")
 def start_server(models_folder, frontends):
-    """Starts a server process; a context manager."""
+    """Starts a server process that computes one batch at a time; a context manager."""
 
     def start(models=models_folder, **settings):
-        return ServerProcess(models, **{"threads": 1, "frontends": frontends, **settings})
+        return ServerProcess(models, **{"threads": 1, "lanes": 1, "frontends": frontends, **settings})
 
     return start
 

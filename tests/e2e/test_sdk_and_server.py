@@ -146,3 +146,62 @@ def test_the_shell_adapts_and_predicts(address, tmp_path):
     (answer,) = json.loads(innerloop("predict", adaptation, query, "--json"))
     assert answer["label"] == LABELS[0]
     assert json.loads(innerloop("models", "patterns", "--json"))["method"] == "protonet"
+
+
+def test_a_stream_of_queries_answers_as_predict_does(address):
+    queries = [patterns(1 + seed % 3, seed) for seed in range(60)]
+    with Client(address) as client:
+        adaptation = client.adapt("patterns", SUPPORT, LABELS)
+        streamed = list(adaptation.predict_stream(queries, return_logits=True))
+        for query, answers in zip(queries, streamed, strict=True):
+            alone = adaptation.predict(query, return_logits=True)
+            assert (answers.classes, answers.labels) == (alone.classes, alone.labels)
+            np.testing.assert_allclose(answers.probabilities, alone.probabilities, atol=1e-5)
+            np.testing.assert_allclose(answers.logits, alone.logits, atol=1e-3)
+            assert answers.timings.predict > 0
+
+
+async def test_an_asynchronous_stream_of_queries_answers_the_same(address):
+    async def camera():
+        for seed in range(60):
+            yield patterns(1, seed)
+
+    async with AsyncClient(address) as client:
+        adaptation = await client.adapt("patterns", SUPPORT, LABELS)
+        assert [answers.labels async for answers in adaptation.predict_stream(camera())] == [LABELS] * 60
+
+
+def test_an_adaptation_that_was_evicted_in_mid_stream_is_made_again(address):
+    def queries():
+        for seed in range(60):
+            if seed == 30:
+                for _ in range(1 + ADAPTATION_BYTES // adaptation.info.size_bytes):
+                    client.adapt("patterns", SUPPORT, LABELS)
+            yield patterns(1, seed)
+
+    with Client(address) as client:
+        adaptation = client.adapt("patterns", SUPPORT, LABELS)
+        lost = adaptation.id
+        assert [answers.labels for answers in adaptation.predict_stream(queries())] == [LABELS] * 60
+        assert adaptation.id != lost
+        adaptation = client.get_adaptation(adaptation.id)
+        with pytest.raises(AdaptationEvictedError):
+            list(adaptation.predict_stream(queries()))
+
+
+def test_a_stream_goes_on_when_the_server_is_started_again(models):
+    def queries():
+        for seed in range(60):
+            if seed == 30:
+                servers[0].stop()
+                servers.append(ServerProcess(models, threads=1, port=servers[0].port))
+                servers[1].__enter__()
+            yield patterns(1, seed)
+
+    servers = [ServerProcess(models, threads=1)]
+    with servers[0], Client(servers[0].target, retries=50) as client:
+        adaptation = client.adapt("patterns", SUPPORT, LABELS)
+        try:
+            assert [answers.labels for answers in adaptation.predict_stream(queries())] == [LABELS] * 60
+        finally:
+            servers[-1].stop()

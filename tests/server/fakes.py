@@ -23,6 +23,9 @@ class RecordingModel(LoadedModel):
     fails: Any = lambda _: False
     gate: Any = None
 
+    def prepare(self):
+        pass
+
     def adapt(self, tasks, steps, width):
         del steps, width
         return self._compute("adapt", tasks, lambda _: AdaptedTask(FakeState(), ()))

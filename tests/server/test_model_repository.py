@@ -6,8 +6,8 @@ import shutil
 import pytest
 from bundles import FIXED_WAYS, PROTOTYPES, write_bundle, write_models
 
-from innerloop_server.engine.thread import EngineThread
-from innerloop_server.engine.torch_engine import TorchEngine
+from innerloop_server.engine.lanes import Lanes
+from innerloop_server.engine.torch_engine import TorchEngine, TorchSettings
 from innerloop_server.errors import ModelFailedError, ModelLoadingError, ModelNotFoundError
 from innerloop_server.models.model import ModelState
 from innerloop_server.models.repository import ModelRepository
@@ -31,8 +31,8 @@ def listener():
 
 @pytest.fixture
 async def open_repository(listener):
-    thread = EngineThread()
-    yield lambda folder: ModelRepository(folder, TorchEngine("cpu"), thread, [listener])
+    thread = Lanes(1)
+    yield lambda folder: ModelRepository(folder, TorchEngine(TorchSettings("cpu")), thread, [listener])
     thread.stop(5)
 
 

@@ -14,6 +14,7 @@ from innerloop.v1 import tensor_pb2
 from innerloop_server.errors import InvalidRequestError
 from innerloop_server.models.model import Model
 from innerloop_server.transport.requests import (
+    READERS,
     RequestLimits,
     decode_adapt,
     decode_adapt_predict,
@@ -59,6 +60,35 @@ def test_uint8_inputs_are_not_copied(fake_model):
     assert task.support.x.dtype == np.uint8
     assert not task.support.x.flags.owndata
     assert np.array_equal(task.support.x, X)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float16", "float32", "float64"])
+def test_large_inputs_are_read_from_where_they_arrived(fake_model, dtype):
+    x = np.random.default_rng(0).integers(0, 256, (10, 1, 200, 200)).astype(dtype)
+    for name in ("", "i", "id", "id!"):  # shifts the data, so that they lie unaligned
+        content = pb.PredictRequest(adaptation_id=name, query=inputs(x)).SerializeToString()
+        received = READERS["Predict"](content)
+        assert not received.message.query.tensor.data
+        model = fake_model(input_shape=(1, 200, 200))
+        query = decode_query(received.message.query, model, LIMITS, received.detached)
+        assert np.array_equal(query, x)
+        if dtype in ("uint8", "float32"):
+            assert np.shares_memory(query, np.frombuffer(content, np.uint8))
+
+
+def test_the_fingerprint_of_a_request_covers_detached_data():
+    x = np.zeros((5, 1, 400, 400), np.uint8)
+
+    def fingerprint(changed=None, request_id="again"):
+        x.flat[:2] = 0 if changed is None else changed
+        request = pb.AdaptRequest(support=support(x, ["a", "b", "a", "b", "a"]), request_id=request_id)
+        received = READERS["Adapt"](request.SerializeToString())
+        assert received.detached
+        return decode_keeping(received.message, "me", LIMITS, received.detached).fingerprint
+
+    assert fingerprint() == fingerprint()
+    assert fingerprint() != fingerprint(changed=1)
+    assert fingerprint(request_id="") == b""
 
 
 @pytest.mark.parametrize("dtype", ["int64", "float16", "float32", "float64"])

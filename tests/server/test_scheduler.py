@@ -7,25 +7,28 @@ import numpy as np
 import pytest
 
 from innerloop_server.engine.interface import SupportSet
-from innerloop_server.engine.thread import EngineThread
+from innerloop_server.engine.lanes import Lanes
 from innerloop_server.errors import DeadlinePassedError, OverloadedError
-from innerloop_server.scheduling.buckets import adapt_bucket, head_width, size_range
-from innerloop_server.scheduling.job import AdaptJob, Deadline, PredictJob
+from innerloop_server.scheduling.buckets import adapt_bucket, size_range
+from innerloop_server.scheduling.job import AdaptJob, Deadline, Operation, PredictJob
 from innerloop_server.scheduling.queue import BatchLimits
 from innerloop_server.scheduling.scheduler import QueueLimits, Scheduler
 
-
-@pytest.fixture
-async def thread():
-    thread = EngineThread()
-    yield thread
-    thread.stop(5)
+EVEN = {Operation.ADAPT: 1.0, Operation.PREDICT: 1.0}
 
 
 @pytest.fixture
-def make_scheduler(thread, metrics):
-    def make(tasks=8, size_bytes=10**6, waiting=100, waiting_bytes=10**6):
-        return Scheduler(thread, BatchLimits(tasks, size_bytes), QueueLimits(waiting, waiting_bytes), metrics)
+async def lane():
+    lane = Lanes(1)
+    yield lane
+    lane.stop(5)
+
+
+@pytest.fixture
+def make_scheduler(lane, metrics):
+    def make(tasks=8, size_bytes=10**6, waiting=100, waiting_bytes=10**6, lanes=lane, side_by_side=1, weights=EVEN):
+        limits = QueueLimits(waiting, waiting_bytes)
+        return Scheduler(lanes, side_by_side, BatchLimits(tasks, size_bytes), limits, weights, metrics)
 
     return make
 
@@ -44,10 +47,12 @@ def gated(fake_model):
     model.loaded.gate.set()
 
 
-def adapt_job(model, examples=5, steps=1, deadline=None):
+def adapt_job(model, examples=5, steps=1, deadline=None, query=None):
     support = SupportSet(np.zeros((examples, 1, 8, 8), np.uint8), np.zeros(examples, np.int64), 2)
-    bucket = adapt_bucket(support, steps, 2)
-    return AdaptJob(model, bucket, support.x.nbytes, deadline or Deadline(), support=support, steps=steps, width=2)
+    bucket = adapt_bucket(support, steps, 2, asks=query is not None)
+    return AdaptJob(
+        model, bucket, support.x.nbytes, deadline or Deadline(), support=support, steps=steps, width=2, query=query
+    )
 
 
 def predict_job(model):
@@ -232,8 +237,8 @@ def test_size_ranges_end_at_powers_of_two():
 
 def test_a_fixed_head_keeps_its_width_and_others_grow_by_powers_of_two(fake_model):
     fixed, free = (fake_model(ways_can_change="fewer", head_ways=5), fake_model(ways_can_change="any", max_ways=64))
-    assert [head_width(fixed.description, ways) for ways in (2, 3, 5)] == [5, 5, 5]
-    assert [head_width(free.description, ways) for ways in (2, 3, 5, 20)] == [2, 4, 8, 32]
+    assert [fixed.description.head_width(ways) for ways in (2, 3, 5)] == [5, 5, 5]
+    assert [free.description.head_width(ways) for ways in (2, 3, 5, 20)] == [2, 4, 8, 32]
     limited = fake_model(ways_can_change="any", max_ways=20)
-    assert [head_width(limited.description, ways) for ways in (5, 17, 20)] == [8, 20, 20]
-    assert head_width(free.description, 0) == 0
+    assert [limited.description.head_width(ways) for ways in (5, 17, 20)] == [8, 20, 20]
+    assert free.description.head_width(0) == 0

@@ -8,8 +8,8 @@ from fakes import FakeState
 
 from innerloop_server.adaptations.adaptation import Learned
 from innerloop_server.adaptations.store import AdaptationStore
-from innerloop_server.engine.thread import EngineThread
-from innerloop_server.engine.torch_engine import TorchEngine
+from innerloop_server.engine.lanes import Lanes
+from innerloop_server.engine.torch_engine import TorchEngine, TorchSettings
 from innerloop_server.errors import AdaptationEvictedError
 from innerloop_server.models.repository import ModelRepository
 from innerloop_server.serving.local import LocalServing
@@ -26,8 +26,8 @@ class SlowListener:
 
 
 async def test_an_unload_whose_caller_leaves_still_drops_the_models_adaptations(tmp_path, metrics):
-    thread = EngineThread()
-    repository = ModelRepository(write_models(tmp_path), TorchEngine("cpu"), thread, [SlowListener()])
+    thread = Lanes(1)
+    repository = ModelRepository(write_models(tmp_path), TorchEngine(TorchSettings("cpu")), thread, [SlowListener()])
     await repository.load("prototypes")
     thread.stop(5)
     store = AdaptationStore(1000, metrics)

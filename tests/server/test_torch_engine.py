@@ -1,25 +1,37 @@
 """The PyTorch engine: a batch gives what each request alone gives, and keeps nothing it should not."""
 
+import gc
 import os
+import threading
 
 import numpy as np
 import pytest
-from bundles import IMAGE, write_models
+import torch
+from bundles import IMAGE, write_bundle, write_models
 
-from innerloop_server.engine import torch_engine
-from innerloop_server.engine.interface import LoadError, SupportSet
-from innerloop_server.engine.torch_engine import TorchEngine
+from innerloop_learner.layers import TASK_CONVOLUTIONS
+from innerloop_learner.spec import InputSpec, LearnerSpec
+from innerloop_server.engine import devices, torch_model
+from innerloop_server.engine.interface import LoadError, MemoryFullError, SupportSet
+from innerloop_server.engine.torch_engine import TorchEngine, TorchSettings
+
+NAMES = ("prototypes", "gradients", "regression")
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    folder, engine = write_models(tmp_path_factory.mktemp("models")), TorchEngine("cpu")
-    return {name: engine.load(folder / name) for name in ("prototypes", "gradients", "regression")}
+def folder(tmp_path_factory):
+    return write_models(tmp_path_factory.mktemp("models"))
 
 
-def image_task(seed, ways, shots):
+@pytest.fixture(scope="module")
+def models(folder):
+    engine = TorchEngine(TorchSettings("cpu"))
+    return {name: engine.load(folder / name) for name in NAMES}
+
+
+def image_task(seed, ways, shots, shape=IMAGE):
     random = np.random.default_rng(seed)
-    x = random.integers(0, 256, (ways * shots, *IMAGE), dtype=np.uint8)
+    x = random.integers(0, 256, (ways * shots, *shape), dtype=np.uint8)
     return SupportSet(x, np.tile(np.arange(ways), shots), ways)
 
 
@@ -70,28 +82,79 @@ def test_floats_in_raw_units_answer_as_uint8_does(models):
     np.testing.assert_array_equal(*answers)
 
 
-def test_a_task_state_keeps_its_own_memory_only(models):
-    tasks = [image_task(seed, 5, 1) for seed in range(8)]
-    for name in ("prototypes", "gradients"):
-        state = models[name].adapt(tasks, 1, 8 if name == "prototypes" else 5)[0].state
-        held = sum(tensor.untyped_storage().nbytes() for tensor in state.tensors.values())
-        assert held == state.size_bytes
-        assert not any(tensor.requires_grad for tensor in state.tensors.values())
+def test_a_task_state_takes_whole_pages_and_frees_them_when_nothing_refers_to_it(folder):
+    engine = TorchEngine(TorchSettings("cpu"))
+    model = engine.load(folder / "gradients")
+    adapted = model.adapt([image_task(seed, 5, 1) for seed in range(8)], 1, 5)
+    size = adapted[0].state.size_bytes
+    assert size % 1024 == 0
+    assert engine.memory()["cpu", "states"] == 8 * size
+    del adapted[2:]
+    gc.collect()
+    assert engine.memory()["cpu", "states"] == 2 * size
+
+
+def test_preparing_chooses_how_tasks_share_convolutions_and_leaves_answers_as_they_were(tmp_path):
+    spec = LearnerSpec(
+        "maml", InputSpec((1, 16, 16), "uint8"), max_ways=5, backbone_settings={"width": 8}, settings={"rate": 0.01}
+    )
+    write_bundle(tmp_path / "conv", spec)
+    model, task = TorchEngine(TorchSettings("cpu")).load(tmp_path / "conv"), image_task(0, 5, 1, (1, 16, 16))
+    answers = []
+    for _ in range(2):
+        (adapted,) = model.adapt([task], 2, 5)
+        answers.append(model.predict([adapted.state], [task.x])[0].probabilities)
+        model.prepare()
+    assert model.task_convolution in TASK_CONVOLUTIONS
+    np.testing.assert_allclose(*answers, atol=1e-5)
+
+
+def test_bfloat16_answers_nearly_as_float32_does(folder):
+    task, answers = image_task(0, 5, 2), []
+    for precision in ("float32", "bfloat16"):
+        model = TorchEngine(TorchSettings("cpu", precision=precision)).load(folder / "gradients")
+        (adapted,) = model.adapt([task], 3, 5)
+        answers.append(model.predict([adapted.state], [task.x])[0].probabilities)
+    assert not np.array_equal(*answers)
+    np.testing.assert_allclose(*answers, atol=0.02)
+
+
+def test_states_that_do_not_fit_are_refused_and_those_that_are_there_stay(folder, monkeypatch):
+    monkeypatch.setattr("innerloop_server.engine.torch_engine.LEAST_ROOM", 0)
+    engine = TorchEngine(TorchSettings("cpu", state_bytes=64 * 1024))
+    model, task = engine.load(folder / "gradients"), image_task(0, 5, 1)
+    kept = [model.adapt([task], 1, 5)[0].state]
+    before = model.predict(kept, [task.x])[0].logits
+    with pytest.raises(MemoryFullError):
+        model.adapt([task] * 64, 1, 5)
+    np.testing.assert_array_equal(model.predict(kept, [task.x])[0].logits, before)
+
+
+def test_states_that_left_the_device_for_the_host_answer_as_before(folder, monkeypatch):
+    monkeypatch.setattr("innerloop_server.engine.torch_engine.LEAST_ROOM", 0)
+    engine = TorchEngine(TorchSettings("cpu", state_bytes=32 * 1024, host_state_bytes=2**20))
+    model, tasks = engine.load(folder / "gradients"), [image_task(seed, 5, 1) for seed in range(30)]
+    states = [model.adapt([task], 1, 5)[0].state for task in tasks]
+    assert engine.memory()["host", "states"] > 0
+    roomy = TorchEngine(TorchSettings("cpu")).load(folder / "gradients")
+    for state, task in zip(states, tasks, strict=True):
+        (expected,) = roomy.predict([roomy.adapt([task], 1, 5)[0].state], [task.x])
+        np.testing.assert_allclose(model.predict([state], [task.x])[0].logits, expected.logits, atol=1e-5)
 
 
 def test_a_bad_bundle_is_refused_with_a_reason_free_of_paths(tmp_path):
     with pytest.raises(LoadError) as refused:
-        TorchEngine("cpu").load(tmp_path / "missing")
+        TorchEngine(TorchSettings("cpu")).load(tmp_path / "missing")
     assert str(tmp_path) not in str(refused.value)
 
 
 def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(LoadError, match="cuda:99"):
-        TorchEngine("cuda:99")
+        TorchEngine(TorchSettings("cuda:99"))
 
 
 def test_says_how_much_memory_it_uses():
-    assert TorchEngine("cpu").memory()["cpu", "resident"] > 2**20
+    assert TorchEngine(TorchSettings("cpu")).memory()["cpu", "resident"] > 2**20
 
 
 def test_queries_answered_in_parts_are_answered_as_in_one(models, monkeypatch):
@@ -99,12 +162,28 @@ def test_queries_answered_in_parts_are_answered_as_in_one(models, monkeypatch):
     states = [adapted.state for adapted in models["prototypes"].adapt(tasks, 0, 8)]
     queries = [task.x[: 4 + index] for index, task in enumerate(tasks)]
     whole = models["prototypes"].predict(states, queries)
-    monkeypatch.setattr(torch_engine, "EXAMPLES_AT_ONCE", 7)
+    monkeypatch.setattr(torch_model, "EXAMPLES_AT_ONCE", 7)
     for part, expected in zip(models["prototypes"].predict(states, queries), whole, strict=True):
         np.testing.assert_allclose(part.logits, expected.logits, rtol=1e-5, atol=1e-5)
 
 
-def test_gives_a_computation_half_of_the_cores_also_where_the_system_does_not_say_which_it_may_use(monkeypatch):
+def test_a_computation_alone_gets_half_of_the_cores_and_each_of_several_gets_one(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    assert torch_engine.default_threads() == 3
+    device, threads, before = devices.choose_device("cpu", None, None), [], torch.get_num_threads()
+    assert device.lanes == 6
+
+    def alone():
+        threads.append(torch.get_num_threads())
+        return ()
+
+    def with_another():
+        other = threading.Thread(target=device.run, args=(None, alone, ()))
+        other.start()
+        other.join()
+        return alone()
+
+    device.run(None, alone, ())
+    device.run(None, with_another, ())
+    torch.set_num_threads(before)
+    assert threads == [3, 1, 3]

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from types import TracebackType
 from typing import Any, Self
@@ -10,13 +10,17 @@ from typing import Any, Self
 from innerloop import calls
 from innerloop.adaptation_info import NO_LABELS, AdaptationInfo
 from innerloop.async_connection import AsyncConnection
+from innerloop.async_predict_stream import AsyncPredictStream
 from innerloop.calls import Call
 from innerloop.connection import Connection
+from innerloop.conversation import OneStream
 from innerloop.errors import AdaptationNotFoundError, InnerloopError
 from innerloop.inputs import Inputs
 from innerloop.locks import acquired, acquired_async
+from innerloop.predict_stream import PredictStream
 from innerloop.predictions import Predictions
 from innerloop.recipe import Recipe
+from innerloop.retry import Deadline
 from innerloop.v1 import tensor_pb2 as pb
 
 
@@ -98,7 +102,36 @@ class Adaptation(AdaptationHandle):
             AdaptationNotFoundError: the server has dropped it, and it was deleted here or can't be made again.
         """
         deadline = self._connection.deadline(timeout)
-        query = self._connection.encode(self.model, inputs, deadline)
+        return self._ask(self._connection.encode(self.model, inputs, deadline), return_logits, deadline)
+
+    def predict_stream(
+        self, queries: Iterable[Inputs], *, return_logits: bool = False, timeout: float | None = None
+    ) -> Iterator[Predictions]:
+        """Answer many queries, one by one and in their order: quicker than `predict` for each when they are small.
+
+        They travel on one stream, which is opened again should it break. `queries` may go on for ever: it is read in
+        another thread, at most 32 queries ahead of the answers, and each answer is given as soon as it and those
+        before it are there. Nothing is sent before the first answer is asked for; leaving the loop ends the stream.
+
+        Args:
+            queries: each in any form that `predict` takes.
+            return_logits: whether to get the raw logits too.
+            timeout: seconds to wait for an answer; the client's default when None.
+
+        Raises:
+            What `predict` raises for the first query that fails, after the answers to those before it; and what
+            reading `queries` raises.
+        """
+        stream = PredictStream(
+            self._connection,
+            (self._connection.encode(self.model, query, self._connection.deadline(timeout)) for query in queries),
+            lambda conversation: OneStream(conversation, lambda: self.id, self._labels, return_logits),
+            lambda query: self._ask(query, return_logits, self._connection.deadline(timeout)),
+            self._connection.deadline(timeout).remaining(),
+        )
+        return stream.answers()
+
+    def _ask(self, query: pb.Inputs, return_logits: bool, deadline: Deadline) -> Predictions:
         while True:
             asked = self._info
             try:
@@ -148,7 +181,36 @@ class AsyncAdaptation(AdaptationHandle):
     ) -> Predictions:
         """Answer queries, as `Adaptation.predict` does."""
         deadline = self._connection.deadline(timeout)
-        query = await self._connection.encode(self.model, inputs, deadline)
+        return await self._ask(await self._connection.encode(self.model, inputs, deadline), return_logits, deadline)
+
+    def predict_stream(
+        self,
+        queries: Iterable[Inputs] | AsyncIterable[Inputs],
+        *,
+        return_logits: bool = False,
+        timeout: float | None = None,
+    ) -> AsyncIterator[Predictions]:
+        """Answer many queries, as `Adaptation.predict_stream` does; `queries` is read by another task of the loop."""
+        stream = AsyncPredictStream(
+            self._connection,
+            self._encoded(queries, timeout),
+            lambda conversation: OneStream(conversation, lambda: self.id, self._labels, return_logits),
+            lambda query: self._ask(query, return_logits, self._connection.deadline(timeout)),
+            self._connection.deadline(timeout).remaining(),
+        )
+        return stream.answers()
+
+    async def _encoded(
+        self, queries: Iterable[Inputs] | AsyncIterable[Inputs], timeout: float | None
+    ) -> AsyncIterator[pb.Inputs]:
+        if isinstance(queries, AsyncIterable):
+            async for query in queries:
+                yield await self._connection.encode(self.model, query, self._connection.deadline(timeout))
+        else:
+            for query in queries:
+                yield await self._connection.encode(self.model, query, self._connection.deadline(timeout))
+
+    async def _ask(self, query: pb.Inputs, return_logits: bool, deadline: Deadline) -> Predictions:
         while True:
             asked = self._info
             try:

@@ -8,7 +8,7 @@ import grpc
 import numpy as np
 
 from innerloop import calls
-from innerloop.calls import Call
+from innerloop.calls import Call, call_metadata
 from innerloop.channel import TLS, open_async_channel
 from innerloop.inputs import Inputs, arrange, encode_inputs, needs_shape, read_inputs
 from innerloop.locks import acquired_async
@@ -28,7 +28,7 @@ class AsyncConnection:
         self._target = target
         self._tls = tls
         self._timeout = timeout
-        self._policy = RetryPolicy(retries)
+        self.policy = RetryPolicy(retries)
         self._channel: grpc.aio.Channel | None = None
         self._methods: dict[str, Callable[..., Any]] = {}
         self._input_shapes: dict[str, tuple[int, ...]] = {}
@@ -46,8 +46,14 @@ class AsyncConnection:
         """
         if self._channel is None:
             self._open()
-        response: Any = await self._policy.async_retrying(deadline, safe=call.safe)(self._attempt, call, deadline)
+        response: Any = await self.policy.async_retrying(deadline, safe=call.safe)(self._attempt, call, deadline)
         return call.read(response)
+
+    def open_stream(self, request_id: str) -> Any:
+        """A StreamPredict call, to be written to and read from."""
+        if self._channel is None:
+            self._open()
+        return self._methods["StreamPredict"](metadata=call_metadata(request_id))
 
     async def encode(self, model: str, inputs: Inputs, deadline: Deadline) -> pb.Inputs:
         """The message for `inputs` to `model`, asking the server for the model's input shape if need be.

@@ -24,6 +24,11 @@ def new_request_id() -> str:
     return uuid.uuid4().hex
 
 
+def call_metadata(request_id: str) -> tuple[tuple[str, str], ...]:
+    """What goes along with a call of this id."""
+    return ((REQUEST_ID_KEY, request_id),)
+
+
 @dataclass(frozen=True)
 class Call(Generic[T]):
     """One remote call.
@@ -45,7 +50,7 @@ class Call(Generic[T]):
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What goes along with the request."""
-        return ((REQUEST_ID_KEY, self.request_id),)
+        return call_metadata(self.request_id)
 
 
 def adapt(recipe: Recipe) -> Call[AdaptationInfo]:

@@ -62,11 +62,18 @@ def open_channel(target: str, tls: bool | TLS) -> grpc.Channel:
     return grpc.secure_channel(target, _credentials(tls), options=_options(target))
 
 
-def open_async_channel(target: str, tls: bool | TLS) -> grpc.aio.Channel:
-    """The same for the running event loop."""
+def open_async_channel(target: str, tls: bool | TLS, *, own_connection: bool = False) -> grpc.aio.Channel:
+    """The same for the running event loop.
+
+    Args:
+        target: "host:port".
+        tls: whether and how to talk TLS.
+        own_connection: share no connection with other channels to the same server, as channels do otherwise.
+    """
+    options = [*_options(target), ("grpc.use_local_subchannel_pool", int(own_connection))]
     if not tls:
-        return grpc.aio.insecure_channel(target, options=_options(target))
-    return grpc.aio.secure_channel(target, _credentials(tls), options=_options(target))
+        return grpc.aio.insecure_channel(target, options=options)
+    return grpc.aio.secure_channel(target, _credentials(tls), options=options)
 
 
 def _options(target: str) -> list[tuple[str, Any]]:

@@ -1,19 +1,20 @@
 """Carries out calls synchronously: deadlines, retries, error mapping, and input shapes learned once."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import grpc
 
 from innerloop import calls
-from innerloop.calls import Call
+from innerloop.calls import Call, call_metadata
 from innerloop.channel import TLS, open_channel
 from innerloop.inputs import Inputs, arrange, encode_inputs, needs_shape, read_inputs
 from innerloop.locks import acquired
 from innerloop.retry import Deadline, RetryPolicy
 from innerloop.status import error_from
 from innerloop.v1 import tensor_pb2 as pb
+from innerloop.v1.adaptation_pb2 import StreamPredictRequest
 from innerloop.v1.adaptation_pb2_grpc import AdaptationServiceStub
 from innerloop.v1.model_pb2_grpc import ModelServiceStub
 
@@ -25,7 +26,7 @@ class Connection:
 
     def __init__(self, target: str, tls: bool | TLS, timeout: float, retries: int) -> None:
         self._timeout = timeout
-        self._policy = RetryPolicy(retries)
+        self.policy = RetryPolicy(retries)
         self._channel = open_channel(target, tls)
         self._methods: dict[str, Callable[..., Any]] = {
             **vars(AdaptationServiceStub(self._channel)),
@@ -44,8 +45,12 @@ class Connection:
         Raises:
             InnerloopError: the last attempt failed.
         """
-        response = self._policy.retrying(deadline, safe=call.safe)(self._attempt, call, deadline)
+        response = self.policy.retrying(deadline, safe=call.safe)(self._attempt, call, deadline)
         return call.read(response)
+
+    def open_stream(self, requests: Iterator[StreamPredictRequest], request_id: str) -> Any:
+        """A StreamPredict call that sends what `requests` gives, which is read in a thread of its own."""
+        return self._methods["StreamPredict"](requests, metadata=call_metadata(request_id))
 
     def encode(self, model: str, inputs: Inputs, deadline: Deadline) -> pb.Inputs:
         """The message for `inputs` to `model`, asking the server for the model's input shape if need be.

@@ -16,17 +16,25 @@ class Predictions(Sequence["Prediction"]):
     AttributeError.
     """
 
-    def __init__(self, message: pb.Predictions, labels: Mapping[str, Any], timings: pb.Timings) -> None:
+    def __init__(
+        self,
+        message: pb.Predictions,
+        labels: Mapping[str, Any],
+        timings: pb.Timings,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
         """Wrap what came over the wire.
 
         Args:
             message: the answers.
             labels: the caller's own objects for names of classes; a name without one stands for itself.
             timings: what the server measured.
+            class_names: names of the classes, where the message leaves them out.
         """
         self._message = message
         self._timings = timings
-        self.classes: tuple[Any, ...] = tuple(labels.get(name, name) for name in message.classes)
+        names = message.classes if class_names is None else class_names
+        self.classes: tuple[Any, ...] = tuple(labels.get(name, name) for name in names)
         """The W labels, in the column order of the arrays; empty for regression."""
 
     @cached_property

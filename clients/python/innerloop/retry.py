@@ -15,9 +15,15 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from innerloop.errors import InnerloopError, ModelLoadingError, OverloadedError, UnavailableError
+from innerloop.errors import (
+    AdaptationNotFoundError,
+    InnerloopError,
+    ModelLoadingError,
+    OverloadedError,
+    UnavailableError,
+)
 
-_WORTH_ANOTHER_TRY = retry_if_exception_type((UnavailableError, OverloadedError, ModelLoadingError))
+_PASSING = (UnavailableError, OverloadedError, ModelLoadingError)
 _BACKOFF = wait_random_exponential(multiplier=0.1, max=5.0)
 
 
@@ -46,6 +52,10 @@ class RetryPolicy:
 
     retries: int = 4
 
+    def may_ask_again(self, error: InnerloopError) -> bool:
+        """Whether a query that failed so on a stream may be asked again by itself, adapting again if need be."""
+        return isinstance(error, AdaptationNotFoundError) or (self.retries > 0 and isinstance(error, _PASSING))
+
     def retrying(self, deadline: Deadline, *, safe: bool) -> Retrying:
         """A caller for one synchronous call; gives up before `deadline`, at once unless repeating is `safe`."""
         return Retrying(**self._settings(deadline, safe))
@@ -56,7 +66,7 @@ class RetryPolicy:
 
     def _settings(self, deadline: Deadline, safe: bool) -> dict[str, Any]:
         return {
-            "retry": _WORTH_ANOTHER_TRY if safe else retry_never,
+            "retry": retry_if_exception_type(_PASSING) if safe else retry_never,
             "wait": _wait,
             "stop": stop_after_attempt(1 + self.retries) | stop_before_delay(deadline.remaining()),
             "reraise": True,

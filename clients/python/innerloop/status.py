@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from innerloop import errors
@@ -35,6 +36,8 @@ _BY_CODE = {
     grpc.StatusCode.DATA_LOSS: errors.InternalError,
 }
 
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
 
 @dataclass
 class _Details:
@@ -52,13 +55,30 @@ def error_from(failure: grpc.RpcError, request_id: str) -> errors.InnerloopError
         failure: what the stub raised, synchronous or not.
         request_id: the id that was sent, used unless the server names another.
     """
-    code = failure.code()
-    details = _read_details(failure)
+    try:
+        status = rpc_status.from_call(failure)
+    except (ValueError, DecodeError):  # a proxy's or a foreign server's details; the status itself still counts
+        status = None
+    return _error(failure.code(), failure.details(), status, _request_id(failure) or request_id)
+
+
+def error_from_status(status: Status, request_id: str) -> errors.InnerloopError:
+    """The typed error that one query on a stream is answered with.
+
+    Args:
+        status: a google.rpc.Status.
+        request_id: the id that the stream was opened with.
+    """
+    return _error(_CODES.get(status.code, grpc.StatusCode.UNKNOWN), status.message, status, request_id)
+
+
+def _error(code: grpc.StatusCode, message: str | None, status: Status | None, request_id: str) -> errors.InnerloopError:
+    details = _read_details(status)
     return _error_type(code, details)(
-        failure.details() or code.name,
+        message or code.name,
         code=code,
         reason=details.reason,
-        request_id=_request_id(failure) or request_id,
+        request_id=request_id,
         retry_after=details.retry_after,
         violations=details.violations,
     )
@@ -72,12 +92,8 @@ def _error_type(code: grpc.StatusCode, details: _Details) -> type[errors.Innerlo
     return _BY_CODE.get(code, errors.InnerloopError)
 
 
-def _read_details(failure: grpc.RpcError) -> _Details:
+def _read_details(status: Status | None) -> _Details:
     read = _Details()
-    try:
-        status = rpc_status.from_call(failure)
-    except (ValueError, DecodeError):  # a proxy's or a foreign server's details; the status itself still counts
-        return read
     info, retry, bad_request = ErrorInfo(), RetryInfo(), BadRequest()
     for detail in status.details if status is not None else ():
         if detail.Unpack(info):

@@ -20,6 +20,10 @@ class LoadError(ValueError):
     """A bundle that the engine refuses; the message may be shown to clients."""
 
 
+class MemoryFullError(RuntimeError):
+    """There is no memory for task states left, not even by moving others away."""
+
+
 @dataclass(frozen=True)
 class ModelMetric:
     """A figure measured when the model was evaluated; fields as in the wire contract."""
@@ -70,6 +74,14 @@ class ModelDescription:
     order_matters: bool
     gradients_at_serving: bool
     metrics: tuple[ModelMetric, ...] = ()
+
+    def head_width(self, ways: int) -> int:
+        """Classes to make room for: those of a fixed head, else a power of two, so that states have few shapes."""
+        if ways == 0:
+            return 0
+        if self.ways_can_change != "any":
+            return self.head_ways
+        return min(1 << (ways - 1).bit_length(), self.max_ways)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +146,17 @@ class Answers:
 
 
 class LoadedModel(ABC):
-    """A bundle on a device. Its functions block, and run on the engine's thread only."""
+    """A bundle on a device. Its functions block, and run on the engine's threads only, several at a time."""
 
     description: ModelDescription
 
     @abstractmethod
+    def prepare(self) -> None:
+        """Set everything up that the first requests would otherwise wait for."""
+
+    @abstractmethod
     def adapt(self, tasks: Sequence[SupportSet], steps: int, width: int) -> list[AdaptedTask]:
-        """Learn a batch of tasks.
+        """Learn a batch of tasks; raises MemoryFullError where there is no room for their states.
 
         Args:
             tasks: support sets of any sizes, their inputs of one element type.
@@ -150,7 +166,7 @@ class LoadedModel(ABC):
 
     @abstractmethod
     def predict(self, states: Sequence[TaskState], queries: Sequence[Array]) -> list[Answers]:
-        """Answer a batch of tasks.
+        """Answer a batch of tasks; raises MemoryFullError where there is no room to bring their states back.
 
         Args:
             states: task states with equal signatures.
@@ -159,7 +175,17 @@ class LoadedModel(ABC):
 
 
 class Engine(ABC):
-    """Runs bundles on one device."""
+    """Runs bundles on one device.
+
+    Attributes:
+        lanes: batches that run side by side without taking time from each other.
+        threads: threads that feed the device; those beyond its lanes make the next batch ready.
+        largest_batch: tasks beyond which larger batches gain nothing.
+    """
+
+    lanes: int
+    threads: int
+    largest_batch: int
 
     @abstractmethod
     def load(self, path: Path) -> LoadedModel:

@@ -1,198 +1,90 @@
 """Runs bundles with PyTorch, on a CPU or a GPU."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from innerloop_learner.bundle import Bundle, BundleError, load_bundle
-from innerloop_learner.tasks import Query, Support
-from innerloop_server.engine.interface import (
-    AdaptedTask,
-    Answers,
-    Array,
-    Engine,
-    LoadedModel,
-    LoadError,
-    ModelDescription,
-    ModelMetric,
-    SupportSet,
-    TaskState,
-)
-from innerloop_server.engine.padding import mask, stack
+from innerloop_learner.bundle import BundleError, load_bundle
+from innerloop_server.engine.devices import choose_device
+from innerloop_server.engine.interface import Engine, LoadedModel, LoadError
+from innerloop_server.engine.state_memory import StateMemory
+from innerloop_server.engine.torch_model import Precision, TorchModel
 
-MOST_THREADS = 4
-EXAMPLES_AT_ONCE = 2048
+ROOM_SHARE, LEAST_ROOM = 8, 64 * 2**20
+"""Room for states that are being made, beyond those kept: an eighth more, and at least 64 MiB."""
+
+
+@dataclass(frozen=True)
+class TorchSettings:
+    """How an engine computes.
+
+    Attributes:
+        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
+        threads: CPU threads of a computation that runs alone; half of the cores, but at most 4, when None.
+        lanes: batches that a CPU computes side by side; one for every core when None.
+        precision: of convolutions and matrix products.
+        state_bytes: of task states that are kept on the device.
+        host_state_bytes: of task states that are kept in the host's memory when the device's is full.
+    """
+
+    device: str = "auto"
+    threads: int | None = None
+    lanes: int | None = None
+    precision: Precision = "float32"
+    state_bytes: int = 2**30
+    host_state_bytes: int = 0
 
 
 class TorchEngine(Engine):
     """Runs bundles with PyTorch.
 
-    Args:
-        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
-        threads: CPU threads of one computation; half of the cores, but at most 4, when None.
-
     Raises:
         LoadError: there is no such device.
     """
 
-    def __init__(self, device: str = "auto", threads: int | None = None) -> None:
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._device = torch.device(device)
-        if self._device.type == "cuda" and (self._device.index or 0) >= torch.cuda.device_count():
-            raise LoadError(f"there is no device {device} on this machine")
-        torch.set_num_threads(threads or default_threads())
+    def __init__(self, settings: TorchSettings) -> None:
+        try:
+            self._device = choose_device(settings.device, settings.threads, settings.lanes)
+        except ValueError as error:
+            raise LoadError(str(error)) from error
+        self.lanes, self.threads = self._device.lanes, self._device.threads
+        self.largest_batch = self._device.largest_batch
+        self._precision = settings.precision
+        _set_precision(settings.precision)
+        room = max(settings.state_bytes // ROOM_SHARE, LEAST_ROOM)
+        self._memory = StateMemory(self._device.torch_device, settings.state_bytes + room, settings.host_state_bytes)
 
     def load(self, path: Path) -> LoadedModel:
         """Load a bundle onto the device."""
         try:
-            return TorchModel(load_bundle(path, self._device), self._device)
+            bundle = load_bundle(path, self._device.torch_device)
         except BundleError as error:
             raise LoadError(str(error)) from error
+        return TorchModel(bundle, self._device, self._memory, self._precision)
 
     def memory(self) -> Mapping[tuple[str, str], int]:
-        """Memory that PyTorch holds on the GPU, or that this process has resident."""
-        name = str(self._device)
-        if self._device.type == "cuda":
+        """Memory that PyTorch holds on the GPU, or that this process has resident, and what task states take of it."""
+        device = self._device.torch_device
+        name = str(device)
+        states = {(name, "states"): self._memory.device_bytes, ("host", "states"): self._memory.host_bytes}
+        if device.type == "cuda":
             return {
-                (name, "allocated"): torch.cuda.memory_allocated(self._device),
-                (name, "reserved"): torch.cuda.memory_reserved(self._device),
+                **states,
+                (name, "allocated"): torch.cuda.memory_allocated(device),
+                (name, "reserved"): torch.cuda.memory_reserved(device),
             }
         statistics = Path("/proc/self/statm")
         if not statistics.is_file():
-            return {}  # only Linux tells
+            return states  # only Linux tells
         pages = int(statistics.read_text().split()[1])
-        return {(name, "resident"): pages * os.sysconf("SC_PAGE_SIZE")}
+        return {**states, (name, "resident"): pages * os.sysconf("SC_PAGE_SIZE")}
 
 
-def default_threads() -> int:
-    """CPU threads that a computation gets: tasks are small, and the other cores are for handling requests."""
-    # Only Linux says which cores this process may use.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(max(cores // 2, 1), MOST_THREADS)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TorchTaskState(TaskState):
-    """Tensors of one task, without the tasks dimension.
-
-    Attributes:
-        tensors: the learner's task state.
-        ways: classes of the task; zero for regression.
-    """
-
-    tensors: dict[str, Tensor]
-    ways: int
-    size_bytes: int
-    signature: tuple[tuple[str, torch.Size, torch.dtype], ...]
-
-
-class TorchModel(LoadedModel):
-    """A bundle on a PyTorch device."""
-
-    def __init__(self, bundle: Bundle, device: torch.device) -> None:
-        self.description = _describe(bundle)
-        self._learner = bundle.learner
-        self._params = bundle.params
-        self._device = device
-
-    @torch.no_grad()
-    def adapt(self, tasks: Sequence[SupportSet], steps: int, width: int) -> list[AdaptedTask]:
-        """Learn a batch of tasks, padded to the largest of them."""
-        support = Support(
-            x=self._inputs([task.x for task in tasks]),  # [T, S, *input]
-            y=torch.from_numpy(stack([task.y for task in tasks])).to(self._device),  # [T, S] or [T, S, D]
-            mask=torch.from_numpy(mask([task.size for task in tasks])).to(self._device),  # [T, S]
-            ways=torch.tensor([task.ways for task in tasks], device=self._device),  # [T]
-            max_ways=width,
-        )
-        state, losses = self._learner.adapt(self._params, support, steps)
-        rows = [()] * len(tasks) if losses is None else losses.tolist()
-        return [
-            AdaptedTask(_slice_state(state, index, task.ways), tuple(row))
-            for index, (task, row) in enumerate(zip(tasks, rows, strict=True))
-        ]
-
-    @torch.no_grad()
-    def predict(self, states: Sequence[TaskState], queries: Sequence[Array]) -> list[Answers]:
-        """Answer a batch of tasks, padded to the one with most queries."""
-        own = [state for state in states if isinstance(state, TorchTaskState)]
-        batch = {name: _stacked([state.tensors[name] for state in own]) for name in own[0].tensors}
-        sizes = [len(query) for query in queries]
-        query = Query(self._inputs(queries), torch.from_numpy(mask(sizes)).to(self._device))
-        outputs = self._in_parts(batch, query).cpu()  # [T, Q, W] or [T, Q, D]
-        if self.description.task_kind == "regression":
-            return [Answers(values=outputs[task, :size].numpy()) for task, size in enumerate(sizes)]
-        probabilities = outputs.softmax(-1)
-        return [
-            Answers(outputs[task, :size, : state.ways].numpy(), probabilities[task, :size, : state.ways].numpy())
-            for task, (size, state) in enumerate(zip(sizes, own, strict=True))
-        ]
-
-    def _in_parts(self, states: dict[str, Tensor], query: Query) -> Tensor:
-        """Outputs for all queries, some at a time: they don't depend on each other, but their activations add up."""
-        tasks, queries = query.mask.shape
-        size = max(EXAMPLES_AT_ONCE // tasks, 1)
-        if queries <= size:
-            return self._learner.predict(self._params, states, query)
-        parts = [slice(start, start + size) for start in range(0, queries, size)]
-        return torch.cat(
-            [
-                self._learner.predict(self._params, states, Query(query.x[:, part], query.mask[:, part]))
-                for part in parts
-            ],
-            dim=1,
-        )
-
-    def _inputs(self, raw: Sequence[Array]) -> Tensor:
-        """Normalised inputs [T, N, *input] on the device; they travel there in the type they came in."""
-        return self._learner.spec.input.normalise(torch.from_numpy(stack(raw)).to(self._device))
-
-
-def _stacked(tensors: Sequence[Tensor]) -> Tensor:
-    """Tensors as one batch; a single one is not copied."""
-    return torch.stack(list(tensors)) if len(tensors) > 1 else tensors[0].unsqueeze(0)
-
-
-def _slice_state(state: dict[str, Tensor], index: int, ways: int) -> TorchTaskState:
-    """One task's share of a batch, copied so that it does not keep the whole batch in memory."""
-    tensors = {name: tensor[index].clone() for name, tensor in state.items()}
-    return TorchTaskState(
-        tensors,
-        ways,
-        size_bytes=sum(tensor.nbytes for tensor in tensors.values()),
-        signature=tuple((name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()),
-    )
-
-
-def _describe(bundle: Bundle) -> ModelDescription:
-    manifest, learner = bundle.manifest, bundle.learner
-    limits, spec = manifest.limits, learner.spec
-    fixed_head = learner.info.ways_can_change != "any"
-    return ModelDescription(
-        version=manifest.version,
-        digest=manifest.digest,
-        method=learner.info.name,
-        task_kind=spec.task_kind,
-        input_shape=spec.input.shape,
-        input_dtype=spec.input.dtype,
-        target_size=spec.target_size,
-        trained_ways=limits.trained_ways,
-        trained_shots=limits.trained_shots,
-        trained_steps=limits.trained_steps,
-        max_ways=min(limits.max_ways, spec.max_ways) if fixed_head else limits.max_ways,
-        max_steps=min(limits.max_steps, learner.max_steps),
-        default_steps=learner.default_steps,
-        ways_can_change=learner.info.ways_can_change,
-        head_ways=spec.max_ways,
-        order_matters=learner.info.order_matters,
-        gradients_at_serving=learner.info.gradients_at_serving,
-        metrics=tuple(
-            ModelMetric(metric.name, metric.value, metric.confidence_interval, metric.protocol)
-            for metric in manifest.metrics
-        ),
-    )
+def _set_precision(precision: Precision) -> None:
+    """Let the device's libraries round float32 factors to tf32, or forbid it, which cuDNN does not by default."""
+    rounding = "tf32" if precision == "tf32" else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = rounding
+    torch.backends.cudnn.conv.fp32_precision = rounding  # type: ignore[attr-defined]

@@ -5,14 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import structlog
 
-from innerloop_server.engine.interface import Engine, LoadedModel, LoadError, ModelDescription, SupportSet
-from innerloop_server.engine.thread import EngineThread
+from innerloop_server.engine.interface import Engine, LoadError
+from innerloop_server.engine.lanes import Lanes
 from innerloop_server.errors import ModelLoadingError, ModelNotFoundError
 from innerloop_server.models.model import LOADING_RETRY_SECONDS, Model, ModelEntry, ModelState
-from innerloop_server.scheduling.buckets import head_width
 
 MANIFEST = "manifest.json"
 
@@ -33,14 +31,14 @@ class ModelRepository:
     Args:
         folder: holds one bundle per sub-folder, named as the model, or is itself a bundle.
         engine: loads bundles.
-        thread: where the engine computes.
+        lanes: where the engine computes.
         listeners: told about every change.
     """
 
-    def __init__(self, folder: Path, engine: Engine, thread: EngineThread, listeners: list[ModelListener]) -> None:
+    def __init__(self, folder: Path, engine: Engine, lanes: Lanes, listeners: list[ModelListener]) -> None:
         self._folder = folder
         self._engine = engine
-        self._thread = thread
+        self._lanes = lanes
         self._listeners = listeners
         self._entries: dict[str, ModelEntry] = {}
         self._models: dict[str, Model] = {}  # those whose entry is ready
@@ -136,7 +134,7 @@ class ModelRepository:
         await self._set(ModelEntry(name, ModelState.LOADING))
         try:
             loaded = await asyncio.get_running_loop().run_in_executor(self._loader, self._engine.load, path)
-            await self._thread.run(lambda: warm_up(loaded))
+            await self._lanes.run(loaded.prepare)
         except LoadError as error:
             self._log.error("bundle refused", model=name, reason=str(error))
             entry = ModelEntry(name, ModelState.FAILED, error=str(error))
@@ -155,21 +153,3 @@ class ModelRepository:
         self._entries[entry.name] = entry
         for listener in self._listeners:
             await listener.model_changed(entry)
-
-
-def warm_up(model: LoadedModel) -> None:
-    """Adapt and predict once on made-up inputs, so that the first request finds everything set up."""
-    description = model.description
-    support = _made_up_support(description)
-    width = head_width(description, support.ways)
-    state = model.adapt([support], description.default_steps, width)[0].state
-    model.predict([state], [support.x[:1]])
-
-
-def _made_up_support(model: ModelDescription) -> SupportSet:
-    ways = model.head_ways if model.ways_can_change == "no" else min(2, model.max_ways)
-    size = max(ways, 2)
-    x = np.random.default_rng(0).integers(0, 2, (size, *model.input_shape)).astype(model.input_dtype)
-    if model.task_kind == "regression":
-        return SupportSet(x, np.zeros((size, model.target_size), np.float32), 0)
-    return SupportSet(x, np.arange(size), ways)

@@ -21,7 +21,11 @@ class CallMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         # Finding a series by its labels costs more than adding to it, so series are remembered.
-        self._requests = cache(counter(registry, "requests", "Requests answered.", "rpc", "model", "status").labels)
+        self._requests = cache(
+            counter(
+                registry, "requests", "Requests answered; each query of a stream is one.", "rpc", "model", "status"
+            ).labels
+        )
         self._request_duration = cache(
             histogram(
                 registry,

@@ -6,7 +6,7 @@ the others. A batch is padded to its largest member, not to the top of its range
 
 from collections.abc import Hashable
 
-from innerloop_server.engine.interface import Array, ModelDescription, SupportSet, TaskState
+from innerloop_server.engine.interface import Array, SupportSet, TaskState
 
 
 def size_range(size: int) -> int:
@@ -14,20 +14,16 @@ def size_range(size: int) -> int:
     return (size - 1).bit_length()
 
 
-def head_width(model: ModelDescription, ways: int) -> int:
-    """Classes to make room for: those of a fixed head, else a power of two, so that states have few shapes."""
-    if ways == 0:
-        return 0
-    if model.ways_can_change != "any":
-        return model.head_ways
-    return min(1 << size_range(ways), model.max_ways)
+def adapt_bucket(support: SupportSet, steps: int, width: int, *, asks: bool) -> Hashable:
+    """Bucket of an adapt request of one model, which may bring queries."""
+    return steps, width, size_range(support.size), support.x.dtype, asks
 
 
-def adapt_bucket(support: SupportSet, steps: int, width: int) -> Hashable:
-    """Bucket of an adapt request of one model."""
-    return steps, width, size_range(support.size), support.x.dtype
+def query_bucket(query: Array) -> Hashable:
+    """Bucket of queries whose task states can be read together."""
+    return size_range(len(query)), query.dtype
 
 
 def predict_bucket(state: TaskState, query: Array) -> Hashable:
     """Bucket of a predict request of one model."""
-    return state.signature, size_range(len(query)), query.dtype
+    return state.signature, query_bucket(query)

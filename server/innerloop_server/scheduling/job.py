@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, Generic, Self, TypeVar
@@ -44,6 +44,10 @@ class Deadline:
         """Whether it is too late."""
         return time.monotonic() >= self.at
 
+    def within(self, seconds: float) -> bool:
+        """Whether it will be too late in so many seconds."""
+        return time.monotonic() + seconds >= self.at
+
     def extend(self, other: "Deadline") -> None:
         """Wait for the later of the two."""
         self.at = max(self.at, other.at)
@@ -51,11 +55,19 @@ class Deadline:
 
 @dataclass(frozen=True, slots=True)
 class Computed(Generic[R]):
-    """A job's result with the seconds it waited and the seconds its batch took."""
+    """A job's result, the seconds it waited, and the seconds its batch took for each operation."""
 
     value: R
     queue_seconds: float
-    compute_seconds: float
+    seconds: Mapping[Operation, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """A task that was learned, and the answers to its queries if it brought any."""
+
+    task: AdaptedTask
+    answers: Answers | None
 
 
 @dataclass(eq=False, slots=True)
@@ -87,14 +99,15 @@ class Job(Generic[R]):
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
-class AdaptJob(Job[AdaptedTask]):
-    """Learn one task."""
+class AdaptJob(Job[Learnt]):
+    """Learn one task, and answer its queries at once if it brings any."""
 
     operation = Operation.ADAPT
 
     support: SupportSet
     steps: int
     width: int
+    query: Array | None = None
 
 
 @dataclass(eq=False, slots=True, kw_only=True)

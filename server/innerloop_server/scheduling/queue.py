@@ -1,12 +1,16 @@
 """Requests waiting for the device, and whose turn it is."""
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from innerloop_server.errors import DeadlinePassedError
 from innerloop_server.models.model import Model
 from innerloop_server.scheduling.job import AnyJob, Operation
+
+K = TypeVar("K")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class OperationQueue:
             if drop_if_useless(job):
                 self.discard(job)
                 continue
-            if batch and (len(batch) == limits.tasks or size_bytes + job.size_bytes > limits.size_bytes):
+            if batch and (len(batch) >= limits.tasks or size_bytes + job.size_bytes > limits.size_bytes):
                 break
             self.discard(job)
             batch.append(job)
@@ -68,18 +72,37 @@ class OperationQueue:
         return batch
 
 
-class FairQueue:
-    """All that waits: models take turns, and so do adapting and predicting within a model."""
+class _Turn(Generic[T]):
+    """Someone who takes turns with others, by the device's time that each has had.
 
-    def __init__(self, limits: BatchLimits) -> None:
-        self._limits = limits
-        # The first model is next; within a model, the first operation is.
-        self._models: OrderedDict[Model, OrderedDict[Operation, OperationQueue]] = OrderedDict()
+    Attributes:
+        of: what waits.
+        had: seconds of the device, divided by its weight.
+    """
+
+    def __init__(self, of: T, had: float) -> None:
+        self.of = of
+        self.had = had
+
+
+class FairQueue:
+    """All that waits. Models share the device's time evenly, and operations within a model by their weights.
+
+    Whoever has had least of it is next (start-time fair queueing): one that comes back after a pause begins where the
+    others are, so that nobody saves time up.
+
+    Args:
+        weights: of the operations.
+    """
+
+    def __init__(self, weights: Mapping[Operation, float]) -> None:
+        self._weights = weights
+        self._models: dict[Model, _Turn[dict[Operation, _Turn[OperationQueue]]]] = {}
 
     def add(self, job: AnyJob) -> None:
         """Let a job wait for its turn."""
-        operations = self._models.setdefault(job.model, OrderedDict())
-        operations.setdefault(job.operation, OperationQueue()).add(job)
+        operations = _join(self._models, job.model, dict).of
+        _join(operations, job.operation, OperationQueue).of.add(job)
 
     def discard(self, job: AnyJob) -> bool:
         """Forget a job; false when it is not waiting any more."""
@@ -89,7 +112,12 @@ class FairQueue:
         self._remove_empty(job.model, job.operation)
         return True
 
-    def depth(self, model: Model, operation: Operation) -> int:
+    @property
+    def depth(self) -> int:
+        """Jobs that wait, of all models."""
+        return sum(queue.of.depth for turn in self._models.values() for queue in turn.of.values())
+
+    def depth_of(self, model: Model, operation: Operation) -> int:
         """Jobs of one model and operation that wait."""
         queue = self._queue(model, operation)
         return queue.depth if queue else 0
@@ -99,35 +127,50 @@ class FairQueue:
         queues = [queue for queue in (self._queue(model, operation) for operation in Operation) if queue is not None]
         return sum(queue.depth for queue in queues), sum(queue.size_bytes for queue in queues)
 
-    def next_batch(self, *, only_full: bool = False) -> list[AnyJob]:
+    def next_batch(self, limits: BatchLimits, *, least: int = 1) -> list[AnyJob]:
         """Take the batch whose turn it is; empty when nothing waits.
 
         Args:
-            only_full: leave it waiting, to grow, unless it is as large as a batch may be.
+            limits: of the batch.
+            least: leave it waiting, to grow, if it has fewer jobs than that.
         """
         while self._models:
-            model, operations = next(iter(self._models.items()))
-            operation, queue = next(iter(operations.items()))
-            if only_full and len(queue.longest_waiting()) < self._limits.tasks:
+            model, operations = min(self._models.items(), key=lambda item: item[1].had)
+            operation, queue = min(operations.of.items(), key=lambda item: item[1].had)
+            if len(queue.of.longest_waiting()) < least:
                 return []
-            batch = queue.take(self._limits)
-            self._models.move_to_end(model)
-            operations.move_to_end(operation)
+            batch = queue.of.take(limits)
             self._remove_empty(model, operation)
             if batch:
                 return batch
         return []
 
+    def charge(self, model: Model, operation: Operation, seconds: float) -> None:
+        """Count device time against a model and its operation, if they still wait for more."""
+        turn = self._models.get(model)
+        if turn is None:
+            return
+        turn.had += seconds
+        if operation in turn.of:
+            turn.of[operation].had += seconds / self._weights[operation]
+
     def _queue(self, model: Model, operation: Operation) -> OperationQueue | None:
-        operations = self._models.get(model)
-        return None if operations is None else operations.get(operation)
+        turn = self._models.get(model)
+        return turn.of[operation].of if turn is not None and operation in turn.of else None
 
     def _remove_empty(self, model: Model, operation: Operation) -> None:
-        operations = self._models[model]
-        if not operations[operation].depth:
+        operations = self._models[model].of
+        if not operations[operation].of.depth:
             del operations[operation]
         if not operations:
             del self._models[model]
+
+
+def _join(turns: dict[K, _Turn[T]], key: K, make: Callable[[], T]) -> _Turn[T]:
+    """The turn of `key`, who joins with as much time as the one who has had least."""
+    if key not in turns:
+        turns[key] = _Turn(make(), min((turn.had for turn in turns.values()), default=0.0))
+    return turns[key]
 
 
 def drop_if_useless(job: AnyJob) -> bool:

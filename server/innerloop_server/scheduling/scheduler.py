@@ -1,21 +1,22 @@
 """Feeds the device: admits requests, forms batches when the device is free, hands results back."""
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar, cast
 
-from innerloop_server.engine.thread import EngineThread
+from innerloop_server.engine.lanes import Lanes
 from innerloop_server.errors import OverloadedError
 from innerloop_server.observability.metrics import Metrics
 from innerloop_server.scheduling.batch import BatchOutcome, run_batch
-from innerloop_server.scheduling.job import AnyJob, Computed, Job
+from innerloop_server.scheduling.job import AnyJob, Computed, Job, Operation
 from innerloop_server.scheduling.queue import BatchLimits, FairQueue
 
 R = TypeVar("R")
 
-# One batch runs, another waits behind it: more would only age in the engine's queue.
-HAND_OVER = 2
+# One batch waits behind those that run: more would only age in the lanes' queue.
+AHEAD = 1
 SHORTEST_RETRY, LONGEST_RETRY = 0.1, 30.0
 
 
@@ -33,21 +34,39 @@ class QueueLimits:
 
 
 class Scheduler:
-    """Batches continuously: a free device takes what waits, at once, however little it is.
+    """Batches continuously: a free lane takes what waits, at once, however little it is.
 
-    While a batch runs, requests gather. A batch that can't grow any more is handed over before the running one ends,
-    so that a busy device finds the next one ready. Everything here runs on the event loop: there are no locks.
+    While as many batches run as can, requests gather. One batch more is handed over before a running one ends: a full
+    one, or, where there are lanes that make batches ready meanwhile, one as large as the others. Everything here runs
+    on the event loop: there are no locks.
+
+    Args:
+        lanes: where batches are computed.
+        side_by_side: batches that run without taking time from each other; they share what is outstanding evenly.
+        batch_limits: of one batch.
+        queue_limits: of one model.
+        weights: shares of the device's time by operation.
+        metrics: told about waits and batches.
     """
 
     def __init__(
-        self, engine: EngineThread, batch_limits: BatchLimits, queue_limits: QueueLimits, metrics: Metrics
+        self,
+        lanes: Lanes,
+        side_by_side: int,
+        batch_limits: BatchLimits,
+        queue_limits: QueueLimits,
+        weights: Mapping[Operation, float],
+        metrics: Metrics,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._engine = engine
+        self._lanes = lanes
+        self._side_by_side = side_by_side
+        self._batch_limits = batch_limits
         self._limits = queue_limits
         self._metrics = metrics
-        self._queue = FairQueue(batch_limits)
-        self._handed_over = 0
+        self._queue = FairQueue(weights)
+        self._running = 0
+        self._batches = 0
         self._scheduled = False
         self._seconds_per_job = 0.01
 
@@ -84,16 +103,31 @@ class Scheduler:
 
     def _dispatch(self) -> None:
         self._scheduled = False
-        while self._handed_over < HAND_OVER:
-            batch = self._queue.next_batch(only_full=self._handed_over > 0)
+        while self._batches < self._side_by_side + AHEAD:
+            ahead = self._batches >= self._side_by_side
+            batch = self._next_ahead() if ahead else self._queue.next_batch(self._share(self._side_by_side))
             if not batch:
                 return
             self._report_depth(batch[0])
-            self._handed_over += 1
-            self._engine.submit(partial(run_batch, batch), self._finished)
+            self._batches += 1
+            self._running += len(batch)
+            self._lanes.submit(partial(run_batch, batch), self._finished)
+
+    def _share(self, batches: int) -> BatchLimits:
+        """Limits of a batch when what is outstanding is spread over so many."""
+        outstanding = self._queue.depth + self._running
+        return replace(self._batch_limits, tasks=max(min(-(-outstanding // batches), self._batch_limits.tasks), 1))
+
+    def _next_ahead(self) -> list[AnyJob]:
+        prepares = self._lanes.count > self._side_by_side
+        limits = self._share(self._side_by_side + AHEAD) if prepares else self._batch_limits
+        return self._queue.next_batch(limits, least=limits.tasks)
 
     def _finished(self, batch: BatchOutcome) -> None:
-        self._handed_over -= 1
+        self._batches -= 1
+        self._running -= len(batch.outcomes)
+        job = batch.outcomes[0].job
+        self._queue.charge(job.model, job.operation, batch.seconds)
         self._dispatch()
         for outcome in batch.outcomes:
             if outcome.job.abandoned:
@@ -108,12 +142,14 @@ class Scheduler:
     def _report(self, batch: BatchOutcome) -> None:
         job = batch.outcomes[0].job
         self._seconds_per_job += 0.1 * (batch.seconds / batch.computed - self._seconds_per_job)
-        self._metrics.batch(job.operation, job.model.name, batch.computed)
-        for outcome in batch.outcomes:
-            if isinstance(outcome.result, Computed):
-                self._metrics.phase("queue", job.model.name, outcome.result.queue_seconds)
-                self._metrics.phase(job.operation, job.model.name, outcome.result.compute_seconds)
+        computed = [outcome.result for outcome in batch.outcomes if isinstance(outcome.result, Computed)]
+        for operation in computed[0].seconds if computed else ():
+            self._metrics.batch(operation, job.model.name, batch.computed)
+        for result in computed:
+            self._metrics.phase("queue", job.model.name, result.queue_seconds)
+            for operation, seconds in result.seconds.items():
+                self._metrics.phase(operation, job.model.name, seconds)
 
     def _report_depth(self, job: AnyJob) -> None:
-        depth = self._queue.depth(job.model, job.operation)
+        depth = self._queue.depth_of(job.model, job.operation)
         self._metrics.queue_depth(job.model.name, job.operation, depth)

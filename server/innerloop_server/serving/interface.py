@@ -5,11 +5,14 @@ Nothing here knows of devices, queues or task states, so that the one who answer
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import TypeVar
 
 from innerloop_server.adaptations.adaptation import AdaptationDescription
 from innerloop_server.engine.interface import Answers, Array, SupportSet
 from innerloop_server.models.model import ModelEntry, ServedModel
-from innerloop_server.scheduling.job import Deadline
+from innerloop_server.scheduling.job import Computed, Deadline, Operation
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,13 @@ class Timings:
     queue: float = 0.0
     adapt: float = 0.0
     predict: float = 0.0
+
+    def count(self, computed: Computed[R]) -> R:
+        """Add what one computation took; returns what it computed."""
+        self.queue += computed.queue_seconds
+        self.adapt += computed.seconds.get(Operation.ADAPT, 0.0)
+        self.predict += computed.seconds.get(Operation.PREDICT, 0.0)
+        return computed.value
 
 
 @dataclass(frozen=True, slots=True)

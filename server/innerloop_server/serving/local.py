@@ -10,7 +10,7 @@ from innerloop_server.errors import DivergedError, ModelNotFoundError
 from innerloop_server.models.model import Model, ModelEntry, ServedModel
 from innerloop_server.models.repository import ModelRepository
 from innerloop_server.observability.metrics import Metrics
-from innerloop_server.scheduling.buckets import adapt_bucket, head_width, predict_bucket
+from innerloop_server.scheduling.buckets import adapt_bucket, predict_bucket
 from innerloop_server.scheduling.job import AdaptJob, Deadline, PredictJob
 from innerloop_server.scheduling.scheduler import Scheduler
 from innerloop_server.serving.interface import (
@@ -48,7 +48,7 @@ class LocalServing(Serving):
     async def adapt(self, task: AdaptTask, keeping: Keeping, deadline: Deadline) -> Kept:
         """Adapt a model and keep the result."""
         timings = Timings()
-        adaptation = await self._adapt(task, keeping, deadline, timings)
+        adaptation, _ = await self._adapt(task, None, keeping, deadline, timings)
         return Kept(adaptation.describe(), timings)
 
     async def predict(self, task: PredictTask, deadline: Deadline) -> Predicted:
@@ -56,7 +56,7 @@ class LocalServing(Serving):
         learned = self._store.use(task.owner, task.adaptation_id).learned
         learned.model.served.check_digest(task.model.description.digest)
         timings = Timings()
-        answers = await self._predict(learned, task.query, deadline, timings)
+        answers = await self._answer(learned, task.query, deadline, timings)
         return Predicted(answers, learned.classes, timings)
 
     async def adapt_predict(
@@ -64,14 +64,13 @@ class LocalServing(Serving):
     ) -> AdaptPredicted:
         """Adapt a model and answer queries with the result."""
         timings = Timings()
-        description = None
         if keeping is None:
-            learned = await self._learn(self._model_for(task), task, deadline, timings)
-        else:
-            adaptation = await self._adapt(task, keeping, deadline, timings)
-            description, learned = adaptation.describe(), adaptation.learned
-        answers = await self._predict(learned, query, deadline, timings)
-        return AdaptPredicted(answers, description, timings)
+            _, answers = await self._learn(self._model_for(task), task, query, deadline, timings)
+            return AdaptPredicted(_usable(answers), None, timings)
+        adaptation, answers = await self._adapt(task, query, keeping, deadline, timings)
+        if answers is None:  # a request of the same id made the adaptation
+            answers = await self._answer(adaptation.learned, query, deadline, timings)
+        return AdaptPredicted(_usable(answers), adaptation.describe(), timings)
 
     async def look(self, owner: str, adaptation_id: str) -> AdaptationDescription:
         """The owner's adaptation."""
@@ -116,58 +115,59 @@ class LocalServing(Serving):
         model.served.check_digest(task.model.description.digest)
         return model
 
-    async def _adapt(self, task: AdaptTask, keeping: Keeping, deadline: Deadline, timings: Timings) -> Adaptation:
-        if not keeping.request_id:
-            return await self._learn_and_keep(task, keeping, None, deadline, timings)
-        key = RequestKey(keeping.owner, keeping.request_id)
+    async def _adapt(
+        self, task: AdaptTask, query: Array | None, keeping: Keeping, deadline: Deadline, timings: Timings
+    ) -> tuple[Adaptation, Answers | None]:
+        """What was learned and kept, and the answers to the query if it was learned here and now."""
+        answers: Answers | None = None
+
+        async def learn_and_keep(shared: Deadline) -> Adaptation:
+            nonlocal answers
+            model = self._model_for(task)
+            learned, answers = await self._learn(model, task, query, shared, timings)
+            # The model may have been unloaded meanwhile, and its adaptations dropped: this one must not come after.
+            if not self._repository.serves(model):
+                raise ModelNotFoundError(model.name)
+            return self._store.keep(keeping.owner, learned, keeping.time_to_live, key, keeping.fingerprint)
+
+        key = RequestKey(keeping.owner, keeping.request_id) if keeping.request_id else None
+        if key is None:
+            return await learn_and_keep(deadline), answers
         made = self._store.made_by(key)
         if made is not None:
             check_fingerprint(made.fingerprint, keeping.fingerprint)
-            return made
-        return await self._flights.join(
-            key,
-            keeping.fingerprint,
-            deadline,
-            lambda shared: self._learn_and_keep(task, keeping, key, shared, timings),
-        )
+            return made, None
+        return await self._flights.join(key, keeping.fingerprint, deadline, learn_and_keep), answers
 
-    async def _learn_and_keep(
-        self, task: AdaptTask, keeping: Keeping, key: RequestKey | None, deadline: Deadline, timings: Timings
-    ) -> Adaptation:
-        model = self._model_for(task)
-        learned = await self._learn(model, task, deadline, timings)
-        # The model may have been unloaded meanwhile, and its adaptations dropped: this one must not come after.
-        if not self._repository.serves(model):
-            raise ModelNotFoundError(model.name)
-        return self._store.keep(keeping.owner, learned, keeping.time_to_live, key, keeping.fingerprint)
-
-    async def _learn(self, model: Model, task: AdaptTask, deadline: Deadline, timings: Timings) -> Learned:
+    async def _learn(
+        self, model: Model, task: AdaptTask, query: Array | None, deadline: Deadline, timings: Timings
+    ) -> tuple[Learned, Answers | None]:
         support = task.support
-        width = head_width(model.description, support.ways)
+        width = model.description.head_width(support.ways)
         job = AdaptJob(
             model,
-            adapt_bucket(support, task.steps, width),
-            support.x.nbytes,
+            adapt_bucket(support, task.steps, width, asks=query is not None),
+            support.x.nbytes + (0 if query is None else query.nbytes),
             deadline,
             support=support,
             steps=task.steps,
             width=width,
+            query=query,
         )
-        computed = await self._scheduler.run(job)
-        timings.queue += computed.queue_seconds
-        timings.adapt += computed.compute_seconds
-        if not np.isfinite(computed.value.losses).all():
+        learnt = timings.count(await self._scheduler.run(job))
+        losses = learnt.task.losses
+        if not np.isfinite(losses).all():
             raise DivergedError
         self._metrics.adapted(model.name, support.size, task.steps)
-        return Learned(model, task.classes, support.size, task.steps, computed.value.losses, computed.value.state)
+        return Learned(model, task.classes, support.size, task.steps, losses, learnt.task.state), learnt.answers
 
-    async def _predict(self, learned: Learned, query: Array, deadline: Deadline, timings: Timings) -> Answers:
+    async def _answer(self, learned: Learned, query: Array, deadline: Deadline, timings: Timings) -> Answers:
         bucket = predict_bucket(learned.state, query)
         job = PredictJob(learned.model, bucket, query.nbytes, deadline, state=learned.state, query=query)
-        computed = await self._scheduler.run(job)
-        timings.queue += computed.queue_seconds
-        timings.predict += computed.compute_seconds
-        answers = computed.value
-        if not answers.finite:
-            raise DivergedError
-        return answers
+        return _usable(timings.count(await self._scheduler.run(job)))
+
+
+def _usable(answers: Answers | None) -> Answers:
+    if answers is None or not answers.finite:
+        raise DivergedError
+    return answers

@@ -4,7 +4,6 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from time import perf_counter
 
 from innerloop.v1 import adaptation_pb2 as pb
-from innerloop.v1.adaptation_pb2_grpc import AdaptationServiceServicer
 from innerloop_server.errors import FieldViolation, InvalidRequestError
 from innerloop_server.observability.call_metrics import CallMetrics
 from innerloop_server.serving.interface import PredictTask, Serving, Timings
@@ -20,12 +19,14 @@ from innerloop_server.transport.requests import (
     decode_query,
 )
 from innerloop_server.transport.responses import encode_adaptation, encode_answers, encode_timings
+from innerloop_server.transport.streams import PredictStream
+from innerloop_server.transport.wire import Received
 
 PAGE_SIZE, LARGEST_PAGE = 100, 1000
 TOKEN_BYTES = 8
 
 
-class AdaptationServicer(AdaptationServiceServicer):
+class AdaptationServicer:
     """Adapts and predicts over gRPC."""
 
     def __init__(self, serving: Serving, calls: Calls, limits: RequestLimits, metrics: CallMetrics) -> None:
@@ -35,14 +36,18 @@ class AdaptationServicer(AdaptationServiceServicer):
         self._metrics = metrics
         self._decoders = Decoders()
 
-    async def Adapt(self, request: pb.AdaptRequest, context: Context) -> pb.AdaptResponse:  # noqa: N802, D102
+    async def Adapt(self, request: Received[pb.AdaptRequest], context: Context) -> pb.AdaptResponse:  # noqa: N802, D102
         return await self._calls.run("Adapt", self._adapt, request, context)
 
-    async def Predict(self, request: pb.PredictRequest, context: Context) -> pb.PredictResponse:  # noqa: N802, D102
+    async def Predict(self, request: Received[pb.PredictRequest], context: Context) -> pb.PredictResponse:  # noqa: N802, D102
         return await self._calls.run("Predict", self._predict, request, context)
 
+    async def StreamPredict(self, requests: object, context: Context) -> None:  # noqa: N802, D102
+        del requests  # `context` reads them, one at a time
+        await self._calls.run_stream("StreamPredict", self._stream_predict, context)
+
     async def AdaptPredict(  # noqa: N802, D102
-        self, request: pb.AdaptPredictRequest, context: Context
+        self, request: Received[pb.AdaptPredictRequest], context: Context
     ) -> pb.AdaptPredictResponse:
         return await self._calls.run("AdaptPredict", self._adapt_predict, request, context)
 
@@ -61,16 +66,17 @@ class AdaptationServicer(AdaptationServiceServicer):
     ) -> pb.DeleteAdaptationResponse:
         return await self._calls.run("DeleteAdaptation", self._delete, request, context)
 
-    async def _adapt(self, request: pb.AdaptRequest, call: Call) -> pb.AdaptResponse:
+    async def _adapt(self, received: Received[pb.AdaptRequest], call: Call) -> pb.AdaptResponse:
         clock = _CodecClock()
+        request, detached = received.message, received.detached
         model = await self._serving.model(request.model)
         call.model = model.name
         task, keeping = await self._decoders.run(
             lambda: (
-                decode_adapt(request, model, self._limits),
-                decode_keeping(request, call.owner, self._limits),
+                decode_adapt(request, model, self._limits, detached),
+                decode_keeping(request, call.owner, self._limits, detached),
             ),
-            heavy=is_heavy(request.support.inputs),
+            heavy=is_heavy(request.support.inputs, "support.inputs", detached),
         )
         clock.pause()
         kept = await self._serving.adapt(task, keeping, call.deadline)
@@ -78,30 +84,45 @@ class AdaptationServicer(AdaptationServiceServicer):
         encoded = encode_adaptation(kept.adaptation)
         return pb.AdaptResponse(adaptation=encoded, timings=self._timings(kept.timings, clock, call))
 
-    async def _predict(self, request: pb.PredictRequest, call: Call) -> pb.PredictResponse:
+    async def _predict(self, received: Received[pb.PredictRequest], call: Call) -> pb.PredictResponse:
+        return await self._ask(received.message.adaptation_id, received, call)
+
+    async def _stream_predict(self, context: Context, call: Call) -> None:
+        await PredictStream(self._ask, self._calls, call, context).run()
+
+    async def _ask(
+        self,
+        adaptation_id: str,
+        received: Received[pb.PredictRequest] | Received[pb.StreamPredictRequest],
+        call: Call,
+    ) -> pb.PredictResponse:
         clock = _CodecClock()
-        model = await self._serving.model_of(call.owner, request.adaptation_id)
+        request, detached = received.message, received.detached
+        model = await self._serving.model_of(call.owner, adaptation_id)
         call.model = model.name
         query = await self._decoders.run(
-            lambda: decode_query(request.query, model, self._limits), heavy=is_heavy(request.query)
+            lambda: decode_query(request.query, model, self._limits, detached),
+            heavy=is_heavy(request.query, "query", detached),
         )
         clock.pause()
-        task = PredictTask(model, call.owner, request.adaptation_id, query)
+        task = PredictTask(model, call.owner, adaptation_id, query)
         predicted = await self._serving.predict(task, call.deadline)
         clock.go_on()
         predictions = encode_answers(predicted.answers, predicted.classes, logits=request.return_logits)
         return pb.PredictResponse(predictions=predictions, timings=self._timings(predicted.timings, clock, call))
 
-    async def _adapt_predict(self, request: pb.AdaptPredictRequest, call: Call) -> pb.AdaptPredictResponse:
+    async def _adapt_predict(self, received: Received[pb.AdaptPredictRequest], call: Call) -> pb.AdaptPredictResponse:
         clock = _CodecClock()
+        request, detached = received.message, received.detached
         model = await self._serving.model(request.model)
         call.model = model.name
         (task, query), keeping = await self._decoders.run(
             lambda: (
-                decode_adapt_predict(request, model, self._limits),
-                decode_keeping(request, call.owner, self._limits),
+                decode_adapt_predict(request, model, self._limits, detached),
+                decode_keeping(request, call.owner, self._limits, detached),
             ),
-            heavy=is_heavy(request.support.inputs) or is_heavy(request.query),
+            heavy=is_heavy(request.support.inputs, "support.inputs", detached)
+            or is_heavy(request.query, "query", detached),
         )
         clock.pause()
         result = await self._serving.adapt_predict(task, query, keeping if request.keep else None, call.deadline)

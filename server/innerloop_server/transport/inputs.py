@@ -7,6 +7,7 @@ from innerloop_server.engine.interface import Array, ModelDescription
 from innerloop_server.transport.images import decode_images
 from innerloop_server.transport.tensors import decode_tensor
 from innerloop_server.transport.violations import Violations
+from innerloop_server.transport.wire import NOTHING, Detached
 
 LARGE = 1 << 20
 """Bytes from which decoding is worth a thread of its own."""
@@ -15,13 +16,18 @@ IMAGE_CHANNELS = (1, 3)
 IMAGE_RANGE = (0, 255)
 
 
-def is_heavy(inputs: tensor_pb2.Inputs) -> bool:
-    """Whether decoding takes long enough to hold up other requests."""
-    return inputs.WhichOneof("value") == "images" or len(inputs.tensor.data) >= LARGE
+def is_heavy(inputs: tensor_pb2.Inputs, field: str, detached: Detached) -> bool:
+    """Whether decoding the inputs at a path takes long enough to hold up other requests."""
+    return inputs.WhichOneof("value") == "images" or len(detached.get(f"{field}.tensor") or inputs.tensor.data) >= LARGE
 
 
 def decode_inputs(
-    inputs: tensor_pb2.Inputs, field: str, model: ModelDescription, most: int, violations: Violations
+    inputs: tensor_pb2.Inputs,
+    field: str,
+    model: ModelDescription,
+    most: int,
+    violations: Violations,
+    detached: Detached = NOTHING,
 ) -> Array:
     """Raw inputs [N, *input], uint8 or float32, N from 1 to `most`.
 
@@ -33,7 +39,7 @@ def decode_inputs(
     form = inputs.WhichOneof("value")
     if form == "tensor":
         field = f"{field}.tensor"
-        array = decode_tensor(inputs.tensor, field, model.input_shape, violations)
+        array = decode_tensor(inputs.tensor, field, model.input_shape, violations, detached)
         usable = array is not None and _check_count(len(array), field, most, violations)
         usable = usable and _check_range(array, field, model, violations)
     elif form == "images":

@@ -8,13 +8,15 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
 
-from innerloop.v1.adaptation_pb2_grpc import add_AdaptationServiceServicer_to_server
+from innerloop.v1 import adaptation_pb2
 from innerloop.v1.model_pb2_grpc import add_ModelServiceServicer_to_server
 from innerloop_server.settings import ConfigurationError, ServerSettings
 from innerloop_server.transport.adaptation_service import AdaptationServicer
 from innerloop_server.transport.health import ADAPTATION_SERVICE, MODEL_SERVICE, Health
 from innerloop_server.transport.identity import Identify, anonymous, certificate_subject
 from innerloop_server.transport.model_service import ModelServicer
+from innerloop_server.transport.registration import add_service
+from innerloop_server.transport.requests import READERS
 
 
 def build_server(
@@ -47,7 +49,7 @@ def build_server(
         ("grpc.max_send_message_length", -1),
     ]
     server = grpc.aio.server(options=options)
-    add_AdaptationServiceServicer_to_server(adaptations, server)
+    add_service(adaptation_pb2.DESCRIPTOR.services_by_name["AdaptationService"], adaptations, READERS, server)
     add_ModelServiceServicer_to_server(models, server)
     add_HealthServicer_to_server(health.servicer, server)
     names = (ADAPTATION_SERVICE, MODEL_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)

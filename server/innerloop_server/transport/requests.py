@@ -6,6 +6,7 @@ from hashlib import blake2b
 
 import numpy as np
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import tensor_pb2
@@ -15,9 +16,18 @@ from innerloop_server.serving.interface import AdaptTask, Keeping
 from innerloop_server.transport.inputs import decode_inputs
 from innerloop_server.transport.tensors import decode_tensor
 from innerloop_server.transport.violations import Violations
+from innerloop_server.transport.wire import NOTHING, Detached, detaching
 
 LONGEST_LABEL = 1000
 LONGEST_REQUEST_ID = 128
+
+READERS = {
+    "Adapt": detaching(pb.AdaptRequest, "support.inputs.tensor"),
+    "Predict": detaching(pb.PredictRequest, "query.tensor"),
+    "StreamPredict": detaching(pb.StreamPredictRequest, "query.tensor"),
+    "AdaptPredict": detaching(pb.AdaptPredictRequest, "support.inputs.tensor", "query.tensor"),
+}
+"""How the requests of these methods are read from the bytes that arrive; the paths are those of violations."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,10 @@ class RequestLimits:
 
 
 def decode_adapt(
-    request: pb.AdaptRequest | pb.AdaptPredictRequest, model: ServedModel, limits: RequestLimits
+    request: pb.AdaptRequest | pb.AdaptPredictRequest,
+    model: ServedModel,
+    limits: RequestLimits,
+    detached: Detached = NOTHING,
 ) -> AdaptTask:
     """What an Adapt request wants learned.
 
@@ -46,13 +59,13 @@ def decode_adapt(
         InvalidRequestError: it makes no sense for this model.
     """
     violations = Violations()
-    task = _adapt_task(request, model, limits, violations)
+    task = _adapt_task(request, model, limits, violations, detached)
     violations.check()
     return task
 
 
 def decode_adapt_predict(
-    request: pb.AdaptPredictRequest, model: ServedModel, limits: RequestLimits
+    request: pb.AdaptPredictRequest, model: ServedModel, limits: RequestLimits, detached: Detached = NOTHING
 ) -> tuple[AdaptTask, Array]:
     """What an AdaptPredict request wants learned, and its queries.
 
@@ -60,25 +73,32 @@ def decode_adapt_predict(
         InvalidRequestError: it makes no sense for this model.
     """
     violations = Violations()
-    task = _adapt_task(request, model, limits, violations)
-    query = decode_inputs(request.query, "query", model.description, limits.query, violations)
+    task = _adapt_task(request, model, limits, violations, detached)
+    query = decode_inputs(request.query, "query", model.description, limits.query, violations, detached)
     violations.check()
     return task, query
 
 
-def decode_query(inputs: tensor_pb2.Inputs, model: ServedModel, limits: RequestLimits) -> Array:
+def decode_query(
+    inputs: tensor_pb2.Inputs, model: ServedModel, limits: RequestLimits, detached: Detached = NOTHING
+) -> Array:
     """The queries of a Predict request.
 
     Raises:
         InvalidRequestError: they make no sense for this model.
     """
     violations = Violations()
-    query = decode_inputs(inputs, "query", model.description, limits.query, violations)
+    query = decode_inputs(inputs, "query", model.description, limits.query, violations, detached)
     violations.check()
     return query
 
 
-def decode_keeping(request: pb.AdaptRequest | pb.AdaptPredictRequest, owner: str, limits: RequestLimits) -> Keeping:
+def decode_keeping(
+    request: pb.AdaptRequest | pb.AdaptPredictRequest,
+    owner: str,
+    limits: RequestLimits,
+    detached: Detached = NOTHING,
+) -> Keeping:
     """How the result of an Adapt request shall be kept.
 
     Raises:
@@ -95,19 +115,29 @@ def decode_keeping(request: pb.AdaptRequest | pb.AdaptPredictRequest, owner: str
     if len(request.request_id) > LONGEST_REQUEST_ID:
         violations.add("request_id", f"is longer than {LONGEST_REQUEST_ID} characters")
     violations.check()
-    fingerprint = b""
-    if request.request_id:
-        fingerprint = blake2b(request.SerializeToString(deterministic=True), digest_size=16).digest()
+    fingerprint = _fingerprint(request, detached) if request.request_id else b""
     return Keeping(owner, time_to_live, request.request_id, fingerprint)
 
 
+def _fingerprint(request: Message, detached: Detached) -> bytes:
+    content = blake2b(request.SerializeToString(deterministic=True), digest_size=16)
+    for path, data in sorted(detached.items()):
+        content.update(f"{path} {len(data)} ".encode())
+        content.update(data)
+    return content.digest()
+
+
 def _adapt_task(
-    request: pb.AdaptRequest | pb.AdaptPredictRequest, model: ServedModel, limits: RequestLimits, violations: Violations
+    request: pb.AdaptRequest | pb.AdaptPredictRequest,
+    model: ServedModel,
+    limits: RequestLimits,
+    violations: Violations,
+    detached: Detached,
 ) -> AdaptTask:
     """The task; without meaning if there are violations."""
     description = model.description
     steps = _steps(request.options, description, violations)
-    x = decode_inputs(request.support.inputs, "support.inputs", description, limits.support, violations)
+    x = decode_inputs(request.support.inputs, "support.inputs", description, limits.support, violations, detached)
     size = len(x) or None  # an empty array was reported already
     classes: tuple[str, ...] = ()
     if description.task_kind == "classification":

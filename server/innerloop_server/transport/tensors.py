@@ -9,6 +9,7 @@ import numpy as np
 from innerloop.v1 import tensor_pb2
 from innerloop_server.engine.interface import Array
 from innerloop_server.transport.violations import Violations
+from innerloop_server.transport.wire import NOTHING, Detached
 
 DTYPES: dict[int, np.dtype[Any]] = {
     tensor_pb2.DATA_TYPE_UINT8: np.dtype("u1"),
@@ -20,17 +21,23 @@ DTYPES: dict[int, np.dtype[Any]] = {
 
 
 def decode_tensor(
-    message: tensor_pb2.Tensor, field: str, example_shape: tuple[int, ...], violations: Violations
+    message: tensor_pb2.Tensor,
+    field: str,
+    example_shape: tuple[int, ...],
+    violations: Violations,
+    detached: Detached = NOTHING,
 ) -> Array | None:
     """Examples [N, *example_shape] as uint8 or float32; other element types are converted to float32.
 
-    uint8 and float32 elements are copied out of the message once; the array is read-only.
+    uint8 and float32 elements are not copied when they are detached, else once, out of the message; then the array is
+    read-only, and its elements may lie anywhere in memory, unaligned.
 
     Args:
         message: the tensor.
         field: its path, for violations.
         example_shape: what each example must look like.
         violations: receives what is wrong.
+        detached: data of the request's tensors that were too large to be parsed.
 
     Returns:
         None when something is wrong.
@@ -45,7 +52,7 @@ def decode_tensor(
         violations.add(f"{field}.shape", f"is {list(shape)}, must be [{wanted}]")
         return None
     expected = math.prod(shape) * dtype.itemsize
-    data = message.data  # reading the field makes a copy
+    data = detached.get(field) or message.data  # reading the field makes a copy
     if len(data) != expected:
         violations.add(f"{field}.data", f"has {len(data)} bytes, {list(shape)} of {dtype.name} takes {expected}")
         return None

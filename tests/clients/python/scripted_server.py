@@ -1,5 +1,6 @@
 """A small Innerloop server on a real port whose answers a test can script; it learns nothing."""
 
+import itertools
 import threading
 import time
 from collections import defaultdict, deque
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import count
 from typing import Any, NamedTuple
 
 import grpc
@@ -84,6 +86,9 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
         models: what the model service knows.
         evicted: ids that were dropped.
         slow: seconds that every adaptation takes.
+        going: clear it, and requests that come in wait until it is set again.
+        held_back: how many answers a stream holds back, to give the last one first.
+        silent: whether streams go without any answer.
     """
 
     def __init__(self) -> None:
@@ -91,25 +96,37 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
         self.models = {name: model(name, *shape) for name, shape in MODELS.items()}
         self.evicted: set[str] = set()
         self.slow = 0.0
+        self.going = threading.Event()
+        self.going.set()
+        self.held_back = 0
+        self.silent = False
         self.address = ""
         self._kept: dict[str, pb.Adaptation] = {}
         self._made: dict[str, pb.Adaptation] = {}
-        self._scripts: dict[str, deque[Failure]] = defaultdict(deque)
+        self._numbers = count()
+        self._scripts: dict[str, deque[Failure | None]] = defaultdict(deque)
         self._lock = threading.Lock()
 
-    def script(self, method: str, *failures: Failure) -> None:
-        """Answer the next requests of `method` with these."""
+    def script(self, method: str, *failures: Failure | None) -> None:
+        """Answer the next requests of `method` with these, or as usual where there is None."""
         self._scripts[method].extend(failures)
 
     def evict_all(self) -> None:
         """Drop every adaptation, as a server short of memory does."""
-        self.evicted |= set(self._kept)
-        self._kept.clear()
+        with self._lock:
+            self.evicted |= set(self._kept)
+            self._kept.clear()
+            self._made.clear()
 
     def restart(self) -> None:
         """Forget that there ever was an adaptation."""
         self._kept.clear()
         self.evicted.clear()
+
+    @property
+    def kept(self) -> set[str]:
+        """Ids of the adaptations that are there."""
+        return set(self._kept)
 
     def requests(self, method: str) -> list[Any]:
         """The requests of one method so far."""
@@ -123,6 +140,42 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
         self._begin("Predict", request, context)
         adaptation = self._find(request.adaptation_id, context)
         return pb.PredictResponse(predictions=_answers(adaptation.classes, request.query, request.return_logits))
+
+    def StreamPredict(self, requests: Any, context: Any) -> Iterator[pb.StreamPredictResponse]:  # noqa: N802
+        self._begin("StreamPredict", None, context)
+        held: list[pb.StreamPredictResponse] = []
+        named, classes_sent = "", False
+        for request in itertools.chain(requests, [None]):
+            if request is not None:
+                self._begin("query", request, context)
+                if request.adaptation_id:
+                    named, classes_sent = request.adaptation_id, False
+                if not self.silent:
+                    held.append(self._stream_answer(request, named))
+            if request is None or request.adaptation_id or len(held) > self.held_back:
+                for answer in reversed(held):
+                    if answer.HasField("predictions"):
+                        if classes_sent:
+                            answer.predictions.ClearField("classes")
+                        classes_sent = True
+                    yield answer
+                held = []
+        if self.silent:
+            left = threading.Event()
+            if context.add_callback(left.set):
+                left.wait()
+
+    def _stream_answer(self, request: pb.StreamPredictRequest, named: str) -> pb.StreamPredictResponse:
+        found = self._kept.get(named)
+        with self._lock:
+            failure = self._scripts["answer"].popleft() if self._scripts["answer"] else None
+        if found is None:
+            failure = self._gone(named)
+        if failure:
+            return pb.StreamPredictResponse(sequence=request.sequence, error=_status(failure))
+        assert found is not None
+        predictions = _answers(found.classes, request.query, request.return_logits)
+        return pb.StreamPredictResponse(sequence=request.sequence, predictions=predictions)
 
     def AdaptPredict(self, request: pb.AdaptPredictRequest, context: Any) -> pb.AdaptPredictResponse:  # noqa: N802
         self._begin("AdaptPredict", request, context)
@@ -176,6 +229,7 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
         with self._lock:
             self.received.append(Received(method, request, request_id, time.monotonic()))
             failure = self._scripts[method].popleft() if self._scripts[method] else None
+        self.going.wait()
         if failure:
             _abort(context, failure, request_id)
 
@@ -188,7 +242,7 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
 
     def _adaptation(self, request: Any) -> pb.Adaptation:
         return pb.Adaptation(
-            id=f"adaptation-{len(self._made)}",
+            id=f"adaptation-{next(self._numbers)}",
             model=request.model,
             model_version="v1",
             classes=dict.fromkeys(request.support.labels.values),
@@ -202,10 +256,13 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
         with self._lock:
             found = self._kept.get(adaptation_id)
         if found is None:
-            why = "ADAPTATION_EVICTED" if adaptation_id in self.evicted else "ADAPTATION_NOT_FOUND"
-            _abort(context, Failure(grpc.StatusCode.NOT_FOUND, "no such adaptation", (reason(why),)))
+            _abort(context, self._gone(adaptation_id))
         assert found is not None
         return found
+
+    def _gone(self, adaptation_id: str) -> Failure:
+        why = "ADAPTATION_EVICTED" if adaptation_id in self.evicted else "ADAPTATION_NOT_FOUND"
+        return Failure(grpc.StatusCode.NOT_FOUND, "no such adaptation", (reason(why),))
 
 
 MODELS = {"grey": (1, 28, 28), "colour": (3, 32, 32), "waves": (1,), "vectors": (4,)}
@@ -241,11 +298,15 @@ def _count(inputs: Inputs) -> int:
     return len(inputs.images.files) or inputs.tensor.shape[0]
 
 
-def _abort(context: Any, failure: Failure, request_id: str = "") -> None:
+def _status(failure: Failure) -> Status:
     status = Status(code=failure.code.value[0], message=failure.message)
     for detail in failure.details:
         status.details.add().Pack(detail)
-    answer = rpc_status.to_status(status)
+    return status
+
+
+def _abort(context: Any, failure: Failure, request_id: str = "") -> None:
+    answer = rpc_status.to_status(_status(failure))
     if request_id:
         answer = answer._replace(trailing_metadata=(*answer.trailing_metadata, ("innerloop-request-id", request_id)))
     context.abort_with_status(answer)

@@ -10,23 +10,7 @@ from PIL import Image
 from scripted_server import bad_request
 from typer.testing import CliRunner
 
-from innerloop.cli.main import InnerloopCommands, app, main
-
-
-@pytest.fixture
-def run(server, monkeypatch, capsys):
-    """Runs the command as the console script does; returns exit code, stdout, stderr."""
-    monkeypatch.setenv("INNERLOOP_SERVER", server.address)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["innerloop", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_info:
-            main()
-        captured = capsys.readouterr()
-        return exit_info.value.code, captured.out, captured.err
-
-    return call
+from innerloop.cli.main import InnerloopCommands, app
 
 
 @pytest.fixture

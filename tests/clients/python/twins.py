@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import aclosing, closing
+from itertools import islice
 from typing import Any
 
 from innerloop import Adaptation, AsyncClient, Client
@@ -31,5 +33,17 @@ def connect(kind: str, address: str, **settings: Any) -> Any:
 
 
 async def collect(source: Any) -> list[Any]:
-    """All items of what either client's `list_adaptations` gives."""
-    return [item async for item in source] if hasattr(source, "__aiter__") else list(await source)
+    """All items of what either client's `list_adaptations` and `predict_stream` give."""
+    if hasattr(source, "__aiter__"):
+        return [item async for item in source]
+    items = await source
+    return await asyncio.to_thread(list, items)
+
+
+async def first(count: int, source: Any) -> list[Any]:
+    """Only the first items; whoever gives them is told that no more are wanted."""
+    if hasattr(source, "__aiter__"):
+        async with aclosing(source):
+            return [await anext(source) for _ in range(count)]
+    with closing(await source) as items:
+        return await asyncio.to_thread(lambda: list(islice(items, count)))

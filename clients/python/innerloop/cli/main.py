@@ -30,6 +30,7 @@ class InnerloopCommands(LazyGroup):
         "adapt": Source(_CLIENT, "", "Adapt a model to labelled images."),
         "predict": Source(_CLIENT, "", "Ask an adaptation about images."),
         "delete": Source(_CLIENT, "", "Make a server forget an adaptation."),
+        "bench": Source("innerloop.bench.command", "bench", "Measure latency and throughput of a running server."),
     }
 
 

@@ -2,6 +2,7 @@ import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.rpc import status_pb2 as _status_pb2
 from innerloop.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -120,6 +121,30 @@ class PredictResponse(_message.Message):
     predictions: Predictions
     timings: Timings
     def __init__(self, predictions: _Optional[_Union[Predictions, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+
+class StreamPredictRequest(_message.Message):
+    __slots__ = ("sequence", "adaptation_id", "query", "return_logits")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    ADAPTATION_ID_FIELD_NUMBER: _ClassVar[int]
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    RETURN_LOGITS_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    adaptation_id: str
+    query: _tensor_pb2.Inputs
+    return_logits: bool
+    def __init__(self, sequence: _Optional[int] = ..., adaptation_id: _Optional[str] = ..., query: _Optional[_Union[_tensor_pb2.Inputs, _Mapping]] = ..., return_logits: _Optional[bool] = ...) -> None: ...
+
+class StreamPredictResponse(_message.Message):
+    __slots__ = ("sequence", "predictions", "error", "timings")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    predictions: Predictions
+    error: _status_pb2.Status
+    timings: Timings
+    def __init__(self, sequence: _Optional[int] = ..., predictions: _Optional[_Union[Predictions, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
 
 class AdaptPredictRequest(_message.Message):
     __slots__ = ("model", "support", "query", "options", "return_logits", "keep", "request_id")

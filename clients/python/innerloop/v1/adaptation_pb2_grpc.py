@@ -62,6 +62,11 @@ class AdaptationServiceStub:
                 request_serializer=innerloop_dot_v1_dot_adaptation__pb2.AdaptPredictRequest.SerializeToString,
                 response_deserializer=innerloop_dot_v1_dot_adaptation__pb2.AdaptPredictResponse.FromString,
                 _registered_method=True)
+        self.StreamPredict = channel.stream_stream(
+                '/innerloop.v1.AdaptationService/StreamPredict',
+                request_serializer=innerloop_dot_v1_dot_adaptation__pb2.StreamPredictRequest.SerializeToString,
+                response_deserializer=innerloop_dot_v1_dot_adaptation__pb2.StreamPredictResponse.FromString,
+                _registered_method=True)
         self.GetAdaptation = channel.unary_unary(
                 '/innerloop.v1.AdaptationService/GetAdaptation',
                 request_serializer=innerloop_dot_v1_dot_adaptation__pb2.GetAdaptationRequest.SerializeToString,
@@ -116,6 +121,24 @@ class AdaptationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamPredict(self, request_iterator, context):
+        """Answers many small queries on one stream, which costs less than a call for each.
+
+        Each request is answered by exactly one response with the same sequence number, as soon as it is ready: requests are
+        batched separately, so a later one may be answered first. A query that fails is answered with its error, and the
+        stream goes on. After the client's last request the server answers what is open and ends the stream with OK.
+
+        The stream itself fails for what concerns all of it: a message that can't be read, the deadline of the call (which
+        holds for every query on it), or SHUTTING_DOWN, after which the server reads no more requests but answers those it
+        has read. Requests without a response may be asked again on another stream: asking changes nothing.
+
+        The server works on a limited number of requests of one stream at a time and reads no further meanwhile. A client
+        should therefore read responses while it sends requests: one that only sends will find that it can't go on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetAdaptation(self, request, context):
         """Describes one adaptation of the caller.
         """
@@ -154,6 +177,11 @@ def add_AdaptationServiceServicer_to_server(servicer, server):
                     servicer.AdaptPredict,
                     request_deserializer=innerloop_dot_v1_dot_adaptation__pb2.AdaptPredictRequest.FromString,
                     response_serializer=innerloop_dot_v1_dot_adaptation__pb2.AdaptPredictResponse.SerializeToString,
+            ),
+            'StreamPredict': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamPredict,
+                    request_deserializer=innerloop_dot_v1_dot_adaptation__pb2.StreamPredictRequest.FromString,
+                    response_serializer=innerloop_dot_v1_dot_adaptation__pb2.StreamPredictResponse.SerializeToString,
             ),
             'GetAdaptation': grpc.unary_unary_rpc_method_handler(
                     servicer.GetAdaptation,
@@ -265,6 +293,33 @@ class AdaptationService:
             '/innerloop.v1.AdaptationService/AdaptPredict',
             innerloop_dot_v1_dot_adaptation__pb2.AdaptPredictRequest.SerializeToString,
             innerloop_dot_v1_dot_adaptation__pb2.AdaptPredictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamPredict(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/innerloop.v1.AdaptationService/StreamPredict',
+            innerloop_dot_v1_dot_adaptation__pb2.StreamPredictRequest.SerializeToString,
+            innerloop_dot_v1_dot_adaptation__pb2.StreamPredictResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,6 +52,20 @@ class AdaptationServiceStub:
     """Answers queries with an adaptation that the caller made before."""
     AdaptPredict: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.AdaptPredictRequest, _adaptation_pb2.AdaptPredictResponse]
     """Adapts and predicts in one round trip; keeps nothing unless asked to."""
+    StreamPredict: _grpc.StreamStreamMultiCallable[_adaptation_pb2.StreamPredictRequest, _adaptation_pb2.StreamPredictResponse]
+    """Answers many small queries on one stream, which costs less than a call for each.
+
+    Each request is answered by exactly one response with the same sequence number, as soon as it is ready: requests are
+    batched separately, so a later one may be answered first. A query that fails is answered with its error, and the
+    stream goes on. After the client's last request the server answers what is open and ends the stream with OK.
+
+    The stream itself fails for what concerns all of it: a message that can't be read, the deadline of the call (which
+    holds for every query on it), or SHUTTING_DOWN, after which the server reads no more requests but answers those it
+    has read. Requests without a response may be asked again on another stream: asking changes nothing.
+
+    The server works on a limited number of requests of one stream at a time and reads no further meanwhile. A client
+    should therefore read responses while it sends requests: one that only sends will find that it can't go on.
+    """
     GetAdaptation: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.GetAdaptationRequest, _adaptation_pb2.GetAdaptationResponse]
     """Describes one adaptation of the caller."""
     ListAdaptations: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.ListAdaptationsRequest, _adaptation_pb2.ListAdaptationsResponse]
@@ -83,6 +97,20 @@ class AdaptationServiceAsyncStub(AdaptationServiceStub):
     """Answers queries with an adaptation that the caller made before."""
     AdaptPredict: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.AdaptPredictRequest, _adaptation_pb2.AdaptPredictResponse]  # type: ignore[assignment]
     """Adapts and predicts in one round trip; keeps nothing unless asked to."""
+    StreamPredict: _aio.StreamStreamMultiCallable[_adaptation_pb2.StreamPredictRequest, _adaptation_pb2.StreamPredictResponse]  # type: ignore[assignment]
+    """Answers many small queries on one stream, which costs less than a call for each.
+
+    Each request is answered by exactly one response with the same sequence number, as soon as it is ready: requests are
+    batched separately, so a later one may be answered first. A query that fails is answered with its error, and the
+    stream goes on. After the client's last request the server answers what is open and ends the stream with OK.
+
+    The stream itself fails for what concerns all of it: a message that can't be read, the deadline of the call (which
+    holds for every query on it), or SHUTTING_DOWN, after which the server reads no more requests but answers those it
+    has read. Requests without a response may be asked again on another stream: asking changes nothing.
+
+    The server works on a limited number of requests of one stream at a time and reads no further meanwhile. A client
+    should therefore read responses while it sends requests: one that only sends will find that it can't go on.
+    """
     GetAdaptation: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.GetAdaptationRequest, _adaptation_pb2.GetAdaptationResponse]  # type: ignore[assignment]
     """Describes one adaptation of the caller."""
     ListAdaptations: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.ListAdaptationsRequest, _adaptation_pb2.ListAdaptationsResponse]  # type: ignore[assignment]
@@ -129,6 +157,26 @@ class AdaptationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_adaptation_pb2.AdaptPredictResponse, _abc.Awaitable[_adaptation_pb2.AdaptPredictResponse]]:
         """Adapts and predicts in one round trip; keeps nothing unless asked to."""
+
+    @_abc_1.abstractmethod
+    def StreamPredict(
+        self,
+        request_iterator: _MaybeAsyncIterator[_adaptation_pb2.StreamPredictRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_adaptation_pb2.StreamPredictResponse], _abc.AsyncIterator[_adaptation_pb2.StreamPredictResponse]]:
+        """Answers many small queries on one stream, which costs less than a call for each.
+
+        Each request is answered by exactly one response with the same sequence number, as soon as it is ready: requests are
+        batched separately, so a later one may be answered first. A query that fails is answered with its error, and the
+        stream goes on. After the client's last request the server answers what is open and ends the stream with OK.
+
+        The stream itself fails for what concerns all of it: a message that can't be read, the deadline of the call (which
+        holds for every query on it), or SHUTTING_DOWN, after which the server reads no more requests but answers those it
+        has read. Requests without a response may be asked again on another stream: asking changes nothing.
+
+        The server works on a limited number of requests of one stream at a time and reads no further meanwhile. A client
+        should therefore read responses while it sends requests: one that only sends will find that it can't go on.
+        """
 
     @_abc_1.abstractmethod
     def GetAdaptation(

@@ -1,23 +1,30 @@
-"""The thread that all computing happens on, so that the event loop never waits for a device."""
+"""The threads that all computing happens on, so that the event loop never waits for a device."""
 
 import asyncio
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
+from time import monotonic
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-class EngineThread:
-    """Runs work one piece after another and reports back to the event loop that made it."""
+class Lanes:
+    """Runs pieces of work side by side, in the order they come, and reports back to the event loop that made it.
 
-    def __init__(self) -> None:
+    Attributes:
+        count: threads.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
         self._loop = asyncio.get_running_loop()
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        # A daemon, so that a computation that never ends can't keep a stopped server alive.
-        self._thread = Thread(target=self._run, name="engine", daemon=True)
-        self._thread.start()
+        # Daemons, so that a computation that never ends can't keep a stopped server alive.
+        self._threads = [Thread(target=self._run, name=f"lane{lane}", daemon=True) for lane in range(count)]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, work: Callable[[], T], done: Callable[[T], object]) -> None:
         """Queue `work`, which must not raise; `done` is called on the event loop with its result."""
@@ -44,10 +51,13 @@ class EngineThread:
         return await future
 
     def stop(self, seconds: float) -> bool:
-        """End the thread after what is queued; false if that takes longer than `seconds`."""
-        self._work.put(None)
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+        """End the threads after what is queued; false if that takes longer than `seconds`."""
+        give_up = monotonic() + seconds
+        for _ in self._threads:
+            self._work.put(None)
+        for thread in self._threads:
+            thread.join(max(give_up - monotonic(), 0))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _run(self) -> None:
         while (run := self._work.get()) is not None:

@@ -1,0 +1,75 @@
+"""Everything that is left to chance: when requests come, what they ask, and of which adaptation. All of it seeded."""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from innerloop.bench.settings import Popularity, Rpc
+
+BLOCK = 4096
+"""Drawn at once: NumPy takes as long for one number as for hundreds."""
+
+
+class Choice(NamedTuple):
+    """What the next request is to be.
+
+    Attributes:
+        rpc: its RPC.
+        slot: which of the live adaptations it asks, if it is a Predict.
+        variant: a large number that picks one of the requests made up beforehand.
+    """
+
+    rpc: Rpc
+    slot: int
+    variant: int
+
+
+def arrivals(rate: float, generator: np.random.Generator) -> Iterator[float]:
+    """Moments of a Poisson process in seconds from its start, without end.
+
+    Args:
+        rate: per second; gaps are exponential with mean 1 / rate.
+        generator: draws them.
+    """
+    last = 0.0
+    while True:
+        moments = last + np.cumsum(generator.exponential(1 / rate, BLOCK))
+        last = float(moments[-1])
+        yield from moments.tolist()
+
+
+def popularities(kind: Popularity, count: int, exponent: float) -> NDArray[np.float64]:
+    """Probability of each of `count` adaptations [count].
+
+    Args:
+        kind: all alike, or Zipf's law: the k-th has a weight of 1 / k^exponent.
+        count: how many there are.
+        exponent: of Zipf's law.
+    """
+    weights = np.ones(count) if kind == "uniform" else 1 / np.arange(1, count + 1, dtype=np.float64) ** exponent
+    probabilities: NDArray[np.float64] = weights / weights.sum()
+    return probabilities
+
+
+def choices(
+    mix: Mapping[Rpc, float], popularity: NDArray[np.float64], generator: np.random.Generator
+) -> Iterator[Choice]:
+    """What to ask, without end.
+
+    Args:
+        mix: weights of RPCs.
+        popularity: probability of each live adaptation; may be empty if the mix has no Predict.
+        generator: draws.
+    """
+    rpcs = list(mix)
+    weights = np.array([mix[rpc] for rpc in rpcs])
+    # Sums of probabilities may end a little below 1; a draw above them would name a slot too many.
+    ends = np.cumsum(popularity)[:-1]
+    while True:
+        drawn = generator.choice(len(rpcs), BLOCK, p=weights / weights.sum())
+        slots = np.searchsorted(ends, generator.random(BLOCK), side="right")
+        variants = generator.integers(0, 2**31, BLOCK)
+        for rpc, slot, variant in zip(drawn.tolist(), slots.tolist(), variants.tolist(), strict=True):
+            yield Choice(rpcs[rpc], slot, variant)

@@ -1,0 +1,155 @@
+"""`innerloop bench`: the load generator."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from innerloop.bench.report import print_result
+from innerloop.bench.results import BenchResult
+from innerloop.bench.run import run_bench
+from innerloop.bench.settings import BenchSettings, ClosedLoop, Load, OpenLoop, Popularity, parse_mix
+from innerloop.channel import TLS
+from innerloop.errors import InvalidArgumentError
+
+app = typer.Typer()
+
+CLIENTS = 8
+
+
+@app.command()
+def bench(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    clients: Annotated[
+        int | None, typer.Option(help=f"Closed loop: callers that each wait for their answer. [default: {CLIENTS}]")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Open loop: requests per second, Poisson arrivals, latency from when due.")
+    ] = None,
+    sweep: Annotated[
+        str | None, typer.Option(help="Several loads one after another: numbers of clients, such as 1,8,32.")
+    ] = None,
+    open_loop: Annotated[
+        bool, typer.Option("--open", help="The numbers of --sweep are rates of the open loop.")
+    ] = False,
+    mix: Annotated[str, typer.Option(help="Weights of the RPCs.")] = "adapt=1,predict=8,adapt-predict=1",
+    adaptations: Annotated[int, typer.Option(help="Live adaptations that predict chooses from.")] = 100,
+    popularity: Annotated[Popularity, typer.Option(help="How it chooses.")] = "uniform",
+    zipf_exponent: Annotated[float, typer.Option(help="The k-th adaptation has a weight of 1 / k^exponent.")] = 0.99,
+    ways: Annotated[int | None, typer.Option(help="Classes of a task. [default: as trained]")] = None,
+    shots: Annotated[int | None, typer.Option(help="Examples of each class. [default: as trained]")] = None,
+    queries: Annotated[int, typer.Option(help="Inputs that a request asks about.")] = 5,
+    steps: Annotated[int | None, typer.Option(help="Inner-loop steps. [default: the model's]")] = None,
+    warm_up: Annotated[float, typer.Option(help="Seconds of load before anything is measured.")] = 2.0,
+    duration: Annotated[float, typer.Option(help="Seconds that are measured.")] = 10.0,
+    processes: Annotated[int, typer.Option(help="Processes that make the load.")] = 1,
+    connections: Annotated[int, typer.Option(help="Connections of each process.")] = 4,
+    max_under_way: Annotated[
+        int, typer.Option(help="Open loop: requests that may be under way; those beyond are counted as dropped.")
+    ] = 4096,
+    timeout: Annotated[float, typer.Option(help="Seconds after which a request fails.")] = 30.0,
+    seed: Annotated[int, typer.Option(help="Of tasks, arrivals and choices.")] = 0,
+    keep_adaptations: Annotated[
+        bool, typer.Option("--keep-adaptations", help="Leave the live adaptations on the server.")
+    ] = False,
+    metrics: Annotated[
+        str | None, typer.Option(help="URL of the server's metrics, to tell what server and device did.")
+    ] = None,
+    server_pid: Annotated[
+        int | None, typer.Option(help="Process of the server on this machine, to tell its CPU use, with children.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything, histograms included.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw latency over throughput (PNG, SVG or PDF).")] = None,
+    allow_errors: Annotated[
+        bool, typer.Option("--allow-errors", help="Exit with 0 although requests failed or were dropped.")
+    ] = False,
+    server: Annotated[
+        str, typer.Option(envvar="INNERLOOP_SERVER", help="HOST:PORT of the server.")
+    ] = "localhost:50051",
+    tls: Annotated[bool, typer.Option("--tls", help="Talk TLS, trusting the system's authorities.")] = False,
+    tls_roots: Annotated[Path | None, typer.Option(help="Talk TLS, trusting the authorities of this file.")] = None,
+) -> None:
+    """Measure latency and throughput of a running server, with tasks made up for one of its models.
+
+    The closed loop sends a request when the answer to the last one is there: it finds out what a server can do, and
+    its latencies are service times. The open loop sends requests when they are due, like independent users: its
+    latencies count from that moment, so that a server which stalls is seen to stall for all who came meanwhile.
+
+    Predict asks live adaptations, which are made beforehand and deleted at the end. One that the server has dropped
+    counts as evicted and is made again, outside of all latencies. What measured Adapt calls make lives for one second:
+    it can't fill the server, and no calls to delete it disturb the measurement.
+
+    Exits with 1 if a request failed or was dropped.
+    """
+    settings = BenchSettings(
+        model=model,
+        loads=_loads(clients, rate, sweep, open_loop),
+        server=server,
+        tls=TLS(root_certificates=tls_roots) if tls_roots else tls,
+        mix=parse_mix(mix),
+        adaptations=adaptations,
+        popularity=popularity,
+        zipf_exponent=zipf_exponent,
+        ways=ways,
+        shots=shots,
+        queries=queries,
+        steps=steps,
+        warm_up=warm_up,
+        duration=duration,
+        processes=processes,
+        connections=connections,
+        max_under_way=max_under_way,
+        timeout=timeout,
+        seed=seed,
+        keep_adaptations=keep_adaptations,
+        metrics_url=metrics,
+        server_pid=server_pid,
+    )
+    if tls_roots is not None and not tls_roots.is_file():
+        raise InvalidArgumentError(f"tls_roots: there is no file {tls_roots}")
+    if plot is not None:
+        # Imported late, because nothing else needs it, and before the run, because it may not be installed.
+        from innerloop.bench.plot import draw_latency
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("", total=1)
+        result = run_bench(settings, lambda stage, done: progress.update(bar, description=stage, completed=done))
+    print_result(result, Console())
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(result.as_dict(), indent=1) + "\n")
+    if plot is not None:
+        draw_latency(result, plot)
+    _report_failures(result, allow_errors)
+
+
+def _loads(clients: int | None, rate: float | None, sweep: str | None, open_loop: bool) -> tuple[Load, ...]:
+    """The loads that the options name.
+
+    Raises:
+        InvalidArgumentError: they contradict one another.
+    """
+    if sum(option is not None for option in (clients, rate, sweep)) > 1:
+        raise InvalidArgumentError("--clients, --rate and --sweep exclude one another")
+    if open_loop and sweep is None:
+        raise InvalidArgumentError("--open says what the numbers of --sweep are; for one rate give --rate")
+    if sweep is not None:
+        numbers = _numbers(sweep, float if open_loop else int)
+        return tuple(OpenLoop(number) if open_loop else ClosedLoop(int(number)) for number in numbers)
+    return (OpenLoop(rate),) if rate is not None else (ClosedLoop(CLIENTS if clients is None else clients),)
+
+
+def _numbers(text: str, kind: type[int] | type[float]) -> list[float]:
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise InvalidArgumentError(f"--sweep is {text!r}, numbers with commas between them are needed") from None
+
+
+def _report_failures(result: BenchResult, allowed: bool) -> None:
+    if result.failures and not allowed:
+        counts = ", ".join(f"{what} {count}" for what, count in result.failures.most_common())
+        typer.echo(f"innerloop: requests failed: {counts}", err=True)
+        raise typer.Exit(1)

@@ -1,0 +1,133 @@
+"""Makes the load of one process, and measures it."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+
+from innerloop.bench.chances import Choice, arrivals, choices, popularities
+from innerloop.bench.live import LiveAdaptations
+from innerloop.bench.measurements import EVICTED, Measurements, RpcMeasurements
+from innerloop.bench.sender import Answer, Sender
+from innerloop.bench.settings import BenchSettings, ClosedLoop, Load, OpenLoop
+from innerloop.bench.workload import Workload
+from innerloop.errors import AdaptationNotFoundError
+from innerloop.timings import Timings
+
+
+@dataclass(frozen=True)
+class Share:
+    """One process's part of a load.
+
+    Attributes:
+        load: that this process makes.
+        max_under_way: requests of an open loop that may be under way in this process.
+        seeds: name its random numbers: no other process, and no other load, has the same ones.
+    """
+
+    load: Load
+    max_under_way: int
+    seeds: tuple[int, ...]
+
+
+async def make_load(
+    share: Share, settings: BenchSettings, sender: Sender, live: LiveAdaptations, workload: Workload
+) -> Measurements:
+    """Make a load, warm-up first, and wait for the last answer."""
+    return await _Generator(share, settings, sender, live, workload).run()
+
+
+class _Generator:
+    """Everything here runs on one event loop: there are no locks. Arguments as those of `make_load`."""
+
+    def __init__(
+        self, share: Share, settings: BenchSettings, sender: Sender, live: LiveAdaptations, workload: Workload
+    ) -> None:
+        self._share = share
+        self._settings = settings
+        self._sender = sender
+        self._live = live
+        self._workload = workload
+        popularity = popularities(settings.popularity, settings.live_adaptations, settings.zipf_exponent)
+        self._choices: Iterator[Choice] = choices(settings.mix, popularity, np.random.default_rng([*share.seeds, 0]))
+        self._measured = Measurements({rpc: RpcMeasurements() for rpc, weight in settings.mix.items() if weight})
+        self._begin = self._end = 0.0
+
+    async def run(self) -> Measurements:
+        calls, remade = self._sender.calls.copy(), self._live.remade.copy()
+        started = perf_counter()
+        self._begin = started + self._settings.warm_up
+        self._end = self._begin + self._settings.duration
+        match self._share.load:
+            case ClosedLoop(clients):
+                load = [self._client() for _ in range(clients)]
+            case OpenLoop(rate):
+                load = [self._come_and_go(started, rate)]
+        await asyncio.gather(*load, self._watch_cpu())
+        self._measured.calls = self._sender.calls - calls
+        self._measured.remade = self._live.remade - remade
+        return self._measured
+
+    async def _client(self) -> None:
+        """One caller of the closed loop."""
+        while perf_counter() < self._end:
+            await self._ask()
+
+    async def _come_and_go(self, started: float, rate: float) -> None:
+        """The open loop: requests go out when they are due, whatever has become of those before them."""
+        under_way: set[asyncio.Task[None]] = set()
+        for moment in arrivals(rate, np.random.default_rng([*self._share.seeds, 1])):
+            due = started + moment
+            if due >= self._end:
+                break
+            # Also when it is late already: otherwise requests would be made and never sent.
+            await asyncio.sleep(max(0.0, due - perf_counter()))
+            if len(under_way) < self._share.max_under_way:
+                task = asyncio.create_task(self._ask(due))
+                under_way.add(task)
+                task.add_done_callback(under_way.discard)
+            elif due >= self._begin:
+                self._measured.dropped += 1
+        await asyncio.gather(*under_way)
+
+    async def _ask(self, due: float | None = None) -> None:
+        """Send one request, due at a moment or at once, and record what becomes of it."""
+        choice = next(self._choices)
+        asked = self._live.ids[choice.slot] if choice.rpc == "Predict" else ""
+        request = self._request(choice, asked)
+        sent = perf_counter()
+        answer = await self._sender.send(choice.rpc, request)
+        done = perf_counter()
+        gone = choice.rpc == "Predict" and isinstance(answer.error, AdaptationNotFoundError)
+        self._record(choice, EVICTED if gone else answer.status, sent if due is None else due, sent, done, answer)
+        if gone:
+            await self._live.remake(choice.slot, asked)
+
+    def _request(self, choice: Choice, adaptation_id: str) -> bytes:
+        match choice.rpc:
+            case "Adapt":
+                return self._workload.adapt(choice.variant)
+            case "Predict":
+                return self._workload.predict(choice.variant, adaptation_id)
+            case "AdaptPredict":
+                return self._workload.adapt_predict(choice.variant)
+
+    def _record(self, choice: Choice, outcome: str, due: float, sent: float, done: float, answer: Answer) -> None:
+        measured = self._measured.rpcs[choice.rpc]
+        if outcome == "OK" and self._begin <= done < self._end:
+            measured.answered += 1
+        if self._begin <= due < self._end:
+            timings = None if answer.error else Timings.from_message(answer.response.timings)
+            measured.record(outcome, due, sent, done, timings)
+            if isinstance(self._share.load, OpenLoop):
+                self._measured.lag.record(sent - due)
+
+    async def _watch_cpu(self) -> None:
+        """Measure what this process uses from the end of the warm-up to the end."""
+        await asyncio.sleep(max(0.0, self._begin - perf_counter()))
+        used = time.process_time()
+        await asyncio.sleep(max(0.0, self._end - perf_counter()))
+        self._measured.cpu_seconds = time.process_time() - used

@@ -1,0 +1,99 @@
+"""Sends serialised requests on several connections."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import cycle
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import grpc.aio
+
+from innerloop.bench.settings import BenchSettings
+from innerloop.channel import open_async_channel
+from innerloop.errors import InnerloopError
+from innerloop.status import error_from
+from innerloop.v1 import adaptation_pb2 as pb
+
+SERVICE = pb.DESCRIPTOR.services_by_name["AdaptationService"].full_name
+
+RESPONSES: dict[str, Callable[[bytes], Any]] = {
+    "Adapt": pb.AdaptResponse.FromString,
+    "Predict": pb.PredictResponse.FromString,
+    "AdaptPredict": pb.AdaptPredictResponse.FromString,
+    "DeleteAdaptation": pb.DeleteAdaptationResponse.FromString,
+}
+
+
+class Answer(NamedTuple):
+    """What came back.
+
+    Attributes:
+        response: the message, or None if the call failed.
+        error: why it failed, or None.
+    """
+
+    response: Any
+    error: InnerloopError | None
+
+    @property
+    def status(self) -> str:
+        """Name of the gRPC status."""
+        return "OK" if self.error is None else self.error.code.name
+
+    def check(self) -> None:
+        """Raise the error if there is one."""
+        if self.error is not None:
+            raise self.error
+
+
+class Sender:
+    """Connections to one server, which requests take in turns; for one event loop, as a context manager.
+
+    One HTTP/2 connection is one stream of bytes, and goes to one of the server's processes if there are several.
+
+    Attributes:
+        calls: number of calls so far by RPC and gRPC status.
+    """
+
+    def __init__(self, settings: BenchSettings) -> None:
+        self.calls: Counter[tuple[str, str]] = Counter()
+        self._timeout = settings.timeout
+        self._channels = [
+            open_async_channel(settings.server, settings.tls, own_connection=True) for _ in range(settings.connections)
+        ]
+        # Without a serializer, requests are bytes and sent as they are.
+        self._methods: dict[str, Iterator[Any]] = {
+            name: cycle([channel.unary_unary(f"/{SERVICE}/{name}", None, read) for channel in self._channels])
+            for name, read in RESPONSES.items()
+        }
+
+    async def connect(self) -> None:
+        """Connect, so that no request waits for it. Where that fails, requests will tell why."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(
+                asyncio.gather(*(channel.channel_ready() for channel in self._channels)), self._timeout
+            )
+
+    async def send(self, rpc: str, request: bytes) -> Answer:
+        """Send one request, once, and wait for the answer."""
+        call = next(self._methods[rpc])
+        try:
+            answer = Answer(await call(request, timeout=self._timeout), None)
+        except grpc.aio.AioRpcError as failure:
+            answer = Answer(None, error_from(failure, ""))
+        self.calls[rpc, answer.status] += 1
+        return answer
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await asyncio.gather(*(channel.close() for channel in self._channels))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,123 @@
+"""Requests made up from what a server says of a model, serialised once: sending one costs next to nothing."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from google.protobuf.duration_pb2 import Duration
+
+from innerloop.bench.settings import BenchSettings
+from innerloop.calls import new_request_id
+from innerloop.errors import FailedPreconditionError, InvalidArgumentError
+from innerloop.models import Model
+from innerloop.tensors import Array, encode_tensor
+from innerloop.v1 import adaptation_pb2 as pb
+from innerloop.v1.tensor_pb2 import Inputs
+
+VARIANTS = 16
+"""Different requests of each kind, as long as they take little memory."""
+
+MEMORY = 32 * 2**20
+
+REGRESSION_EXAMPLES = 5
+TRAINED_WAYS, TRAINED_SHOTS = 5, 1
+"""For models that were not trained for any number in particular."""
+
+MEASURED_LIFE = Duration(seconds=1)
+"""Of adaptations that measured Adapt calls leave behind: they must not fill the server in a long run, and deleting
+each would add a call that nobody asked to be measured."""
+
+
+@dataclass(frozen=True)
+class TaskSize:
+    """Size of the tasks of a run.
+
+    Attributes:
+        ways: classes; 0 for regression.
+        support: examples to adapt on.
+        queries: inputs a request asks about.
+        request_bytes: of an AdaptPredict request, which has both.
+    """
+
+    ways: int
+    support: int
+    queries: int
+    request_bytes: int
+
+
+class Workload:
+    """Serialised requests. Every method returns the bytes of one message.
+
+    The wire format lets fields of a message follow one another in any number of pieces, so that the large part, which
+    is always the same, is only copied behind the small part, which is new each time.
+    """
+
+    def __init__(self, model: Model, settings: BenchSettings) -> None:
+        """Make up tasks for a model.
+
+        Raises:
+            FailedPreconditionError: the model can't be used now.
+            InvalidArgumentError: it takes inputs that can't be made up.
+        """
+        if model.state != "ready":
+            raise FailedPreconditionError(f"model {model.name} is {model.state}: {model.error or 'try again later'}")
+        generator = np.random.default_rng([settings.seed, 0])
+        options = pb.AdaptOptions(steps=settings.steps)
+        self._adapts: list[bytes] = []
+        self._adapt_predicts: list[bytes] = []
+        self._predicts: list[bytes] = []
+        while len(self._adapts) < VARIANTS and self._size() < MEMORY:
+            support, ways, count = _support(model, settings, generator)
+            query = Inputs(tensor=encode_tensor(_examples(model, settings.queries, generator)))
+            both = pb.AdaptPredictRequest(model=model.name, support=support, query=query, options=options)
+            self._adapts.append(pb.AdaptRequest(model=model.name, support=support, options=options).SerializeToString())
+            self._predicts.append(pb.PredictRequest(query=query).SerializeToString())
+            self._adapt_predicts.append(both.SerializeToString())
+        self.size = TaskSize(ways, count, settings.queries, len(self._adapt_predicts[0]))
+
+    def adapt(self, variant: int) -> bytes:
+        """An Adapt that is measured; its adaptation lives for `MEASURED_LIFE`."""
+        rest = pb.AdaptRequest(
+            options=pb.AdaptOptions(time_to_live=MEASURED_LIFE), request_id=new_request_id()
+        ).SerializeToString()
+        return self._adapts[variant % len(self._adapts)] + rest
+
+    def adapt_live(self, slot: int, request_id: str) -> bytes:
+        """An Adapt that makes live adaptation `slot`, which lives as long as the server lets it."""
+        return self._adapts[slot % len(self._adapts)] + pb.AdaptRequest(request_id=request_id).SerializeToString()
+
+    def predict(self, variant: int, adaptation_id: str) -> bytes:
+        """A Predict of one adaptation."""
+        rest = pb.PredictRequest(adaptation_id=adaptation_id).SerializeToString()
+        return self._predicts[variant % len(self._predicts)] + rest
+
+    def adapt_predict(self, variant: int) -> bytes:
+        """An AdaptPredict that keeps nothing."""
+        return self._adapt_predicts[variant % len(self._adapt_predicts)]
+
+    def _size(self) -> int:
+        return 2 * sum(map(len, self._adapt_predicts))
+
+
+def _support(model: Model, settings: BenchSettings, generator: np.random.Generator) -> tuple[pb.Support, int, int]:
+    """A support set, and its numbers of classes and examples."""
+    limits = model.limits
+    if model.task_kind == "regression":
+        count = settings.shots or limits.trained_shots or REGRESSION_EXAMPLES
+        inputs = Inputs(tensor=encode_tensor(_examples(model, count, generator)))
+        targets = generator.normal(size=(count, model.target_size)).astype(np.float32)
+        return pb.Support(inputs=inputs, targets=encode_tensor(targets)), 0, count
+    ways = settings.ways or limits.trained_ways or min(TRAINED_WAYS, limits.max_ways)
+    shots = settings.shots or limits.trained_shots or TRAINED_SHOTS
+    labels = [f"class {way}" for way in range(ways)] * shots
+    inputs = Inputs(tensor=encode_tensor(_examples(model, len(labels), generator)))
+    return pb.Support(inputs=inputs, labels=pb.Labels(values=labels)), ways, len(labels)
+
+
+def _examples(model: Model, count: int, generator: np.random.Generator) -> Array:
+    """Inputs [count, *input shape] of the model's own element type."""
+    shape = (count, *model.input_shape)
+    if model.input_data_type == "uint8":
+        return generator.integers(0, 256, shape, dtype=np.uint8)
+    if model.input_data_type.startswith("float"):
+        return generator.normal(size=shape).astype(model.input_data_type)
+    raise InvalidArgumentError(f"model {model.name} takes {model.input_data_type} inputs, which can't be made up")

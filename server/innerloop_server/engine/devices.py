@@ -1,0 +1,254 @@
+"""Devices: how a function of tensors runs on one, what batches are padded to there, and how many run side by side.
+
+A device runs `function(*inputs)` on inputs that lie in host memory and returns outputs that lie there again. Everything
+above speaks of tensors and functions only.
+"""
+
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Function = Callable[..., tuple[Tensor, ...]]
+
+MOST_THREADS = 4
+CPU_BATCH, GPU_BATCH = 16, 256
+
+
+def choose_device(name: str, threads: int | None, lanes: int | None) -> "Device":
+    """The device of that name.
+
+    Args:
+        name: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
+        threads: CPU threads of a computation that runs alone; half of the cores, but at most 4, when None.
+        lanes: batches that a CPU computes side by side; one for every core when None.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cpu":
+        return CpuDevice(threads or min(max(usable_cores() // 2, 1), MOST_THREADS), lanes or usable_cores())
+    if (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"there is no device {name} on this machine")
+    return CudaDevice(device)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    # Only Linux says which.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Device(ABC):
+    """Somewhere to compute.
+
+    Attributes:
+        torch_device: PyTorch's name for it.
+        lanes: batches that run side by side without taking time from each other.
+        threads: threads that feed it.
+        largest_batch: tasks beyond which larger batches gain nothing.
+        captures: whether it gains from programs that were captured beforehand.
+    """
+
+    torch_device: torch.device
+    lanes: int
+    threads: int
+    largest_batch: int
+    captures: bool
+
+    @abstractmethod
+    def padded(self, size: int) -> int:
+        """What a batch of that many tasks or examples is padded to."""
+
+    @abstractmethod
+    def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Host memory for inputs, from which they travel to the device without another copy on the host."""
+
+    @abstractmethod
+    def working(self) -> AbstractContextManager[None]:
+        """Inside, what this thread asks of PyTorch happens in the order of the device's work."""
+
+    @abstractmethod
+    def run(
+        self, key: Hashable, function: Function, inputs: Sequence[Tensor], then: Function | None = None
+    ) -> tuple[Tensor, ...]:
+        """Outputs, in host memory, of `function`, or of `then` called with them.
+
+        Args:
+            key: names the function and the shapes of its inputs; a program that was captured under it runs instead.
+            function: a pure function of tensors on the device.
+            inputs: tensors in memory made by `empty`.
+            then: what is to be done with the outputs on the device, never captured.
+        """
+
+    @abstractmethod
+    def capture(self, key: Hashable, function: Function, inputs: Sequence[Tensor]) -> None:
+        """Prepare a function for inputs of these shapes, where the device gains from it."""
+
+    @abstractmethod
+    def forget(self, model: object) -> None:
+        """Drop what was captured under keys that begin with `model`."""
+
+
+class CpuDevice(Device):
+    """The CPU: several batches side by side, of one thread each, or one batch on several threads.
+
+    Args:
+        threads: of a computation that runs alone.
+        lanes: batches side by side.
+    """
+
+    def __init__(self, threads: int, lanes: int) -> None:
+        self.torch_device = torch.device("cpu")
+        self.lanes = self.threads = lanes
+        self.largest_batch, self.captures = CPU_BATCH, False
+        self._threads_alone = threads
+        self._running = 0
+        self._lock = threading.Lock()
+        self._local = threading.local()
+
+    def padded(self, size: int) -> int:
+        """Nothing is gained by padding."""
+        return size
+
+    def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Plain memory."""
+        return torch.empty(tuple(shape), dtype=dtype)
+
+    def working(self) -> AbstractContextManager[None]:
+        """Order is that of the calls."""
+        return nullcontext()
+
+    def run(
+        self, key: Hashable, function: Function, inputs: Sequence[Tensor], then: Function | None = None
+    ) -> tuple[Tensor, ...]:
+        """See Device.run."""
+        del key
+        with self._sharing():
+            outputs = function(*inputs)
+            return outputs if then is None else then(*outputs)
+
+    def capture(self, key: Hashable, function: Function, inputs: Sequence[Tensor]) -> None:
+        """There is nothing to prepare."""
+
+    def forget(self, model: object) -> None:
+        """Nothing was captured."""
+
+    @contextmanager
+    def _sharing(self) -> Iterator[None]:
+        """Several threads for a computation that runs alone, one for each of several."""
+        with self._lock:
+            self._running += 1
+            threads = self._threads_alone if self._running == 1 else 1
+        if getattr(self._local, "threads", None) != threads:  # PyTorch keeps the number by thread
+            torch.set_num_threads(threads)
+            self._local.threads = threads
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running -= 1
+
+
+class _Program(NamedTuple):
+    """A captured function: fill its inputs, replay, read its outputs."""
+
+    replay: Callable[[], None]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+class CudaDevice(Device):
+    """A GPU: one batch runs while the next is made ready, and what was captured is replayed as one CUDA graph.
+
+    Work of both feeding threads goes to one stream, so that everything happens in the order in which it was asked for,
+    and a thread waits for its own results only.
+
+    Args:
+        device: which GPU.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.torch_device = device
+        self.lanes, self.threads = 1, 2
+        self.largest_batch, self.captures = GPU_BATCH, True
+        self._lock = threading.RLock()
+        self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._pool: Any = torch.cuda.graph_pool_handle()
+        self._programs: dict[Hashable, _Program] = {}
+
+    def padded(self, size: int) -> int:
+        """The next power of two, so that few programs serve all sizes."""
+        return 1 << (size - 1).bit_length()
+
+    def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Pinned memory; PyTorch keeps it from being used again before its copy is over."""
+        return torch.empty(tuple(shape), dtype=dtype, pin_memory=True)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """See Device.working."""
+        with self._lock, torch.cuda.device(self.torch_device), torch.cuda.stream(self._stream):
+            yield
+
+    def run(
+        self, key: Hashable, function: Function, inputs: Sequence[Tensor], then: Function | None = None
+    ) -> tuple[Tensor, ...]:
+        """See Device.run."""
+        with self.working():
+            program = self._programs.get(key)
+            if program is None:
+                outputs = function(*(tensor.to(self.torch_device, non_blocking=True) for tensor in inputs))
+            else:
+                for static, tensor in zip(program.inputs, inputs, strict=True):
+                    static.copy_(tensor, non_blocking=True)
+                program.replay()
+                outputs = program.outputs
+            if then is not None:
+                outputs = then(*outputs)
+            # Copied in the stream's order: the next replay can't overwrite them before.
+            results = tuple(
+                self.empty(output.shape, output.dtype).copy_(output, non_blocking=True) for output in outputs
+            )
+            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            done.record(self._stream)
+        done.synchronize()  # outside of the lock: the other thread hands its batch over meanwhile
+        return results
+
+    def capture(self, key: Hashable, function: Function, inputs: Sequence[Tensor]) -> None:
+        """Record a CUDA graph of `function`; nothing is recorded where it can't be (it asks the host for something).
+
+        Raises:
+            RuntimeError: it can't be recorded.
+        """
+        with self.working():
+            static = tuple(tensor.to(self.torch_device) for tensor in inputs)
+            for _ in range(2):  # libraries choose and set up their kernels before they are recorded
+                function(*static)
+            torch.cuda.synchronize(self.torch_device)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+                outputs = function(*static)
+            self._programs[key] = _Program(graph.replay, static, outputs)
+
+    def forget(self, model: object) -> None:
+        """See Device.forget."""
+        with self._lock:
+            gone = [key for key in self._programs if isinstance(key, tuple) and key[0] is model]
+            for key in gone:
+                del self._programs[key]
+
+
+def upload(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
+    """A host array on the device, without waiting for the device's other work."""
+    tensor = torch.from_numpy(array)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)

@@ -1,0 +1,95 @@
+"""How a task state lies in memory: its tensors one behind the other, as rows of 32-bit words."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+PAGE_WORDS = 256
+"""Words of one page, the unit in which states take memory: 1 KiB."""
+
+WORD_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Field:
+    """Where one tensor of a state lies.
+
+    Attributes:
+        name: in the state.
+        shape: without the tasks dimension.
+        dtype: as the learner made it.
+        start: first word.
+        words: how many.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    start: int
+    words: int
+
+    @property
+    def carrier(self) -> torch.dtype:
+        """The type it is kept as: its own, or one of whole words that holds the same values."""
+        if self.dtype.itemsize >= WORD_BYTES:
+            return self.dtype
+        return torch.float32 if self.dtype.is_floating_point else torch.int32
+
+
+class StateLayout:
+    """The place of every tensor of states of one shape. Two layouts are equal when they are the same object.
+
+    Args:
+        state: tensors [T, ...] of any number of tasks.
+
+    Attributes:
+        fields: one per tensor.
+        pages: that a state takes.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        fields, start = [], 0
+        for name, tensor in state.items():
+            shape, dtype = tuple(tensor.shape[1:]), tensor.dtype
+            words = torch.Size(shape).numel() * max(dtype.itemsize // WORD_BYTES, 1)
+            fields.append(Field(name, shape, dtype, start, words))
+            start += words + words % 2  # types of two words begin at even ones
+        self.fields = tuple(fields)
+        self.pages = -(-start // PAGE_WORDS)
+        self._words = self.pages * PAGE_WORDS
+
+    def pack(self, state: Mapping[str, Tensor]) -> Tensor:
+        """The state's tensors [T, ...] as rows [T, pages * PAGE_WORDS] int32; what no tensor fills is zero."""
+        first = state[self.fields[0].name]
+        rows = torch.zeros(len(first), self._words, dtype=torch.int32, device=first.device)
+        for field in self.fields:
+            row = state[field.name].to(field.carrier).reshape(len(first), -1).view(torch.int32)
+            rows[:, field.start : field.start + field.words] = row
+        return rows
+
+    def unpack(self, rows: Tensor) -> dict[str, Tensor]:
+        """Views of the state's tensors [T, ...] on rows that `pack` made."""
+        state = {}
+        for field in self.fields:
+            words = rows[:, field.start : field.start + field.words]
+            state[field.name] = words.view(field.carrier).view(len(rows), *field.shape).to(field.dtype)
+        return state
+
+
+class StateLayouts:
+    """The layouts of one model, so that states of equal shapes share one."""
+
+    def __init__(self) -> None:
+        self._by_shapes: dict[tuple[tuple[str, torch.Size, torch.dtype], ...], StateLayout] = {}
+
+    def __iter__(self) -> Iterator[StateLayout]:
+        return iter(list(self._by_shapes.values()))
+
+    def of(self, state: Mapping[str, Tensor]) -> StateLayout:
+        """The layout of a batch of states, the same object for equal shapes."""
+        shapes = tuple((name, tensor.shape[1:], tensor.dtype) for name, tensor in state.items())
+        if shapes not in self._by_shapes:
+            self._by_shapes[shapes] = StateLayout(state)
+        return self._by_shapes[shapes]

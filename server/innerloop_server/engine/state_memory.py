@@ -1,0 +1,232 @@
+"""Memory for task states: pages on the device, and behind them pages of the host for those that are not in use.
+
+All models and shapes share one pool of pages, so that no memory is lost between states of different sizes, and a batch
+of states is gathered by one indexed read. Any number of threads may call.
+"""
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from innerloop_server.engine.devices import upload
+from innerloop_server.engine.interface import MemoryFullError, TaskState
+from innerloop_server.engine.state_layout import PAGE_WORDS, WORD_BYTES, StateLayout
+
+PAGE_BYTES = PAGE_WORDS * WORD_BYTES
+Pages = NDArray[np.int64]
+
+
+class _Place:
+    """Where one state lies now; outlives the state's handle by the moment it takes to free the pages."""
+
+    __slots__ = ("layout", "on_device", "pages", "users")
+
+    def __init__(self, layout: StateLayout, pages: Pages) -> None:
+        self.layout = layout
+        self.pages = pages
+        self.on_device = True
+        self.users = 0
+
+
+class StoredState(TaskState):
+    """A handle on one state; its pages are free again when nothing refers to it."""
+
+    __slots__ = ("_memory", "place", "ways")
+
+    def __init__(self, memory: "StateMemory", place: _Place, ways: int) -> None:
+        self._memory = memory
+        self.place = place
+        self.ways = ways
+
+    @property
+    def size_bytes(self) -> int:  # type: ignore[override]
+        """Memory it takes, in whole pages."""
+        return self.place.layout.pages * PAGE_BYTES
+
+    @property
+    def signature(self) -> StateLayout:  # type: ignore[override]
+        """Its layout: states of one layout can be read together."""
+        return self.place.layout
+
+    def __del__(self) -> None:
+        self._memory.discard(self.place)
+
+
+class StateMemory:
+    """Pages of task states on one device, the least recently used moved to the host where the device has no room.
+
+    Args:
+        device: where states are computed with.
+        size_bytes: of the device's pages.
+        host_bytes: of the host's pages; zero for none.
+    """
+
+    def __init__(self, device: torch.device, size_bytes: int, host_bytes: int = 0) -> None:
+        self._device = _Pages(size_bytes // PAGE_BYTES, device)
+        self._host = _Pages(host_bytes // PAGE_BYTES, torch.device("cpu"), pinned=device.type == "cuda")
+        self._lock = threading.Lock()
+        self._idle: OrderedDict[_Place, None] = OrderedDict()  # on the device and not in use, oldest use first
+        self._discarded: deque[_Place] = deque()
+
+    @property
+    def device_bytes(self) -> int:
+        """Bytes of the device's pages that hold states."""
+        with self._lock:
+            self._free_discarded()
+            return self._device.used * PAGE_BYTES
+
+    @property
+    def host_bytes(self) -> int:
+        """Bytes of the host's pages that hold states."""
+        with self._lock:
+            self._free_discarded()
+            return self._host.used * PAGE_BYTES
+
+    def put(self, layout: StateLayout, rows: Tensor, ways: Sequence[int]) -> list[StoredState]:
+        """Keep rows [T, pages * PAGE_WORDS] of states, one for each of `ways`.
+
+        Raises:
+            MemoryFullError: there is no room for all of them; none is kept.
+        """
+        with self._lock:
+            self._free_discarded()
+            pages = self._make_room(layout.pages * len(ways))
+        # Pages are written as a whole: nothing of what they held before is left.
+        self._device.write(pages, rows[: len(ways)].reshape(-1, PAGE_WORDS))
+        places = [_Place(layout, own) for own in pages.reshape(len(ways), layout.pages)]
+        with self._lock:
+            self._idle.update(dict.fromkeys(places))
+        return [StoredState(self, place, own) for place, own in zip(places, ways, strict=True)]
+
+    def claim(self, states: Sequence[StoredState]) -> list[Pages]:
+        """Page numbers of states, which stay on the device until they are released.
+
+        Raises:
+            MemoryFullError: they are not all on the device, and it has no room; none is claimed.
+        """
+        places = [state.place for state in states]
+        with self._lock:
+            self._free_discarded()
+            for place in places:
+                place.users += 1
+                self._idle.pop(place, None)
+            try:
+                self._bring_in([place for place in dict.fromkeys(places) if not place.on_device])
+            except BaseException:
+                self._release(places)
+                raise
+        return [place.pages for place in places]
+
+    def release(self, states: Sequence[StoredState]) -> None:
+        """Undo one claim of states: they may leave the device again."""
+        with self._lock:
+            self._release([state.place for state in states])
+
+    def read(self, table: Tensor) -> Tensor:
+        """Rows [T, pages * PAGE_WORDS] of the states whose pages are given, [T, pages] on the device."""
+        return self._device.read(table.flatten()).view(len(table), -1)
+
+    def discard(self, place: _Place) -> None:
+        """Free a state's pages before they are needed next. Never waits: it may run in the middle of anything."""
+        self._discarded.append(place)
+
+    def _free_discarded(self) -> None:
+        while self._discarded:
+            place = self._discarded.popleft()
+            self._idle.pop(place, None)
+            (self._device if place.on_device else self._host).free(place.pages)
+
+    def _make_room(self, pages: int) -> Pages:
+        """Free pages on the device; the least recently used states leave it for the host, all in one copy."""
+        leaving: list[_Place] = []
+        missing, room = pages - self._device.available, self._host.available
+        for place in self._idle:
+            if missing <= 0 or len(place.pages) > room:
+                break
+            leaving.append(place)
+            missing -= len(place.pages)
+            room -= len(place.pages)
+        if missing > 0:
+            raise MemoryFullError
+        if leaving:
+            _move(leaving, self._device, self._host)
+            for place in leaving:
+                del self._idle[place]
+                place.on_device = False
+        return self._device.take(pages)
+
+    def _bring_in(self, places: Sequence[_Place]) -> None:
+        if places:
+            taken = self._make_room(sum(len(place.pages) for place in places))
+            self._device.free(taken)  # there is room now
+            _move(places, self._host, self._device)
+            for place in places:
+                place.on_device = True
+
+    def _release(self, places: Sequence[_Place]) -> None:
+        for place in places:
+            place.users -= 1
+            if not place.users and place.on_device:
+                self._idle[place] = None
+
+
+class _Pages:
+    """A fixed number of pages on one device, and which of them are free."""
+
+    def __init__(self, count: int, device: torch.device, *, pinned: bool = False) -> None:
+        # Never written to before they are taken, so that on a CPU they only take memory then.
+        self._words = torch.empty(count, PAGE_WORDS, dtype=torch.int32, device=device, pin_memory=pinned and count > 0)
+        self._freed: deque[Pages] = deque()
+        self._untouched = 0
+        self._count = count
+        self.used = 0
+
+    @property
+    def available(self) -> int:
+        """Free pages."""
+        return self._count - self.used
+
+    def take(self, count: int) -> Pages:
+        """Numbers of pages that are free; there must be as many."""
+        self.used += count
+        parts: list[Pages] = []
+        while count and self._freed:
+            part = self._freed.popleft()
+            if len(part) > count:
+                self._freed.appendleft(part[count:])
+                part = part[:count]
+            parts.append(part)
+            count -= len(part)
+        if count:
+            parts.append(np.arange(self._untouched, self._untouched + count))
+            self._untouched += count
+        return np.concatenate(parts) if len(parts) != 1 else parts[0]
+
+    def free(self, pages: Pages) -> None:
+        """Give pages back."""
+        self.used -= len(pages)
+        self._freed.append(pages)
+
+    def read(self, pages: Tensor) -> Tensor:
+        """Words of pages [P], [P, PAGE_WORDS]."""
+        return self._words.index_select(0, pages.to(self._words.device))
+
+    def write(self, pages: Pages, words: Tensor) -> None:
+        """Overwrite pages [P] with words [P, PAGE_WORDS] of any device."""
+        device = self._words.device
+        self._words.index_copy_(0, upload(pages, device), words.to(device))
+
+
+def _move(places: Sequence[_Place], source: _Pages, target: _Pages) -> None:
+    """Move states from pages to pages of another device."""
+    leaving = np.concatenate([place.pages for place in places])
+    taken = target.take(len(leaving))
+    target.write(taken, source.read(torch.from_numpy(leaving)))
+    for place, own in zip(places, np.split(taken, np.cumsum([len(place.pages) for place in places])[:-1]), strict=True):
+        source.free(place.pages)
+        place.pages = own
