@@ -191,6 +191,8 @@ def test_a_front_end_that_is_killed_is_replaced_and_takes_only_its_own_connectio
     assert victim not in front_ends(server)
     assert len(front_ends(server)) == 2
     assert metrics("innerloop_frontend_restarts_total") == restarts + 1
+    maps = Path(f"/proc/{server.process.pid}/maps").read_text()
+    assert maps.count("innerloop-frontend") == 2, "the memory shared with the one that was killed is freed"
 
 
 def test_callers_of_the_sdk_never_notice_that_front_ends_die(server):

@@ -17,6 +17,8 @@ from wire import array, inputs, problem
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1.model_pb2 import ListModelsRequest
 
+pytestmark = pytest.mark.with_and_without_front_ends
+
 UNDER_WAY = 32
 
 

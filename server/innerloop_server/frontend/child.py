@@ -59,6 +59,8 @@ class FrontEnd:
             code = await asyncio.to_thread(process.wait)
             self._link.close()
             await self._session.close()
+            # Memory is freed when nothing computes on it any more, and not only when garbage is collected.
+            del self._session, self._segment
         return code
 
     def send(self, message: messages.ToFrontEnd) -> None:

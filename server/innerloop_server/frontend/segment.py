@@ -1,6 +1,7 @@
 """Memory that a front end and the engine process share."""
 
 import fcntl
+import math
 import mmap
 import os
 from typing import Self
@@ -60,5 +61,5 @@ def array_in(block: NDArray[np.uint8], place: ArrayAt) -> Array:
         ValueError: the place is not within the block.
     """
     dtype = np.dtype(place.dtype)
-    size = int(np.prod(place.shape, dtype=np.int64)) * dtype.itemsize
+    size = math.prod(place.shape) * dtype.itemsize
     return block[place.offset : place.offset + size].view(dtype).reshape(place.shape)

@@ -77,7 +77,8 @@ class FrontEnds:
         self._stopping = True
         self._tell(messages.Stop())
         for slot, task in enumerate(self._tasks):
-            if not self._front_ends[slot].listens:
+            front_end = self._front_ends.get(slot)
+            if front_end is None or not front_end.listens:
                 task.cancel()
         settings = self._settings
         seconds = settings.drain_seconds + settings.grace_seconds + LINGER_SECONDS + FLUSH_SECONDS + STOP_SECONDS
@@ -97,22 +98,24 @@ class FrontEnds:
         """
         wait = SHORTEST_WAIT
         while True:
-            front_end = self._front_ends[slot] = FrontEnd(
-                serving, self._settings.frontend_bytes, lambda: self._listening(started)
-            )
+            front_end, reason = None, "frontends: can't start one"
             try:
-                ended = f"one ended with code {await front_end.run(self._start_message(slot))}"
-            except OSError as error:
-                ended = f"can't start one ({error.strerror})"
+                front_end = self._front_ends[slot] = FrontEnd(
+                    serving, self._settings.frontend_bytes, lambda: self._listening(started)
+                )
+                code = await front_end.run(self._start_message(slot))
+                reason = front_end.refused or f"frontends: one ended with code {code}"
+            except Exception:
+                self._log.exception("front end failed", slot=slot)
             self._count()
             if self._stopping:
                 return
             if not started.done():
-                started.set_exception(ConfigurationError(front_end.refused or f"frontends: {ended}"))
+                started.set_exception(ConfigurationError(reason))
                 return
-            self._log.warning("replacing a front end", slot=slot, reason=front_end.refused or ended)
+            self._log.warning("replacing a front end", slot=slot, reason=reason)
             self._metrics.frontend_restarted()
-            if front_end.has_listened:
+            if front_end is not None and front_end.has_listened:
                 wait = SHORTEST_WAIT
             else:
                 await asyncio.sleep(wait)
