@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPConnection
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from threading import Thread
 from typing import Any, Literal
 
@@ -43,7 +43,7 @@ class Endpoint:
 
 def _grpc(port: int, method: str) -> Call:
     channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)])
-    call = channel.unary_unary(method, request_serializer=None, response_deserializer=None)
+    call: Any = channel.unary_unary(method, request_serializer=None, response_deserializer=None)
     return lambda request: bytes(call(request, timeout=TIMEOUT_SECONDS))
 
 
@@ -91,7 +91,10 @@ class ClosedLoop:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        # Clients that still run, because somebody interrupted them, would be waited for.
+        for process in active_children():
+            process.kill()
+        self._pool.shutdown()
 
     def measure(
         self, endpoint: Endpoint, requests: list[bytes], clients: int, *, warm_up: float, seconds: float
@@ -99,8 +102,9 @@ class ClosedLoop:
         """Answers per second and latencies at a number of clients, once they have run for `warm_up` seconds."""
         begin = time.monotonic() + LEAD_SECONDS + warm_up
         shares = [list(range(process, clients, PROCESSES)) for process in range(min(PROCESSES, clients))]
-        observing = [self._pool.submit(observe, endpoint, requests, share, begin, begin + seconds) for share in shares]
-        observed = [future.result() for future in observing]
+        # Every process is busy until the end, so that each takes one share.
+        running = [self._pool.submit(observe, endpoint, requests, share, begin, begin + seconds) for share in shares]
+        observed = [future.result() for future in running]
         latencies = 1e3 * np.array([value for one in observed for value in one.seconds])
         errors = [error for one in observed for error in one.errors]
         if not len(latencies):

@@ -40,6 +40,7 @@ class Peer:
         script: file in peers/.
         workers: processes that compute.
         threads: of each of them, inside PyTorch.
+        thread_choices: numbers of threads to choose from by trying, if any.
         batch: most requests that a worker computes together.
         adapt: what adapts where requests are not batched.
         ports: how many it listens on.
@@ -49,7 +50,8 @@ class Peer:
     name: str
     script: Literal["plain_grpc.py", "lit_serve.py", "ray_serve.py"]
     workers: int
-    threads: int
+    threads: int = 1
+    thread_choices: tuple[int, ...] = ()
     batch: int = 1
     adapt: Literal["autograd", "higher"] = "autograd"
     ports: int = 1
@@ -101,26 +103,28 @@ class Peer:
 
 
 def peers(device: str) -> list[Peer]:
-    """All of them, for a machine with so many cores.
+    """All of them.
 
-    Threads were chosen by measuring: a process alone is fastest with all cores, and several with one core each. Plain
-    processes have a port each and clients are spread over them evenly, which is the best that SO_REUSEPORT can do: it
-    leaves to chance which process gets a connection.
+    Several workers have one thread each; one alone has as many threads as are best at the number of clients that it can
+    compute together. Plain processes have a port each and clients are spread over them evenly, which is the best that
+    SO_REUSEPORT can do: it leaves to chance which process gets a connection.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(cores, MOST_WORKERS)
+    choices = tuple(sorted({max(cores // 2, 1), cores})) if device == "cpu" else ()
     plain = partial(Peer, script="plain_grpc.py")
     lit = partial(Peer, script="lit_serve.py", health="/health")
     ray = partial(Peer, script="ray_serve.py")
+    batches = BATCHES[device]
     return [
-        plain("gRPC, higher", workers=1, threads=cores, adapt="higher"),
-        plain("gRPC, autograd", workers=1, threads=cores),
-        plain(f"gRPC, autograd, {workers} processes", workers=workers, threads=1, ports=workers),
-        lit("LitServe", workers=1, threads=cores),
-        lit(f"LitServe, {workers} workers", workers=workers, threads=1),
-        *(lit(f"LitServe, vmap of {size}", workers=1, threads=cores, batch=size) for size in BATCHES[device]),
-        ray(f"Ray Serve, {workers} replicas", workers=workers, threads=1),
-        *(ray(f"Ray Serve, vmap of {size}", workers=1, threads=cores, batch=size) for size in BATCHES[device]),
+        plain("gRPC, higher", workers=1, thread_choices=choices, adapt="higher"),
+        plain("gRPC, autograd", workers=1, thread_choices=choices),
+        plain(f"gRPC, autograd, {workers} processes", workers=workers, ports=workers),
+        lit("LitServe", workers=1, thread_choices=choices),
+        lit(f"LitServe, {workers} workers", workers=workers),
+        *(lit(f"LitServe, vmap of {size}", workers=1, thread_choices=choices, batch=size) for size in batches),
+        ray(f"Ray Serve, {workers} replicas", workers=workers),
+        *(ray(f"Ray Serve, vmap of {size}", workers=1, thread_choices=choices, batch=size) for size in batches),
     ]
 
 

@@ -41,7 +41,7 @@ def markdown(servers: dict[str, Any], clients: tuple[int, ...]) -> str:
             if points:
                 rows.append([name + mark, *(_cell(points.get(str(count))) for count in clients)])
         if "failed" in server:
-            rows.append([name, "failed: " + server["failed"].splitlines()[0], *[""] * (len(clients) - 1)])
+            rows.append([name, "failed: " + server["failed"].splitlines()[-1], *[""] * (len(clients) - 1)])
     comparison = compare(servers)
     for key, title in (
         ("times_best_peer", "times the best peer"),
