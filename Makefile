@@ -57,6 +57,7 @@ bench: setup
 	$(BIN)/python benchmarks/sinusoid/run.py
 	$(BIN)/python benchmarks/overhead/run.py runs/omniglot-models
 	$(BIN)/python benchmarks/isolation/run.py '$(OMNIGLOT)' runs/omniglot-models
+	$(BIN)/python benchmarks/serving/run.py
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-peers .pytest_cache .mypy_cache .ruff_cache
