@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any, Literal, get_args
 
 import torch
@@ -53,10 +54,14 @@ class InputSpec:
 
         Both the trainer and the server call this and nothing else, so that they agree.
         """
-        trailing = (-1,) + (1,) * (len(self.shape) - 1)
-        mean = torch.tensor(self.mean, device=raw.device).reshape(trailing)
-        std = torch.tensor(self.std, device=raw.device).reshape(trailing)
+        mean, std = (_by_channel(values, len(self.shape), raw.device) for values in (self.mean, self.std))
         return (raw.to(torch.float32) * self.scale - mean) / std
+
+
+@cache
+def _by_channel(values: tuple[float, ...], dimensions: int, device: torch.device) -> Tensor:
+    """Values that broadcast over the first of so many dimensions; made once, not copied to a GPU each time."""
+    return torch.tensor(values, device=device).reshape(-1, *(1,) * (dimensions - 1))
 
 
 @dataclass(frozen=True)

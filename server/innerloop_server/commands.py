@@ -68,6 +68,7 @@ def _run(settings: ServerSettings) -> None:
                 settings.threads,
                 settings.lanes,
                 settings.precision,
+                settings.compile,
                 int(settings.adaptation_bytes),
                 int(settings.host_adaptation_bytes),
             )

@@ -38,6 +38,10 @@ class ServerSettings(BaseSettings):
     precision: Literal["float32", "tf32", "bfloat16"] = Field(
         "float32", description="Of convolutions and matrix products: float32, or faster and rounder tf32 or bfloat16."
     )
+    compile: bool = Field(
+        False,
+        description="Compile models with PyTorch's inductor while they serve already; takes minutes, pays on a GPU.",
+    )
     admin: bool = Field(False, description="Allow LoadModel and UnloadModel.")
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")

@@ -26,6 +26,9 @@ class RecordingModel(LoadedModel):
     def prepare(self):
         pass
 
+    def compile(self):
+        pass
+
     def adapt(self, tasks, steps, width):
         del steps, width
         return self._compute("adapt", tasks, lambda _: AdaptedTask(FakeState(), ()))

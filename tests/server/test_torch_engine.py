@@ -3,6 +3,7 @@
 import gc
 import os
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ import torch
 from bundles import IMAGE, write_bundle, write_models
 
 from innerloop_learner.layers import TASK_CONVOLUTIONS
+from innerloop_learner.learner import build_learner
 from innerloop_learner.spec import InputSpec, LearnerSpec
 from innerloop_server.engine import devices, torch_model
+from innerloop_server.engine.compiling import compiled
 from innerloop_server.engine.interface import LoadError, MemoryFullError, SupportSet
 from innerloop_server.engine.torch_engine import TorchEngine, TorchSettings
 
@@ -187,3 +190,25 @@ def test_a_computation_alone_gets_half_of_the_cores_and_each_of_several_gets_one
     device.run(None, with_another, ())
     torch.set_num_threads(before)
     assert threads == [3, 1, 3]
+
+
+def test_a_compiled_model_answers_as_before(folder, monkeypatch):
+    monkeypatch.setattr(torch_model, "compiled", partial(compiled, backend="aot_eager"))
+    model, task = TorchEngine(TorchSettings("cpu")).load(folder / "gradients"), image_task(0, 5, 1)
+    answers = []
+    for _ in range(2):
+        (adapted,) = model.adapt([task], model.description.default_steps, 5)
+        answers.append(model.predict([adapted.state], [task.x[:2]])[0].probabilities)
+        model.compile()
+    np.testing.assert_allclose(*answers, atol=1e-5)
+    (adapted,) = model.adapt([image_task(0, 4, 3)], 1, 5)  # of a size that was not compiled for
+    assert model.predict([adapted.state], [task.x])[0].finite
+
+
+def test_the_backbone_is_what_is_compiled():
+    learner = build_learner(
+        LearnerSpec("anil", InputSpec((1, 8, 8)), backbone="mlp", backbone_settings={"widths": [4]})
+    )
+    twin = compiled(learner, "eager")
+    assert twin.backbone.apply is not learner.backbone.apply
+    assert twin.default_steps == learner.default_steps

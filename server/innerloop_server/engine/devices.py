@@ -56,6 +56,7 @@ class Device(ABC):
         lanes: batches that run side by side without taking time from each other.
         threads: threads that feed it.
         largest_batch: tasks beyond which larger batches gain nothing.
+        usual_batch: tasks up to which programs are prepared for every size.
         captures: whether it gains from programs that were captured beforehand.
     """
 
@@ -63,6 +64,7 @@ class Device(ABC):
     lanes: int
     threads: int
     largest_batch: int
+    usual_batch: int
     captures: bool
 
     @abstractmethod
@@ -94,10 +96,6 @@ class Device(ABC):
     def capture(self, key: Hashable, function: Function, inputs: Sequence[Tensor]) -> None:
         """Prepare a function for inputs of these shapes, where the device gains from it."""
 
-    @abstractmethod
-    def forget(self, model: object) -> None:
-        """Drop what was captured under keys that begin with `model`."""
-
 
 class CpuDevice(Device):
     """The CPU: several batches side by side, of one thread each, or one batch on several threads.
@@ -110,7 +108,7 @@ class CpuDevice(Device):
     def __init__(self, threads: int, lanes: int) -> None:
         self.torch_device = torch.device("cpu")
         self.lanes = self.threads = lanes
-        self.largest_batch, self.captures = CPU_BATCH, False
+        self.largest_batch, self.usual_batch, self.captures = CPU_BATCH, 1, False
         self._threads_alone = threads
         self._running = 0
         self._lock = threading.Lock()
@@ -139,9 +137,6 @@ class CpuDevice(Device):
 
     def capture(self, key: Hashable, function: Function, inputs: Sequence[Tensor]) -> None:
         """There is nothing to prepare."""
-
-    def forget(self, model: object) -> None:
-        """Nothing was captured."""
 
     @contextmanager
     def _sharing(self) -> Iterator[None]:
@@ -180,7 +175,7 @@ class CudaDevice(Device):
     def __init__(self, device: torch.device) -> None:
         self.torch_device = device
         self.lanes, self.threads = 1, 2
-        self.largest_batch, self.captures = GPU_BATCH, True
+        self.largest_batch, self.usual_batch, self.captures = GPU_BATCH, GPU_BATCH, True
         self._lock = threading.RLock()
         self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._pool: Any = torch.cuda.graph_pool_handle()
@@ -239,13 +234,6 @@ class CudaDevice(Device):
             with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
                 outputs = function(*static)
             self._programs[key] = _Program(graph.replay, static, outputs)
-
-    def forget(self, model: object) -> None:
-        """See Device.forget."""
-        with self._lock:
-            gone = [key for key in self._programs if isinstance(key, tuple) and key[0] is model]
-            for key in gone:
-                del self._programs[key]
 
 
 def upload(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:

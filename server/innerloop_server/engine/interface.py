@@ -155,6 +155,10 @@ class LoadedModel(ABC):
         """Set everything up that the first requests would otherwise wait for."""
 
     @abstractmethod
+    def compile(self) -> None:
+        """Make it faster, at length: this may run on any thread, while the model serves."""
+
+    @abstractmethod
     def adapt(self, tasks: Sequence[SupportSet], steps: int, width: int) -> list[AdaptedTask]:
         """Learn a batch of tasks; raises MemoryFullError where there is no room for their states.
 
@@ -181,11 +185,13 @@ class Engine(ABC):
         lanes: batches that run side by side without taking time from each other.
         threads: threads that feed the device; those beyond its lanes make the next batch ready.
         largest_batch: tasks beyond which larger batches gain nothing.
+        compiles: whether models shall be compiled once they serve.
     """
 
     lanes: int
     threads: int
     largest_batch: int
+    compiles: bool
 
     @abstractmethod
     def load(self, path: Path) -> LoadedModel:

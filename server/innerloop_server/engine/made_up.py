@@ -2,14 +2,18 @@
 
 import numpy as np
 
-from innerloop_server.engine.interface import ModelDescription, SupportSet
+from innerloop_server.engine.interface import Array, ModelDescription, SupportSet
 
 
 def made_up_support(model: ModelDescription) -> SupportSet:
     """Random examples of as many ways and shots as the model was trained for."""
-    ways = model.head_ways if model.ways_can_change == "no" else min(max(model.trained_ways, 2), model.max_ways)
-    size = max(ways, 2) * max(model.trained_shots, 1)
-    x = np.random.default_rng(0).integers(0, 2, (size, *model.input_shape)).astype(model.input_dtype)
+    random, shots = np.random.default_rng(0), max(model.trained_shots, 1)
     if model.task_kind == "regression":
-        return SupportSet(x, np.zeros((size, model.target_size), np.float32), 0)
-    return SupportSet(x, np.arange(size) % ways, ways)
+        size = max(model.trained_ways, 1) * shots
+        return SupportSet(_inputs(random, size, model), np.zeros((size, model.target_size), np.float32), 0)
+    ways = model.head_ways if model.ways_can_change == "no" else min(max(model.trained_ways, 2), model.max_ways)
+    return SupportSet(_inputs(random, ways * shots, model), np.arange(ways * shots) % ways, ways)
+
+
+def _inputs(random: np.random.Generator, size: int, model: ModelDescription) -> Array:
+    return random.integers(0, 2, (size, *model.input_shape)).astype(model.input_dtype)

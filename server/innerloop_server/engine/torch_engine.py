@@ -26,6 +26,7 @@ class TorchSettings:
         threads: CPU threads of a computation that runs alone; half of the cores, but at most 4, when None.
         lanes: batches that a CPU computes side by side; one for every core when None.
         precision: of convolutions and matrix products.
+        compiles: whether backbones are compiled once their models serve.
         state_bytes: of task states that are kept on the device.
         host_state_bytes: of task states that are kept in the host's memory when the device's is full.
     """
@@ -34,6 +35,7 @@ class TorchSettings:
     threads: int | None = None
     lanes: int | None = None
     precision: Precision = "float32"
+    compiles: bool = False
     state_bytes: int = 2**30
     host_state_bytes: int = 0
 
@@ -52,6 +54,7 @@ class TorchEngine(Engine):
             raise LoadError(str(error)) from error
         self.lanes, self.threads = self._device.lanes, self._device.threads
         self.largest_batch = self._device.largest_batch
+        self.compiles = settings.compiles
         self._precision = settings.precision
         _set_precision(settings.precision)
         room = max(settings.state_bytes // ROOM_SHARE, LEAST_ROOM)

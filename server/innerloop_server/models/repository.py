@@ -7,7 +7,7 @@ from typing import Protocol
 
 import structlog
 
-from innerloop_server.engine.interface import Engine, LoadError
+from innerloop_server.engine.interface import Engine, LoadedModel, LoadError
 from innerloop_server.engine.lanes import Lanes
 from innerloop_server.errors import ModelLoadingError, ModelNotFoundError
 from innerloop_server.models.model import LOADING_RETRY_SECONDS, Model, ModelEntry, ModelState
@@ -45,6 +45,8 @@ class ModelRepository:
         self._loads: dict[str, asyncio.Task[ModelEntry]] = {}
         # One bundle at a time: loading is bound by the disk, and serving models should not starve.
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compiler")
+        self._compilations: set[asyncio.Future[None]] = set()
         self._log = structlog.get_logger()
 
     def get(self, name: str) -> Model:
@@ -146,8 +148,24 @@ class ModelRepository:
             self._log.info("model ready", model=name, version=description.version, method=description.method)
             self._models[name] = Model(name, loaded)
             entry = ModelEntry(name, ModelState.READY, description)
+            if self._engine.compiles:
+                self._start_compiling(name, loaded)
         await self._set(entry)
         return entry
+
+    def _start_compiling(self, name: str, loaded: LoadedModel) -> None:
+        """Compile a model that serves already; it serves on as it is where that fails."""
+
+        def compiled(compilation: "asyncio.Future[None]") -> None:
+            self._compilations.discard(compilation)
+            if compilation.exception() is None:
+                self._log.info("model compiled", model=name)
+            else:
+                self._log.warning("model could not be compiled", model=name, reason=str(compilation.exception()))
+
+        compilation = asyncio.get_running_loop().run_in_executor(self._compiler, loaded.compile)
+        self._compilations.add(compilation)
+        compilation.add_done_callback(compiled)
 
     async def _set(self, entry: ModelEntry) -> None:
         self._entries[entry.name] = entry

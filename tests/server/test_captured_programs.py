@@ -1,0 +1,142 @@
+"""Programs that are captured once and replayed on other inputs, without a GPU: operations are recorded instead."""
+
+from contextlib import contextmanager, nullcontext
+
+import numpy as np
+import pytest
+import torch
+from bundles import write_models
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from innerloop_learner.bundle import load_bundle
+from innerloop_server.engine.devices import CpuDevice, CudaDevice
+from innerloop_server.engine.interface import SupportSet
+from innerloop_server.engine.state_memory import StateMemory
+from innerloop_server.engine.torch_model import TorchModel
+
+
+class RecordedGraph(TorchDispatchMode):
+    """Runs recorded operations again, on the same memory, as a CUDA graph does."""
+
+    def __init__(self):
+        super().__init__()
+        self._operations = []
+
+    def __torch_dispatch__(self, operation, types, arguments=(), keywords=None):
+        output = operation(*arguments, **(keywords or {}))
+        self._operations.append((operation, arguments, keywords or {}, output))
+        return output
+
+    @torch.no_grad()
+    def replay(self):
+        for operation, arguments, keywords, output in self._operations:
+            again = operation(*arguments, **keywords)
+            for old, new in zip(leaves(output), leaves(again), strict=True):
+                old.detach().copy_(new)
+
+
+def leaves(tree):
+    found = []
+    tree_map(lambda leaf: found.append(leaf) if isinstance(leaf, torch.Tensor) else None, tree)
+    return found
+
+
+class Event:
+    def record(self, stream):
+        pass
+
+    def synchronize(self):
+        pass
+
+
+class RecordingDevice(CudaDevice):
+    """A CUDA device on the CPU; counts replays."""
+
+    def empty(self, shape, dtype):
+        return torch.empty(tuple(shape), dtype=dtype)
+
+
+@pytest.fixture
+def device(monkeypatch):
+    @contextmanager
+    def record(graph, *_, **__):
+        with graph:
+            yield
+
+    for name, stand_in in {
+        "Stream": lambda *_: None,
+        "graph_pool_handle": lambda: None,
+        "device": nullcontext,
+        "stream": nullcontext,
+        "synchronize": lambda *_: None,
+        "Event": Event,
+        "CUDAGraph": RecordedGraph,
+        "graph": record,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    device = RecordingDevice(torch.device("cpu"))
+    device.usual_batch = device.largest_batch = 4
+    return device
+
+
+@pytest.fixture(params=["prototypes", "gradients", "regression"])
+def models(request, device, tmp_path):
+    """The same bundle on the recording device, prepared, and on a plain CPU."""
+    bundle = load_bundle(write_models(tmp_path) / request.param)
+    made = []
+    for where in (device, CpuDevice(1, 1)):
+        made.append(TorchModel(bundle, where, StateMemory(torch.device("cpu"), 2**24), "float32"))
+        made[-1].prepare()
+    return made
+
+
+def task(model, seed, shots):
+    random = np.random.default_rng(seed)
+    shape = model.description.input_shape
+    if model.description.task_kind == "regression":
+        x = random.normal(size=(5 * shots, *shape)).astype(np.float32)
+        return SupportSet(x, np.sin(x), 0)
+    return SupportSet(random.integers(0, 256, (5 * shots, *shape), np.uint8), np.arange(5 * shots) % 5, 5)
+
+
+def answers(model, tasks, queries):
+    width = model.description.head_width(tasks[0].ways)
+    adapted = model.adapt(tasks, model.description.default_steps, width)
+    given = model.predict([one.state for one in adapted], queries)
+    return [one.losses for one in adapted], [one.probabilities if one.values is None else one.values for one in given]
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_replayed_programs_answer_as_plain_ones_whatever_was_replayed_before(models, device, count):
+    replayed = []
+    for key, program in list(device._programs.items()):
+        run = program.replay
+        device._programs[key] = program._replace(replay=lambda run=run, key=key: (replayed.append(key[1]), run()))
+    for seed in range(2):
+        tasks = [task(models[0], 10 * seed + index, 1) for index in range(count)]
+        queries = [task(models[0], 100 + index, 1).x[: 1 + index] for index in range(count)]
+        (losses, values), (expected_losses, expected) = (answers(model, tasks, queries) for model in models)
+        np.testing.assert_allclose(losses, expected_losses, rtol=1e-4)
+        for found, wanted in zip(values, expected, strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    assert replayed == ["adapt", "predict"] * 2
+
+
+def test_what_was_not_captured_runs_all_the_same(models):
+    many = [task(models[0], 0, 3)] * 7
+    (losses, values), (expected_losses, expected) = (answers(model, many, [one.x for one in many]) for model in models)
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-4)
+    np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_that_cannot_be_captured_serves_without(device, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(RecordedGraph, "__enter__", refuse)
+    bundle = load_bundle(write_models(tmp_path) / "gradients")
+    model = TorchModel(bundle, device, StateMemory(torch.device("cpu"), 2**24), "float32")
+    model.prepare()
+    assert not device._programs
+    assert answers(model, [task(model, 0, 1)], [task(model, 1, 1).x])
