@@ -4,6 +4,7 @@ import gc
 import os
 import threading
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -176,8 +177,9 @@ class Calling:
     inputs = ()
     learner = None
 
-    def __init__(self, function):
+    def __init__(self, function, threads=None):
         self._function = function
+        self.computation = SimpleNamespace(threads=threads)
 
     def run(self, learner):
         del learner
@@ -202,8 +204,9 @@ def test_a_computation_alone_gets_half_of_the_cores_and_each_of_several_gets_one
 
     device.run(Calling(alone))
     device.run(Calling(with_another))
+    device.run(Calling(alone, threads=1))
     torch.set_num_threads(before)
-    assert threads == [3, 1, 3]
+    assert threads == [3, 1, 3, 1]
 
 
 def test_a_compiled_model_answers_as_before(folder, monkeypatch):

@@ -32,6 +32,7 @@ class Computation:
         number: no two of a process have the same.
         layouts: of the task states that it has made.
         compiled: learners that are faster at programs of some keys.
+        threads: CPU threads that it takes when it runs alone; None for as many as it may.
         task_convolution: how tasks share a convolution, a name of `TASK_CONVOLUTIONS`; None for the device's default.
     """
 
@@ -42,6 +43,7 @@ class Computation:
         self.precision = precision
         self.layouts = StateLayouts()
         self.compiled: dict[Hashable, Learner] = {}
+        self.threads: int | None = None
         self.task_convolution: str | None = None
 
     def adapt(

@@ -61,6 +61,7 @@ class Device(ABC):
         lanes: batches that run side by side without taking time from each other.
         threads: threads that feed it.
         largest_batch: tasks beyond which larger batches gain nothing.
+        thread_choices: numbers of threads that a computation which runs alone may take.
         usual_batch: tasks up to which programs are prepared for every size.
         captures: whether it gains from programs that were captured beforehand.
     """
@@ -69,6 +70,7 @@ class Device(ABC):
     lanes: int
     threads: int
     largest_batch: int
+    thread_choices: tuple[int, ...] = (1,)
     usual_batch: int
     captures: bool
 
@@ -109,7 +111,7 @@ class CpuDevice(Device):
     """The CPU: several batches side by side, of one thread each, or one batch on several threads.
 
     Args:
-        threads: of a computation that runs alone.
+        threads: most of a computation that runs alone.
         lanes: batches side by side.
     """
 
@@ -117,7 +119,7 @@ class CpuDevice(Device):
         self.torch_device = torch.device("cpu")
         self.lanes = self.threads = lanes
         self.largest_batch, self.usual_batch, self.captures = CPU_BATCH, 1, False
-        self._threads_alone = threads
+        self.thread_choices = (1, threads) if threads > 1 else (1,)
         self._running = 0
         self._lock = threading.Lock()
         self._local = threading.local()
@@ -136,7 +138,7 @@ class CpuDevice(Device):
 
     def run(self, program: Program, then: Function | None = None) -> tuple[Tensor, ...]:
         """See Device.run."""
-        with self._sharing():
+        with self._sharing(program.computation.threads or self.thread_choices[-1]):
             passed_on = self._pass_on(program)
             if passed_on is None:
                 outputs = program.run(program.learner, *program.inputs)
@@ -167,11 +169,11 @@ class CpuDevice(Device):
             return None
 
     @contextmanager
-    def _sharing(self) -> Iterator[None]:
+    def _sharing(self, threads_alone: int) -> Iterator[None]:
         """Several threads for a computation that runs alone, one for each of several."""
         with self._lock:
             self._running += 1
-            threads = self._threads_alone if self._running == 1 else 1
+            threads = threads_alone if self._running == 1 else 1
         if getattr(self._local, "threads", None) != threads:  # PyTorch keeps the number by thread
             torch.set_num_threads(threads)
             self._local.threads = threads

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from statistics import median
 
 import numpy as np
 import structlog
@@ -28,7 +29,8 @@ from innerloop_server.engine.programs import AdaptProgram, PredictProgram, Progr
 from innerloop_server.engine.state_layout import StateLayout
 from innerloop_server.engine.state_memory import Pages, StateMemory, StoredState
 
-TRIAL_TASKS, TRIALS = 4, 3
+TRIAL_TASKS, TRIALS, LONE_TRIALS = 4, 3, 7
+PAUSE_SECONDS = 0.002
 CONVOLUTION_DIMENSIONS = 4
 USUAL_QUERIES = (1, 2, 4, 8, 16, 32)
 
@@ -91,6 +93,8 @@ class TorchModel(LoadedModel):
             len(shape) == CONVOLUTION_DIMENSIONS for layout in self._layouts.values() for _, shape, _ in layout.shapes
         ):
             self._choose_task_convolution([support] * min(TRIAL_TASKS, self._device.largest_batch), steps, width)
+        if len(self._device.thread_choices) > 1:
+            self._choose_threads(support, steps, width)
         if not self._device.captures:
             return
         try:
@@ -118,6 +122,19 @@ class TorchModel(LoadedModel):
                 self.adapt(tasks, steps, width)
                 best[form] = min(best[form], time.perf_counter() - started)
         self.computation.task_convolution = min(best, key=lambda form: best[form])
+
+    def _choose_threads(self, support: SupportSet, steps: int, width: int) -> None:
+        """Take as many threads for a lone request as make it fastest: small models gain nothing from a second one."""
+        times: dict[int, list[float]] = {threads: [] for threads in self._device.thread_choices}
+        for _ in range(LONE_TRIALS):
+            for threads, taken in times.items():
+                self.computation.threads = threads
+                time.sleep(PAUSE_SECONDS)  # lone requests come after a pause, in which threads fall asleep
+                started = time.perf_counter()
+                (adapted,) = self.adapt([support], steps, width)
+                self.predict([adapted.state], [support.x])
+                taken.append(time.perf_counter() - started)
+        self.computation.threads = min(times, key=lambda threads: median(times[threads]))
 
     def _usual_programs(self) -> Iterator[Program]:
         """Both operations, on tasks like those that the model was trained for, for all sizes of a batch."""
