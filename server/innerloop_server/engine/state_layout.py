@@ -37,6 +37,11 @@ class Field:
             return self.dtype
         return torch.float32 if self.dtype.is_floating_point else torch.int32
 
+    def of(self, rows: Tensor) -> Tensor:
+        """The view of the tensor [T, ...], as its carrier, on rows of states."""
+        words = rows[:, self.start : self.start + self.words]
+        return words.view(self.carrier).view(len(rows), *self.shape)
+
 
 class StateLayout:
     """The place of every tensor of states of one shape. Two layouts are equal when they are the same object.
@@ -46,7 +51,7 @@ class StateLayout:
 
     Attributes:
         fields: one per tensor.
-        pages: that a state takes.
+        pages: that a state takes, at least one.
     """
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
@@ -57,7 +62,7 @@ class StateLayout:
             fields.append(Field(name, shape, dtype, start, words))
             start += words + words % 2  # types of two words begin at even ones
         self.fields = tuple(fields)
-        self.pages = -(-start // PAGE_WORDS)
+        self.pages = max(-(-start // PAGE_WORDS), 1)
         self._words = self.pages * PAGE_WORDS
 
     def pack(self, state: Mapping[str, Tensor]) -> Tensor:
@@ -65,17 +70,12 @@ class StateLayout:
         first = state[self.fields[0].name]
         rows = torch.zeros(len(first), self._words, dtype=torch.int32, device=first.device)
         for field in self.fields:
-            row = state[field.name].to(field.carrier).reshape(len(first), -1).view(torch.int32)
-            rows[:, field.start : field.start + field.words] = row
+            field.of(rows).copy_(state[field.name])
         return rows
 
     def unpack(self, rows: Tensor) -> dict[str, Tensor]:
         """Views of the state's tensors [T, ...] on rows that `pack` made."""
-        state = {}
-        for field in self.fields:
-            words = rows[:, field.start : field.start + field.words]
-            state[field.name] = words.view(field.carrier).view(len(rows), *field.shape).to(field.dtype)
-        return state
+        return {field.name: field.of(rows).to(field.dtype) for field in self.fields}
 
 
 class StateLayouts:
@@ -91,5 +91,5 @@ class StateLayouts:
         """The layout of a batch of states, the same object for equal shapes."""
         shapes = tuple((name, tensor.shape[1:], tensor.dtype) for name, tensor in state.items())
         if shapes not in self._by_shapes:
-            self._by_shapes[shapes] = StateLayout(state)
+            self._by_shapes.setdefault(shapes, StateLayout(state))  # another thread may have been first
         return self._by_shapes[shapes]
