@@ -37,6 +37,11 @@ class Field:
             return self.dtype
         return torch.float32 if self.dtype.is_floating_point else torch.int32
 
+    def of(self, rows: Tensor) -> Tensor:
+        """The view of the tensor [T, ...], as its carrier, on rows of states."""
+        words = rows[:, self.start : self.start + self.words]
+        return words.view(self.carrier).view(len(rows), *self.shape)
+
 
 Shapes = tuple[tuple[str, tuple[int, ...], torch.dtype], ...]
 """Name, shape without the tasks dimension, and type of a state's tensors."""
@@ -52,7 +57,7 @@ class StateLayout:
     Attributes:
         shapes: of the tensors.
         fields: one per tensor.
-        pages: that a state takes.
+        pages: that a state takes, at least one.
     """
 
     def __init__(self, shapes: Shapes) -> None:
@@ -63,7 +68,7 @@ class StateLayout:
             start += words + words % 2  # types of two words begin at even ones
         self.shapes = shapes
         self.fields = tuple(fields)
-        self.pages = -(-start // PAGE_WORDS)
+        self.pages = max(-(-start // PAGE_WORDS), 1)
         self._words = self.pages * PAGE_WORDS
 
     def pack(self, state: Mapping[str, Tensor]) -> Tensor:
@@ -71,17 +76,12 @@ class StateLayout:
         first = state[self.fields[0].name]
         rows = torch.zeros(len(first), self._words, dtype=torch.int32, device=first.device)
         for field in self.fields:
-            row = state[field.name].to(field.carrier).reshape(len(first), -1).view(torch.int32)
-            rows[:, field.start : field.start + field.words] = row
+            field.of(rows).copy_(state[field.name])
         return rows
 
     def unpack(self, rows: Tensor) -> dict[str, Tensor]:
         """Views of the state's tensors [T, ...] on rows that `pack` made."""
-        state = {}
-        for field in self.fields:
-            words = rows[:, field.start : field.start + field.words]
-            state[field.name] = words.view(field.carrier).view(len(rows), *field.shape).to(field.dtype)
-        return state
+        return {field.name: field.of(rows).to(field.dtype) for field in self.fields}
 
 
 class StateLayouts:
@@ -100,7 +100,7 @@ class StateLayouts:
     def of_shapes(self, shapes: Shapes) -> StateLayout:
         """The layout of states of these shapes, always the same object."""
         if shapes not in self._by_shapes:
-            self._by_shapes.setdefault(shapes, StateLayout(shapes))
+            self._by_shapes.setdefault(shapes, StateLayout(shapes))  # another thread may have been first
         return self._by_shapes[shapes]
 
 

@@ -95,8 +95,13 @@ class StateMemory:
         with self._lock:
             self._free_discarded()
             pages = self._make_room(layout.pages * len(ways))
-        # Pages are written as a whole: nothing of what they held before is left.
-        self._device.write(pages, rows[: len(ways)].reshape(-1, PAGE_WORDS))
+        try:
+            # Pages are written as a whole: nothing of what they held before is left.
+            self._device.write(pages, rows[: len(ways)].reshape(-1, PAGE_WORDS))
+        except BaseException:
+            with self._lock:
+                self._device.free(pages)
+            raise
         places = [_Place(layout, own) for own in pages.reshape(len(ways), layout.pages)]
         with self._lock:
             self._idle.update(dict.fromkeys(places))
@@ -224,8 +229,13 @@ class _Pages:
 def _move(places: Sequence[_Place], source: _Pages, target: _Pages) -> None:
     """Move states from pages to pages of another device."""
     leaving = np.concatenate([place.pages for place in places])
+    words = source.read(torch.from_numpy(leaving))
     taken = target.take(len(leaving))
-    target.write(taken, source.read(torch.from_numpy(leaving)))
+    try:
+        target.write(taken, words)
+    except BaseException:
+        target.free(taken)
+        raise
     for place, own in zip(places, np.split(taken, np.cumsum([len(place.pages) for place in places])[:-1]), strict=True):
         source.free(place.pages)
         place.pages = own
