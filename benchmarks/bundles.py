@@ -1,5 +1,6 @@
 """Untrained bundles to time: how long a model takes does not depend on what it has learned."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -20,9 +21,9 @@ SPECS = {
 """Conv4-64 with max-pooling on 28x28 images: all weights adapt, the head adapts, nothing does."""
 
 
-def write_bundles(folder: Path) -> Path:
-    """Write a bundle for each of `SPECS`, of its name; returns the folder."""
-    for name, spec in SPECS.items():
+def write_bundles(folder: Path, specs: Mapping[str, LearnerSpec] = SPECS) -> Path:
+    """Write a bundle for each of the specs, of its name; returns the folder."""
+    for name, spec in specs.items():
         learner = build_learner(spec)
         manifest = Manifest(
             name=name,

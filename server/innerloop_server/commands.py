@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -14,6 +15,10 @@ from innerloop_server.settings import ConfigurationError, ServerSettings, load_s
 
 SPINS = "10000"
 """Some ten microseconds."""
+
+SWITCH_SECONDS = 0.0002
+"""After so long, a thread that has the interpreter gives way to others. With Python's 5 ms, each lane that hands a batch
+over or takes results in waits that long for the event loop, several times a batch."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -60,6 +65,7 @@ def _run(settings: ServerSettings) -> None:
 
     disable_created_metrics()  # type: ignore[no-untyped-call]
     keep_freed_memory()
+    sys.setswitchinterval(SWITCH_SECONDS)
     configure_logging(settings.log_level, settings.log_format)
     try:
         engine = TorchEngine(

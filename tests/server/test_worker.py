@@ -67,7 +67,8 @@ def by_worker(engine, worker, function):
 
     def lane():
         engine._device._local.worker = worker
-        results.append(function())
+        with engine._device._alone():  # something else is being computed
+            results.append(function())
 
     thread = Thread(target=lane)
     thread.start()

@@ -108,7 +108,7 @@ class Device(ABC):
 
 
 class CpuDevice(Device):
-    """The CPU: several batches side by side, of one thread each, or one batch on several threads.
+    """The CPU: one batch on several threads, or several batches side by side in processes of one thread each.
 
     Args:
         threads: most of a computation that runs alone.
@@ -138,9 +138,10 @@ class CpuDevice(Device):
 
     def run(self, program: Program, then: Function | None = None) -> tuple[Tensor, ...]:
         """See Device.run."""
-        with self._sharing(program.computation.threads or self.thread_choices[-1]):
-            passed_on = self._pass_on(program)
+        with self._alone() as alone:
+            passed_on = None if alone else self._pass_on(program)
             if passed_on is None:
+                self._take_threads(program.computation.threads or self.thread_choices[-1] if alone else 1)
                 outputs = program.run(program.learner, *program.inputs)
                 return outputs if then is None else then(*outputs)
             results = passed_on if then is None else then(*passed_on)
@@ -150,9 +151,22 @@ class CpuDevice(Device):
         """There is nothing to prepare."""
 
     def enter_lane(self, lane: int) -> None:
-        """The first lane computes in this process, all others in one of their own."""
-        if lane:
+        """Give each of several lanes a process to compute in."""
+        del lane
+        if self.lanes > 1:
             self._local.worker = Worker()
+
+    @contextmanager
+    def _alone(self) -> Iterator[bool]:
+        """Whether nothing else is being computed: then it is done here, without a hop to another process."""
+        with self._lock:
+            self._running += 1
+            alone = self._running == 1
+        try:
+            yield alone
+        finally:
+            with self._lock:
+                self._running -= 1
 
     def _pass_on(self, program: Program) -> tuple[Tensor, ...] | None:
         """What this lane's worker computed; None where it has none, or not yet, or it failed."""
@@ -168,20 +182,10 @@ class CpuDevice(Device):
                 self._local.worker = Worker()
             return None
 
-    @contextmanager
-    def _sharing(self, threads_alone: int) -> Iterator[None]:
-        """Several threads for a computation that runs alone, one for each of several."""
-        with self._lock:
-            self._running += 1
-            threads = threads_alone if self._running == 1 else 1
+    def _take_threads(self, threads: int) -> None:
         if getattr(self._local, "threads", None) != threads:  # PyTorch keeps the number by thread
             torch.set_num_threads(threads)
             self._local.threads = threads
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._running -= 1
 
 
 class _Captured(NamedTuple):

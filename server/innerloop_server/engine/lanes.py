@@ -17,7 +17,7 @@ Work = Callable[[], None]
 class Lanes:
     """Runs pieces of work side by side, in the order they come, and reports back to the event loop that made it.
 
-    Work goes to the first lane that is free: lanes may differ, and the first one computes a lone piece best.
+    Work goes to the first lane that is free, which has most likely done such work a moment ago.
 
     Args:
         count: threads.

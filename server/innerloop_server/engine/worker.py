@@ -1,7 +1,8 @@
 """A process that computes batches for the engine's process.
 
 Python runs one thread at a time, and computing a batch means thousands of short calls: threads of one process that do
-so side by side spend more time on taking turns than on computing. So each lane of a CPU but the first has a process.
+so side by side spend more time on taking turns than on computing, and keep requests from being answered. So each lane
+of a CPU has a process.
 """
 
 import os
