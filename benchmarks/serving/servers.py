@@ -23,7 +23,11 @@ SCRIPTS = Path(__file__).parent / "peers"
 START_SECONDS = 180.0
 POLL_SECONDS = 0.2
 MOST_WORKERS = 8
+KEPT_BYTES = str(2**30)
 ENVIRONMENT = {
+    # Keeps freed memory as our server does, which makes these a tenth faster.
+    "MALLOC_TRIM_THRESHOLD_": KEPT_BYTES,
+    "MALLOC_MMAP_THRESHOLD_": KEPT_BYTES,
     "RAY_USAGE_STATS_ENABLED": "0",
     # Despite its name, what makes Ray stay on loopback.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",

@@ -31,10 +31,8 @@ def compare(servers: dict[str, Any]) -> dict[str, Any]:
 
 def markdown(servers: dict[str, Any], clients: tuple[int, ...]) -> str:
     """Answers per second, median and 99th percentile of latency of every server, and how we compare."""
-    rows = [
-        ["server", *(f"{count} client{'s' if count > 1 else ''}" for count in clients)],
-        ["---"] * (1 + len(clients)),
-    ]
+    head = ["server", *(f"{count} client{'s' if count > 1 else ''}" for count in clients)]
+    rows = [head, ["---"] * len(head)]
     for name, server in servers.items():
         for operation, mark in OPERATIONS.items():
             points = _points(servers, name, operation)
@@ -43,10 +41,7 @@ def markdown(servers: dict[str, Any], clients: tuple[int, ...]) -> str:
         if "failed" in server:
             rows.append([name, "failed: " + server["failed"].splitlines()[-1], *[""] * (len(clients) - 1)])
     comparison = compare(servers)
-    for key, title in (
-        ("times_best_peer", "times the best peer"),
-        ("predict_times_adapt_predict", "Predict / AdaptPredict"),
-    ):
+    for key, title in RATIOS.items():
         cells = [comparison.get(str(count), {}).get(key) for count in clients]
         if any(cells):
             rows.append([title, *("" if cell is None else f"{cell:.2f}" for cell in cells)])

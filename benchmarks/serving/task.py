@@ -21,7 +21,7 @@ QUERIES = 5 * conv4.WAYS
 TASKS = 32
 """Different ones, which clients send in turn."""
 
-LARGER = 10.0
+LARGER = 30.0
 """Convolutions start so many times larger than Glorot's, which only makes steps smaller beside them, since a norm
 follows. Without training, the inner loop otherwise amplifies rounding by flipping ReLUs and maxima, until servers that
 compute the same differ by 0.1."""

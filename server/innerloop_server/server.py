@@ -91,7 +91,7 @@ class InnerloopServer:
             else FrontEnds(settings, self._metrics, metrics_folder)
         )
         self._engine = engine
-        self._lanes = Lanes(engine.threads)
+        self._lanes = Lanes(engine.threads, engine.enter_lane)
         self._store = AdaptationStore(kept_bytes, self._metrics)
         self._repository = ModelRepository(
             settings.models, engine, self._lanes, [self._entrance, _MetricsListener(self._metrics)]

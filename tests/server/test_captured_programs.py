@@ -110,9 +110,9 @@ def answers(model, tasks, queries):
 @pytest.mark.parametrize("count", [1, 3, 4])
 def test_replayed_programs_answer_as_plain_ones_whatever_was_replayed_before(models, device, count):
     replayed = []
-    for key, program in list(device._programs.items()):
+    for key, program in list(device._captured.items()):
         run = program.replay
-        device._programs[key] = program._replace(replay=lambda run=run, key=key: (replayed.append(key[1]), run()))
+        device._captured[key] = program._replace(replay=lambda run=run, key=key: (replayed.append(key[1]), run()))
     for seed in range(2):
         tasks = [task(models[0], 10 * seed + index, 1) for index in range(count)]
         queries = [task(models[0], 100 + index, 1).x[: 1 + index] for index in range(count)]
@@ -138,5 +138,5 @@ def test_a_model_that_cannot_be_captured_serves_without(device, tmp_path, monkey
     bundle = load_bundle(write_models(tmp_path) / "gradients")
     model = TorchModel(bundle, device, StateMemory(torch.device("cpu"), 2**24), "float32")
     model.prepare()
-    assert not device._programs
+    assert not device._captured
     assert answers(model, [task(model, 0, 1)], [task(model, 1, 1).x])

@@ -4,6 +4,7 @@ import gc
 import os
 import threading
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from bundles import IMAGE, write_bundle, write_models
 from innerloop_learner.layers import TASK_CONVOLUTIONS
 from innerloop_learner.learner import build_learner
 from innerloop_learner.spec import InputSpec, LearnerSpec
-from innerloop_server.engine import devices, torch_model
+from innerloop_server.engine import computation, devices, torch_model
 from innerloop_server.engine.compiling import compiled
 from innerloop_server.engine.interface import LoadError, MemoryFullError, SupportSet
 from innerloop_server.engine.torch_engine import TorchEngine, TorchSettings
@@ -108,7 +109,7 @@ def test_preparing_chooses_how_tasks_share_convolutions_and_leaves_answers_as_th
         (adapted,) = model.adapt([task], 2, 5)
         answers.append(model.predict([adapted.state], [task.x])[0].probabilities)
         model.prepare()
-    assert model.task_convolution in TASK_CONVOLUTIONS
+    assert model.computation.task_convolution in TASK_CONVOLUTIONS
     np.testing.assert_allclose(*answers, atol=1e-5)
 
 
@@ -165,9 +166,25 @@ def test_queries_answered_in_parts_are_answered_as_in_one(models, monkeypatch):
     states = [adapted.state for adapted in models["prototypes"].adapt(tasks, 0, 8)]
     queries = [task.x[: 4 + index] for index, task in enumerate(tasks)]
     whole = models["prototypes"].predict(states, queries)
-    monkeypatch.setattr(torch_model, "EXAMPLES_AT_ONCE", 7)
+    monkeypatch.setattr(computation, "EXAMPLES_AT_ONCE", 7)
     for part, expected in zip(models["prototypes"].predict(states, queries), whole, strict=True):
         np.testing.assert_allclose(part.logits, expected.logits, rtol=1e-5, atol=1e-5)
+
+
+class Calling:
+    """A program that calls a function."""
+
+    inputs = ()
+    learner = None
+
+    def __init__(self, function, threads=None):
+        self._function = function
+        self.computation = SimpleNamespace(threads=threads)
+
+    def run(self, learner):
+        del learner
+        self._function()
+        return ()
 
 
 def test_a_computation_alone_gets_half_of_the_cores_and_each_of_several_gets_one(monkeypatch):
@@ -178,18 +195,18 @@ def test_a_computation_alone_gets_half_of_the_cores_and_each_of_several_gets_one
 
     def alone():
         threads.append(torch.get_num_threads())
-        return ()
 
     def with_another():
-        other = threading.Thread(target=device.run, args=(None, alone, ()))
+        other = threading.Thread(target=device.run, args=(Calling(alone),))
         other.start()
         other.join()
-        return alone()
+        alone()
 
-    device.run(None, alone, ())
-    device.run(None, with_another, ())
+    device.run(Calling(alone))
+    device.run(Calling(with_another))
+    device.run(Calling(alone, threads=1))
     torch.set_num_threads(before)
-    assert threads == [3, 1, 3]
+    assert threads == [3, 1, 3, 1]
 
 
 def test_a_compiled_model_answers_as_before(folder, monkeypatch):

@@ -1,19 +1,24 @@
-"""Devices: how a function of tensors runs on one, what batches are padded to there, and how many run side by side.
+"""Devices: how programs run on one, what batches are padded to there, and how many run side by side.
 
-A device runs `function(*inputs)` on inputs that lie in host memory and returns outputs that lie there again. Everything
-above speaks of tensors and functions only.
+A device runs a program on inputs that lie in host memory and returns outputs that lie there again. Everything above
+speaks of programs only.
 """
 
 import os
 import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
-import numpy as np
+import structlog
 import torch
 from torch import Tensor
+
+from innerloop_learner.learner import Learner
+from innerloop_server.engine.programs import Program
+from innerloop_server.engine.worker import Worker, WorkerError
 
 Function = Callable[..., tuple[Tensor, ...]]
 
@@ -56,6 +61,7 @@ class Device(ABC):
         lanes: batches that run side by side without taking time from each other.
         threads: threads that feed it.
         largest_batch: tasks beyond which larger batches gain nothing.
+        thread_choices: numbers of threads that a computation which runs alone may take.
         usual_batch: tasks up to which programs are prepared for every size.
         captures: whether it gains from programs that were captured beforehand.
     """
@@ -64,6 +70,7 @@ class Device(ABC):
     lanes: int
     threads: int
     largest_batch: int
+    thread_choices: tuple[int, ...] = (1,)
     usual_batch: int
     captures: bool
 
@@ -80,28 +87,31 @@ class Device(ABC):
         """Inside, what this thread asks of PyTorch happens in the order of the device's work."""
 
     @abstractmethod
-    def run(
-        self, key: Hashable, function: Function, inputs: Sequence[Tensor], then: Function | None = None
-    ) -> tuple[Tensor, ...]:
-        """Outputs, in host memory, of `function`, or of `then` called with them.
+    def run(self, program: Program, then: Function | None = None) -> tuple[Tensor, ...]:
+        """Outputs of a program, or of `then` called with them, in host memory.
 
         Args:
-            key: names the function and the shapes of its inputs; a program that was captured under it runs instead.
-            function: a pure function of tensors on the device.
-            inputs: tensors in memory made by `empty`.
+            program: its inputs lie in memory made by `empty`.
             then: what is to be done with the outputs on the device, never captured.
         """
 
     @abstractmethod
-    def capture(self, key: Hashable, function: Function, inputs: Sequence[Tensor]) -> None:
-        """Prepare a function for inputs of these shapes, where the device gains from it."""
+    def capture(self, program: Program, learner: Learner) -> None:
+        """Prepare for programs of this key, where the device gains from it.
+
+        Raises:
+            RuntimeError: it can't be captured.
+        """
+
+    def enter_lane(self, lane: int) -> None:  # noqa: B027 - most devices feel no difference
+        """Called by each thread that feeds the device, before anything else."""
 
 
 class CpuDevice(Device):
     """The CPU: several batches side by side, of one thread each, or one batch on several threads.
 
     Args:
-        threads: of a computation that runs alone.
+        threads: most of a computation that runs alone.
         lanes: batches side by side.
     """
 
@@ -109,7 +119,7 @@ class CpuDevice(Device):
         self.torch_device = torch.device("cpu")
         self.lanes = self.threads = lanes
         self.largest_batch, self.usual_batch, self.captures = CPU_BATCH, 1, False
-        self._threads_alone = threads
+        self.thread_choices = (1, threads) if threads > 1 else (1,)
         self._running = 0
         self._lock = threading.Lock()
         self._local = threading.local()
@@ -126,24 +136,44 @@ class CpuDevice(Device):
         """Order is that of the calls."""
         return nullcontext()
 
-    def run(
-        self, key: Hashable, function: Function, inputs: Sequence[Tensor], then: Function | None = None
-    ) -> tuple[Tensor, ...]:
+    def run(self, program: Program, then: Function | None = None) -> tuple[Tensor, ...]:
         """See Device.run."""
-        del key
-        with self._sharing():
-            outputs = function(*inputs)
-            return outputs if then is None else then(*outputs)
+        with self._sharing(program.computation.threads or self.thread_choices[-1]):
+            passed_on = self._pass_on(program)
+            if passed_on is None:
+                outputs = program.run(program.learner, *program.inputs)
+                return outputs if then is None else then(*outputs)
+            results = passed_on if then is None else then(*passed_on)
+            return tuple(result.clone() for result in results)  # the worker's next outputs will lie where these do
 
-    def capture(self, key: Hashable, function: Function, inputs: Sequence[Tensor]) -> None:
+    def capture(self, program: Program, learner: Learner) -> None:
         """There is nothing to prepare."""
 
+    def enter_lane(self, lane: int) -> None:
+        """The first lane computes in this process, all others in one of their own."""
+        if lane:
+            self._local.worker = Worker()
+
+    def _pass_on(self, program: Program) -> tuple[Tensor, ...] | None:
+        """What this lane's worker computed; None where it has none, or not yet, or it failed."""
+        worker: Worker | None = getattr(self._local, "worker", None)
+        if worker is None or not worker.ready:
+            return None
+        try:
+            return worker.run(program)
+        except WorkerError as error:
+            structlog.get_logger().warning("batch not computed by a worker", reason=str(error))
+            if worker.ended:
+                worker.stop()
+                self._local.worker = Worker()
+            return None
+
     @contextmanager
-    def _sharing(self) -> Iterator[None]:
+    def _sharing(self, threads_alone: int) -> Iterator[None]:
         """Several threads for a computation that runs alone, one for each of several."""
         with self._lock:
             self._running += 1
-            threads = self._threads_alone if self._running == 1 else 1
+            threads = threads_alone if self._running == 1 else 1
         if getattr(self._local, "threads", None) != threads:  # PyTorch keeps the number by thread
             torch.set_num_threads(threads)
             self._local.threads = threads
@@ -154,8 +184,8 @@ class CpuDevice(Device):
                 self._running -= 1
 
 
-class _Program(NamedTuple):
-    """A captured function: fill its inputs, replay, read its outputs."""
+class _Captured(NamedTuple):
+    """A captured program: fill its inputs, replay, read its outputs."""
 
     replay: Callable[[], None]
     inputs: tuple[Tensor, ...]
@@ -179,7 +209,7 @@ class CudaDevice(Device):
         self._lock = threading.RLock()
         self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._pool: Any = torch.cuda.graph_pool_handle()
-        self._programs: dict[Hashable, _Program] = {}
+        self._captured: dict[Hashable, _Captured] = {}
 
     def padded(self, size: int) -> int:
         """The next power of two, so that few programs serve all sizes."""
@@ -195,19 +225,18 @@ class CudaDevice(Device):
         with self._lock, torch.cuda.device(self.torch_device), torch.cuda.stream(self._stream):
             yield
 
-    def run(
-        self, key: Hashable, function: Function, inputs: Sequence[Tensor], then: Function | None = None
-    ) -> tuple[Tensor, ...]:
+    def run(self, program: Program, then: Function | None = None) -> tuple[Tensor, ...]:
         """See Device.run."""
         with self.working():
-            program = self._programs.get(key)
-            if program is None:
-                outputs = function(*(tensor.to(self.torch_device, non_blocking=True) for tensor in inputs))
+            captured = self._captured.get(program.key)
+            if captured is None:
+                inputs = (tensor.to(self.torch_device, non_blocking=True) for tensor in program.inputs)
+                outputs = program.run(program.learner, *inputs)
             else:
-                for static, tensor in zip(program.inputs, inputs, strict=True):
+                for static, tensor in zip(captured.inputs, program.inputs, strict=True):
                     static.copy_(tensor, non_blocking=True)
-                program.replay()
-                outputs = program.outputs
+                captured.replay()
+                outputs = captured.outputs
             if then is not None:
                 outputs = then(*outputs)
             # Copied in the stream's order: the next replay can't overwrite them before.
@@ -219,24 +248,15 @@ class CudaDevice(Device):
         done.synchronize()  # outside of the lock: the other thread hands its batch over meanwhile
         return results
 
-    def capture(self, key: Hashable, function: Function, inputs: Sequence[Tensor]) -> None:
-        """Record a CUDA graph of `function`; nothing is recorded where it can't be (it asks the host for something).
-
-        Raises:
-            RuntimeError: it can't be recorded.
-        """
+    def capture(self, program: Program, learner: Learner) -> None:
+        """Record a CUDA graph of the program. See Device.capture."""
         with self.working():
-            static = tuple(tensor.to(self.torch_device) for tensor in inputs)
+            static = tuple(tensor.to(self.torch_device) for tensor in program.inputs)
             for _ in range(2):  # libraries choose and set up their kernels before they are recorded
-                function(*static)
+                program.run(learner, *static)
             torch.cuda.synchronize(self.torch_device)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
-                outputs = function(*static)
-            self._programs[key] = _Program(graph.replay, static, outputs)
-
-
-def upload(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
-    """A host array on the device, without waiting for the device's other work."""
-    tensor = torch.from_numpy(array)
-    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+                outputs = program.run(learner, *static)
+            self._captured[program.key] = _Captured(graph.replay, static, outputs)
+            weakref.finalize(program.computation, self._captured.pop, program.key, None)

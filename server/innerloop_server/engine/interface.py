@@ -194,6 +194,10 @@ class Engine(ABC):
     compiles: bool
 
     @abstractmethod
+    def enter_lane(self, lane: int) -> None:
+        """Called on each thread that feeds the device, numbered from 0, before anything else is computed there."""
+
+    @abstractmethod
     def load(self, path: Path) -> LoadedModel:
         """Load a bundle; blocks, and may run on any thread.
 

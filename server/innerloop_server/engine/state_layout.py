@@ -43,24 +43,30 @@ class Field:
         return words.view(self.carrier).view(len(rows), *self.shape)
 
 
+Shapes = tuple[tuple[str, tuple[int, ...], torch.dtype], ...]
+"""Name, shape without the tasks dimension, and type of a state's tensors."""
+
+
+PlainShapes = tuple[tuple[str, tuple[int, ...], str], ...]
+"""The same with the types by their names, as plain data."""
+
+
 class StateLayout:
     """The place of every tensor of states of one shape. Two layouts are equal when they are the same object.
 
-    Args:
-        state: tensors [T, ...] of any number of tasks.
-
     Attributes:
+        shapes: of the tensors.
         fields: one per tensor.
         pages: that a state takes, at least one.
     """
 
-    def __init__(self, state: Mapping[str, Tensor]) -> None:
+    def __init__(self, shapes: Shapes) -> None:
         fields, start = [], 0
-        for name, tensor in state.items():
-            shape, dtype = tuple(tensor.shape[1:]), tensor.dtype
+        for name, shape, dtype in shapes:
             words = torch.Size(shape).numel() * max(dtype.itemsize // WORD_BYTES, 1)
             fields.append(Field(name, shape, dtype, start, words))
             start += words + words % 2  # types of two words begin at even ones
+        self.shapes = shapes
         self.fields = tuple(fields)
         self.pages = max(-(-start // PAGE_WORDS), 1)
         self._words = self.pages * PAGE_WORDS
@@ -82,14 +88,27 @@ class StateLayouts:
     """The layouts of one model, so that states of equal shapes share one."""
 
     def __init__(self) -> None:
-        self._by_shapes: dict[tuple[tuple[str, torch.Size, torch.dtype], ...], StateLayout] = {}
+        self._by_shapes: dict[Shapes, StateLayout] = {}
 
     def __iter__(self) -> Iterator[StateLayout]:
         return iter(list(self._by_shapes.values()))
 
     def of(self, state: Mapping[str, Tensor]) -> StateLayout:
-        """The layout of a batch of states, the same object for equal shapes."""
-        shapes = tuple((name, tensor.shape[1:], tensor.dtype) for name, tensor in state.items())
+        """The layout of a batch of states."""
+        return self.of_shapes(tuple((name, tuple(tensor.shape[1:]), tensor.dtype) for name, tensor in state.items()))
+
+    def of_shapes(self, shapes: Shapes) -> StateLayout:
+        """The layout of states of these shapes, always the same object."""
         if shapes not in self._by_shapes:
-            self._by_shapes.setdefault(shapes, StateLayout(state))  # another thread may have been first
+            self._by_shapes.setdefault(shapes, StateLayout(shapes))  # another thread may have been first
         return self._by_shapes[shapes]
+
+
+def to_plain(shapes: Shapes) -> PlainShapes:
+    """Shapes as plain data."""
+    return tuple((name, shape, str(dtype).removeprefix("torch.")) for name, shape, dtype in shapes)
+
+
+def from_plain(shapes: PlainShapes) -> Shapes:
+    """What `to_plain` was given."""
+    return tuple((name, shape, getattr(torch, dtype)) for name, shape, dtype in shapes)

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from innerloop_server.engine.devices import upload
 from innerloop_server.engine.interface import MemoryFullError, TaskState
 from innerloop_server.engine.state_layout import PAGE_WORDS, WORD_BYTES, StateLayout
 
@@ -224,7 +223,7 @@ class _Pages:
     def write(self, pages: Pages, words: Tensor) -> None:
         """Overwrite pages [P] with words [P, PAGE_WORDS] of any device."""
         device = self._words.device
-        self._words.index_copy_(0, upload(pages, device), words.to(device))
+        self._words.index_copy_(0, _upload(pages, device), words.to(device))
 
 
 def _move(places: Sequence[_Place], source: _Pages, target: _Pages) -> None:
@@ -240,3 +239,9 @@ def _move(places: Sequence[_Place], source: _Pages, target: _Pages) -> None:
     for place, own in zip(places, np.split(taken, np.cumsum([len(place.pages) for place in places])[:-1]), strict=True):
         source.free(place.pages)
         place.pages = own
+
+
+def _upload(array: Pages, device: torch.device) -> Tensor:
+    """A host array on the device, without waiting for the device's other work."""
+    tensor = torch.from_numpy(array)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)

@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 
 from innerloop_learner.bundle import BundleError, load_bundle
+from innerloop_server.engine.computation import Precision
 from innerloop_server.engine.devices import choose_device
 from innerloop_server.engine.interface import Engine, LoadedModel, LoadError
 from innerloop_server.engine.state_memory import StateMemory
-from innerloop_server.engine.torch_model import Precision, TorchModel
+from innerloop_server.engine.torch_model import TorchModel
 
 ROOM_SHARE, LEAST_ROOM = 8, 64 * 2**20
 """Room for states that are being made, beyond those kept: an eighth more, and at least 64 MiB."""
@@ -59,6 +60,10 @@ class TorchEngine(Engine):
         _set_precision(settings.precision)
         room = max(settings.state_bytes // ROOM_SHARE, LEAST_ROOM)
         self._memory = StateMemory(self._device.torch_device, settings.state_bytes + room, settings.host_state_bytes)
+
+    def enter_lane(self, lane: int) -> None:
+        """See Engine.enter_lane."""
+        self._device.enter_lane(lane)
 
     def load(self, path: Path) -> LoadedModel:
         """Load a bundle onto the device."""

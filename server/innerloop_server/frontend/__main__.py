@@ -4,16 +4,14 @@ PARENT is the process id of the engine process, LINK and SEGMENT are descriptors
 """
 
 import asyncio
-import ctypes
 import os
 import signal
 import socket
 import sys
 
+from innerloop_server.child_process import end_with
 from innerloop_server.frontend.process import FrontEndProcess
 from innerloop_server.frontend.segment import Segment
-
-PR_SET_PDEATHSIG = 1
 
 
 async def _run(link: int, segment: int) -> None:
@@ -28,9 +26,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     parent, link, segment = map(int, sys.argv[1:])
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit(1)  # it ended before it could be heard of
+    end_with(parent)
     asyncio.run(_run(link, segment))
     os._exit(0)  # threads may still be decoding for callers that have left
 

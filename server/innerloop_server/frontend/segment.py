@@ -1,6 +1,5 @@
 """Memory that a front end and the engine process share."""
 
-import fcntl
 import math
 import mmap
 import os
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from innerloop_server.engine.interface import Array
 from innerloop_server.frontend.allocator import Block
 from innerloop_server.frontend.messages import ArrayAt
+from innerloop_server.shared_memory import create_shared_memory
 
 
 class Segment:
@@ -33,11 +33,7 @@ class Segment:
     @classmethod
     def create(cls, size: int) -> Self:
         """New shared memory; takes up space only where it has been written to."""
-        descriptor = os.memfd_create("innerloop-frontend", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(descriptor, size)
-        # Memory that one process could shrink would end the other one when that touches it.
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-        return cls(descriptor)
+        return cls(create_shared_memory("innerloop-frontend", size))
 
     def block(self, block: Block) -> NDArray[np.uint8]:
         """The bytes of a block.

@@ -1,0 +1,98 @@
+"""Computing without a server, in a process set up as `innerloop serve` sets up its own.
+
+    python benchmarks/engine/bare.py BUNDLE single [--device auto] [--seconds 5]
+    python benchmarks/engine/bare.py BUNDLE batches --tasks 8 [--device auto] [--seconds 5]
+
+`single` prints the median milliseconds of one request after another; `batches` prints adaptations a second of batches
+of that size, as many side by side as the device takes.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from threading import Thread
+
+from innerloop_server.commands import SPINS
+
+os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # before PyTorch is imported
+
+import numpy as np
+
+from innerloop_learner.host_memory import keep_freed_memory
+from innerloop_server.engine.interface import Engine, LoadedModel, SupportSet
+from innerloop_server.engine.made_up import made_up_support
+from innerloop_server.engine.torch_engine import TorchEngine, TorchSettings
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from bundles import QUERIES
+
+WARM_UP = 5
+START_SECONDS = 5.0
+
+
+def main() -> None:
+    """Measure and print JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("what", choices=("single", "batches"))
+    parser.add_argument("--tasks", type=int, default=1)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--seconds", type=float, default=5.0)
+    given = parser.parse_args()
+    keep_freed_memory()
+    engine = TorchEngine(TorchSettings(given.device))
+    model = engine.load(given.bundle)
+    model.prepare()
+    if given.what == "single":
+        print(json.dumps(_single(model, given.seconds)))
+    else:
+        print(json.dumps({"adaptations_per_second": _batches(engine, model, given.tasks, given.seconds)}))
+
+
+def _single(model: LoadedModel, seconds: float) -> dict[str, float]:
+    support = made_up_support(model.description)
+    query = np.repeat(support.x, -(-QUERIES // support.size), axis=0)[:QUERIES]
+    times: dict[str, list[float]] = {"adapt": [], "predict": []}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times["adapt"]) <= WARM_UP:
+        start = time.perf_counter()
+        states = [adapted.state for adapted in _adapt(model, [support])]
+        adapted = time.perf_counter()
+        model.predict(states, [query])
+        times["adapt"].append(adapted - start)
+        times["predict"].append(time.perf_counter() - adapted)
+    return {f"{operation}_p50_ms": 1e3 * median(values[WARM_UP:]) for operation, values in times.items()}
+
+
+def _batches(engine: Engine, model: LoadedModel, tasks: int, seconds: float) -> float:
+    batch = [made_up_support(model.description)] * tasks
+    done = [0] * engine.threads
+    start = time.perf_counter() + START_SECONDS
+
+    def work(lane: int) -> None:
+        engine.enter_lane(lane)
+        while time.perf_counter() < start:  # lanes take a while until they are at their best
+            _adapt(model, batch)
+        while time.perf_counter() < start + seconds:
+            _adapt(model, batch)
+            done[lane] += tasks
+
+    lanes = [Thread(target=work, args=(lane,)) for lane in range(engine.threads)]
+    for lane in lanes:
+        lane.start()
+    for lane in lanes:
+        lane.join()
+    return sum(done) / (time.perf_counter() - start)
+
+
+def _adapt(model: LoadedModel, tasks: list[SupportSet]) -> list[object]:
+    description = model.description
+    return list(model.adapt(tasks, description.default_steps, description.head_width(tasks[0].ways)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""A process that computes batches for the engine's process.
+
+Python runs one thread at a time, and computing a batch means thousands of short calls: threads of one process that do
+so side by side spend more time on taking turns than on computing. So each lane of a CPU but the first has a process.
+"""
+
+import os
+import select
+import socket
+import subprocess
+import sys
+import weakref
+from collections import deque
+from contextlib import suppress
+
+from torch import Tensor
+
+from innerloop_server.engine.computation import Computation
+from innerloop_server.engine.programs import Program
+from innerloop_server.engine.staging import Staging
+from innerloop_server.engine.worker_messages import Done, Failed, ForgetOrder, LoadOrder, Order, Reply, receive, send
+from innerloop_server.shared_memory import create_shared_memory
+
+MODULE = "innerloop_server.engine.worker_process"
+STAGING_BYTES = 2**30
+"""Address space; memory is taken where it is written to."""
+
+
+class WorkerError(RuntimeError):
+    """A worker has ended, or could not compute; the batch can be computed here."""
+
+
+class Worker:
+    """One process, used by one thread at a time."""
+
+    def __init__(self) -> None:
+        descriptor = create_shared_memory("innerloop-worker", STAGING_BYTES)
+        self._end, its_end = socket.socketpair()
+        self._staging = Staging(descriptor)
+        self._models: weakref.WeakKeyDictionary[Computation, int] = weakref.WeakKeyDictionary()
+        self._forgotten: deque[int] = deque()
+        self._loaded = 0
+        self._ready = False
+        with its_end:
+            descriptors = (its_end.fileno(), descriptor)
+            self._process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", MODULE, *map(str, [os.getpid(), *descriptors])],
+                stdin=subprocess.DEVNULL,
+                pass_fds=descriptors,
+            )
+        os.close(descriptor)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the process has started; never waits for it."""
+        if not self._ready and select.select([self._end], [], [], 0)[0]:
+            with suppress(EOFError, OSError):
+                receive(self._end, Reply)
+                self._ready = True
+        return self._ready
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process is no more."""
+        return self._process.poll() is not None
+
+    def run(self, program: Program) -> tuple[Tensor, ...]:
+        """Outputs of a program; they lie in shared memory until the next one runs.
+
+        Raises:
+            WorkerError: it can't.
+        """
+        tensors = program.portable()
+        # Outputs lie behind the inputs: as many states or answers as there are tasks, which are rarely larger.
+        if not self._staging.fits(tensors):
+            raise WorkerError("the batch is larger than the memory to pass it on")
+        model = self._model(program.computation)
+        done = self._ask(program.order(model, self._staging.put(tensors)))
+        if done.layout:
+            program.done(done.layout)
+        return tuple(self._staging.at(place) for place in done.outputs)
+
+    def stop(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+        self._end.close()
+
+    def _model(self, computation: Computation) -> int:
+        """The number under which the process knows a computation, told to it at first."""
+        while self._forgotten:
+            self._ask(ForgetOrder(self._forgotten.popleft()))
+        if computation not in self._models:
+            places = self._staging.put(computation.params.values())
+            params = dict(zip(computation.params, places, strict=True))
+            spec = computation.learner.spec.to_json()
+            self._loaded += 1
+            self._ask(LoadOrder(self._loaded, spec, computation.precision, params))
+            self._models[computation] = self._loaded
+            weakref.finalize(computation, self._forgotten.append, self._loaded)
+        return self._models[computation]
+
+    def _ask(self, order: Order) -> Done:
+        try:
+            send(self._end, order)
+            reply: Reply = receive(self._end, Reply)
+        except (EOFError, OSError) as error:
+            raise WorkerError("the process has ended") from error
+        if isinstance(reply, Failed):
+            raise WorkerError(reply.why)
+        return reply

@@ -1,0 +1,97 @@
+"""What the engine's process and its workers say to each other. Tensors lie in memory that they share."""
+
+import socket
+from typing import Any
+
+import msgspec
+
+from innerloop_server.engine.state_layout import PlainShapes
+
+LENGTH_BYTES = 4
+
+
+class TensorAt(msgspec.Struct, frozen=True, array_like=True):
+    """Where a tensor lies in the shared memory."""
+
+    offset: int
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class LoadOrder(msgspec.Struct, frozen=True, tag=True):
+    """Take up a model: the spec of its learner as JSON data, and its parameters."""
+
+    model: int
+    spec: dict[str, Any]
+    precision: str
+    params: dict[str, TensorAt]
+
+
+class ForgetOrder(msgspec.Struct, frozen=True, tag=True):
+    """A model will not be asked for again."""
+
+    model: int
+
+
+class AdaptOrder(msgspec.Struct, frozen=True, tag=True):
+    """Learn tasks; arguments as those of `Computation.adapt`."""
+
+    model: int
+    task_convolution: str | None
+    inputs: tuple[TensorAt, ...]
+    steps: int
+    width: int
+
+
+class PredictOrder(msgspec.Struct, frozen=True, tag=True):
+    """Answer queries; arguments as those of `Computation.predict`."""
+
+    model: int
+    task_convolution: str | None
+    inputs: tuple[TensorAt, ...]
+    layout: PlainShapes
+
+
+Order = LoadOrder | ForgetOrder | AdaptOrder | PredictOrder
+
+
+class Done(msgspec.Struct, frozen=True, tag=True):
+    """An order was carried out."""
+
+    outputs: tuple[TensorAt, ...] = ()
+    layout: PlainShapes = ()
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """An order could not be carried out."""
+
+    why: str
+
+
+Reply = Done | Failed
+
+
+def send(end: socket.socket, message: msgspec.Struct) -> None:
+    """Send a message, led by its length."""
+    content = msgspec.msgpack.encode(message)
+    end.sendall(len(content).to_bytes(LENGTH_BYTES) + content)
+
+
+def receive(end: socket.socket, kind: Any) -> Any:
+    """Wait for a message of a kind.
+
+    Raises:
+        EOFError: the other process has ended.
+    """
+    length = int.from_bytes(_read(end, LENGTH_BYTES))
+    return msgspec.msgpack.decode(_read(end, length), type=kind)
+
+
+def _read(end: socket.socket, size: int) -> bytes:
+    content = bytearray()
+    while len(content) < size:
+        part = end.recv(size - len(content))
+        if not part:
+            raise EOFError
+        content += part
+    return bytes(content)

@@ -1,0 +1,16 @@
+"""Memory that two processes share."""
+
+import fcntl
+import os
+
+
+def create_shared_memory(name: str, size: int) -> int:
+    """A descriptor of new shared memory, to be mapped here and handed to a child process.
+
+    It takes up space only where it has been written to.
+    """
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, size)
+    # Memory that one process could shrink would end the other one when that touches it.
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    return descriptor

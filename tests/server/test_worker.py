@@ -1,0 +1,133 @@
+"""Processes that compute for the engine: equal answers, and nothing lost when one dies."""
+
+import gc
+import os
+import signal
+import time
+from threading import Thread
+
+import numpy as np
+import pytest
+from bundles import IMAGE, write_models
+
+from innerloop_server.engine.interface import SupportSet
+from innerloop_server.engine.torch_engine import TorchEngine, TorchSettings
+from innerloop_server.engine.worker import Worker, WorkerError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def engine():
+    return TorchEngine(TorchSettings("cpu", lanes=2))
+
+
+@pytest.fixture(scope="module")
+def worker():
+    worker = started()
+    yield worker
+    worker.stop()
+
+
+def started():
+    worker, give_up = Worker(), time.monotonic() + 30
+    while not worker.ready:
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+    return worker
+
+
+def task(name, seed):
+    random = np.random.default_rng(seed)
+    if name == "regression":
+        x = random.normal(size=(5, 1)).astype(np.float32)
+        return SupportSet(x, np.sin(x), 0)
+    return SupportSet(random.integers(0, 256, (5, *IMAGE), np.uint8), np.arange(5), 5)
+
+
+@pytest.fixture(params=["prototypes", "gradients", "regression"])
+def model(request, engine, folder):
+    return engine.load(folder / request.param), [task(request.param, seed) for seed in range(3)]
+
+
+def answers(model, tasks):
+    width = model.description.head_width(tasks[0].ways)
+    adapted = model.adapt(tasks, model.description.default_steps, width)
+    given = model.predict([one.state for one in adapted], [one.x[: 1 + index] for index, one in enumerate(tasks)])
+    return [one.losses for one in adapted], [one.probabilities if one.values is None else one.values for one in given]
+
+
+def by_worker(engine, worker, function):
+    """What a function returns on a lane that has a worker, and the programs that the worker ran."""
+    ran, results, run = [], [], worker.run
+    worker.run = lambda program: (ran.append(program), run(program))[1]
+
+    def lane():
+        engine._device._local.worker = worker
+        results.append(function())
+
+    thread = Thread(target=lane)
+    thread.start()
+    thread.join()
+    del worker.run
+    return results[0], ran
+
+
+def test_a_worker_answers_as_the_process_itself(engine, worker, model):
+    (losses, values), ran = by_worker(engine, worker, lambda: answers(*model))
+    assert len(ran) == 2
+    expected_losses, expected = answers(*model)
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+    for found, wanted in zip(values, expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_states_made_by_a_worker_are_read_by_all(engine, worker, model):
+    loaded, tasks = model
+    width = loaded.description.head_width(tasks[0].ways)
+    adapted, _ = by_worker(engine, worker, lambda: loaded.adapt(tasks, loaded.description.default_steps, width))
+    here = loaded.predict([one.state for one in adapted], [one.x for one in tasks])
+    there, _ = by_worker(
+        engine, worker, lambda: loaded.predict([one.state for one in adapted], [one.x for one in tasks])
+    )
+    for one, other in zip(here, there, strict=True):
+        found, wanted = (given.logits if given.values is None else given.values for given in (one, other))
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_what_a_worker_can_not_compute_is_computed_by_the_process_itself(engine, worker, model, monkeypatch):
+    def refuse(*_):
+        raise WorkerError("no")
+
+    monkeypatch.setattr(Worker, "run", refuse)
+    (losses, values), asked = by_worker(engine, worker, lambda: answers(*model))
+    assert len(asked) == 2
+    assert len(losses) == len(values) == 3
+
+
+def test_a_worker_that_dies_takes_no_batch_with_it_and_is_replaced(engine, folder):
+    worker, model = started(), engine.load(folder / "gradients")
+    successors = []
+
+    def die_and_answer():
+        os.kill(worker._process.pid, signal.SIGKILL)
+        worker._process.wait()
+        given = answers(model, [task("gradients", 0)])
+        successors.append(engine._device._local.worker)
+        return given
+
+    (_, values), _ = by_worker(engine, worker, die_and_answer)
+    assert np.isfinite(values[0]).all()
+    assert successors[0] is not worker
+    successors[0].stop()
+
+
+def test_a_worker_forgets_models_that_are_gone(engine, worker, folder):
+    for name in ("gradients", "prototypes", "regression"):
+        assert by_worker(engine, worker, lambda name=name: answers(engine.load(folder / name), [task(name, 0)]))[0]
+        gc.collect()
+    assert len(worker._models) == 0
+    assert len(worker._forgotten) == 1, "those before were told to it with the next"
