@@ -152,7 +152,15 @@ class CpuDevice(Device):
     def enter_lane(self, lane: int) -> None:
         """The first lane computes in this process, all others in one of their own."""
         if lane:
+            self._start_worker()
+
+    def _start_worker(self) -> None:
+        """Give this lane a process; without one, it computes here."""
+        self._local.worker = None
+        try:
             self._local.worker = Worker()
+        except OSError as error:
+            structlog.get_logger().warning("worker not started", reason=str(error))
 
     def _pass_on(self, program: Program) -> tuple[Tensor, ...] | None:
         """What this lane's worker computed; None where it has none, or not yet, or it failed."""
@@ -165,7 +173,7 @@ class CpuDevice(Device):
             structlog.get_logger().warning("batch not computed by a worker", reason=str(error))
             if worker.ended:
                 worker.stop()
-                self._local.worker = Worker()
+                self._start_worker()
             return None
 
     @contextmanager
