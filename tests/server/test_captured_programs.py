@@ -123,6 +123,19 @@ def test_replayed_programs_answer_as_plain_ones_whatever_was_replayed_before(mod
     assert replayed == ["adapt", "predict"] * 2
 
 
+def test_states_are_brought_to_the_device_in_the_order_of_its_work(models, device, monkeypatch):
+    model, claim, inside = models[0], StateMemory.claim, []
+
+    def note(memory, states):
+        inside.append(device._lock._is_owned())
+        return claim(memory, states)
+
+    monkeypatch.setattr(StateMemory, "claim", note)
+    model.prepare()
+    assert inside
+    assert all(inside)
+
+
 def test_what_was_not_captured_runs_all_the_same(models):
     many = [task(models[0], 0, 3)] * 7
     (losses, values), (expected_losses, expected) = (answers(model, many, [one.x for one in many]) for model in models)

@@ -1,17 +1,23 @@
 """Scheduling: batches, fairness, admission, and requests that nobody waits for any more."""
 
 import asyncio
+import gc
 import threading
+import time
+import weakref
+from collections import Counter
 
 import numpy as np
 import pytest
+from fakes import FakeState, RecordingModel, describe
 
-from innerloop_server.engine.interface import SupportSet
+from innerloop_server.engine.interface import AdaptedTask, Answers, MemoryFullError, SupportSet
 from innerloop_server.engine.lanes import Lanes
 from innerloop_server.errors import DeadlinePassedError, OverloadedError
+from innerloop_server.models.model import Model
 from innerloop_server.scheduling.buckets import adapt_bucket, size_range
 from innerloop_server.scheduling.job import AdaptJob, Deadline, Operation, PredictJob
-from innerloop_server.scheduling.queue import BatchLimits
+from innerloop_server.scheduling.queue import BatchLimits, FairQueue
 from innerloop_server.scheduling.scheduler import QueueLimits, Scheduler
 
 EVEN = {Operation.ADAPT: 1.0, Operation.PREDICT: 1.0}
@@ -22,6 +28,19 @@ async def lane():
     lane = Lanes(1)
     yield lane
     lane.stop(5)
+
+
+@pytest.fixture
+async def make_lanes():
+    made = []
+
+    def make(count):
+        made.append(Lanes(count))
+        return made[-1]
+
+    yield make
+    for lanes in made:
+        lanes.stop(5)
 
 
 @pytest.fixture
@@ -71,6 +90,31 @@ async def submit(scheduler, *jobs):
 async def busy(scheduler, model):
     """Occupy the device until the model's gate is opened."""
     return (await submit(scheduler, adapt_job(model, examples=1000)))[0]
+
+
+class Turnstile:
+    """A gate that lets batches through one by one, or all from now on."""
+
+    def __init__(self):
+        self._passes = threading.Semaphore(0)
+        self._open = False
+
+    def wait(self, timeout):
+        return self._open or self._passes.acquire(timeout=timeout)
+
+    def let_through(self, batches):
+        self._passes.release(batches)
+
+    def set(self):
+        self._open = True
+        self._passes.release(100)
+
+
+async def until(condition):
+    """Wait for something that threads bring about."""
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.001)
 
 
 def sizes(model):
@@ -229,6 +273,260 @@ async def test_one_model_waiting_does_not_keep_another_out(make_scheduler, gated
     waiting = await submit(scheduler, adapt_job(gated), adapt_job(fake_model("other")))
     gated.loaded.gate.set()
     await asyncio.gather(first, *waiting)
+
+
+FEW = BatchLimits(tasks=2, size_bytes=10**6)
+
+
+def serve(queue, had, seconds, until):
+    """Batches that take as long as `seconds` says, until a time; adds up what each model and operation had."""
+    while had.total() < until:
+        batch = queue.next_batch(FEW)
+        job = batch[0]
+        took = seconds(job)
+        had[job.model.name, job.operation] += took
+        yield batch
+        queue.charge(job.model, job.operation, took)
+
+
+async def test_operations_that_always_wait_share_the_devices_time_by_their_weights(fake_model):
+    model, queue, had = fake_model(), FairQueue({Operation.ADAPT: 3.0, Operation.PREDICT: 1.0}), Counter()
+    for make in (adapt_job, predict_job):
+        for _ in range(4):
+            queue.add(make(model))
+    for batch in serve(queue, had, lambda job: 0.7 if job.operation is Operation.ADAPT else 0.1, until=400):
+        for job in batch:
+            queue.add(adapt_job(model) if job.operation is Operation.ADAPT else predict_job(model))
+    assert had["fake", Operation.ADAPT] / had["fake", Operation.PREDICT] == pytest.approx(3, rel=0.03)
+
+
+@pytest.mark.parametrize("sharing", ["models", "operations"])
+async def test_one_who_never_waits_while_it_is_computed_gets_no_more_than_its_share(fake_model, sharing):
+    """As with a single caller, who sends the next request when it has the answer to the last."""
+    queue, model, had = FairQueue(EVEN), fake_model(), Counter()
+    crowd = fake_model("crowd") if sharing == "models" else model
+
+    def from_caller():
+        return adapt_job(model)
+
+    def from_crowd():
+        return adapt_job(crowd) if sharing == "models" else predict_job(crowd)
+
+    queue.add(from_caller())
+    for _ in range(4):
+        queue.add(from_crowd())
+    caller, answered = (model.name, Operation.ADAPT), False
+    for batch in serve(queue, had, lambda job: 1.0 if (job.model.name, job.operation) == caller else 0.1, until=100):
+        if answered:
+            queue.add(from_caller())
+        answered = (batch[0].model.name, batch[0].operation) == caller
+        for _ in batch:
+            if not answered:
+                queue.add(from_crowd())
+    assert had[caller] == pytest.approx(50, rel=0.05)
+
+
+@pytest.mark.parametrize("alone", [1, 1000])
+async def test_nobody_saves_time_up_while_idle_nor_pays_for_having_been_alone(fake_model, alone):
+    busy, idle, queue = fake_model("busy"), fake_model("idle"), FairQueue(EVEN)
+    queue.add(adapt_job(idle))
+    assert queue.next_batch(FEW)
+    for _ in range(alone):
+        queue.add(adapt_job(busy))
+        assert queue.next_batch(FEW)[0].model is busy
+        queue.charge(busy, Operation.ADAPT, 1.0)
+    for _ in range(20):
+        queue.add(adapt_job(busy))
+        queue.add(adapt_job(idle))
+    order = [batch[0].model.name for batch in serve(queue, Counter(), lambda _: 1.0, until=12)]
+    assert abs(order.count("busy") - order.count("idle")) <= 2
+    assert not {("busy",) * 3, ("idle",) * 3} & set(zip(order, order[1:], order[2:], strict=False))
+
+
+async def test_a_model_that_was_unloaded_is_forgotten(scheduler, fake_model):
+    model = fake_model()
+    await scheduler.run(adapt_job(model))
+    seen = weakref.ref(model)
+    del model
+    await until(lambda: gc.collect() >= 0 and seen() is None)
+
+
+async def test_as_many_batches_as_there_are_lanes_share_what_waits(make_scheduler, make_lanes, fake_model):
+    model, together = fake_model(), threading.Barrier(4, timeout=5)
+
+    class Meeting:
+        def wait(self, _):
+            together.wait()
+            return True
+
+    model.loaded.gate = Meeting()
+    scheduler = make_scheduler(lanes=make_lanes(4), side_by_side=4)
+    await asyncio.gather(*await submit(scheduler, *(adapt_job(model) for _ in range(8))))
+    assert sizes(model) == [("adapt", 2)] * 4
+
+
+async def test_a_lane_that_frees_takes_its_share_of_what_is_outstanding(make_scheduler, make_lanes, fake_model):
+    model = fake_model()
+    gate = model.loaded.gate = Turnstile()
+    scheduler = make_scheduler(lanes=make_lanes(2), side_by_side=2)
+    running = await submit(scheduler, adapt_job(model), adapt_job(model))
+    waiting = await submit(scheduler, *(adapt_job(model) for _ in range(5)))
+    gate.let_through(1)
+    await until(lambda: any(task.done() for task in running))
+    assert sizes(model) == [("adapt", 1)]
+    gate.set()
+    await asyncio.gather(*running, *waiting)
+    assert sorted(sizes(model)) == [("adapt", 1), ("adapt", 1), ("adapt", 2), ("adapt", 3)]
+
+
+@pytest.mark.parametrize("lanes", [2, 4])
+async def test_a_lone_request_is_never_held_back_while_a_lane_is_free(
+    make_scheduler, make_lanes, gated, fake_model, lanes
+):
+    scheduler = make_scheduler(lanes=make_lanes(lanes), side_by_side=lanes)
+    running = [await busy(scheduler, gated) for _ in range(lanes - 1)]
+    async with asyncio.timeout(2):
+        await scheduler.run(adapt_job(fake_model("other")))
+    gated.loaded.gate.set()
+    await asyncio.gather(*running)
+
+
+async def test_batches_of_one_request_each_run_in_the_order_of_arrival(make_scheduler, gated):
+    scheduler = make_scheduler(tasks=1)
+    first = await busy(scheduler, gated)
+    waiting = await submit(scheduler, *(adapt_job(gated, examples) for examples in (5, 6, 7, 8)))
+    gated.loaded.gate.set()
+    await asyncio.gather(first, *waiting)
+    assert [[task.size for task in batch] for _, batch in gated.loaded.batches] == [[1000], [5], [6], [7], [8]]
+
+
+async def test_where_lanes_make_batches_ready_one_as_large_as_the_running_one_is_handed_over_early(
+    make_scheduler, make_lanes, gated, value
+):
+    def waiting():
+        return value("innerloop_queue_depth", operation="adapt", model="fake")
+
+    scheduler = make_scheduler(tasks=100, lanes=make_lanes(2))
+    jobs = await submit(scheduler, *(adapt_job(gated) for _ in range(4)))
+    jobs += await submit(scheduler, *(adapt_job(gated) for _ in range(3)))
+    assert waiting() == 3, "it keeps growing while it is smaller than the running one"
+    jobs += await submit(scheduler, adapt_job(gated))
+    assert waiting() == 0
+    jobs += await submit(scheduler, *(adapt_job(gated) for _ in range(9)))
+    assert waiting() == 9, "one batch is ready, and no more"
+    gated.loaded.gate.set()
+    await asyncio.gather(*jobs)
+    assert [size for _, size in sizes(gated)][:2] == [4, 4]
+
+
+async def test_models_share_the_device_evenly_where_batches_are_made_ready_while_others_run(
+    make_scheduler, make_lanes, fake_model
+):
+    device, had = threading.Lock(), Counter()
+
+    def make(name, seconds):
+        class Working:
+            def wait(self, _):
+                with device:
+                    started = time.monotonic()
+                    time.sleep(seconds)
+                    had[name] += time.monotonic() - started
+                return True
+
+        model = fake_model(name)
+        model.loaded.gate = Working()
+        return model
+
+    slow, quick = make("slow", 0.05), make("quick", 0.002)
+    scheduler = make_scheduler(tasks=1, lanes=make_lanes(2), waiting=1000)
+    waiting = await submit(scheduler, *(adapt_job(model) for model in (slow, *[quick] * 24) for _ in range(12)))
+    await until(lambda: had["slow"] > 0.5)
+    assert had["quick"] / had["slow"] > 0.6
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+class TellingModel(RecordingModel):
+    """Answers tell which task and which queries they are of."""
+
+    def adapt(self, tasks, steps, width):
+        super().adapt(tasks, steps, width)
+        return [AdaptedTask(FakeState(signature=int(task.x[0, 0, 0, 0])), ()) for task in tasks]
+
+    def predict(self, states, queries):
+        super().predict(states, queries)
+        return [
+            Answers(values=np.stack([np.full(len(query), state.signature), query[:, 0].astype(int)], 1))
+            for state, query in zip(states, queries, strict=True)
+        ]
+
+
+@pytest.fixture
+def telling():
+    return Model("telling", TellingModel(describe()))
+
+
+def asking_jobs(model, lengths):
+    """Jobs of one bucket, whose tasks and queries are numbered."""
+    first = 0
+    for index, length in enumerate(lengths):
+        dtype = (np.uint8, np.float32)[index % 2]
+        query = np.arange(first, first + length)[:, None].astype(dtype)
+        job = adapt_job(model, query=query)
+        job.support.x[:] = index
+        yield job
+        first += length
+
+
+async def test_each_of_a_batch_of_adapt_requests_gets_the_answers_to_its_own_queries(scheduler, telling):
+    lengths = [1, 7, 2, 8, 1, 3, 4, 16]
+    jobs = list(asking_jobs(telling, lengths))
+    computed = await asyncio.gather(*await submit(scheduler, *jobs))
+    assert sizes(telling)[0] == ("adapt", 8)
+    for index, (job, one) in enumerate(zip(jobs, computed, strict=True)):
+        assert one.value.task.state.signature == index
+        expected = np.stack([np.full(len(job.query), index), job.query[:, 0].astype(int)], 1)
+        np.testing.assert_array_equal(one.value.answers.values, expected)
+        assert set(one.seconds) == {Operation.ADAPT, Operation.PREDICT}
+    for _, queries in telling.loaded.batches[1:]:
+        assert len({query.dtype for query in queries}) == 1
+        assert max(map(len, queries)) < 2 * min(map(len, queries)), "nobody's queries are padded to twice as many"
+
+
+async def test_a_request_whose_queries_fail_fails_alone(scheduler, telling):
+    telling.loaded.fails = lambda asked: isinstance(asked, np.ndarray) and len(asked) == 2
+    jobs = asking_jobs(telling, [1, 2, 3])
+    results = await asyncio.gather(*await submit(scheduler, *jobs), return_exceptions=True)
+    assert [isinstance(result, RuntimeError) for result in results] == [False, True, False]
+
+
+async def test_a_batch_that_memory_has_no_room_for_is_computed_in_parts_and_the_rest_is_told_to_come_back(
+    scheduler, fake_model
+):
+    model, room = fake_model(), [2]
+
+    def full(_):
+        room[0] -= 1
+        if room[0] < 0 or len(model.loaded.batches[-1][1]) > 1:
+            raise MemoryFullError
+        return False
+
+    model.loaded.fails = full
+    jobs = await submit(scheduler, *(adapt_job(model) for _ in range(3)))
+    results = await asyncio.gather(*jobs, return_exceptions=True)
+    assert [isinstance(result, OverloadedError) for result in results] == [False, True, True]
+    assert results[1].retry_after > 0
+
+
+async def test_an_engine_that_loses_an_answer_leaves_nobody_waiting(scheduler, fake_model):
+    model = fake_model()
+    model.loaded.adapt = lambda tasks, *_: [AdaptedTask(FakeState(), ())] * (len(tasks) - 1)
+    async with asyncio.timeout(5):
+        results = await asyncio.gather(
+            *await submit(scheduler, adapt_job(model), adapt_job(model)), return_exceptions=True
+        )
+    assert all(isinstance(result, ValueError) for result in results)
 
 
 def test_size_ranges_end_at_powers_of_two():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from bundles import IMAGE, write_models
 
+from innerloop_server.engine import devices
 from innerloop_server.engine.interface import SupportSet
 from innerloop_server.engine.torch_engine import TorchEngine, TorchSettings
 from innerloop_server.engine.worker import Worker, WorkerError
@@ -132,3 +133,31 @@ def test_a_worker_forgets_models_that_are_gone(engine, worker, folder):
         gc.collect()
     assert len(worker._models) == 0
     assert len(worker._forgotten) == 1, "those before were told to it with the next"
+
+
+def test_a_lane_whose_process_cannot_be_started_computes_by_itself(engine, model, monkeypatch):
+    def refuse():
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(devices, "Worker", refuse)
+    results = []
+
+    def lane():
+        engine.enter_lane(1)
+        results.append(answers(*model))
+
+    thread = Thread(target=lane)
+    thread.start()
+    thread.join()
+    assert len(results[0][1]) == 3
+
+
+def test_a_model_that_can_not_be_passed_on_is_computed_by_the_process_itself(engine, folder, monkeypatch):
+    monkeypatch.setattr("innerloop_server.engine.worker.STAGING_BYTES", 2048)  # a batch fits, the parameters do not
+    worker = started()
+    (_, values), asked = by_worker(
+        engine, worker, lambda: answers(engine.load(folder / "prototypes"), [task("prototypes", 0)])
+    )
+    worker.stop()
+    assert len(asked) == 2
+    assert np.isfinite(values[0]).all()

@@ -154,7 +154,15 @@ class CpuDevice(Device):
         """Give each of several lanes a process to compute in."""
         del lane
         if self.lanes > 1:
+            self._start_worker()
+
+    def _start_worker(self) -> None:
+        """Give this lane a process; without one, it computes here."""
+        self._local.worker = None
+        try:
             self._local.worker = Worker()
+        except OSError as error:
+            structlog.get_logger().warning("worker not started", reason=str(error))
 
     @contextmanager
     def _alone(self) -> Iterator[bool]:
@@ -179,7 +187,7 @@ class CpuDevice(Device):
             structlog.get_logger().warning("batch not computed by a worker", reason=str(error))
             if worker.ended:
                 worker.stop()
-                self._local.worker = Worker()
+                self._start_worker()
             return None
 
     def _take_threads(self, threads: int) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from statistics import median
 
 import numpy as np
@@ -69,12 +70,8 @@ class TorchModel(LoadedModel):
     def predict(self, states: Sequence[TaskState], queries: Sequence[Array]) -> list[Answers]:
         """Answer a batch of tasks, padded to the one with most queries."""
         own = [state for state in states if isinstance(state, StoredState)]
-        with self._device.working():
-            pages = self._memory.claim(own)
-        try:
+        with self._claimed(own) as pages:
             outputs = self._device.run(self._predicting(own[0].signature, pages, queries))
-        finally:
-            self._memory.release(own)
         arrays, sizes = [output.numpy() for output in outputs], [len(query) for query in queries]
         if self.description.task_kind == "regression":
             return [Answers(values=arrays[0][task, :size]) for task, size in enumerate(sizes)]
@@ -146,12 +143,21 @@ class TorchModel(LoadedModel):
         size = 1
         while size <= self._device.usual_batch:
             yield self._adapting([support] * size, steps, width)
-            pages = self._memory.claim([state]) * size
-            for queries in USUAL_QUERIES:
-                query = np.zeros((queries, *support.x.shape[1:]), support.x.dtype)
-                yield self._predicting(state.signature, pages, [query] * size)
-            self._memory.release([state])
+            with self._claimed([state]) as pages:
+                for queries in USUAL_QUERIES:
+                    query = np.zeros((queries, *support.x.shape[1:]), support.x.dtype)
+                    yield self._predicting(state.signature, pages * size, [query] * size)
             size *= 2
+
+    @contextmanager
+    def _claimed(self, states: Sequence[StoredState]) -> Iterator[list[Pages]]:
+        """Page numbers of states, which stay on the device inside."""
+        with self._device.working():  # states that come back are there before what is asked for next
+            pages = self._memory.claim(states)
+        try:
+            yield pages
+        finally:
+            self._memory.release(states)
 
     def _adapting(self, tasks: Sequence[SupportSet], steps: int, width: int) -> AdaptProgram:
         count = self._device.padded(len(tasks))

@@ -92,6 +92,8 @@ class Worker:
         while self._forgotten:
             self._ask(ForgetOrder(self._forgotten.popleft()))
         if computation not in self._models:
+            if not self._staging.fits(computation.params.values()):
+                raise WorkerError("the model is larger than the memory to pass it on")
             places = self._staging.put(computation.params.values())
             params = dict(zip(computation.params, places, strict=True))
             spec = computation.learner.spec.to_json()

@@ -31,7 +31,7 @@ class ServedModel:
             raise ModelLoadingError(self.name, LOADING_RETRY_SECONDS)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
 class Model:
     """A model ready to compute; loading it again makes another one.
 

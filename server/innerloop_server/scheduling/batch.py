@@ -28,12 +28,13 @@ class BatchOutcome:
     Attributes:
         outcomes: one per job.
         computed: how many jobs were computed together; the rest were dropped at the last moment.
-        seconds: from start to end.
+        started, ended: when, on the monotonic clock.
     """
 
     outcomes: Sequence[Outcome]
     computed: int
-    seconds: float
+    started: float
+    ended: float
 
 
 def run_batch(jobs: Sequence[AnyJob]) -> BatchOutcome:
@@ -43,23 +44,24 @@ def run_batch(jobs: Sequence[AnyJob]) -> BatchOutcome:
     """
     started = time.monotonic()
     wanted = [job for job in jobs if not job.abandoned and not job.deadline.passed]
-    late = [Outcome(job, DeadlinePassedError()) for job in jobs if job not in wanted]
+    late = [Outcome(job, DeadlinePassedError()) for job in set(jobs).difference(wanted)]
     outcomes = _together(wanted) if wanted else []
-    return BatchOutcome([*outcomes, *late], len(wanted), time.monotonic() - started)
+    return BatchOutcome([*outcomes, *late], len(wanted), started, time.monotonic())
 
 
 def _together(jobs: Sequence[AnyJob]) -> list[Outcome]:
     started = time.monotonic()
     try:
         values, seconds = _adapt(jobs) if isinstance(jobs[0], AdaptJob) else _predict(jobs)
+        return [
+            Outcome(job, Computed(value, started - job.submitted, seconds))
+            for job, value in zip(jobs, values, strict=True)
+        ]
     except Exception as error:
         if len(jobs) == 1:
             full = isinstance(error, MemoryFullError)
             return [Outcome(jobs[0], OverloadedError(MEMORY_RETRY_SECONDS) if full else error)]
         return [outcome for job in jobs for outcome in _together([job])]
-    return [
-        Outcome(job, Computed(value, started - job.submitted, seconds)) for job, value in zip(jobs, values, strict=True)
-    ]
 
 
 def _adapt(jobs: Sequence[AnyJob]) -> tuple[Sequence[Learnt], Mapping[Operation, float]]:

@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 from innerloop_server.errors import DeadlinePassedError
 from innerloop_server.models.model import Model
@@ -80,16 +81,52 @@ class _Turn(Generic[T]):
         had: seconds of the device, divided by its weight.
     """
 
-    def __init__(self, of: T, had: float) -> None:
+    def __init__(self, of: T) -> None:
         self.of = of
-        self.had = had
+        self.had = 0.0
+
+
+class _Turns(Generic[K, T]):
+    """Those who take turns: whoever has had least of the device's time is next (start-time fair queueing).
+
+    One that comes back after a pause begins where the others are, so that nobody saves time up; or where it was, if
+    that is later, so that nobody gets rid of what it has had by leaving, as one does whose last requests are taken.
+
+    Args:
+        make: makes what a newcomer lets wait.
+
+    Attributes:
+        waiting: those of whom something waits.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._known: WeakKeyDictionary[K, _Turn[T]] = WeakKeyDictionary()
+        self._reached = 0.0
+        self.waiting: dict[K, _Turn[T]] = {}
+
+    def join(self, key: K) -> T:
+        """What `key` lets wait, who waits from now on."""
+        if key not in self.waiting:
+            turn = self.waiting[key] = self._known.setdefault(key, _Turn(self._make()))
+            turn.had = max(turn.had, self._reached)
+        return self.waiting[key].of
+
+    def next(self) -> tuple[K, T]:
+        """Whose turn it is; someone must wait."""
+        key, turn = min(self.waiting.items(), key=lambda item: item[1].had)
+        self._reached = turn.had
+        return key, turn.of
+
+    def charge(self, key: K, seconds: float) -> T:
+        """Count time against `key`, who has joined before, and say what it lets wait."""
+        turn = self._known[key]
+        turn.had += seconds
+        return turn.of
 
 
 class FairQueue:
     """All that waits. Models share the device's time evenly, and operations within a model by their weights.
-
-    Whoever has had least of it is next (start-time fair queueing): one that comes back after a pause begins where the
-    others are, so that nobody saves time up.
 
     Args:
         weights: of the operations.
@@ -97,12 +134,11 @@ class FairQueue:
 
     def __init__(self, weights: Mapping[Operation, float]) -> None:
         self._weights = weights
-        self._models: dict[Model, _Turn[dict[Operation, _Turn[OperationQueue]]]] = {}
+        self._models: _Turns[Model, _Turns[Operation, OperationQueue]] = _Turns(lambda: _Turns(OperationQueue))
 
     def add(self, job: AnyJob) -> None:
         """Let a job wait for its turn."""
-        operations = _join(self._models, job.model, dict).of
-        _join(operations, job.operation, OperationQueue).of.add(job)
+        self._models.join(job.model).join(job.operation).add(job)
 
     def discard(self, job: AnyJob) -> bool:
         """Forget a job; false when it is not waiting any more."""
@@ -115,7 +151,7 @@ class FairQueue:
     @property
     def depth(self) -> int:
         """Jobs that wait, of all models."""
-        return sum(queue.of.depth for turn in self._models.values() for queue in turn.of.values())
+        return sum(queue.of.depth for turn in self._models.waiting.values() for queue in turn.of.waiting.values())
 
     def depth_of(self, model: Model, operation: Operation) -> int:
         """Jobs of one model and operation that wait."""
@@ -134,43 +170,31 @@ class FairQueue:
             limits: of the batch.
             least: leave it waiting, to grow, if it has fewer jobs than that.
         """
-        while self._models:
-            model, operations = min(self._models.items(), key=lambda item: item[1].had)
-            operation, queue = min(operations.of.items(), key=lambda item: item[1].had)
-            if len(queue.of.longest_waiting()) < least:
+        while self._models.waiting:
+            model, operations = self._models.next()
+            operation, queue = operations.next()
+            if len(queue.longest_waiting()) < least:
                 return []
-            batch = queue.of.take(limits)
+            batch = queue.take(limits)
             self._remove_empty(model, operation)
             if batch:
                 return batch
         return []
 
     def charge(self, model: Model, operation: Operation, seconds: float) -> None:
-        """Count device time against a model and its operation, if they still wait for more."""
-        turn = self._models.get(model)
-        if turn is None:
-            return
-        turn.had += seconds
-        if operation in turn.of:
-            turn.of[operation].had += seconds / self._weights[operation]
+        """Count device time against a model and its operation, whose jobs have waited here."""
+        self._models.charge(model, seconds).charge(operation, seconds / self._weights[operation])
 
     def _queue(self, model: Model, operation: Operation) -> OperationQueue | None:
-        turn = self._models.get(model)
-        return turn.of[operation].of if turn is not None and operation in turn.of else None
+        turn = self._models.waiting.get(model)
+        return turn.of.waiting[operation].of if turn is not None and operation in turn.of.waiting else None
 
     def _remove_empty(self, model: Model, operation: Operation) -> None:
-        operations = self._models[model].of
-        if not operations[operation].of.depth:
-            del operations[operation]
-        if not operations:
-            del self._models[model]
-
-
-def _join(turns: dict[K, _Turn[T]], key: K, make: Callable[[], T]) -> _Turn[T]:
-    """The turn of `key`, who joins with as much time as the one who has had least."""
-    if key not in turns:
-        turns[key] = _Turn(make(), min((turn.had for turn in turns.values()), default=0.0))
-    return turns[key]
+        operations = self._models.waiting[model].of
+        if not operations.waiting[operation].of.depth:
+            del operations.waiting[operation]
+        if not operations.waiting:
+            del self._models.waiting[model]
 
 
 def drop_if_useless(job: AnyJob) -> bool:

@@ -69,6 +69,7 @@ class Scheduler:
         self._batches = 0
         self._scheduled = False
         self._seconds_per_job = 0.01
+        self._last_end = 0.0
 
     async def run(self, job: Job[R]) -> Computed[R]:
         """Compute a job when its turn comes. Cancelling drops it unless it is being computed already.
@@ -127,7 +128,8 @@ class Scheduler:
         self._batches -= 1
         self._running -= len(batch.outcomes)
         job = batch.outcomes[0].job
-        self._queue.charge(job.model, job.operation, batch.seconds)
+        seconds = self._device_seconds(batch)
+        self._queue.charge(job.model, job.operation, seconds)
         self._dispatch()
         for outcome in batch.outcomes:
             if outcome.job.abandoned:
@@ -137,18 +139,24 @@ class Scheduler:
             else:
                 outcome.job.future.set_result(outcome.result)
         if batch.computed:
-            self._loop.call_soon(self._report, batch)  # answers come first
+            self._loop.call_soon(self._report, batch, seconds)  # answers come first
 
-    def _report(self, batch: BatchOutcome) -> None:
+    def _device_seconds(self, batch: BatchOutcome) -> float:
+        """How long the device worked on a batch: where one runs at a time, it waited for those that ended before."""
+        started = max(batch.started, self._last_end) if self._side_by_side == 1 else batch.started
+        self._last_end = max(batch.ended, self._last_end)
+        return max(batch.ended - started, 0.0)
+
+    def _report(self, batch: BatchOutcome, seconds: float) -> None:
         job = batch.outcomes[0].job
-        self._seconds_per_job += 0.1 * (batch.seconds / batch.computed - self._seconds_per_job)
+        self._seconds_per_job += 0.1 * (seconds / batch.computed - self._seconds_per_job)
         computed = [outcome.result for outcome in batch.outcomes if isinstance(outcome.result, Computed)]
         for operation in computed[0].seconds if computed else ():
             self._metrics.batch(operation, job.model.name, batch.computed)
         for result in computed:
             self._metrics.phase("queue", job.model.name, result.queue_seconds)
-            for operation, seconds in result.seconds.items():
-                self._metrics.phase(operation, job.model.name, seconds)
+            for operation, taken in result.seconds.items():
+                self._metrics.phase(operation, job.model.name, taken)
 
     def _report_depth(self, job: AnyJob) -> None:
         depth = self._queue.depth_of(job.model, job.operation)
