@@ -16,8 +16,8 @@ from innerloop_server.settings import ConfigurationError, ServerSettings, load_s
 SPINS = "10000"
 """Some ten microseconds."""
 
-SWITCH_SECONDS = 0.0002
-"""After so long, a thread that has the interpreter gives way to others. With Python's 5 ms, each lane that hands a batch
+SWITCH_SECONDS = 0.0005
+"""After so long, a thread that has the interpreter gives way to others. With Python's 5 ms, a lane that hands a batch
 over or takes results in waits that long for the event loop, several times a batch."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)

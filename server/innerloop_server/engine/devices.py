@@ -4,8 +4,10 @@ A device runs a program on inputs that lie in host memory and returns outputs th
 speaks of programs only.
 """
 
+import math
 import os
 import threading
+import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -23,6 +25,7 @@ from innerloop_server.engine.worker import Worker, WorkerError
 Function = Callable[..., tuple[Tensor, ...]]
 
 MOST_THREADS = 4
+QUIET_SECONDS = 0.2
 CPU_BATCH, GPU_BATCH = 16, 256
 
 
@@ -121,6 +124,7 @@ class CpuDevice(Device):
         self.largest_batch, self.usual_batch, self.captures = CPU_BATCH, 1, False
         self.thread_choices = (1, threads) if threads > 1 else (1,)
         self._running = 0
+        self._shared = -math.inf  # when batches ran side by side last
         self._lock = threading.Lock()
         self._local = threading.local()
 
@@ -166,10 +170,16 @@ class CpuDevice(Device):
 
     @contextmanager
     def _alone(self) -> Iterator[bool]:
-        """Whether nothing else is being computed: then it is done here, without a hop to another process."""
+        """Whether nothing else is or was computed a moment ago: then it is done here, without a hop to another process.
+
+        While several callers are about, computing here would slow down every answer that this process gives.
+        """
         with self._lock:
             self._running += 1
-            alone = self._running == 1
+            now = time.monotonic()
+            alone = self._running == 1 and now - self._shared > QUIET_SECONDS
+            if self._running > 1:
+                self._shared = now
         try:
             yield alone
         finally:
@@ -179,7 +189,12 @@ class CpuDevice(Device):
     def _pass_on(self, program: Program) -> tuple[Tensor, ...] | None:
         """What this lane's worker computed; None where it has none, or not yet, or it failed."""
         worker: Worker | None = getattr(self._local, "worker", None)
-        if worker is None or not worker.ready:
+        if worker is None:
+            return None
+        if not worker.ready:
+            if worker.ended:
+                structlog.get_logger().warning("worker ended before it was ready: this lane computes without")
+                self._local.worker = None
             return None
         try:
             return worker.run(program)

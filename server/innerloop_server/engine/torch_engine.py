@@ -14,8 +14,8 @@ from innerloop_server.engine.interface import Engine, LoadedModel, LoadError
 from innerloop_server.engine.state_memory import StateMemory
 from innerloop_server.engine.torch_model import TorchModel
 
-ROOM_SHARE, LEAST_ROOM = 8, 64 * 2**20
-"""Room for states that are being made, beyond those kept: an eighth more, and at least 64 MiB."""
+ROOM_SHARE, LEAST_ROOM = 8, 256 * 2**20
+"""Room for states that are being made, beyond those kept: an eighth more, and at least 256 MiB."""
 
 
 @dataclass(frozen=True)
