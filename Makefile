@@ -57,6 +57,9 @@ bench: setup
 	$(BIN)/python benchmarks/sinusoid/run.py
 	$(BIN)/python benchmarks/overhead/run.py runs/omniglot-models
 	$(BIN)/python benchmarks/isolation/run.py '$(OMNIGLOT)' runs/omniglot-models
+	$(BIN)/python benchmarks/precision/run.py '$(OMNIGLOT)' runs/omniglot-models
+	$(BIN)/python benchmarks/engine/run.py
+	$(BIN)/python benchmarks/memory/run.py
 	$(BIN)/python benchmarks/serving/run.py
 
 clean:

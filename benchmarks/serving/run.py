@@ -33,8 +33,9 @@ from table import OURS, compare, markdown
 from task import make_tasks, right_answers, write_model
 
 RESULTS = Path(__file__).with_name("results.json")
-TOLERANCE = {"cpu": 1e-3, "cuda": 5e-2}
-"""Of a probability; on GPUs, convolutions round to TF32 by default, and steps amplify that."""
+TOLERANCE = {"cpu": 5e-3, "cuda": 5e-2}
+"""Of a probability: one ReLU that flips by rounding moves it by 0.001, one step too few by 0.02. On GPUs, convolutions
+round to TF32 by default, and steps amplify that."""
 
 
 def main() -> None:
