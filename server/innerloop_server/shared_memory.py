@@ -1,5 +1,6 @@
 """Memory that two processes share."""
 
+import errno
 import fcntl
 import os
 
@@ -8,7 +9,12 @@ def create_shared_memory(name: str, size: int) -> int:
     """A descriptor of new shared memory, to be mapped here and handed to a child process.
 
     It takes up space only where it has been written to.
+
+    Raises:
+        OSError: there is none to be had, or the system has no such memory: only Linux has.
     """
+    if not hasattr(os, "memfd_create"):
+        raise OSError(errno.ENOSYS, "memory shared by processes needs Linux")
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(descriptor, size)
     # Memory that one process could shrink would end the other one when that touches it.
