@@ -55,7 +55,6 @@ bench: setup
 	$(BIN)/python benchmarks/omniglot/run.py '$(OMNIGLOT)'
 	$(BIN)/python benchmarks/learned_optimizers/run.py '$(OMNIGLOT)'
 	$(BIN)/python benchmarks/sinusoid/run.py
-	$(BIN)/python benchmarks/overhead/run.py runs/omniglot-models
 	$(BIN)/python benchmarks/isolation/run.py '$(OMNIGLOT)' runs/omniglot-models
 	$(BIN)/python benchmarks/precision/run.py '$(OMNIGLOT)' runs/omniglot-models
 	$(BIN)/python benchmarks/engine/run.py

@@ -56,14 +56,22 @@ def test_errors_of_regression_are_those_measured(method: str) -> None:
 
 
 @pytest.mark.parametrize("model", ["protonet", "anil", "maml"])
-def test_latencies_are_those_measured(model: str) -> None:
-    measured = results("overhead")[model]
-    plain, kept = measured["plain"], measured["freed_memory_kept"]
-    row = (
-        f"| `{model}` | {plain['in_process_p50_ms']:.1f} ms | {kept['in_process_p50_ms']:.1f} ms "
-        f"| {kept['served_p50_ms']:.1f} ms | {kept['one_round_trip_p50_ms']:.1f} ms |"
-    )
-    assert row in README
+def test_what_serving_costs_is_that_measured(model: str) -> None:
+    measured = results("engine")[model]
+    many, one, steady = measured["throughput"], measured["one_client"], measured["steady"]
+    cells = [f"{served:.1f} ms ({added:+.1f})" for served, added in zip(one["served"], one["added_ms"], strict=True)]
+    cells.append(f"{many['served']:.0f}/s ({many['ratio']:.0%})")
+    cells.append(f"{steady['p50_ms']:.0f} / {steady['p99_ms']:.0f} ms at {steady['rate']:.0f}/s")
+    assert f"| `{model}` | {' | '.join(cells)} |" in README
+
+
+def test_answers_a_second_of_other_servers_are_those_measured() -> None:
+    servers = json.loads((ROOT / "benchmarks" / "serving" / "results.json").read_text())["servers"]
+    for name, server in servers.items():
+        title = "Innerloop, AdaptPredict" if name == "Innerloop" else name
+        points = server["AdaptPredict"]["clients"].values()
+        row = f"| {title} | {' | '.join(format(point['per_second'], '.1f') for point in points)} |"
+        assert row in README or "vmap of 8" in name
 
 
 def test_the_isolation_of_concurrent_calls_is_that_measured() -> None:
