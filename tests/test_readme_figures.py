@@ -74,6 +74,15 @@ def test_answers_a_second_of_other_servers_are_those_measured() -> None:
         assert row in README or "vmap of 8" in name
 
 
+def test_what_adaptations_and_precision_cost_is_that_measured() -> None:
+    head, all_weights = results("memory")["anil"], results("memory")["maml"]
+    assert f"{head['held']:,} of `anil` (the head adapts) take {head['state_bytes']:,} bytes each" in README
+    assert f"{head['resident_bytes_each'] / 1e3:.1f} kB resident; {all_weights['held']:,} of `maml`" in README
+    for model, precisions in results("precision").items():
+        low = precisions["bfloat16"]
+        assert f"{low['difference']:+.2f} ± {low['confidence_interval']:.2f} points (`{model}`)" in README
+
+
 def test_the_isolation_of_concurrent_calls_is_that_measured() -> None:
     measured = results("isolation")
     assert measured["equal"] == measured["calls"] == 200

@@ -29,7 +29,8 @@ from machine import describe_machine
 
 RESULTS = Path(__file__).with_name("results.json")
 CALLS = 200
-TOLERANCE = 1e-5
+TOLERANCE = 1e-3
+"""Of a probability. Batch shapes and numbers of threads change rounding, and an inner loop amplifies it."""
 
 
 @dataclass(frozen=True)
