@@ -244,7 +244,10 @@ def test_clients_that_hang_up_between_answers_leave_no_trace_but_one_line_each(s
                 stream.answer()
         stream.finish()
     wait_until(lambda: len(lines()) == count)
-    assert {line["status"] for line in lines()} == {"CANCELLED"}
+    # A fast server may have answered everything before it hears that nobody listens.
+    statuses = {line["status"] for line in lines()}
+    assert "CANCELLED" in statuses
+    assert statuses <= {"CANCELLED", "OK"}
     assert "exception" not in server.log
 
 
