@@ -3,6 +3,7 @@
 import gc
 import os
 import threading
+import time
 from functools import partial
 from types import SimpleNamespace
 
@@ -229,3 +230,35 @@ def test_the_backbone_is_what_is_compiled():
     twin = compiled(learner, "eager")
     assert twin.backbone.apply is not learner.backbone.apply
     assert twin.default_steps == learner.default_steps
+
+
+def test_timing_waits_for_workers_that_start_and_counts_as_alone_whatever_else_runs(monkeypatch):
+    device, threads, events = devices.CpuDevice(2, 2), [], []
+    may_start = threading.Event()
+
+    class SlowWorker:
+        def wait(self, seconds):
+            assert may_start.wait(seconds)
+            events.append("started")
+
+    monkeypatch.setattr(devices, "Worker", SlowWorker)
+    before = torch.get_num_threads()
+
+    def time_it():
+        with device.undisturbed():
+            events.append("timed")
+            with device._alone():
+                device.run(Calling(lambda: threads.append(torch.get_num_threads())))
+
+    lane = threading.Thread(target=device.enter_lane, args=(0,))
+    lane.start()
+    while not device._starting:
+        time.sleep(0.001)
+    timing = threading.Thread(target=time_it)
+    timing.start()
+    may_start.set()
+    lane.join()
+    timing.join()
+    torch.set_num_threads(before)
+    assert events == ["started", "timed"]
+    assert threads == [2]

@@ -26,6 +26,9 @@ Function = Callable[..., tuple[Tensor, ...]]
 
 MOST_THREADS = 4
 QUIET_SECONDS = 0.2
+START_SECONDS = 30.0
+"""What a worker may take to start before its lane goes on without."""
+
 CPU_BATCH, GPU_BATCH = 16, 256
 
 
@@ -77,6 +80,9 @@ class Device(ABC):
     usual_batch: int
     captures: bool
 
+    def __init__(self) -> None:
+        self._timing = threading.Lock()
+
     @abstractmethod
     def padded(self, size: int) -> int:
         """What a batch of that many tasks or examples is padded to."""
@@ -109,6 +115,12 @@ class Device(ABC):
     def enter_lane(self, lane: int) -> None:  # noqa: B027 - most devices feel no difference
         """Called by each thread that feeds the device, before anything else."""
 
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Inside, what this thread computes can be timed: it is what the device would do if nothing else was asked."""
+        with self._timing:
+            yield
+
 
 class CpuDevice(Device):
     """The CPU: one batch on several threads, or several batches side by side in processes of one thread each.
@@ -119,6 +131,7 @@ class CpuDevice(Device):
     """
 
     def __init__(self, threads: int, lanes: int) -> None:
+        super().__init__()
         self.torch_device = torch.device("cpu")
         self.lanes = self.threads = lanes
         self.largest_batch, self.usual_batch, self.captures = CPU_BATCH, 1, False
@@ -127,6 +140,8 @@ class CpuDevice(Device):
         self._shared = -math.inf  # when batches ran side by side last
         self._lock = threading.Lock()
         self._local = threading.local()
+        self._starting = 0  # workers
+        self._started = threading.Condition()
 
     def padded(self, size: int) -> int:
         """Nothing is gained by padding."""
@@ -155,10 +170,30 @@ class CpuDevice(Device):
         """There is nothing to prepare."""
 
     def enter_lane(self, lane: int) -> None:
-        """Give each of several lanes a process to compute in."""
+        """Give each of several lanes a process to compute in, and wait until it can."""
         del lane
-        if self.lanes > 1:
-            self._start_worker()
+        if self.lanes == 1:
+            return
+        with self._started:
+            self._starting += 1
+        self._start_worker()
+        if self._local.worker is not None:
+            self._local.worker.wait(START_SECONDS)
+        with self._started:
+            self._starting -= 1
+            self._started.notify_all()
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """See Device.undisturbed: workers that start take time from everything."""
+        with super().undisturbed():
+            with self._started:
+                self._started.wait_for(lambda: self._starting == 0)
+            self._local.timing = True
+            try:
+                yield
+            finally:
+                self._local.timing = False
 
     def _start_worker(self) -> None:
         """Give this lane a process; without one, it computes here."""
@@ -177,7 +212,7 @@ class CpuDevice(Device):
         with self._lock:
             self._running += 1
             now = time.monotonic()
-            alone = self._running == 1 and now - self._shared > QUIET_SECONDS
+            alone = (self._running == 1 and now - self._shared > QUIET_SECONDS) or getattr(self._local, "timing", False)
             if self._running > 1:
                 self._shared = now
         try:
@@ -230,6 +265,7 @@ class CudaDevice(Device):
     """
 
     def __init__(self, device: torch.device) -> None:
+        super().__init__()
         self.torch_device = device
         self.lanes, self.threads = 1, 2
         self.largest_batch, self.usual_batch, self.captures = GPU_BATCH, GPU_BATCH, True

@@ -30,7 +30,8 @@ from innerloop_server.engine.programs import AdaptProgram, PredictProgram, Progr
 from innerloop_server.engine.state_layout import StateLayout
 from innerloop_server.engine.state_memory import Pages, StateMemory, StoredState
 
-TRIAL_TASKS, TRIALS, LONE_TRIALS = 4, 3, 7
+TRIAL_TASKS, TRIALS = 4, 3
+LONE_TRIALS, LONE_ROUNDS = 3, 3
 PAUSE_SECONDS = 0.002
 CONVOLUTION_DIMENSIONS = 4
 USUAL_QUERIES = (1, 2, 4, 8, 16, 32)
@@ -86,12 +87,12 @@ class TorchModel(LoadedModel):
         width = self.description.head_width(support.ways)
         (adapted,) = self.adapt([support], steps, width)
         self.predict([adapted.state], [support.x[:1]])
-        if any(
-            len(shape) == CONVOLUTION_DIMENSIONS for layout in self._layouts.values() for _, shape, _ in layout.shapes
-        ):
-            self._choose_task_convolution([support] * min(TRIAL_TASKS, self._device.largest_batch), steps, width)
-        if len(self._device.thread_choices) > 1:
-            self._choose_threads(support, steps, width)
+        shapes = [shape for layout in self._layouts.values() for _, shape, _ in layout.shapes]
+        with self._device.undisturbed():
+            if any(len(shape) == CONVOLUTION_DIMENSIONS for shape in shapes):
+                self._choose_task_convolution([support] * min(TRIAL_TASKS, self._device.largest_batch), steps, width)
+            if len(self._device.thread_choices) > 1:
+                self._choose_threads(support, steps, width)
         if not self._device.captures:
             return
         try:
@@ -111,6 +112,7 @@ class TorchModel(LoadedModel):
 
     def _choose_task_convolution(self, tasks: Sequence[SupportSet], steps: int, width: int) -> None:
         """Take the form of convolution that is fastest here, by the best of a few trials."""
+        self.computation.threads = 1  # as many as a batch of several gets
         best = dict.fromkeys(TASK_CONVOLUTIONS, float("inf"))
         for _ in range(TRIALS):
             for form in best:
@@ -123,14 +125,16 @@ class TorchModel(LoadedModel):
     def _choose_threads(self, support: SupportSet, steps: int, width: int) -> None:
         """Take as many threads for a lone request as make it fastest: small models gain nothing from a second one."""
         times: dict[int, list[float]] = {threads: [] for threads in self._device.thread_choices}
-        for _ in range(LONE_TRIALS):
+        for _ in range(LONE_ROUNDS):
             for threads, taken in times.items():
                 self.computation.threads = threads
-                time.sleep(PAUSE_SECONDS)  # lone requests come after a pause, in which threads fall asleep
-                started = time.perf_counter()
-                (adapted,) = self.adapt([support], steps, width)
-                self.predict([adapted.state], [support.x])
-                taken.append(time.perf_counter() - started)
+                for trial in range(1 + LONE_TRIALS):
+                    time.sleep(PAUSE_SECONDS)  # lone requests come after a pause, in which threads fall asleep
+                    started = time.perf_counter()
+                    (adapted,) = self.adapt([support], steps, width)
+                    self.predict([adapted.state], [support.x])
+                    if trial:  # the first one changed the number of threads, which takes milliseconds
+                        taken.append(time.perf_counter() - started)
         self.computation.threads = min(times, key=lambda threads: median(times[threads]))
 
     def _usual_programs(self) -> Iterator[Program]:

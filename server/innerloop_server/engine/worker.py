@@ -54,7 +54,11 @@ class Worker:
     @property
     def ready(self) -> bool:
         """Whether the process has started; never waits for it."""
-        if not self._ready and select.select([self._end], [], [], 0)[0]:
+        return self.wait(0)
+
+    def wait(self, seconds: float) -> bool:
+        """Whether the process has started, or starts within so many seconds."""
+        if not self._ready and select.select([self._end], [], [], seconds)[0]:
             with suppress(EOFError, OSError):
                 receive(self._end, Reply)
                 self._ready = True
