@@ -1,0 +1,22 @@
+"""Frozen feature extractors in front of a learner: one's own pre-trained network as ONNX, for images or texts.
+
+A learner behind an encoder takes the encoder's features, float32 [F]; the encoder takes what clients send. Nothing here
+needs PyTorch. ONNX Runtime and tokenizers are imported when an encoder is opened, and not before.
+"""
+
+from innerloop_learner.encoders.encoder import FrozenEncoder
+from innerloop_learner.encoders.errors import EncoderError
+from innerloop_learner.encoders.open import describe_encoder, open_encoder
+from innerloop_learner.encoders.packed_texts import pack_texts, unpack_texts
+from innerloop_learner.encoders.spec import EncoderOptions, EncoderSpec
+
+__all__ = [
+    "EncoderError",
+    "EncoderOptions",
+    "EncoderSpec",
+    "FrozenEncoder",
+    "describe_encoder",
+    "open_encoder",
+    "pack_texts",
+    "unpack_texts",
+]

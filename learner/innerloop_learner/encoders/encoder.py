@@ -1,0 +1,77 @@
+"""The interface of frozen encoders."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from innerloop_learner.encoders.errors import EncoderError
+from innerloop_learner.encoders.session import Array, Session
+from innerloop_learner.encoders.spec import EncoderSpec
+
+BATCH = 32
+"""Examples that the graph computes at a time, so that memory is bounded however many there are."""
+
+TINY = 1e-12
+
+
+class FrozenEncoder(ABC):
+    """Turns what clients send into features; may be used from several threads at once.
+
+    Args:
+        spec: what it does.
+        session: its graph.
+        files: of a bundle that holds it, content by name.
+
+    Raises:
+        EncoderError: the graph has no such output.
+    """
+
+    def __init__(self, spec: EncoderSpec, session: Session, files: Mapping[str, bytes]) -> None:
+        if spec.output not in session.outputs:
+            raise EncoderError(f"the encoder has no output {spec.output!r}; it has: {', '.join(session.outputs)}")
+        self.spec = spec
+        self.files = files
+        self._session = session
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything that features depend on."""
+        content = {name: hashlib.sha256(content).hexdigest() for name, content in self.files.items()}
+        return hashlib.sha256(json.dumps([asdict(self.spec), content], sort_keys=True).encode()).hexdigest()
+
+    @abstractmethod
+    def encode(self, raw: Array) -> NDArray[np.float32]:
+        """Features [N, F] of raw inputs: packed texts [N, L] uint8, or images [N, C, H, W] uint8 or float32.
+
+        An example's features do not depend on the others, beyond rounding.
+
+        Raises:
+            EncoderError: inputs that the encoder can't take.
+        """
+
+    @abstractmethod
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of what the graph gives for one example, before pooling."""
+
+    @abstractmethod
+    def probe(self) -> Array:
+        """Two raw inputs to try it out with."""
+
+    def _finish(self, values: Array) -> NDArray[np.float32]:
+        """Features as the spec says, of one vector for each example."""
+        if values.shape[1:] != (self.spec.features,):
+            raise EncoderError(f"the encoder gives {list(values.shape[1:])} for an example, not {self.spec.features}")
+        if self.spec.normalise:
+            values = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), TINY)
+        return np.asarray(values, np.float32)
+
+
+def filled_up(array: Array, size: int | None) -> Array:
+    """An array [n, ...] whose first row is repeated behind it up to `size` rows, for graphs of a fixed batch size."""
+    missing = 0 if size is None else size - len(array)
+    return np.concatenate([array, np.repeat(array[:1], missing, axis=0)]) if missing > 0 else array

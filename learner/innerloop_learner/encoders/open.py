@@ -1,0 +1,126 @@
+"""From files to an encoder that is known to work."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from innerloop_learner.encoders.encoder import FrozenEncoder
+from innerloop_learner.encoders.errors import EncoderError
+from innerloop_learner.encoders.images import ImageEncoder, image_input
+from innerloop_learner.encoders.session import Computing, Session
+from innerloop_learner.encoders.spec import GRAPH, TOKENIZER, EncoderOptions, EncoderSpec
+from innerloop_learner.encoders.texts import TextEncoder, read_tokenizer, token_input
+
+DEFAULT_MAX_TOKENS = 256
+TOLERANCE = 1e-2
+"""Of features, in parts of their size: how much they may change with the batch. Rounding changes far less."""
+
+
+def open_encoder(spec: EncoderSpec, files: Mapping[str, bytes], computing: Computing | None = None) -> FrozenEncoder:
+    """The encoder that a spec describes, tried out.
+
+    Args:
+        spec: what it does.
+        files: content by name: encoder.onnx, and tokenizer.json for texts.
+        computing: where and how; on all cores when None.
+
+    Raises:
+        EncoderError: it does not work as described.
+    """
+    encoder = _opened(spec, files, Session(files[GRAPH], computing or Computing()))
+    _try_out(encoder)
+    return encoder
+
+
+def describe_encoder(
+    graph: bytes, tokenizer: bytes | None, options: EncoderOptions, computing: Computing | None = None
+) -> FrozenEncoder:
+    """An encoder about which a user says no more than is needed; the rest is found out by trying.
+
+    Args:
+        graph: content of the ONNX file.
+        tokenizer: content of the tokenizer's file, for texts.
+        options: what the user says.
+        computing: where and how; on all cores when None.
+
+    Raises:
+        EncoderError: it can't be used, or options that do not fit it.
+    """
+    session = Session(graph, computing or Computing())
+    files = {GRAPH: graph} if tokenizer is None else {GRAPH: graph, TOKENIZER: tokenizer}
+    output = options.output or session.outputs[0]
+    spec = _image_spec(session, output, options) if tokenizer is None else _text_spec(session, output, options, files)
+    shape = _opened(spec, files, session).output_shape()
+    encoder = _opened(_with_output(spec, shape, options), files, session)
+    _try_out(encoder)
+    return encoder
+
+
+def _opened(spec: EncoderSpec, files: Mapping[str, bytes], session: Session) -> FrozenEncoder:
+    return (TextEncoder if spec.kind == "text" else ImageEncoder)(spec, session, files)
+
+
+def _text_spec(session: Session, output: str, options: EncoderOptions, files: Mapping[str, bytes]) -> EncoderSpec:
+    for name in ("mean", "std", "scale"):
+        if getattr(options, name) is not None:
+            raise EncoderError(f"{name} is for images, and this encoder takes texts; leave it out")
+    _, length = token_input(session)
+    truncation = read_tokenizer(files[TOKENIZER]).truncation
+    own = int(truncation["max_length"]) if truncation else length or DEFAULT_MAX_TOKENS
+    most = options.max_tokens or min(own, length or own)
+    if length is not None and most > length:
+        raise EncoderError(f"max_tokens={most} is more than the {length} that this encoder takes")
+    return EncoderSpec("text", 1, output, max_tokens=most)
+
+
+def _image_spec(session: Session, output: str, options: EncoderOptions) -> EncoderSpec:
+    if options.max_tokens is not None:
+        raise EncoderError("max_tokens is for texts, which need --tokenizer; leave it out, or name the tokenizer")
+    (_, *sizes), dtype = image_input(session)
+    named = [name for name in ("mean", "std", "scale") if getattr(options, name) is not None]
+    if named and dtype == np.uint8:
+        raise EncoderError(f"this encoder takes pixels as they are; leave {', '.join(named)} out")
+    if None in sizes and options.shape is None:
+        raise EncoderError("this encoder takes images of any size, and there are no images to say which")
+    given = options.shape or (0, 0, 0)
+    shape = tuple(size or other for size, other in zip(sizes, given, strict=True))
+    fields = {name: getattr(options, name) for name in named}
+    try:
+        return EncoderSpec("image", 1, output, shape=shape, **fields)
+    except ValueError as error:
+        raise EncoderError(str(error)) from error
+
+
+def _with_output(spec: EncoderSpec, shape: tuple[int, ...], options: EncoderOptions) -> EncoderSpec:
+    """The spec for a graph whose output has this shape."""
+    maps = spec.kind == "image" and len(shape) == 4
+    if len(shape) == 2:
+        if options.pooling not in (None, "none"):
+            raise EncoderError(f"the output {spec.output!r} is one vector for each example; leave pooling out")
+        return replace(spec, features=shape[1], normalise=bool(options.normalise))
+    if not maps and len(shape) != 3:
+        raise EncoderError(f"the output {spec.output!r} is {list(shape)}, of which no features can be made")
+    if options.pooling == "none":
+        raise EncoderError(f"the output {spec.output!r} is several vectors for each example; pooling is mean or first")
+    return replace(
+        spec,
+        features=shape[1] if maps else shape[2],
+        pooling=options.pooling or "mean",
+        # The usual form of sentence embeddings: what their length says is how much a text's tokens agree.
+        normalise=spec.kind == "text" if options.normalise is None else options.normalise,
+    )
+
+
+def _try_out(encoder: FrozenEncoder) -> None:
+    """Check that features are numbers, and that an example's do not depend on the others."""
+    probe = encoder.probe()
+    together = encoder.encode(probe)
+    alone = np.concatenate([encoder.encode(probe[:1]), encoder.encode(probe[1:])])
+    if not np.isfinite(together).all():
+        raise EncoderError("the encoder gives features that are not numbers")
+    if np.abs(together - alone).max() > TOLERANCE * np.abs(alone).max():
+        raise EncoderError(
+            "what the encoder makes of an example depends on the others of its batch, so that answers would depend on "
+            "other clients' inputs; export it in evaluation mode, with its attention mask"
+        )

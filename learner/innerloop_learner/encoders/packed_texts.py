@@ -1,0 +1,28 @@
+"""Texts as arrays, so that whatever holds, queues and copies inputs needs to know of arrays only."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from innerloop_learner.encoders.errors import EncoderError
+
+
+def pack_texts(texts: Sequence[str]) -> NDArray[np.uint8]:
+    """Texts as rows of UTF-8 [N, L], the longest of L bytes, zeros behind the others; L is at least 1.
+
+    Raises:
+        EncoderError: a text has a character zero, which could not be told from what stands behind it.
+    """
+    rows = [text.encode() for text in texts]
+    for index, row in enumerate(rows):
+        if 0 in row:
+            raise EncoderError(f"text {index} has a character U+0000; remove it")
+    width = max(1, *map(len, rows)) if rows else 1
+    return np.array(rows, f"S{width}").view(np.uint8).reshape(len(rows), width)
+
+
+def unpack_texts(packed: NDArray[np.uint8]) -> list[str]:
+    """The texts of rows [N, L]."""
+    rows = np.ascontiguousarray(packed).view(f"S{packed.shape[1]}").ravel()
+    return [row.decode() for row in rows.tolist()]

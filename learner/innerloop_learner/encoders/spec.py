@@ -1,0 +1,80 @@
+"""What stands in front of a learner, as plain data: enough to open it again from a bundle."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+Kind = Literal["text", "image"]
+Pooling = Literal["none", "mean", "first"]
+
+GRAPH, TOKENIZER = "encoder.onnx", "tokenizer.json"
+"""Files of a bundle."""
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """A frozen encoder: how raw inputs become what its graph takes, and what its graph gives becomes features.
+
+    Attributes:
+        kind: "text" takes strings; "image" takes images of 0 to 255.
+        features: F, numbers that it makes of one example.
+        output: name of the graph's output that is used.
+        pooling: how an output of several vectors for one example (tokens, or the pixels of feature maps) becomes one:
+            their mean (over real tokens only), or the first; "none" where the graph gives one vector.
+        normalise: whether features are divided by their length.
+        max_tokens: of a text; what lies behind them is not read. Zero for images.
+        shape: of an image (channels, height, width); empty for texts.
+        mean, std: of pixels after scaling, one value or one per channel.
+        scale: factor that takes pixels of 0 to 255 to the range of `mean` and `std`.
+    """
+
+    kind: Kind
+    features: int
+    output: str
+    pooling: Pooling = "none"
+    normalise: bool = False
+    max_tokens: int = 0
+    shape: tuple[int, ...] = ()
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    scale: float = 1 / 255
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind) or self.pooling not in get_args(Pooling):
+            raise ValueError(f"an encoder of {self.kind!r} with pooling {self.pooling!r} is not known")
+        if self.features < 1 or self.max_tokens < (self.kind == "text"):
+            raise ValueError("an encoder gives features, and reads tokens of texts")
+        if (len(self.shape) == 3) != (self.kind == "image") or any(size < 1 for size in self.shape):
+            raise ValueError(f"an encoder of images has a shape (channels, height, width), not {self.shape}")
+        channels = self.shape[0] if self.shape else 1
+        if any(len(values) not in (1, channels) for values in (self.mean, self.std)) or 0 in self.std:
+            raise ValueError("mean and std hold one value or one per channel, and std is never zero")
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "EncoderSpec":
+        """Read what `dataclasses.asdict` and JSON made of one.
+
+        Raises:
+            TypeError, KeyError, ValueError: the data does not describe an encoder.
+        """
+        return cls(**{**data, **{name: tuple(data[name]) for name in ("shape", "mean", "std")}})
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """What a user may say of an encoder; what is None is found out.
+
+    Attributes:
+        output: name of the output to use; the first when None.
+        pooling, normalise, max_tokens, mean, std, scale: as in `EncoderSpec`.
+        shape: of the images that there are, for graphs that take any size.
+    """
+
+    output: str | None = None
+    pooling: Pooling | None = None
+    normalise: bool | None = None
+    max_tokens: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    scale: float | None = None
+    shape: tuple[int, ...] | None = None
