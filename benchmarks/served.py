@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from innerloop import Client
-from innerloop_trainer.data import ClassImages, EpisodeShape
+from innerloop_trainer.data import ClassExamples, EpisodeShape
 from innerloop_trainer.evaluation import evaluation_batches
 
 
 def served_accuracies(
-    client: Client, model: str, sampler: ClassImages, shape: EpisodeShape, episodes: int
+    client: Client, model: str, sampler: ClassExamples, shape: EpisodeShape, episodes: int
 ) -> NDArray[Any]:
     """Accuracy of each episode [episodes], its images sent as they lie in the data."""
     accuracies = []

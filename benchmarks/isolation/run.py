@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from innerloop import Client, Model
 from innerloop_server.process import ServerProcess
-from innerloop_trainer.data import ClassImages, EpisodeShape, load_source
+from innerloop_trainer.data import ClassExamples, EpisodeShape, load_source
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from machine import describe_machine
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("models", type=Path)
     arguments = parser.parse_args()
     source = load_source(f"omniglot:{arguments.omniglot}")
-    if not isinstance(source.test, ClassImages):
+    if not isinstance(source.test, ClassExamples):
         raise TypeError("Omniglot consists of images")
     with ServerProcess(arguments.models) as server, Client(server.target, timeout=300) as client:
         jobs = _jobs(client.models(), source.test)
@@ -83,7 +83,7 @@ def main() -> None:
     sys.exit(0 if results["equal"] == CALLS else 1)
 
 
-def _jobs(models: list[Model], sampler: ClassImages) -> list[Job]:
+def _jobs(models: list[Model], sampler: ClassExamples) -> list[Job]:
     """Tasks of 2 to 10 ways (as the model allows), 1 to 5 shots, 1 to 15 queries a class."""
     random = np.random.default_rng(0)
     generator = torch.Generator().manual_seed(0)

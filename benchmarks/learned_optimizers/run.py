@@ -25,7 +25,7 @@ from innerloop import Client
 from innerloop_learner import build_learner
 from innerloop_learner.bundle import Bundle, load_bundle, save_bundle
 from innerloop_server.process import ServerProcess
-from innerloop_trainer.data import ClassImages, DataSource, EpisodeShape, load_source
+from innerloop_trainer.data import ClassExamples, DataSource, EpisodeShape, load_source
 from innerloop_trainer.evaluation import evaluate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -105,7 +105,7 @@ def _offline(bundle: Bundle, source: DataSource) -> NDArray[Any]:
 
 def _served(bundles: dict[str, Bundle], source: DataSource) -> dict[str, NDArray[Any]]:
     """Accuracies of the same episodes, each bundle served."""
-    if not isinstance(source.test, ClassImages):
+    if not isinstance(source.test, ClassExamples):
         raise TypeError("Omniglot consists of images")
     for name, bundle in bundles.items():
         save_bundle(MODELS / name, replace(bundle.manifest, name=name), bundle.params)

@@ -22,7 +22,7 @@ from typing import Any
 
 from innerloop import Client
 from innerloop_server.process import ServerProcess
-from innerloop_trainer.data import ClassImages, EpisodeShape, load_source
+from innerloop_trainer.data import ClassExamples, EpisodeShape, load_source
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from machine import describe_machine
@@ -160,7 +160,7 @@ def _evaluate(run: Run, data: str, setting: str, protocol: str) -> dict[str, flo
 def _served(methods: list[str], data: str) -> dict[str, float]:
     """Accuracy over the same episodes, as uint8 images through a server and the SDK."""
     source = load_source(data)
-    if not isinstance(source.test, ClassImages):
+    if not isinstance(source.test, ClassExamples):
         raise TypeError("Omniglot consists of images")
     for method in methods:
         _innerloop("export", str(RUNS / f"{method}-5w"), "--out", str(MODELS / method))

@@ -17,7 +17,7 @@ import torch
 
 from innerloop import Client
 from innerloop_server.process import ServerProcess
-from innerloop_trainer.data import ClassImages, EpisodeShape, load_source
+from innerloop_trainer.data import ClassExamples, EpisodeShape, load_source
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from machine import describe_machine
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     given = parser.parse_args()
     sampler = load_source(f"omniglot:{given.omniglot}").test
-    if not isinstance(sampler, ClassImages):
+    if not isinstance(sampler, ClassExamples):
         raise TypeError("Omniglot consists of images")
     on_gpu = given.device == "cuda" or (given.device == "auto" and torch.cuda.is_available())
     accuracies: dict[str, dict[str, Any]] = {name: {} for name in MODELS}

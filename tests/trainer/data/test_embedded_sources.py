@@ -43,11 +43,11 @@ def test_glyph_drawings_are_the_same_every_time_and_all_differ(
 ) -> None:
     monkeypatch.setattr(glyphs_module, "distinct_characters", lambda: glyphs[:12])
     first, second = glyphs_module.draw_glyphs(), glyphs_module.draw_glyphs()
-    np.testing.assert_array_equal(first.images, second.images)
-    assert first.images.shape == (12 * 20, 1, 28, 28)
-    assert len({image.tobytes() for image in first.images}) == 12 * 20
-    assert (first.images.min(axis=(1, 2, 3)) < 128).all()  # dark ink
-    assert np.median(first.images) == 255  # on white paper
+    np.testing.assert_array_equal(first.examples, second.examples)
+    assert first.examples.shape == (12 * 20, 1, 28, 28)
+    assert len({image.tobytes() for image in first.examples}) == 12 * 20
+    assert (first.examples.min(axis=(1, 2, 3)) < 128).all()  # dark ink
+    assert np.median(first.examples) == 255  # on white paper
 
 
 def test_glyph_splits_share_no_class_and_give_twenty_examples(

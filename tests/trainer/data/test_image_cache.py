@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from innerloop_trainer.data.cache import cached
-from innerloop_trainer.data.image_set import ImageSet
+from innerloop_trainer.data.example_set import ExampleSet
 
-IMAGES = ImageSet(("ä", "b"), np.array([2, 1]), np.arange(3 * 3 * 4, dtype=np.uint8).reshape(3, 1, 3, 4))
+IMAGES = ExampleSet(("ä", "b"), np.array([2, 1]), np.arange(3 * 3 * 4, dtype=np.uint8).reshape(3, 1, 3, 4))
 
 
 class Builder:
@@ -15,15 +15,15 @@ class Builder:
 
     calls = 0
 
-    def __call__(self) -> ImageSet:
+    def __call__(self) -> ExampleSet:
         self.calls += 1
         return IMAGES
 
 
-def check(images: ImageSet) -> None:
+def check(images: ExampleSet) -> None:
     assert images.names == IMAGES.names
     np.testing.assert_array_equal(images.counts, IMAGES.counts)
-    np.testing.assert_array_equal(images.images, IMAGES.images)
+    np.testing.assert_array_equal(images.examples, IMAGES.examples)
 
 
 def test_the_same_data_is_built_once_and_other_data_again() -> None:
@@ -40,7 +40,7 @@ def _truncate(content: bytes) -> bytes:
 
 
 def _flip_a_pixel(content: bytes) -> bytes:
-    position = content.rindex(IMAGES.images.tobytes())
+    position = content.rindex(IMAGES.examples.tobytes())
     return content[: position + 3] + b"\xff" + content[position + 4 :]
 
 

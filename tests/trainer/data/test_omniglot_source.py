@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from innerloop_trainer.data import ClassImages, DataError, DataSource, EpisodeShape, load_source
+from innerloop_trainer.data import ClassExamples, DataError, DataSource, EpisodeShape, load_source
 
 SHAPE = EpisodeShape(2, 1, 2)
 
@@ -111,5 +111,5 @@ def test_the_real_data_split_into_the_published_numbers_of_characters() -> None:
     assert len(test) == 659
     assert len({name.partition("/")[0] for name in validation}) == 5
     assert set(train) | set(validation) | set(test) == set().union(*names(random))
-    assert isinstance(random.train, ClassImages)
+    assert isinstance(random.train, ClassExamples)
     random.train.check(EpisodeShape(20, 5, 15))

@@ -4,8 +4,8 @@
 in `sources`, imported below, or an entry point of another distribution.
 """
 
-from innerloop_trainer.data import digits, glyphs, images, omniglot, sinusoid  # noqa: F401 - they register themselves
-from innerloop_trainer.data.class_images import ClassImages, RawEpisodes
+from innerloop_trainer.data import digits, glyphs, images, omniglot, sinusoid, texts  # noqa: F401 - they register themselves
+from innerloop_trainer.data.class_examples import ClassExamples, RawEpisodes
 from innerloop_trainer.data.load import load_source
 from innerloop_trainer.data.source import (
     DataError,
@@ -18,7 +18,7 @@ from innerloop_trainer.data.source import (
 )
 
 __all__ = [
-    "ClassImages",
+    "ClassExamples",
     "DataError",
     "DataSource",
     "EpisodeShape",

@@ -1,4 +1,4 @@
-"""Decoded images kept on disk, so that a data set is decoded once.
+"""Decoded images and encoded examples kept on disk, so that a data set is decoded and encoded once.
 
 A cache file is named after a digest of everything its content depends on, so a stale one is never read. It is an
 optimisation only: a damaged file is built again, and a folder that can't be written is done without.
@@ -19,28 +19,28 @@ import PIL
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from innerloop_trainer.data.image_set import ImageSet
+from innerloop_trainer.data.example_set import ExampleSet
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
-def cached(source: str, identity: Mapping[str, Any], build: Callable[[], ImageSet]) -> ImageSet:
+def cached(source: str, identity: Mapping[str, Any], build: Callable[[], ExampleSet]) -> ExampleSet:
     """What `build` returns, from disk if it was built before.
 
     Args:
         source: name of the source, the beginning of the file's name.
         identity: all that the result depends on, as plain data: files with sizes and times, options.
-        build: decodes or generates the images.
+        build: decodes, generates or encodes the examples.
     """
     key = json.dumps([FORMAT_VERSION, PIL.__version__, identity], sort_keys=True)
     path = cache_folder() / f"{source}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
     try:
         return _read(path)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-        images = build()
+        examples = build()
     with contextlib.suppress(OSError):
-        _write(path, images)
-    return images
+        _write(path, examples)
+    return examples
 
 
 def cache_folder() -> Path:
@@ -48,24 +48,24 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "innerloop"
 
 
-def _read(path: Path) -> ImageSet:
+def _read(path: Path) -> ExampleSet:
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata()
-        images, counts = file.get_tensor("images"), file.get_tensor("counts")
-    if zlib.crc32(images.data) != int(metadata["checksum"]):
-        raise ValueError("images differ from what was written")
-    return ImageSet(tuple(json.loads(metadata["names"])), counts, images)
+        examples, counts = file.get_tensor("examples"), file.get_tensor("counts")
+    if zlib.crc32(examples.data) != int(metadata["checksum"]):
+        raise ValueError("examples differ from what was written")
+    return ExampleSet(tuple(json.loads(metadata["names"])), counts, examples)
 
 
-def _write(path: Path, content: ImageSet) -> None:
+def _write(path: Path, content: ExampleSet) -> None:
     """Write so that a reader, or a run that is killed halfway, never meets half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    images = np.ascontiguousarray(content.images)
-    metadata = {"names": json.dumps(content.names), "checksum": str(zlib.crc32(images.data))}
+    examples = np.ascontiguousarray(content.examples)
+    metadata = {"names": json.dumps(content.names), "checksum": str(zlib.crc32(examples.data))}
     handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(save({"images": images, "counts": content.counts}, metadata))
+            file.write(save({"examples": examples, "counts": content.counts}, metadata))
         Path(scratch).replace(path)
     finally:
         Path(scratch).unlink(missing_ok=True)

@@ -1,20 +1,18 @@
 """Image files of any size, depth and colour to uint8 arrays of one shape."""
 
 import io
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
-from rich.console import Console
-from rich.progress import track
 
+from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.file_tree import FileTree
-from innerloop_trainer.data.image_set import ImageSet
 from innerloop_trainer.data.source import DataError
+from innerloop_trainer.data.watched import watched
 
 Color = Literal["L", "RGB"]
 """Gray or colour, by Pillow's names."""
@@ -26,7 +24,7 @@ class UnreadableImageError(ValueError):
 
 def decode_classes(
     tree: FileTree, classes: Mapping[str, Sequence[PurePosixPath]], size: tuple[int, int], color: Color
-) -> ImageSet:
+) -> ExampleSet:
     """Decode the files of every class, with a progress bar if someone watches.
 
     Args:
@@ -40,13 +38,13 @@ def decode_classes(
     """
     files = [path for paths in classes.values() for path in paths]
     images = np.empty((len(files), 1 if color == "L" else 3, *size), dtype=np.uint8)
-    for index, path in enumerate(_watched(files, f"Decoding {tree.root.name}")):
+    for index, path in enumerate(watched(files, f"Decoding {tree.root.name}")):
         content = tree.read(path)
         try:
             images[index] = decode_image(content, size, color)
         except UnreadableImageError as error:
             raise DataError(f"{tree.root}: {path} {error}; replace or remove it") from error
-    return ImageSet(tuple(classes), np.array([len(paths) for paths in classes.values()], dtype=np.int64), images)
+    return ExampleSet(tuple(classes), np.array([len(paths) for paths in classes.values()], dtype=np.int64), images)
 
 
 def decode_image(content: bytes, size: tuple[int, int], color: Color) -> NDArray[np.uint8]:
@@ -89,8 +87,3 @@ def _flatten(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image
-
-
-def _watched(files: Sequence[PurePosixPath], title: str) -> Iterable[PurePosixPath]:
-    console = Console(stderr=True)
-    return track(files, title, console=console, transient=True, disable=not sys.stderr.isatty())

@@ -7,8 +7,8 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from innerloop_learner.spec import InputSpec
-from innerloop_trainer.data.class_images import ClassImages
-from innerloop_trainer.data.image_set import ImageSet
+from innerloop_trainer.data.class_examples import ClassExamples
+from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.options import reject_path, reject_unknown
 from innerloop_trainer.data.source import DataSource, SourceLoader, SourceRequest, sources
 
@@ -27,8 +27,8 @@ class Digits(SourceLoader):
         reject_unknown(request)
         images = _images()
 
-        def sampler(part: str, digits: tuple[str, ...]) -> ClassImages:
-            return ClassImages(f"digits, {part} split", images.select(digits), INPUT, request.device)
+        def sampler(part: str, digits: tuple[str, ...]) -> ClassExamples:
+            return ClassExamples(f"digits, {part} split", images.select(digits), INPUT, request.device)
 
         return DataSource(
             name="digits",
@@ -42,12 +42,12 @@ class Digits(SourceLoader):
         )
 
 
-def _images() -> ImageSet:
+def _images() -> ExampleSet:
     """All digits, sorted by class, with 0 .. 16 spread over 0 .. 255."""
     data = load_digits()
     order = np.argsort(data.target, kind="stable")
     images = (data.images[order, None] * (255 / 16)).round().astype(np.uint8)
-    return ImageSet((*TRAIN, *VALIDATION, *TEST), np.bincount(data.target).astype(np.int64), images)
+    return ExampleSet((*TRAIN, *VALIDATION, *TEST), np.bincount(data.target).astype(np.int64), images)
 
 
 sources.register("digits")(Digits())

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from innerloop_learner.spec import InputSpec
 from innerloop_trainer.data.cache import cached
-from innerloop_trainer.data.class_images import ClassImages
+from innerloop_trainer.data.class_examples import ClassExamples
 from innerloop_trainer.data.class_split import shuffled
+from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.glyph_shapes import GlyphShapes, distinct_characters
-from innerloop_trainer.data.image_set import ImageSet
 from innerloop_trainer.data.options import reject_path, reject_unknown
 from innerloop_trainer.data.source import DataSource, SourceLoader, SourceRequest, sources
 
@@ -48,8 +48,8 @@ class Glyphs(SourceLoader):
         characters = shuffled(images.names, SEED)
         first, second = round(0.65 * len(characters)), round(0.8 * len(characters))
 
-        def sampler(part: str, chosen: list[str]) -> ClassImages:
-            return ClassImages(f"glyphs, {part} split", images.select(chosen), INPUT, request.device)
+        def sampler(part: str, chosen: list[str]) -> ClassExamples:
+            return ClassExamples(f"glyphs, {part} split", images.select(chosen), INPUT, request.device)
 
         return DataSource(
             name="glyphs",
@@ -66,14 +66,14 @@ class Glyphs(SourceLoader):
         )
 
 
-def draw_glyphs() -> ImageSet:
+def draw_glyphs() -> ExampleSet:
     """All classes, generated; always the same."""
     glyphs = distinct_characters()
     generator = torch.Generator().manual_seed(SEED)
     parts = [glyphs[start : start + AT_ONCE] for start in range(0, len(glyphs), AT_ONCE)]
     images = np.concatenate([_distorted(part, generator) for part in parts])
     counts = np.full(len(glyphs), EXAMPLES, dtype=np.int64)
-    return ImageSet(tuple(glyph.character for glyph in glyphs), counts, images)
+    return ExampleSet(tuple(glyph.character for glyph in glyphs), counts, images)
 
 
 def _distorted(glyphs: Sequence[GlyphShapes], generator: torch.Generator) -> NDArray[np.uint8]:

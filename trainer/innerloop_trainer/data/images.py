@@ -15,20 +15,16 @@ import numpy as np
 
 from innerloop_learner.spec import InputSpec
 from innerloop_trainer.data.cache import cached
-from innerloop_trainer.data.class_images import ClassImages
-from innerloop_trainer.data.class_split import shuffled
+from innerloop_trainer.data.class_examples import ClassExamples
+from innerloop_trainer.data.class_split import SPLIT_OPTIONS, Splits, split_by_seed
 from innerloop_trainer.data.decode import decode_classes
+from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.file_tree import FileTree, open_tree
 from innerloop_trainer.data.image_layout import Classes, find_splits
-from innerloop_trainer.data.image_set import ImageSet
-from innerloop_trainer.data.options import choice, existing_path, fraction, number, reject_unknown
+from innerloop_trainer.data.options import choice, existing_path, reject_unknown
 from innerloop_trainer.data.source import DataError, DataSource, SourceLoader, SourceRequest, sources
 
 EXAMPLE = "images:~/pictures (a folder or a zip archive with one folder of images per class)"
-SPLIT_OPTIONS = ("val", "test", "seed")
-
-Splits = Mapping[str, list[str]]
-"""Class names of the splits train, validation and test."""
 
 
 class Images(SourceLoader):
@@ -43,23 +39,23 @@ class Images(SourceLoader):
         tree = open_tree(path)
         found = find_splits(tree)
         if "" in found:
-            splits, how = _split_by_seed(request, list(found[""]))
+            splits, how = split_by_seed(request, list(found[""]))
         else:
             splits, how = _split_by_folder(request, found)
         classes = {name: files for part in found.values() for name, files in part.items()}
         images = _decode(tree, classes, size, color)
-        channels = images.images.shape[1]
+        channels = images.examples.shape[1]
         # The same for every data set, so that a bundle trained on one can be evaluated on another.
         spec = InputSpec((channels, *size), dtype="uint8", mean=(0.5,), std=(0.5,), scale=1 / 255)
         name = f"images:{path.resolve().name.removesuffix('.zip')}"
 
-        def sampler(part: str, label: str) -> ClassImages:
-            return ClassImages(f"{name}, {label} split", images.select(splits[part]), spec, request.device)
+        def sampler(part: str, label: str) -> ClassExamples:
+            return ClassExamples(f"{name}, {label} split", images.select(splits[part]), spec, request.device)
 
         return DataSource(
             name=name,
             description=(
-                f"{len(images.images):,} images of {len(classes)} classes, {'gray' if channels == 1 else 'RGB'}, "
+                f"{len(images.examples):,} images of {len(classes)} classes, {'gray' if channels == 1 else 'RGB'}, "
                 f"resized to {size[0]} x {size[1]}, split {how}: {len(splits['train'])} classes for training, "
                 f"{len(splits['validation'])} for validation, {len(splits['test'])} for test"
             ),
@@ -82,25 +78,6 @@ def _size(request: SourceRequest) -> tuple[int, int]:
     return height, int(match[2] or height)
 
 
-def _split_by_seed(request: SourceRequest, names: list[str]) -> tuple[Splits, str]:
-    seed = number(request, "seed", default=0)
-    validation = max(1, round(len(names) * fraction(request, "val", default=0.15)))
-    test = max(1, round(len(names) * fraction(request, "test", default=0.2)))
-    train = len(names) - validation - test
-    if train < 1:
-        raise DataError(
-            f"images: {len(names)} classes leave none for training after {validation} for validation and {test} for "
-            f"test; add class folders or lower val and test"
-        )
-    order = shuffled(names, seed)
-    splits = {
-        "train": order[:train],
-        "validation": order[train : train + validation],
-        "test": order[train + validation :],
-    }
-    return splits, f"by class with seed {seed}"
-
-
 def _split_by_folder(request: SourceRequest, found: Mapping[str, Classes]) -> tuple[Splits, str]:
     for key in SPLIT_OPTIONS:
         if key in request.options:
@@ -108,20 +85,20 @@ def _split_by_folder(request: SourceRequest, found: Mapping[str, Classes]) -> tu
     return {part: list(classes) for part, classes in found.items()}, "by folder"
 
 
-def _decode(tree: FileTree, classes: Classes, size: tuple[int, int], color: str) -> ImageSet:
-    def decode() -> ImageSet:
+def _decode(tree: FileTree, classes: Classes, size: tuple[int, int], color: str) -> ExampleSet:
+    def decode() -> ExampleSet:
         decoded = decode_classes(tree, classes, size, "L" if color == "gray" else "RGB")
         if color == "auto" and _colourless(decoded):
-            return ImageSet(decoded.names, decoded.counts, decoded.images[:, :1])
+            return ExampleSet(decoded.names, decoded.counts, decoded.examples[:, :1])
         return decoded
 
     identity = {"files": tree.identity(), "classes": list(classes), "size": size, "color": color}
     return cached("images", identity, decode)
 
 
-def _colourless(images: ImageSet) -> bool:
+def _colourless(images: ExampleSet) -> bool:
     """Whether all channels are equal, looked at image by image to need no second copy of all."""
-    return all(bool(np.array_equal(image, np.broadcast_to(image[:1], image.shape))) for image in images.images)
+    return all(bool(np.array_equal(image, np.broadcast_to(image[:1], image.shape))) for image in images.examples)
 
 
 sources.register("images")(Images())

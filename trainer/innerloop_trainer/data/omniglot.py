@@ -14,11 +14,11 @@ import numpy as np
 
 from innerloop_learner.spec import InputSpec
 from innerloop_trainer.data.cache import cached
-from innerloop_trainer.data.class_images import ClassImages
+from innerloop_trainer.data.class_examples import ClassExamples
 from innerloop_trainer.data.class_split import shuffled
 from innerloop_trainer.data.decode import decode_classes
+from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.file_tree import FileTree, open_tree
-from innerloop_trainer.data.image_set import ImageSet
 from innerloop_trainer.data.options import choice, existing_path, flag, reject_unknown
 from innerloop_trainer.data.source import DataError, DataSource, SourceLoader, SourceRequest, sources
 
@@ -52,17 +52,17 @@ class Omniglot(SourceLoader):
         split = (
             random_split(background, evaluation) if split_name == "random" else alphabet_split(background, evaluation)
         )
-        everything = ImageSet(
+        everything = ExampleSet(
             background.names + evaluation.names,
             np.concatenate([background.counts, evaluation.counts]),
-            np.concatenate([background.images, evaluation.images]),
+            np.concatenate([background.examples, evaluation.examples]),
         )
         name = f"omniglot:{split_name}"
 
-        def sampler(part: str, characters: Sequence[str], *, rotate: bool = False) -> ClassImages:
+        def sampler(part: str, characters: Sequence[str], *, rotate: bool = False) -> ClassExamples:
             images = everything.select(characters)
             images = images.with_rotations() if rotate else images
-            return ClassImages(f"{name}, {part} split", images, INPUT, request.device)
+            return ClassExamples(f"{name}, {part} split", images, INPUT, request.device)
 
         return DataSource(
             name=name,
@@ -76,7 +76,7 @@ class Omniglot(SourceLoader):
         )
 
 
-def random_split(background: ImageSet, evaluation: ImageSet) -> Split:
+def random_split(background: ExampleSet, evaluation: ExampleSet) -> Split:
     """All characters shuffled: 1,100, 100 and 423 of them (Finn et al. 2017), in proportion if some are missing."""
     characters = shuffled(background.names + evaluation.names, SPLIT_SEED)
     train = round(len(characters) * 1100 / 1623)
@@ -84,7 +84,7 @@ def random_split(background: ImageSet, evaluation: ImageSet) -> Split:
     return Split(characters[:train], characters[train : train + validation], characters[train + validation :])
 
 
-def alphabet_split(background: ImageSet, evaluation: ImageSet) -> Split:
+def alphabet_split(background: ExampleSet, evaluation: ExampleSet) -> Split:
     """Test on the evaluation alphabets (Lake et al. 2015), validate on a sixth of the background alphabets."""
     alphabets = shuffled({_alphabet(name) for name in background.names}, SPLIT_SEED)
     held_out = set(alphabets[: max(1, round(len(alphabets) / 6))])
@@ -113,8 +113,8 @@ def _part(root: Path, name: str) -> FileTree:
     raise DataError(f"omniglot: {root} has neither {name}.zip nor a folder {name}; download both parts, see {EXAMPLE}")
 
 
-def _read(tree: FileTree) -> ImageSet:
-    def decode() -> ImageSet:
+def _read(tree: FileTree) -> ExampleSet:
+    def decode() -> ExampleSet:
         characters = defaultdict[str, list[PurePosixPath]](list)
         for path in tree.files:
             if path.suffix == ".png" and len(path.parts) >= 3:

@@ -63,6 +63,7 @@ class DataSource:
         task_kind: classification or regression.
         target_size: target values per example (zero for classification).
         train, validation, test: splits with no class in common.
+        texts: whether inputs are packed texts, which only an encoder can read.
     """
 
     name: str
@@ -73,6 +74,7 @@ class DataSource:
     train: TaskSampler
     validation: TaskSampler
     test: TaskSampler
+    texts: bool = False
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from innerloop.cli.demo_task import Task, draw_tasks, save_task
 from innerloop_learner.bundle import load_bundle, save_bundle
 from innerloop_server.process import ServerProcess
 from innerloop_trainer.config import TrainingConfig
-from innerloop_trainer.data import ClassImages, DataError, EpisodeShape, load_source
+from innerloop_trainer.data import ClassExamples, DataError, EpisodeShape, load_source
 from innerloop_trainer.run_folder import RunFolder
 from innerloop_trainer.session import run_training
 
@@ -75,10 +75,10 @@ def demo(
         json_file.write_text(json.dumps(asdict(figures), indent=2) + "\n")
 
 
-def _train(data: str, out: Path, iterations: int) -> tuple[RunFolder, ClassImages]:
+def _train(data: str, out: Path, iterations: int) -> tuple[RunFolder, ClassExamples]:
     """Train into a fresh run folder; an earlier demo's run makes way."""
     source = load_source(data)
-    if not isinstance(source.test, ClassImages):
+    if not isinstance(source.test, ClassExamples):
         raise DataError(f"the demo needs images to look at, which {data!r} has not; try --data glyphs")
     source.test.check(SHAPE)
     run = RunFolder(out / "run")

@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 from PIL import Image
 
-from innerloop_trainer.data import ClassImages, EpisodeShape
+from innerloop_trainer.data import ClassExamples, EpisodeShape
 from innerloop_trainer.seeds import generator_for
 
 
@@ -29,7 +29,7 @@ class Task:
     query_labels: list[str]
 
 
-def draw_tasks(sampler: ClassImages, shape: EpisodeShape, tasks: int) -> list[Task]:
+def draw_tasks(sampler: ClassExamples, shape: EpisodeShape, tasks: int) -> list[Task]:
     """Episodes with the names of their classes, always the same ones."""
     raw = sampler.sample_raw(shape, tasks, generator_for(0, "demo"))
     return [

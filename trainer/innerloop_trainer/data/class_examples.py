@@ -1,5 +1,6 @@
-"""Few-shot classification episodes, drawn from images that reside on the training device."""
+"""Few-shot classification episodes, drawn from examples that reside on the training device."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from innerloop_learner.spec import InputSpec
 from innerloop_learner.tasks import Episodes, Query, Support
-from innerloop_trainer.data.image_set import ImageSet
+from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.source import DataError, EpisodeShape, TaskSampler
 
 
@@ -16,11 +17,11 @@ class RawEpisodes:
     """T sampled tasks as they lie in the data, before normalisation: what a client would send to a server.
 
     Attributes:
-        support: images [T, S, C, H, W] uint8, in random order.
+        support: inputs [T, S, *input], in random order.
         support_labels: [T, S] int64 in `0 .. ways - 1`, numbered by first appearance, as a server numbers them.
-        query: images [T, Q, C, H, W] uint8, grouped by class.
+        query: inputs [T, Q, *input], grouped by class.
         query_labels: [T, Q] int64.
-        classes: [T, ways] int64, which class of the split each label of a task stands for (see `ClassImages.names`).
+        classes: [T, ways] int64, which class of the split each label of a task stands for (see `ClassExamples.names`).
     """
 
     support: Tensor
@@ -30,14 +31,14 @@ class RawEpisodes:
     classes: Tensor
 
 
-class ClassImages(TaskSampler):
-    """One split of an image data set.
+class ClassExamples(TaskSampler):
+    """One split of a data set of classes.
 
     Args:
         label: what messages call the split, for example "omniglot:random, test split".
-        data: its images.
-        spec: normalisation of the images.
-        device: where the images shall reside.
+        data: its examples.
+        spec: normalisation of the examples.
+        device: where the examples shall reside.
 
     Attributes:
         names: of the classes.
@@ -46,7 +47,7 @@ class ClassImages(TaskSampler):
         DataError: the split is empty.
     """
 
-    def __init__(self, label: str, data: ImageSet, spec: InputSpec, device: torch.device) -> None:
+    def __init__(self, label: str, data: ExampleSet, spec: InputSpec, device: torch.device) -> None:
         if not data.names:
             raise DataError(f"{label} is empty; add classes or change the split")
         self.names = data.names
@@ -55,12 +56,12 @@ class ClassImages(TaskSampler):
         self._sizes = data.counts.tolist()
         self._counts = torch.from_numpy(data.counts).to(device)  # [K]
         self._starts = self._counts.cumsum(0) - self._counts  # [K]
-        self._images = torch.from_numpy(data.images).to(device)  # [N, C, H, W]
+        self._examples = torch.from_numpy(data.examples).to(device)  # [N, *input]
 
     def sample(self, shape: EpisodeShape, tasks: int, generator: torch.Generator) -> Episodes:
         """As in `TaskSampler`; the support set comes in random order, its labels numbered by first appearance."""
         raw = self.sample_raw(shape, tasks, generator)
-        device = self._images.device
+        device = self._examples.device
         support = Support(
             x=self._spec.normalise(raw.support),
             y=raw.support_labels,
@@ -77,7 +78,7 @@ class ClassImages(TaskSampler):
         Args:
             shape: of the episodes.
             tasks: how many.
-            generator: on the device of the images.
+            generator: on the device of the examples.
 
         Raises:
             DataError: the split has too few classes or examples for `shape`.
@@ -88,9 +89,9 @@ class ClassImages(TaskSampler):
         order = self._draw_order(tasks, shape, generator)
         labels = torch.arange(shape.ways, device=classes.device)
         return RawEpisodes(
-            support=self._images[rows[..., : shape.shots].flatten(1).gather(1, order)],
+            support=self._examples[rows[..., : shape.shots].flatten(1).gather(1, order)],
             support_labels=order // shape.shots,
-            query=self._images[rows[..., shape.shots :].flatten(1)],
+            query=self._examples[rows[..., shape.shots :].flatten(1)],
             query_labels=labels.repeat_interleave(shape.queries).repeat(tasks, 1),
             classes=classes,
         )
@@ -117,21 +118,33 @@ class ClassImages(TaskSampler):
                 f"examples{more}"
             )
 
+    def with_inputs(self, change: Callable[[ExampleSet], ExampleSet], spec: InputSpec) -> "ClassExamples":
+        """The same split with other inputs.
+
+        Args:
+            change: what makes the other examples, of the same classes and in the same order.
+            spec: normalisation of the other examples.
+        """
+        data = ExampleSet(tuple(self.names), self._counts.cpu().numpy(), self._examples.cpu().numpy())
+        return ClassExamples(self._label, change(data), spec, self._examples.device)
+
     def _draw_classes(self, tasks: int, ways: int, generator: torch.Generator) -> Tensor:
         """Distinct classes in random order [T, W]."""
-        keys = torch.rand(tasks, len(self.names), generator=generator, device=self._images.device)
+        keys = torch.rand(tasks, len(self.names), generator=generator, device=self._examples.device)
         return keys.topk(ways).indices
 
     def _draw_order(self, tasks: int, shape: EpisodeShape, generator: torch.Generator) -> Tensor:
         """A random order of support examples grouped by class [T, S], in which classes appear one after the other."""
-        order = torch.rand(tasks, shape.ways * shape.shots, generator=generator, device=self._images.device).argsort(1)
+        order = torch.rand(tasks, shape.ways * shape.shots, generator=generator, device=self._examples.device).argsort(
+            1
+        )
         places = order.argsort(1).view(tasks, shape.ways, shape.shots)  # where each example comes
         appearance = places.amin(2).argsort(1).argsort(1)  # [T, W], as which class each appears
         renumbered: Tensor = appearance.gather(1, order // shape.shots) * shape.shots + order % shape.shots
         return renumbered
 
     def _draw_examples(self, classes: Tensor, examples: int, generator: torch.Generator) -> Tensor:
-        """Rows of distinct images of each class [T, W, examples]."""
+        """Rows of distinct examples of each class [T, W, examples]."""
         largest = max(self._sizes)
         keys = torch.rand(*classes.shape, largest, generator=generator, device=classes.device)
         absent = torch.arange(largest, device=classes.device) >= self._counts[classes].unsqueeze(-1)

@@ -1,25 +1,25 @@
 import numpy as np
 
 from innerloop_trainer.data.class_split import shuffled
-from innerloop_trainer.data.image_set import ImageSet
+from innerloop_trainer.data.example_set import ExampleSet
 
-IMAGES = ImageSet(("a", "b", "c"), np.array([1, 2, 1]), np.arange(4 * 9, dtype=np.uint8).reshape(4, 1, 3, 3))
+IMAGES = ExampleSet(("a", "b", "c"), np.array([1, 2, 1]), np.arange(4 * 9, dtype=np.uint8).reshape(4, 1, 3, 3))
 
 
 def test_selecting_classes_keeps_each_with_its_images_in_the_order_asked_for() -> None:
     chosen = IMAGES.select(["c", "b"])
     assert chosen.names == ("c", "b")
     assert chosen.counts.tolist() == [1, 2]
-    np.testing.assert_array_equal(chosen.images, IMAGES.images[[3, 1, 2]])
+    np.testing.assert_array_equal(chosen.examples, IMAGES.examples[[3, 1, 2]])
 
 
 def test_rotations_are_further_classes_of_the_same_images_turned() -> None:
     rotated = IMAGES.with_rotations()
     assert len(set(rotated.names)) == 12
     assert rotated.counts.tolist() == [1, 2, 1] * 4
-    quarter = rotated.select(["b rotated by 90"]).images
-    half = rotated.select(["b rotated by 180"]).images
-    original = IMAGES.select(["b"]).images
+    quarter = rotated.select(["b rotated by 90"]).examples
+    half = rotated.select(["b rotated by 180"]).examples
+    original = IMAGES.select(["b"]).examples
     np.testing.assert_array_equal(quarter, np.rot90(original, 1, axes=(2, 3)))
     np.testing.assert_array_equal(half, original[:, :, ::-1, ::-1])
 

@@ -5,19 +5,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from innerloop_learner.spec import InputSpec
-from innerloop_trainer.data import ClassImages, DataError, EpisodeShape
-from innerloop_trainer.data.image_set import ImageSet
+from innerloop_trainer.data import ClassExamples, DataError, EpisodeShape
+from innerloop_trainer.data.example_set import ExampleSet
 
 SPEC = InputSpec(shape=(1, 1, 2), dtype="uint8", mean=(0.5,), std=(0.5,), scale=1 / 255)
 
 
-def split(*sizes: int) -> ClassImages:
+def split(*sizes: int) -> ClassExamples:
     """A split whose images say which they are: pixels (class, example)."""
     pixels = [(index, example) for index, size in enumerate(sizes) for example in range(size)]
     images = np.array(pixels, dtype=np.uint8).reshape(-1, 1, 1, 2)
     names = tuple(f"class {index}" for index in range(len(sizes)))
-    data = ImageSet(names, np.array(sizes, dtype=np.int64), images)
-    return ClassImages("toy, test split", data, SPEC, torch.device("cpu"))
+    data = ExampleSet(names, np.array(sizes, dtype=np.int64), images)
+    return ClassExamples("toy, test split", data, SPEC, torch.device("cpu"))
 
 
 def seeded(seed: int) -> torch.Generator:

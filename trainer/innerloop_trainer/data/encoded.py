@@ -1,0 +1,77 @@
+"""Data behind a frozen encoder: its features, computed once and kept on disk."""
+
+import hashlib
+import json
+from dataclasses import replace
+
+import numpy as np
+
+from innerloop_learner.encoders import FrozenEncoder
+from innerloop_learner.spec import InputSpec
+from innerloop_trainer.data.cache import cached
+from innerloop_trainer.data.class_examples import ClassExamples
+from innerloop_trainer.data.example_set import ExampleSet
+from innerloop_trainer.data.source import DataError, DataSource, TaskSampler
+from innerloop_trainer.data.watched import watched
+
+AT_ONCE = 256
+
+
+def encoded(source: DataSource, encoder: FrozenEncoder) -> DataSource:
+    """The same source with features in place of inputs.
+
+    Raises:
+        DataError: the source has other inputs than the encoder takes.
+        EncoderError: it has images of another shape.
+    """
+    check_form(source, encoder.spec.kind)
+    spec = InputSpec(shape=(encoder.spec.features,))
+
+    def encode(split: TaskSampler) -> TaskSampler:
+        if not isinstance(split, ClassExamples):
+            raise DataError(
+                f"{source.name} makes up its examples, so that they can't be encoded; train without encoder"
+            )
+        return split.with_inputs(lambda data: _features(data, encoder, source.name), spec)
+
+    return replace(
+        source,
+        description=f"{source.description}; as {encoder.spec.features} features of a frozen {encoder.spec.kind} encoder",
+        input=spec,
+        train=encode(source.train),
+        validation=encode(source.validation),
+        test=encode(source.test),
+        texts=False,
+    )
+
+
+def check_form(source: DataSource, kind: str) -> None:
+    """Check that a source has texts for an encoder of texts, and images for one of images.
+
+    Raises:
+        DataError: it has not.
+    """
+    images = source.input.dtype == "uint8" and len(source.input.shape) == 3
+    form = "text" if source.texts else "image" if images else "number"
+    if form != kind:
+        hint = "; name its --tokenizer if it is an encoder of texts" if kind == "image" else ""
+        raise DataError(f"this encoder takes {kind}s, {source.name} has {form}s{hint}")
+
+
+def _features(data: ExampleSet, encoder: FrozenEncoder, title: str) -> ExampleSet:
+    def build() -> ExampleSet:
+        starts = range(0, len(data.examples), AT_ONCE)
+        parts = [
+            encoder.encode(data.examples[start : start + AT_ONCE]) for start in watched(starts, f"Encoding {title}")
+        ]
+        return ExampleSet(data.names, data.counts, np.concatenate(parts))
+
+    return cached("features", {"encoder": encoder.digest, "data": _digest(data)}, build)
+
+
+def _digest(data: ExampleSet) -> str:
+    examples = np.ascontiguousarray(data.examples)
+    described = [data.names, data.counts.tolist(), str(examples.dtype), examples.shape]
+    digest = hashlib.sha256(json.dumps(described).encode())
+    digest.update(examples.data)
+    return digest.hexdigest()
