@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from innerloop_learner.encoders.spec import ENCODER, TOKENIZER, EncoderSpec
 from innerloop_learner.settings import with_settings
 from innerloop_learner.spec import LearnerSpec
 
@@ -17,7 +18,6 @@ PLAIN_VERSION, FORMAT_VERSION = 1, 2
 MANIFEST = "manifest.json"
 PARAMETERS = "parameters.safetensors"
 ADAPT, PREDICT = "adapt.onnx", "predict.onnx"
-ENCODER, TOKENIZER = "encoder.onnx", "tokenizer.json"
 
 
 class BundleError(ValueError):
@@ -103,39 +103,6 @@ class Graphs:
 
 
 @dataclass(frozen=True)
-class Encoder:
-    """A frozen feature extractor, `encoder.onnx`; the learner's inputs are its features.
-
-    Attributes:
-        input: what it takes; for texts there is a `tokenizer.json`, too.
-        features: how many it gives for each input.
-        max_tokens: texts are cut off behind these; zero for images.
-        image_size: height and width that images are brought to; None for texts, and for images of any size.
-        mean: subtracted from an image after scaling, one value or one per channel.
-        std: divided by, one value or one per channel.
-        scale: factor that takes raw elements to the range of `mean` and `std` (1/255 for uint8 images).
-    """
-
-    input: Literal["texts", "images"]
-    features: int
-    max_tokens: int = 0
-    image_size: tuple[int, int] | None = None
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    scale: float = 1.0
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Encoder":
-        """Read a section of a manifest.
-
-        Raises:
-            TypeError, ValueError: the data does not describe an encoder.
-        """
-        tuples = {name: tuple(value) for name, value in data.items() if isinstance(value, list)}
-        return with_settings("encoder", cls, {**data, **tuples})
-
-
-@dataclass(frozen=True)
 class Manifest:
     """Everything a bundle says of itself.
 
@@ -157,7 +124,7 @@ class Manifest:
     provenance: Provenance
     metrics: Sequence[Metric] = ()
     graphs: Graphs | None = None
-    encoder: Encoder | None = None
+    encoder: EncoderSpec | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     digest: str = ""
 
@@ -245,7 +212,7 @@ def _from_json(data: Mapping[str, Any]) -> Manifest:
         provenance=with_settings("provenance", Provenance, data["provenance"]),
         metrics=[with_settings("metric", Metric, metric) for metric in data["metrics"]],
         graphs=None if graphs is None else with_settings("graphs", Graphs, graphs),
-        encoder=None if encoder is None else Encoder.from_json(encoder),
+        encoder=None if encoder is None else EncoderSpec.from_json(encoder),
         files=dict(data["files"]),
         digest=data["digest"],
     )

@@ -17,9 +17,9 @@ from safetensors.torch import save
 
 from innerloop_learner import InputSpec, LearnerSpec, Params, build_learner
 from innerloop_learner.bundle import Bundle, load_bundle, save_bundle
+from innerloop_learner.encoders import EncoderSpec
 from innerloop_learner.manifest import (
     BundleError,
-    Encoder,
     Graphs,
     Manifest,
     Metric,
@@ -259,7 +259,7 @@ GRAPHS = Graphs(
     default_steps=3,
     max_steps=9,
 )
-ENCODER = Encoder(input="images", features=384, image_size=(224, 224), mean=(0.5,), std=(0.2, 0.3, 0.4))
+ENCODER = EncoderSpec("images", 384, "features", shape=(3, 224, 224), mean=(0.5,), std=(0.2, 0.3, 0.4))
 FURTHER = {"adapt.onnx": b"adapting", "predict.onnx": b"predicting", "encoder.onnx": b"encoding"}
 
 
@@ -299,7 +299,7 @@ def test_a_truncated_or_missing_onnx_file_is_refused(file: str, tmp_path: Path) 
         (replace(MANIFEST, graphs=GRAPHS), {}),
         (replace(MANIFEST, graphs=GRAPHS), {"adapt.onnx": b""}),
         (replace(MANIFEST, graphs=replace(GRAPHS, refused="it sorts")), {"adapt.onnx": b"", "predict.onnx": b""}),
-        (replace(MANIFEST, encoder=replace(ENCODER, input="texts")), {"encoder.onnx": b""}),
+        (replace(MANIFEST, encoder=EncoderSpec("texts", 384, "features", max_tokens=8)), {"encoder.onnx": b""}),
         (MANIFEST, {"../parameters.safetensors": b""}),
     ],
 )

@@ -5,13 +5,25 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 
 from innerloop_learner.manifest import MANIFEST, BundleError
 from innerloop_trainer.config import ConfigError
 from innerloop_trainer.run_folder import RunError, RunFolder
+
+
+EncoderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder", help="ONNX file of a frozen encoder, whose features to learn from; options as ?key=value behind it."
+    ),
+]
+TokenizerOption = Annotated[
+    Path | None, typer.Option("--tokenizer", help="Its tokenizer.json, for an encoder of texts.")
+]
 
 
 def choose_device(name: str) -> torch.device:

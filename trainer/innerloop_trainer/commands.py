@@ -11,11 +11,13 @@ import typer
 
 from innerloop_learner.bundle import load_bundle, save_bundle
 from innerloop_learner.learner import methods as registered_methods
-from innerloop_trainer.arguments import check_writable, choose_device, find_bundle, parse_settings
+from innerloop_trainer.arguments import EncoderOption, TokenizerOption, check_writable, choose_device, find_bundle, parse_settings
 from innerloop_trainer.compare_command import compare_methods
 from innerloop_trainer.config import TrainingConfig
 from innerloop_trainer.data import EpisodeShape, load_source
+from innerloop_trainer.data.encoded import encoded
 from innerloop_trainer.display import console, print_bundle, print_evaluation, print_methods
+from innerloop_trainer.encoder_file import open_bundled, read_encoder_file
 from innerloop_trainer.evaluation import Protocol, check_source
 from innerloop_trainer.evaluation import evaluate as evaluate_learner
 from innerloop_trainer.interrupts import INTERRUPTED
@@ -65,6 +67,8 @@ def train(
     backbone_settings: Annotated[
         list[str] | None, typer.Option("--backbone-set", help="Setting of the backbone, NAME=VALUE.")
     ] = None,
+    encoder: EncoderOption = None,
+    tokenizer: TokenizerOption = None,
     init: Annotated[
         Path | None, typer.Option(help="Bundle, run or safetensors file whose parameters to start from.")
     ] = None,
@@ -92,8 +96,15 @@ def train(
             backbone=backbone,
             backbone_settings=parse_settings(backbone_settings),
         )
-        target = choose_device(device)
-        finished = run_training(config, RunFolder(out), target, init=init, resume=resume, test_episodes=test_episodes)
+        finished = run_training(
+            config,
+            RunFolder(out),
+            choose_device(device),
+            encoder=read_encoder_file(encoder, tokenizer),
+            init=init,
+            resume=resume,
+            test_episodes=test_episodes,
+        )
     if not finished:
         command = shlex.join(["innerloop", *sys.argv[1:], *([] if resume else ["--resume"])])
         console.print(f"Stopped; everything is saved. Continue with:\n  {command}", soft_wrap=True)
@@ -122,6 +133,8 @@ def evaluate(
         target = choose_device(device)
         loaded = load_bundle(find_bundle(bundle), target)
         source = load_source(data, target)
+        if loaded.manifest.encoder is not None:
+            source = encoded(source, open_bundled(loaded.manifest.encoder, loaded.files, target))
         check_source(loaded.learner, source)
         limits = loaded.manifest.limits
         result = evaluate_learner(

@@ -9,10 +9,11 @@ import typer
 from rich.markdown import Markdown
 
 from innerloop_learner.learner import methods as registered_methods
-from innerloop_trainer.arguments import choose_device, parse_settings
+from innerloop_trainer.arguments import EncoderOption, TokenizerOption, choose_device, parse_settings
 from innerloop_trainer.comparison import Budget, compare
 from innerloop_trainer.config import ConfigError, TrainingConfig
 from innerloop_trainer.display import console
+from innerloop_trainer.encoder_file import load_encoded, read_encoder_file
 from innerloop_trainer.interrupts import INTERRUPTED
 from innerloop_trainer.mistakes import mistakes_as_messages
 
@@ -35,6 +36,8 @@ def compare_methods(
     backbone_settings: Annotated[
         list[str] | None, typer.Option("--backbone-set", help="Setting of the backbone, NAME=VALUE.")
     ] = None,
+    encoder: EncoderOption = None,
+    tokenizer: TokenizerOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Train methods on one budget, measure them on the same tasks, and write a table and a plot."""
@@ -57,8 +60,17 @@ def compare_methods(
         )
         budget = Budget(iterations, minutes)
         target = choose_device(device)
+        source = load_encoded(data, target, read_encoder_file(encoder, tokenizer))
         result = compare(
-            list(dict.fromkeys(names)), common, _by_method(settings, names), budget, out, target, queries, test_episodes
+            list(dict.fromkeys(names)),
+            common,
+            source,
+            _by_method(settings, names),
+            budget,
+            out,
+            target,
+            queries,
+            test_episodes,
         )
         if result is not None:
             result.save(out)

@@ -15,7 +15,7 @@ import torch
 from innerloop_learner.bundle import Bundle, load_bundle
 from innerloop_learner.learner import methods
 from innerloop_trainer.config import TrainingConfig, make_plan
-from innerloop_trainer.data import DataSource, EpisodeShape, load_source
+from innerloop_trainer.data import DataSource, EpisodeShape
 from innerloop_trainer.display import console
 from innerloop_trainer.evaluation import metric_name
 from innerloop_trainer.meta_gradient import Backpropagation
@@ -139,6 +139,7 @@ class Comparison:
 def compare(
     names: Sequence[str],
     common: TrainingConfig,
+    source: DataSource,
     settings: Mapping[str, Mapping[str, Any]],
     budget: Budget,
     folder: Path,
@@ -151,6 +152,7 @@ def compare(
     Args:
         names: of methods.
         common: what all runs share; its method is ignored.
+        source: the data that `common` names, behind an encoder if there is to be one.
         settings: of single methods, by method.
         budget: of each method.
         folder: runs are kept in `runs/METHOD` below it.
@@ -166,7 +168,6 @@ def compare(
         DataError: data that can't be used, or can't give the test episodes.
     """
     infos = [methods[name].info for name in names]
-    source = load_source(common.data, device)
     shape = EpisodeShape(common.ways, common.shots, queries)
     source.test.check(shape)
     compared, failed, protocol = [], [], "nothing was compared"

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar, get_args
 
+import torch
+
 from innerloop_learner.backbones import backbones
 from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, build_learner, methods
 from innerloop_learner.manifest import TaskLimits
@@ -50,6 +52,7 @@ class TrainingConfig:
         backbone: registered name.
         backbone_settings: keyword settings of the backbone.
         init: SHA-256 of the parameters that training starts from, where it does not start from random ones.
+        encoder: SHA-256 of the frozen encoder whose features are learned from, if there is one.
     """
 
     method: str
@@ -70,6 +73,7 @@ class TrainingConfig:
     backbone: str | None = None
     backbone_settings: Mapping[str, Any] = field(default_factory=dict)
     init: str | None = None
+    encoder: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -130,6 +134,8 @@ def make_plan(config: TrainingConfig, source: DataSource) -> TrainingPlan:
     learning_rate = _given(config.learning_rate, defaults.learning_rate)
     spec = _spec(config, source, info)
     learner = build_learner(spec)
+    if not learner.init(torch.Generator()):
+        raise ConfigError(f"{config.method} learns nothing on a backbone without layers; choose another --backbone")
     validation = EpisodeShape(config.ways, config.shots, queries)
     episodes = replace(validation, ways=_training_ways(config, source, defaults))
     source.train.check(episodes)
@@ -137,6 +143,7 @@ def make_plan(config: TrainingConfig, source: DataSource) -> TrainingPlan:
     source.test.check(validation)
     complete = replace(
         config,
+        encoder=None if source.encoder is None else f"sha256:{source.encoder.digest}",
         train_ways=episodes.ways if source.task_kind == "classification" else None,
         queries=queries,
         iterations=iterations,
@@ -220,7 +227,10 @@ def _spec(config: TrainingConfig, source: DataSource, info: MethodInfo) -> Learn
     if config.steps is not None:
         settings["steps"] = config.steps
     max_ways = max(SERVING_WAYS, config.ways) if info.ways_can_change == "any" else config.ways
-    backbone = config.backbone or ("conv4" if len(source.input.shape) == 3 else "mlp")
+    if source.texts:
+        raise ConfigError(f"{source.name} has texts, which methods don't read; name an encoder of texts with --encoder")
+    usual = "adapter" if source.encoder is not None else "conv4" if len(source.input.shape) == 3 else "mlp"
+    backbone = config.backbone or usual
     return LearnerSpec(
         method=config.method,
         input=source.input,

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from innerloop_learner.bundle import Bundle
 from innerloop_learner.learner import MethodInfo
-from innerloop_learner.manifest import Metric, TaskLimits
+from innerloop_learner.manifest import Manifest, Metric, TaskLimits
 from innerloop_trainer.initial_parameters import InitialParameters, Start
 from innerloop_trainer.run_log import Row
 from innerloop_trainer.training import Report
@@ -82,7 +82,7 @@ def print_bundle(bundle: Bundle) -> None:
         ("method", _with_settings(learner.method, learner.settings)),
         ("backbone", _with_settings(learner.backbone, learner.backbone_settings)),
         ("parameters", f"{sum(value.numel() for value in bundle.params.values()):,}"),
-        ("input", f"{learner.input.dtype} {' x '.join(map(str, learner.input.shape))}"),
+        ("input", _input(manifest)),
         ("task", learner.task_kind),
         ("trained for", _trained_for(manifest.limits)),
         ("takes", _takes(manifest.limits)),
@@ -113,6 +113,22 @@ def _number(value: float, metric: str) -> str:
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
+
+
+def _input(manifest: Manifest) -> str:
+    encoder, features = manifest.encoder, manifest.learner.input
+    if encoder is None:
+        return f"{features.dtype} {_sizes(features.shape)}"
+    taken = (
+        f"texts of up to {encoder.max_tokens} tokens" if encoder.input == "texts" else f"images {_sizes(encoder.shape)}"
+    )
+    how = [f"{encoder.pooling} of {encoder.output}"] if encoder.pooling != "none" else [encoder.output]
+    how += ["of length 1"] * encoder.normalise
+    return f"{taken}\n{encoder.features} features of a frozen encoder ({', '.join(how)})"
+
+
+def _sizes(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def _with_settings(name: str, settings: Mapping[str, Any]) -> str:

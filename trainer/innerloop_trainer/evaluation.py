@@ -145,6 +145,8 @@ def check_source(learner: Learner, source: DataSource) -> None:
             f"this model solves {_kind(spec.task_kind, spec.target_size)} tasks, "
             f"{name} has {_kind(source.task_kind, source.target_size)} tasks"
         )
+    if source.texts:
+        raise EvaluationError(f"{name} has texts, and this model has no encoder of texts")
     ours, theirs = spec.input, source.input
     if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
         raise EvaluationError(f"this model takes inputs of {_layout(ours)}, {name} has inputs of {_layout(theirs)}")

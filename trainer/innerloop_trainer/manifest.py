@@ -32,4 +32,11 @@ def make_manifest(plan: TrainingPlan, source: DataSource, progress: Progress, me
         training={**plan.config.to_json(), "data": source.name},
     )
     name = f"{source.name.partition(':')[0]}-{plan.config.method}"
-    return Manifest(name=name, learner=plan.learner.spec, limits=plan.limits, provenance=provenance, metrics=metrics)
+    return Manifest(
+        name=name,
+        learner=plan.learner.spec,
+        limits=plan.limits,
+        provenance=provenance,
+        metrics=metrics,
+        encoder=None if source.encoder is None else source.encoder.spec,
+    )

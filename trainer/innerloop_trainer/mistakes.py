@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import typer
 
+from innerloop_learner.encoders import EncoderError
 from innerloop_learner.learner import TaskError
 from innerloop_learner.manifest import BundleError
 from innerloop_learner.registry import UnknownNameError
@@ -21,6 +22,7 @@ MISTAKES = (
     ConfigError,
     DataError,
     DivergedError,
+    EncoderError,
     EvaluationError,
     InitialParametersError,
     OSError,

@@ -9,8 +9,9 @@ from innerloop_learner.bundle import load_bundle, save_bundle
 from innerloop_learner.host_memory import keep_freed_memory
 from innerloop_learner.manifest import Metric
 from innerloop_trainer.config import TrainingConfig, TrainingPlan, check_config, make_plan
-from innerloop_trainer.data import DataSource, EpisodeShape, load_source
+from innerloop_trainer.data import DataSource, EpisodeShape
 from innerloop_trainer.display import console, print_evaluation, print_start, progress_bar
+from innerloop_trainer.encoder_file import EncoderFile, load_encoded
 from innerloop_trainer.evaluation import evaluate, metric_name
 from innerloop_trainer.initial_parameters import read_initial_parameters, start_from
 from innerloop_trainer.interrupts import interruptible
@@ -37,6 +38,7 @@ def run_training(
     folder: RunFolder,
     device: torch.device,
     *,
+    encoder: EncoderFile | None = None,
     init: Path | None = None,
     resume: bool = False,
     test_episodes: int = 600,
@@ -47,6 +49,7 @@ def run_training(
         config: what to train.
         folder: of the run.
         device: to train on.
+        encoder: whose features to learn from.
         init: bundle, run or safetensors file to start from.
         resume: continue the run that the folder holds.
         test_episodes: tasks of the final test.
@@ -57,7 +60,7 @@ def run_training(
     Raises:
         as `train`.
     """
-    trained = train(config, folder, device, init=init, resume=resume)
+    trained = train(config, folder, device, encoder=encoder, init=init, resume=resume)
     if trained is None:
         return False
     print_evaluation(test(trained, folder, device, trained.plan.validation, test_episodes))
@@ -70,6 +73,7 @@ def train(
     folder: RunFolder,
     device: torch.device,
     *,
+    encoder: EncoderFile | None = None,
     init: Path | None = None,
     resume: bool = False,
     source: DataSource | None = None,
@@ -80,15 +84,16 @@ def train(
         config: what to train.
         folder: of the run.
         device: to train on.
+        encoder: whose features to learn from.
         init: bundle, run or safetensors file to start from.
         resume: continue the run that the folder holds.
-        source: the data, if it was read already.
+        source: the data, if it was read and encoded already.
 
     Returns:
         the finished run; None if Ctrl-C ended it early, with everything saved.
 
     Raises:
-        RunError, ConfigError, UnknownNameError, SettingsError, DataError, InitialParametersError, BundleError: what was
+        RunError, ConfigError, UnknownNameError, SettingsError, DataError, InitialParametersError, BundleError, EncoderError: what was
             asked for won't do; found before training begins, and where possible before the data is read, which may take
             a while.
         DivergedError: training came to nothing.
@@ -99,7 +104,7 @@ def train(
     given = None if init is None else read_initial_parameters(init)
     if given is not None:
         config = replace(config, init=given.record)
-    source = source or load_source(config.data, device)
+    source = source or load_encoded(config.data, device, encoder)
     plan = make_plan(config, source)
     initial = plan.learner.init(generator_for(config.seed, "initialisation"))
     start = None if given is None else start_from(given, plan.learner, initial)

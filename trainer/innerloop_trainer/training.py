@@ -157,7 +157,8 @@ class Training:
         if self._is_best(result.mean):
             self.progress = replace(self.progress, best_iteration=self.progress.iteration, best_value=result.mean)
             manifest = make_manifest(self._plan, self._source, self.progress, [result.to_metric(self._source.name)])
-            save_bundle(self._folder.bundle, manifest, self._loop.params)
+            files = {} if self._source.encoder is None else self._source.encoder.files
+            save_bundle(self._folder.bundle, manifest, self._loop.params, files)
         row = Row(
             iteration=self.progress.iteration,
             seconds=self.progress.seconds,

@@ -10,7 +10,7 @@ from innerloop_learner.encoders.errors import EncoderError
 from innerloop_learner.encoders.session import Array, Session
 from innerloop_learner.encoders.spec import EncoderSpec
 
-DTYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
+DTYPES: dict[str, type[np.generic]] = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 
 
 class ImageEncoder(FrozenEncoder):

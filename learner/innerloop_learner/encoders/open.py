@@ -9,7 +9,7 @@ from innerloop_learner.encoders.encoder import FrozenEncoder
 from innerloop_learner.encoders.errors import EncoderError
 from innerloop_learner.encoders.images import ImageEncoder, image_input
 from innerloop_learner.encoders.session import Computing, Session
-from innerloop_learner.encoders.spec import GRAPH, TOKENIZER, EncoderOptions, EncoderSpec
+from innerloop_learner.encoders.spec import ENCODER, TOKENIZER, EncoderOptions, EncoderSpec
 from innerloop_learner.encoders.texts import TextEncoder, read_tokenizer, token_input
 
 DEFAULT_MAX_TOKENS = 256
@@ -22,13 +22,14 @@ def open_encoder(spec: EncoderSpec, files: Mapping[str, bytes], computing: Compu
 
     Args:
         spec: what it does.
-        files: content by name: encoder.onnx, and tokenizer.json for texts.
+        files: of a bundle, content by name: encoder.onnx, and tokenizer.json for texts, are used.
         computing: where and how; on all cores when None.
 
     Raises:
         EncoderError: it does not work as described.
     """
-    encoder = _opened(spec, files, Session(files[GRAPH], computing or Computing()))
+    own = {name: files[name] for name in ((ENCODER, TOKENIZER) if spec.input == "texts" else (ENCODER,))}
+    encoder = _opened(spec, own, Session(own[ENCODER], computing or Computing()))
     _try_out(encoder)
     return encoder
 
@@ -48,8 +49,10 @@ def describe_encoder(
         EncoderError: it can't be used, or options that do not fit it.
     """
     session = Session(graph, computing or Computing())
-    files = {GRAPH: graph} if tokenizer is None else {GRAPH: graph, TOKENIZER: tokenizer}
+    files = {ENCODER: graph} if tokenizer is None else {ENCODER: graph, TOKENIZER: tokenizer}
     output = options.output or session.outputs[0]
+    if options.max_tokens is not None and options.max_tokens < 1:
+        raise EncoderError(f"max_tokens must be at least 1, not {options.max_tokens}")
     spec = _image_spec(session, output, options) if tokenizer is None else _text_spec(session, output, options, files)
     shape = _opened(spec, files, session).output_shape()
     encoder = _opened(_with_output(spec, shape, options), files, session)
@@ -58,7 +61,7 @@ def describe_encoder(
 
 
 def _opened(spec: EncoderSpec, files: Mapping[str, bytes], session: Session) -> FrozenEncoder:
-    return (TextEncoder if spec.kind == "text" else ImageEncoder)(spec, session, files)
+    return (TextEncoder if spec.input == "texts" else ImageEncoder)(spec, session, files)
 
 
 def _text_spec(session: Session, output: str, options: EncoderOptions, files: Mapping[str, bytes]) -> EncoderSpec:
@@ -71,7 +74,7 @@ def _text_spec(session: Session, output: str, options: EncoderOptions, files: Ma
     most = options.max_tokens or min(own, length or own)
     if length is not None and most > length:
         raise EncoderError(f"max_tokens={most} is more than the {length} that this encoder takes")
-    return EncoderSpec("text", 1, output, max_tokens=most)
+    return EncoderSpec("texts", 1, output, max_tokens=most)
 
 
 def _image_spec(session: Session, output: str, options: EncoderOptions) -> EncoderSpec:
@@ -87,14 +90,14 @@ def _image_spec(session: Session, output: str, options: EncoderOptions) -> Encod
     shape = tuple(size or other for size, other in zip(sizes, given, strict=True))
     fields = {name: getattr(options, name) for name in named}
     try:
-        return EncoderSpec("image", 1, output, shape=shape, **fields)
+        return EncoderSpec("images", 1, output, shape=shape, **fields)
     except ValueError as error:
         raise EncoderError(str(error)) from error
 
 
 def _with_output(spec: EncoderSpec, shape: tuple[int, ...], options: EncoderOptions) -> EncoderSpec:
     """The spec for a graph whose output has this shape."""
-    maps = spec.kind == "image" and len(shape) == 4
+    maps = spec.input == "images" and len(shape) == 4
     if len(shape) == 2:
         if options.pooling not in (None, "none"):
             raise EncoderError(f"the output {spec.output!r} is one vector for each example; leave pooling out")
@@ -108,7 +111,7 @@ def _with_output(spec: EncoderSpec, shape: tuple[int, ...], options: EncoderOpti
         features=shape[1] if maps else shape[2],
         pooling=options.pooling or "mean",
         # The usual form of sentence embeddings: what their length says is how much a text's tokens agree.
-        normalise=spec.kind == "text" if options.normalise is None else options.normalise,
+        normalise=spec.input == "texts" if options.normalise is None else options.normalise,
     )
 
 

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-Kind = Literal["text", "image"]
+from innerloop_learner.settings import with_settings
+
+Form = Literal["texts", "images"]
 Pooling = Literal["none", "mean", "first"]
 
-GRAPH, TOKENIZER = "encoder.onnx", "tokenizer.json"
+ENCODER, TOKENIZER = "encoder.onnx", "tokenizer.json"
 """Files of a bundle."""
 
 
@@ -16,7 +18,7 @@ class EncoderSpec:
     """A frozen encoder: how raw inputs become what its graph takes, and what its graph gives becomes features.
 
     Attributes:
-        kind: "text" takes strings; "image" takes images of 0 to 255.
+        input: what it takes: strings, or images of 0 to 255.
         features: F, numbers that it makes of one example.
         output: name of the graph's output that is used.
         pooling: how an output of several vectors for one example (tokens, or the pixels of feature maps) becomes one:
@@ -28,7 +30,7 @@ class EncoderSpec:
         scale: factor that takes pixels of 0 to 255 to the range of `mean` and `std`.
     """
 
-    kind: Kind
+    input: Form
     features: int
     output: str
     pooling: Pooling = "none"
@@ -40,11 +42,11 @@ class EncoderSpec:
     scale: float = 1 / 255
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind) or self.pooling not in get_args(Pooling):
-            raise ValueError(f"an encoder of {self.kind!r} with pooling {self.pooling!r} is not known")
-        if self.features < 1 or self.max_tokens < (self.kind == "text"):
+        if self.input not in get_args(Form) or self.pooling not in get_args(Pooling):
+            raise ValueError(f"an encoder of {self.input!r} with pooling {self.pooling!r} is not known")
+        if self.features < 1 or self.max_tokens < (self.input == "texts"):
             raise ValueError("an encoder gives features, and reads tokens of texts")
-        if (len(self.shape) == 3) != (self.kind == "image") or any(size < 1 for size in self.shape):
+        if (len(self.shape) == 3) != (self.input == "images") or any(size < 1 for size in self.shape):
             raise ValueError(f"an encoder of images has a shape (channels, height, width), not {self.shape}")
         channels = self.shape[0] if self.shape else 1
         if any(len(values) not in (1, channels) for values in (self.mean, self.std)) or 0 in self.std:
@@ -57,7 +59,8 @@ class EncoderSpec:
         Raises:
             TypeError, KeyError, ValueError: the data does not describe an encoder.
         """
-        return cls(**{**data, **{name: tuple(data[name]) for name in ("shape", "mean", "std")}})
+        tuples = {name: tuple(data[name]) for name in ("shape", "mean", "std")}
+        return with_settings("encoder", cls, {**data, **tuples})
 
 
 @dataclass(frozen=True)

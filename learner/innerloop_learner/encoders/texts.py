@@ -54,9 +54,10 @@ class TextEncoder(FrozenEncoder):
     def _batches(self, lengths: Sequence[int]) -> Iterator[NDArray[np.int64]]:
         """Rows of texts to compute together: of like length, and of equal length where there is no mask."""
         order = np.argsort(lengths, kind="stable")
-        ends = [] if MASK in self._session.inputs else np.flatnonzero(np.diff(np.asarray(lengths)[order])) + 1
-        size = self._fixed_batch or BATCH
-        for part in np.split(order, ends):
+        size, parts = self._fixed_batch or BATCH, [order]
+        if MASK not in self._session.inputs:
+            parts = np.split(order, np.flatnonzero(np.diff(np.asarray(lengths)[order])) + 1)
+        for part in parts:
             yield from (part[start : start + size] for start in range(0, len(part), size))
 
     def output_shape(self) -> tuple[int, ...]:
@@ -90,8 +91,9 @@ class TextEncoder(FrozenEncoder):
             return values
         if self.spec.pooling == "first":
             return values[:, 0]
-        weights = mask[..., None].astype(np.float32)
-        return (values * weights).sum(1) / np.maximum(weights.sum(1), 1)
+        weights: Array = mask[..., None].astype(np.float32)
+        means: Array = (values * weights).sum(1) / np.maximum(weights.sum(1), 1)
+        return means
 
 
 def token_input(session: Session) -> tuple[int | None, int | None]:

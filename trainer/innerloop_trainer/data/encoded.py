@@ -24,7 +24,7 @@ def encoded(source: DataSource, encoder: FrozenEncoder) -> DataSource:
         DataError: the source has other inputs than the encoder takes.
         EncoderError: it has images of another shape.
     """
-    check_form(source, encoder.spec.kind)
+    _check_form(source, encoder.spec.input)
     spec = InputSpec(shape=(encoder.spec.features,))
 
     def encode(split: TaskSampler) -> TaskSampler:
@@ -36,26 +36,23 @@ def encoded(source: DataSource, encoder: FrozenEncoder) -> DataSource:
 
     return replace(
         source,
-        description=f"{source.description}; as {encoder.spec.features} features of a frozen {encoder.spec.kind} encoder",
+        description=f"{source.description}; as {encoder.spec.features} features of a frozen encoder",
         input=spec,
         train=encode(source.train),
         validation=encode(source.validation),
         test=encode(source.test),
         texts=False,
+        encoder=encoder,
     )
 
 
-def check_form(source: DataSource, kind: str) -> None:
-    """Check that a source has texts for an encoder of texts, and images for one of images.
-
-    Raises:
-        DataError: it has not.
-    """
+def _check_form(source: DataSource, taken: str) -> None:
     images = source.input.dtype == "uint8" and len(source.input.shape) == 3
-    form = "text" if source.texts else "image" if images else "number"
-    if form != kind:
-        hint = "; name its --tokenizer if it is an encoder of texts" if kind == "image" else ""
-        raise DataError(f"this encoder takes {kind}s, {source.name} has {form}s{hint}")
+    form = "texts" if source.texts else "images" if images else "numbers"
+    if form == "texts" and taken == "images":
+        raise DataError(f"{source.name} has texts, whose encoder needs a tokenizer; name its file with --tokenizer")
+    if form != taken:
+        raise DataError(f"this encoder takes {taken}, {source.name} has {form}")
 
 
 def _features(data: ExampleSet, encoder: FrozenEncoder, title: str) -> ExampleSet:

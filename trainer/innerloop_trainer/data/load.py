@@ -30,12 +30,22 @@ def parse_request(text: str, device: torch.device) -> SourceRequest:
     Raises:
         DataError: an option is not of the form key=value.
     """
-    head, _, tail = text.partition("?")
+    head, options = split_options(text)
     name, _, path = head.partition(":")
+    return SourceRequest(name=name, path=path, options=options, device=device)
+
+
+def split_options(text: str) -> tuple[str, dict[str, str]]:
+    """What stands before `?key=value&...`, and the options.
+
+    Raises:
+        DataError: an option is not of the form key=value.
+    """
+    head, _, tail = text.partition("?")
     options = {}
     for pair in filter(None, tail.split("&")):
         key, separator, value = pair.partition("=")
         if not separator:
             raise DataError(f"{text}: write options as key=value, joined by &, not {pair!r}")
         options[key] = value
-    return SourceRequest(name=name, path=path, options=options, device=device)
+    return head, options

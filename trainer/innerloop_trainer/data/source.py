@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from innerloop_learner.encoders import FrozenEncoder
 from innerloop_learner.registry import Registry
 from innerloop_learner.spec import InputSpec, TaskKind
 from innerloop_learner.tasks import Episodes
@@ -64,6 +65,7 @@ class DataSource:
         target_size: target values per example (zero for classification).
         train, validation, test: splits with no class in common.
         texts: whether inputs are packed texts, which only an encoder can read.
+        encoder: whose features the inputs are, if they are any.
     """
 
     name: str
@@ -75,6 +77,7 @@ class DataSource:
     validation: TaskSampler
     test: TaskSampler
     texts: bool = False
+    encoder: FrozenEncoder | None = None
 
 
 @dataclass(frozen=True)
