@@ -18,7 +18,8 @@ from innerloop_trainer.run_folder import RunError, RunFolder
 EncoderOption = Annotated[
     str | None,
     typer.Option(
-        "--encoder", help="ONNX file of a frozen encoder, whose features to learn from; options as ?key=value behind it."
+        "--encoder",
+        help="ONNX file of a frozen encoder, whose features to learn from; options as ?key=value behind it.",
     ),
 ]
 TokenizerOption = Annotated[

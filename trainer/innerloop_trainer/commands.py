@@ -11,7 +11,14 @@ import typer
 
 from innerloop_learner.bundle import load_bundle, save_bundle
 from innerloop_learner.learner import methods as registered_methods
-from innerloop_trainer.arguments import EncoderOption, TokenizerOption, check_writable, choose_device, find_bundle, parse_settings
+from innerloop_trainer.arguments import (
+    EncoderOption,
+    TokenizerOption,
+    check_writable,
+    choose_device,
+    find_bundle,
+    parse_settings,
+)
 from innerloop_trainer.compare_command import compare_methods
 from innerloop_trainer.config import TrainingConfig
 from innerloop_trainer.data import EpisodeShape, load_source

@@ -97,11 +97,13 @@ def _image_spec(session: Session, output: str, options: EncoderOptions) -> Encod
 
 def _with_output(spec: EncoderSpec, shape: tuple[int, ...], options: EncoderOptions) -> EncoderSpec:
     """The spec for a graph whose output has this shape."""
+    # Features of known length suit distances and learning rates; few-shot answers hardly ever lie in their length.
+    normalise = True if options.normalise is None else options.normalise
     maps = spec.input == "images" and len(shape) == 4
     if len(shape) == 2:
         if options.pooling not in (None, "none"):
             raise EncoderError(f"the output {spec.output!r} is one vector for each example; leave pooling out")
-        return replace(spec, features=shape[1], normalise=bool(options.normalise))
+        return replace(spec, features=shape[1], normalise=normalise)
     if not maps and len(shape) != 3:
         raise EncoderError(f"the output {spec.output!r} is {list(shape)}, of which no features can be made")
     if options.pooling == "none":
@@ -110,8 +112,7 @@ def _with_output(spec: EncoderSpec, shape: tuple[int, ...], options: EncoderOpti
         spec,
         features=shape[1] if maps else shape[2],
         pooling=options.pooling or "mean",
-        # The usual form of sentence embeddings: what their length says is how much a text's tokens agree.
-        normalise=spec.input == "texts" if options.normalise is None else options.normalise,
+        normalise=normalise,
     )
 
 

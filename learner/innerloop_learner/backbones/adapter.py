@@ -1,0 +1,45 @@
+"""A linear map for features that are good already."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from innerloop_learner.backbones.backbone import Backbone, Normalise, backbones
+from innerloop_learner.layers import linear
+from innerloop_learner.tasks import Params
+
+WEIGHT, BIAS, LOG_SCALE = "adapter.weight", "adapter.bias", "adapter.log_scale"
+
+
+@backbones.register("adapter")
+class Adapter(Backbone):
+    """What stands behind a frozen encoder unless told otherwise.
+
+        f(x) = e^s (x + W x + b),   W and b zero at first
+
+    Meta-learning so begins with what the encoder knows, and not with a random view of it. At first e^s is the root of
+    10, which spreads distances between features of length 1 over a range that a softmax can use.
+
+    Args:
+        input_shape: of one example, any.
+    """
+
+    def __init__(self, input_shape: tuple[int, ...]) -> None:
+        self.features = torch.Size(input_shape).numel()
+        self.norms = []
+
+    def init(self, generator: torch.Generator) -> Params:
+        """See Backbone.init; nothing is drawn."""
+        del generator
+        return {
+            WEIGHT: torch.zeros(self.features, self.features),
+            BIAS: torch.zeros(self.features),
+            LOG_SCALE: torch.full((1,), math.log(10) / 2),
+        }
+
+    def _layers(self, params: Params, x: Tensor, normalise: Normalise) -> Tensor:
+        del normalise
+        x = x.flatten(2)
+        scale = params[LOG_SCALE].exp().unsqueeze(-2)  # [1, 1], or [T, 1, 1] where each task has its own
+        return scale * (x + linear(x, params[WEIGHT], params[BIAS]))
