@@ -57,7 +57,10 @@ def _run(settings: ServerSettings) -> None:
 
     from prometheus_client import disable_created_metrics
 
+    from innerloop_learner.encoders.session import Computing
     from innerloop_learner.host_memory import keep_freed_memory
+    from innerloop_server.engine.cores import lone_threads
+    from innerloop_server.engine.encoding import EncodingEngine
     from innerloop_server.engine.interface import LoadError
     from innerloop_server.engine.torch_engine import TorchEngine, TorchSettings
     from innerloop_server.observability.logs import configure_logging
@@ -81,7 +84,8 @@ def _run(settings: ServerSettings) -> None:
         )
     except LoadError as error:
         raise ConfigurationError(f"device: {error}") from error
-    clean = asyncio.run(run_server(settings, engine))
+    encoders = Computing(settings.threads or lone_threads(), cuda=settings.device != "cpu")
+    clean = asyncio.run(run_server(settings, EncodingEngine(engine, encoders)))
     # Threads may still be loading or computing: the interpreter's own way out waits for the ones and, when the others
     # are inside PyTorch, crashes.
     os._exit(0 if clean else 1)

@@ -14,7 +14,6 @@ from innerloop_learner.manifest import MANIFEST, BundleError
 from innerloop_trainer.config import ConfigError
 from innerloop_trainer.run_folder import RunError, RunFolder
 
-
 EncoderOption = Annotated[
     str | None,
     typer.Option(

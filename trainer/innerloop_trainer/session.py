@@ -93,9 +93,9 @@ def train(
         the finished run; None if Ctrl-C ended it early, with everything saved.
 
     Raises:
-        RunError, ConfigError, UnknownNameError, SettingsError, DataError, InitialParametersError, BundleError, EncoderError: what was
-            asked for won't do; found before training begins, and where possible before the data is read, which may take
-            a while.
+        RunError, ConfigError, UnknownNameError, SettingsError, DataError, EncoderError, InitialParametersError,
+            BundleError: what was asked for won't do; found before training begins, and where possible before the data
+            is read, which may take a while.
         DivergedError: training came to nothing.
     """
     keep_freed_memory()

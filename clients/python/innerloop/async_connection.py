@@ -10,8 +10,18 @@ import numpy as np
 from innerloop import calls
 from innerloop.calls import Call, call_metadata
 from innerloop.channel import TLS, open_async_channel
-from innerloop.inputs import Inputs, arrange, encode_inputs, needs_shape, read_inputs
+from innerloop.inputs import (
+    Inputs,
+    are_strings,
+    arrange,
+    encode_inputs,
+    encode_texts,
+    listed,
+    needs_shape,
+    read_inputs,
+)
 from innerloop.locks import acquired_async
+from innerloop.models import Model
 from innerloop.retry import Deadline, RetryPolicy
 from innerloop.status import error_from
 from innerloop.v1 import tensor_pb2 as pb
@@ -31,8 +41,8 @@ class AsyncConnection:
         self.policy = RetryPolicy(retries)
         self._channel: grpc.aio.Channel | None = None
         self._methods: dict[str, Callable[..., Any]] = {}
-        self._input_shapes: dict[str, tuple[int, ...]] = {}
-        self._input_shapes_lock = asyncio.Lock()
+        self._models: dict[str, Model] = {}
+        self._models_lock = asyncio.Lock()
 
     def deadline(self, timeout: float | None) -> Deadline:
         """The deadline of a call that begins now, `timeout` seconds away or the client's default."""
@@ -56,16 +66,19 @@ class AsyncConnection:
         return self._methods["StreamPredict"](metadata=call_metadata(request_id))
 
     async def encode(self, model: str, inputs: Inputs, deadline: Deadline) -> pb.Inputs:
-        """The message for `inputs` to `model`, asking the server for the model's input shape if need be.
+        """The message for `inputs` to `model`, asking the server what the model takes if need be.
 
         Raises:
             InvalidArgumentError: they can't be sent.
         """
         # Reading files and encoding images takes long enough to hold up an event loop.
         in_memory = isinstance(inputs, np.ndarray)
-        examples = read_inputs(inputs) if in_memory else await asyncio.to_thread(read_inputs, inputs)
+        items = listed(inputs) if in_memory else await asyncio.to_thread(listed, inputs)
+        if are_strings(items) and (await self._model(model, deadline)).input_kind == "text":
+            return encode_texts(items)
+        examples = read_inputs(items) if in_memory else await asyncio.to_thread(read_inputs, items)
         if needs_shape(examples):
-            examples = arrange(examples, await self._input_shape(model, deadline))
+            examples = arrange(examples, (await self._model(model, deadline)).input_shape)
         return encode_inputs(examples)
 
     async def close(self) -> None:
@@ -84,9 +97,8 @@ class AsyncConnection:
         except grpc.RpcError as failure:
             raise error_from(failure, call.request_id) from failure
 
-    async def _input_shape(self, model: str, deadline: Deadline) -> tuple[int, ...]:
-        async with acquired_async(self._input_shapes_lock, deadline):
-            if model not in self._input_shapes:
-                model_info = await self.run(calls.get_model(model), deadline)
-                self._input_shapes[model] = model_info.input_shape
-            return self._input_shapes[model]
+    async def _model(self, name: str, deadline: Deadline) -> Model:
+        async with acquired_async(self._models_lock, deadline):
+            if name not in self._models:
+                self._models[name] = await self.run(calls.get_model(name), deadline)
+            return self._models[name]

@@ -67,8 +67,9 @@ class Client:
         Args:
             model: name of the model.
             inputs: N examples: an array [N, *shape] (images with channels first or last, or without where the model
-                has one), or a list of arrays, PIL images, paths of image files or their bytes. Values are those that
-                the model was trained on, from 0 to 255 for images, whatever their type.
+                has one), or a list of arrays, PIL images, paths of image files or their bytes; to a model that takes
+                texts, a list of strings. Values are those that the model was trained on, from 0 to 255 for images,
+                whatever their type.
             labels: classification: N labels, strings or anything hashable; answers carry the same objects.
             targets: regression: N numbers, or [N, D].
             steps: inner-loop steps; the model's default when None.

@@ -1,4 +1,4 @@
-"""Carries out calls synchronously: deadlines, retries, error mapping, and input shapes learned once."""
+"""Carries out calls synchronously: deadlines, retries, error mapping, and what models take, learned once."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -9,8 +9,18 @@ import grpc
 from innerloop import calls
 from innerloop.calls import Call, call_metadata
 from innerloop.channel import TLS, open_channel
-from innerloop.inputs import Inputs, arrange, encode_inputs, needs_shape, read_inputs
+from innerloop.inputs import (
+    Inputs,
+    are_strings,
+    arrange,
+    encode_inputs,
+    encode_texts,
+    listed,
+    needs_shape,
+    read_inputs,
+)
 from innerloop.locks import acquired
+from innerloop.models import Model
 from innerloop.retry import Deadline, RetryPolicy
 from innerloop.status import error_from
 from innerloop.v1 import tensor_pb2 as pb
@@ -32,8 +42,8 @@ class Connection:
             **vars(AdaptationServiceStub(self._channel)),
             **vars(ModelServiceStub(self._channel)),
         }
-        self._input_shapes: dict[str, tuple[int, ...]] = {}
-        self._input_shapes_lock = threading.Lock()
+        self._models: dict[str, Model] = {}
+        self._models_lock = threading.Lock()
 
     def deadline(self, timeout: float | None) -> Deadline:
         """The deadline of a call that begins now, `timeout` seconds away or the client's default."""
@@ -53,14 +63,17 @@ class Connection:
         return self._methods["StreamPredict"](requests, metadata=call_metadata(request_id))
 
     def encode(self, model: str, inputs: Inputs, deadline: Deadline) -> pb.Inputs:
-        """The message for `inputs` to `model`, asking the server for the model's input shape if need be.
+        """The message for `inputs` to `model`, asking the server what the model takes if need be.
 
         Raises:
             InvalidArgumentError: they can't be sent.
         """
-        examples = read_inputs(inputs)
+        items = listed(inputs)
+        if are_strings(items) and self._model(model, deadline).input_kind == "text":
+            return encode_texts(items)
+        examples = read_inputs(items)
         if needs_shape(examples):
-            examples = arrange(examples, self._input_shape(model, deadline))
+            examples = arrange(examples, self._model(model, deadline).input_shape)
         return encode_inputs(examples)
 
     def close(self) -> None:
@@ -73,8 +86,8 @@ class Connection:
         except grpc.RpcError as failure:
             raise error_from(failure, call.request_id) from failure
 
-    def _input_shape(self, model: str, deadline: Deadline) -> tuple[int, ...]:
-        with acquired(self._input_shapes_lock, deadline):
-            if model not in self._input_shapes:
-                self._input_shapes[model] = self.run(calls.get_model(model), deadline).input_shape
-            return self._input_shapes[model]
+    def _model(self, name: str, deadline: Deadline) -> Model:
+        with acquired(self._models_lock, deadline):
+            if name not in self._models:
+                self._models[name] = self.run(calls.get_model(name), deadline)
+            return self._models[name]

@@ -1,6 +1,7 @@
 """Everything that callers hold as inputs, turned into what a request carries.
 
-Arrays travel as tensors, images and files as encoded images, which the server decodes and resizes.
+Arrays travel as tensors, images and files as encoded images, which the server decodes and resizes. Strings are texts to
+a model that takes texts, and to others the paths of image files.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,7 @@ from innerloop.v1 import tensor_pb2 as pb
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B")
 _COLOUR_CHANNELS = (1, 3)
 _KINDS_OF_OBJECTS = "OUS"
+_STRINGS_ARE_PATHS = "strings are taken for paths of image files, since this model takes no texts"
 
 
 class Image(Protocol):
@@ -37,24 +39,44 @@ class Image(Protocol):
 
 
 Inputs: TypeAlias = Array | Iterable[Array | Image | str | Path | bytes | float | Sequence[float]]
-"""An array [N, *shape], or N of: arrays, PIL images, paths of image files, encoded image files, numbers."""
+"""An array [N, *shape], or N of: arrays, PIL images, paths of image files, encoded image files, texts, numbers."""
 
 Examples: TypeAlias = Array | list[bytes]
 """Inputs as they travel: an array [N, *shape], or N encoded images."""
 
 
-def read_inputs(inputs: Inputs) -> Examples:
-    """Read files, encode images, stack arrays; an array is taken as it is.
+def listed(inputs: Inputs) -> Array | list[Any]:
+    """Inputs that can be looked at more than once: an array of numbers, or a list.
 
     Raises:
-        InvalidArgumentError: not one of the forms above, or a mixture of arrays and images.
+        InvalidArgumentError: a single text or image, or no inputs.
     """
     if _is_image(inputs):
         raise InvalidArgumentError("inputs are several examples; put a single one into a list")
     items: Any = np.asarray(inputs) if hasattr(inputs, "__array__") else list(inputs)
     if (not isinstance(items, list) and items.ndim == 0) or len(items) == 0:
         raise InvalidArgumentError("there are no inputs, or a single one that is not in a list")
-    if isinstance(items, np.ndarray) and items.dtype.kind not in _KINDS_OF_OBJECTS:
+    return list(items) if isinstance(items, np.ndarray) and items.dtype.kind in _KINDS_OF_OBJECTS else items
+
+
+def are_strings(items: Array | list[Any]) -> TypeGuard[list[str]]:
+    """Whether all inputs are strings: texts or paths, as only the model can say."""
+    return isinstance(items, list) and all(isinstance(item, str) for item in items)
+
+
+def encode_texts(texts: Sequence[str]) -> pb.Inputs:
+    """The message for texts."""
+    return pb.Inputs(texts=pb.Texts(values=texts))
+
+
+def read_inputs(inputs: Inputs) -> Examples:
+    """Read files, encode images, stack arrays; an array is taken as it is, a string as the path of an image file.
+
+    Raises:
+        InvalidArgumentError: not one of the forms above, or a mixture of arrays and images.
+    """
+    items = listed(inputs)
+    if isinstance(items, np.ndarray):
         return items
     encoded = [_is_image(item) for item in items]
     if all(encoded):
@@ -114,7 +136,11 @@ def _encode(item: Any, index: int) -> bytes:
         try:
             return Path(item).read_bytes()
         except OSError as error:
-            hint = "; strings are taken for paths of image files" if isinstance(item, str) else ""
+            hint = (
+                "; strings are taken for paths of image files, since this model takes no texts"
+                if isinstance(item, str)
+                else ""
+            )
             raise InvalidArgumentError(f"inputs[{index}]: can't read {str(item)!r}: {error.strerror}{hint}") from error
     try:
         return _as_png(item)

@@ -8,11 +8,15 @@ from innerloop.v1.tensor_pb2 import DataType
 
 ModelState = Literal["loading", "ready", "failed", "unspecified"]
 TaskKind = Literal["classification", "regression", "unspecified"]
+InputKind = Literal["tensor", "text", "unspecified"]
 WaysCanChange = Literal["no", "fewer", "any", "unspecified"]
 
 
 class TaskLimits(NamedTuple):
-    """Sizes of tasks: those trained for (zero where the word does not apply), and the largest that are taken."""
+    """Sizes of tasks: those trained for (zero where the word does not apply), and the largest that are taken.
+
+    `max_text_bytes` is that of one text in UTF-8; zero for models that take no texts.
+    """
 
     trained_ways: int
     trained_shots: int
@@ -21,6 +25,7 @@ class TaskLimits(NamedTuple):
     max_support: int
     max_query: int
     max_steps: int
+    max_text_bytes: int
 
 
 class Metric(NamedTuple):
@@ -42,7 +47,7 @@ class Model:
         state: whether it can be used.
         method: how it learns, for example "protonet".
         task_kind: classification or regression.
-        input_shape: of one example; images are (channels, height, width).
+        input_shape: of one example; images are (channels, height, width); empty for texts.
         input_data_type: element type it was trained on; uint8 is normalised on the server.
         target_size: regression: values per example.
         limits: sizes of tasks.
@@ -52,6 +57,7 @@ class Model:
         ways_can_change: which numbers of classes other than the trained one it takes.
         order_matters: whether the order of support examples changes answers.
         gradients_at_serving: whether adapting computes gradients, as inner steps do.
+        input_kind: whether examples are texts, or tensors and images.
     """
 
     name: str
@@ -69,6 +75,7 @@ class Model:
     ways_can_change: WaysCanChange
     order_matters: bool
     gradients_at_serving: bool
+    input_kind: InputKind
 
     @classmethod
     def from_message(cls, message: pb.Model) -> "Model":
@@ -90,6 +97,7 @@ class Model:
             ways_can_change=_WAYS_CHANGES.get(message.ways_can_change, "unspecified"),
             order_matters=message.order_matters,
             gradients_at_serving=message.gradients_at_serving,
+            input_kind=_INPUT_KINDS.get(message.input_kind, "unspecified"),
         )
 
 
@@ -97,6 +105,10 @@ _STATES: dict[pb.ModelState, ModelState] = {
     pb.MODEL_STATE_LOADING: "loading",
     pb.MODEL_STATE_READY: "ready",
     pb.MODEL_STATE_FAILED: "failed",
+}
+_INPUT_KINDS: dict[pb.InputKind, InputKind] = {
+    pb.INPUT_KIND_TENSOR: "tensor",
+    pb.INPUT_KIND_TEXT: "text",
 }
 _WAYS_CHANGES: dict[pb.WaysChange, WaysCanChange] = {
     pb.WAYS_CHANGE_NONE: "no",

@@ -58,7 +58,7 @@ class ImageEncoder(FrozenEncoder):
 
     def _normalised(self, images: Array) -> Array:
         if self._dtype == np.uint8:
-            return images.astype(np.uint8, copy=False)
+            return np.rint(images).astype(np.uint8)
         mean, std = (np.array(values, np.float32).reshape(-1, 1, 1) for values in (self.spec.mean, self.spec.std))
         return (images.astype(np.float32) * np.float32(self.spec.scale) - mean) / std
 

@@ -22,6 +22,16 @@ def pack_texts(texts: Sequence[str]) -> NDArray[np.uint8]:
     return np.array(rows, f"S{width}").view(np.uint8).reshape(len(rows), width)
 
 
+def join_packed(parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Packed texts [N_i, L_i] one behind the other [N, L]."""
+    joined = np.zeros((sum(map(len, parts)), max(part.shape[1] for part in parts)), np.uint8)
+    start = 0
+    for part in parts:
+        joined[start : start + len(part), : part.shape[1]] = part
+        start += len(part)
+    return joined
+
+
 def unpack_texts(packed: NDArray[np.uint8]) -> list[str]:
     """The texts of rows [N, L]."""
     rows = np.ascontiguousarray(packed).view(f"S{packed.shape[1]}").ravel()

@@ -57,6 +57,7 @@ class ModelDescription:
         order_matters: whether the order of support examples changes answers.
         gradients_at_serving: whether adapting computes gradients.
         metrics: evaluated figures.
+        texts: whether examples are texts, packed as rows of bytes [N, L]; then `input_shape` is empty.
     """
 
     version: str
@@ -77,6 +78,7 @@ class ModelDescription:
     order_matters: bool
     gradients_at_serving: bool
     metrics: tuple[ModelMetric, ...] = ()
+    texts: bool = False
 
     def head_width(self, ways: int) -> int:
         """Classes to make room for: those of a fixed head, else a power of two, so that states have few shapes."""

@@ -6,6 +6,7 @@ from innerloop.v1 import tensor_pb2
 from innerloop_server.engine.interface import Array, ModelDescription
 from innerloop_server.transport.images import decode_images
 from innerloop_server.transport.tensors import decode_tensor
+from innerloop_server.transport.texts import decode_texts
 from innerloop_server.transport.violations import Violations
 from innerloop_server.transport.wire import NOTHING, Detached
 
@@ -18,7 +19,10 @@ IMAGE_RANGE = (0, 255)
 
 def is_heavy(inputs: tensor_pb2.Inputs, field: str, detached: Detached) -> bool:
     """Whether decoding the inputs at a path takes long enough to hold up other requests."""
-    return inputs.WhichOneof("value") == "images" or len(detached.get(f"{field}.tensor") or inputs.tensor.data) >= LARGE
+    form = inputs.WhichOneof("value")
+    if form == "texts":
+        return inputs.ByteSize() >= LARGE
+    return form == "images" or len(detached.get(f"{field}.tensor") or inputs.tensor.data) >= LARGE
 
 
 def decode_inputs(
@@ -29,7 +33,7 @@ def decode_inputs(
     violations: Violations,
     detached: Detached = NOTHING,
 ) -> Array:
-    """Raw inputs [N, *input], uint8 or float32, N from 1 to `most`.
+    """Raw inputs [N, *input], uint8 or float32, or packed texts [N, L], N from 1 to `most`.
 
     Floating-point inputs are in the same units as the data that the model was trained on: 0 to 255 for images.
 
@@ -37,7 +41,11 @@ def decode_inputs(
         an empty array when something is wrong; `violations` says what.
     """
     form = inputs.WhichOneof("value")
-    if form == "tensor":
+    if form is not None and (form == "texts") != model.texts:
+        takes = "texts" if model.texts else f"no texts, its inputs are {list(model.input_shape)}"
+        violations.add(f"{field}.{form}", f"this model takes {takes}")
+        array, usable = None, False
+    elif form == "tensor":
         field = f"{field}.tensor"
         array = decode_tensor(inputs.tensor, field, model.input_shape, violations, detached)
         usable = array is not None and _check_count(len(array), field, most, violations)
@@ -47,8 +55,12 @@ def decode_inputs(
         files = inputs.images.files
         usable = _check_takes_images(field, model, violations) and _check_count(len(files), field, most, violations)
         array = decode_images(files, field, model.input_shape, violations) if usable else None
+    elif form == "texts":
+        field = f"{field}.texts.values"
+        usable = _check_count(len(inputs.texts.values), field, most, violations)
+        array = decode_texts(inputs.texts.values, field, violations) if usable else None
     else:
-        violations.add(*((f"{field}.texts", "this model takes no texts") if form else (field, "is missing")))
+        violations.add(field, "is missing")
         array, usable = None, False
     return array if usable and array is not None else np.zeros((0, *model.input_shape), np.uint8)
 

@@ -11,6 +11,7 @@ from innerloop_server.models.model import ModelEntry, ModelState
 from innerloop_server.serving.interface import Timings
 from innerloop_server.transport.requests import RequestLimits
 from innerloop_server.transport.tensors import encode_tensor
+from innerloop_server.transport.texts import MAX_TEXT_BYTES
 
 STATES = {
     ModelState.LOADING: model_pb2.MODEL_STATE_LOADING,
@@ -89,6 +90,7 @@ def encode_model(entry: ModelEntry, limits: RequestLimits) -> model_pb2.Model:
             max_support=limits.support,
             max_query=limits.query,
             max_steps=description.max_steps,
+            max_text_bytes=MAX_TEXT_BYTES if description.texts else 0,
         ),
         metrics=[
             model_pb2.Metric(
@@ -103,6 +105,7 @@ def encode_model(entry: ModelEntry, limits: RequestLimits) -> model_pb2.Model:
         ways_can_change=WAYS_CHANGES[description.ways_can_change],
         order_matters=description.order_matters,
         gradients_at_serving=description.gradients_at_serving,
+        input_kind=model_pb2.INPUT_KIND_TEXT if description.texts else model_pb2.INPUT_KIND_TENSOR,
     )
 
 

@@ -51,7 +51,7 @@ def print_models(models: Sequence[Model]) -> None:
 
 
 def _description(model: Model) -> list[str]:
-    shape = " x ".join(map(str, model.input_shape))
+    inputs = "texts" if model.input_kind == "text" else f"{' x '.join(map(str, model.input_shape))} inputs"
     metrics = [f"{m.name} {m.value:.4g} ± {m.confidence_interval:.2g} ({m.protocol})" for m in model.metrics]
     ways = {"no": "takes that many classes only", "fewer": "takes fewer classes too", "any": "takes any classes"}
     takes = (
@@ -59,7 +59,7 @@ def _description(model: Model) -> list[str]:
     )
     takes += ["the order of examples matters"] * model.order_matters
     trained = "; ".join([f"trained for {_trained_for(model)}", *takes])
-    return [f"{model.method}, {model.task_kind} of {shape} inputs", trained, *metrics]
+    return [f"{model.method}, {model.task_kind} of {inputs}", trained, *metrics]
 
 
 def _trained_for(model: Model) -> str:

@@ -27,6 +27,12 @@ class WaysChange(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     WAYS_CHANGE_NONE: _ClassVar[WaysChange]
     WAYS_CHANGE_FEWER: _ClassVar[WaysChange]
     WAYS_CHANGE_ANY: _ClassVar[WaysChange]
+
+class InputKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    INPUT_KIND_UNSPECIFIED: _ClassVar[InputKind]
+    INPUT_KIND_TENSOR: _ClassVar[InputKind]
+    INPUT_KIND_TEXT: _ClassVar[InputKind]
 MODEL_STATE_UNSPECIFIED: ModelState
 MODEL_STATE_LOADING: ModelState
 MODEL_STATE_READY: ModelState
@@ -38,9 +44,12 @@ WAYS_CHANGE_UNSPECIFIED: WaysChange
 WAYS_CHANGE_NONE: WaysChange
 WAYS_CHANGE_FEWER: WaysChange
 WAYS_CHANGE_ANY: WaysChange
+INPUT_KIND_UNSPECIFIED: InputKind
+INPUT_KIND_TENSOR: InputKind
+INPUT_KIND_TEXT: InputKind
 
 class TaskLimits(_message.Message):
-    __slots__ = ("trained_ways", "trained_shots", "trained_steps", "max_ways", "max_support", "max_query", "max_steps")
+    __slots__ = ("trained_ways", "trained_shots", "trained_steps", "max_ways", "max_support", "max_query", "max_steps", "max_text_bytes")
     TRAINED_WAYS_FIELD_NUMBER: _ClassVar[int]
     TRAINED_SHOTS_FIELD_NUMBER: _ClassVar[int]
     TRAINED_STEPS_FIELD_NUMBER: _ClassVar[int]
@@ -48,6 +57,7 @@ class TaskLimits(_message.Message):
     MAX_SUPPORT_FIELD_NUMBER: _ClassVar[int]
     MAX_QUERY_FIELD_NUMBER: _ClassVar[int]
     MAX_STEPS_FIELD_NUMBER: _ClassVar[int]
+    MAX_TEXT_BYTES_FIELD_NUMBER: _ClassVar[int]
     trained_ways: int
     trained_shots: int
     trained_steps: int
@@ -55,7 +65,8 @@ class TaskLimits(_message.Message):
     max_support: int
     max_query: int
     max_steps: int
-    def __init__(self, trained_ways: _Optional[int] = ..., trained_shots: _Optional[int] = ..., trained_steps: _Optional[int] = ..., max_ways: _Optional[int] = ..., max_support: _Optional[int] = ..., max_query: _Optional[int] = ..., max_steps: _Optional[int] = ...) -> None: ...
+    max_text_bytes: int
+    def __init__(self, trained_ways: _Optional[int] = ..., trained_shots: _Optional[int] = ..., trained_steps: _Optional[int] = ..., max_ways: _Optional[int] = ..., max_support: _Optional[int] = ..., max_query: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_text_bytes: _Optional[int] = ...) -> None: ...
 
 class Metric(_message.Message):
     __slots__ = ("name", "value", "confidence_interval", "protocol")
@@ -70,7 +81,7 @@ class Metric(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ..., confidence_interval: _Optional[float] = ..., protocol: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "state", "method", "task_kind", "input_shape", "input_data_type", "target_size", "limits", "metrics", "digest", "error", "ways_can_change", "order_matters", "gradients_at_serving")
+    __slots__ = ("name", "version", "state", "method", "task_kind", "input_shape", "input_data_type", "target_size", "limits", "metrics", "digest", "error", "ways_can_change", "order_matters", "gradients_at_serving", "input_kind")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -86,6 +97,7 @@ class Model(_message.Message):
     WAYS_CAN_CHANGE_FIELD_NUMBER: _ClassVar[int]
     ORDER_MATTERS_FIELD_NUMBER: _ClassVar[int]
     GRADIENTS_AT_SERVING_FIELD_NUMBER: _ClassVar[int]
+    INPUT_KIND_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     state: ModelState
@@ -101,7 +113,8 @@ class Model(_message.Message):
     ways_can_change: WaysChange
     order_matters: bool
     gradients_at_serving: bool
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., method: _Optional[str] = ..., task_kind: _Optional[_Union[TaskKind, str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., input_data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., target_size: _Optional[int] = ..., limits: _Optional[_Union[TaskLimits, _Mapping]] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., digest: _Optional[str] = ..., error: _Optional[str] = ..., ways_can_change: _Optional[_Union[WaysChange, str]] = ..., order_matters: _Optional[bool] = ..., gradients_at_serving: _Optional[bool] = ...) -> None: ...
+    input_kind: InputKind
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., method: _Optional[str] = ..., task_kind: _Optional[_Union[TaskKind, str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., input_data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., target_size: _Optional[int] = ..., limits: _Optional[_Union[TaskLimits, _Mapping]] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., digest: _Optional[str] = ..., error: _Optional[str] = ..., ways_can_change: _Optional[_Union[WaysChange, str]] = ..., order_matters: _Optional[bool] = ..., gradients_at_serving: _Optional[bool] = ..., input_kind: _Optional[_Union[InputKind, str]] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()

@@ -1,0 +1,95 @@
+"""Frozen encoders in front of models, whichever engine computes what follows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from innerloop_learner.encoders import EncoderError, FrozenEncoder, join_packed, open_encoder
+from innerloop_learner.encoders.session import Computing
+from innerloop_learner.manifest import BundleError, read_files, read_manifest
+from innerloop_server.engine.interface import (
+    AdaptedTask,
+    Answers,
+    Array,
+    Engine,
+    LoadedModel,
+    LoadError,
+    SupportSet,
+    TaskState,
+)
+
+
+class EncodingEngine(Engine):
+    """An engine whose models may have encoders.
+
+    Args:
+        engine: computes what follows the encoders.
+        computing: where and how encoders compute.
+    """
+
+    def __init__(self, engine: Engine, computing: Computing) -> None:
+        self._engine = engine
+        self._computing = computing
+        self.lanes, self.threads = engine.lanes, engine.threads
+        self.largest_batch, self.compiles = engine.largest_batch, engine.compiles
+
+    def enter_lane(self, lane: int) -> None:
+        """See Engine.enter_lane."""
+        self._engine.enter_lane(lane)
+
+    def load(self, path: Path) -> LoadedModel:
+        """See Engine.load."""
+        model = self._engine.load(path)
+        try:
+            manifest = read_manifest(path)
+            if manifest.digest != model.description.digest:
+                raise LoadError(f"{path.name}: was replaced while it was loaded; load it again")
+            if manifest.encoder is None:
+                return model
+            encoder = open_encoder(manifest.encoder, read_files(path, manifest), self._computing)
+        except BundleError as error:
+            raise LoadError(str(error)) from error
+        except EncoderError as error:
+            raise LoadError(f"{path.name}: {error}") from error
+        return EncodedModel(model, encoder)
+
+    def memory(self) -> Mapping[tuple[str, str], int]:
+        """See Engine.memory."""
+        return self._engine.memory()
+
+
+class EncodedModel(LoadedModel):
+    """A model behind an encoder, which computes all inputs of a batch of tasks in one go."""
+
+    def __init__(self, model: LoadedModel, encoder: FrozenEncoder) -> None:
+        spec = encoder.spec
+        self.description = replace(
+            model.description, input_shape=spec.shape, input_dtype="uint8", texts=spec.input == "texts"
+        )
+        self._model = model
+        self._encoder = encoder
+
+    def prepare(self) -> None:
+        """See LoadedModel.prepare; the encoder was tried out when it was opened."""
+        self._model.prepare()
+
+    def compile(self) -> None:
+        """See LoadedModel.compile."""
+        self._model.compile()
+
+    def adapt(self, tasks: Sequence[SupportSet], steps: int, width: int) -> list[AdaptedTask]:
+        """See LoadedModel.adapt."""
+        features = self._encode([task.x for task in tasks])
+        return self._model.adapt([replace(task, x=x) for task, x in zip(tasks, features, strict=True)], steps, width)
+
+    def predict(self, states: Sequence[TaskState], queries: Sequence[Array]) -> list[Answers]:
+        """See LoadedModel.predict."""
+        return self._model.predict(states, self._encode(queries))
+
+    def _encode(self, inputs: Sequence[Array]) -> list[Array]:
+        """Features of each task's inputs."""
+        together = join_packed(inputs) if self.description.texts else np.concatenate(inputs)
+        ends = np.cumsum([len(each) for each in inputs])
+        return np.split(self._encoder.encode(together), ends[:-1])
