@@ -1,0 +1,99 @@
+"""Tiny frozen encoders: real ONNX graphs and a real tokenizer, of a few random numbers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+
+WORDS = ("card", "lost", "stolen", "rate", "exchange", "euro", "top", "up", "failed", "transfer", "slow", "pin", "new")
+SIZE = 8
+"""Features of an encoder of texts."""
+IMAGE_FEATURES = 6
+
+Shape = Sequence[int | str]
+
+
+def tokenizer(**truncation: int) -> bytes:
+    """Splits at spaces and knows WORDS; `max_length` is what its file says of truncation."""
+    words = {word: index for index, word in enumerate(("[PAD]", "[UNK]", *WORDS))}
+    made = Tokenizer(WordLevel(words, unk_token="[UNK]"))
+    made.pre_tokenizer = Whitespace()
+    if truncation:
+        made.enable_truncation(**truncation)
+    return made.to_str().encode()
+
+
+def word_vectors() -> np.ndarray[Any, np.dtype[np.float32]]:
+    """What the encoders of texts know of each token [V, SIZE]."""
+    return np.random.default_rng(0).normal(size=(len(WORDS) + 2, SIZE)).astype(np.float32)
+
+
+def token_encoder(tokens: Shape = ("N", "L"), *, mask: bool = False) -> bytes:
+    """A vector for each token [N, L, SIZE]; with a mask, which it then leaves aside, or without."""
+    inputs = {"input_ids": ("int64", tokens), **({"attention_mask": ("int64", tokens)} if mask else {})}
+    nodes = [helper.make_node("Gather", ["vectors", "input_ids"], ["token_embeddings"])]
+    return graph(nodes, inputs, "token_embeddings", (*tokens, SIZE), {"vectors": word_vectors()})
+
+
+def sentence_encoder(tokens: Shape = ("N", "L")) -> bytes:
+    """The sum of a text's token vectors [N, SIZE], padding included: there is no mask."""
+    axis = {"vectors": word_vectors(), "axis": np.array([1])}
+    nodes = [
+        helper.make_node("Gather", ["vectors", "input_ids"], ["tokens"]),
+        helper.make_node("ReduceSum", ["tokens", "axis"], ["sentence_embedding"], keepdims=0),
+    ]
+    return graph(nodes, {"input_ids": ("int64", tokens)}, "sentence_embedding", (tokens[0], SIZE), axis)
+
+
+def image_encoder(shape: Shape = ("N", 1, 8, 8), dtype: str = "float", *, maps: bool = False) -> bytes:
+    """Rectified convolutions of an image, averaged over it [N, IMAGE_FEATURES] or as they are."""
+    kernel = np.random.default_rng(1).normal(size=(IMAGE_FEATURES, int(shape[1]), 3, 3)).astype(np.float32)
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["x", "kernel"], ["convolved"]),
+        helper.make_node("Relu", ["convolved"], ["maps"]),
+        helper.make_node("GlobalAveragePool", ["maps"], ["means"]),
+        helper.make_node("Flatten", ["means"], ["features"]),
+    ]
+    output = ("maps", (shape[0], IMAGE_FEATURES, "h", "w")) if maps else ("features", (shape[0], IMAGE_FEATURES))
+    return graph(nodes, {"pixels": (dtype, shape)}, *output, {"kernel": kernel})
+
+
+def entangled_encoder() -> bytes:
+    """Images less the mean image of their batch: their features depend on one another."""
+    axis = {"axis": np.array([0])}
+    nodes = [
+        helper.make_node("ReduceMean", ["pixels", "axis"], ["mean"]),
+        helper.make_node("Sub", ["pixels", "mean"], ["centred"]),
+        helper.make_node("Flatten", ["centred"], ["features"]),
+    ]
+    return graph(nodes, {"pixels": ("float", ("N", 1, 8, 8))}, "features", ("N", 64), axis)
+
+
+def graph(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Mapping[str, tuple[str, Shape]],
+    output: str,
+    shape: Shape,
+    constants: Mapping[str, np.ndarray[Any, Any]],
+) -> bytes:
+    """A model of nodes, checked."""
+    types = {"int64": TensorProto.INT64, "float": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
+    model = helper.make_model(
+        helper.make_graph(
+            nodes,
+            "encoder",
+            [helper.make_tensor_value_info(name, types[kind], size) for name, (kind, size) in inputs.items()],
+            [helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)],
+            [numpy_helper.from_array(value, name) for name, value in constants.items()],
+        ),
+        opset_imports=[helper.make_opsetid("", 20)],
+        ir_version=10,
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
