@@ -1,6 +1,9 @@
 """Tiny frozen encoders: real ONNX graphs and a real tokenizer, of a few random numbers."""
 
+import csv
+import itertools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,3 +100,17 @@ def graph(
     )
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
+
+
+def write_texts(file: Path, classes: int = 12, texts: int = 12) -> Path:
+    """A CSV file of classes that are told apart by two words each, among others."""
+    random = np.random.default_rng(2)
+    pairs = list(itertools.combinations(WORDS, 2))[::6][:classes]
+    rows = [
+        (" ".join(random.permutation([*pair, *pair, *random.choice(WORDS, 1 + index % 3)])), "-".join(pair))
+        for pair in pairs
+        for index in range(texts)
+    ]
+    with file.open("w", newline="") as content:
+        csv.writer(content).writerows([("text", "intent"), *rows])
+    return file
