@@ -8,8 +8,9 @@ from google.protobuf.duration_pb2 import Duration
 from innerloop.bench.settings import BenchSettings
 from innerloop.calls import new_request_id
 from innerloop.errors import FailedPreconditionError, InvalidArgumentError
+from innerloop.inputs import encode_texts
 from innerloop.models import Model
-from innerloop.tensors import Array, encode_tensor
+from innerloop.tensors import encode_tensor
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1.tensor_pb2 import Inputs
 
@@ -21,6 +22,25 @@ MEMORY = 32 * 2**20
 REGRESSION_EXAMPLES = 5
 TRAINED_WAYS, TRAINED_SHOTS = 5, 1
 """For models that were not trained for any number in particular."""
+
+WORDS = (
+    "how",
+    "do",
+    "I",
+    "where",
+    "is",
+    "my",
+    "card",
+    "account",
+    "transfer",
+    "money",
+    "why",
+    "was",
+    "not",
+    "the",
+    "rate",
+)
+"""Of made-up texts."""
 
 MEASURED_LIFE = Duration(seconds=1)
 """Of adaptations that measured Adapt calls leave behind: they must not fill the server in a long run, and deleting
@@ -67,7 +87,7 @@ class Workload:
         self._predicts: list[bytes] = []
         while len(self._adapts) < VARIANTS and self._size() < MEMORY:
             support, ways, count = _support(model, settings, generator)
-            query = Inputs(tensor=encode_tensor(_examples(model, settings.queries, generator)))
+            query = _examples(model, settings.queries, generator)
             both = pb.AdaptPredictRequest(model=model.name, support=support, query=query, options=options)
             self._adapts.append(pb.AdaptRequest(model=model.name, support=support, options=options).SerializeToString())
             self._predicts.append(pb.PredictRequest(query=query).SerializeToString())
@@ -103,21 +123,23 @@ def _support(model: Model, settings: BenchSettings, generator: np.random.Generat
     limits = model.limits
     if model.task_kind == "regression":
         count = settings.shots or limits.trained_shots or REGRESSION_EXAMPLES
-        inputs = Inputs(tensor=encode_tensor(_examples(model, count, generator)))
+        inputs = _examples(model, count, generator)
         targets = generator.normal(size=(count, model.target_size)).astype(np.float32)
         return pb.Support(inputs=inputs, targets=encode_tensor(targets)), 0, count
     ways = settings.ways or limits.trained_ways or min(TRAINED_WAYS, limits.max_ways)
     shots = settings.shots or limits.trained_shots or TRAINED_SHOTS
     labels = [f"class {way}" for way in range(ways)] * shots
-    inputs = Inputs(tensor=encode_tensor(_examples(model, len(labels), generator)))
+    inputs = _examples(model, len(labels), generator)
     return pb.Support(inputs=inputs, labels=pb.Labels(values=labels)), ways, len(labels)
 
 
-def _examples(model: Model, count: int, generator: np.random.Generator) -> Array:
-    """Inputs [count, *input shape] of the model's own element type."""
+def _examples(model: Model, count: int, generator: np.random.Generator) -> Inputs:
+    """Texts of as many words as a question has, or a tensor [count, *input shape] of the model's own element type."""
+    if model.input_kind == "text":
+        return encode_texts([" ".join(generator.choice(WORDS, generator.integers(5, 20))) for _ in range(count)])
     shape = (count, *model.input_shape)
     if model.input_data_type == "uint8":
-        return generator.integers(0, 256, shape, dtype=np.uint8)
+        return Inputs(tensor=encode_tensor(generator.integers(0, 256, shape, dtype=np.uint8)))
     if model.input_data_type.startswith("float"):
-        return generator.normal(size=shape).astype(model.input_data_type)
+        return Inputs(tensor=encode_tensor(generator.normal(size=shape).astype(model.input_data_type)))
     raise InvalidArgumentError(f"model {model.name} takes {model.input_data_type} inputs, which can't be made up")

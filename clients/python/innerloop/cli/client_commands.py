@@ -1,5 +1,6 @@
 """The client for the shell: adapt, predict, models, delete."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,7 @@ import typer
 
 from innerloop import TLS, Client
 from innerloop.cli.display import answer, print_answers, print_json, print_models
-from innerloop.cli.examples import labelled_files
+from innerloop.cli.examples import labelled_files, labelled_texts
 
 app = typer.Typer()
 
@@ -15,6 +16,7 @@ Server = Annotated[str, typer.Option("--server", envvar="INNERLOOP_SERVER", help
 Tls = Annotated[bool, typer.Option("--tls", help="Talk TLS, trusting the system's authorities.")]
 TlsRoots = Annotated[Path | None, typer.Option("--tls-roots", help="Talk TLS, trusting the authorities of this file.")]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for the answer.")]
+Texts = Annotated[bool, typer.Option("--texts", help="Examples are texts, and not images.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 LOCAL = "localhost:50051"
@@ -23,7 +25,10 @@ LOCAL = "localhost:50051"
 @app.command()
 def adapt(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
-    examples: Annotated[list[str], typer.Argument(help="A folder with one folder of images per label, or LABEL=PATH.")],
+    examples: Annotated[
+        list[str], typer.Argument(help="A folder with one folder of images per label, or LABEL=PATH, or LABEL=TEXT.")
+    ],
+    texts: Texts = False,
     steps: Annotated[int | None, typer.Option(help="Inner-loop steps; the model's default if not given.")] = None,
     time_to_live: Annotated[float | None, typer.Option(help="Seconds to keep it while nobody uses it.")] = None,
     as_json: AsJson = False,
@@ -32,27 +37,30 @@ def adapt(
     tls_roots: TlsRoots = None,
     timeout: Timeout = 30.0,
 ) -> None:
-    """Adapt a model to labelled images, and print the id of the adaptation."""
-    paths, labels = labelled_files(examples)
+    """Adapt a model to labelled images or texts, and print the id of the adaptation."""
+    inputs: tuple[Sequence[str | Path], list[str]] = labelled_texts(examples) if texts else labelled_files(examples)
     with _connect(server, tls, tls_roots, timeout) as client:
-        info = client.adapt(model, paths, labels, steps=steps, time_to_live=time_to_live).info
+        info = client.adapt(model, *inputs, steps=steps, time_to_live=time_to_live).info
     print_json(vars(info)) if as_json else typer.echo(info.id)
 
 
 @app.command()
 def predict(
     adaptation_id: Annotated[str, typer.Argument(help="What `innerloop adapt` printed.")],
-    files: Annotated[list[Path], typer.Argument(help="PNG or JPEG files.")],
+    queries: Annotated[list[str], typer.Argument(help="PNG or JPEG files, or texts.")],
+    texts: Texts = False,
     as_json: AsJson = False,
     server: Server = LOCAL,
     tls: Tls = False,
     tls_roots: TlsRoots = None,
     timeout: Timeout = 30.0,
 ) -> None:
-    """Ask an adaptation about images."""
+    """Ask an adaptation about images or texts."""
+    inputs: Sequence[str | Path] = queries if texts else list(map(Path, queries))
     with _connect(server, tls, tls_roots, timeout) as client:
-        predictions = client.get_adaptation(adaptation_id).predict(files)
-    answers = [answer(file, prediction) for file, prediction in zip(files, predictions, strict=True)]
+        predictions = client.get_adaptation(adaptation_id).predict(inputs)
+    kind = "text" if texts else "file"
+    answers = [answer(kind, query, prediction) for query, prediction in zip(queries, predictions, strict=True)]
     print_json(answers) if as_json else print_answers(answers)
 
 

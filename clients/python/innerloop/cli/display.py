@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -13,12 +12,12 @@ from rich.table import Table
 from innerloop import Model, Prediction
 
 
-def answer(file: Path, prediction: Prediction) -> dict[str, Any]:
-    """One answer as plain data: the label with all probabilities, or the values of a regression."""
+def answer(kind: str, query: str, prediction: Prediction) -> dict[str, Any]:
+    """One answer as plain data: the query by its kind, the label with all probabilities, or values of a regression."""
     if hasattr(prediction, "values"):
-        return {"file": str(file), "values": prediction.values.tolist()}
+        return {kind: query, "values": prediction.values.tolist()}
     return {
-        "file": str(file),
+        kind: query,
         "label": prediction.label,
         "probability": prediction.probability,
         "probabilities": prediction.probabilities,
@@ -33,12 +32,13 @@ def print_json(data: Any) -> None:
 def print_answers(answers: Sequence[dict[str, Any]]) -> None:
     """Print what `answer` made of several predictions, one line each."""
     regression = "values" in answers[0]
-    table = Table("file", "values" if regression else "label", *([] if regression else ["probability"]))
+    kind = next(iter(answers[0]))
+    table = Table(kind, "values" if regression else "label", *([] if regression else ["probability"]))
     for row in answers:
         if regression:
-            table.add_row(row["file"], "  ".join(f"{value:.6g}" for value in row["values"]))
+            table.add_row(row[kind], "  ".join(f"{value:.6g}" for value in row["values"]))
         else:
-            table.add_row(row["file"], row["label"], f"{row['probability']:.1%}")
+            table.add_row(row[kind], row["label"], f"{row['probability']:.1%}")
     Console().print(table)
 
 

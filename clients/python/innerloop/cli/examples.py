@@ -1,4 +1,4 @@
-"""Labelled image files, named on the command line."""
+"""Labelled examples, named on the command line."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,6 +23,19 @@ def labelled_files(arguments: Iterable[str]) -> tuple[list[Path], list[str]]:
     """
     found = [pair for argument in arguments for pair in _read_argument(argument)]
     return [path for path, _ in found], [label for _, label in found]
+
+
+def labelled_texts(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Texts and labels, one of each per example, of arguments `label=text`.
+
+    Raises:
+        typer.BadParameter: an argument is of another form.
+    """
+    pairs = [argument.partition("=") for argument in arguments]
+    for label, separator, _ in pairs:
+        if not (label and separator):
+            raise typer.BadParameter(f"{label!r} is not LABEL=TEXT")
+    return [text for _, _, text in pairs], [label for label, _, _ in pairs]
 
 
 def _read_argument(argument: str) -> list[tuple[Path, str]]:

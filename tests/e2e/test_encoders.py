@@ -1,0 +1,217 @@
+"""Models behind frozen encoders: strings and images in, the answers that encoder and learner give without a server."""
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from bundles import write_bundle
+from encoders import IMAGE_FEATURES, SIZE, WORDS, image_encoder, token_encoder, tokenizer
+from grpc import StatusCode
+from PIL import Image
+from wire import images, inputs
+
+from innerloop import AsyncClient, Client, InvalidArgumentError
+from innerloop.v1 import adaptation_pb2 as pb
+from innerloop.v1 import tensor_pb2
+from innerloop.v1.model_pb2 import INPUT_KIND_TENSOR, INPUT_KIND_TEXT, GetModelRequest
+from innerloop_learner import InputSpec, LearnerSpec, Query, Support
+from innerloop_learner.bundle import load_bundle, save_bundle
+from innerloop_learner.encoders import EncoderOptions, describe_encoder, open_encoder, pack_texts
+from innerloop_server.transport.texts import MAX_TEXT_BYTES
+
+pytestmark = pytest.mark.with_and_without_front_ends
+
+LABELS = ["lost", "rate", "lost", "rate", "top-up"]
+TEXTS = ["my card was lost", "which exchange rate", "card stolen", "euro rate", "top up failed again and again"]
+QUERIES = ["lost", "what is the rate of euro", "why has my top up failed", "", "naïve ☃"]
+
+
+def write_encoded(path, method, encoder, **settings):
+    """An untrained bundle behind an encoder."""
+    spec = LearnerSpec(method, InputSpec((encoder.spec.features,)), max_ways=5, backbone="adapter", settings=settings)
+    write_bundle(path, spec)
+    plain = load_bundle(path)
+    manifest = plain.manifest
+    save_bundle(path, type(manifest)(**{**vars(manifest), "encoder": encoder.spec}), plain.params, encoder.files)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Bundles "intents" and "steps", which take texts, "pictures" of 1 x 8 x 8, and "broken"."""
+    folder = tmp_path_factory.mktemp("models")
+    texts = describe_encoder(token_encoder(mask=True), tokenizer(), EncoderOptions())
+    pictures = describe_encoder(image_encoder(), None, EncoderOptions(mean=(0.5,), std=(0.3,)))
+    write_encoded(folder / "intents", "protonet", texts)
+    write_encoded(folder / "steps", "anil", texts, steps=3, max_steps=10, rate=0.5)
+    write_encoded(folder / "pictures", "protonet", pictures)
+    write_encoded(folder / "broken", "protonet", texts)
+    (folder / "broken" / "encoder.onnx").write_bytes(b"altered")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(start_server, folder):
+    with start_server(folder) as server:
+        yield server
+
+
+def offline(path, raw, labels, queries):
+    """Probabilities [Q, ways] of a bundle without a server, its classes sorted by name."""
+    bundle = load_bundle(path)
+    encoder = open_encoder(bundle.manifest.encoder, bundle.files)
+    classes = sorted(set(labels))
+    x, asked = (torch.from_numpy(encoder.encode(each)).unsqueeze(0) for each in (raw, queries))
+    y = torch.tensor([[classes.index(label) for label in labels]])
+    learner, present = bundle.learner, torch.ones(y.shape, dtype=torch.bool)
+    given = Support(x, y, present, torch.tensor([len(classes)]), learner.padded_ways(len(classes)))
+    state = learner.adapt(bundle.params, given).state
+    with torch.no_grad():
+        logits = learner.predict(bundle.params, state, Query(asked, torch.ones(asked.shape[:2], dtype=torch.bool)))
+    return logits[0, :, : len(classes)].softmax(-1).numpy()
+
+
+@pytest.mark.parametrize("model", ["intents", "steps"])
+def test_strings_are_answered_as_without_a_server(server, folder, model):
+    expected = offline(folder / model, pack_texts(TEXTS), LABELS, pack_texts(QUERIES))
+    with Client(server.target) as client:
+        adaptation = client.adapt(model, TEXTS, LABELS)
+        answers = adaptation.predict(QUERIES)
+        once = client.adapt_predict(model, np.array(TEXTS), LABELS, query=(text for text in QUERIES))
+        streamed = list(adaptation.predict_stream([text] for text in QUERIES))
+    for found in (answers, once):
+        assert tuple(found.classes) == ("lost", "rate", "top-up")
+        np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
+    np.testing.assert_allclose(np.concatenate([each.probabilities for each in streamed]), expected, atol=1e-5)
+
+
+async def test_the_asynchronous_client_sends_strings_too(server, folder):
+    expected = offline(folder / "intents", pack_texts(TEXTS), LABELS, pack_texts(QUERIES))
+    async with AsyncClient(server.target) as client:
+        adaptation = await client.adapt("intents", TEXTS, LABELS)
+        np.testing.assert_allclose((await adaptation.predict(QUERIES)).probabilities, expected, atol=1e-5)
+        streamed = [each.probabilities async for each in adaptation.predict_stream([QUERIES[:2], QUERIES[2:]])]
+    np.testing.assert_allclose(np.concatenate(streamed), expected, atol=1e-5)
+
+
+def test_arrays_and_files_of_images_are_encoded(server, folder):
+    random = np.random.default_rng(0)
+    given, asked = (random.integers(0, 256, (count, 1, 8, 8), dtype=np.uint8) for count in (5, 7))
+    expected = offline(folder / "pictures", given, LABELS, asked)
+    with Client(server.target) as client:
+        adaptation = client.adapt("pictures", given, LABELS)
+        for form in (asked, asked.astype(np.float32), [Image.fromarray(image[0]) for image in asked]):
+            np.testing.assert_allclose(adaptation.predict(form).probabilities, expected, atol=1e-5)
+
+
+def test_tasks_of_different_texts_share_batches_without_harm(server, folder):
+    random = np.random.default_rng(1)
+
+    def texts(count, longest):
+        return [" ".join(random.choice(WORDS, random.integers(1, longest))) for _ in range(count)]
+
+    tasks = [(texts(5, 2 + 8 * (index % 5)), texts(1 + index % 4, 30)) for index in range(40)]
+
+    def ask(task):
+        with Client(server.target) as client:
+            return client.adapt_predict("intents", task[0], LABELS, query=task[1]).probabilities
+
+    with ThreadPoolExecutor(16) as threads:
+        for (given, asked), found in zip(tasks, threads.map(ask, tasks), strict=True):
+            expected = offline(folder / "intents", pack_texts(given), LABELS, pack_texts(asked))
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_model_says_what_it_takes(client):
+    described = {name: client.models.GetModel(GetModelRequest(model=name)).model for name in ("intents", "pictures")}
+    intents, pictures = described["intents"], described["pictures"]
+    assert (intents.input_kind, list(intents.input_shape)) == (INPUT_KIND_TEXT, [])
+    assert intents.limits.max_text_bytes == MAX_TEXT_BYTES
+    assert (pictures.input_kind, list(pictures.input_shape)) == (INPUT_KIND_TENSOR, [1, 8, 8])
+    assert pictures.limits.max_text_bytes == 0
+
+
+def texts_message(*values):
+    return tensor_pb2.Inputs(texts=tensor_pb2.Texts(values=values))
+
+
+def a_picture():
+    content = BytesIO()
+    Image.new("L", (8, 8)).save(content, "PNG")
+    return images(content.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("model", "query", "field", "why"),
+    [
+        ("intents", inputs(np.zeros((1, SIZE), np.float32)), "query.tensor", "this model takes texts"),
+        ("intents", a_picture(), "query.images", "this model takes texts"),
+        ("pictures", texts_message("Hi"), "query.texts", "this model takes no texts, its inputs are [1, 8, 8]"),
+        (
+            "pictures",
+            inputs(np.zeros((1, IMAGE_FEATURES), np.float32)),
+            "query.tensor.shape",
+            f"is [1, {IMAGE_FEATURES}], must be [N, 1, 8, 8]",
+        ),
+        ("intents", texts_message(), "query.texts.values", "is empty"),
+        (
+            "intents",
+            texts_message("Hi", "é" * MAX_TEXT_BYTES),
+            "query.texts.values[1]",
+            f"has {2 * MAX_TEXT_BYTES} bytes, at most {MAX_TEXT_BYTES} are accepted; send a part",
+        ),
+        (
+            "intents",
+            texts_message("x" * MAX_TEXT_BYTES, *["y"] * 5000),
+            "query.texts.values",
+            "are too many for the longest of them; send long ones by themselves",
+        ),
+        ("intents", texts_message("Hi\0"), "query.texts.values", "text 0 has a character U+0000; remove it"),
+        (
+            "intents",
+            texts_message(*["Hi"] * 10_001),
+            "query.texts.values",
+            "has 10001 examples, at most 10000 are accepted",
+        ),
+    ],
+)
+def test_what_a_model_does_not_take_is_refused(client, fails, model, query, field, why):
+    support = pb.Support(
+        inputs=texts_message(*TEXTS) if model == "intents" else inputs(np.zeros((5, 1, 8, 8), np.uint8)),
+        labels=pb.Labels(values=LABELS),
+    )
+    problem = fails(client.adaptations.AdaptPredict, pb.AdaptPredictRequest(model=model, support=support, query=query))
+    assert problem.code == StatusCode.INVALID_ARGUMENT
+    assert problem.fields == {field: why}
+
+
+def test_strings_are_paths_to_a_model_that_takes_no_texts(server):
+    with Client(server.target) as client, pytest.raises(InvalidArgumentError, match="since this model takes no texts"):
+        client.adapt("pictures", TEXTS, LABELS)
+
+
+def test_a_bundle_whose_encoder_was_altered_is_refused(client):
+    model = client.models.GetModel(GetModelRequest(model="broken")).model
+    assert model.error == "broken: encoder.onnx is truncated or altered (digest differs); copy or export it again"
+
+
+def test_the_shell_adapts_to_texts(server):
+    def innerloop(*arguments):
+        command = [sys.executable, "-m", "innerloop.cli.main", *arguments, "--server", server.target]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    adaptation = innerloop("adapt", "intents", "--texts", "lost=card lost", "rate=exchange rate = slow").strip()
+    (answer,) = json.loads(innerloop("predict", adaptation, "--texts", "I lost my card", "--json"))
+    assert (answer["text"], answer["label"]) == ("I lost my card", "lost")
+    assert "classification of texts" in " ".join(innerloop("models", "intents").split())
+
+
+def test_a_load_generator_makes_up_texts(server):
+    command = [sys.executable, "-m", "innerloop.cli.main", "bench", "intents", "--server", server.target]
+    options = ["--clients", "2", "--duration", "1", "--warm-up", "0.2"]
+    result = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
