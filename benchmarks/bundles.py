@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from innerloop_learner import build_learner
-from innerloop_learner.bundle import Manifest, Provenance, TaskLimits, save_bundle
+from innerloop_learner.bundle import save_bundle
+from innerloop_learner.manifest import Manifest, Provenance, TaskLimits
 from innerloop_learner.spec import InputSpec, LearnerSpec
 
 WAYS, SHOTS, QUERIES = 5, 1, 25

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import torch
 
-from innerloop_learner.bundle import Manifest, Metric, Provenance, TaskLimits, save_bundle
+from innerloop_learner.bundle import save_bundle
 from innerloop_learner.learner import build_learner
+from innerloop_learner.manifest import Manifest, Metric, Provenance, TaskLimits
 from innerloop_learner.spec import InputSpec, LearnerSpec
 
 IMAGE = (1, 8, 8)

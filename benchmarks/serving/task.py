@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from innerloop_learner import build_learner
-from innerloop_learner.bundle import Manifest, Provenance, TaskLimits, save_bundle
+from innerloop_learner.bundle import save_bundle
+from innerloop_learner.manifest import Manifest, Provenance, TaskLimits
 from innerloop_learner.spec import InputSpec, LearnerSpec
 
 sys.path.insert(0, str(Path(__file__).parent / "peers"))

@@ -220,7 +220,7 @@ class Learner(ABC):
         return self.spec.to_json()
 
 
-methods: Registry[type[Learner]] = Registry("method", "innerloop.methods")
+methods: Registry[type[Learner]] = Registry("method", "innerloop.methods", "innerloop_learner.methods")
 
 
 def build_learner(spec: LearnerSpec) -> Learner:

@@ -7,6 +7,7 @@ A distribution that registers something new declares, for example::
 """
 
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
@@ -23,11 +24,13 @@ class Registry(Generic[T]):
     Args:
         kind: what one entry is called in messages, in the singular.
         group: entry-point group that third parties register under.
+        home: module whose import registers Innerloop's own; None where importing the registry does.
     """
 
-    def __init__(self, kind: str, group: str) -> None:
+    def __init__(self, kind: str, group: str, home: str | None = None) -> None:
         self._kind = kind
         self._group = group
+        self._home = home
         self._entries: dict[str, T] = {}
         self._points: dict[str, EntryPoint] | None = None
 
@@ -52,6 +55,7 @@ class Registry(Generic[T]):
         Raises:
             UnknownNameError: nothing has this name; the message lists what there is.
         """
+        self._import_home()
         if name not in self._entries:
             if name not in self._installed():
                 raise UnknownNameError(f"unknown {self._kind} {name!r}; there are: {', '.join(self)}")
@@ -61,7 +65,12 @@ class Registry(Generic[T]):
 
     def __iter__(self) -> Iterator[str]:
         """Names in alphabetical order."""
+        self._import_home()
         return iter(sorted(self._entries.keys() | self._installed().keys()))
+
+    def _import_home(self) -> None:
+        if self._home is not None:
+            import_module(self._home)
 
     def _installed(self) -> dict[str, EntryPoint]:
         """What other distributions declare; imported when asked for by name, so that a broken one harms no other."""

@@ -3,11 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from typing import Any, Literal, get_args
-
-import torch
-from torch import Tensor
 
 from innerloop_learner.settings import with_settings
 
@@ -48,20 +44,6 @@ class InputSpec:
     def size(self) -> int:
         """Number of elements of one example."""
         return math.prod(self.shape)
-
-    def normalise(self, raw: Tensor) -> Tensor:
-        """Turn raw inputs [..., *shape] (any dtype) into what the learner expects, float32 on the same device.
-
-        Both the trainer and the server call this and nothing else, so that they agree.
-        """
-        mean, std = (_by_channel(values, len(self.shape), raw.device) for values in (self.mean, self.std))
-        return (raw.to(torch.float32) * self.scale - mean) / std
-
-
-@cache
-def _by_channel(values: tuple[float, ...], dimensions: int, device: torch.device) -> Tensor:
-    """Values that broadcast over the first of so many dimensions; made once, not copied to a GPU each time."""
-    return torch.tensor(values, device=device).reshape(-1, *(1,) * (dimensions - 1))
 
 
 @dataclass(frozen=True)

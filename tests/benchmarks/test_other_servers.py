@@ -17,6 +17,7 @@ from task import make_tasks, right_answers, write_model
 
 from innerloop_learner import Query, Support
 from innerloop_learner.bundle import load_bundle
+from innerloop_learner.inputs import normalise
 
 SERVICE_SECONDS = 0.02
 
@@ -80,12 +81,12 @@ def test_the_right_answers_are_those_of_the_bundle(tmp_path: Path):
     write_model(tmp_path, tmp_path / "weights.pt")
     task = make_tasks()[0]
     bundle = load_bundle(tmp_path / "maml")
-    normalise = bundle.learner.spec.input.normalise
     labels = torch.from_numpy(task.labels)[None]
-    support = Support(
-        normalise(torch.from_numpy(task.support))[None], labels, torch.ones_like(labels).bool(), torch.tensor([5]), 5
+    x, queries = (
+        normalise(bundle.learner.spec.input, torch.from_numpy(raw))[None] for raw in (task.support, task.query)
     )
-    query = Query(normalise(torch.from_numpy(task.query))[None], torch.ones(1, len(task.query), dtype=torch.bool))
+    support = Support(x, labels, torch.ones_like(labels).bool(), torch.tensor([5]), 5)
+    query = Query(queries, torch.ones(1, len(task.query), dtype=torch.bool))
     with torch.no_grad():
         state = bundle.learner.adapt(bundle.params, support).state
         probabilities = bundle.learner.predict(bundle.params, state, query)[0].softmax(-1)

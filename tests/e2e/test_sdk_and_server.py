@@ -12,7 +12,8 @@ from PIL import Image
 
 from innerloop import AdaptationEvictedError, AsyncClient, Client, InvalidArgumentError, ModelNotFoundError
 from innerloop_learner import InputSpec, LearnerSpec, build_learner
-from innerloop_learner.bundle import Manifest, Provenance, TaskLimits, save_bundle
+from innerloop_learner.bundle import save_bundle
+from innerloop_learner.manifest import Manifest, Provenance, TaskLimits
 from innerloop_server.process import ServerProcess
 
 pytestmark = pytest.mark.with_and_without_front_ends

@@ -4,6 +4,8 @@ import hashlib
 import json
 import pickle
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,16 +16,16 @@ import torch
 from safetensors.torch import save
 
 from innerloop_learner import InputSpec, LearnerSpec, Params, build_learner
-from innerloop_learner.bundle import (
-    Bundle,
+from innerloop_learner.bundle import Bundle, load_bundle, save_bundle
+from innerloop_learner.manifest import (
     BundleError,
+    Encoder,
+    Graphs,
     Manifest,
     Metric,
     Provenance,
     TaskLimits,
-    load_bundle,
     read_manifest,
-    save_bundle,
 )
 
 SPEC = LearnerSpec(
@@ -194,10 +196,10 @@ def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "file").startswith("file: manifest.json can't be read (NotADirectoryError)")
 
 
-@pytest.mark.parametrize("version", [2, 99, 0, -1, "1", None])
+@pytest.mark.parametrize("version", [3, 99, 0, -1, "1", None])
 def test_another_format_version_is_refused(version: object, bundle: Path) -> None:
     forge(bundle, lambda data: data.update(format_version=version))
-    assert refusal(bundle) == f"birds: written in bundle format {version}, this Innerloop reads up to 1; upgrade it"
+    assert refusal(bundle) == f"birds: written in bundle format {version}, this Innerloop reads up to 2; upgrade it"
 
 
 @pytest.mark.parametrize(
@@ -247,6 +249,76 @@ def test_parameters_that_do_not_fit_the_learner_are_refused(
     change(changed)
     forge(bundle, parameters=save(changed))
     assert refusal(bundle).startswith(f"birds: its parameters do not fit its learner: {why}")
+
+
+GRAPHS = Graphs(
+    opset=20,
+    ways_can_change="fewer",
+    order_matters=False,
+    gradients_at_serving=True,
+    default_steps=3,
+    max_steps=9,
+)
+ENCODER = Encoder(input="images", features=384, image_size=(224, 224), mean=(0.5,), std=(0.2, 0.3, 0.4))
+FURTHER = {"adapt.onnx": b"adapting", "predict.onnx": b"predicting", "encoder.onnx": b"encoding"}
+
+
+def test_a_bundle_with_onnx_files_comes_back_with_them(tmp_path: Path) -> None:
+    manifest = replace(MANIFEST, graphs=GRAPHS, encoder=ENCODER)
+    written = save_bundle(tmp_path / "birds", manifest, params(), FURTHER)
+    loaded = load_bundle(tmp_path / "birds")
+    assert loaded.manifest == written
+    assert (written.graphs, written.encoder) == (GRAPHS, ENCODER)
+    assert loaded.files == FURTHER
+    assert manifest_of(tmp_path / "birds")["format_version"] == 2
+
+
+def test_a_bundle_without_onnx_files_is_as_older_readers_know_it(bundle: Path) -> None:
+    data = manifest_of(bundle)
+    assert data["format_version"] == 1
+    assert data.keys() == {
+        *("format", "format_version", "name", "learner", "limits", "provenance", "metrics", "files", "digest")
+    }
+
+
+@pytest.mark.parametrize("file", FURTHER)
+def test_a_truncated_or_missing_onnx_file_is_refused(file: str, tmp_path: Path) -> None:
+    save_bundle(tmp_path / "birds", replace(MANIFEST, graphs=GRAPHS, encoder=ENCODER), params(), FURTHER)
+    (tmp_path / "birds" / file).write_bytes(FURTHER[file][:-1])
+    assert refusal(tmp_path / "birds") == (
+        f"birds: {file} is truncated or altered (digest differs); copy or export it again"
+    )
+    (tmp_path / "birds" / file).unlink()
+    assert refusal(tmp_path / "birds") == f"birds: {file} is missing or unreadable; export it again"
+
+
+@pytest.mark.parametrize(
+    ("manifest", "files"),
+    [
+        (MANIFEST, {"adapt.onnx": b""}),
+        (replace(MANIFEST, graphs=GRAPHS), {}),
+        (replace(MANIFEST, graphs=GRAPHS), {"adapt.onnx": b""}),
+        (replace(MANIFEST, graphs=replace(GRAPHS, refused="it sorts")), {"adapt.onnx": b"", "predict.onnx": b""}),
+        (replace(MANIFEST, encoder=replace(ENCODER, input="texts")), {"encoder.onnx": b""}),
+        (MANIFEST, {"../parameters.safetensors": b""}),
+    ],
+)
+def test_files_other_than_those_the_manifest_speaks_of_are_not_written(
+    manifest: Manifest, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    with pytest.raises(BundleError, match="this bundle holds"):
+        save_bundle(tmp_path / "birds", manifest, params(), files)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_manifests_and_files_are_read_without_pytorch(bundle: Path) -> None:
+    code = (
+        "import sys; sys.modules.update(torch=None, safetensors=None)\n"
+        "from pathlib import Path; from innerloop_learner.manifest import read_files, read_manifest\n"
+        "path = Path(sys.argv[1]); manifest = read_manifest(path); print(manifest.digest, *read_files(path, manifest))"
+    )
+    result = subprocess.run([sys.executable, "-c", code, bundle], capture_output=True, text=True, check=False)
+    assert (result.stdout.split(), result.stderr) == ([read_manifest(bundle).digest, PARAMETERS], "")
 
 
 class Trap:

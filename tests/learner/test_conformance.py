@@ -9,8 +9,9 @@ from cases import CASES, Case
 from torch import Tensor
 
 from innerloop_learner import Params, Query, Support, TaskState
-from innerloop_learner.bundle import Manifest, Provenance, TaskLimits, load_bundle, save_bundle
+from innerloop_learner.bundle import load_bundle, save_bundle
 from innerloop_learner.learner import Stage
+from innerloop_learner.manifest import Manifest, Provenance, TaskLimits
 from innerloop_learner.state import WEIGHTS, section
 from innerloop_learner.tasks import Episodes
 

@@ -15,8 +15,9 @@ import pytest
 import torch
 from cases import CASES
 
-from innerloop_learner.bundle import BundleError, Manifest, Provenance, TaskLimits, load_bundle, save_bundle
+from innerloop_learner.bundle import load_bundle, save_bundle
 from innerloop_learner.disk import replace_file, replace_folder
+from innerloop_learner.manifest import BundleError, Manifest, Provenance, TaskLimits
 
 OLD, NEW = {"a": b"old a", "b": b"old b"}, {"a": b"new a", "c": b"new c"}
 

@@ -8,7 +8,8 @@ from runs import DIGITS
 from safetensors.torch import save_file
 from shell import innerloop, mistake
 
-from innerloop_learner.bundle import load_bundle, read_manifest
+from innerloop_learner.bundle import load_bundle
+from innerloop_learner.manifest import read_manifest
 
 QUICK = [
     "--data", "digits", "--ways", "2", "--iterations", "2", "--meta-batch", "1", "--queries", "2",

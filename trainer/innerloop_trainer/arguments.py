@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from innerloop_learner.bundle import MANIFEST, BundleError
+from innerloop_learner.manifest import MANIFEST, BundleError
 from innerloop_trainer.config import ConfigError
 from innerloop_trainer.run_folder import RunError, RunFolder
 

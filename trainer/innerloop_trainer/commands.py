@@ -157,7 +157,7 @@ def export(
     """Write a bundle for the server from the best parameters of a run, or from another bundle."""
     with mistakes_as_messages():
         bundle = load_bundle(find_bundle(source))
-        manifest = save_bundle(out, replace(bundle.manifest, name=out.resolve().name), bundle.params)
+        manifest = save_bundle(out, replace(bundle.manifest, name=out.resolve().name), bundle.params, bundle.files)
     console.print(f"{out}: version {manifest.version}", soft_wrap=True)
 
 

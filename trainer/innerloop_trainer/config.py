@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar, get_args
 
 from innerloop_learner.backbones import backbones
-from innerloop_learner.bundle import TaskLimits
 from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, build_learner, methods
+from innerloop_learner.manifest import TaskLimits
 from innerloop_learner.settings import complete
 from innerloop_learner.spec import InputSpec, LearnerSpec
 from innerloop_trainer.data import DataSource, EpisodeShape

@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from innerloop_learner.bundle import Bundle, Metric, TaskLimits
+from innerloop_learner.bundle import Bundle
 from innerloop_learner.learner import MethodInfo
+from innerloop_learner.manifest import Metric, TaskLimits
 from innerloop_trainer.initial_parameters import InitialParameters, Start
 from innerloop_trainer.run_log import Row
 from innerloop_trainer.training import Report

@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from innerloop_learner.bundle import Metric
 from innerloop_learner.learner import Learner
 from innerloop_learner.losses import masked_mean
+from innerloop_learner.manifest import Metric
 from innerloop_learner.spec import InputSpec, TaskKind
 from innerloop_learner.state import STATISTICS
 from innerloop_learner.tasks import Episodes, Params, TaskState

@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 import torch
 
-from innerloop_learner.bundle import Manifest, Metric, Provenance
+from innerloop_learner.manifest import Manifest, Metric, Provenance
 from innerloop_trainer.config import TrainingPlan
 from innerloop_trainer.data import DataSource
 from innerloop_trainer.run_folder import Progress

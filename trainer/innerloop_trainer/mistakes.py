@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 import typer
 
-from innerloop_learner.bundle import BundleError
 from innerloop_learner.learner import TaskError
+from innerloop_learner.manifest import BundleError
 from innerloop_learner.registry import UnknownNameError
 from innerloop_learner.settings import SettingsError
 from innerloop_trainer.config import ConfigError

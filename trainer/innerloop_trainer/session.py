@@ -5,8 +5,9 @@ from pathlib import Path
 
 import torch
 
-from innerloop_learner.bundle import Metric, load_bundle, save_bundle
+from innerloop_learner.bundle import load_bundle, save_bundle
 from innerloop_learner.host_memory import keep_freed_memory
+from innerloop_learner.manifest import Metric
 from innerloop_trainer.config import TrainingConfig, TrainingPlan, check_config, make_plan
 from innerloop_trainer.data import DataSource, EpisodeShape, load_source
 from innerloop_trainer.display import console, print_evaluation, print_start, progress_bar
@@ -137,5 +138,5 @@ def test(trained: Trained, folder: RunFolder, device: torch.device, shape: Episo
     tested = result.to_metric(source.name)
     # A finished run that is resumed is tested once more.
     others = [metric for metric in bundle.manifest.metrics if metric.protocol != tested.protocol]
-    save_bundle(folder.bundle, replace(bundle.manifest, metrics=[*others, tested]), bundle.params)
+    save_bundle(folder.bundle, replace(bundle.manifest, metrics=[*others, tested]), bundle.params, bundle.files)
     return tested

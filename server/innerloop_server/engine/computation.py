@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from innerloop_learner.inputs import normalise
 from innerloop_learner.layers import convolve_tasks_by
 from innerloop_learner.learner import Learner
 from innerloop_learner.tasks import Params, Query, Support
@@ -64,7 +65,7 @@ class Computation:
             the layout of the states; states [T, words], and losses [T, steps] if there are steps.
         """
         with self._computing(x.device):
-            support = Support(learner.spec.input.normalise(x), y, present, ways, width)
+            support = Support(normalise(learner.spec.input, x), y, present, ways, width)
             state, losses = learner.adapt(self.params, support, steps)
             layout = self.layouts.of(state)
             return layout, ((layout.pack(state),) if losses is None else (layout.pack(state), losses))
@@ -82,7 +83,7 @@ class Computation:
             present: which of them are real [T, Q].
         """
         with self._computing(x.device):
-            query = Query(learner.spec.input.normalise(x), present)
+            query = Query(normalise(learner.spec.input, x), present)
             outputs = self._in_parts(learner, layout.unpack(rows), query).float()
             regression = learner.spec.task_kind == "regression"
             return (outputs,) if regression else (outputs, outputs.softmax(-1))

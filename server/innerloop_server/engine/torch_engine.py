@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from innerloop_learner.bundle import BundleError, load_bundle
+from innerloop_learner.bundle import load_bundle
+from innerloop_learner.manifest import BundleError
 from innerloop_server.engine.computation import Precision
 from innerloop_server.engine.devices import choose_device
 from innerloop_server.engine.interface import Engine, LoadedModel, LoadError

@@ -4,6 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from innerloop_learner.inputs import normalise
 from innerloop_learner.spec import InputSpec
 from innerloop_trainer.data import ClassImages, DataError, EpisodeShape
 from innerloop_trainer.data.image_set import ImageSet
@@ -58,8 +59,8 @@ def test_sample_is_sample_raw_normalised_with_nothing_masked() -> None:
     data, shape = split(6, 6, 6), EpisodeShape(2, 1, 3)
     raw = data.sample_raw(shape, 4, seeded(1))
     episodes = data.sample(shape, 4, seeded(1))
-    torch.testing.assert_close(episodes.support.x, SPEC.normalise(raw.support), rtol=0, atol=0)
-    torch.testing.assert_close(episodes.query.x, SPEC.normalise(raw.query), rtol=0, atol=0)
+    torch.testing.assert_close(episodes.support.x, normalise(SPEC, raw.support), rtol=0, atol=0)
+    torch.testing.assert_close(episodes.query.x, normalise(SPEC, raw.query), rtol=0, atol=0)
     assert torch.equal(episodes.support.y, raw.support_labels)
     assert torch.equal(episodes.targets, raw.query_labels)
     assert episodes.support.mask.all()

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from innerloop_learner.inputs import normalise
 from innerloop_trainer.data import ClassImages, DataError, DataSource, EpisodeShape, load_source
 
 SHAPE = EpisodeShape(2, 1, 2)
@@ -63,8 +64,8 @@ def test_paper_is_zero_and_ink_is_one_after_normalisation(
     tmp_path: Path, omniglot_folders: Callable[[Path], Path]
 ) -> None:
     source = load_source(f"omniglot:{omniglot_folders(tmp_path)}")
-    assert source.input.normalise(torch.full((1, 28, 28), 255, dtype=torch.uint8)).eq(0).all()
-    assert source.input.normalise(torch.zeros(1, 28, 28, dtype=torch.uint8)).eq(1).all()
+    assert normalise(source.input, torch.full((1, 28, 28), 255, dtype=torch.uint8)).eq(0).all()
+    assert normalise(source.input, torch.zeros(1, 28, 28, dtype=torch.uint8)).eq(1).all()
     x = source.test.sample(SHAPE, 4, torch.Generator().manual_seed(0)).query.x
     assert 0.05 < x.mean() < 0.15  # a tenth of the fake drawings is ink
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from innerloop_learner.inputs import normalise
 from innerloop_learner.spec import InputSpec
 from innerloop_learner.tasks import Episodes, Query, Support
 from innerloop_trainer.data.image_set import ImageSet
@@ -62,14 +63,14 @@ class ClassImages(TaskSampler):
         raw = self.sample_raw(shape, tasks, generator)
         device = self._images.device
         support = Support(
-            x=self._spec.normalise(raw.support),
+            x=normalise(self._spec, raw.support),
             y=raw.support_labels,
             mask=torch.ones(raw.support_labels.shape, dtype=torch.bool, device=device),
             ways=torch.full((tasks,), shape.ways, device=device),
             max_ways=shape.ways,
         )
         mask = torch.ones(raw.query_labels.shape, dtype=torch.bool, device=device)
-        return Episodes(support, Query(self._spec.normalise(raw.query), mask), raw.query_labels, raw.classes)
+        return Episodes(support, Query(normalise(self._spec, raw.query), mask), raw.query_labels, raw.classes)
 
     def sample_raw(self, shape: EpisodeShape, tasks: int, generator: torch.Generator) -> RawEpisodes:
         """The same tasks as `sample` draws from an equal generator, not normalised.

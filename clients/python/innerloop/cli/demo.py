@@ -65,7 +65,7 @@ def demo(
         raise typer.BadParameter(str(error), param_hint="--data") from error
     models = out / "models"
     bundle = load_bundle(run.bundle)
-    save_bundle(models / MODEL, bundle.manifest, bundle.params)
+    save_bundle(models / MODEL, bundle.manifest, bundle.params, bundle.files)
     tasks = draw_tasks(sampler, SHAPE, EPISODES)
     console.print(f"Serving it, and adapting over gRPC to {SHAPE.ways} unseen classes from {SHAPE.shots} example each")
     with ServerProcess(models) as server, Client(server.target) as client:

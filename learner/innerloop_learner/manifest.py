@@ -1,0 +1,261 @@
+"""Manifests: what a bundle says of itself. Readable without PyTorch, as are the bundle's other files."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from innerloop_learner.settings import with_settings
+from innerloop_learner.spec import LearnerSpec
+
+FORMAT = "innerloop-bundle"
+PLAIN_VERSION, FORMAT_VERSION = 1, 2
+"""Of bundles of parameters alone, which older readers understand, and of those with ONNX files."""
+
+MANIFEST = "manifest.json"
+PARAMETERS = "parameters.safetensors"
+ADAPT, PREDICT = "adapt.onnx", "predict.onnx"
+ENCODER, TOKENIZER = "encoder.onnx", "tokenizer.json"
+
+
+class BundleError(ValueError):
+    """A bundle that can't be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class TaskLimits:
+    """What a bundle's tasks may look like.
+
+    Attributes:
+        trained_ways, trained_shots, trained_steps: the tasks it was trained for; zero where the word does not apply.
+        max_ways: most classes a request may have (zero for regression).
+        max_steps: most inner steps a request may ask for; zero for methods without steps.
+    """
+
+    trained_ways: int
+    trained_shots: int
+    trained_steps: int
+    max_ways: int
+    max_steps: int
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure measured on unseen classes.
+
+    Attributes:
+        name: for example "accuracy".
+        value: its mean over episodes.
+        confidence_interval: half width of the 95% confidence interval.
+        protocol: how it was measured, for example "inductive, 5-way 1-shot, 600 test episodes, omniglot:random".
+    """
+
+    name: str
+    value: float
+    confidence_interval: float
+    protocol: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a bundle comes from.
+
+    Attributes:
+        data: description of the data source and its class split.
+        seed: of the training run.
+        iterations: outer steps taken up to the exported checkpoint.
+        created: date and time, ISO 8601.
+        versions: of innerloop, torch and Python.
+        training: the run's configuration.
+    """
+
+    data: str
+    seed: int
+    iterations: int
+    created: str
+    versions: Mapping[str, str]
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """The learner as ONNX graphs, `adapt.onnx` and `predict.onnx`, and what serving them must know of it.
+
+    Attributes:
+        opset: of the standard domain, whose operators are the only ones.
+        ways_can_change: which numbers of ways other than the trained one it can serve.
+        order_matters: whether the order of the support set changes the answer.
+        gradients_at_serving: whether adapting computes gradients.
+        default_steps: inner steps taken when a request names none; zero for methods without steps.
+        max_steps: most inner steps a request may ask for; zero for methods without steps.
+        refused: why there are no graphs; empty if there are.
+    """
+
+    opset: int
+    ways_can_change: Literal["no", "fewer", "any"]
+    order_matters: bool
+    gradients_at_serving: bool
+    default_steps: int
+    max_steps: int
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A frozen feature extractor, `encoder.onnx`; the learner's inputs are its features.
+
+    Attributes:
+        input: what it takes; for texts there is a `tokenizer.json`, too.
+        features: how many it gives for each input.
+        max_tokens: texts are cut off behind these; zero for images.
+        image_size: height and width that images are brought to; None for texts, and for images of any size.
+        mean: subtracted from an image after scaling, one value or one per channel.
+        std: divided by, one value or one per channel.
+        scale: factor that takes raw elements to the range of `mean` and `std` (1/255 for uint8 images).
+    """
+
+    input: Literal["texts", "images"]
+    features: int
+    max_tokens: int = 0
+    image_size: tuple[int, int] | None = None
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    scale: float = 1.0
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Encoder":
+        """Read a section of a manifest.
+
+        Raises:
+            TypeError, ValueError: the data does not describe an encoder.
+        """
+        tuples = {name: tuple(value) for name, value in data.items() if isinstance(value, list)}
+        return with_settings("encoder", cls, {**data, **tuples})
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything a bundle says of itself.
+
+    Attributes:
+        name: suggested model name.
+        learner: how to build the learner.
+        limits: what its tasks may look like.
+        provenance: where it comes from.
+        metrics: evaluated figures.
+        graphs: the learner as ONNX graphs; None if it was never exported as such.
+        encoder: the frozen feature extractor in front of the learner; None if there is none.
+        files: SHA-256 of every other file of the bundle, by name.
+        digest: SHA-256 of the manifest without this field; identifies the bundle, and is its model version.
+    """
+
+    name: str
+    learner: LearnerSpec
+    limits: TaskLimits
+    provenance: Provenance
+    metrics: Sequence[Metric] = ()
+    graphs: Graphs | None = None
+    encoder: Encoder | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    digest: str = ""
+
+    @property
+    def version(self) -> str:
+        """Short form of the digest, for people and metric labels."""
+        return self.digest[:12]
+
+    @property
+    def file_names(self) -> frozenset[str]:
+        """Names of the files that belong to such a bundle, besides the manifest."""
+        names = {PARAMETERS}
+        if self.graphs is not None and not self.graphs.refused:
+            names |= {ADAPT, PREDICT}
+        if self.encoder is not None:
+            names |= {ENCODER, TOKENIZER} if self.encoder.input == "texts" else {ENCODER}
+        return frozenset(names)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, format and version first; sections that a bundle lacks are left out."""
+        sections = {name for name in ("graphs", "encoder") if getattr(self, name) is not None}
+        version = FORMAT_VERSION if sections else PLAIN_VERSION
+        fields = {**asdict(self), "learner": self.learner.to_json()}
+        absent = {"graphs", "encoder"} - sections
+        content = {name: value for name, value in fields.items() if name not in absent}
+        return {"format": FORMAT, "format_version": version, **content}
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the bundle at `path`, its own digest checked, no other file opened.
+
+    Raises:
+        BundleError: there is none, it is damaged or altered, or a later Innerloop wrote it.
+    """
+    file = path / MANIFEST
+    try:
+        data = json.loads(file.read_text())
+    except FileNotFoundError as error:
+        raise BundleError(f"{path.name}: no {MANIFEST}, so this is not a bundle") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path.name}: {MANIFEST} can't be read ({type(error).__name__}); export it again") from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise BundleError(f"{path.name}: {MANIFEST} does not describe an Innerloop bundle")
+    version = data.get("format_version")
+    if version not in range(1, FORMAT_VERSION + 1):
+        raise BundleError(
+            f"{path.name}: written in bundle format {version}, this Innerloop reads up to {FORMAT_VERSION}; upgrade it"
+        )
+    try:
+        manifest = _from_json(data)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BundleError(f"{path.name}: {MANIFEST} lacks or misstates a field ({error})") from error
+    # Of the data as it was read: an Innerloop with more fields than the one that wrote it must find the same digest.
+    if digest_of(data) != manifest.digest:
+        raise BundleError(f"{path.name}: {MANIFEST} was altered after it was written; export it again")
+    return manifest
+
+
+def read_files(path: Path, manifest: Manifest) -> dict[str, bytes]:
+    """The bundle's other files, if they are those that the manifest speaks of.
+
+    Raises:
+        BundleError: one is missing, unexpected, truncated or altered.
+    """
+    if manifest.files.keys() != manifest.file_names:
+        raise BundleError(
+            f"{path.name}: lists unexpected files {sorted(manifest.files)}, not {sorted(manifest.file_names)}; "
+            "export it again"
+        )
+    return {name: _read_file(path, name, digest) for name, digest in manifest.files.items()}
+
+
+def digest_of(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest, as plain data, in canonical form, its own digest left out."""
+    content = {key: value for key, value in manifest.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _from_json(data: Mapping[str, Any]) -> Manifest:
+    graphs, encoder = data.get("graphs"), data.get("encoder")
+    return Manifest(
+        name=data["name"],
+        learner=LearnerSpec.from_json(data["learner"]),
+        limits=with_settings("limits", TaskLimits, data["limits"]),
+        provenance=with_settings("provenance", Provenance, data["provenance"]),
+        metrics=[with_settings("metric", Metric, metric) for metric in data["metrics"]],
+        graphs=None if graphs is None else with_settings("graphs", Graphs, graphs),
+        encoder=None if encoder is None else Encoder.from_json(encoder),
+        files=dict(data["files"]),
+        digest=data["digest"],
+    )
+
+
+def _read_file(path: Path, name: str, digest: str) -> bytes:
+    try:
+        content = (path / name).read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path.name}: {name} is missing or unreadable; export it again") from error
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise BundleError(f"{path.name}: {name} is truncated or altered (digest differs); copy or export it again")
+    return content
