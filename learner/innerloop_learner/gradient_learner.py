@@ -11,6 +11,7 @@ from innerloop_learner.backbones.backbone import Features
 from innerloop_learner.heads import LinearHead, mask_unused_ways
 from innerloop_learner.inner_loop import InnerStep, Loss, inner_loop, unroll
 from innerloop_learner.learner import Learner
+from innerloop_learner.loops import Index
 from innerloop_learner.losses import UNUSED_LOGIT
 from innerloop_learner.spec import LearnerSpec
 from innerloop_learner.state import STATISTICS, WAYS, WEIGHTS, prefixed, section
@@ -90,7 +91,7 @@ class GradientLearner(Learner):
         return None if self.adapts_body else self.backbone.apply(params, support.x, support.mask)
 
     def _support_loss(self, params: Params, support: Support, frozen: Features | None) -> Loss:
-        def loss(step: int, weights: Params) -> Tensor:
+        def loss(step: Index, weights: Params) -> Tensor:
             merged = {**self._at_step(params, step), **weights}
             features = frozen or self.backbone.apply(merged, support.x, support.mask)
             outputs = self._outputs(merged, features.values, support.ways, UNUSED_LOGIT)
@@ -98,7 +99,7 @@ class GradientLearner(Learner):
 
         return loss
 
-    def _at_step(self, params: Params, steps: int) -> Params:
+    def _at_step(self, params: Params, steps: Index) -> Params:
         """The parameters that belong to weights after so many steps."""
         del steps
         return params
@@ -108,7 +109,7 @@ class GradientLearner(Learner):
         return {**params, **section(state, WEIGHTS)}
 
     def _state(
-        self, params: Params, weights: Params, support: Support, frozen: Features | None, steps: int
+        self, params: Params, weights: Params, support: Support, frozen: Features | None, steps: Index
     ) -> TaskState:
         """The task state of weights after so many steps."""
         state = {WEIGHTS + name: weight for name, weight in weights.items()}

@@ -6,11 +6,16 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from innerloop_learner.loops import Index, repeat
+from innerloop_learner.state import WEIGHTS, prefixed, section
 from innerloop_learner.tasks import Params
 from innerloop_learner.update_rules import UpdateRule
 from innerloop_learner.update_rules.update_rule import Step
 
-Loss = Callable[[int, Params], Tensor]
+RULE = "rule."
+"""Prefix of what the update rule carries from one step to the next."""
+
+Loss = Callable[[Index, Params], Tensor]
 """From the number of steps taken before and weights [T, ...] to the support loss of each task [T]."""
 
 
@@ -42,11 +47,18 @@ def inner_loop(
     loss: Loss, initial: Params, rule: UpdateRule, params: Params, steps: int, tasks: int, order: Literal[1, 2]
 ) -> InnerLoopResult:
     """Adapt `initial` weights to T tasks at once; arguments are those of `unroll`."""
-    weights, history = spread(initial, tasks), []
-    for weights, losses in unroll(loss, initial, rule, params, steps, tasks, order):  # noqa: B007 - the last ones stay
-        history.append(losses)
+
+    def step(index: Index, carried: Params) -> tuple[Params, Params]:
+        weights, state = section(carried, WEIGHTS), section(carried, RULE)
+        weights, losses, state = _step(loss, weights, rule, params, state, index, order)
+        return {**prefixed(WEIGHTS, weights), **prefixed(RULE, state)}, {"losses": losses}
+
+    weights = spread(initial, tasks)
+    start = {**prefixed(WEIGHTS, weights), **prefixed(RULE, rule.start(params, weights))}
+    carried, left = repeat(step, start, steps)
     first = next(iter(weights.values()))
-    return InnerLoopResult(weights, torch.stack(history, dim=1) if history else first.new_zeros(tasks, 0))
+    losses = left["losses"].T if left else first.new_zeros(tasks, 0)
+    return InnerLoopResult(section(carried, WEIGHTS), losses)
 
 
 def unroll(
@@ -92,7 +104,7 @@ def spread(initial: Params, tasks: int) -> Params:
 
 
 def _step(
-    loss: Loss, weights: Params, rule: UpdateRule, params: Params, state: Params, index: int, order: Literal[1, 2]
+    loss: Loss, weights: Params, rule: UpdateRule, params: Params, state: Params, index: Index, order: Literal[1, 2]
 ) -> tuple[Params, Tensor, Params]:
     """New weights, the losses [T] of the old ones, and the rule's new state."""
     differentiable = torch.is_grad_enabled()

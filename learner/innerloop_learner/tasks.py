@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 Params = dict[str, Tensor]
@@ -43,8 +42,8 @@ class Support:
 
     def members(self, dtype: torch.dtype) -> Tensor:
         """Which class each example belongs to, one-hot [T, S, W]; zero for padding. Classification only."""
-        members: Tensor = F.one_hot(self.y, self.max_ways).to(dtype) * self.mask.unsqueeze(-1)
-        return members
+        classes = torch.arange(self.max_ways, device=self.y.device)  # not one_hot, which takes no symbolic width
+        return ((self.y.unsqueeze(-1) == classes) & self.mask.unsqueeze(-1)).to(dtype)
 
     def shares(self, dtype: torch.dtype) -> Tensor:
         """Each example's share of its class [T, S, W]: `shares.transpose(1, 2) @ features` are class means."""

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.markup import escape
 
-from innerloop_learner.bundle import load_bundle, save_bundle
+from innerloop_learner.bundle import Bundle, load_bundle, save_bundle
 from innerloop_learner.learner import methods as registered_methods
+from innerloop_learner.manifest import ADAPT, PREDICT
 from innerloop_trainer.arguments import (
     EncoderOption,
     TokenizerOption,
@@ -20,7 +22,7 @@ from innerloop_trainer.arguments import (
     parse_settings,
 )
 from innerloop_trainer.compare_command import compare_methods
-from innerloop_trainer.config import TrainingConfig
+from innerloop_trainer.config import ConfigError, TrainingConfig
 from innerloop_trainer.data import EpisodeShape, load_source
 from innerloop_trainer.data.encoded import encoded
 from innerloop_trainer.display import console, print_bundle, print_evaluation, print_methods
@@ -173,12 +175,17 @@ def evaluate(
 def export(
     source: Annotated[Path, typer.Argument(help="A run or a bundle.", metavar="RUN_OR_BUNDLE")],
     out: Annotated[Path, typer.Option(help="Bundle to write; its folder's name becomes the model's name.")],
+    onnx: Annotated[bool, typer.Option("--onnx", help="Add the whole inner loop as ONNX graphs.")] = False,
 ) -> None:
     """Write a bundle for the server from the best parameters of a run, or from another bundle."""
     with mistakes_as_messages():
         bundle = load_bundle(find_bundle(source))
+        if onnx:
+            bundle = _with_graphs(bundle)
         manifest = save_bundle(out, replace(bundle.manifest, name=out.resolve().name), bundle.params, bundle.files)
     console.print(f"{out}: version {manifest.version}", soft_wrap=True)
+    if manifest.graphs is not None and manifest.graphs.refused:
+        console.print(f"[yellow]without ONNX graphs: {escape(manifest.graphs.refused)}", soft_wrap=True)
 
 
 @app.command()
@@ -192,6 +199,17 @@ def inspect(
         _print_json(loaded.manifest.to_json())
     else:
         print_bundle(loaded)
+
+
+def _with_graphs(bundle: Bundle) -> Bundle:
+    """The bundle with its learner as ONNX graphs, or with the reason why there are none."""
+    try:
+        from innerloop_trainer.onnx_export.graphs import export_graphs
+    except ModuleNotFoundError as error:
+        raise ConfigError(f'--onnx needs {error.name}: pip install "innerloop[onnx]"') from error
+    graphs, files = export_graphs(bundle)
+    others = {name: content for name, content in bundle.files.items() if name not in (ADAPT, PREDICT)}
+    return replace(bundle, manifest=replace(bundle.manifest, graphs=graphs), files={**others, **files})
 
 
 def _print_json(data: Any) -> None:

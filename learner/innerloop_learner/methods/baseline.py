@@ -12,6 +12,7 @@ from innerloop_learner.heads import mask_unused_ways
 from innerloop_learner.inner_loop import inner_loop
 from innerloop_learner.layers import glorot, linear
 from innerloop_learner.learner import MethodInfo, TaskError, TrainingDefaults, methods
+from innerloop_learner.loops import Index
 from innerloop_learner.losses import UNUSED_LOGIT
 from innerloop_learner.pretraining import BIAS, WEIGHT, Pretrained
 from innerloop_learner.state import STATISTICS, WAYS, WEIGHTS, prefixed, section
@@ -72,7 +73,7 @@ class Baseline(Pretrained):
             raise TaskError(f"this {self.info.name} model takes at most {self.spec.max_ways} ways")
         features = self.backbone.apply(params, support.x, support.mask)
 
-        def loss(step: int, head: Params) -> Tensor:
+        def loss(step: Index, head: Params) -> Tensor:
             del step
             logits = self._logits(head, features.values)
             return self.loss(mask_unused_ways(logits, support.ways, UNUSED_LOGIT), support.y, support.mask)

@@ -9,6 +9,7 @@ from torch import Tensor
 from innerloop_learner.backbones.backbone import Features
 from innerloop_learner.inner_loop import spread, unroll
 from innerloop_learner.learner import Objective, Stage, TrainingDefaults, methods
+from innerloop_learner.loops import Index, row
 from innerloop_learner.losses import UNUSED_LOGIT
 from innerloop_learner.methods.maml import MAML
 from innerloop_learner.norms import running_average
@@ -85,7 +86,7 @@ class MAMLPlusPlus(MAML):
         initial = self._adapted(params)
         rows = [self._refitted(params, spread(initial, support.tasks), support, 0)]
 
-        def support_loss(step: int, weights: Params) -> Tensor:
+        def support_loss(step: Index, weights: Params) -> Tensor:
             merged = {**self._at_step(params, step), **rows[-1], **weights}
             features = self.backbone.apply(merged, support.x, support.mask)
             logits = self._outputs(merged, features.values, support.ways, UNUSED_LOGIT)
@@ -132,17 +133,16 @@ class MAMLPlusPlus(MAML):
         names = {name for norm in self.backbone.norms for name in norm.init()}
         return names if self._per_step_norm else set()
 
-    def _at_step(self, params: Params, steps: int) -> Params:
+    def _at_step(self, params: Params, steps: Index) -> Params:
         """See MAML._at_step."""
-        row = min(steps, self._steps)
-        return {**params, **{name: params[name][row] for name in self._norm_names()}}
+        return {**params, **{name: row(params[name], steps) for name in self._norm_names()}}
 
     def _of_state(self, params: Params, state: TaskState) -> Params:
         """See MAML._of_state."""
         return {**super()._of_state(params, state), **section(state, NORM)}
 
     def _state(
-        self, params: Params, weights: Params, support: Support, frozen: Features | None, steps: int
+        self, params: Params, weights: Params, support: Support, frozen: Features | None, steps: Index
     ) -> TaskState:
         """See MAML._state."""
         at_step = self._at_step(params, steps)

@@ -9,6 +9,7 @@ from torch import Tensor
 from innerloop_learner.heads import LinearHead, mask_unused_ways
 from innerloop_learner.layers import glorot, linear
 from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
+from innerloop_learner.loops import Index, example, repeat
 from innerloop_learner.recurrent import LSTMCell, LSTMState
 from innerloop_learner.spec import LearnerSpec
 from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
@@ -80,13 +81,16 @@ class MANN(Learner):
         features = self.backbone.apply(params, support.x, support.mask)
         labels = F.one_hot(support.y, self.spec.max_ways).to(features.values.dtype)
         inputs = torch.cat([features.values, labels], -1)
-        state = self._start(params, inputs)
-        for x, real in zip(inputs.unbind(1), support.mask.unbind(1), strict=True):
-            new = self._write(params, x, state)
-            state = {
+
+        def take_in(index: Index, state: Params) -> tuple[Params, Params]:
+            real, new = example(support.mask, index), self._write(params, example(inputs, index), state)
+            after = {
                 name: torch.where(real.view(-1, *[1] * (value.dim() - 1)), new[name], value)
                 for name, value in state.items()
             }
+            return after, {}
+
+        state, _ = repeat(take_in, self._start(params, inputs), inputs.shape[1])
         kept = {name: state[name] for name in (MEMORY, HIDDEN, CELL)}
         statistics = prefixed(STATISTICS, features.statistics)
         return Adapted({**kept, WAYS: support.ways, **statistics}, None)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from innerloop_learner.heads import mask_unused_ways
 from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
+from innerloop_learner.loops import Index, example, repeat
 from innerloop_learner.losses import UNUSED_LOGIT
 from innerloop_learner.recurrent import LSTMCell, LSTMState
 from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
@@ -131,9 +132,12 @@ class FullContextMatchingNetwork(MatchingNetwork):
 
 def _read(cell: LSTMCell, params: Params, features: Tensor, mask: Tensor) -> Tensor:
     """Hidden states [T, S, F] of a cell that reads features [T, S, F] in order and skips padding."""
-    state, read = cell.start(features[:, 0]), []
-    for x, real in zip(features.unbind(1), mask.unsqueeze(-1).unbind(1), strict=True):
-        new = cell.step(params, x, state)
-        state = LSTMState(torch.where(real, new.hidden, state.hidden), torch.where(real, new.cell, state.cell))
-        read.append(state.hidden)
-    return torch.stack(read, 1)
+
+    def step(index: Index, carried: Params) -> tuple[Params, Params]:
+        new = cell.step(params, example(features, index), LSTMState(**carried))
+        real = example(mask, index).unsqueeze(-1)
+        after = {name: torch.where(real, value, carried[name]) for name, value in new._asdict().items()}
+        return after, {"read": after["hidden"]}
+
+    _, left = repeat(step, cell.start(features[:, 0])._asdict(), features.shape[1])
+    return left["read"].transpose(0, 1)

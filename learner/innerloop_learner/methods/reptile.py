@@ -7,6 +7,7 @@ from torch import Tensor
 
 from innerloop_learner.inner_loop import inner_loop
 from innerloop_learner.learner import Objective, Stage, TrainingDefaults, methods
+from innerloop_learner.loops import Index
 from innerloop_learner.losses import UNUSED_LOGIT
 from innerloop_learner.methods.maml import MAML
 from innerloop_learner.norms import running_average
@@ -82,7 +83,7 @@ class Reptile(MAML):
         generator = stage.generator()
         order = torch.cat([torch.randperm(count, generator=generator) for _ in range(passes)]).to(examples.y.device)
 
-        def loss(step: int, weights: Params) -> Tensor:
+        def loss(step: Index, weights: Params) -> Tensor:
             chosen = order[step * size : (step + 1) * size]
             x, y, mask = (each[:, chosen] for each in (examples.x, examples.y, examples.mask))
             merged = {**params, **weights}

@@ -40,7 +40,9 @@ class Adam(UpdateRule):
         """See UpdateRule.update."""
         del params
         squares = {name: state[name].lerp(g.square(), 1 - self._decay) for name, g in step.gradients.items()}
-        correction = 1 - self._decay ** (step.index + 1)
+        # In double precision also where the index is a tensor: the difference is as small as 1 - b.
+        steps = step.index + 1 if isinstance(step.index, int) else (step.index + 1).double()
+        correction = 1 - self._decay**steps
         # The root of an exact zero has no derivative; epsilon under it keeps gradients of gradients finite.
         sizes = {name: (value / correction + EPSILON**2).sqrt() for name, value in squares.items()}
         weights = {

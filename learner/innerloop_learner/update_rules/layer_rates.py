@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from innerloop_learner.loops import row
 from innerloop_learner.tasks import Params
 from innerloop_learner.update_rules.update_rule import Step, Updated, UpdateRule, update_rules
 
@@ -38,8 +39,6 @@ class LayerRates(UpdateRule):
 
     def update(self, params: Params, state: Params, step: Step) -> Updated:
         """See UpdateRule.update."""
-        row = min(step.index, self._steps - 1)
-        weights = {
-            name: weight - params[PREFIX + name][row] * step.gradients[name] for name, weight in step.weights.items()
-        }
+        rates = {name: row(params[PREFIX + name], step.index) for name in step.weights}
+        weights = {name: weight - rates[name] * step.gradients[name] for name, weight in step.weights.items()}
         return Updated(weights, state)

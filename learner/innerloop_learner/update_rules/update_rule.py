@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from innerloop_learner.loops import Index
 from innerloop_learner.registry import Registry
 from innerloop_learner.tasks import Params
 
@@ -23,7 +24,7 @@ class Step:
         losses: support loss [T] that the gradients belong to.
     """
 
-    index: int
+    index: Index
     weights: Params
     gradients: Params
     losses: Tensor

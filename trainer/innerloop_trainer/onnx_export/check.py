@@ -1,0 +1,89 @@
+"""Whether exported graphs give the learner's own answers."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor
+
+from innerloop_learner.inputs import normalise
+from innerloop_learner.learner import Learner
+from innerloop_learner.manifest import ADAPT, PREDICT
+from innerloop_learner.tasks import Params, Query, Support
+
+TASKS, QUERIES, SHOTS = 2, 3, 2
+TOLERANCE = 1e-3
+"""Of probabilities, and of values relative to the largest: far above rounding, far below a mistake."""
+
+
+class GraphError(RuntimeError):
+    """Graphs that answer otherwise than their learner."""
+
+
+def check_graphs(learner: Learner, params: Params, files: Mapping[str, bytes]) -> None:
+    """Compare answers to made-up tasks.
+
+    Raises:
+        GraphError: they differ.
+    """
+    support, query = _made_up(learner)
+    steps = min(2, learner.max_steps)
+    with torch.no_grad():
+        adapted = learner.adapt(params, support_of(learner, support), steps or None)
+        expected = learner.predict(params, adapted.state, query_of(learner, query))
+    if learner.spec.task_kind == "classification":
+        expected = expected.softmax(-1)
+    feed = {name: value.numpy() for name, value in support.items()}
+    state = run(files[ADAPT], {**feed, "steps": np.array(steps)})
+    found = run(files[PREDICT], {**state, "query_x": query.numpy()})
+    answers = found["values"] if learner.spec.task_kind == "regression" else found["probabilities"]
+    difference = float(np.abs(answers - expected.numpy()).max())
+    if not difference <= TOLERANCE * max(float(expected.abs().max()), 1.0):
+        raise GraphError(f"the graphs' answers differ from the learner's by {difference:.1e}")
+
+
+def run(graph: bytes, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Outputs of a graph by name; what it does not take is left out of `feed`."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
+    taken = {value.name for value in session.get_inputs()}
+    outputs = session.run(None, {name: value for name, value in feed.items() if name in taken})
+    return dict(zip((value.name for value in session.get_outputs()), outputs, strict=True))
+
+
+def support_of(learner: Learner, tensors: Mapping[str, Tensor]) -> Support:
+    """The learner's form of what an adapt graph takes."""
+    ways = tensors.get("ways", torch.zeros(TASKS, dtype=torch.int64))
+    x = normalise(learner.spec.input, tensors["support_x"])
+    width = learner.padded_ways(int(ways.max()))
+    return Support(x, tensors["support_y"], tensors["support_mask"], ways, width)
+
+
+def query_of(learner: Learner, x: Tensor) -> Query:
+    """The learner's form of what a predict graph takes."""
+    return Query(normalise(learner.spec.input, x), torch.ones(x.shape[:2], dtype=torch.bool))
+
+
+def _made_up(learner: Learner) -> tuple[dict[str, Tensor], Tensor]:
+    """Inputs of the graphs, the first task padded by one example."""
+    spec, generator = learner.spec, torch.Generator().manual_seed(0)
+    ways = max(min(spec.max_ways, 3), 1) if learner.info.ways_can_change != "no" else spec.max_ways
+    examples = ways * SHOTS
+    mask = torch.ones(TASKS, examples, dtype=torch.bool)
+    mask[0, -1] = False
+    tensors = {"support_x": _inputs(learner, examples, generator), "support_mask": mask}
+    if spec.task_kind == "regression":
+        tensors["support_y"] = torch.rand(TASKS, examples, spec.target_size, generator=generator)
+    else:
+        tensors["support_y"] = (torch.arange(examples) % ways).expand(TASKS, -1).contiguous()
+        tensors["ways"] = torch.full((TASKS,), ways)
+    return tensors, _inputs(learner, QUERIES, generator)
+
+
+def _inputs(learner: Learner, count: int, generator: torch.Generator) -> Tensor:
+    shape = (TASKS, count, *learner.spec.input.shape)
+    if learner.spec.input.dtype == "uint8":
+        return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    return torch.randn(shape, generator=generator)

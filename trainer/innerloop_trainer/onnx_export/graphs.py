@@ -1,0 +1,206 @@
+"""A learner and its parameters as two ONNX graphs, for any runtime.
+
+`adapt.onnx`: support_x [T, S, *input] raw, support_y [T, S] int64 (or [T, S, D]), support_mask [T, S], ways [T] int64
+(classification) and steps (a scalar, for methods with steps) to the tensors of the task state, named `state.*`, and
+losses [T, steps]. `predict.onnx`: those tensors and query_x [T, Q, *input] raw to logits and probabilities [T, Q, W],
+or values [T, Q, D]. T, S, Q, the steps, and W for methods that serve any number of ways, are free.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import cast
+
+import onnx
+import torch
+from onnx import GraphProto, ModelProto, TensorProto, helper
+from torch import Tensor
+
+from innerloop_learner.bundle import Bundle
+from innerloop_learner.inputs import normalise
+from innerloop_learner.layers import convolve_tasks_by
+from innerloop_learner.learner import Learner
+from innerloop_learner.loops import recording
+from innerloop_learner.manifest import ADAPT, PREDICT, Graphs
+from innerloop_learner.tasks import Params, Query, Support
+from innerloop_trainer.onnx_export.check import check_graphs
+from innerloop_trainer.onnx_export.loops import make_loops, sorted_nodes
+from innerloop_trainer.onnx_export.marks import MarkingRecorder
+from innerloop_trainer.onnx_export.tracing import OPSET, Example, trace
+
+PRODUCER = "innerloop"
+STATE = "state."
+COUNTED, CLASSES = "counted", "classes"
+"""Inputs of the trace only: tensors whose sizes stand for the numbers of steps and of ways."""
+
+TYPES: dict[int, torch.dtype] = {
+    TensorProto.FLOAT: torch.float32,
+    TensorProto.INT64: torch.int64,
+    TensorProto.BOOL: torch.bool,
+}
+SIZES = {"tasks": 3, "examples": 13, "queries": 17, "ways": 2, "steps": 19}
+"""Dimensions of any size, and their sizes in traces: neither 0 nor 1, which are special, and few ways, since some
+methods limit them."""
+
+
+def export_graphs(bundle: Bundle) -> tuple[Graphs, dict[str, bytes]]:
+    """What a bundle's manifest says of its graphs, and the files themselves.
+
+    They are tried before they are given away. A method that can't be exported leaves no files, but the reason.
+    """
+    learner, params, refused = bundle.learner, bundle.params, ""
+    files: dict[str, bytes] = {}
+    normalise(learner.spec.input, _support(learner)["support_x"].tensor)  # its constants are made outside of traces
+    try:
+        adapt, state = _adapt_graph(learner, params)
+        predict = _predict_graph(learner, params, state)
+        files = {ADAPT: adapt.SerializeToString(), PREDICT: predict.SerializeToString()}
+        check_graphs(learner, params, files)
+    except Exception as error:  # tracers and exporters raise whatever they like
+        files, refused = {}, f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    graphs = Graphs(
+        opset=OPSET,
+        ways_can_change=learner.info.ways_can_change,
+        order_matters=learner.info.order_matters,
+        gradients_at_serving=learner.info.gradients_at_serving,
+        default_steps=learner.default_steps,
+        max_steps=learner.max_steps,
+        refused=refused,
+    )
+    return graphs, files
+
+
+def _adapt_graph(learner: Learner, params: Params) -> tuple[ModelProto, dict[str, Example]]:
+    """The graph, and what the task state looks like in its trace."""
+    inputs = _support(learner)
+
+    def adapt(*tensors: Tensor) -> Mapping[str, Tensor]:
+        given = dict(zip(inputs, tensors, strict=True))
+        steps = cast("int | None", given.get("steps"))  # a tensor, which learners only ever pass on to their loops
+        adapted = learner.adapt(params, _as_support(learner, given), steps)
+        state = {STATE + name: value for name, value in adapted.state.items()}
+        return state if adapted.losses is None else {**state, "losses": adapted.losses}
+
+    model = _finished(trace(_recorded(adapt, inputs), inputs))
+    return model, _like_outputs(model)
+
+
+def _predict_graph(learner: Learner, params: Params, state: Mapping[str, Example]) -> ModelProto:
+    shape = learner.spec.input.shape
+    inputs = {**state, "query_x": _example(("tasks", "queries", *shape), _raw_type(learner))}
+
+    def predict(*tensors: Tensor) -> Mapping[str, Tensor]:
+        given = dict(zip(inputs, tensors, strict=True))
+        x = normalise(learner.spec.input, given.pop("query_x"))
+        state = {name.removeprefix(STATE): value for name, value in given.items()}
+        query = Query(x, torch.ones(x.shape[:2], dtype=torch.bool))  # no answer depends on another query
+        outputs = learner.predict(params, state, query)
+        if learner.spec.task_kind == "regression":
+            return {"values": outputs}
+        return {"logits": outputs, "probabilities": outputs.softmax(-1)}
+
+    return _finished(trace(_recorded(predict, inputs), inputs))
+
+
+def _support(learner: Learner) -> dict[str, Example]:
+    """Inputs of an adapt graph's trace."""
+    spec, sizes = learner.spec, ("tasks", "examples")
+    labels: Example
+    inputs = {"support_x": _example((*sizes, *spec.input.shape), _raw_type(learner))}
+    if spec.task_kind == "regression":
+        labels = _example((*sizes, spec.target_size), torch.float32)
+    else:
+        labels = _example(sizes, torch.int64)
+    inputs |= {"support_y": labels, "support_mask": _example(sizes, torch.bool)}
+    if spec.task_kind == "classification":
+        inputs["ways"] = _example(("tasks",), torch.int64)
+        if learner.info.ways_can_change == "any":
+            inputs[CLASSES] = _example(("ways",), torch.int64)
+    if learner.max_steps:
+        inputs |= {"steps": Example(torch.tensor(2), ()), COUNTED: _example(("steps",), torch.int64)}
+    return inputs
+
+
+def _as_support(learner: Learner, given: Mapping[str, Tensor]) -> Support:
+    """Support sets of an adapt graph's inputs."""
+    x, mask = given["support_x"], given["support_mask"]
+    ways = given["ways"] if "ways" in given else torch.zeros(x.shape[0], dtype=torch.int64)
+    width = given[CLASSES].shape[0] if CLASSES in given else learner.spec.max_ways
+    return Support(normalise(learner.spec.input, x), given["support_y"], mask, ways, width)
+
+
+def _recorded(
+    function: Callable[..., Mapping[str, Tensor]], inputs: Mapping[str, Example]
+) -> Callable[..., Mapping[str, Tensor]]:
+    """The function as it has to run while it is traced."""
+
+    def run(*tensors: Tensor) -> Mapping[str, Tensor]:
+        counted = dict(zip(inputs, tensors, strict=True)).get(COUNTED, tensors[0])
+        # Columns and matrix products: the number of groups of an ONNX convolution is fixed.
+        with torch.no_grad(), recording(MarkingRecorder(counted)), convolve_tasks_by("matmul"):
+            return function(*tensors)
+
+    return run
+
+
+def _example(shape: tuple[str | int, ...], dtype: torch.dtype) -> Example:
+    sizes = [SIZES[size] if isinstance(size, str) else size for size in shape]
+    if dtype == torch.bool:
+        return Example(torch.ones(sizes, dtype=dtype), shape)
+    return Example(torch.zeros(sizes, dtype=dtype), shape)
+
+
+def _raw_type(learner: Learner) -> torch.dtype:
+    return torch.uint8 if learner.spec.input.dtype == "uint8" else torch.float32
+
+
+def _like_outputs(model: ModelProto) -> dict[str, Example]:
+    """Examples of a task state, as an adapt graph gives it."""
+    return {
+        output.name: _example(_shape(output), TYPES[output.type.tensor_type.elem_type])
+        for output in model.graph.output
+        if output.name.startswith(STATE)
+    }
+
+
+def _shape(value: onnx.ValueInfoProto) -> tuple[str | int, ...]:
+    return tuple(size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim)
+
+
+def _finished(model: ModelProto) -> ModelProto:
+    """The graph with loops, and without what only its trace needed."""
+    graph = model.graph
+    make_loops(graph)
+    _free_ways(graph)
+    inputs = [value for value in graph.input if value.name not in (COUNTED, CLASSES)]
+    finished = helper.make_model(
+        helper.make_graph(sorted_nodes(graph.node), graph.name, inputs, graph.output, graph.initializer),
+        producer_name=PRODUCER,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=helper.find_min_ir_version_for([helper.make_opsetid("", OPSET)]),
+    )
+    _strip(finished.graph)
+    onnx.checker.check_model(finished, full_check=True)
+    return finished
+
+
+def _free_ways(graph: GraphProto) -> None:
+    """Let a graph be as wide as the largest of its tasks, instead of as an input that only the trace has."""
+    if all(value.name != CLASSES for value in graph.input):
+        return
+    initial = [helper.make_tensor(f"{CLASSES}.{value}", TensorProto.INT64, [], [value]) for value in (0, 1)]
+    graph.initializer.extend(initial)
+    first, step = (tensor.name for tensor in initial)
+    graph.node.extend(
+        [
+            helper.make_node("ReduceMax", ["ways"], [f"{CLASSES}.number"], keepdims=0),
+            helper.make_node("Range", [first, f"{CLASSES}.number", step], [CLASSES]),
+        ]
+    )
+
+
+def _strip(graph: GraphProto) -> None:
+    """Remove what the exporter notes down of each node: where in PyTorch it comes from."""
+    for node in graph.node:
+        del node.metadata_props[:]
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _strip(attribute.g)

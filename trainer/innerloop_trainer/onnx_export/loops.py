@@ -1,0 +1,126 @@
+"""Turns what lies between marks into ONNX Loops.
+
+A loop's body is what depends on something carried into it, or on the number of its round, and leads to something that
+leaves it. All else stays outside and is computed once: an ONNX body may use values of the graph around it.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+
+from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
+
+from innerloop_trainer.onnx_export.marks import COLLECT, DOMAIN, ENTER, LEAVE, LOOP, ROUND, SLOT
+
+
+def make_loops(graph: GraphProto) -> None:
+    """Replace all marks of a graph, in place; its loops follow one another, none lies within another."""
+    types = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
+    while loops := {_attribute(node, LOOP) for node in graph.node if node.domain == DOMAIN}:
+        nodes = _with_loop(list(graph.node), min(loops), types)
+        del graph.node[:]
+        graph.node.extend(sorted_nodes(nodes))
+
+
+def sorted_nodes(nodes: Iterable[NodeProto]) -> list[NodeProto]:
+    """Nodes in an order in which each comes after those it takes something from, else as they were."""
+    waiting = list(nodes)
+    missing = {name for node in waiting for name in node.output}
+    result: list[NodeProto] = []
+    while waiting:
+        later = []
+        for node in waiting:
+            if missing.isdisjoint(_taken(node)):
+                result.append(node)
+                missing.difference_update(node.output)
+            else:
+                later.append(node)
+        waiting = later
+    return result
+
+
+def _with_loop(nodes: list[NodeProto], loop: int, types: dict[str, ValueInfoProto]) -> list[NodeProto]:
+    marks = [node for node in nodes if node.domain == DOMAIN and _attribute(node, LOOP) == loop]
+    entering, leaving, collected = (_of_kind(marks, kind) for kind in (ENTER, LEAVE, COLLECT))
+    count, index = entering[0].input[1], f"loop{loop}.round"
+    for mark in _of_kind(marks, ROUND):  # there is none where the body does not ask for its number
+        index = mark.output[0]
+    others = [node for node in nodes if not any(node is mark for mark in marks)]
+    inside = _depending(others, [index, *(node.output[0] for node in entering)])
+    inside = _leading(inside, [name for node in (*leaving, *collected) for name in node.input])
+    names = {name for node in inside for name in node.output}
+    outside = [node for node in others if names.isdisjoint(node.output)]
+
+    prefix = f"loop{loop}"
+    before, after = f"{prefix}.goes_on", f"{prefix}.goes_on_still"
+    body = [*inside, helper.make_node("Identity", [before], [after], f"{prefix}.condition")]
+    outputs = [helper.make_tensor_value_info(after, TensorProto.BOOL, [])]
+    left = [*(leaving or collected)[0].input[1:], *(node.input[0] for node in collected)]
+    for place, value in enumerate(left):
+        # Each output has a name of its own, whatever it is: something of the body, carried in, or from outside.
+        name = f"{prefix}.output{place}"
+        body.append(helper.make_node("Identity", [value], [name], name))
+        outputs.append(_typed(name, types[value]))
+    inputs = [
+        helper.make_tensor_value_info(index, TensorProto.INT64, []),
+        helper.make_tensor_value_info(before, TensorProto.BOOL, []),
+        *(_typed(node.output[0], types[node.output[0]]) for node in entering),
+    ]
+    results = {_attribute(node, SLOT): node.output[0] for node in leaving}
+    joined = helper.make_node(
+        "Loop",
+        [count, "", *(node.input[0] for node in entering)],
+        [
+            *(results.get(slot, f"{prefix}.unused{slot}") for slot in range(len(entering))),
+            *(n.output[0] for n in collected),
+        ],
+        prefix,
+        body=helper.make_graph(body, f"{prefix}.body", inputs, outputs),
+    )
+    return [*outside, joined]
+
+
+def _of_kind(marks: Iterable[NodeProto], kind: str) -> list[NodeProto]:
+    return sorted((node for node in marks if node.op_type == kind), key=lambda node: _attribute(node, SLOT))
+
+
+def _attribute(node: NodeProto, name: str) -> int:
+    return next(int(attribute.i) for attribute in node.attribute if attribute.name == name)
+
+
+def _depending(nodes: Iterable[NodeProto], names: Iterable[str]) -> list[NodeProto]:
+    """Those that take something of `names`, directly or not; nodes are in order."""
+    reached = set(names)
+    found = []
+    for node in nodes:
+        if not reached.isdisjoint(_taken(node)):
+            found.append(node)
+            reached.update(node.output)
+    return found
+
+
+def _leading(nodes: Collection[NodeProto], names: Iterable[str]) -> list[NodeProto]:
+    """Those that give something to `names`, directly or not; nodes are in order."""
+    wanted = set(names)
+    found = []
+    for node in reversed(list(nodes)):
+        if not wanted.isdisjoint(node.output):
+            found.append(node)
+            wanted.update(_taken(node))
+    return found[::-1]
+
+
+def _taken(node: NodeProto) -> Iterator[str]:
+    """Names that a node takes, also those that graphs within it take from around them."""
+    yield from (name for name in node.input if name)
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            inner = attribute.g
+            own = {name for child in inner.node for name in child.output} | {value.name for value in inner.input}
+            yield from (name for child in inner.node for name in _taken(child) if name not in own)
+            yield from (value.name for value in inner.output if value.name not in own)
+
+
+def _typed(name: str, like: ValueInfoProto) -> ValueInfoProto:
+    value = ValueInfoProto()
+    value.CopyFrom(like)
+    value.name = name
+    return value

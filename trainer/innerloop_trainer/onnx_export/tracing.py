@@ -1,0 +1,136 @@
+"""Traces functions of tensors into ONNX graphs, gradients inside them included."""
+
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from onnx import GraphProto, ModelProto
+from onnx_ir import Model
+from onnx_ir.passes import common as passes
+from onnxscript import optimizer
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext, SymbolicContext
+
+from innerloop_trainer.onnx_export.decompositions import decompositions
+
+OPSET = 20
+SYMBOL = re.compile(r"[a-z]+\d+")
+
+Sizes = tuple[str | int, ...]
+"""A shape: names of dimensions that may have any size, and sizes of others."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A tensor to trace with.
+
+    Attributes:
+        tensor: whose dimensions of any size are neither 0 nor 1, which are special, nor alike unless they must be.
+        shape: of inputs like it.
+    """
+
+    tensor: Tensor
+    shape: Sizes
+
+    @property
+    def free(self) -> list[int]:
+        """Dimensions of any size."""
+        return [axis for axis, size in enumerate(self.shape) if isinstance(size, str)]
+
+
+def trace(function: Callable[..., Mapping[str, Tensor]], inputs: Mapping[str, Example]) -> ModelProto:
+    """An ONNX graph of what a function computes, with marks in place of loops.
+
+    Args:
+        function: takes tensors in the order of `inputs`, gives named ones. It may take gradients inside.
+        inputs: what it is traced with, by the names that the graph's inputs shall have.
+    """
+    names: list[str] = []
+
+    def flat(*arguments: Tensor) -> tuple[Tensor, ...]:
+        outputs = function(*arguments)
+        names[:] = outputs
+        return tuple(outputs.values())
+
+    with _silence():
+        # PyTorch's exporter takes no function that takes gradients inside, but it takes the graph of one.
+        graph = make_fx(flat, decompositions(), tracing_mode="symbolic")(*_fakes(inputs.values()))
+        graph.graph.eliminate_dead_code()
+        graph.recompile()
+        free = tuple(dict.fromkeys(example.free, torch.export.Dim.DYNAMIC) for example in inputs.values())
+        tensors = tuple(example.tensor for example in inputs.values())
+        exported = torch.export.export(graph, tensors, dynamic_shapes=free)
+        program = torch.onnx.export(
+            exported, input_names=list(inputs), opset_version=OPSET, dynamo=True, optimize=False, verbose=False
+        )
+    if program is None:
+        raise RuntimeError("the exporter gave no graph")
+    _tidy(program.model)
+    outline = program.model.graph
+    for value, name in zip((*outline.inputs, *outline.outputs), (*inputs, *names), strict=True):
+        value.name = name
+    model = program.model_proto
+    _name_sizes(model.graph, inputs)
+    return model
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep PyTorch from warning of PyTorch, and of packages that it would like to see installed."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _fakes(examples: Iterable[Example]) -> list[Tensor]:
+    """Tensors without content, with symbols for sizes that are free."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
+    fakes: list[Tensor] = []
+    for example in examples:
+        sizes = [DimDynamic.DYNAMIC if isinstance(size, str) else DimDynamic.STATIC for size in example.shape]
+        context: SymbolicContext = StatelessSymbolicContext(dynamic_sizes=sizes)
+        fakes.append(mode.from_tensor(example.tensor, symbolic_context=context))
+    return fakes
+
+
+def _name_sizes(graph: GraphProto, inputs: Mapping[str, Example]) -> None:
+    """Give free sizes the names that they have in the examples, wherever they are spoken of."""
+    names = {
+        value.type.tensor_type.shape.dim[axis].dim_param: inputs[value.name].shape[axis]
+        for value in graph.input
+        for axis in inputs[value.name].free
+    }
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param:
+                size.dim_param = SYMBOL.sub(lambda match: str(names.get(match[0], match[0])), size.dim_param)
+
+
+def _tidy(model: Model) -> None:
+    """Compute what is constant, and what is computed twice only once.
+
+    The exporter's own tidying searches for patterns besides, which takes most of its time and finds next to nothing.
+    """
+    for _ in range(2):
+        optimizer.fold_constants(model)
+        passes.RemoveUnusedNodesPass()(model)
+    for tidying in (
+        passes.OutputFixPass(),  # an input may be an output, too: the exporter gives both the one name
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.DeduplicateInitializersPass(),
+        passes.CommonSubexpressionEliminationPass(),
+        passes.NameFixPass(),
+    ):
+        tidying(model)
