@@ -40,7 +40,12 @@ COMPUTES_BY_TORCH = {
     )
 }
 LEARNER_WITHOUT_TORCH = {
-    f"innerloop_learner.{name}" for name in ("disk", "host_memory", "manifest", "settings", "spec")
+    f"innerloop_learner.{name}"
+    for name in (
+        *("disk", "host_memory", "manifest", "settings", "spec"),
+        *("encoders", "encoders.encoder", "encoders.errors", "encoders.images", "encoders.open"),
+        *("encoders.packed_texts", "encoders.session", "encoders.spec", "encoders.texts"),
+    )
 }
 CHOOSES, TORCH_ENGINE = "innerloop_server.engine.make", "innerloop_server.engine.torch_engine"
 """The one module that imports what computes by PyTorch from outside of it, late, and what it imports."""

@@ -108,7 +108,7 @@ def test_the_server_says_what_to_install_to_compute_and_runs_graphs_without_pyto
         "print(type(make_engine(load_settings({'models': sys.argv[1], 'device': 'cpu'}))).__name__)",
         str(tmp_path),
     )
-    assert result.stdout == ("OnnxEngine\n" if extras == ["onnx-server"] else "")
+    assert result.stdout == ("EncodingEngine\n" if extras == ["onnx-server"] else "")
     assert ('pip install "innerloop[onnx-server]"' in result.stderr) == (extras == ["server-base"])
 
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -23,6 +24,7 @@ from innerloop_learner import InputSpec, LearnerSpec, Query, Support
 from innerloop_learner.bundle import load_bundle, save_bundle
 from innerloop_learner.encoders import EncoderOptions, describe_encoder, open_encoder, pack_texts
 from innerloop_server.transport.texts import MAX_TEXT_BYTES
+from innerloop_trainer.onnx_export.graphs import export_graphs
 
 pytestmark = pytest.mark.with_and_without_front_ends
 
@@ -37,7 +39,7 @@ def write_encoded(path, method, encoder, **settings):
     write_bundle(path, spec)
     plain = load_bundle(path)
     manifest = plain.manifest
-    save_bundle(path, type(manifest)(**{**vars(manifest), "encoder": encoder.spec}), plain.params, encoder.files)
+    save_bundle(path, replace(manifest, encoder=encoder.spec), plain.params, encoder.files)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +89,22 @@ def test_strings_are_answered_as_without_a_server(server, folder, model):
         assert tuple(found.classes) == ("lost", "rate", "top-up")
         np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
     np.testing.assert_allclose(np.concatenate([each.probabilities for each in streamed]), expected, atol=1e-5)
+
+
+def test_the_engine_behind_an_encoder_may_be_onnx_runtime(start_server, folder, tmp_path):
+    for name in ("intents", "steps", "pictures"):
+        bundle = load_bundle(folder / name)
+        graphs, files = export_graphs(bundle)
+        save_bundle(tmp_path / name, replace(bundle.manifest, graphs=graphs), bundle.params, {**bundle.files, **files})
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8), dtype=np.uint8)
+    with start_server(tmp_path, backend="onnxruntime") as server, Client(server.target) as client:
+        for name in ("intents", "steps"):
+            found = client.adapt(name, TEXTS, LABELS).predict(QUERIES)
+            expected = offline(folder / name, pack_texts(TEXTS), LABELS, pack_texts(QUERIES))
+            np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
+        found = client.adapt_predict("pictures", pictures, LABELS, query=pictures)
+        expected = offline(folder / "pictures", pictures, LABELS, pictures)
+        np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
 
 
 async def test_the_asynchronous_client_sends_strings_too(server, folder):
