@@ -1,11 +1,13 @@
 """Tiny untrained bundles: real learners, real files, milliseconds to adapt."""
 
+import inspect
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from innerloop_learner.bundle import save_bundle
-from innerloop_learner.learner import build_learner
+from innerloop_learner.learner import build_learner, methods
 from innerloop_learner.manifest import Manifest, Metric, Provenance, TaskLimits
 from innerloop_learner.spec import InputSpec, LearnerSpec
 
@@ -35,12 +37,17 @@ REGRESSION = LearnerSpec(
     settings={"steps": 2, "rate": 0.01},
 )
 
-
 SMALL = {
     "mann": {"hidden": 16, "slots": 12, "width": 8},
     "snail": {"filters": 8, "context": 8},
 }
 """Settings of large methods, to be quick."""
+
+
+def small_settings(method: str, **of_steps: Any) -> dict[str, Any]:
+    """Settings that make a method quick: those of `SMALL`, or two inner steps and what is said `of_steps`."""
+    has_steps = "steps" in inspect.signature(methods[method]._configure).parameters
+    return {"steps": 2, **of_steps} if has_steps else dict(SMALL.get(method, {}))
 
 
 def write_bundle(path: Path, spec: LearnerSpec, seed: int = 0) -> Manifest:

@@ -28,7 +28,7 @@ from innerloop_server.engine.made_up import made_up_support
 from innerloop_server.engine.torch_engine import TorchEngine, TorchSettings
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from bundles import QUERIES
+from untrained import QUERIES
 
 WARM_UP = 5
 START_SECONDS = 5.0

@@ -25,8 +25,8 @@ from innerloop.bench.settings import ClosedLoop, Load, OpenLoop
 from innerloop_server.process import ServerProcess
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from bundles import QUERIES, SPECS, write_bundles
 from machine import describe_machine
+from untrained import QUERIES, SPECS, write_bundles
 
 RESULTS = Path(__file__).with_name("results.json")
 ROUNDS = 3

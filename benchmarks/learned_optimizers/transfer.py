@@ -1,9 +1,6 @@
 """Does an optimizer trained on one network optimize others?"""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +8,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from training import train
 
 from innerloop_learner import Params, Support
 from innerloop_learner.backbones.backbone import build_backbone
@@ -27,8 +25,9 @@ RUNS = ROOT / "runs" / "lstm-optimizer-alone"
 PICTURE = ROOT / "docs" / "learned_optimizer.png"
 SHAPE = EpisodeShape(ways=10, shots=5, queries=5)
 TRAINED_STEPS, STEPS, TASKS = 100, 200, 16
+METHOD = "lstm-optimizer"
 TRAIN = [
-    "train", "lstm-optimizer", "--data", "glyphs", "--ways", "10", "--shots", "5", "--queries", "5",
+    "--data", "glyphs", "--ways", "10", "--shots", "5", "--queries", "5",
     "--backbone", "mlp", "--backbone-set", "widths=[20]", "--backbone-set", "activation=sigmoid",
     "--set", "initialisation=random", "--set", "rate=0.1", "--set", "max_steps=100", "--meta-batch", "1",
     "--validation-episodes", "20", "--test-episodes", "20",
@@ -69,7 +68,7 @@ def measure_transfer() -> dict[str, Any]:
         "trained_steps": TRAINED_STEPS,
         "steps": STEPS,
         "tasks": TASKS,
-        "options": TRAIN[1:],
+        "options": [METHOD, *TRAIN],
         "stages": STAGES,
     }
     for title, network in NETWORKS.items():
@@ -91,16 +90,10 @@ def measure_transfer() -> dict[str, Any]:
 
 def _trained() -> Path:
     """Folder of the run of the last stage; those not there yet are trained."""
-    environment, before = {**os.environ, "OMP_NUM_THREADS": "1"}, None
+    before: Path | None = None
     for steps, options in STAGES.items():
         folder = RUNS / f"{steps}-steps"
-        if not (folder / "learning_curve.png").is_file():  # which ends a run
-            command = [*TRAIN, "--out", str(folder), "--steps", str(steps), *options]
-            if (folder / "config.json").is_file():
-                command.append("--resume")
-            elif before:
-                command += ["--init", str(before)]
-            subprocess.run([sys.executable, "-m", "innerloop.cli.main", *command], check=True, env=environment)
+        train(folder, METHOD, [*TRAIN, "--steps", str(steps), *options], start=before)
         before = folder
     return folder
 

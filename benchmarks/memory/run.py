@@ -21,8 +21,8 @@ from innerloop.bench import BenchSettings, ClosedLoop, run_bench
 from innerloop_server.process import ServerProcess
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from bundles import SPECS, write_bundles
 from machine import describe_machine
+from untrained import SPECS, write_bundles
 
 RESULTS = Path(__file__).with_name("results.json")
 ADAPTATIONS = {"anil": 100_000, "maml": 10_000}

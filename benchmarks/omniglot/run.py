@@ -9,10 +9,8 @@ results.md.
 """
 
 import argparse
-import csv
 import json
 import os
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -23,12 +21,15 @@ from typing import Any
 from innerloop import Client
 from innerloop_server.process import ServerProcess
 from innerloop_trainer.data import ClassExamples, EpisodeShape, load_source
+from innerloop_trainer.run_folder import RunFolder
+from innerloop_trainer.run_log import read_rows
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from machine import describe_machine
 from recipes import RECIPES, STRIDED
 from served import served_accuracies
 from table import markdown
+from training import run_innerloop, train
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUNS = ROOT / "runs" / "omniglot"
@@ -122,18 +123,15 @@ def _runs(method: str) -> list[Run]:
 
 def _measure(run: Run, data: str) -> dict[str, Any]:
     """Train with `innerloop train`, measure with `innerloop evaluate`."""
-    train = ["train", run.method, "--data", data, "--out", str(run.folder), "--test-episodes", "2", *run.options]
-    if not (run.folder / "config.json").is_file():
-        _innerloop(*train, *(["--init", str(run.start)] if run.start else []))
-    elif not _finished(run):
-        _innerloop(*train, "--resume")
-    config, row = json.loads((run.folder / "config.json").read_text()), _log(run)[-1]
+    train(run.folder, run.method, ["--data", data, "--test-episodes", "2", *run.options], run.start)
+    trained = RunFolder(run.folder)
+    row = read_rows(trained.log)[-1]
     figures: dict[str, Any] = {
         "run": {
-            "minutes": float(row["seconds"]) / 60,
+            "minutes": row.seconds / 60,
             "threads": 1,
-            "outer_steps": int(row["iteration"]),
-            "seed": config["seed"],
+            "outer_steps": row.iteration,
+            "seed": trained.load_config().seed,
             "options": run.options,
             "starts_from": run.start.name if run.start else None,
         }
@@ -149,7 +147,7 @@ def _evaluate(run: Run, data: str, setting: str, protocol: str) -> dict[str, flo
     """Accuracy of a run, kept beside it."""
     file, shape = run.folder / f"{setting}-{protocol}.json", SETTINGS[setting]
     if not file.is_file():
-        _innerloop(
+        run_innerloop(
             "evaluate", str(run.folder), "--data", data, "--ways", str(shape.ways), "--shots", str(shape.shots),
             "--queries", str(shape.queries), "--episodes", str(EPISODES), "--protocol", protocol, "--json", str(file),
         )  # fmt: skip
@@ -163,7 +161,7 @@ def _served(methods: list[str], data: str) -> dict[str, float]:
     if not isinstance(source.test, ClassExamples):
         raise TypeError("Omniglot consists of images")
     for method in methods:
-        _innerloop("export", str(RUNS / f"{method}-5w"), "--out", str(MODELS / method))
+        run_innerloop("export", str(RUNS / f"{method}-5w"), "--out", str(MODELS / method))
     served = {}
     with ServerProcess(MODELS) as server, Client(server.target, timeout=60) as client:
         for method in methods:
@@ -171,26 +169,6 @@ def _served(methods: list[str], data: str) -> dict[str, float]:
             served[method] = float(served_accuracies(client, method, source.test, SETTINGS[SERVED], EPISODES).mean())
             print(f"{method}: {served[method]:.2%} through the server, {time.perf_counter() - start:.0f} s", flush=True)
     return served
-
-
-def _finished(run: Run) -> bool:
-    iterations = json.loads((run.folder / "config.json").read_text())["iterations"]
-    rows = _log(run)
-    return bool(rows) and int(rows[-1]["iteration"]) == iterations
-
-
-def _log(run: Run) -> list[dict[str, str]]:
-    file = run.folder / "log.csv"
-    if not file.is_file():
-        return []
-    with file.open(newline="") as lines:
-        return list(csv.DictReader(lines))
-
-
-def _innerloop(*arguments: str) -> None:
-    """Run the command in one thread: Conv4 on 28x28 gains little from more, and several runs go side by side."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-m", "innerloop.cli.main", *arguments], check=True, env=environment)
 
 
 if __name__ == "__main__":

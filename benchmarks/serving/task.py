@@ -9,13 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from innerloop_learner import build_learner
-from innerloop_learner.bundle import save_bundle
-from innerloop_learner.manifest import Manifest, Provenance, TaskLimits
 from innerloop_learner.spec import InputSpec, LearnerSpec
 
 sys.path.insert(0, str(Path(__file__).parent / "peers"))
 import conv4
+from untrained import initial_params, write_bundle
 
 MODEL = "maml"
 QUERIES = 5 * conv4.WAYS
@@ -74,12 +72,8 @@ def make_tasks() -> list[Task]:
 
 def write_model(models: Path, weights: Path) -> None:
     """Write a freshly initialised learner as a bundle below `models`, and the same weights as a plain state dict."""
-    learner = build_learner(SPEC)
-    initial = learner.init(torch.Generator().manual_seed(0))
-    params = {name: value * LARGER if value.dim() == 4 else value for name, value in initial.items()}
-    limits = TaskLimits(conv4.WAYS, 1, learner.default_steps, SPEC.max_ways, learner.max_steps)
-    provenance = Provenance("none", 0, 0, "2026-01-01T00:00:00", {})
-    save_bundle(models / MODEL, Manifest(MODEL, SPEC, limits, provenance), params)
+    params = {name: value * LARGER if value.dim() == 4 else value for name, value in initial_params(SPEC).items()}
+    write_bundle(models / MODEL, SPEC, params)
     names = {f"{kind}{block}": f"{kind}s.{block}" for kind in ("conv", "norm") for block in range(conv4.BLOCKS)}
     plain = {}
     for name, value in params.items():

@@ -10,7 +10,6 @@ import argparse
 import json
 import math
 import os
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +28,7 @@ from innerloop_trainer.seeds import generator_for
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from machine import describe_machine
+from training import train
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUNS = ROOT / "runs" / "sinusoid"
@@ -71,16 +71,8 @@ def _folder(method: str, shots: int) -> Path:
 
 
 def _train(method: str, shots: int) -> None:
-    folder = _folder(method, shots)
-    command = ["train", method, "--data", "sinusoid", "--out", str(folder), "--shots", str(shots), "--queries", "10"]
-    command += [*METHODS[method], "--validate-every", "1000", "--test-episodes", "2"]
-    if (folder / "config.json").is_file():
-        rows = (folder / "log.csv").read_text().splitlines() if (folder / "log.csv").is_file() else []
-        if rows and rows[-1].split(",")[0] == str(json.loads((folder / "config.json").read_text())["iterations"]):
-            return
-        command.append("--resume")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-m", "innerloop.cli.main", *command], check=True, env=environment)
+    options = ["--data", "sinusoid", "--shots", str(shots), "--queries", "10", *METHODS[method]]
+    train(_folder(method, shots), method, [*options, "--validate-every", "1000", "--test-episodes", "2"])
 
 
 def _measure(method: str, shots: int) -> dict[str, dict[str, float | None]]:

@@ -40,21 +40,6 @@ class GradientLearner(Learner):
         self.head = LinearHead.for_spec(spec, self.backbone.features)
         self._body = self.backbone.init(torch.Generator()).keys() - self.backbone.buffers()
 
-    def _take_steps(self, steps: int, max_steps: int) -> None:
-        if not 0 < steps <= max_steps:
-            raise ValueError(f"steps must lie between 1 and max_steps ({max_steps}), not {steps}")
-        self._steps, self._max_steps = steps, max_steps
-
-    @property
-    def default_steps(self) -> int:
-        """See Learner.default_steps."""
-        return self._steps
-
-    @property
-    def max_steps(self) -> int:
-        """See Learner.max_steps."""
-        return self._max_steps
-
     def init(self, generator: torch.Generator) -> Params:
         """See Learner.init."""
         weights = {**self.backbone.init(generator), **self.head.init(generator)}

@@ -109,6 +109,8 @@ class Learner(ABC):
     """
 
     info: ClassVar[MethodInfo]
+    _steps = 0
+    _max_steps = 0
 
     def __init__(self, spec: LearnerSpec) -> None:
         if spec.task_kind not in self.info.tasks:
@@ -129,6 +131,16 @@ class Learner(ABC):
         Raises:
             ValueError: values that contradict each other.
         """
+
+    def _take_steps(self, steps: int, max_steps: int) -> None:
+        """Take the numbers of inner steps; what `_configure` of a method with steps calls.
+
+        Raises:
+            ValueError: steps outside 1 to `max_steps`.
+        """
+        if not 0 < steps <= max_steps:
+            raise ValueError(f"steps must lie between 1 and max_steps ({max_steps}), not {steps}")
+        self._steps, self._max_steps = steps, max_steps
 
     @abstractmethod
     def init(self, generator: torch.Generator) -> Params:
@@ -159,12 +171,12 @@ class Learner(ABC):
     @property
     def default_steps(self) -> int:
         """Inner steps taken when a request names none; zero for methods without steps."""
-        return 0
+        return self._steps
 
     @property
     def max_steps(self) -> int:
         """Most inner steps a request may ask for; zero for methods without steps."""
-        return 0
+        return self._max_steps
 
     @abstractmethod
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:

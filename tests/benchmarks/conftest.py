@@ -1,5 +1,7 @@
 import sys
 from pathlib import Path
 
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
 # Behind everything else: benchmarks are programs, and their modules have short names.
-sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks" / "serving"))
+sys.path += [str(BENCHMARKS), str(BENCHMARKS / "serving")]

@@ -1,11 +1,9 @@
 """Every registered method served alike: answers, unequal shots, other ways, and what is refused."""
 
-import inspect
-
 import numpy as np
 import pytest
 import torch
-from bundles import FIXED_WAYS, IMAGES, SMALL, write_bundle
+from bundles import FIXED_WAYS, IMAGES, small_settings, write_bundle
 from examples import adapt_request, pictures, predict_request
 from grpc import StatusCode
 from wire import array, inputs, support
@@ -20,7 +18,6 @@ each_method = pytest.mark.parametrize("method", list(methods))
 
 def spec_of(method):
     many = methods[method].info.ways_can_change == "any"
-    known = inspect.signature(methods[method]._configure).parameters
     return LearnerSpec(
         method,
         IMAGES,
@@ -28,7 +25,7 @@ def spec_of(method):
         train_classes=7,
         backbone="mlp",
         backbone_settings={"widths": [16]},
-        settings={"steps": 2, "max_steps": 4} if "max_steps" in known else SMALL.get(method, {}),
+        settings=small_settings(method, max_steps=4),
     )
 
 

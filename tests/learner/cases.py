@@ -1,10 +1,9 @@
 """One small learner per registered method and kind of task, and episodes for it."""
 
-import inspect
 from dataclasses import dataclass, replace
 
 import torch
-from bundles import SMALL
+from bundles import small_settings
 from torch import Tensor
 
 from innerloop_learner import InputSpec, Learner, LearnerSpec, Params, Query, Support, build_learner
@@ -13,8 +12,8 @@ from innerloop_learner.tasks import Episodes
 
 IMAGE = (1, 16, 16)
 
-RATES: dict[str, dict[str, float]] = {"maml++": {"rate": 0.2}}
-"""Settings of methods whose steps have no setting `rate`, or learn too little with that of the others."""
+RATES = {"maml++": 0.2}
+"""Of methods that learn too little with the rate of the others."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +84,6 @@ def _cases() -> list[Case]:
     cases = []
     for name in methods:
         info = methods[name].info
-        known = inspect.signature(methods[name]._configure).parameters
-        settings = {"steps": 2, **RATES.get(name, {"rate": 0.05})} if "steps" in known else SMALL.get(name, {})
         image = LearnerSpec(
             method=name,
             input=InputSpec(IMAGE),
@@ -94,7 +91,7 @@ def _cases() -> list[Case]:
             train_classes=TRAIN_CLASSES,
             backbone="conv4",
             backbone_settings={"width": 8, "downsample": "max_pool", "norm": "task"},
-            settings=settings,
+            settings=small_settings(name, rate=RATES.get(name, 0.05)),
         )
         if "classification" in info.tasks:
             cases.append(image)

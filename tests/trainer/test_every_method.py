@@ -1,11 +1,11 @@
 """Every registered method can be trained, saved and loaded again by the trainer."""
 
-import inspect
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from bundles import SMALL
+from bundles import small_settings
 from runs import DIGITS, SINUSOID, train
 
 from innerloop_learner.bundle import load_bundle
@@ -13,9 +13,8 @@ from innerloop_learner.learner import methods
 from innerloop_trainer.config import TrainingConfig
 
 
-def small(config: TrainingConfig, method: str) -> TrainingConfig:
-    known = inspect.signature(methods[method]._configure).parameters
-    settings = {"steps": 2, "max_steps": 4} if "max_steps" in known else SMALL.get(method, {})
+def small(config: TrainingConfig, method: str, **of_steps: Any) -> TrainingConfig:
+    settings = small_settings(method, max_steps=4, **of_steps)
     return replace(config, method=method, settings=settings, iterations=2, validate_every=2, validation_episodes=2)
 
 
@@ -29,7 +28,5 @@ def test_classification_trains_to_a_bundle(method: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", [name for name in methods if "regression" in methods[name].info.tasks])
 def test_regression_trains_to_a_bundle(method: str, tmp_path: Path) -> None:
-    config = small(SINUSOID, method)
-    if "rate" in inspect.signature(methods[method]._configure).parameters:
-        config = replace(config, settings={**config.settings, "rate": 0.001})
+    config = small(SINUSOID, method, rate=0.001)
     assert load_bundle(train(config, tmp_path).bundle).learner.spec.task_kind == "regression"

@@ -30,8 +30,8 @@ from innerloop_trainer.session import test, train
 WARM_UP_STEPS = 3
 SECONDS_OF_TRIAL = 3.0
 ADAPTATIONS_TIMED = 20
-GOLDEN_RATIO = 0.618034
-"""Its multiples, without their whole parts, spread evenly between 0 and 1 however many are taken."""
+GOLDEN_STEP = 0.618034
+"""The golden ratio without its whole part: so far apart, positions modulo 1 spread evenly however many are taken."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ def _seconds_per_step(config: TrainingConfig, source: DataSource, device: torch.
     )
     durations: list[float] = []
     # All over the schedule, since some outer losses are costlier at its beginning than later.
-    positions = (int(plan.iterations * (step * GOLDEN_RATIO % 1)) for step in itertools.count())
+    positions = (int(plan.iterations * (step * GOLDEN_STEP % 1)) for step in itertools.count())
     while len(durations) <= WARM_UP_STEPS or sum(durations[WARM_UP_STEPS:]) < SECONDS_OF_TRIAL:
         start = time.perf_counter()
         generator = generator_for(config.seed, "trial", len(durations), device)

@@ -46,20 +46,8 @@ class Baseline(Pretrained):
     )
 
     def _configure(self, steps: int = 100, max_steps: int = 200, rate: float = 0.1) -> None:
-        if not 0 < steps <= max_steps:
-            raise ValueError(f"steps must lie between 1 and max_steps ({max_steps}), not {steps}")
-        self._steps, self._max_steps = steps, max_steps
+        self._take_steps(steps, max_steps)
         self._rule = update_rules["sgd"](rate=rate)
-
-    @property
-    def default_steps(self) -> int:
-        """See Learner.default_steps."""
-        return self._steps
-
-    @property
-    def max_steps(self) -> int:
-        """See Learner.max_steps."""
-        return self._max_steps
 
     def init(self, generator: torch.Generator) -> Params:
         """See Learner.init; the head is where fine-tuning begins, and is not learned."""

@@ -6,14 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from innerloop_learner.heads import mask_unused_ways
+from innerloop_learner.heads import BIAS, WEIGHT, mask_unused_ways
 from innerloop_learner.layers import glorot, linear
 from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
 from innerloop_learner.losses import masked_mean
 from innerloop_learner.state import STATISTICS, WAYS, WEIGHTS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
-
-WEIGHT, BIAS = "head.weight", "head.bias"
 
 
 @methods.register("cnaps")

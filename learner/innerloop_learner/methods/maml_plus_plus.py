@@ -134,23 +134,23 @@ class MAMLPlusPlus(MAML):
         return names if self._per_step_norm else set()
 
     def _at_step(self, params: Params, steps: Index) -> Params:
-        """See MAML._at_step."""
+        """See GradientLearner._at_step."""
         return {**params, **{name: row(params[name], steps) for name in self._norm_names()}}
 
     def _of_state(self, params: Params, state: TaskState) -> Params:
-        """See MAML._of_state."""
+        """See GradientLearner._of_state."""
         return {**super()._of_state(params, state), **section(state, NORM)}
 
     def _state(
         self, params: Params, weights: Params, support: Support, frozen: Features | None, steps: Index
     ) -> TaskState:
-        """See MAML._state."""
+        """See GradientLearner._state."""
         at_step = self._at_step(params, steps)
         norm = spread({name: at_step[name] for name in self._norm_names()}, support.tasks)
         state = super()._state(params, weights, support, frozen, steps)
         return {**state, **{NORM + name: value for name, value in norm.items()}}
 
     def _adapted(self, params: Params) -> Params:
-        """See MAML._adapted."""
+        """See GradientLearner._adapted."""
         own = self._norm_names()
         return {name: value for name, value in super()._adapted(params).items() if name not in own}

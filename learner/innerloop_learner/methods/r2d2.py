@@ -6,14 +6,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from innerloop_learner.heads import mask_unused_ways
+from innerloop_learner.heads import BIAS, WEIGHT, mask_unused_ways
 from innerloop_learner.layers import linear
 from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
 from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 
 LOG_PENALTY, LOG_SCALE, SHIFT = "ridge.log_penalty", "ridge.log_scale", "ridge.shift"
-WEIGHT, BIAS = "head.weight", "head.bias"
 
 
 @methods.register("r2d2")

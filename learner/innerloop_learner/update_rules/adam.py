@@ -1,11 +1,9 @@
 """Adam without momentum."""
 
-import math
-
 import torch
 
 from innerloop_learner.tasks import Params
-from innerloop_learner.update_rules.update_rule import Step, Updated, UpdateRule, update_rules
+from innerloop_learner.update_rules.update_rule import Step, Updated, UpdateRule, check_rate, update_rules
 
 EPSILON = 1e-8
 
@@ -25,8 +23,7 @@ class Adam(UpdateRule):
     """
 
     def __init__(self, rate: float, decay: float = 0.999) -> None:
-        if not 0 < rate < math.inf:
-            raise ValueError(f"the inner rate must be positive, not {rate}")
+        check_rate(rate)
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be at least 0 and less than 1, not {decay}")
         self._rate, self._decay = rate, decay

@@ -1,12 +1,10 @@
 """Gradient descent with a learned rate for every layer and step."""
 
-import math
-
 import torch
 
 from innerloop_learner.loops import row
 from innerloop_learner.tasks import Params
-from innerloop_learner.update_rules.update_rule import Step, Updated, UpdateRule, update_rules
+from innerloop_learner.update_rules.update_rule import Step, Updated, UpdateRule, check_rate, update_rules
 
 PREFIX = "rate."
 
@@ -26,8 +24,7 @@ class LayerRates(UpdateRule):
     """
 
     def __init__(self, rate: float, steps: int = 5) -> None:
-        if not 0 < rate < math.inf:
-            raise ValueError(f"the inner rate must be positive, not {rate}")
+        check_rate(rate)
         if steps < 1:
             raise ValueError(f"steps must be at least 1, not {steps}")
         self._rate, self._steps = rate, steps

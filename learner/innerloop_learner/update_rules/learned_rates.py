@@ -3,7 +3,7 @@
 import torch
 
 from innerloop_learner.tasks import Params
-from innerloop_learner.update_rules.update_rule import Step, Updated, UpdateRule, update_rules
+from innerloop_learner.update_rules.update_rule import Step, Updated, UpdateRule, check_rate, update_rules
 
 PREFIX = "rate."
 
@@ -22,8 +22,7 @@ class LearnedRates(UpdateRule):
     """
 
     def __init__(self, rate: float) -> None:
-        if not 0 < rate < float("inf"):
-            raise ValueError(f"the inner rate must be a positive number, not {rate}")
+        check_rate(rate)
         self._rate = rate
 
     def init(self, generator: torch.Generator, weights: Params) -> Params:

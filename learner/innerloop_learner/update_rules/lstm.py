@@ -1,13 +1,11 @@
 """An update rule that is a recurrent network."""
 
-import math
-
 import torch
 
 from innerloop_learner.recurrent import LSTMCell, LSTMState
 from innerloop_learner.tasks import Params
 from innerloop_learner.update_rules.coordinates import flatten, log_and_sign, unflatten
-from innerloop_learner.update_rules.update_rule import Step, Updated, UpdateRule, update_rules
+from innerloop_learner.update_rules.update_rule import Step, Updated, UpdateRule, check_rate, update_rules
 
 OUTPUT = "rule.output"
 
@@ -28,8 +26,7 @@ class LSTMRule(UpdateRule):
     """
 
     def __init__(self, rate: float, hidden: int = 20) -> None:
-        if not 0 < rate < math.inf:
-            raise ValueError(f"the inner rate must be positive, not {rate}")
+        check_rate(rate)
         if hidden < 1:
             raise ValueError(f"hidden must be at least 1, not {hidden}")
         self._rate = rate

@@ -1,9 +1,7 @@
 """Gradient descent with a fixed rate."""
 
-import math
-
 from innerloop_learner.tasks import Params
-from innerloop_learner.update_rules.update_rule import Step, Updated, UpdateRule, update_rules
+from innerloop_learner.update_rules.update_rule import Step, Updated, UpdateRule, check_rate, update_rules
 
 
 @update_rules.register("sgd")
@@ -18,8 +16,7 @@ class SGD(UpdateRule):
     """
 
     def __init__(self, rate: float) -> None:
-        if not 0 < rate < math.inf:
-            raise ValueError(f"the inner rate must be positive, not {rate}")
+        check_rate(rate)
         self.rate = rate
 
     def update(self, params: Params, state: Params, step: Step) -> Updated:

@@ -1,5 +1,6 @@
 """The interface of update rules."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,6 +65,16 @@ class UpdateRule(ABC):
             state: what `start` or the step before returned.
             step: weights and their gradients.
         """
+
+
+def check_rate(rate: float) -> None:
+    """Check the rate of an update rule, which the user sets.
+
+    Raises:
+        ValueError: it is not a positive number.
+    """
+    if not 0 < rate < math.inf:
+        raise ValueError(f"the inner rate must be positive, not {rate}")
 
 
 update_rules: Registry[Callable[..., UpdateRule]] = Registry("update rule", "innerloop.update_rules")

@@ -27,7 +27,7 @@ def check_graphs(learner: Learner, params: Params, files: Mapping[str, bytes]) -
     Raises:
         GraphError: they differ.
     """
-    support, query = _made_up(learner)
+    support, query = made_up(learner)
     steps = min(2, learner.max_steps)
     with torch.no_grad():
         adapted = learner.adapt(params, support_of(learner, support), steps or None)
@@ -66,7 +66,7 @@ def query_of(learner: Learner, x: Tensor) -> Query:
     return Query(normalise(learner.spec.input, x), torch.ones(x.shape[:2], dtype=torch.bool))
 
 
-def _made_up(learner: Learner) -> tuple[dict[str, Tensor], Tensor]:
+def made_up(learner: Learner) -> tuple[dict[str, Tensor], Tensor]:
     """Inputs of the graphs, the first task padded by one example."""
     spec, generator = learner.spec, torch.Generator().manual_seed(0)
     ways = max(min(spec.max_ways, 3), 1) if learner.info.ways_can_change != "no" else spec.max_ways

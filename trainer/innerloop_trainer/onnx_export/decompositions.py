@@ -21,8 +21,7 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
     """PyTorch's decompositions to core operators, and ours."""
     return {
         **core_aten_decompositions(),
-        aten.im2col.default: im2col,
-        aten.col2im.default: col2im,
+        aten.convolution_backward.default: convolution_backward,
         aten.max_pool2d_with_indices_backward.default: max_pool2d_backward,
         aten._linalg_solve_ex.default: solve_positive_definite,
         aten._linalg_check_errors.default: trust,
@@ -30,39 +29,56 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
     }
 
 
-def im2col(
-    x: Tensor, kernel: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Sequence[int]
-) -> Tensor:
-    """Patches of x [N, C, H, W] as columns [N, C * kernel, positions], by slices: `F.unfold` gathers by index."""
-    padded = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
-    height, width = _positions(x.shape[2:], kernel, dilation, padding, stride)
-    patches = [
-        padded[:, :, i : i + (height - 1) * stride[0] + 1 : stride[0], j : j + (width - 1) * stride[1] + 1 : stride[1]]
-        for i, j in _offsets(kernel, dilation)
-    ]
-    return torch.stack(patches, 2).reshape(x.shape[0], -1, height * width)
-
-
-def col2im(
-    columns: Tensor,
-    size: Sequence[int],
-    kernel: Sequence[int],
-    dilation: Sequence[int],
-    padding: Sequence[int],
+def convolution_backward(
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias_sizes: Sequence[int] | None,
     stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+    wanted: Sequence[bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of a convolution's inputs [N, I, H, W], weights [O, I, h, w] and bias [O].
+
+    That of the inputs is a transposed convolution, that of the weights a product of two matrices: patches of the inputs
+    as columns, and the gradient [N, O, H', W'].
+
+    Raises:
+        NotImplementedError: it is transposed itself, dilated or has groups.
+    """
+    del bias_sizes, output_padding
+    if transposed or groups != 1 or set(dilation) != {1}:
+        raise NotImplementedError("only plain convolutions can be exported with their gradients")
+    x_gradient = weight_gradient = bias_gradient = None
+    if wanted[0]:
+        size, kernel, given = x.shape[2:], weight.shape[2:], gradient.shape[2:]
+        missing = [size[i] - (given[i] - 1) * stride[i] + 2 * padding[i] - kernel[i] for i in range(2)]
+        x_gradient = aten.convolution(gradient, weight, None, stride, padding, dilation, True, missing, 1)
+    if wanted[1]:
+        by_channel = gradient.transpose(0, 1).flatten(1)  # [O, N * H' * W']
+        product = by_channel @ _columns(x, weight.shape[2:], padding, stride, gradient.shape[2:]).T
+        weight_gradient = product.view(weight.shape[0], *weight.shape[2:], -1).permute(0, 3, 1, 2)
+    if wanted[2]:
+        bias_gradient = gradient.sum((0, 2, 3))
+    return x_gradient, weight_gradient, bias_gradient
+
+
+def _columns(
+    x: Tensor, kernel: Sequence[int], padding: Sequence[int], stride: Sequence[int], size: Sequence[int]
 ) -> Tensor:
-    """Sum of patches [N, C * kernel, positions] where they overlap, [N, C, *size]: the gradient of `im2col`."""
-    height, width = _positions(size, kernel, dilation, padding, stride)
-    patches = columns.reshape(columns.shape[0], -1, kernel[0] * kernel[1], height, width).unbind(2)
-    padded = (size[0] + 2 * padding[0], size[1] + 2 * padding[1])
-    placed = [
-        F.pad(spread, (j, padded[1] - j - spread.shape[3], i, padded[0] - i - spread.shape[2]))
-        for (i, j), spread in zip(_offsets(kernel, dilation), (_spread(p, stride) for p in patches), strict=True)
+    """Patches of x [N, I, H, W] at `size` places as columns [h * w * I, N * H' * W']."""
+    padded = F.pad(x.transpose(0, 1), (padding[1], padding[1], padding[0], padding[0]))
+    height, width = ((size[i] - 1) * stride[i] + 1 for i in range(2))
+    patches = [
+        padded[:, :, i : i + height : stride[0], j : j + width : stride[1]]
+        for i in range(kernel[0])
+        for j in range(kernel[1])
     ]
-    total = placed[0]
-    for more in placed[1:]:
-        total = total + more
-    return total[:, :, padding[0] : padding[0] + size[0], padding[1] : padding[1] + size[1]]
+    return torch.cat(patches).flatten(1)
 
 
 def max_pool2d_backward(
@@ -87,20 +103,21 @@ def max_pool2d_backward(
     if list(stride or kernel) != list(kernel) or any(padding) or ceil or set(dilation) != {1}:
         raise NotImplementedError("only maxima over windows side by side can be exported")
     height, width = gradient.shape[2:]
-    covered = x[:, :, : height * kernel[0], : width * kernel[1]]
-    windows = covered.reshape(*x.shape[:2], height, kernel[0], width, kernel[1])
-    elements = [windows[:, :, :, i, :, j] for i, j in _offsets(kernel, (1, 1))]
+    down, across = kernel
+    elements = [
+        x[:, :, i : height * down : down, j : width * across : across] for i in range(down) for j in range(across)
+    ]
     largest = elements[0]
     for element in elements[1:]:
         largest = torch.maximum(largest, element)
-    taken = torch.zeros_like(largest, dtype=torch.bool)
-    shares = []
-    for element in elements:
-        first = (element == largest) & ~taken
-        taken = taken | first
-        shares.append(torch.where(first, gradient, 0.0))
-    stacked = torch.stack(shares, 4).reshape(*x.shape[:2], height, width, *kernel).transpose(3, 4)
-    whole = stacked.reshape(*x.shape[:2], height * kernel[0], width * kernel[1])
+    taken = elements[0] == largest
+    shares = [torch.where(taken, gradient, 0.0)]
+    for element in elements[1:]:
+        equal = element == largest
+        shares.append(torch.where(equal & ~taken, gradient, 0.0))
+        taken = taken | equal
+    whole = torch.stack(shares, 4).view(*x.shape[:2], height, width, down, across).transpose(3, 4)
+    whole = whole.reshape(*x.shape[:2], height * down, width * across)
     return F.pad(whole, (0, x.shape[3] - whole.shape[3], 0, x.shape[2] - whole.shape[2]))
 
 
@@ -149,29 +166,3 @@ def stable_sort(
     unique = x * size + (-places if descending else places)
     indices = unique.topk(size, dim, largest=descending).indices
     return x.gather(dim, indices), indices
-
-
-def _positions(
-    size: Sequence[int], kernel: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Sequence[int]
-) -> tuple[int, int]:
-    """Number of patches down and across."""
-    down, across = (
-        (size[axis] + 2 * padding[axis] - dilation[axis] * (kernel[axis] - 1) - 1) // stride[axis] + 1
-        for axis in range(2)
-    )
-    return down, across
-
-
-def _offsets(kernel: Sequence[int], dilation: Sequence[int]) -> list[tuple[int, int]]:
-    """Where each element of a patch lies, row by row."""
-    return [(i * dilation[0], j * dilation[1]) for i in range(kernel[0]) for j in range(kernel[1])]
-
-
-def _spread(x: Tensor, stride: Sequence[int]) -> Tensor:
-    """X [N, C, H, W] with zeros between its elements, so that they are `stride` apart."""
-    if set(stride) == {1}:
-        return x
-    height, width = x.shape[2:]
-    apart = F.pad(x[:, :, :, None, :, None], (0, stride[1] - 1, 0, 0, 0, stride[0] - 1))
-    whole = apart.reshape(*x.shape[:2], height * stride[0], width * stride[1])
-    return whole[:, :, : (height - 1) * stride[0] + 1, : (width - 1) * stride[1] + 1]

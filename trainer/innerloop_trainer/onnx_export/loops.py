@@ -12,10 +12,10 @@ from innerloop_trainer.onnx_export.marks import COLLECT, DOMAIN, ENTER, LEAVE, L
 
 
 def make_loops(graph: GraphProto) -> None:
-    """Replace all marks of a graph, in place; its loops follow one another, none lies within another."""
+    """Replace all marks of a graph, in place. Loops that lie within others have higher numbers than those."""
     types = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
     while loops := {_attribute(node, LOOP) for node in graph.node if node.domain == DOMAIN}:
-        nodes = _with_loop(list(graph.node), min(loops), types)
+        nodes = _with_loop(list(graph.node), max(loops), types)
         del graph.node[:]
         graph.node.extend(sorted_nodes(nodes))
 
@@ -40,9 +40,9 @@ def sorted_nodes(nodes: Iterable[NodeProto]) -> list[NodeProto]:
 def _with_loop(nodes: list[NodeProto], loop: int, types: dict[str, ValueInfoProto]) -> list[NodeProto]:
     marks = [node for node in nodes if node.domain == DOMAIN and _attribute(node, LOOP) == loop]
     entering, leaving, collected = (_of_kind(marks, kind) for kind in (ENTER, LEAVE, COLLECT))
-    count, index = entering[0].input[1], f"loop{loop}.round"
-    for mark in _of_kind(marks, ROUND):  # there is none where the body does not ask for its number
-        index = mark.output[0]
+    numbers = _of_kind(marks, ROUND)  # there is none where the body does not ask for its number
+    count = numbers[0].input[0] if numbers else entering[0].input[1]
+    index = numbers[0].output[0] if numbers else f"loop{loop}.round"
     others = [node for node in nodes if not any(node is mark for mark in marks)]
     inside = _depending(others, [index, *(node.output[0] for node in entering)])
     inside = _leading(inside, [name for node in (*leaving, *collected) for name in node.input])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from innerloop_learner import build_learner
+from innerloop_learner import Params, build_learner
 from innerloop_learner.bundle import save_bundle
 from innerloop_learner.manifest import Manifest, Provenance, TaskLimits
 from innerloop_learner.spec import InputSpec, LearnerSpec
@@ -22,16 +22,20 @@ SPECS = {
 """Conv4-64 with max-pooling on 28x28 images: all weights adapt, the head adapts, nothing does."""
 
 
+def initial_params(spec: LearnerSpec) -> Params:
+    """The parameters that training would start from, the same every time."""
+    return build_learner(spec).init(torch.Generator().manual_seed(0))
+
+
+def write_bundle(path: Path, spec: LearnerSpec, params: Params) -> None:
+    """Write parameters as a bundle of its folder's name, said to be trained for `WAYS` and `SHOTS`."""
+    learner = build_learner(spec)
+    limits = TaskLimits(WAYS, SHOTS, learner.default_steps, spec.max_ways, learner.max_steps)
+    save_bundle(path, Manifest(path.name, spec, limits, Provenance("none", 0, 0, "", {})), params)
+
+
 def write_bundles(folder: Path, specs: Mapping[str, LearnerSpec] = SPECS) -> Path:
     """Write a bundle for each of the specs, of its name; returns the folder."""
     for name, spec in specs.items():
-        learner = build_learner(spec)
-        manifest = Manifest(
-            name=name,
-            learner=spec,
-            limits=TaskLimits(WAYS, SHOTS, learner.default_steps, spec.max_ways, learner.max_steps),
-            provenance=Provenance("none", 0, 0, "", {}),
-            metrics=[],
-        )
-        save_bundle(folder / name, manifest, learner.init(torch.Generator().manual_seed(0)))
+        write_bundle(folder / name, spec, initial_params(spec))
     return folder
