@@ -49,12 +49,12 @@ CANDIDATES: dict[str, list[Sequence[str]]] = {
     "protonet": [
         ("--shots", shots, "--train-ways", "20", "--iterations", "2000", "--learning-rate", rate)
         for shots in ("1", "5")
-        for rate in ("0.001", "0.0001")
+        for rate in ("0.0003", "0.0001", "0.00003")
     ],
     "r2d2": [
         ("--shots", shots, "--iterations", "1500", "--learning-rate", rate)
         for shots in ("1", "5")
-        for rate in ("0.001", "0.0001")
+        for rate in ("0.0003", "0.0001", "0.00003")
     ],
     "baseline": [("--shots", "5", "--iterations", "2000", "--learning-rate", rate) for rate in ("0.001", "0.0001")],
 }
