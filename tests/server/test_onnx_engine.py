@@ -154,6 +154,22 @@ def test_on_the_host_a_state_does_not_hold_the_memory_of_its_batch(folder):
     assert all(array.base is None for array in state.kept.tensors.values())
 
 
+def test_on_an_accelerator_a_state_stays_where_graphs_run(folder):
+    model = OnnxEngine(OnnxSettings(), Accelerator("cpu", 0, [])).load(folder / "classes")
+    task = image_task(0, 4, 1)
+    for adapted in [*model.adapt([task], 0, 4), *model.adapt([task] * 3, 0, 4)]:
+        values = adapted.state.kept.tensors.values()
+        assert all(isinstance(value, onnxruntime.OrtValue) and value.shape()[0] == 1 for value in values)
+
+
+def test_what_an_accelerator_needs_must_be_there(folder):
+    missing = Accelerator("cpu", 0, [("CUDAExecutionProvider", {})])
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("it is there")
+    with pytest.warns(UserWarning, match="CUDAExecutionProvider"), pytest.raises(LoadError, match="can't load"):
+        OnnxEngine(OnnxSettings(), missing).load(folder / "classes")
+
+
 def test_states_that_do_not_fit_are_refused_and_those_that_are_there_stay(device, folder, monkeypatch):
     monkeypatch.setattr(state_budget, "LEAST_ROOM", 0)
     engine = OnnxEngine(OnnxSettings(state_bytes=2000), device)
@@ -216,9 +232,19 @@ def test_many_threads_get_their_own_answers(engine, folder):
     assert not any(size for (_, kind), size in engine.memory().items() if kind == "states")
 
 
-def test_preparing_runs_both_graphs(engine, folder):
+def test_preparing_tries_usual_batches_and_keeps_nothing(engine, folder):
     for name in ("classes", "curves"):
         engine.load(folder / name).prepare()
+    gc.collect()
+    assert not any(size for (_, kind), size in engine.memory().items() if kind == "states")
+
+
+def test_preparing_tries_no_batches_for_which_there_is_no_room(folder, monkeypatch):
+    monkeypatch.setattr(state_budget, "LEAST_ROOM", 0)
+    device = Accelerator("cpu", 0, [])
+    engine = OnnxEngine(OnnxSettings(state_bytes=1000), device)
+    engine.load(folder / "classes").prepare()
+    assert len([graph for graph in device._graphs if graph[0] == "split"]) == 2, "of two and of four, not of eight"
 
 
 def test_a_model_describes_itself_as_its_manifest_does(engine, folder):

@@ -25,14 +25,19 @@ class Accelerator(OnnxDevice):
     def __init__(self, kind: str, index: int, providers: Sequence[tuple[str, Mapping[str, str]]]) -> None:
         self.name = f"{kind}:{index}"
         self.lanes, self.threads = 1, 2
-        self.largest_batch = GPU_BATCH
+        self.largest_batch = self.usual_batch = GPU_BATCH
         self._kind, self._index = kind, index
-        self._providers = [*providers, CPU]
+        self._providers = [*providers, (CPU, {})]
         self._graphs: dict[tuple[object, ...], Session] = {}
 
     def session(self, graph: bytes) -> Session:
         """See OnnxDevice.session."""
-        return make_session(graph, self._providers, 1)
+        session = make_session(graph, self._providers, 1)
+        # One that can't be set up is left out without an exception.
+        missing = {name for name, _ in self._providers} - set(session.get_providers())
+        if missing:
+            raise RuntimeError(f"{', '.join(missing)} could not be set up")
+        return session
 
     def padded(self, size: int) -> int:
         """The next power of two: what is set up for a shape of batches is used again."""

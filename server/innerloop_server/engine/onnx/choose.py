@@ -1,7 +1,5 @@
 """Which device ONNX Runtime computes on."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import onnxruntime
 
@@ -35,9 +33,13 @@ def choose_onnx_device(
             f"ONNX Runtime can't use {name} here: it needs an NVIDIA GPU, and what innerloop[onnx-server-gpu] installs "
             "in place of what innerloop[onnx-server] does"
         )
-    providers: list[tuple[str, Mapping[str, str]]] = [
-        (CUDA, {"device_id": str(index), "use_tf32": "1" if tf32 else "0"})
-    ]
+    cuda = {
+        "device_id": str(index),
+        "use_tf32": "1" if tf32 else "0",
+        "cudnn_conv_algo_search": "HEURISTIC",  # by default, each new shape of a batch waits for a search
+        "arena_extend_strategy": "kSameAsRequested",  # task states need the memory that would be set aside
+    }
+    providers = [(CUDA, cuda)]
     if tensorrt and TENSORRT in onnxruntime.get_available_providers():
         providers.insert(0, (TENSORRT, {"device_id": str(index)}))
     from innerloop_server.engine.onnx.accelerator import Accelerator  # needs a package that CPUs do without

@@ -40,12 +40,14 @@ class OnnxDevice(ABC):
         lanes: batches that run side by side without taking time from each other.
         threads: threads that feed it.
         largest_batch: tasks beyond which larger batches gain nothing.
+        usual_batch: tasks up to which batches are tried out beforehand.
     """
 
     name: str
     lanes: int
     threads: int
     largest_batch: int
+    usual_batch: int
 
     @abstractmethod
     def session(self, graph: bytes) -> Session:

@@ -12,6 +12,7 @@ from innerloop_server.engine.interface import (
     Array,
     LoadedModel,
     LoadError,
+    MemoryFullError,
     SupportSet,
     TaskState,
 )
@@ -66,10 +67,17 @@ class OnnxModel(LoadedModel):
             raise LoadError(f"{manifest.name}: {ADAPT} and {PREDICT} do not fit together; export it again")
 
     def prepare(self) -> None:
-        """Run both graphs once, for a task like those that the model was trained for."""
-        support = made_up_support(self.description)
-        (adapted,) = self.adapt([support], self.description.default_steps, self.description.head_width(support.ways))
-        self.predict([adapted.state], [support.x[:1]])
+        """Run both graphs for tasks like those that the model was trained for, in batches of all usual sizes."""
+        support, steps = made_up_support(self.description), self.description.default_steps
+        width = self.description.head_width(support.ways)
+        size = 1
+        while size <= self._device.usual_batch:
+            try:
+                states = [adapted.state for adapted in self.adapt([support] * size, steps, width)]
+            except MemoryFullError:  # then there will be no such batches
+                break
+            self.predict(states, [support.x[:1]] * size)
+            size *= 2
 
     def compile(self) -> None:
         """Graphs are optimised when they are loaded."""
