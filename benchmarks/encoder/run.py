@@ -56,7 +56,20 @@ CANDIDATES: dict[str, list[Sequence[str]]] = {
         for shots in ("1", "5")
         for rate in ("0.0003", "0.0001", "0.00003")
     ],
-    "baseline": [("--shots", "5", "--iterations", "2000", "--learning-rate", rate) for rate in ("0.001", "0.0001")],
+    # Its head has a width: one of 20 ways answers for fewer, too.
+    "anil": [
+        (
+            *("--ways", "20", "--shots", shots, "--iterations", "1000", "--meta-batch", "4"),
+            *("--steps", "10", "--set", f"rate={rate}", "--learning-rate", "0.0003"),
+        )
+        for shots in ("1", "5")
+        for rate in ("0.1", "0.5")
+    ],
+    "baseline": [
+        ("--shots", "1", "--iterations", "2000", "--set", f"rate={inner}", "--learning-rate", rate)
+        for inner in ("0.1", "0.5")
+        for rate in ("0.001", "0.0001")
+    ],
 }
 """Runs of each method; one of them is chosen for all settings."""
 

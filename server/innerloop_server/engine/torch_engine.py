@@ -89,6 +89,6 @@ class TorchEngine(Engine):
 
 def _set_precision(precision: Precision) -> None:
     """Let the device's libraries round float32 factors to tf32, or forbid it, which cuDNN does not by default."""
-    rounding = "tf32" if precision == "tf32" else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = rounding
-    torch.backends.cudnn.conv.fp32_precision = rounding  # type: ignore[attr-defined]
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    # Not its `conv.fp32_precision`: PyTorch can't trace graphs any more in a process in which that was set to "ieee".
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
