@@ -24,7 +24,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("arguments", "message"),
     [
         (["mamml"], "unknown method 'mamml'; there are: anil, "),
-        (["maml", "--backbone", "resnet"], "unknown backbone 'resnet'; there are: conv4, mlp"),
+        (["maml", "--backbone", "resnet"], "unknown backbone 'resnet'; there are: adapter, conv4, mlp"),
         (["maml", "--backbone-set", "norm=x"], "backbone conv4: unknown norm 'x'; there are: batch, group, layer"),
         (["maml", "--backbone-set", "depth=5"], "backbone conv4 has no setting 'depth'; it has: width, downsample"),
         (["maml", "--backbone-set", "width=wide"], "backbone conv4: width must be a whole number, not 'wide'"),
