@@ -32,6 +32,53 @@ def test_every_source_file_is_examined():
     assert {module.partition(".")[0] for module, _ in modules()} == set(FOLDERS)
 
 
+COMPUTES_BY_TORCH = {
+    f"innerloop_server.engine.{name}"
+    for name in (
+        *("compiling", "computation", "devices", "programs", "staging", "state_layout", "state_memory"),
+        *("torch_engine", "torch_model", "torch_padding", "worker", "worker_messages", "worker_process"),
+    )
+}
+LEARNER_WITHOUT_TORCH = {
+    f"innerloop_learner.{name}" for name in ("disk", "host_memory", "manifest", "settings", "spec")
+}
+CHOOSES, TORCH_ENGINE = "innerloop_server.engine.make", "innerloop_server.engine.torch_engine"
+"""The one module that imports what computes by PyTorch from outside of it, late, and what it imports."""
+
+
+@pytest.mark.parametrize(
+    ("module", "file"),
+    [
+        pytest.param(*found, id=found[0])
+        for found in modules()
+        if is_within(found[0], "innerloop_server") and found[0] not in COMPUTES_BY_TORCH
+    ],
+)
+def test_the_server_needs_pytorch_only_where_it_computes_by_it(module, file):
+    names = imported(file.read_text())
+    assert not needing_torch(names)
+    asked = {part for part in COMPUTES_BY_TORCH if any(is_within(name, part) for name in names)}
+    assert asked == ({TORCH_ENGINE} if module == CHOOSES else set())
+
+
+def test_what_a_server_without_pytorch_needs_of_the_learner_needs_none():
+    examined = {module: file for module, file in modules() if module in LEARNER_WITHOUT_TORCH}
+    assert examined.keys() == LEARNER_WITHOUT_TORCH
+    for file in examined.values():
+        assert not needing_torch(imported(file.read_text()))
+
+
+def needing_torch(names):
+    """Those of some imports that PyTorch is needed for, the server's own apart."""
+    return [
+        name
+        for name in names
+        if is_within(name, "torch")
+        or is_within(name, "safetensors")
+        or (is_within(name, "innerloop_learner") and not any(is_within(name, light) for light in LEARNER_WITHOUT_TORCH))
+    ]
+
+
 UNTYPED = ("pickle", "marshal", "shelve", "multiprocessing", "concurrent.futures.ProcessPoolExecutor")
 """What would let one process hand objects, and so code, to another."""
 

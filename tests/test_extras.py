@@ -18,21 +18,18 @@ EXTRAS = {
     # For `innerloop demo`; that the other commands need none of it is checked below.
     "innerloop.cli": ["all"],
     "innerloop_trainer": ["trainer"],
+    "innerloop_trainer.onnx_export": ["trainer", "onnx"],
     "innerloop_server": ["server"],
+    "innerloop_server.engine.onnx": ["onnx-server"],
+    "innerloop_server.engine.onnx.accelerator": ["onnx-server", "onnx"],
+    "innerloop_server.engine.onnx.task_graphs": ["onnx"],
 }
 LEARNER_NEEDS = {"torch", "numpy", "safetensors"}
 
 ONLY_BASE = """
 import json, sys
 
-blocked = set(json.loads(sys.argv.pop(1)))
-
-class NotInstalled:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in blocked:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, NotInstalled())
+sys.modules.update(dict.fromkeys(json.loads(sys.argv.pop(1))))
 """
 
 
@@ -71,11 +68,15 @@ def test_the_learner_needs_tensors_and_files_of_tensors_only():
             )
 
 
-def run_with_the_base_only(code, *arguments):
-    absent = not_installed_by(installed("innerloop"))
+def run_with(extras, code, *arguments):
+    absent = not_installed_by(installed("innerloop", extras))
     assert "torch" in absent
     command = [sys.executable, "-c", ONLY_BASE + code, json.dumps(sorted(absent)), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def run_with_the_base_only(code, *arguments):
+    return run_with([], code, *arguments)
 
 
 def test_the_sdk_imports_with_the_base_only():
@@ -96,6 +97,20 @@ def test_the_client_commands_work_with_the_base_only(name):
     result = run_with_the_base_only("from innerloop.cli.main import main; main()", name, "--help")
     assert (result.returncode, result.stderr) == (0, "")
     assert "Usage" in result.stdout
+
+
+@pytest.mark.parametrize("extras", [["server-base"], ["onnx-server"]])
+def test_the_server_says_what_to_install_to_compute_and_runs_graphs_without_pytorch(extras, tmp_path):
+    result = run_with(
+        extras,
+        "import innerloop_server.server, innerloop_server.frontend.child, innerloop_server.healthcheck\n"
+        "from innerloop_server.engine.make import make_engine\n"
+        "from innerloop_server.settings import load_settings\n"
+        "print(type(make_engine(load_settings({'models': sys.argv[1], 'device': 'cpu'}))).__name__)",
+        str(tmp_path),
+    )
+    assert result.stdout == ("OnnxEngine\n" if extras == ["onnx-server"] else "")
+    assert ('pip install "innerloop[onnx-server]"' in result.stderr) == (extras == ["server-base"])
 
 
 def test_the_load_generator_names_its_extra_where_only_the_base_is_installed():

@@ -52,14 +52,13 @@ def _run(settings: ServerSettings) -> None:
     # that has other work to do takes a hundred times as long; without, every small operation pays for waking them up.
     # Must be set before PyTorch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
-    # Imported late: the command's help and a refused configuration need not wait for PyTorch.
+    # Imported late: the command's help and a refused configuration need not wait for what computes.
     import asyncio
 
     from prometheus_client import disable_created_metrics
 
     from innerloop_learner.host_memory import keep_freed_memory
-    from innerloop_server.engine.interface import LoadError
-    from innerloop_server.engine.torch_engine import TorchEngine, TorchSettings
+    from innerloop_server.engine.make import make_engine
     from innerloop_server.observability.logs import configure_logging
     from innerloop_server.server import run_server
 
@@ -67,20 +66,7 @@ def _run(settings: ServerSettings) -> None:
     keep_freed_memory()
     sys.setswitchinterval(SWITCH_SECONDS)
     configure_logging(settings.log_level, settings.log_format)
-    try:
-        engine = TorchEngine(
-            TorchSettings(
-                settings.device,
-                settings.threads,
-                settings.lanes,
-                settings.precision,
-                settings.compile,
-                int(settings.adaptation_bytes),
-                int(settings.host_adaptation_bytes),
-            )
-        )
-    except LoadError as error:
-        raise ConfigurationError(f"device: {error}") from error
+    engine = make_engine(settings)
     clean = asyncio.run(run_server(settings, engine))
     # Threads may still be loading or computing: the interpreter's own way out waits for the ones and, when the others
     # are inside PyTorch, crashes.

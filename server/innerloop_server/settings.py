@@ -8,6 +8,8 @@ from typing import Any, Literal, Self
 from pydantic import ByteSize, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from innerloop_server.backends import parse_backends
+
 CLEARER = {"byte_size": "is not a size; write a number of bytes, or for example 512MiB"}
 """Better words than pydantic's, by its type of error."""
 
@@ -26,21 +28,28 @@ class ServerSettings(BaseSettings):
 
     models: Path = Field(description="Folder with one bundle per sub-folder, or a bundle itself.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N.")
+    backend: str = Field(
+        "auto",
+        description="torch, onnxruntime (for bundles with ONNX graphs), or auto: torch where it is installed. "
+        "MODEL=BACKEND is for one model; commas separate several.",
+    )
     threads: int | None = Field(
         None,
         ge=1,
         description="CPU threads of a computation that runs alone; several run on one thread each. "
-        "(default: half of the cores, at most 4)",
+        "ONNX Runtime takes more than one only where there is one lane. (default: half of the cores, at most 4)",
     )
     lanes: int | None = Field(
         None, ge=1, description="Batches that a CPU computes side by side. (default: one for every core)"
     )
     precision: Literal["float32", "tf32", "bfloat16"] = Field(
-        "float32", description="Of convolutions and matrix products: float32, or faster and rounder tf32 or bfloat16."
+        "float32",
+        description="Of convolutions and matrix products: float32, or faster and rounder tf32 or (PyTorch) bfloat16.",
     )
     compile: bool = Field(
         False,
-        description="Compile models with PyTorch's inductor while they serve already; takes minutes, pays on a GPU.",
+        description="Compile models with PyTorch's inductor while they serve already; takes minutes, pays on a GPU. "
+        "ONNX Runtime has TensorRT compile them, where it is installed, when a batch of a new size comes.",
     )
     admin: bool = Field(False, description="Allow LoadModel and UnloadModel.")
 
@@ -119,6 +128,10 @@ class ServerSettings(BaseSettings):
     def _consistent(self) -> Self:
         if not self.models.is_dir():
             raise ValueError(f"models: there is no folder {self.models}")
+        try:
+            parse_backends(self.backend)
+        except ValueError as error:
+            raise ValueError(f"backend: {error}") from error
         if self.port == self.metrics_port != 0:
             raise ValueError(f"metrics_port: is the same as port ({self.port}); choose another")
         if (self.tls_certificate is None) != (self.tls_key is None):

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from innerloop_server.engine.padding import DTYPES, mask, stack
+from innerloop_server.engine import padding
+from innerloop_server.engine.torch_padding import DTYPES, mask, stack
 
 RUBBISH = 77
 
@@ -59,6 +60,8 @@ def test_every_row_is_its_array_with_zeros_behind_and_the_first_stands_in_for_mi
         np.testing.assert_array_equal(batch[task, : len(array)], array)
         assert not batch[task, len(array) :].any()
         assert present[task].tolist() == [example < len(array) for example in range(longest)]
+    np.testing.assert_array_equal(padding.stack(arrays, tasks, longest), batch)
+    np.testing.assert_array_equal(padding.mask(lengths, tasks, longest), present)
 
 
 def test_inputs_are_copied_so_that_their_memory_may_go():

@@ -1,11 +1,14 @@
 """Configuration: where it comes from, and what is refused."""
 
 import re
+import sys
 
 import pytest
 import typer.testing
 
+from innerloop_server.backends import parse_backends
 from innerloop_server.commands import app
+from innerloop_server.engine.make import make_engine
 from innerloop_server.settings import ConfigurationError, ServerSettings, load_settings
 
 
@@ -56,6 +59,11 @@ def test_sizes_may_have_units(models):
         ({"grace_seconds": float("inf")}, "grace_seconds: .*finite"),
         ({"drain_seconds": float("nan")}, "drain_seconds: "),
         ({"device": "tpu"}, "device: "),
+        ({"backend": "jax"}, "backend: is one of auto, torch, onnxruntime, or MODEL=BACKEND, not 'jax'"),
+        ({"backend": "birds=jax"}, "backend: .*, not 'birds=jax'"),
+        ({"backend": "torch,"}, "backend: .*, not ''"),
+        ({"backend": "torch, onnxruntime"}, "backend: names two backends for all models"),
+        ({"backend": "birds=torch, birds=auto"}, "backend: names two backends for the model 'birds'"),
         ({"ready_file": "/nowhere/file"}, "ready_file: there is no folder /nowhere"),
     ],
 )
@@ -64,6 +72,34 @@ def test_a_contradictory_or_impossible_setting_is_named(models, flags, words):
         load_settings({"models": models, **flags})
     assert re.match(words, str(refused.value))
     assert "\n" not in str(refused.value)
+
+
+def test_a_model_has_its_own_backend_or_the_one_of_all(models, toml):
+    settings = load_settings({}, toml(f'models = "{models}"\nbackend = "onnxruntime, a=b=torch, birds = auto"\n'))
+    backends = parse_backends(settings.backend)
+    assert [backends.of(model) for model in ("others", "a=b")] == ["onnxruntime", "torch"]
+    assert backends.of("birds") == parse_backends("auto").of("others") == "torch"
+    assert parse_backends("birds=onnxruntime").needed == {"torch", "onnxruntime"}
+
+
+def test_auto_is_onnx_runtime_where_pytorch_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert parse_backends("auto").needed == {"onnxruntime"}
+
+
+@pytest.mark.parametrize(
+    ("missing", "backend", "extra"), [("torch", "torch", "server"), ("onnxruntime", "a=onnxruntime", "onnx-server")]
+)
+def test_a_backend_that_is_not_installed_is_named_with_its_extra(models, monkeypatch, missing, backend, extra):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ConfigurationError) as refused:
+        make_engine(load_settings({"models": models, "backend": backend}))
+    assert str(refused.value) == f'backend: {missing} is not installed; pip install "innerloop[{extra}]"'
+
+
+def test_what_a_backend_can_not_compute_is_refused(models):
+    with pytest.raises(ConfigurationError, match="precision: bfloat16 needs PyTorch"):
+        make_engine(load_settings({"models": models, "backend": "onnxruntime", "precision": "bfloat16"}))
 
 
 def test_unknown_keys_of_the_file_are_named(models, toml):

@@ -15,7 +15,7 @@ from bundles import IMAGE, write_bundle, write_models
 from innerloop_learner.layers import TASK_CONVOLUTIONS
 from innerloop_learner.learner import build_learner
 from innerloop_learner.spec import InputSpec, LearnerSpec
-from innerloop_server.engine import computation, devices, torch_model
+from innerloop_server.engine import devices, parts, torch_model
 from innerloop_server.engine.compiling import compiled
 from innerloop_server.engine.interface import LoadError, MemoryFullError, SupportSet
 from innerloop_server.engine.torch_engine import TorchEngine, TorchSettings
@@ -125,7 +125,7 @@ def test_bfloat16_answers_nearly_as_float32_does(folder):
 
 
 def test_states_that_do_not_fit_are_refused_and_those_that_are_there_stay(folder, monkeypatch):
-    monkeypatch.setattr("innerloop_server.engine.torch_engine.LEAST_ROOM", 0)
+    monkeypatch.setattr("innerloop_server.engine.state_budget.LEAST_ROOM", 0)
     engine = TorchEngine(TorchSettings("cpu", state_bytes=64 * 1024))
     model, task = engine.load(folder / "gradients"), image_task(0, 5, 1)
     kept = [model.adapt([task], 1, 5)[0].state]
@@ -136,7 +136,7 @@ def test_states_that_do_not_fit_are_refused_and_those_that_are_there_stay(folder
 
 
 def test_states_that_left_the_device_for_the_host_answer_as_before(folder, monkeypatch):
-    monkeypatch.setattr("innerloop_server.engine.torch_engine.LEAST_ROOM", 0)
+    monkeypatch.setattr("innerloop_server.engine.state_budget.LEAST_ROOM", 0)
     engine = TorchEngine(TorchSettings("cpu", state_bytes=32 * 1024, host_state_bytes=2**20))
     model, tasks = engine.load(folder / "gradients"), [image_task(seed, 5, 1) for seed in range(30)]
     states = [model.adapt([task], 1, 5)[0].state for task in tasks]
@@ -167,7 +167,7 @@ def test_queries_answered_in_parts_are_answered_as_in_one(models, monkeypatch):
     states = [adapted.state for adapted in models["prototypes"].adapt(tasks, 0, 8)]
     queries = [task.x[: 4 + index] for index, task in enumerate(tasks)]
     whole = models["prototypes"].predict(states, queries)
-    monkeypatch.setattr(computation, "EXAMPLES_AT_ONCE", 7)
+    monkeypatch.setattr(parts, "EXAMPLES_AT_ONCE", 7)
     for part, expected in zip(models["prototypes"].predict(states, queries), whole, strict=True):
         np.testing.assert_allclose(part.logits, expected.logits, rtol=1e-5, atol=1e-5)
 

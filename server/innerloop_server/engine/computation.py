@@ -12,11 +12,10 @@ from innerloop_learner.inputs import normalise
 from innerloop_learner.layers import convolve_tasks_by
 from innerloop_learner.learner import Learner
 from innerloop_learner.tasks import Params, Query, Support
+from innerloop_server.engine.parts import parts
 from innerloop_server.engine.state_layout import StateLayout, StateLayouts
 
 Precision = Literal["float32", "tf32", "bfloat16"]
-
-EXAMPLES_AT_ONCE = 2048
 
 _numbers = count()
 
@@ -89,16 +88,12 @@ class Computation:
             return (outputs,) if regression else (outputs, outputs.softmax(-1))
 
     def _in_parts(self, learner: Learner, state: dict[str, Tensor], query: Query) -> Tensor:
-        """Outputs for all queries, some at a time: they don't depend on each other, but their activations add up."""
-        tasks, queries = query.mask.shape
-        size = max(EXAMPLES_AT_ONCE // tasks, 1)
-        if queries <= size:
-            return learner.predict(self.params, state, query)
-        parts = [slice(start, start + size) for start in range(0, queries, size)]
-        return torch.cat(
-            [learner.predict(self.params, state, Query(query.x[:, part], query.mask[:, part])) for part in parts],
-            dim=1,
-        )
+        """Outputs for all queries, some at a time."""
+        answered = [
+            learner.predict(self.params, state, Query(query.x[:, part], query.mask[:, part]))
+            for part in parts(*query.mask.shape)
+        ]
+        return torch.cat(answered, dim=1) if len(answered) != 1 else answered[0]
 
     @contextmanager
     def _computing(self, device: torch.device) -> Iterator[None]:

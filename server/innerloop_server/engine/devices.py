@@ -5,7 +5,6 @@ speaks of programs only.
 """
 
 import math
-import os
 import threading
 import time
 import weakref
@@ -19,17 +18,16 @@ import torch
 from torch import Tensor
 
 from innerloop_learner.learner import Learner
+from innerloop_server.engine.cores import lone_threads, usable_cores
+from innerloop_server.engine.interface import CPU_BATCH, GPU_BATCH
 from innerloop_server.engine.programs import Program
 from innerloop_server.engine.worker import Worker, WorkerError
 
 Function = Callable[..., tuple[Tensor, ...]]
 
-MOST_THREADS = 4
 QUIET_SECONDS = 0.2
 START_SECONDS = 30.0
 """What a worker may take to start before its lane goes on without."""
-
-CPU_BATCH, GPU_BATCH = 16, 256
 
 
 def choose_device(name: str, threads: int | None, lanes: int | None) -> "Device":
@@ -47,16 +45,10 @@ def choose_device(name: str, threads: int | None, lanes: int | None) -> "Device"
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
     if device.type == "cpu":
-        return CpuDevice(threads or min(max(usable_cores() // 2, 1), MOST_THREADS), lanes or usable_cores())
+        return CpuDevice(threads or lone_threads(), lanes or usable_cores())
     if (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"there is no device {name} on this machine")
     return CudaDevice(device)
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    # Only Linux says which.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Device(ABC):

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+CPU_BATCH, GPU_BATCH = 16, 256
+"""Tasks beyond which larger batches gain nothing."""
+
 
 class LoadError(ValueError):
     """A bundle that the engine refuses; the message may be shown to clients."""

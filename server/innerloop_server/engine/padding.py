@@ -1,43 +1,40 @@
-"""Arrays of different lengths as one batch in memory that the device reads from."""
+"""Arrays of different lengths as one batch."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from innerloop_server.engine.interface import Array
 
-Allocate = Callable[[Sequence[int], torch.dtype], Tensor]
-"""Makes host memory of a shape and element type, of any content."""
 
-DTYPES: dict[np.dtype[Any], torch.dtype] = {
-    np.dtype(np.uint8): torch.uint8,
-    np.dtype(np.float32): torch.float32,
-    np.dtype(np.int64): torch.int64,
-}
+def stack(arrays: Sequence[Array], tasks: int, longest: int) -> Array:
+    """Arrays [N_i, ...] of one element type as one new batch [tasks, longest, ...], filled as `fill` does."""
+    batch = np.empty((tasks, longest, *arrays[0].shape[1:]), arrays[0].dtype)
+    fill(batch, arrays)
+    return batch
 
 
-def stack(arrays: Sequence[Array], tasks: int, longest: int, allocate: Allocate) -> Tensor:
-    """Arrays [N_i, ...] of one element type as one batch [tasks, longest, ...].
+def mask(lengths: Sequence[int], tasks: int, longest: int) -> NDArray[np.bool_]:
+    """True where `stack` puts a real example, [tasks, longest]."""
+    batch = np.empty((tasks, longest), np.bool_)
+    fill_mask(batch, lengths)
+    return batch
+
+
+def fill(rows: Array, arrays: Sequence[Array]) -> None:
+    """Write arrays [N_i, ...] to the rows of a batch [tasks, longest, ...], of any content before.
 
     The one copy that inputs make on the host. Zeros stand behind shorter arrays; where there are fewer arrays than
     tasks, the first one stands in for those that miss, so that even they are ordinary numbers.
     """
-    batch = allocate((tasks, longest, *arrays[0].shape[1:]), DTYPES[arrays[0].dtype])
-    rows = batch.numpy()
     for row, array in zip(rows, arrays, strict=False):
         row[: len(array)] = array
         row[len(array) :] = 0
     rows[len(arrays) :] = rows[0]
-    return batch
 
 
-def mask(lengths: Sequence[int], tasks: int, longest: int, allocate: Allocate) -> Tensor:
-    """True where `stack` puts a real example, [tasks, longest]."""
-    batch = allocate((tasks, longest), torch.bool)
-    rows = batch.numpy()
-    np.less(np.arange(longest), np.asarray(lengths)[:, None], out=rows[: len(lengths)])
+def fill_mask(rows: NDArray[np.bool_], lengths: Sequence[int]) -> None:
+    """Write True to [tasks, longest] where `fill` puts a real example, False elsewhere."""
+    np.less(np.arange(rows.shape[1]), np.asarray(lengths)[:, None], out=rows[: len(lengths)])
     rows[len(lengths) :] = rows[0]
-    return batch

@@ -1,6 +1,5 @@
 """Runs bundles with PyTorch, on a CPU or a GPU."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,10 @@ from innerloop_learner.manifest import BundleError
 from innerloop_server.engine.computation import Precision
 from innerloop_server.engine.devices import choose_device
 from innerloop_server.engine.interface import Engine, LoadedModel, LoadError
+from innerloop_server.engine.process_memory import resident
+from innerloop_server.engine.state_budget import with_room
 from innerloop_server.engine.state_memory import StateMemory
 from innerloop_server.engine.torch_model import TorchModel
-
-ROOM_SHARE, LEAST_ROOM = 8, 256 * 2**20
-"""Room for states that are being made, beyond those kept: an eighth more, and at least 256 MiB."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +57,9 @@ class TorchEngine(Engine):
         self.compiles = settings.compiles
         self._precision = settings.precision
         _set_precision(settings.precision)
-        room = max(settings.state_bytes // ROOM_SHARE, LEAST_ROOM)
-        self._memory = StateMemory(self._device.torch_device, settings.state_bytes + room, settings.host_state_bytes)
+        self._memory = StateMemory(
+            self._device.torch_device, with_room(settings.state_bytes), settings.host_state_bytes
+        )
 
     def enter_lane(self, lane: int) -> None:
         """See Engine.enter_lane."""
@@ -85,15 +84,11 @@ class TorchEngine(Engine):
                 (name, "allocated"): torch.cuda.memory_allocated(device),
                 (name, "reserved"): torch.cuda.memory_reserved(device),
             }
-        statistics = Path("/proc/self/statm")
-        if not statistics.is_file():
-            return states  # only Linux tells
-        pages = int(statistics.read_text().split()[1])
-        return {**states, (name, "resident"): pages * os.sysconf("SC_PAGE_SIZE")}
+        return {**states, **resident(name)}
 
 
 def _set_precision(precision: Precision) -> None:
     """Let the device's libraries round float32 factors to tf32, or forbid it, which cuDNN does not by default."""
-    rounding = "tf32" if precision == "tf32" else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = rounding
-    torch.backends.cudnn.conv.fp32_precision = rounding  # type: ignore[attr-defined]
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    # Not its `conv.fp32_precision`: PyTorch can't trace graphs any more in a process in which that was set to "ieee".
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"

@@ -13,6 +13,7 @@ from innerloop_learner.bundle import Bundle
 from innerloop_learner.layers import TASK_CONVOLUTIONS
 from innerloop_server.engine.compiling import compiled
 from innerloop_server.engine.computation import Computation, Precision
+from innerloop_server.engine.description import describe
 from innerloop_server.engine.devices import Device
 from innerloop_server.engine.interface import (
     AdaptedTask,
@@ -20,15 +21,14 @@ from innerloop_server.engine.interface import (
     Array,
     LoadedModel,
     ModelDescription,
-    ModelMetric,
     SupportSet,
     TaskState,
 )
 from innerloop_server.engine.made_up import made_up_support
-from innerloop_server.engine.padding import mask, stack
 from innerloop_server.engine.programs import AdaptProgram, PredictProgram, Program
 from innerloop_server.engine.state_layout import StateLayout
 from innerloop_server.engine.state_memory import Pages, StateMemory, StoredState
+from innerloop_server.engine.torch_padding import mask, stack
 
 TRIAL_TASKS, TRIALS = 4, 3
 LONE_TRIALS, LONE_ROUNDS = 3, 3
@@ -188,29 +188,12 @@ class TorchModel(LoadedModel):
 
 
 def _describe(bundle: Bundle) -> ModelDescription:
-    manifest, learner = bundle.manifest, bundle.learner
-    limits, spec = manifest.limits, learner.spec
-    fixed_head = learner.info.ways_can_change != "any"
-    return ModelDescription(
-        version=manifest.version,
-        digest=manifest.digest,
-        method=learner.info.name,
-        task_kind=spec.task_kind,
-        input_shape=spec.input.shape,
-        input_dtype=spec.input.dtype,
-        target_size=spec.target_size,
-        trained_ways=limits.trained_ways,
-        trained_shots=limits.trained_shots,
-        trained_steps=limits.trained_steps,
-        max_ways=min(limits.max_ways, spec.max_ways) if fixed_head else limits.max_ways,
-        max_steps=min(limits.max_steps, learner.max_steps),
-        default_steps=learner.default_steps,
+    learner = bundle.learner
+    return describe(
+        bundle.manifest,
         ways_can_change=learner.info.ways_can_change,
-        head_ways=spec.max_ways,
         order_matters=learner.info.order_matters,
         gradients_at_serving=learner.info.gradients_at_serving,
-        metrics=tuple(
-            ModelMetric(metric.name, metric.value, metric.confidence_interval, metric.protocol)
-            for metric in manifest.metrics
-        ),
+        default_steps=learner.default_steps,
+        max_steps=learner.max_steps,
     )

@@ -121,7 +121,8 @@ class ModelRepository:
 
     def _bundles(self) -> dict[str, Path]:
         if (self._folder / MANIFEST).is_file():
-            return {self._folder.resolve().name: self._folder}
+            folder = self._folder.resolve()  # whose name is the model's
+            return {folder.name: folder}
         # Hidden folders are bundles that are still being written.
         return {path.name: path for path in self._folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
 

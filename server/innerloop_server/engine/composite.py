@@ -1,0 +1,41 @@
+"""Several engines as one: each bundle goes to the engine of its backend."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from innerloop_server.backends import Backend, Backends
+from innerloop_server.engine.interface import Engine, LoadedModel
+
+
+class CompositeEngine(Engine):
+    """Engines of several backends on one machine, fed by the same threads.
+
+    Args:
+        engines: by backend.
+        backends: which model is for which of them.
+    """
+
+    def __init__(self, engines: Mapping[Backend, Engine], backends: Backends) -> None:
+        self._engines = engines
+        self._backends = backends
+        self.lanes = min(engine.lanes for engine in engines.values())
+        self.threads = min(engine.threads for engine in engines.values())
+        self.largest_batch = min(engine.largest_batch for engine in engines.values())
+        self.compiles = any(engine.compiles for engine in engines.values())
+
+    def enter_lane(self, lane: int) -> None:
+        """A thread feeds them all."""
+        for engine in self._engines.values():
+            engine.enter_lane(lane)
+
+    def load(self, path: Path) -> LoadedModel:
+        """Load a bundle by the engine that is meant for it; its folder has the model's name."""
+        return self._engines[self._backends.of(path.name)].load(path)
+
+    def memory(self) -> Mapping[tuple[str, str], int]:
+        """Task states of all engines together; of what else they report, engines on one device see the same."""
+        total: dict[tuple[str, str], int] = {}
+        for engine in self._engines.values():
+            for key, size in engine.memory().items():
+                total[key] = total.get(key, 0) + size if key[1] == "states" else size
+        return total

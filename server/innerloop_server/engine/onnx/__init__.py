@@ -1,0 +1,1 @@
+"""Runs bundles by ONNX Runtime, without PyTorch."""

@@ -1,0 +1,112 @@
+"""GPUs as devices of ONNX Runtime."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnxruntime
+
+from innerloop_server.engine.interface import GPU_BATCH, Array
+from innerloop_server.engine.onnx.device import CPU, OnnxDevice, Outputs, Session, Tensor, Tensors, filled, make_session
+from innerloop_server.engine.onnx.task_graphs import concatenating, splitting
+
+
+class Accelerator(OnnxDevice):
+    """A device with memory of its own, in which task states stay: one batch runs while the next is made ready.
+
+    Inputs and answers are bound to the host's memory, states to the device's. States are taken out of batches and put
+    together by small graphs of their own, since ONNX Runtime offers no other way to copy on a device.
+
+    Args:
+        kind: as ONNX Runtime calls it, "cuda"; "cpu" takes the host for an accelerator.
+        index: which one.
+        providers: what runs graphs there, by preference, with options.
+    """
+
+    def __init__(self, kind: str, index: int, providers: Sequence[tuple[str, Mapping[str, str]]]) -> None:
+        self.name = f"{kind}:{index}"
+        self.lanes, self.threads = 1, 2
+        self.largest_batch = self.usual_batch = GPU_BATCH
+        self._kind, self._index = kind, index
+        self._providers = [*providers, (CPU, {})]
+        self._graphs: dict[tuple[object, ...], Session] = {}
+
+    def session(self, graph: bytes) -> Session:
+        """See OnnxDevice.session."""
+        session = make_session(graph, self._providers, 1)
+        # One that can't be set up is left out without an exception.
+        missing = {name for name, _ in self._providers} - set(session.get_providers())
+        if missing:
+            raise RuntimeError(f"{', '.join(missing)} could not be set up")
+        return session
+
+    def padded(self, size: int) -> int:
+        """The next power of two: what is set up for a shape of batches is used again."""
+        return 1 << (size - 1).bit_length()
+
+    def run(
+        self, session: Session, inputs: Mapping[str, Array], state: Tensors, keep: Sequence[str], read: Sequence[str]
+    ) -> Outputs:
+        """See OnnxDevice.run."""
+        binding = session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_cpu_input(name, array)
+        for name, value in state.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in keep:
+            binding.bind_output(name, self._kind, self._index)
+        for name in read:
+            binding.bind_output(name, "cpu")
+        session.run_with_iobinding(binding)
+        values = binding.get_outputs()
+        return Outputs(dict(zip(keep, values, strict=False)), [value.numpy() for value in values[len(keep) :]])
+
+    def split(self, batch: Tensors, tasks: int) -> list[Tensors]:
+        """See OnnxDevice.split."""
+        rows = self.shape(next(iter(batch.values())))[0]
+        if rows == 1:
+            return [batch]
+        session = self._graph("split", batch, rows)
+        names = [output.name for output in session.get_outputs()]
+        values = self.run(session, {}, batch, names, []).kept
+        return [{name: values[f"{name}.{task}"] for name in batch} for task in range(tasks)]
+
+    def join(self, states: Sequence[Tensors], tasks: int) -> Tensors:
+        """See OnnxDevice.join."""
+        if tasks == 1:
+            return states[0]
+        session = self._graph("concatenate", states[0], tasks)
+        rows = {
+            f"{name}.{task}": value for task, state in enumerate(filled(states, tasks)) for name, value in state.items()
+        }
+        return self.run(session, {}, rows, list(states[0]), []).kept
+
+    def to_host(self, state: Tensors) -> dict[str, Array]:
+        """See OnnxDevice.to_host."""
+        return {name: np.array(value.numpy()) for name, value in state.items()}
+
+    def from_host(self, state: Mapping[str, Array]) -> Tensors:
+        """See OnnxDevice.from_host."""
+        return {
+            name: onnxruntime.OrtValue.ortvalue_from_numpy(array, self._kind, self._index)
+            for name, array in state.items()
+        }
+
+    def shape(self, tensor: Tensor) -> tuple[int, ...]:
+        """See OnnxDevice.shape."""
+        return tuple(tensor.shape())
+
+    def dtype(self, tensor: Tensor) -> str:
+        """See OnnxDevice.dtype."""
+        return str(tensor.data_type())
+
+    def size_bytes(self, tensor: Tensor) -> int:
+        """See OnnxDevice.size_bytes."""
+        return int(tensor.tensor_size_in_bytes())
+
+    def _graph(self, what: str, state: Tensors, tasks: int) -> Session:
+        types = {name: value.element_type() for name, value in state.items()}
+        key = (what, tasks, *types.items())
+        if key not in self._graphs:
+            make = splitting if what == "split" else concatenating
+            self._graphs.setdefault(key, self.session(make(types, tasks)))  # another thread may have been first
+        return self._graphs[key]

@@ -1,0 +1,102 @@
+"""Runs bundles that hold ONNX graphs with ONNX Runtime, on a CPU or a GPU; without PyTorch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from innerloop_learner.manifest import BundleError, read_files, read_manifest
+from innerloop_server.engine.interface import Engine, LoadedModel, LoadError
+from innerloop_server.engine.onnx.choose import choose_onnx_device
+from innerloop_server.engine.onnx.device import OnnxDevice
+from innerloop_server.engine.onnx.model import OnnxModel
+from innerloop_server.engine.onnx.states import OnnxStates
+from innerloop_server.engine.process_memory import resident
+from innerloop_server.engine.state_budget import with_room
+
+
+@dataclass(frozen=True)
+class OnnxSettings:
+    """How an engine computes.
+
+    Attributes:
+        device: "auto" (a GPU where there is one that ONNX Runtime can use), "cpu", "cuda" or "cuda:N".
+        threads: CPU threads of a graph where there is one lane; half of the cores, but at most 4, when None. Where
+            there are several lanes, each graph runs on one thread.
+        lanes: batches that a CPU computes side by side; one for every core when None.
+        tf32: let a GPU round the factors of convolutions and matrix products.
+        tensorrt: have TensorRT run what it can on a GPU, where it is installed.
+        state_bytes: of task states that are kept on the device.
+        host_state_bytes: of task states that are kept in the host's memory when the device's is full.
+    """
+
+    device: str = "auto"
+    threads: int | None = None
+    lanes: int | None = None
+    tf32: bool = False
+    tensorrt: bool = False
+    state_bytes: int = 2**30
+    host_state_bytes: int = 0
+
+    def choose_device(self) -> OnnxDevice:
+        """The device that these settings name.
+
+        Raises:
+            LoadError: there is no such device.
+        """
+        try:
+            return choose_onnx_device(self.device, self.threads, self.lanes, tf32=self.tf32, tensorrt=self.tensorrt)
+        except ValueError as error:
+            raise LoadError(str(error)) from error
+
+
+class OnnxEngine(Engine):
+    """Runs the graphs of bundles with ONNX Runtime.
+
+    Args:
+        settings: how.
+        device: where; by default what the settings name.
+
+    Raises:
+        LoadError: there is no such device.
+    """
+
+    def __init__(self, settings: OnnxSettings, device: OnnxDevice | None = None) -> None:
+        self._device = device or settings.choose_device()
+        self.lanes, self.threads = self._device.lanes, self._device.threads
+        self.largest_batch = self._device.largest_batch
+        self.compiles = False
+        self._states = OnnxStates(self._device, with_room(settings.state_bytes), settings.host_state_bytes)
+
+    def enter_lane(self, lane: int) -> None:
+        """Lanes need nothing of their own: running a graph leaves the interpreter to other threads."""
+
+    def load(self, path: Path) -> LoadedModel:
+        """Load a bundle's graphs onto the device."""
+        try:
+            manifest = read_manifest(path)
+            files = read_files(path, manifest)
+        except BundleError as error:
+            raise LoadError(str(error)) from error
+        if manifest.graphs is None:
+            raise LoadError(
+                f"{path.name}: has no ONNX graphs for ONNX Runtime to run; make some with "
+                f"`innerloop export {path.name} --out DIR --onnx`, or serve it by PyTorch"
+            )
+        if manifest.graphs.refused:
+            raise LoadError(f"{path.name}: can't be served by ONNX Runtime: {manifest.graphs.refused}")
+        try:
+            return OnnxModel(manifest, manifest.graphs, files, self._device, self._states)
+        except LoadError as error:
+            raise LoadError(f"{path.name}: {error}; export it again") from error
+        except Exception as error:  # ONNX Runtime's exceptions have no base of their own
+            # Its words name places in its source; clients see what this function raises.
+            structlog.get_logger().error("graphs not loaded", bundle=path.name, reason=str(error))
+            raise LoadError(f"{path.name}: ONNX Runtime can't load its graphs; export it again") from error
+
+    def memory(self) -> Mapping[tuple[str, str], int]:
+        """What task states take, and what this process has resident."""
+        name = self._device.name
+        states = {(name, "states"): self._states.device_bytes, ("host", "states"): self._states.host_bytes}
+        return {**states, **resident("cpu")}

@@ -1,0 +1,72 @@
+"""The CPU as a device of ONNX Runtime."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from innerloop_server.engine.cores import lone_threads, usable_cores
+from innerloop_server.engine.interface import CPU_BATCH, Array
+from innerloop_server.engine.onnx.device import CPU, OnnxDevice, Outputs, Session, Tensors, filled, make_session
+
+
+class HostDevice(OnnxDevice):
+    """The CPU: several batches side by side on one thread each, or one batch at a time on several threads.
+
+    A session has threads of its own, so their number is settled when a graph is loaded: one where there are several
+    lanes, since running a graph leaves the interpreter to other threads; `threads` where there is one lane.
+
+    Args:
+        threads: of a graph where there is one lane; half of the cores, but at most 4, when None.
+        lanes: batches side by side; one for every core when None.
+    """
+
+    def __init__(self, threads: int | None = None, lanes: int | None = None) -> None:
+        self.name = "cpu"
+        self.lanes = self.threads = lanes or usable_cores()
+        self.largest_batch, self.usual_batch = CPU_BATCH, 1
+        self._graph_threads = (threads or lone_threads()) if self.lanes == 1 else 1
+
+    def session(self, graph: bytes) -> Session:
+        """See OnnxDevice.session."""
+        return make_session(graph, [CPU], self._graph_threads)
+
+    def padded(self, size: int) -> int:
+        """Nothing is gained by padding."""
+        return size
+
+    def run(
+        self, session: Session, inputs: Mapping[str, Array], state: Tensors, keep: Sequence[str], read: Sequence[str]
+    ) -> Outputs:
+        """See OnnxDevice.run."""
+        values = session.run([*keep, *read], {**inputs, **state})
+        return Outputs(dict(zip(keep, values, strict=False)), values[len(keep) :])
+
+    def split(self, batch: Tensors, tasks: int) -> list[Tensors]:
+        """See OnnxDevice.split."""
+        return [{name: values[task : task + 1].copy() for name, values in batch.items()} for task in range(tasks)]
+
+    def join(self, states: Sequence[Tensors], tasks: int) -> Tensors:
+        """See OnnxDevice.join."""
+        if tasks == 1:
+            return states[0]
+        return {name: np.concatenate([state[name] for state in filled(states, tasks)]) for name in states[0]}
+
+    def to_host(self, state: Tensors) -> dict[str, Array]:
+        """They are there already."""
+        return state
+
+    def from_host(self, state: Mapping[str, Array]) -> Tensors:
+        """They are there already."""
+        return dict(state)
+
+    def shape(self, tensor: Array) -> tuple[int, ...]:
+        """See OnnxDevice.shape."""
+        return tuple(tensor.shape)
+
+    def dtype(self, tensor: Array) -> str:
+        """See OnnxDevice.dtype."""
+        return str(tensor.dtype)
+
+    def size_bytes(self, tensor: Array) -> int:
+        """See OnnxDevice.size_bytes."""
+        return int(tensor.nbytes)

@@ -1,0 +1,141 @@
+"""One bundle's ONNX graphs on a device: batches of requests to runs of graphs, and what they give back."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from innerloop_learner.manifest import ADAPT, PREDICT, Graphs, Manifest
+from innerloop_server.engine.description import describe
+from innerloop_server.engine.interface import (
+    AdaptedTask,
+    Answers,
+    Array,
+    LoadedModel,
+    LoadError,
+    MemoryFullError,
+    SupportSet,
+    TaskState,
+)
+from innerloop_server.engine.made_up import made_up_support
+from innerloop_server.engine.onnx.device import OnnxDevice, Session, Tensors
+from innerloop_server.engine.onnx.states import OnnxState, OnnxStates
+from innerloop_server.engine.padding import mask, stack
+from innerloop_server.engine.parts import parts
+
+STATE = "state."
+SUPPORT = ("support_x", "support_y", "support_mask", "ways", "steps")
+QUERY, LOSSES = "query_x", "losses"
+CLASSES, VALUES = ["logits", "probabilities"], ["values"]
+
+
+class OnnxModel(LoadedModel):
+    """A bundle's graphs, a session for each.
+
+    Args:
+        manifest: of the bundle.
+        graphs: its section about graphs.
+        files: content of the bundle's files.
+        device: where the graphs run.
+        states: where task states lie.
+
+    Raises:
+        LoadError: these graphs don't make a model.
+    """
+
+    def __init__(
+        self, manifest: Manifest, graphs: Graphs, files: Mapping[str, bytes], device: OnnxDevice, states: OnnxStates
+    ) -> None:
+        self.description = describe(
+            manifest,
+            ways_can_change=graphs.ways_can_change,
+            order_matters=graphs.order_matters,
+            gradients_at_serving=graphs.gradients_at_serving,
+            default_steps=graphs.default_steps,
+            max_steps=graphs.max_steps,
+        )
+        self._device = device
+        self._states = states
+        self._adapting, self._predicting = device.session(files[ADAPT]), device.session(files[PREDICT])
+        self._answers = VALUES if manifest.learner.task_kind == "regression" else CLASSES
+        given, made = _names(self._adapting.get_inputs()), _names(self._adapting.get_outputs())
+        asked, answered = _names(self._predicting.get_inputs()), _names(self._predicting.get_outputs())
+        self._taken = given
+        self._kept = [name for name in asked if name != QUERY]  # what predicting never reads is not kept
+        self._losses = [name for name in made if name == LOSSES]
+        fits = {*given} <= {*SUPPORT} and {*self._kept} <= {*made} and {*self._answers} <= {*answered}
+        if not fits or not self._kept or not all(name.startswith(STATE) for name in self._kept):
+            raise LoadError(f"{ADAPT} and {PREDICT} do not fit together")
+
+    def prepare(self) -> None:
+        """Run both graphs for tasks like those that the model was trained for, in batches of all usual sizes."""
+        support, steps = made_up_support(self.description), self.description.default_steps
+        width = self.description.head_width(support.ways)
+        size = 1
+        while size <= self._device.usual_batch:
+            try:
+                states = [adapted.state for adapted in self.adapt([support] * size, steps, width)]
+            except MemoryFullError:  # then there will be no such batches
+                break
+            self.predict(states, [support.x[:1]] * size)
+            size *= 2
+
+    def compile(self) -> None:
+        """Graphs are optimised when they are loaded."""
+
+    def adapt(self, tasks: Sequence[SupportSet], steps: int, width: int) -> list[AdaptedTask]:
+        """Learn a batch of tasks, padded to the largest of them; graphs make states as wide as its most `ways`."""
+        del width
+        inputs = self._support(tasks, steps)
+        outputs = self._device.run(self._adapting, inputs, {}, self._kept, self._losses)
+        states = self._states.put(outputs.kept, [task.ways for task in tasks])
+        # Loops that never ran don't know how many tasks there are.
+        history = outputs.read[0][: len(tasks)].tolist() if self._losses and steps else [()] * len(tasks)
+        return [AdaptedTask(state, tuple(row)) for state, row in zip(states, history, strict=True)]
+
+    def predict(self, states: Sequence[TaskState], queries: Sequence[Array]) -> list[Answers]:
+        """Answer a batch of tasks, padded to the one with most queries."""
+        own = [state for state in states if isinstance(state, OnnxState)]
+        count = self._device.padded(len(queries))
+        longest = self._device.padded(max(len(query) for query in queries))
+        x = self._raw(stack(queries, count, longest))
+        arrays = self._in_parts(self._device.join(self._states.get(own), count), x)
+        sizes = [len(query) for query in queries]
+        if self._answers is VALUES:
+            return [Answers(values=arrays[0][task, :size]) for task, size in enumerate(sizes)]
+        return [
+            Answers(*(array[task, :size, : state.ways] for array in arrays))
+            for task, (size, state) in enumerate(zip(sizes, own, strict=True))
+        ]
+
+    def _in_parts(self, state: Tensors, x: Array) -> list[Array]:
+        """Answers to queries [T, Q, *input], some at a time."""
+        answered = [
+            self._device.run(self._predicting, {QUERY: np.ascontiguousarray(x[:, part])}, state, [], self._answers).read
+            for part in parts(*x.shape[:2])
+        ]
+        if len(answered) == 1:
+            return answered[0]
+        return [np.concatenate(each, axis=1) for each in zip(*answered, strict=True)]
+
+    def _support(self, tasks: Sequence[SupportSet], steps: int) -> dict[str, Array]:
+        """Those inputs of the adapting graph that it has."""
+        count = self._device.padded(len(tasks))
+        longest = self._device.padded(max(task.size for task in tasks))
+        inputs = {
+            "support_x": self._raw(stack([task.x for task in tasks], count, longest)),
+            "support_y": stack([task.y for task in tasks], count, longest),
+            "support_mask": mask([task.size for task in tasks], count, longest),
+            "ways": stack([np.full(1, task.ways) for task in tasks], count, 1)[:, 0],
+            "steps": np.array(steps),
+        }
+        return {name: inputs[name] for name in self._taken}
+
+    def _raw(self, x: Array) -> Array:
+        """Inputs in the element type that the graphs take, which is that of the data the model was trained on."""
+        if x.dtype == self.description.input_dtype:
+            return x
+        return np.rint(x).astype(np.uint8) if self.description.input_dtype == "uint8" else x.astype(np.float32)
+
+
+def _names(ends: Session) -> list[str]:
+    return [end.name for end in ends]

@@ -1,0 +1,12 @@
+"""Queries are answered some at a time: they don't depend on each other, but their activations add up."""
+
+from collections.abc import Iterator
+
+EXAMPLES_AT_ONCE = 2048
+
+
+def parts(tasks: int, queries: int) -> Iterator[slice]:
+    """Ranges of the queries of a batch [tasks, queries] that are answered together."""
+    size = max(EXAMPLES_AT_ONCE // tasks, 1)
+    for start in range(0, max(queries, 1), size):
+        yield slice(start, start + size)

@@ -1,0 +1,9 @@
+"""How much memory states may take."""
+
+ROOM_SHARE, LEAST_ROOM = 8, 256 * 2**20
+"""Room for states that are being made, beyond those kept: an eighth more, and at least 256 MiB."""
+
+
+def with_room(kept_bytes: int) -> int:
+    """Bytes for states where so many bytes of them are kept."""
+    return kept_bytes + max(kept_bytes // ROOM_SHARE, LEAST_ROOM)

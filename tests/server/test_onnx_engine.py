@@ -1,0 +1,326 @@
+"""The ONNX Runtime engine: a batch gives what each request alone gives, wherever task states lie."""
+
+import gc
+import hashlib
+import json
+import threading
+
+import numpy as np
+import onnxruntime
+import pytest
+from bundles import IMAGE, PROTOTYPES, write_bundle
+from onnx_bundles import (
+    ADAPT_CLASSES,
+    CLASSES,
+    PREDICT_CURVES,
+    class_logits,
+    line_values,
+    write_onnx_bundle,
+    write_onnx_models,
+)
+
+from innerloop_learner.manifest import digest_of
+from innerloop_server.engine import parts, state_budget
+from innerloop_server.engine.interface import LoadError, MemoryFullError, SupportSet
+from innerloop_server.engine.onnx.accelerator import Accelerator
+from innerloop_server.engine.onnx.choose import choose_onnx_device
+from innerloop_server.engine.onnx.engine import OnnxEngine, OnnxSettings
+from innerloop_server.engine.onnx.host import HostDevice
+
+DEVICES = {
+    "host": lambda: HostDevice(threads=1, lanes=2),
+    # The code that keeps states on a GPU, with the host's memory in the part of the GPU's.
+    "accelerator": lambda: Accelerator("cpu", 0, []),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_onnx_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(params=DEVICES)
+def device(request):
+    return DEVICES[request.param]()
+
+
+@pytest.fixture
+def engine(device):
+    return OnnxEngine(OnnxSettings(), device)
+
+
+def image_task(seed, ways, shots):
+    random = np.random.default_rng(seed)
+    x = random.integers(0, 256, (ways * shots, *IMAGE), dtype=np.uint8)
+    return SupportSet(x, np.tile(np.arange(ways), shots), ways)
+
+
+def curve_task(seed, shots):
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(shots, 1)).astype(np.float32)
+    return SupportSet(x, np.sin(x), 0)
+
+
+def test_a_batch_of_unequal_tasks_is_answered_as_each_should_be(engine, folder):
+    model = engine.load(folder / "classes")
+    tasks = [image_task(0, 5, 1), image_task(1, 3, 4), image_task(2, 8, 2)]
+    queries = [np.concatenate([task.x, task.x])[: 3 + index] for index, task in enumerate(tasks)]
+    adapted = model.adapt(tasks, 0, 8)
+    assert [task.losses for task in adapted] == [(), (), ()]
+    for task, query, answer in zip(
+        tasks, queries, model.predict([each.state for each in adapted], queries), strict=True
+    ):
+        logits = class_logits(task.x, task.y, task.ways, query)
+        np.testing.assert_allclose(answer.logits, logits, rtol=1e-4, atol=1e-4)
+        exponents = np.exp(logits - logits.max(1, keepdims=True))
+        np.testing.assert_allclose(
+            answer.probabilities, exponents / exponents.sum(1, keepdims=True), rtol=1e-3, atol=1e-6
+        )
+        assert answer.finite
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_steps_are_the_requests_choice_and_their_losses_are_told(engine, folder, steps):
+    model = engine.load(folder / "curves")
+    tasks = [curve_task(0, 5), curve_task(1, 10), curve_task(2, 1)]
+    queries = [task.x[: 1 + index] for index, task in enumerate(tasks)]
+    adapted = model.adapt(tasks, steps, 0)
+    answers = model.predict([each.state for each in adapted], queries)
+    for task, query, each, answer in zip(tasks, queries, adapted, answers, strict=True):
+        values, losses = line_values(task.x, task.y, steps, query)
+        np.testing.assert_allclose(answer.values, values, rtol=1e-4, atol=1e-5)
+        assert each.losses == pytest.approx(losses, rel=1e-4)
+        assert answer.logits is None
+
+
+def test_no_steps_have_no_losses(engine, folder):
+    (adapted,) = engine.load(folder / "curves").adapt([curve_task(0, 5)], 0, 0)
+    assert adapted.losses == ()
+
+
+def test_states_of_several_batches_are_answered_in_one(engine, folder):
+    model = engine.load(folder / "classes")
+    tasks = [image_task(seed, 4, 2) for seed in range(5)]
+    states = [adapted.state for part in (tasks[:3], tasks[3:4], tasks[4:]) for adapted in model.adapt(part, 0, 4)]
+    assert len({state.signature for state in states}) == 1
+    order = [4, 1, 3, 0, 2]
+    answers = model.predict([states[index] for index in order], [tasks[index].x for index in order])
+    for index, answer in zip(order, answers, strict=True):
+        task = tasks[index]
+        np.testing.assert_allclose(answer.logits, class_logits(task.x, task.y, 4, task.x), rtol=1e-4, atol=1e-4)
+
+
+def test_states_of_other_shapes_are_told_apart(engine, folder):
+    model = engine.load(folder / "classes")
+    signatures = [model.adapt([image_task(0, ways, 1)], 0, 8)[0].state.signature for ways in (3, 4, 3)]
+    assert signatures[0] == signatures[2] != signatures[1]
+
+
+def test_queries_answered_in_parts_are_answered_as_in_one(engine, folder, monkeypatch):
+    model = engine.load(folder / "classes")
+    tasks = [image_task(seed, 5, 2) for seed in range(3)]
+    states = [adapted.state for adapted in model.adapt(tasks, 0, 8)]
+    queries = [task.x[: 4 + index] for index, task in enumerate(tasks)]
+    whole = model.predict(states, queries)
+    monkeypatch.setattr(parts, "EXAMPLES_AT_ONCE", 7)
+    for part, expected in zip(model.predict(states, queries), whole, strict=True):
+        np.testing.assert_allclose(part.logits, expected.logits, rtol=1e-5, atol=1e-5)
+
+
+def test_floats_in_raw_units_answer_as_uint8_does(engine, folder):
+    model, task = engine.load(folder / "classes"), image_task(0, 3, 2)
+    as_floats = SupportSet(task.x.astype(np.float32), task.y, task.ways)
+    states = [model.adapt([version], 0, 4)[0].state for version in (task, as_floats)]
+    queries = [task.x, task.x.astype(np.float32)]
+    answers = [model.predict([state], [query])[0].logits for state, query in zip(states, queries, strict=True)]
+    np.testing.assert_array_equal(*answers)
+
+
+def test_a_state_takes_what_predicting_reads_and_frees_it_when_nothing_refers_to_it(engine, device, folder):
+    model = engine.load(folder / "classes")
+    adapted = model.adapt([image_task(seed, 4, 1) for seed in range(8)], 0, 4)
+    size = adapted[0].state.size_bytes
+    assert size == 4 * 6 * 4 + 8, "class means and the number of ways, and not what nothing reads"
+    assert engine.memory()[device.name, "states"] == 8 * size
+    del adapted[2:]
+    gc.collect()
+    assert engine.memory()[device.name, "states"] == 2 * size
+    assert engine.memory()["cpu", "resident"] > 2**20
+
+
+def test_on_the_host_a_state_does_not_hold_the_memory_of_its_batch(folder):
+    model = OnnxEngine(OnnxSettings(), HostDevice()).load(folder / "classes")
+    (state, *_) = [adapted.state for adapted in model.adapt([image_task(seed, 4, 1) for seed in range(8)], 0, 4)]
+    assert all(array.base is None for array in state.kept.tensors.values())
+
+
+def test_on_an_accelerator_a_state_stays_where_graphs_run(folder):
+    model = OnnxEngine(OnnxSettings(), Accelerator("cpu", 0, [])).load(folder / "classes")
+    task = image_task(0, 4, 1)
+    for adapted in [*model.adapt([task], 0, 4), *model.adapt([task] * 3, 0, 4)]:
+        values = adapted.state.kept.tensors.values()
+        assert all(isinstance(value, onnxruntime.OrtValue) and value.shape()[0] == 1 for value in values)
+
+
+def test_what_an_accelerator_needs_must_be_there(folder):
+    missing = Accelerator("cpu", 0, [("CUDAExecutionProvider", {})])
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("it is there")
+    with pytest.warns(UserWarning, match="CUDAExecutionProvider"), pytest.raises(LoadError, match="can't load"):
+        OnnxEngine(OnnxSettings(), missing).load(folder / "classes")
+
+
+def test_states_that_do_not_fit_are_refused_and_those_that_are_there_stay(device, folder, monkeypatch):
+    monkeypatch.setattr(state_budget, "LEAST_ROOM", 0)
+    engine = OnnxEngine(OnnxSettings(state_bytes=2000), device)
+    model, task = engine.load(folder / "classes"), image_task(0, 4, 1)
+    kept = [model.adapt([task], 0, 4)[0].state]
+    before = model.predict(kept, [task.x])[0].logits
+    with pytest.raises(MemoryFullError):
+        model.adapt([task] * 64, 0, 4)
+    assert engine.memory()[device.name, "states"] == kept[0].size_bytes
+    np.testing.assert_array_equal(model.predict(kept, [task.x])[0].logits, before)
+
+
+def test_states_that_left_the_device_for_the_host_answer_as_before(device, folder, monkeypatch):
+    monkeypatch.setattr(state_budget, "LEAST_ROOM", 0)
+    engine = OnnxEngine(OnnxSettings(state_bytes=1000, host_state_bytes=2**20), device)
+    model, tasks = engine.load(folder / "classes"), [image_task(seed, 4, 1) for seed in range(30)]
+    states = [model.adapt([task], 0, 4)[0].state for task in tasks]
+    memory, size = engine.memory(), states[0].size_bytes
+    assert memory["host", "states"] + memory[device.name, "states"] == 30 * size
+    assert memory["host", "states"] >= 19 * size
+    for batch in (slice(0, 5), slice(10, 11), slice(3, 9)):
+        for task, answer in zip(
+            tasks[batch], model.predict(states[batch], [task.x for task in tasks[batch]]), strict=True
+        ):
+            np.testing.assert_allclose(answer.logits, class_logits(task.x, task.y, 4, task.x), rtol=1e-4, atol=1e-4)
+    del states
+    gc.collect()
+    assert engine.memory()["host", "states"] == engine.memory()[device.name, "states"] == 0
+
+
+def test_the_states_used_last_stay_on_the_device(device, folder, monkeypatch):
+    monkeypatch.setattr(state_budget, "LEAST_ROOM", 0)
+    engine = OnnxEngine(OnnxSettings(state_bytes=400, host_state_bytes=2**20), device)
+    model, task = engine.load(folder / "classes"), image_task(0, 4, 1)
+    states = [model.adapt([task], 0, 4)[0].state for _ in range(4)]  # there is room for four
+    model.predict(states[:1], [task.x])
+    others = model.adapt([task], 0, 4)
+    assert [state.kept.on_device for state in states] == [True, False, True, True]
+    del others
+
+
+def test_many_threads_get_their_own_answers(engine, folder):
+    model, failures = engine.load(folder / "classes"), []
+
+    def use(seed):
+        for turn in range(10):
+            task = image_task(100 * seed + turn, 4, 1 + turn % 3)
+            (adapted,) = model.adapt([task], 0, 4)
+            (answer,) = model.predict([adapted.state], [task.x])
+            if not np.allclose(answer.logits, class_logits(task.x, task.y, 4, task.x), rtol=1e-4, atol=1e-4):
+                failures.append(seed)
+
+    threads = [threading.Thread(target=use, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    gc.collect()
+    assert not any(size for (_, kind), size in engine.memory().items() if kind == "states")
+
+
+def test_preparing_tries_usual_batches_and_keeps_nothing(engine, folder):
+    for name in ("classes", "curves"):
+        engine.load(folder / name).prepare()
+    gc.collect()
+    assert not any(size for (_, kind), size in engine.memory().items() if kind == "states")
+
+
+def test_preparing_tries_no_batches_for_which_there_is_no_room(folder, monkeypatch):
+    monkeypatch.setattr(state_budget, "LEAST_ROOM", 0)
+    device = Accelerator("cpu", 0, [])
+    engine = OnnxEngine(OnnxSettings(state_bytes=1000), device)
+    engine.load(folder / "classes").prepare()
+    assert len([graph for graph in device._graphs if graph[0] == "split"]) == 2, "of two and of four, not of eight"
+
+
+def test_a_model_describes_itself_as_its_manifest_does(engine, folder):
+    classes, curves = (engine.load(folder / name).description for name in ("classes", "curves"))
+    assert (classes.method, classes.input_dtype, classes.max_ways, classes.ways_can_change) == (
+        *("protonet", "uint8", PROTOTYPES.max_ways, "any"),
+    )
+    assert (curves.task_kind, curves.default_steps, curves.max_steps, curves.target_size) == ("regression", 2, 50, 1)
+
+
+def test_a_bundle_without_graphs_is_refused_and_the_way_to_make_them_told(engine, tmp_path):
+    write_bundle(tmp_path / "plain", PROTOTYPES)
+    with pytest.raises(LoadError, match=r"plain: has no ONNX graphs.*`innerloop export plain --out DIR --onnx`"):
+        engine.load(tmp_path / "plain")
+
+
+def test_a_bundle_whose_method_does_not_export_is_refused_with_the_reason(engine, folder):
+    with pytest.raises(LoadError, match="refused: can't be served by ONNX Runtime: its memory has no end"):
+        engine.load(folder / "refused")
+
+
+def test_an_altered_graph_is_refused(engine, tmp_path):
+    write_onnx_models(tmp_path)
+    file = tmp_path / "classes" / "adapt.onnx"
+    file.write_bytes(file.read_bytes() + b"\0")
+    with pytest.raises(LoadError, match=r"classes: adapt\.onnx is truncated or altered"):
+        engine.load(tmp_path / "classes")
+
+
+def test_graphs_that_are_not_of_one_learner_are_refused(engine, tmp_path):
+    write_onnx_bundle(tmp_path / "mixed", PROTOTYPES, CLASSES, ADAPT_CLASSES, PREDICT_CURVES)
+    with pytest.raises(LoadError, match=r"mixed: adapt\.onnx and predict\.onnx do not fit together"):
+        engine.load(tmp_path / "mixed")
+
+
+def test_a_graph_that_onnx_runtime_can_not_load_is_refused_without_its_inner_words(engine, tmp_path, capsys):
+    write_onnx_models(tmp_path)
+    bundle = tmp_path / "classes"
+    _replace(bundle, "adapt.onnx", b"no graph")
+    with pytest.raises(LoadError) as refused:
+        engine.load(bundle)
+    assert str(refused.value) == "classes: ONNX Runtime can't load its graphs; export it again"
+    assert "graphs not loaded" in capsys.readouterr().out
+
+
+def _replace(bundle, name, content):
+    """Write a file of a bundle, with all digests right."""
+    (bundle / name).write_bytes(content)
+    data = json.loads((bundle / "manifest.json").read_text())
+    data["files"][name] = hashlib.sha256(content).hexdigest()
+    data["digest"] = digest_of(data)
+    (bundle / "manifest.json").write_text(json.dumps(data))
+
+
+def test_a_bad_bundle_is_refused_with_a_reason_free_of_paths(engine, tmp_path):
+    with pytest.raises(LoadError) as refused:
+        engine.load(tmp_path / "missing")
+    assert str(tmp_path) not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:99"])
+def test_a_device_that_onnx_runtime_can_not_use_is_refused(name, monkeypatch):
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(LoadError, match=f"can't use {name} here"):
+        OnnxEngine(OnnxSettings(name))
+
+
+def test_the_cpu_is_taken_where_there_is_no_gpu():
+    assert choose_onnx_device("auto", None, 3).name in ("cpu", "cuda:0")
+    assert choose_onnx_device("cpu", None, 3).lanes == 3
+
+
+def test_a_graph_has_one_thread_where_there_are_lanes_and_the_threads_asked_for_where_there_is_one(folder):
+    def threads(**settings):
+        model = OnnxEngine(OnnxSettings("cpu", **settings)).load(folder / "classes")
+        return model._adapting.get_session_options().intra_op_num_threads
+
+    assert threads(lanes=2, threads=3) == 1
+    assert threads(lanes=1, threads=3) == 3
