@@ -18,7 +18,7 @@ from innerloop_learner.manifest import ADAPT, PREDICT, Graphs
 from innerloop_learner.methods.protonet import ProtoNet
 from innerloop_learner.tasks import Episodes, Params
 from innerloop_trainer.onnx_export import check
-from innerloop_trainer.onnx_export.check import runnable
+from innerloop_trainer.onnx_export.check import Runnable, runnable
 from innerloop_trainer.onnx_export.graphs import export_graphs
 from innerloop_trainer.onnx_export.tracing import OPSET
 
