@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import onnx
@@ -23,7 +24,11 @@ from innerloop_trainer.onnx_export.graphs import export_graphs
 from innerloop_trainer.onnx_export.tracing import OPSET
 
 FACTOR, ROUNDING = 3.0, 1e-7
-"""Error of a graph, root mean square: in such errors of PyTorch in the same precision, and of the largest answer."""
+"""Error of a graph: in such errors of PyTorch in the same precision, and of the largest answer.
+
+Of each batch the root mean square, and of batches the median: a steep inner loop amplifies rounding a thousandfold in
+single tasks, in one engine or in the other.
+"""
 
 
 def _on_mlp(case: Case) -> Case:
@@ -113,7 +118,7 @@ def test_onnx_runtime_is_as_close_to_float64_as_pytorch_is(case: Case) -> None:
     assert graphs.refused == ""
     params = case.params(torch.float32)
     for steps in (1, 5) if case.learner.max_steps else (None,):
-        errors: dict[str, list[torch.Tensor]] = {"pytorch": [], "onnx": []}
+        errors: dict[str, list[float]] = {"pytorch": [], "onnx": []}
         for episodes in map(rounded, of_many_shapes(case)):
             found = in_onnx(files, episodes, steps)
             width = found.shape[-1]  # graphs that take any number of ways are as wide as their tasks
@@ -122,9 +127,9 @@ def test_onnx_runtime_is_as_close_to_float64_as_pytorch_is(case: Case) -> None:
             finite = torch.isfinite(expected)
             assert torch.equal(finite, torch.isfinite(found))
             scale = expected[finite].abs().max().clamp(min=1)
-            errors["pytorch"].append((plain - expected)[finite] / scale)
-            errors["onnx"].append((found - expected)[finite] / scale)
-        pytorch, onnx_runtime = (torch.cat(values).square().mean().sqrt() for values in errors.values())
+            for engine, answers in (("pytorch", plain), ("onnx", found)):
+                errors[engine].append(((answers - expected)[finite] / scale).square().mean().sqrt().item())
+        pytorch, onnx_runtime = (median(values) for values in errors.values())
         assert onnx_runtime <= FACTOR * pytorch + ROUNDING, steps
 
 
