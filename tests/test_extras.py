@@ -18,6 +18,7 @@ EXTRAS = {
     # For `innerloop demo`; that the other commands need none of it is checked below.
     "innerloop.cli": ["all"],
     "innerloop_trainer": ["trainer"],
+    "innerloop_trainer.onnx_export": ["trainer", "onnx"],
     "innerloop_server": ["server"],
     "innerloop_server.engine.onnx": ["onnx-server"],
     "innerloop_server.engine.onnx.accelerator": ["onnx-server", "onnx"],

@@ -28,22 +28,29 @@ def python(code, *arguments):
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
 
 
-WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from innerloop.cli.main import main; main()"
+WITHOUT = "import sys; sys.modules['{}'] = None; from innerloop.cli.main import main; main()"
 
 
 def test_help_lists_every_command_without_importing_torch():
-    result = python(WITHOUT_TORCH, "--help")
+    result = python(WITHOUT.format("torch"), "--help")
     assert result.returncode == 0
     assert all(name in result.stdout for name in InnerloopCommands.sources)
 
 
 @pytest.mark.parametrize(
-    ("command", "option", "extra"), [("train", "--help", "trainer"), ("serve", "--models=.", "server")]
+    ("command", "option", "package", "extra"),
+    [("train", "--help", "torch", "trainer"), ("serve", "--models=.", "pydantic_settings", "server")],
 )
-def test_a_missing_extra_is_named_in_one_line(command, option, extra):
-    result = python(WITHOUT_TORCH, command, option)
+def test_a_missing_extra_is_named_in_one_line(command, option, package, extra):
+    result = python(WITHOUT.format(package), command, option)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == f'innerloop {command} needs torch: pip install "innerloop[{extra}]"\n'
+    assert result.stderr == f'innerloop {command} needs {package}: pip install "innerloop[{extra}]"\n'
+
+
+def test_a_missing_backend_is_named_in_one_line():
+    result = python(WITHOUT.format("torch"), "serve", "--models=.", "--backend=torch")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == 'innerloop serve: backend: torch is not installed; pip install "innerloop[server]"\n'
 
 
 @pytest.mark.parametrize("name", InnerloopCommands.sources)

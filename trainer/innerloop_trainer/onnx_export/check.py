@@ -1,16 +1,21 @@
 """Whether exported graphs give the learner's own answers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from innerloop_learner.inputs import normalise
 from innerloop_learner.learner import Learner
 from innerloop_learner.manifest import ADAPT, PREDICT
 from innerloop_learner.tasks import Params, Query, Support
+
+Array = NDArray[Any]
+Runnable = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 TASKS, QUERIES, SHOTS = 2, 3, 2
 TOLERANCE = 1e-3
@@ -35,22 +40,27 @@ def check_graphs(learner: Learner, params: Params, files: Mapping[str, bytes]) -
     if learner.spec.task_kind == "classification":
         expected = expected.softmax(-1)
     feed = {name: value.numpy() for name, value in support.items()}
-    state = run(files[ADAPT], {**feed, "steps": np.array(steps)})
-    found = run(files[PREDICT], {**state, "query_x": query.numpy()})
+    state = runnable(files[ADAPT])({**feed, "steps": np.array(steps)})
+    found = runnable(files[PREDICT])({**state, "query_x": query.numpy()})
     answers = found["values"] if learner.spec.task_kind == "regression" else found["probabilities"]
     difference = float(np.abs(answers - expected.numpy()).max())
     if not difference <= TOLERANCE * max(float(expected.abs().max()), 1.0):
         raise GraphError(f"the graphs' answers differ from the learner's by {difference:.1e}")
 
 
-def run(graph: bytes, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Outputs of a graph by name; what it does not take is left out of `feed`."""
+def runnable(graph: bytes) -> Runnable:
+    """A function from a graph's inputs to its outputs, by name; it leaves out what the graph does not take."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
     taken = {value.name for value in session.get_inputs()}
-    outputs = session.run(None, {name: value for name, value in feed.items() if name in taken})
-    return dict(zip((value.name for value in session.get_outputs()), outputs, strict=True))
+    given = [value.name for value in session.get_outputs()]
+
+    def run(feed: Mapping[str, Array]) -> dict[str, Array]:
+        outputs = session.run(given, {name: value for name, value in feed.items() if name in taken})
+        return dict(zip(given, outputs, strict=True))
+
+    return run
 
 
 def support_of(learner: Learner, tensors: Mapping[str, Tensor]) -> Support:

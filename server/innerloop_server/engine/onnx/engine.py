@@ -88,8 +88,8 @@ class OnnxEngine(Engine):
             raise LoadError(f"{path.name}: can't be served by ONNX Runtime: {manifest.graphs.refused}")
         try:
             return OnnxModel(manifest, manifest.graphs, files, self._device, self._states)
-        except LoadError:
-            raise
+        except LoadError as error:
+            raise LoadError(f"{path.name}: {error}; export it again") from error
         except Exception as error:  # ONNX Runtime's exceptions have no base of their own
             # Its words name places in its source; clients see what this function raises.
             structlog.get_logger().error("graphs not loaded", bundle=path.name, reason=str(error))

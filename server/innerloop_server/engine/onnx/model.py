@@ -64,7 +64,7 @@ class OnnxModel(LoadedModel):
         self._losses = [name for name in made if name == LOSSES]
         fits = {*given} <= {*SUPPORT} and {*self._kept} <= {*made} and {*self._answers} <= {*answered}
         if not fits or not self._kept or not all(name.startswith(STATE) for name in self._kept):
-            raise LoadError(f"{manifest.name}: {ADAPT} and {PREDICT} do not fit together; export it again")
+            raise LoadError(f"{ADAPT} and {PREDICT} do not fit together")
 
     def prepare(self) -> None:
         """Run both graphs for tasks like those that the model was trained for, in batches of all usual sizes."""
@@ -113,11 +113,9 @@ class OnnxModel(LoadedModel):
             self._device.run(self._predicting, {QUERY: np.ascontiguousarray(x[:, part])}, state, [], self._answers).read
             for part in parts(*x.shape[:2])
         ]
-        return (
-            answered[0]
-            if len(answered) == 1
-            else [np.concatenate(each, axis=1) for each in zip(*answered, strict=True)]
-        )
+        if len(answered) == 1:
+            return answered[0]
+        return [np.concatenate(each, axis=1) for each in zip(*answered, strict=True)]
 
     def _support(self, tasks: Sequence[SupportSet], steps: int) -> dict[str, Array]:
         """Those inputs of the adapting graph that it has."""

@@ -1,0 +1,226 @@
+"""Exported graphs against PyTorch in float64, for every method; and what they are made of."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from bundles import GRADIENTS, PROTOTYPES, write_bundle
+from cases import CASES, Case
+from shell import innerloop
+
+from innerloop_learner.bundle import Bundle, load_bundle
+from innerloop_learner.manifest import ADAPT, PREDICT, Graphs
+from innerloop_learner.methods.protonet import ProtoNet
+from innerloop_learner.tasks import Episodes, Params
+from innerloop_trainer.onnx_export import check
+from innerloop_trainer.onnx_export.check import Runnable, runnable
+from innerloop_trainer.onnx_export.graphs import export_graphs
+from innerloop_trainer.onnx_export.tracing import OPSET
+
+FACTOR, ROUNDING = 3.0, 1e-7
+"""Error of a graph: in such errors of PyTorch in the same precision, and of the largest answer.
+
+Of each batch the root mean square, and of batches the median: a steep inner loop amplifies rounding a thousandfold in
+single tasks, in one engine or in the other.
+"""
+
+
+def _on_mlp(case: Case) -> Case:
+    settings = {"widths": [8, 8], "norm": case.spec.backbone_settings.get("norm", "none")}
+    return Case(replace(case.spec, backbone="mlp", backbone_settings=settings))
+
+
+CONVOLVING = {"maml-classification-task", "anil-classification-batch"}
+PLAIN = [_on_mlp(case) for case in CASES if not case.name.endswith(("-batch", "-group"))]
+QUICK = {f"{case.name}-{case.spec.backbone}": case for case in (*PLAIN, *(c for c in CASES if c.name in CONVOLVING))}
+EVERY = {**QUICK, **{f"{case.name}-{case.spec.backbone}": case for case in CASES}}
+
+each_case = pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=name, marks=() if name in QUICK else pytest.mark.slow)  # seconds of exporting each
+        for name, case in EVERY.items()
+    ],
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@cache
+def exported(case_name: str) -> tuple[Graphs, dict[str, bytes]]:
+    case = EVERY[case_name]
+    manifest = None  # is not looked at
+    return export_graphs(Bundle(manifest, case.learner, case.params(torch.float32)))  # type: ignore[arg-type]
+
+
+opened = cache(runnable)
+
+
+def in_pytorch(case: Case, params: Params, episodes: Episodes, steps: int | None, dtype: torch.dtype) -> torch.Tensor:
+    params = {name: value.to(dtype) for name, value in params.items()}
+    with torch.no_grad():
+        state = case.learner.adapt(params, episodes.support.to(dtype), steps).state
+        return case.learner.predict(params, state, episodes.query.to(dtype)).double()
+
+
+def adapted(files: dict[str, bytes], episodes: Episodes, steps: int | None) -> dict[str, np.ndarray]:
+    support = episodes.support
+    feed = {
+        "support_x": support.x.float().numpy(),
+        "support_y": (support.y.float() if support.y.is_floating_point() else support.y).numpy(),
+        "support_mask": support.mask.numpy(),
+        "ways": support.ways.numpy(),
+        "steps": np.array(steps or 0),
+    }
+    return opened(files[ADAPT])(feed)
+
+
+def in_onnx(files: dict[str, bytes], episodes: Episodes, steps: int | None) -> torch.Tensor:
+    state = adapted(files, episodes, steps)
+    answers = opened(files[PREDICT])({**state, "query_x": episodes.query.x.float().numpy()})
+    outputs = answers["values"] if "values" in answers else answers["logits"]
+    assert len(outputs) == len(episodes.support.x)
+    if "probabilities" in answers:
+        np.testing.assert_allclose(answers["probabilities"].sum(-1), 1, rtol=1e-5)
+    return torch.from_numpy(outputs).double()
+
+
+def rounded(episodes: Episodes) -> Episodes:
+    """The same tasks with inputs that float32 holds exactly."""
+    return episodes.to(torch.float32).to(torch.float64)
+
+
+def of_many_shapes(case: Case) -> Iterator[Episodes]:
+    """Batches and single tasks, few and many examples, some of them padding."""
+    for seed in range(4):
+        yield case.episodes(seed=seed)
+        yield case.episodes(tasks=1, shots=5, queries=1, seed=10 + seed)
+        masked = case.episodes(tasks=2, seed=20 + seed)
+        masked.support.mask[:, -1] = False
+        yield masked
+
+
+@each_case
+def test_onnx_runtime_is_as_close_to_float64_as_pytorch_is(case: Case) -> None:
+    graphs, files = exported(f"{case.name}-{case.spec.backbone}")
+    assert graphs.refused == ""
+    params = case.params(torch.float32)
+    for steps in (1, 5) if case.learner.max_steps else (None,):
+        errors: dict[str, list[float]] = {"pytorch": [], "onnx": []}
+        for episodes in map(rounded, of_many_shapes(case)):
+            found = in_onnx(files, episodes, steps)
+            width = found.shape[-1]  # graphs that take any number of ways are as wide as their tasks
+            expected = in_pytorch(case, params, episodes, steps, torch.float64)[..., :width]
+            plain = in_pytorch(case, params, episodes, steps, torch.float32)[..., :width]
+            finite = torch.isfinite(expected)
+            assert torch.equal(finite, torch.isfinite(found))
+            scale = expected[finite].abs().max().clamp(min=1)
+            for engine, answers in (("pytorch", plain), ("onnx", found)):
+                errors[engine].append(((answers - expected)[finite] / scale).square().mean().sqrt().item())
+        pytorch, onnx_runtime = (median(values) for values in errors.values())
+        assert onnx_runtime <= FACTOR * pytorch + ROUNDING, steps
+
+
+def test_graphs_hold_standard_operators_only_and_have_the_shapes_that_are_promised() -> None:
+    graphs, files = exported("maml-classification-task-conv4")
+    assert (graphs.opset, graphs.default_steps, graphs.gradients_at_serving) == (OPSET, 2, True)
+    for content in files.values():
+        model = onnx.load_from_string(content)
+        assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", OPSET)]
+        assert not model.functions
+        assert {node.domain for node in every_node(model.graph)} == {""}
+        onnx.checker.check_model(model, full_check=True)
+        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    adapt = onnx.load_from_string(files[ADAPT])
+    assert {value.name: shape(value) for value in adapt.graph.input} == {
+        "support_x": ["tasks", "examples", 1, 16, 16],
+        "support_y": ["tasks", "examples"],
+        "support_mask": ["tasks", "examples"],
+        "ways": ["tasks"],
+        "steps": [],
+    }
+    outputs = {value.name: shape(value) for value in adapt.graph.output}
+    assert outputs["state.weights.conv1.weight"] == ["tasks", 8, 8, 3, 3]
+    assert outputs["losses"] == ["tasks", "steps"]
+    predict = onnx.load_from_string(files[PREDICT])
+    assert {value.name: shape(value) for value in predict.graph.output} == {
+        "logits": ["tasks", "queries", 4],
+        "probabilities": ["tasks", "queries", 4],
+    }
+
+
+def test_steps_are_a_choice_at_run_time_and_none_at_all_is_one() -> None:
+    case = EVERY["maml-classification-task-mlp"]
+    _, files = exported("maml-classification-task-mlp")
+    episodes = rounded(case.episodes())
+    none, one, seven = (adapted(files, episodes, steps)["losses"] for steps in (0, 1, 7))
+    assert (none.size, one.shape, seven.shape) == (0, (3, 1), (3, 7))
+    assert (seven[:, 6] < seven[:, 0]).all()
+    np.testing.assert_array_equal(one, seven[:, :1])
+
+
+def test_graphs_are_as_wide_as_their_tasks_where_the_method_serves_any_number_of_ways() -> None:
+    _, files = exported("protonet-classification-task-mlp")
+    for ways in (1, 2, 6):
+        support = rounded(EVERY["protonet-classification-task-mlp"].episodes(ways=ways, tasks=1))
+        assert in_onnx(files, support, None).shape[-1] == ways
+
+
+def test_export_adds_graphs_to_a_bundle_and_a_plain_export_keeps_them(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "plain", GRADIENTS)
+    assert innerloop("export", tmp_path / "plain", "--out", tmp_path / "portable", "--onnx").status == 0
+    portable = load_bundle(tmp_path / "portable")
+    assert portable.manifest.graphs is not None
+    assert set(portable.files) == {ADAPT, PREDICT}
+    assert innerloop("export", tmp_path / "portable", "--out", tmp_path / "again").status == 0
+    assert load_bundle(tmp_path / "again").files == portable.files
+
+
+def test_a_method_that_cannot_be_exported_says_why_and_stays_a_bundle(tmp_path: Path, monkeypatch) -> None:
+    write_bundle(tmp_path / "plain", PROTOTYPES)
+
+    def adapt(*_: object) -> None:
+        raise RuntimeError("this method asks an oracle\nof which nobody knows")
+
+    monkeypatch.setattr(ProtoNet, "adapt", adapt)
+    status, output, _ = innerloop("export", tmp_path / "plain", "--out", tmp_path / "still", "--onnx")
+    assert status == 0
+    assert "without ONNX graphs: RuntimeError: this method asks an oracle\n" in output
+    bundle = load_bundle(tmp_path / "still")
+    assert bundle.manifest.graphs is not None
+    assert bundle.manifest.graphs.refused == "RuntimeError: this method asks an oracle"
+    assert not bundle.files
+
+
+def test_graphs_that_answer_otherwise_are_not_given_away(monkeypatch) -> None:
+    def wrong(graph: bytes) -> Runnable:
+        return lambda feed: {name: value[::-1] for name, value in runnable(graph)(feed).items()}
+
+    monkeypatch.setattr(check, "runnable", wrong)
+    graphs, files = exported.__wrapped__("protonet-classification-task-mlp")
+    assert graphs.refused.startswith("GraphError: the graphs' answers differ")
+    assert not files
+
+
+def every_node(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from every_node(attribute.g)
+
+
+def shape(value: onnx.ValueInfoProto) -> list[str | int]:
+    return [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim]
