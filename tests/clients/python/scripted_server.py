@@ -295,7 +295,7 @@ def _answers(classes: Any, query: Inputs, return_logits: bool) -> pb.Predictions
 
 
 def _count(inputs: Inputs) -> int:
-    return len(inputs.images.files) or inputs.tensor.shape[0]
+    return len(inputs.images.files) or len(inputs.texts.values) or inputs.tensor.shape[0]
 
 
 def _status(failure: Failure) -> Status:

@@ -12,6 +12,7 @@ from PIL import ExifTags, Image
 
 from innerloop import InvalidArgumentError
 from innerloop.tensors import decode_tensor, encode_tensor
+from innerloop.v1 import model_pb2
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 32, 30, 3), dtype=np.uint8)
 LABELS = ["a", "b", "c"]
@@ -187,3 +188,36 @@ def test_a_tensor_survives_the_wire(array):
 
 def test_float64_travels_as_float32():
     assert decode_tensor(encode_tensor(np.array([1 / 3]))).tolist() == [np.float32(1 / 3)]
+
+
+@pytest.fixture
+def texts(server):
+    """A model that takes texts."""
+    server.models["texts"] = model_pb2.Model(name="texts", input_kind=model_pb2.INPUT_KIND_TEXT)
+    return "texts"
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [["a", "b", "c"], ("a", "b", "c"), np.array(["a", "b", "c"]), np.array(["a", "b", "c"], dtype=object)],
+    ids=["list", "tuple", "array", "objects"],
+)
+async def test_strings_travel_as_texts_to_a_model_that_takes_texts(client, server, texts, inputs):
+    adaptation = await client.adapt(texts, inputs, LABELS)
+    await adaptation.predict(text for text in inputs)
+    (adapted,), (asked,) = server.requests("Adapt"), server.requests("Predict")
+    assert list(adapted.support.inputs.texts.values) == list(asked.query.texts.values) == ["a", "b", "c"]
+    assert len(server.requests("GetModel")) == 1
+
+
+async def test_files_are_sent_as_files_whatever_the_model_takes(client, server, texts, tmp_path):
+    file = tmp_path / "a.png"
+    file.write_bytes(b"image")
+    await client.adapt(texts, [file, str(file)], ["a", "b"])
+    assert sent(server) == [b"image", b"image"]
+    assert not server.requests("GetModel")
+
+
+async def test_a_single_text_is_no_list_of_texts(client, texts):
+    with pytest.raises(InvalidArgumentError, match="put a single one into a list"):
+        await client.adapt(texts, "a text", LABELS)
