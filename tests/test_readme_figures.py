@@ -87,3 +87,17 @@ def test_the_isolation_of_concurrent_calls_is_that_measured() -> None:
     measured = results("isolation")
     assert measured["equal"] == measured["calls"] == 200
     assert f"(largest difference of a probability: {measured['largest_difference']:.0e})" in README
+
+
+def test_accuracies_behind_an_encoder_are_those_measured() -> None:
+    for name, measured in results("encoder").items():
+        learned = "over_logistic_regression" in measured["settings"]["5w1s"]
+        cells = [accuracy_of(setting) for setting in measured["settings"].values()]
+        assert f"| {f'`{name}`' if learned else name} | {' | '.join(cells)} |" in README
+    gains = [setting["over_logistic_regression"] for setting in results("encoder")["lr-d2"]["settings"].values()]
+    cells = [f"{gain['mean']:+.1%} ± {gain['confidence_interval']:.1%}" for gain in gains]
+    assert f"| gain of `lr-d2` over logistic regression | {' | '.join(cells)} |" in README
+
+
+def accuracy_of(measured: dict[str, float]) -> str:
+    return f"{measured['accuracy']:.1%} ± {measured['confidence_interval']:.1%}"
