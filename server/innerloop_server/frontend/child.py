@@ -34,13 +34,17 @@ class FrontEnd:
         self.listens = self.has_listened = False
         self.refused = ""
         self._listening = listening
+        self._told = False
         self._lost = asyncio.Event()
         self._segment = Segment.create(segment_bytes)
         self._link: Link[messages.FromFrontEnd] = Link(messages.FromFrontEnd, self._receive, self._lost.set)
         self._session = Session(serving, self._link, self._segment)
 
-    async def run(self, start: messages.Start) -> int:
+    async def run(self, start: Callable[[], messages.Start]) -> int:
         """Start the process, serve it, and clean up after it; returns its exit code.
+
+        Args:
+            start: makes the first message, once it can be sent; news from then on follow it.
 
         Raises:
             OSError: it can't be started.
@@ -51,7 +55,8 @@ class FrontEnd:
         try:
             self._segment.close()
             await self._link.open(own_end)
-            self._link.send(start)
+            self._link.send(start())
+            self._told = True
             await self._lost.wait()
         finally:
             self.listens = False
@@ -64,8 +69,9 @@ class FrontEnd:
         return code
 
     def send(self, message: messages.ToFrontEnd) -> None:
-        """Tell the front end something."""
-        self._link.send(message)
+        """Tell the front end something, unless the first message, which is yet to be made, will."""
+        if self._told:
+            self._link.send(message)
 
     def _receive(self, message: messages.FromFrontEnd) -> None:
         match message:

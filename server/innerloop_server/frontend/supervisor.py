@@ -103,7 +103,7 @@ class FrontEnds:
                 front_end = self._front_ends[slot] = FrontEnd(
                     serving, self._settings.frontend_bytes, lambda: self._listening(started)
                 )
-                code = await front_end.run(self._start_message(slot))
+                code = await front_end.run(lambda: self._start_message(slot))
                 reason = front_end.refused or f"frontends: one ended with code {code}"
             except Exception:
                 self._log.exception("front end failed", slot=slot)
