@@ -49,7 +49,10 @@ class Echo:
         self.holds.append((task, query))
         await self.may_answer.wait()
         if self.error is not None:
-            raise self.error
+            try:
+                raise OSError
+            except OSError as cause:
+                raise self.error from cause
         self.holds.clear()
         return AdaptPredicted(Answers(values=query.copy()), None, Timings(1, 2, 3))
 
