@@ -145,6 +145,20 @@ def test_each_adapt_that_is_measured_is_a_request_of_its_own_with_a_short_life(s
     assert not server.requests("Predict")
 
 
+def test_a_server_that_holds_hardly_any_adaptation_is_measured(server):
+    server.script("Predict", server._gone(""))  # of the adaptation that was made last, before any load
+    result = run_bench(settings(server, ClosedLoop(1), duration=0.2))
+    assert not result.failures
+    assert result.calls["Predict", "NOT_FOUND"] == 1
+
+
+def test_an_adaptation_that_can_not_be_deleted_does_not_keep_the_others(server):
+    server.script("DeleteAdaptation", overloaded(1.0))
+    result = run_bench(settings(server, ClosedLoop(1), duration=0.1, adaptations=100))
+    assert len(server.kept) == 1
+    assert result.calls["DeleteAdaptation", "OK"] == 99
+
+
 def test_live_adaptations_stay_when_that_is_wanted(server):
     run_bench(settings(server, ClosedLoop(1), duration=0.1, keep_adaptations=True))
     assert len(server.kept) == 4
