@@ -90,6 +90,8 @@ def _facts(load: LoadResult) -> Iterator[str]:
     server = load.server
     yield f"{load.throughput:.1f} answers/s in all"
     yield f"generator {load.cpu_cores:.2f} cores"
+    if server.unseen:
+        yield f"server not seen, {server.unseen}"
     if server.cpu_cores is not None:
         yield f"server {server.cpu_cores:.2f} cores"
     if server.device_share is not None:

@@ -31,6 +31,7 @@ class ServerUse:
         adaptations_held: of this model, at the end.
         adaptations_bytes: memory that these take.
         adaptations_evicted: of this model, dropped meanwhile to make room.
+        unseen: why nothing could be found out, where something should have been.
     """
 
     cpu_cores: float | None = None
@@ -40,6 +41,7 @@ class ServerUse:
     adaptations_held: int | None = None
     adaptations_bytes: int | None = None
     adaptations_evicted: int | None = None
+    unseen: str = ""
 
 
 Labels = frozenset[tuple[str, str]]

@@ -5,10 +5,13 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from scripted_server import overloaded
+from grpc import StatusCode
+from prometheus_client import CollectorRegistry, start_http_server
+from scripted_server import Failure, overloaded
 
 from innerloop.bench import BenchSettings, ClosedLoop, OpenLoop, run_bench
 from innerloop.bench.measurements import RpcMeasurements
+from innerloop.bench.server_use import ServerUse
 from innerloop.timings import Timings
 
 STALL = 0.5
@@ -157,6 +160,25 @@ def test_an_adaptation_that_can_not_be_deleted_does_not_keep_the_others(server):
     result = run_bench(settings(server, ClosedLoop(1), duration=0.1, adaptations=100))
     assert len(server.kept) == 1
     assert result.calls["DeleteAdaptation", "OK"] == 99
+
+
+def test_what_was_measured_is_told_when_the_server_dies_on_the_way(server):
+    registry = CollectorRegistry()
+    exporter, thread = start_http_server(0, "127.0.0.1", registry)
+
+    def die():
+        exporter.shutdown()
+        exporter.server_close()
+        thread.join()
+        server.script("Predict", *[Failure(StatusCode.UNAVAILABLE)] * 100_000)
+
+    url = f"http://127.0.0.1:{exporter.server_port}/metrics"
+    with after_predicts(server, 20, die):
+        result = run_bench(settings(server, ClosedLoop(1), duration=1.5, metrics_url=url))
+    (load,) = result.loads
+    assert load.rpcs["Predict"].outcomes["OK"] >= 18
+    assert set(result.failures) == {"UNAVAILABLE"}
+    assert load.server == ServerUse(unseen=f"metrics: can't read {url}: <urlopen error [Errno 111] Connection refused>")
 
 
 def test_live_adaptations_stay_when_that_is_wanted(server):
