@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from time import perf_counter
 from urllib.error import URLError
 from urllib.parse import urlsplit
@@ -61,7 +62,7 @@ class Scrape:
         try:
             with urlopen(url, timeout=SCRAPE_SECONDS) as response:  # noqa: S310 - checked above
                 families = list(text_string_to_metric_families(response.read().decode()))
-        except (URLError, OSError, ValueError) as error:
+        except (URLError, HTTPException, OSError, ValueError) as error:
             raise InnerloopError(f"metrics: can't read {url}: {error}") from error
         self._values: dict[tuple[str, Labels], float] = {
             (sample.name, frozenset(sample.labels.items())): sample.value
