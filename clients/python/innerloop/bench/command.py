@@ -20,6 +20,9 @@ app = typer.Typer()
 
 CLIENTS = 8
 
+FILE_WIDTH = 120
+"""Characters of a line that no terminal shows: enough for the tables."""
+
 
 @app.command()
 def bench(
@@ -122,7 +125,10 @@ def bench(
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("", total=1)
         result = run_bench(settings, lambda stage, done: progress.update(bar, description=stage, completed=done))
-    print_result(result, Console())
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, FILE_WIDTH)
+    print_result(result, console)
     if json_file is not None:
         json_file.write_text(json.dumps(result.as_dict(), indent=1) + "\n")
     if plot is not None:

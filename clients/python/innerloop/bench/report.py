@@ -45,7 +45,7 @@ def print_result(result: BenchResult, console: Console) -> None:
 def _latencies(result: BenchResult) -> Table:
     table = _table("Latency in ms")
     for name in ("answers/s", *(f"p{percent:g}" for percent in PERCENTILES), "max", "evicted", "errors"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     for load in result.loads:
         for rpc, measured in load.rpcs.items():
             evicted = measured.outcomes[EVICTED]
@@ -59,7 +59,7 @@ def _latencies(result: BenchResult) -> Table:
 def _phases(result: BenchResult) -> Table:
     table = _table("Where the time goes: mean / p99 in ms")
     for phase in PHASES:
-        table.add_column(phase, justify="right")
+        table.add_column(phase, justify="right", overflow="fold")
     for load in result.loads:
         for rpc, measured in load.rpcs.items():
             cells = (_mean_and_tail(measured.phases[phase]) for phase in PHASES)
@@ -69,10 +69,10 @@ def _phases(result: BenchResult) -> Table:
 
 
 def _table(title: str) -> Table:
-    """A table whose first columns are load and RPC."""
+    """A table whose first columns are load and RPC; all columns fold what is too wide, for figures that are cut lie."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("load", justify="right", no_wrap=True)
-    table.add_column("RPC", no_wrap=True)
+    table.add_column("load", justify="right", overflow="fold")
+    table.add_column("RPC", overflow="fold")
     return table
 
 
