@@ -94,8 +94,10 @@ def _facts(load: LoadResult) -> Iterator[str]:
         yield f"server not seen, {server.unseen}"
     if server.cpu_cores is not None:
         yield f"server {server.cpu_cores:.2f} cores"
-    if server.device_share is not None:
-        yield f"device computing about {server.device_share:.0%} of the time"
+    elif server.main_cpu_cores is not None:
+        yield f"server's main process {server.main_cpu_cores:.2f} cores (--server-pid tells of all)"
+    if server.batches_at_once is not None:
+        yield f"about {server.batches_at_once:.2f} batches computed at a time"
     for operation, size in server.batch_size.items():
         yield f"{size:.1f} tasks in a batch of {operation}"
     for memory, size in server.device_memory_bytes.items():
