@@ -1,5 +1,6 @@
 """What the loops make of a server that stalls, drops adaptations, or refuses."""
 
+import multiprocessing
 import threading
 import time
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from scripted_server import Failure, overloaded
 from innerloop.bench import BenchSettings, ClosedLoop, OpenLoop, run_bench
 from innerloop.bench.measurements import RpcMeasurements
 from innerloop.bench.server_use import ServerUse
+from innerloop.bench.workers import Job, Workers, shares
+from innerloop.errors import InnerloopError
 from innerloop.timings import Timings
 
 STALL = 0.5
@@ -179,6 +182,16 @@ def test_what_was_measured_is_told_when_the_server_dies_on_the_way(server):
     assert load.rpcs["Predict"].outcomes["OK"] >= 18
     assert set(result.failures) == {"UNAVAILABLE"}
     assert load.server == ServerUse(unseen=f"metrics: can't read {url}: <urlopen error [Errno 111] Connection refused>")
+
+
+def test_a_process_that_was_killed_between_two_loads_is_told_of(server):
+    what = settings(server, ClosedLoop(1))
+    with Workers(Job(what, None, "run", ())) as workers:
+        (process,) = multiprocessing.active_children()
+        process.kill()
+        process.join()
+        with pytest.raises(InnerloopError, match="a process that makes load has ended"):
+            workers.start(shares(ClosedLoop(1), what, 0))
 
 
 def test_live_adaptations_stay_when_that_is_wanted(server):
