@@ -81,10 +81,12 @@ def glorot(generator: torch.Generator, *shape: int) -> Tensor:
 
 def _loop(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
     """One convolution after the other: each fills the cores of a CPU by itself."""
+    if x.shape[0] == 1:
+        x, weight, bias = (tensor.squeeze(0) for tensor in (x, weight, bias))
+        return F.conv2d(_arranged(x), _arranged(weight), bias, stride, padding=1).unsqueeze(0)
     # unbind, and not an index per task: its gradient is one stack instead of T zero-padded copies.
     parts = zip(x.unbind(), weight.unbind(), bias.unbind(), strict=True)
-    convolved = [F.conv2d(_arranged(xt), _arranged(wt), bt, stride, padding=1) for xt, wt, bt in parts]
-    return convolved[0].unsqueeze(0) if len(convolved) == 1 else torch.stack(convolved)
+    return torch.stack([F.conv2d(_arranged(xt), _arranged(wt), bt, stride, padding=1) for xt, wt, bt in parts])
 
 
 def _grouped(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:

@@ -59,13 +59,22 @@ def test_phases_add_up_to_the_latency(server):
 def test_what_server_and_device_did_is_told(server):
     (load,) = bench(server, "gradients", loads=(ClosedLoop(4),)).loads
     assert 0 < load.server.cpu_cores < 8
-    assert 0 < load.server.device_share <= 1
+    assert 0 < load.server.main_cpu_cores < 8
+    assert load.server.batches_at_once > 0
     assert set(load.server.batch_size) == {"adapt", "predict"}
     assert all(1 <= size <= 4 for size in load.server.batch_size.values())
     assert load.server.adaptations_held >= 20
     assert load.server.adaptations_bytes > 1000
     assert load.server.device_memory_bytes["cpu resident"] > 2**20
     assert load.cpu_cores > 0
+
+
+def test_batches_and_processes_side_by_side_are_all_told_of(start_server):
+    with start_server(lanes=3, frontends=2) as server:
+        settings = {"mix": {"Adapt": 1.0}, "steps": 200, "duration": 1.5}
+        (load,) = bench(server, "gradients", loads=(ClosedLoop(6),), **settings).loads
+        assert load.server.batches_at_once > 1
+        assert load.server.cpu_cores > load.server.main_cpu_cores
 
 
 def test_more_adaptations_than_fit_are_evicted_and_made_again(start_server):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from examples import adapt_request, predict_request
 from grpc import StatusCode
-from running import connect
+from running import connect, wait_until
 from wire import images, inputs
 
 from innerloop.v1 import adaptation_pb2 as pb
@@ -34,6 +34,21 @@ def test_a_page_token_of_ones_own_making_is_refused(client, fails, token):
     assert set(problem.fields) == {"page_token"}
     problem = fails(client.adaptations.ListAdaptations, pb.ListAdaptationsRequest(page_size=-1))
     assert set(problem.fields) == {"page_size"}
+
+
+@pytest.mark.parametrize("descriptor", [pb.DESCRIPTOR, model_pb2.DESCRIPTOR], ids=["adaptation", "model"])
+def test_bytes_that_are_no_message_are_refused_without_a_word_of_the_code(server, client, fails, metrics, descriptor):
+    (service,) = descriptor.services_by_name.values()
+    for method in service.methods:
+        if method.client_streaming:
+            continue
+        call = client.channel.unary_unary(f"/{service.full_name}/{method.name}")
+        problem = fails(call, b"\xff\xff")
+        assert (problem.code, problem.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+        assert problem.fields == {"message": f"is not a {method.input_type.name}"}
+        labels = {"rpc": method.name, "model": "", "status": "INVALID_ARGUMENT"}
+        wait_until(lambda labels=labels: metrics("innerloop_requests_total", **labels) > 0)
+    assert "exception" not in server.log
 
 
 @pytest.mark.parametrize("name", ["", "nothing", "../prototypes", "x" * 100_000])

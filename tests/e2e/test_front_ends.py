@@ -308,6 +308,17 @@ def test_front_ends_listen_on_every_address_of_a_host(start_server, host):
         assert server.stop() == 0
 
 
+def test_a_front_end_is_replaced_though_the_model_folder_is_gone(start_server, models_folder, tmp_path):
+    folder = shutil.copytree(models_folder, tmp_path / "models")
+    with start_server(folder) as server:
+        shutil.rmtree(folder)
+        victim = front_ends(server)[0]
+        os.kill(victim, signal.SIGKILL)
+        wait_until_replaced(server, victim)
+        with connect(server) as client:
+            assert client.adaptations.Adapt(adapt_request())
+
+
 def test_a_front_end_that_can_not_start_is_tried_again_until_it_can(start_server, tmp_path):
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost")

@@ -49,7 +49,10 @@ class Echo:
         self.holds.append((task, query))
         await self.may_answer.wait()
         if self.error is not None:
-            raise self.error
+            try:
+                raise OSError
+            except OSError as cause:
+                raise self.error from cause
         self.holds.clear()
         return AdaptPredicted(Answers(values=query.copy()), None, Timings(1, 2, 3))
 
@@ -184,6 +187,33 @@ async def test_when_the_segment_is_full_requests_are_refused_until_there_is_room
     assert len((await first).answers.values) == 150_000
     await pair.until_free()
     await ask(pair, query_of(150_000))
+
+
+async def test_a_caller_who_has_been_answered_finds_the_room_that_is_about_to_be_free_again(pair, echo):
+    first = ask(pair, query_of(150_000))
+    while not echo.holds:
+        await asyncio.sleep(0)
+    being_let_go_of = echo.holds.copy()
+    echo.may_answer.set()
+    await first
+    second = ask(pair, query_of(150_000))
+    await asyncio.sleep(0.01)
+    being_let_go_of.clear()
+    assert len((await second).answers.values) == 150_000
+    await pair.until_free()
+
+
+async def test_room_that_is_not_free_again_in_time_is_not_waited_for_any_longer(pair, echo):
+    first = ask(pair, query_of(150_000))
+    while not echo.holds:
+        await asyncio.sleep(0)
+    held = echo.holds.copy()
+    echo.may_answer.set()
+    await first
+    with pytest.raises(OverloadedError):
+        await asyncio.wait_for(ask(pair, query_of(150_000)), 2)
+    held.clear()
+    await pair.until_free()
 
 
 async def test_a_request_larger_than_the_segment_is_refused_for_good(pair):

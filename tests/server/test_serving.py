@@ -1,17 +1,21 @@
-"""What the server does for its callers, whoever of them leaves in the middle of it."""
+"""What the server does for its callers, whoever of them leaves in the middle of it, and whatever comes out."""
 
 import asyncio
 
+import numpy as np
 import pytest
 from bundles import write_models
 from fakes import FakeState
 
 from innerloop_server.adaptations.adaptation import Learned
 from innerloop_server.adaptations.store import AdaptationStore
+from innerloop_server.engine.interface import AdaptedTask, Answers, SupportSet
 from innerloop_server.engine.lanes import Lanes
 from innerloop_server.engine.torch_engine import TorchEngine, TorchSettings
-from innerloop_server.errors import AdaptationEvictedError
+from innerloop_server.errors import AdaptationEvictedError, DivergedError
 from innerloop_server.models.repository import ModelRepository
+from innerloop_server.scheduling.job import Computed, Deadline, Learnt
+from innerloop_server.serving.interface import AdaptTask, Keeping
 from innerloop_server.serving.local import LocalServing
 
 
@@ -23,6 +27,29 @@ class SlowListener:
 
     async def model_removed(self, entry):  # noqa: ARG002
         await asyncio.Event().wait()
+
+
+class Diverging:
+    """A scheduler whose device adapts well until the last step."""
+
+    async def run(self, job):  # noqa: ARG002
+        learnt = Learnt(AdaptedTask(FakeState(), (0.7,)), Answers(values=np.full((1, 1), np.nan, np.float32)))
+        return Computed(learnt, 0.0, {})
+
+
+async def test_a_task_whose_answers_are_no_numbers_is_not_kept_for_a_caller_who_never_hears_its_id(tmp_path, metrics):
+    lanes = Lanes(1)
+    repository = ModelRepository(write_models(tmp_path), TorchEngine(TorchSettings("cpu")), lanes, [])
+    await repository.load("regression")
+    lanes.stop(5)
+    store = AdaptationStore(1000, metrics)
+    serving = LocalServing(repository, Diverging(), store, metrics)
+    support = SupportSet(np.zeros((2, 1), np.float32), np.zeros((2, 1), np.float32), 0)
+    task = AdaptTask(repository.get("regression").served, support, (), 1)
+    for request_id in ("", "mine"):
+        with pytest.raises(DivergedError):
+            await serving.adapt_predict(task, support.x[:1], Keeping("me", 60.0, request_id), Deadline())
+    assert not store.list("me", "", None, 10)
 
 
 async def test_an_unload_whose_caller_leaves_still_drops_the_models_adaptations(tmp_path, metrics):

@@ -3,7 +3,9 @@
 import gc
 import os
 import signal
+import subprocess
 import time
+from pathlib import Path
 from threading import Thread
 
 import numpy as np
@@ -161,3 +163,19 @@ def test_a_model_that_can_not_be_passed_on_is_computed_by_the_process_itself(eng
     worker.stop()
     assert len(asked) == 2
     assert np.isfinite(values[0]).all()
+
+
+def test_a_worker_that_cannot_be_started_leaves_no_descriptors(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    before = open_descriptors()
+    with pytest.raises(OSError, match="no more processes"):
+        Worker()
+    assert open_descriptors() == before
+
+
+def open_descriptors():
+    """Numbers that are in use, without that of the look at them."""
+    return {int(path.name) for path in Path("/proc/self/fd").iterdir() if path.exists()}

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import weakref
 from collections import deque
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from torch import Tensor
 
@@ -35,21 +35,24 @@ class Worker:
     """One process, used by one thread at a time."""
 
     def __init__(self) -> None:
-        descriptor = create_shared_memory("innerloop-worker", STAGING_BYTES)
-        self._end, its_end = socket.socketpair()
-        self._staging = Staging(descriptor)
         self._models: weakref.WeakKeyDictionary[Computation, int] = weakref.WeakKeyDictionary()
         self._forgotten: deque[int] = deque()
         self._loaded = 0
         self._ready = False
-        with its_end:
+        with ExitStack() as its_own, ExitStack() as ours:
+            descriptor = create_shared_memory("innerloop-worker", STAGING_BYTES)
+            its_own.callback(os.close, descriptor)
+            self._end, its_end = socket.socketpair()
+            ours.enter_context(self._end)
+            its_own.enter_context(its_end)
+            self._staging = Staging(descriptor)
             descriptors = (its_end.fileno(), descriptor)
             self._process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-m", MODULE, *map(str, [os.getpid(), *descriptors])],
                 stdin=subprocess.DEVNULL,
                 pass_fds=descriptors,
             )
-        os.close(descriptor)
+            ours.pop_all()  # it has started: this end stays open
 
     @property
     def ready(self) -> bool:

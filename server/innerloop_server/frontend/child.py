@@ -34,24 +34,38 @@ class FrontEnd:
         self.listens = self.has_listened = False
         self.refused = ""
         self._listening = listening
+        self._told = False
         self._lost = asyncio.Event()
         self._segment = Segment.create(segment_bytes)
         self._link: Link[messages.FromFrontEnd] = Link(messages.FromFrontEnd, self._receive, self._lost.set)
         self._session = Session(serving, self._link, self._segment)
 
-    async def run(self, start: messages.Start) -> int:
+    async def run(self, start: Callable[[], messages.Start]) -> int:
         """Start the process, serve it, and clean up after it; returns its exit code.
+
+        Args:
+            start: makes the first message, once it can be sent; news from then on follow it.
 
         Raises:
             OSError: it can't be started.
         """
-        own_end, its_end = socket.socketpair()
-        with its_end:
-            process = _launch(its_end.fileno(), self._segment.descriptor)
         try:
-            self._segment.close()
+            return await self._serve(start)
+        finally:
+            # Memory is freed when nothing computes on it any more, and not only when garbage is collected.
+            del self._session, self._segment
+
+    def send(self, message: messages.ToFrontEnd) -> None:
+        """Tell the front end something, unless the first message, which is yet to be made, will."""
+        if self._told:
+            self._link.send(message)
+
+    async def _serve(self, start: Callable[[], messages.Start]) -> int:
+        process, own_end = self._start_process()
+        try:
             await self._link.open(own_end)
-            self._link.send(start)
+            self._link.send(start())
+            self._told = True
             await self._lost.wait()
         finally:
             self.listens = False
@@ -59,13 +73,20 @@ class FrontEnd:
             code = await asyncio.to_thread(process.wait)
             self._link.close()
             await self._session.close()
-            # Memory is freed when nothing computes on it any more, and not only when garbage is collected.
-            del self._session, self._segment
         return code
 
-    def send(self, message: messages.ToFrontEnd) -> None:
-        """Tell the front end something."""
-        self._link.send(message)
+    def _start_process(self) -> "tuple[subprocess.Popen[bytes], socket.socket]":
+        """The process and this end of the link to it; the segment's descriptor is closed in any case."""
+        try:
+            own_end, its_end = socket.socketpair()
+            with its_end:
+                try:
+                    return _launch(its_end.fileno(), self._segment.descriptor), own_end
+                except BaseException:
+                    own_end.close()
+                    raise
+        finally:
+            self._segment.close()
 
     def _receive(self, message: messages.FromFrontEnd) -> None:
         match message:

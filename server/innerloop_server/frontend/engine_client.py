@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -38,6 +39,8 @@ LARGE = 1 << 20
 SMALL_ANSWERS = 4096
 """Bytes up to which answers may as well travel in the message."""
 FULL_RETRY_SECONDS = 0.2
+RELEASE_SECONDS = 0.05
+"""By which the engine process lets go of a block after its answer, unless it is very busy."""
 
 
 class Parcel(NamedTuple):
@@ -79,6 +82,8 @@ class EngineClient:
         self._copiers = ThreadPoolExecutor(2, thread_name_prefix="copier")
         self._asked: dict[int, _Asked[Any]] = {}
         self._last_number = 0
+        self._answered = 0  # requests whose blocks are about to be released
+        self._freed = asyncio.Event()
 
     async def pack(self, arrays: Mapping[str, Array], answer_bytes: int = 0) -> Parcel:
         """Copy arrays into the segment: the only copy of them before the device's.
@@ -95,12 +100,11 @@ class EngineClient:
         for field, array in arrays.items():
             places[field] = ArrayAt(size, array.dtype.str, array.shape)  # type: ignore[arg-type]
             size += aligned(array.nbytes)
-        room = Room(size, answer_bytes) if answer_bytes > SMALL_ANSWERS else None
-        block = self._allocator.allocate(size + answer_bytes) if room else None
-        if block is None:  # answers can travel in the message, if need be
-            room, block = None, self._allocator.allocate(size)
-        if block is None:
-            raise self._no_room(arrays, size)
+        give_up = self._loop.time() + RELEASE_SECONDS
+        while (found := self._find_room(size, answer_bytes)) is None:
+            if size > self._allocator.size or not await self._release_before(give_up):
+                raise self._no_room(arrays, size)
+        block, room = found
         memory = self._segment.block(block)
         copies = [(array_in(memory, places[field]), array) for field, array in arrays.items()]
         if size < LARGE:
@@ -135,12 +139,17 @@ class EngineClient:
     def receive(self, message: Reply | Failed | Released) -> None:
         """Take what the engine process says of a request."""
         asked = self._asked[message.number]
-        if not isinstance(message, Released):
+        if isinstance(message, Released):
+            self._answered -= 1
+        else:
             _settle(asked, message)
-        if asked.block is None or isinstance(message, Released):
-            del self._asked[message.number]
-        if asked.block is not None and isinstance(message, Released):
+            if asked.block is not None:
+                self._answered += 1
+                return
+        del self._asked[message.number]
+        if asked.block is not None:
             self._allocator.free(asked.block)
+            self._freed.set()
 
     async def _ask(
         self,
@@ -160,6 +169,26 @@ class EngineClient:
         except asyncio.CancelledError:
             self._link.send(Cancel(number))
             raise
+
+    def _find_room(self, size: int, answer_bytes: int) -> tuple[Block, Room | None] | None:
+        """A block for so many bytes of arrays, and for answers behind them unless they may as well travel alone."""
+        if answer_bytes > SMALL_ANSWERS and (block := self._allocator.allocate(size + answer_bytes)):
+            return block, Room(size, answer_bytes)
+        block = self._allocator.allocate(size)
+        return None if block is None else (block, None)
+
+    async def _release_before(self, moment: float) -> bool:
+        """Wait for the next block to be free again; false if none of those that are in use is to be so by a moment.
+
+        An answer comes a little before its block is free: whoever asks on getting it must not find the segment full.
+        """
+        if not self._answered:
+            return False
+        self._freed.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(moment):
+                return await self._freed.wait()
+        return False
 
     def _no_room(self, arrays: Mapping[str, Array], size: int) -> InvalidRequestError | OverloadedError:
         if size <= self._allocator.size:

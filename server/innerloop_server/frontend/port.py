@@ -1,12 +1,18 @@
 """A port that several processes share."""
 
+import errno
 import socket
 from contextlib import ExitStack
+from typing import Any
 
 from innerloop_server.settings import ConfigurationError
 
 ATTEMPTS = 10
 """To find a port that is free on all addresses of a host."""
+
+
+NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""Errors of binding to an address that a name stands for, and that this machine does not have, such as ::1."""
 
 
 class SharedPort:
@@ -41,17 +47,34 @@ class SharedPort:
 
 
 def _bind(host: str, port: int) -> tuple[ExitStack, int]:
-    """Sockets bound to one port of every address of a host, none of them listening."""
+    """Sockets bound to one port of every address of a host that this machine has, none of them listening.
+
+    Raises:
+        OSError: the port is taken, or this machine has none of the addresses.
+    """
+    bound, missing = False, OSError()
     with ExitStack() as sockets:
         for family, kind, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-            keeper = sockets.enter_context(socket.socket(family, kind))
-            if family is socket.AF_INET6:
-                keeper.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            # Bound for itself alone, so that a port which another server has is refused, though it connected a moment
-            # ago; shared from then on.
-            keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            keeper.bind((address[0], port, *address[2:]))
-            keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-            keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            port = keeper.getsockname()[1]
+            try:
+                keeper = sockets.enter_context(socket.socket(family, kind))
+                _claim(keeper, (address[0], port, *address[2:]))
+            except OSError as error:
+                if error.errno not in NOT_HERE:
+                    raise
+                missing = error
+                continue
+            bound, port = True, keeper.getsockname()[1]
+        if not bound:
+            raise missing
         return sockets.pop_all(), port
+
+
+def _claim(keeper: socket.socket, address: tuple[Any, ...]) -> None:
+    """Bind a socket to an address that nobody else has, and let others share it from then on."""
+    if keeper.family is socket.AF_INET6:
+        keeper.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    # A port which another server has is refused, though it connected a moment ago.
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    keeper.bind(address)
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -14,7 +14,6 @@ from innerloop_server.frontend.engine_client import EngineClient
 from innerloop_server.frontend.link import Link
 from innerloop_server.frontend.remote_serving import RemoteServing
 from innerloop_server.frontend.segment import Segment
-from innerloop_server.models.model import ModelEntry
 from innerloop_server.observability.call_metrics import CallMetrics
 from innerloop_server.observability.logs import configure_logging
 from innerloop_server.observability.merged import write_metrics_to
@@ -44,7 +43,7 @@ class FrontEndProcess:
         write_metrics_to(Path(start.metrics_folder), start.slot)
         endpoint = Endpoint(settings, CallMetrics(CollectorRegistry()), share_port=True)
         for entry in start.entries:
-            await self._model_changed(endpoint, entry)
+            await endpoint.model_changed(entry)
         if start.loaded:
             await endpoint.models_loaded()
         try:
@@ -58,14 +57,13 @@ class FrontEndProcess:
         await self._follow(endpoint)
 
     async def _follow(self, endpoint: Endpoint) -> None:
-        """Act on the news from the engine process, in order, until it says stop."""
+        """Show the news from the engine process to callers, in order, until it says stop."""
         while True:
             news = await self._news.get()
             match news:
                 case messages.ModelChanged():
-                    await self._model_changed(endpoint, news.entry)
+                    await endpoint.model_changed(news.entry)
                 case messages.ModelRemoved():
-                    self._serving.model_removed(news.entry)
                     await endpoint.model_removed(news.entry)
                 case messages.ModelsLoaded():
                     await endpoint.models_loaded()
@@ -73,15 +71,20 @@ class FrontEndProcess:
                     await endpoint.stop()
                     return
 
-    async def _model_changed(self, endpoint: Endpoint, entry: ModelEntry) -> None:
-        self._serving.model_changed(entry)
-        await endpoint.model_changed(entry)
-
     def _receive(self, message: messages.ToFrontEnd) -> None:
-        if isinstance(message, messages.Reply | messages.Failed | messages.Released):
-            self._engine.receive(message)
-        else:
-            self._news.put_nowait(message)
+        match message:
+            case messages.Reply() | messages.Failed() | messages.Released():
+                self._engine.receive(message)
+                return
+            # Models are known at once: answers that come next may be about adaptations of theirs.
+            case messages.Start():
+                for entry in message.entries:
+                    self._serving.model_changed(entry)
+            case messages.ModelChanged():
+                self._serving.model_changed(message.entry)
+            case messages.ModelRemoved():
+                self._serving.model_removed(message.entry)
+        self._news.put_nowait(message)
 
 
 def _engine_process_is_gone() -> None:

@@ -28,7 +28,11 @@ class Segment:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.size = os.fstat(descriptor).st_size
-        self._memory = mmap.mmap(descriptor, self.size)
+        try:
+            self._memory = mmap.mmap(descriptor, self.size)
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     def create(cls, size: int) -> Self:

@@ -64,7 +64,7 @@ class Session:
         except (Exception, asyncio.CancelledError) as error:
             self._link.send(failed(number, error))
             # The frames that it went through hold requests' arrays, in cycles that only garbage collection would end.
-            error.__traceback__ = error.__context__ = None
+            error.__traceback__ = error.__context__ = error.__cause__ = None
         finally:
             del self._tasks[number]
 

@@ -103,7 +103,7 @@ class FrontEnds:
                 front_end = self._front_ends[slot] = FrontEnd(
                     serving, self._settings.frontend_bytes, lambda: self._listening(started)
                 )
-                code = await front_end.run(self._start_message(slot))
+                code = await front_end.run(lambda: self._start_message(slot))
                 reason = front_end.refused or f"frontends: one ended with code {code}"
             except Exception:
                 self._log.exception("front end failed", slot=slot)
@@ -122,7 +122,9 @@ class FrontEnds:
                 wait = min(2 * wait, LONGEST_WAIT)
 
     def _start_message(self, slot: int) -> messages.Start:
-        settings = self._settings.model_copy(update={"port": self._port.port})
+        # It reads its settings as any server does, which checks that files are there: those that it has no use for may
+        # be gone by the time that it takes another's place.
+        settings = self._settings.model_copy(update={"port": self._port.port, "models": Path("/"), "ready_file": None})
         return messages.Start(
             settings.model_dump_json(), slot, str(self._metrics_folder), tuple(self._entries.values()), self._loaded
         )

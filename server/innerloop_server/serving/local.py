@@ -70,7 +70,7 @@ class LocalServing(Serving):
         adaptation, answers = await self._adapt(task, query, keeping, deadline, timings)
         if answers is None:  # a request of the same id made the adaptation
             answers = await self._answer(adaptation.learned, query, deadline, timings)
-        return AdaptPredicted(_usable(answers), adaptation.describe(), timings)
+        return AdaptPredicted(answers, adaptation.describe(), timings)
 
     async def look(self, owner: str, adaptation_id: str) -> AdaptationDescription:
         """The owner's adaptation."""
@@ -125,6 +125,8 @@ class LocalServing(Serving):
             nonlocal answers
             model = self._model_for(task)
             learned, answers = await self._learn(model, task, query, shared, timings)
+            if query is not None:
+                _usable(answers)
             # The model may have been unloaded meanwhile, and its adaptations dropped: this one must not come after.
             if not self._repository.serves(model):
                 raise ModelNotFoundError(model.name)

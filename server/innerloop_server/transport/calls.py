@@ -11,10 +11,11 @@ from typing import NoReturn, TypeAlias, TypeVar
 
 import structlog
 
-from innerloop_server.errors import ServerError, ShuttingDownError
+from innerloop_server.errors import FieldViolation, InvalidRequestError, ServerError, ShuttingDownError
 from innerloop_server.observability.call_metrics import NO_MODEL, CallMetrics
 from innerloop_server.scheduling.job import Deadline
 from innerloop_server.transport.identity import Context, Identify
+from innerloop_server.transport.registration import Unreadable
 from innerloop_server.transport.status import DETAILS_KEY, Failure, failure_of, internal_failure
 
 Request = TypeVar("Request")
@@ -77,6 +78,8 @@ class Calls:
 
     async def run(self, rpc: str, body: Body[Request, Response], request: Request, context: Context) -> Response:
         """Answer one RPC with `body`, or abort it with the status that its error stands for."""
+        if isinstance(request, Unreadable):
+            return await self._run(rpc, _refuse_unreadable, request, context, self._report)
         return await self._run(rpc, body, request, context, self._report)
 
     async def run_stream(self, rpc: str, body: Body[Context, None], context: Context) -> None:
@@ -189,6 +192,11 @@ class Calls:
 async def _refuse(request: object, call: Call) -> NoReturn:
     del request, call
     raise ShuttingDownError
+
+
+async def _refuse_unreadable(request: Unreadable, call: Call) -> NoReturn:
+    del call
+    raise InvalidRequestError([FieldViolation("message", f"is not a {request.kind}")])
 
 
 async def _abort(context: Context, call: Call, failure: Failure) -> NoReturn:

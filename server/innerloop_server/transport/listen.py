@@ -8,8 +8,7 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
 
-from innerloop.v1 import adaptation_pb2
-from innerloop.v1.model_pb2_grpc import add_ModelServiceServicer_to_server
+from innerloop.v1 import adaptation_pb2, model_pb2
 from innerloop_server.settings import ConfigurationError, ServerSettings
 from innerloop_server.transport.adaptation_service import AdaptationServicer
 from innerloop_server.transport.health import ADAPTATION_SERVICE, MODEL_SERVICE, Health
@@ -50,7 +49,7 @@ def build_server(
     ]
     server = grpc.aio.server(options=options)
     add_service(adaptation_pb2.DESCRIPTOR.services_by_name["AdaptationService"], adaptations, READERS, server)
-    add_ModelServiceServicer_to_server(models, server)
+    add_service(model_pb2.DESCRIPTOR.services_by_name["ModelService"], models, {}, server)
     add_HealthServicer_to_server(health.servicer, server)
     names = (ADAPTATION_SERVICE, MODEL_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)

@@ -1,7 +1,6 @@
 """ModelService: what models there are, and loading and unloading them."""
 
 from innerloop.v1 import model_pb2 as pb
-from innerloop.v1.model_pb2_grpc import ModelServiceServicer
 from innerloop_server.errors import AdminDisabledError
 from innerloop_server.models.model import ModelEntry
 from innerloop_server.serving.interface import Serving
@@ -11,7 +10,7 @@ from innerloop_server.transport.requests import RequestLimits
 from innerloop_server.transport.responses import encode_model
 
 
-class ModelServicer(ModelServiceServicer):
+class ModelServicer:
     """Models over gRPC.
 
     Args:

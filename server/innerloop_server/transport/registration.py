@@ -1,11 +1,18 @@
 """Registers a servicer's methods with a gRPC server."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
+
+
+class Unreadable(NamedTuple):
+    """Stands for a request whose bytes are no message of the kind that its method takes."""
+
+    kind: str
 
 
 def add_service(
@@ -13,8 +20,8 @@ def add_service(
 ) -> None:
     """Have `servicer` answer all methods of `service`, each with its method of the same name.
 
-    What generated code would do, but for stream methods that read and write by their context, and requests that are
-    more than messages.
+    What generated code would do, but for stream methods that read and write by their context, requests that are more
+    than messages, and those that are `Unreadable`, which only methods of a single request are given.
 
     Args:
         service: its description.
@@ -30,10 +37,23 @@ def add_service(
 
 
 def _handler(method: MethodDescriptor, behavior: Any, reader: Callable[[bytes], Any] | None) -> Any:
+    read = reader or GetMessageClass(method.input_type).FromString
     streams = method.client_streaming and method.server_streaming
     make = grpc.stream_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
     return make(
         behavior,
-        request_deserializer=reader or GetMessageClass(method.input_type).FromString,
+        request_deserializer=read if streams else _never_raising(read, method.input_type.name),
         response_serializer=GetMessageClass(method.output_type).SerializeToString,
     )
+
+
+def _never_raising(read: Callable[[bytes], Any], kind: str) -> Callable[[bytes], Any]:
+    """Reads requests, or says that they are unreadable: gRPC would answer with what was raised, and log it."""
+
+    def reader(content: bytes) -> Any:
+        try:
+            return read(content)
+        except DecodeError:
+            return Unreadable(kind)
+
+    return reader

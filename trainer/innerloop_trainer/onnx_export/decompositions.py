@@ -26,6 +26,7 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
         aten._linalg_solve_ex.default: solve_positive_definite,
         aten._linalg_check_errors.default: trust,
         aten.sort.stable: stable_sort,
+        aten.sum.dim_IntList: sum_by_dimension,
     }
 
 
@@ -116,9 +117,22 @@ def max_pool2d_backward(
         equal = element == largest
         shares.append(torch.where(equal & ~taken, gradient, 0.0))
         taken = taken | equal
-    whole = torch.stack(shares, 4).view(*x.shape[:2], height, width, down, across).transpose(3, 4)
-    whole = whole.reshape(*x.shape[:2], height * down, width * across)
+    # Rows of each window first: ONNX Runtime is slow at exchanging four dimensions at once.
+    rows = [torch.stack(shares[i : i + across], -1).flatten(-2) for i in range(0, len(shares), across)]
+    whole = torch.stack(rows, 3).flatten(2, 3)
     return F.pad(whole, (0, x.shape[3] - whole.shape[3], 0, x.shape[2] - whole.shape[2]))
+
+
+def sum_by_dimension(
+    x: Tensor, dims: Sequence[int] | None, keepdim: bool = False, *, dtype: torch.dtype | None = None
+) -> Any:
+    """Sum over several dimensions one after the other, the last one first: together they would not be contiguous."""
+    if dtype is not None or not dims or len(dims) < 2:
+        return NotImplemented  # leaves the operator as it is
+    total = x
+    for dimension in sorted((dimension % x.dim() for dimension in dims), reverse=True):
+        total = total.sum(dimension, keepdim)
+    return total
 
 
 def solve_positive_definite(

@@ -1,6 +1,7 @@
 """`innerloop bench`: the load generator."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,9 @@ from innerloop.errors import InvalidArgumentError
 app = typer.Typer()
 
 CLIENTS = 8
+
+FILE_WIDTH = 120
+"""Characters of a line that no terminal shows: enough for the tables."""
 
 
 @app.command()
@@ -110,15 +114,22 @@ def bench(
     )
     if tls_roots is not None and not tls_roots.is_file():
         raise InvalidArgumentError(f"tls_roots: there is no file {tls_roots}")
+    if json_file is not None:
+        _prepare("--json", json_file)
     if plot is not None:
         # Imported late, because nothing else needs it, and before the run, because it may not be installed.
-        from innerloop.bench.plot import draw_latency
+        from innerloop.bench.plot import check_type, draw_latency
+
+        check_type(plot)
+        _prepare("--plot", plot)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("", total=1)
         result = run_bench(settings, lambda stage, done: progress.update(bar, description=stage, completed=done))
-    print_result(result, Console())
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, FILE_WIDTH)
+    print_result(result, console)
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(result.as_dict(), indent=1) + "\n")
     if plot is not None:
         draw_latency(result, plot)
@@ -146,6 +157,20 @@ def _numbers(text: str, kind: type[int] | type[float]) -> list[float]:
         return [kind(part) for part in text.split(",")]
     except ValueError:
         raise InvalidArgumentError(f"--sweep is {text!r}, numbers with commas between them are needed") from None
+
+
+def _prepare(option: str, file: Path) -> None:
+    """Make the folder of a file that will be written after the run, which must not have been for nothing.
+
+    Raises:
+        InvalidArgumentError: it can't be written.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidArgumentError(f"{option}: can't write {file}: {error.strerror}") from error
+    if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise InvalidArgumentError(f"{option}: can't write {file}: it is a folder, or belongs to somebody else")
 
 
 def _report_failures(result: BenchResult, allowed: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from innerloop.bench.sender import Answer, Sender
 from innerloop.bench.workload import Workload
-from innerloop.errors import AdaptationNotFoundError
+from innerloop.errors import DeadlineExceededError, UnavailableError
 from innerloop.v1 import adaptation_pb2 as pb
 
 T = TypeVar("T")
@@ -83,13 +83,13 @@ async def delete_adaptations(ids: Iterable[str], sender: Sender, progress: Calla
     """Delete those adaptations that are still there, telling the fraction that is done.
 
     Raises:
-        InnerloopError: one could not be deleted.
+        InnerloopError: the server does not answer; where it refuses to delete one, it is asked to delete the others.
     """
 
     async def delete(adaptation_id: str) -> None:
         request = pb.DeleteAdaptationRequest(adaptation_id=adaptation_id)
         answer = await sender.send("DeleteAdaptation", request.SerializeToString())
-        if not isinstance(answer.error, AdaptationNotFoundError):
+        if isinstance(answer.error, UnavailableError | DeadlineExceededError):
             answer.check()
 
     await _each(list(ids), delete, progress)

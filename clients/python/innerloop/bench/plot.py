@@ -8,9 +8,21 @@ from matplotlib.figure import Figure
 
 from innerloop.bench.results import BenchResult, LoadResult
 from innerloop.bench.settings import OpenLoop, Rpc
+from innerloop.errors import InvalidArgumentError
 
 SHOWN = {50.0: "#0969da", 99.0: "#cf222e"}
 """Percentiles, and their colours."""
+
+
+def check_type(path: Path) -> None:
+    """Whether pictures of the type that a path's ending names can be drawn.
+
+    Raises:
+        InvalidArgumentError: they can't.
+    """
+    kind = path.suffix.removeprefix(".")
+    if kind.lower() not in Figure().canvas.get_supported_filetypes():
+        raise InvalidArgumentError(f"--plot: there are no pictures of type {kind!r}; png, svg and pdf are common ones")
 
 
 def draw_latency(result: BenchResult, path: Path) -> None:
@@ -29,7 +41,6 @@ def draw_latency(result: BenchResult, path: Path) -> None:
     figure.supylabel(f"latency, {counted} (ms)", fontsize=10)
     figure.supxlabel("answers per second, all RPCs together", fontsize=10)
     figure.suptitle(f"{result.model.name} ({result.model.method})", fontsize=11)
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
 
 

@@ -45,7 +45,7 @@ def print_result(result: BenchResult, console: Console) -> None:
 def _latencies(result: BenchResult) -> Table:
     table = _table("Latency in ms")
     for name in ("answers/s", *(f"p{percent:g}" for percent in PERCENTILES), "max", "evicted", "errors"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     for load in result.loads:
         for rpc, measured in load.rpcs.items():
             evicted = measured.outcomes[EVICTED]
@@ -59,7 +59,7 @@ def _latencies(result: BenchResult) -> Table:
 def _phases(result: BenchResult) -> Table:
     table = _table("Where the time goes: mean / p99 in ms")
     for phase in PHASES:
-        table.add_column(phase, justify="right")
+        table.add_column(phase, justify="right", overflow="fold")
     for load in result.loads:
         for rpc, measured in load.rpcs.items():
             cells = (_mean_and_tail(measured.phases[phase]) for phase in PHASES)
@@ -69,10 +69,10 @@ def _phases(result: BenchResult) -> Table:
 
 
 def _table(title: str) -> Table:
-    """A table whose first columns are load and RPC."""
+    """A table whose first columns are load and RPC; all columns fold what is too wide, for figures that are cut lie."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("load", justify="right", no_wrap=True)
-    table.add_column("RPC", no_wrap=True)
+    table.add_column("load", justify="right", overflow="fold")
+    table.add_column("RPC", overflow="fold")
     return table
 
 
@@ -90,10 +90,14 @@ def _facts(load: LoadResult) -> Iterator[str]:
     server = load.server
     yield f"{load.throughput:.1f} answers/s in all"
     yield f"generator {load.cpu_cores:.2f} cores"
+    if server.unseen:
+        yield f"server not seen, {server.unseen}"
     if server.cpu_cores is not None:
         yield f"server {server.cpu_cores:.2f} cores"
-    if server.device_share is not None:
-        yield f"device computing about {server.device_share:.0%} of the time"
+    elif server.main_cpu_cores is not None:
+        yield f"server's main process {server.main_cpu_cores:.2f} cores (--server-pid tells of all)"
+    if server.batches_at_once is not None:
+        yield f"about {server.batches_at_once:.2f} batches computed at a time"
     for operation, size in server.batch_size.items():
         yield f"{size:.1f} tasks in a batch of {operation}"
     for memory, size in server.device_memory_bytes.items():

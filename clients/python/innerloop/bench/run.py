@@ -12,13 +12,13 @@ from innerloop.bench.live import LiveAdaptations, delete_adaptations
 from innerloop.bench.measurements import Measurements
 from innerloop.bench.results import BenchResult, LoadResult, describe_machine
 from innerloop.bench.sender import Sender
-from innerloop.bench.server_use import Look, Watch
+from innerloop.bench.server_use import Look, ServerUse, Watch
 from innerloop.bench.settings import BenchSettings
 from innerloop.bench.workers import Job, Workers, shares
 from innerloop.bench.workload import Workload
 from innerloop.calls import new_request_id
 from innerloop.client import Client
-from innerloop.errors import InnerloopError
+from innerloop.errors import AdaptationNotFoundError, InnerloopError
 from innerloop.models import Model
 
 TICK_SECONDS = 0.1
@@ -84,7 +84,9 @@ class _Run:
                     (await sender.send("AdaptPredict", workload.adapt_predict(0))).check()
                 if mix.get("Predict"):
                     await live.make_all(self._stage("making adaptations"))
-                    (await sender.send("Predict", workload.predict(0, live.ids[-1]))).check()
+                    answer = await sender.send("Predict", workload.predict(0, live.ids[-1]))
+                    if not isinstance(answer.error, AdaptationNotFoundError):  # where few fit, it may have given way
+                        answer.check()
             finally:
                 self._known_ids.update(filter(None, live.ids))
                 self._calls += sender.calls
@@ -98,8 +100,10 @@ class _Run:
         workers.start(parts)
         started = time.perf_counter()
         stage = self._stage(f"measuring with {load}")
-        before = self._look_at(started, settings.warm_up, stage)
-        after = self._look_at(started, settings.warm_up + settings.duration, stage)
+        try:
+            server = self._watch_server(started, stage)
+        except InnerloopError as error:  # such as when it has died: what the callers saw of that is yet to be told
+            server = ServerUse(unseen=str(error))
         results = workers.results()
         measured: Measurements = results[0][0]
         for other, _ in results[1:]:
@@ -108,7 +112,13 @@ class _Run:
             self._known_ids.update(ids)
         self._calls += measured.calls
         available = min(len(parts), os.cpu_count() or 1)
-        return LoadResult(load, settings.duration, measured, available, self._watch.between(before, after))
+        return LoadResult(load, settings.duration, measured, available, server)
+
+    def _watch_server(self, started: float, stage: Callable[[float], None]) -> ServerUse:
+        """What the server does while a load is measured that began at a moment."""
+        before = self._look_at(started, self._settings.warm_up, stage)
+        after = self._look_at(started, self._settings.warm_up + self._settings.duration, stage)
+        return self._watch.between(before, after)
 
     def _look_at(self, started: float, moment: float, stage: Callable[[float], None]) -> Look:
         """Look at the server a number of seconds after the start of a load."""

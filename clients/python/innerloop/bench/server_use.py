@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from time import perf_counter
 from urllib.error import URLError
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from innerloop.errors import InnerloopError, InvalidArgumentError
 
 OPERATIONS = ("adapt", "predict")
+MAIN_CPU = "process_cpu_seconds_total"
 SCRAPE_SECONDS = 10.0
 
 
@@ -22,24 +24,28 @@ class ServerUse:
     """What the server did while it was measured. What could not be found out is None or empty.
 
     Attributes:
-        cpu_cores: CPU seconds per second, of all its processes if they were watched.
-        device_share: estimate of the part of the time in which the device computed for this model. The server tells
-            how long batches took by request; from that follows the time of batches where all have the same size, and
-            with mixed sizes somewhat too much.
+        cpu_cores: CPU seconds per second of all its processes, if they were watched.
+        main_cpu_cores: the same of the process that the metrics come from; others may answer and compute for it.
+        batches_at_once: estimate of the batches of this model that were computed at any moment, or made ready for it,
+            on average. The server tells how long batches took by request; from that it follows where all have the same
+            size, and with mixed sizes somewhat too much.
         batch_size: mean number of requests computed together, by operation.
         device_memory_bytes: at the end, by device and kind, as in "cuda:0 allocated".
         adaptations_held: of this model, at the end.
         adaptations_bytes: memory that these take.
         adaptations_evicted: of this model, dropped meanwhile to make room.
+        unseen: why nothing could be found out, where something should have been.
     """
 
     cpu_cores: float | None = None
-    device_share: float | None = None
+    main_cpu_cores: float | None = None
+    batches_at_once: float | None = None
     batch_size: Mapping[str, float] = field(default_factory=dict)
     device_memory_bytes: Mapping[str, int] = field(default_factory=dict)
     adaptations_held: int | None = None
     adaptations_bytes: int | None = None
     adaptations_evicted: int | None = None
+    unseen: str = ""
 
 
 Labels = frozenset[tuple[str, str]]
@@ -59,7 +65,7 @@ class Scrape:
         try:
             with urlopen(url, timeout=SCRAPE_SECONDS) as response:  # noqa: S310 - checked above
                 families = list(text_string_to_metric_families(response.read().decode()))
-        except (URLError, OSError, ValueError) as error:
+        except (URLError, HTTPException, OSError, ValueError) as error:
             raise InnerloopError(f"metrics: can't read {url}: {error}") from error
         self._values: dict[tuple[str, Labels], float] = {
             (sample.name, frozenset(sample.labels.items())): sample.value
@@ -108,12 +114,9 @@ class Watch:
             cpu = (after.cpu_seconds - before.cpu_seconds) / seconds
         if before.scrape is None or after.scrape is None:
             return ServerUse(cpu_cores=cpu)
-        if cpu is None:
-            name = "process_cpu_seconds_total"
-            cpu = (after.scrape.value(name) - before.scrape.value(name)) / seconds
         return self._described(before.scrape, after.scrape, seconds, cpu)
 
-    def _described(self, before: Scrape, after: Scrape, seconds: float, cpu: float) -> ServerUse:
+    def _described(self, before: Scrape, after: Scrape, seconds: float, cpu: float | None) -> ServerUse:
         def gained(name: str, **labels: str) -> float:
             labels = {"model": self._model, **labels}
             return after.value(name, **labels) - before.value(name, **labels)
@@ -126,7 +129,8 @@ class Watch:
                 busy += gained("innerloop_phase_duration_seconds_sum", phase=operation) / batch_size[operation]
         return ServerUse(
             cpu_cores=cpu,
-            device_share=min(busy / seconds, 1.0),
+            main_cpu_cores=(after.value(MAIN_CPU) - before.value(MAIN_CPU)) / seconds,
+            batches_at_once=busy / seconds,
             batch_size=batch_size,
             device_memory_bytes={
                 " ".join(value for _, value in sorted(labels)): int(size)

@@ -15,6 +15,9 @@ Popularity = Literal["uniform", "zipf"]
 RPCS: Mapping[str, Rpc] = MappingProxyType({"adapt": "Adapt", "predict": "Predict", "adapt-predict": "AdaptPredict"})
 """RPCs by their names in a mix."""
 
+MOST_STEPS = 2**32 - 1
+"""That a request can name."""
+
 
 @dataclass(frozen=True)
 class ClosedLoop:
@@ -108,7 +111,8 @@ class BenchSettings:
     server_pid: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("adaptations", "queries", "processes", "connections", "max_under_way", "ways", "shots"):
+        numbers = ("adaptations", "queries", "processes", "connections", "max_under_way", "ways", "shots", "server_pid")
+        for name in numbers:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InvalidArgumentError(f"{name}: is {value}, at least 1 is needed")
@@ -117,8 +121,8 @@ class BenchSettings:
                 raise InvalidArgumentError(f"{name}: is {getattr(self, name):g}, more than 0 seconds are needed")
         if not 0 <= self.warm_up < math.inf:
             raise InvalidArgumentError(f"warm_up: is {self.warm_up:g}, 0 or more seconds are needed")
-        if self.steps is not None and self.steps < 0:
-            raise InvalidArgumentError(f"steps: is {self.steps}, 0 or more are needed")
+        if self.steps is not None and not 0 <= self.steps <= MOST_STEPS:
+            raise InvalidArgumentError(f"steps: is {self.steps}, 0 or more are needed, and at most {MOST_STEPS}")
         if self.seed < 0:
             raise InvalidArgumentError(f"seed: is {self.seed}, 0 or more is needed")
         if not 0 <= self.zipf_exponent < math.inf:
@@ -162,3 +166,5 @@ def _check_mix(mix: Mapping[Rpc, float]) -> None:
         raise InvalidArgumentError(f"mix: there is no RPC {unknown[0]!r}")
     if not all(0 <= weight < math.inf for weight in mix.values()) or not any(mix.values()):
         raise InvalidArgumentError("mix: weights are 0 or more, and one of them at least is more than 0")
+    if math.isinf(sum(mix.values())):
+        raise InvalidArgumentError("mix: weights are too large to be added up")

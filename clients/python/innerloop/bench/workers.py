@@ -19,6 +19,7 @@ from innerloop.bench.workload import Workload
 from innerloop.errors import InnerloopError
 
 STOP_SECONDS = 5.0
+ENDED = "a process that makes load has ended; what it printed says why"
 
 
 @dataclass(frozen=True)
@@ -67,17 +68,17 @@ class Workers:
             process = context.Process(target=_work, args=(theirs,), daemon=True)
             process.start()
             theirs.close()
-            ours.send(job)
+            _send(ours, job)
             self._pipes.append(ours)
             self._processes.append(process)
         for pipe in self._pipes:
             _receive(pipe)
 
     def start(self, parts: Sequence[Share]) -> None:
-        """Let the processes begin, all at once."""
+        """Let the processes begin, all at once. Raises what `results` raises."""
         self._busy = self._pipes[: len(parts)]
         for pipe, part in zip(self._busy, parts, strict=True):
-            pipe.send(part)
+            _send(pipe, part)
 
     def results(self) -> list[tuple[Measurements, list[str]]]:
         """Wait for the end, and get what each process measured and the live adaptations it knows.
@@ -103,11 +104,18 @@ class Workers:
                 process.join()
 
 
+def _send(pipe: "Connection[Any, Any]", what: Any) -> None:
+    try:
+        pipe.send(what)
+    except OSError:
+        raise InnerloopError(ENDED) from None
+
+
 def _receive(pipe: "Connection[Any, Any]") -> Any:
     try:
         return pipe.recv()
-    except EOFError:
-        raise InnerloopError("a process that makes load has ended; what it printed says why") from None
+    except (EOFError, OSError):
+        raise InnerloopError(ENDED) from None
 
 
 def _work(pipe: "Connection[Any, Any]") -> None:

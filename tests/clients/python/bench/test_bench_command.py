@@ -1,11 +1,14 @@
 """`innerloop bench` on the command line: its mistakes in one line, its files, its exit code."""
 
 import json
+from io import StringIO
 
 import pytest
+from rich.console import Console
 from scripted_server import overloaded
 
-from innerloop.bench import Histogram
+from innerloop.bench import BenchSettings, Histogram, run_bench
+from innerloop.bench.report import print_result
 
 QUICK = ("--warm-up", 0, "--duration", 0.2, "--adaptations", 2)
 
@@ -26,7 +29,14 @@ QUICK = ("--warm-up", 0, "--duration", 0.2, "--adaptations", 2)
         (("grey", "--duration", 0), "more than 0 seconds"),
         (("grey", "--metrics", "file:///etc/passwd"), "no http"),
         (("grey", "--metrics", "http://127.0.0.1:1/metrics"), "can't read http://127.0.0.1:1/metrics"),
+        (("grey", "--metrics", "http://127.0.0.1:port/"), "can't read http://127.0.0.1:port/"),
         (("grey", "--server-pid", 2**22 + 1), "can't be watched"),
+        (("grey", "--server-pid", -3), "at least 1"),
+        (("grey", "--steps", 2**32), "at most 4294967295"),
+        (("grey", "--mix", "adapt=1e308,predict=1e308"), "too large"),
+        (("grey", "--json", "/proc/none/bench.json"), "--json: can't write /proc/none/bench.json"),
+        (("grey", "--json", "/tmp"), "--json: can't write /tmp"),
+        (("grey", "--plot", "/tmp/bench.table"), "--plot: there are no pictures of type 'table'"),
         (("absent",), "MODEL_NOT_FOUND"),
         (("grey", "--server", "127.0.0.1:1"), "failed to connect"),
     ],
@@ -81,3 +91,18 @@ def test_the_closed_loop_says_that_its_figures_are_service_times(run):
     assert "coordinated omission" in out
     code, out, _ = run("bench", "grey", *QUICK, "--rate", 50)
     assert "coordinated omission" not in out
+
+
+def test_figures_are_told_in_full_however_narrow_the_terminal(server):
+    settings = BenchSettings("grey", server=server.address, adaptations=2, warm_up=0, duration=0.2)
+    console = Console(file=StringIO(), width=60)
+    print_result(run_bench(settings), console)
+    assert "…" not in console.file.getvalue()
+
+
+def test_where_no_terminal_bounds_it_each_figure_stands_on_one_line(run):
+    _, out, _ = run("bench", "grey", *QUICK, "--clients", 2)
+    (line,) = [line for line in out.splitlines() if "Predict" in line.split() and "/" not in line]
+    assert len(line.split()) == len(
+        ["2", "clients", "Predict", "answers/s", 50, 90, 99, 99.9, "max", "evicted", "errors"]
+    )

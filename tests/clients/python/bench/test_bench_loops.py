@@ -1,14 +1,20 @@
 """What the loops make of a server that stalls, drops adaptations, or refuses."""
 
+import multiprocessing
 import threading
 import time
 from contextlib import contextmanager
 
 import pytest
-from scripted_server import overloaded
+from grpc import StatusCode
+from prometheus_client import CollectorRegistry, start_http_server
+from scripted_server import Failure, overloaded
 
 from innerloop.bench import BenchSettings, ClosedLoop, OpenLoop, run_bench
 from innerloop.bench.measurements import RpcMeasurements
+from innerloop.bench.server_use import ServerUse
+from innerloop.bench.workers import Job, Workers, shares
+from innerloop.errors import InnerloopError
 from innerloop.timings import Timings
 
 STALL = 0.5
@@ -143,6 +149,49 @@ def test_each_adapt_that_is_measured_is_a_request_of_its_own_with_a_short_life(s
     assert {len(request.support.labels.values) for request in requests} == {5}
     assert not any(request.keep for request in server.requests("AdaptPredict"))
     assert not server.requests("Predict")
+
+
+def test_a_server_that_holds_hardly_any_adaptation_is_measured(server):
+    server.script("Predict", server._gone(""))  # of the adaptation that was made last, before any load
+    result = run_bench(settings(server, ClosedLoop(1), duration=0.2))
+    assert not result.failures
+    assert result.calls["Predict", "NOT_FOUND"] == 1
+
+
+def test_an_adaptation_that_can_not_be_deleted_does_not_keep_the_others(server):
+    server.script("DeleteAdaptation", overloaded(1.0))
+    result = run_bench(settings(server, ClosedLoop(1), duration=0.1, adaptations=100))
+    assert len(server.kept) == 1
+    assert result.calls["DeleteAdaptation", "OK"] == 99
+
+
+def test_what_was_measured_is_told_when_the_server_dies_on_the_way(server):
+    registry = CollectorRegistry()
+    exporter, thread = start_http_server(0, "127.0.0.1", registry)
+
+    def die():
+        exporter.shutdown()
+        exporter.server_close()
+        thread.join()
+        server.script("Predict", *[Failure(StatusCode.UNAVAILABLE)] * 100_000)
+
+    url = f"http://127.0.0.1:{exporter.server_port}/metrics"
+    with after_predicts(server, 20, die):
+        result = run_bench(settings(server, ClosedLoop(1), duration=1.5, metrics_url=url))
+    (load,) = result.loads
+    assert load.rpcs["Predict"].outcomes["OK"] >= 18
+    assert set(result.failures) == {"UNAVAILABLE"}
+    assert load.server == ServerUse(unseen=f"metrics: can't read {url}: <urlopen error [Errno 111] Connection refused>")
+
+
+def test_a_process_that_was_killed_between_two_loads_is_told_of(server):
+    what = settings(server, ClosedLoop(1))
+    with Workers(Job(what, None, "run", ())) as workers:
+        (process,) = multiprocessing.active_children()
+        process.kill()
+        process.join()
+        with pytest.raises(InnerloopError, match="a process that makes load has ended"):
+            workers.start(shares(ClosedLoop(1), what, 0))
 
 
 def test_live_adaptations_stay_when_that_is_wanted(server):

@@ -1,0 +1,29 @@
+"""A front end's own process: what it makes of the news from the engine process."""
+
+import asyncio
+
+from fakes import describe
+
+from innerloop_server.frontend import messages
+from innerloop_server.frontend.process import FrontEndProcess
+from innerloop_server.frontend.segment import Segment
+from innerloop_server.models.model import ModelEntry, ModelState
+
+
+def entry(digest):
+    return ModelEntry("model", ModelState.READY, describe(digest=digest))
+
+
+async def test_a_model_is_known_before_answers_that_were_sent_after_the_news_of_it():
+    segment = Segment.create(1 << 20)
+    segment.close()
+    process = FrontEndProcess(segment)
+
+    async def digest():
+        async with asyncio.timeout(5):  # it would ask the engine process, of which there is none
+            return (await process._serving.model("model")).description.digest
+
+    process._receive(messages.Start("{}", 0, "/tmp", (entry("first"),), True))
+    assert await digest() == "first"
+    process._receive(messages.ModelChanged(entry("second")))
+    assert await digest() == "second"
