@@ -146,8 +146,13 @@ def solve_positive_definite(
     Returns:
         what `torch.linalg.solve_ex` returns inside: the solution, and in place of factors and error codes nothing
         that may be used.
+
+    Raises:
+        NotImplementedError: it is x a = b, or b are vectors or not of as many dimensions as a.
     """
-    del left, check_errors
+    del check_errors
+    if not left or a.dim() != b.dim():
+        raise NotImplementedError("only a x = b for matrices a and b can be exported")
     size = a.shape[-1]
     ones = torch.eye(size, dtype=torch.float64, device=a.device)
 
@@ -173,8 +178,14 @@ def trust(info: Tensor, name: str, *, is_matrix: bool) -> None:
 def stable_sort(
     x: Tensor, *, stable: bool | None = None, dim: int = -1, descending: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Integers x in order along a dimension, equal ones in the order they were in, and where they were."""
+    """Integers x in order along a dimension, equal ones in the order they were in, and where they were.
+
+    Raises:
+        NotImplementedError: they are no integers.
+    """
     del stable
+    if x.is_floating_point():
+        raise NotImplementedError("only integers can be exported in stable order")
     size = x.shape[dim]
     places = torch.arange(size, device=x.device).view(-1, *[1] * (x.dim() - 1 - dim % x.dim()))
     unique = x * size + (-places if descending else places)
