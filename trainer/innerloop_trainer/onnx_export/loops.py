@@ -21,7 +21,11 @@ def make_loops(graph: GraphProto) -> None:
 
 
 def sorted_nodes(nodes: Iterable[NodeProto]) -> list[NodeProto]:
-    """Nodes in an order in which each comes after those it takes something from, else as they were."""
+    """Nodes in an order in which each comes after those it takes something from, else as they were.
+
+    Raises:
+        ValueError: there is no such order.
+    """
     waiting = list(nodes)
     missing = {name for node in waiting for name in node.output}
     result: list[NodeProto] = []
@@ -33,6 +37,8 @@ def sorted_nodes(nodes: Iterable[NodeProto]) -> list[NodeProto]:
                 missing.difference_update(node.output)
             else:
                 later.append(node)
+        if len(later) == len(waiting):
+            raise ValueError(f"nodes that wait for one another: {', '.join(node.name for node in later)}")
         waiting = later
     return result
 
@@ -53,7 +59,8 @@ def _with_loop(nodes: list[NodeProto], loop: int, types: dict[str, ValueInfoProt
     before, after = f"{prefix}.goes_on", f"{prefix}.goes_on_still"
     body = [*inside, helper.make_node("Identity", [before], [after], f"{prefix}.condition")]
     outputs = [helper.make_tensor_value_info(after, TensorProto.BOOL, [])]
-    left = [*(leaving or collected)[0].input[1:], *(node.input[0] for node in collected)]
+    carried = (leaving or collected)[0].input[1 : 1 + len(entering)]  # behind these, what entered
+    left = [*carried, *(node.input[0] for node in collected)]
     for place, value in enumerate(left):
         # Each output has a name of its own, whatever it is: something of the body, carried in, or from outside.
         name = f"{prefix}.output{place}"
