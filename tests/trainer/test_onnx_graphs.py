@@ -37,15 +37,26 @@ def _on_mlp(case: Case) -> Case:
 
 
 CONVOLVING = {"maml-classification-task", "anil-classification-batch"}
+
+
+def _with(case_name: str, **settings: object) -> Case:
+    """A small learner on an MLP with other settings."""
+    case = next(case for case in PLAIN if case.name == case_name)
+    return Case(replace(case.spec, settings={**case.spec.settings, **settings}))
+
+
 PLAIN = [_on_mlp(case) for case in CASES if not case.name.endswith(("-batch", "-group"))]
 QUICK = {f"{case.name}-{case.spec.backbone}": case for case in (*PLAIN, *(c for c in CASES if c.name in CONVOLVING))}
+NEIGHBOURS = 14
+"""More than the examples of a trace, of which there are 13."""
+QUICK["knn-many"] = _with("knn-classification-task", k=NEIGHBOURS)
 EVERY = {**QUICK, **{f"{case.name}-{case.spec.backbone}": case for case in CASES}}
 
 each_case = pytest.mark.parametrize(
-    "case",
+    "name",
     [
-        pytest.param(case, id=name, marks=() if name in QUICK else pytest.mark.slow)  # seconds of exporting each
-        for name, case in EVERY.items()
+        pytest.param(name, id=name, marks=() if name in QUICK else pytest.mark.slow)  # seconds of exporting each
+        for name in EVERY
     ],
 )
 
@@ -113,8 +124,9 @@ def of_many_shapes(case: Case) -> Iterator[Episodes]:
 
 
 @each_case
-def test_onnx_runtime_is_as_close_to_float64_as_pytorch_is(case: Case) -> None:
-    graphs, files = exported(f"{case.name}-{case.spec.backbone}")
+def test_onnx_runtime_is_as_close_to_float64_as_pytorch_is(name: str) -> None:
+    case = EVERY[name]
+    graphs, files = exported(name)
     assert graphs.refused == ""
     params = case.params(torch.float32)
     for steps in (1, 5) if case.learner.max_steps else (None,):
@@ -131,6 +143,14 @@ def test_onnx_runtime_is_as_close_to_float64_as_pytorch_is(case: Case) -> None:
                 errors[engine].append(((answers - expected)[finite] / scale).square().mean().sqrt().item())
         pytorch, onnx_runtime = (median(values) for values in errors.values())
         assert onnx_runtime <= FACTOR * pytorch + ROUNDING, steps
+
+
+def test_neighbours_are_as_many_as_asked_for_where_there_are_more_examples() -> None:
+    case, (_, files) = EVERY["knn-many"], exported("knn-many")
+    episodes = rounded(case.episodes(shots=NEIGHBOURS))
+    found = in_onnx(files, episodes, None)
+    expected = in_pytorch(case, case.params(torch.float32), episodes, None, torch.float64)[..., :3]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_graphs_hold_standard_operators_only_and_have_the_shapes_that_are_promised() -> None:
