@@ -50,6 +50,7 @@ QUICK = {f"{case.name}-{case.spec.backbone}": case for case in (*PLAIN, *(c for 
 NEIGHBOURS = 14
 """More than the examples of a trace, of which there are 13."""
 QUICK["knn-many"] = _with("knn-classification-task", k=NEIGHBOURS)
+QUICK["reptile-adam"] = _with("reptile-classification-task", update_rule="adam")
 EVERY = {**QUICK, **{f"{case.name}-{case.spec.backbone}": case for case in CASES}}
 
 each_case = pytest.mark.parametrize(
