@@ -17,7 +17,7 @@ from shell import innerloop
 from innerloop_learner.bundle import Bundle, load_bundle
 from innerloop_learner.manifest import ADAPT, PREDICT, Graphs
 from innerloop_learner.methods.protonet import ProtoNet
-from innerloop_learner.tasks import Episodes, Params
+from innerloop_learner.tasks import Adapted, Episodes, Params, Support
 from innerloop_trainer.onnx_export import check
 from innerloop_trainer.onnx_export.check import Runnable, runnable
 from innerloop_trainer.onnx_export.graphs import export_graphs
@@ -223,6 +223,17 @@ def test_a_method_that_cannot_be_exported_says_why_and_stays_a_bundle(tmp_path: 
     assert bundle.manifest.graphs is not None
     assert bundle.manifest.graphs.refused == "RuntimeError: this method asks an oracle"
     assert not bundle.files
+
+
+def test_the_reason_names_what_onnx_lacks_and_not_the_exporters_advice(monkeypatch) -> None:
+    def adapt(_: ProtoNet, __: Params, support: Support, ___: int | None = None) -> Adapted:
+        rotated, _ = torch.linalg.qr(support.x.flatten(2))
+        return Adapted({"classes": rotated, "ways": support.ways}, None)
+
+    monkeypatch.setattr(ProtoNet, "adapt", adapt)
+    graphs, _ = exported.__wrapped__("protonet-classification-task-mlp")
+    assert "linalg_qr" in graphs.refused
+    assert graphs.refused.isprintable()
 
 
 def test_graphs_that_answer_otherwise_are_not_given_away(monkeypatch) -> None:
