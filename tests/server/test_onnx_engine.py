@@ -4,15 +4,19 @@ import gc
 import hashlib
 import json
 import threading
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from bundles import IMAGE, PROTOTYPES, write_bundle
+from bundles import IMAGE, PROTOTYPES, REGRESSION, write_bundle
 from onnx_bundles import (
     ADAPT_CLASSES,
+    ADAPT_CURVES,
     CLASSES,
+    CURVES,
+    PREDICT_CLASSES,
     PREDICT_CURVES,
     class_logits,
     line_values,
@@ -21,6 +25,7 @@ from onnx_bundles import (
 )
 
 from innerloop_learner.manifest import digest_of
+from innerloop_learner.spec import InputSpec
 from innerloop_server.engine import parts, state_budget
 from innerloop_server.engine.interface import LoadError, MemoryFullError, SupportSet
 from innerloop_server.engine.onnx.accelerator import Accelerator
@@ -290,6 +295,29 @@ def test_a_graph_that_onnx_runtime_can_not_load_is_refused_without_its_inner_wor
         engine.load(bundle)
     assert str(refused.value) == "classes: ONNX Runtime can't load its graphs; export it again"
     assert "graphs not loaded" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("spec", "graphs", "words"),
+    [
+        (replace(PROTOTYPES, input=InputSpec((1, 9, 9), "uint8")), CLASSES, "other inputs"),
+        (replace(PROTOTYPES, input=InputSpec((1, 8, 8))), CLASSES, "other inputs"),
+        (PROTOTYPES, replace(CLASSES, default_steps=1, max_steps=3), "no steps"),
+    ],
+    ids=["shape", "element type", "steps"],
+)
+def test_graphs_of_which_the_manifest_says_otherwise_are_refused(engine, tmp_path, spec, graphs, words):
+    write_onnx_bundle(tmp_path / "mixed", spec, graphs, ADAPT_CLASSES, PREDICT_CLASSES)
+    with pytest.raises(LoadError, match=f"mixed: .*takes {words}"):
+        engine.load(tmp_path / "mixed")
+
+
+def test_graphs_with_steps_of_which_the_manifest_knows_nothing_are_refused(engine, tmp_path):
+    """They would serve what nothing was learned by."""
+    graphs = replace(CURVES, default_steps=0, max_steps=0)
+    write_onnx_bundle(tmp_path / "mixed", REGRESSION, graphs, ADAPT_CURVES, PREDICT_CURVES)
+    with pytest.raises(LoadError, match=r"mixed: adapt\.onnx takes steps, but its manifest says otherwise"):
+        engine.load(tmp_path / "mixed")
 
 
 def test_a_graph_that_takes_tensors_from_files_of_the_server_is_refused(engine, tmp_path):
