@@ -16,8 +16,10 @@ from shell import innerloop
 
 from innerloop_learner.bundle import Bundle, load_bundle
 from innerloop_learner.manifest import ADAPT, PREDICT, Graphs
+from innerloop_learner.methods.maml import MAML
 from innerloop_learner.methods.protonet import ProtoNet
 from innerloop_learner.tasks import Adapted, Episodes, Params, Support
+from innerloop_learner.update_rules.update_rule import Step, Updated, UpdateRule
 from innerloop_trainer.onnx_export import check
 from innerloop_trainer.onnx_export.check import Runnable, runnable
 from innerloop_trainer.onnx_export.graphs import export_graphs
@@ -190,6 +192,23 @@ def test_steps_are_a_choice_at_run_time_and_none_at_all_is_one() -> None:
     assert (none.size, one.shape, seven.shape) == (0, (3, 1), (3, 7))
     assert (seven[:, 6] < seven[:, 0]).all()
     np.testing.assert_array_equal(one, seven[:, :1])
+
+
+def test_a_rule_may_carry_what_its_next_step_never_reads() -> None:
+    class Forgetting(UpdateRule):
+        def start(self, _: Params, weights: Params) -> Params:
+            return {f"last.{name}": torch.zeros_like(value) for name, value in weights.items()}
+
+        def update(self, _: Params, __: Params, step: Step) -> Updated:
+            weights = {name: value - 0.1 * step.gradients[name] for name, value in step.weights.items()}
+            return Updated(weights, {f"last.{name}": value for name, value in step.gradients.items()})
+
+    case = EVERY["maml-classification-task-mlp"]
+    learner = case.learner
+    assert isinstance(learner, MAML)
+    learner.rule = Forgetting()
+    graphs, _ = export_graphs(Bundle(None, learner, case.params(torch.float32)))  # type: ignore[arg-type]
+    assert graphs.refused == ""
 
 
 def test_graphs_are_as_wide_as_their_tasks_where_the_method_serves_any_number_of_ways() -> None:

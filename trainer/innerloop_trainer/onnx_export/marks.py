@@ -43,7 +43,8 @@ class MarkingRecorder:
         }
         after, left = body(index, inside)
         after = {name: after[name] for name in carried}
-        every = list(after.values())  # nothing that is carried over may be taken for unused, whatever comes of it
+        # Nothing that is carried in or out may be taken for unused, whatever comes of it.
+        every = [*after.values(), *inside.values()]
         gathered = {
             name: _mark(COLLECT, [value, *every], (size, *value.shape), loop, slot)
             for slot, (name, value) in enumerate(left.items())
