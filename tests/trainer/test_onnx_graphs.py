@@ -226,6 +226,8 @@ def test_export_adds_graphs_to_a_bundle_and_a_plain_export_keeps_them(tmp_path: 
     assert set(portable.files) == {ADAPT, PREDICT}
     assert innerloop("export", tmp_path / "portable", "--out", tmp_path / "again").status == 0
     assert load_bundle(tmp_path / "again").files == portable.files
+    shown = " ".join(innerloop("inspect", tmp_path / "again").output.split())
+    assert f"ONNX graphs │ opset {OPSET}" in shown
 
 
 def test_a_method_that_cannot_be_exported_says_why_and_stays_a_bundle(tmp_path: Path, monkeypatch) -> None:
@@ -237,7 +239,9 @@ def test_a_method_that_cannot_be_exported_says_why_and_stays_a_bundle(tmp_path: 
     monkeypatch.setattr(ProtoNet, "adapt", adapt)
     status, output, _ = innerloop("export", tmp_path / "plain", "--out", tmp_path / "still", "--onnx")
     assert status == 0
-    assert "without ONNX graphs: RuntimeError: this method asks an oracle\n" in output
+    assert output.splitlines()[-1] == "without ONNX graphs: RuntimeError: this method asks an oracle"
+    shown = " ".join(innerloop("inspect", tmp_path / "still").output.split())
+    assert "ONNX graphs │ none: RuntimeError: this method asks an oracle" in shown
     bundle = load_bundle(tmp_path / "still")
     assert bundle.manifest.graphs is not None
     assert bundle.manifest.graphs.refused == "RuntimeError: this method asks an oracle"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.markup import escape
 
 from innerloop_learner.bundle import Bundle, load_bundle, save_bundle
 from innerloop_learner.learner import methods as registered_methods
@@ -165,7 +164,7 @@ def export(
         manifest = save_bundle(out, replace(bundle.manifest, name=out.resolve().name), bundle.params, bundle.files)
     console.print(f"{out}: version {manifest.version}", soft_wrap=True)
     if manifest.graphs is not None and manifest.graphs.refused:
-        console.print(f"[yellow]without ONNX graphs: {escape(manifest.graphs.refused)}", soft_wrap=True)
+        console.print(f"without ONNX graphs: {manifest.graphs.refused}", style="yellow", soft_wrap=True)
 
 
 @app.command()
