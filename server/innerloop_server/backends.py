@@ -42,7 +42,7 @@ def parse_backends(text: str) -> Backends:
     by_model: dict[str, Backend | None] = {}
     for entry in text.split(","):
         model, named, name = (part.strip() for part in entry.rpartition("="))
-        if name not in NAMES:
+        if name not in NAMES or (named and not model):
             raise ValueError(f"is one of {', '.join(NAMES)}, or MODEL=BACKEND, not {entry.strip()!r}")
         if not named:
             default.append(NAMES[name])

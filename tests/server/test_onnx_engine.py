@@ -4,14 +4,19 @@ import gc
 import hashlib
 import json
 import threading
+from dataclasses import replace
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
-from bundles import IMAGE, PROTOTYPES, write_bundle
+from bundles import IMAGE, PROTOTYPES, REGRESSION, write_bundle
 from onnx_bundles import (
     ADAPT_CLASSES,
+    ADAPT_CURVES,
     CLASSES,
+    CURVES,
+    PREDICT_CLASSES,
     PREDICT_CURVES,
     class_logits,
     line_values,
@@ -20,12 +25,14 @@ from onnx_bundles import (
 )
 
 from innerloop_learner.manifest import digest_of
+from innerloop_learner.spec import InputSpec
 from innerloop_server.engine import parts, state_budget
 from innerloop_server.engine.interface import LoadError, MemoryFullError, SupportSet
 from innerloop_server.engine.onnx.accelerator import Accelerator
 from innerloop_server.engine.onnx.choose import choose_onnx_device
 from innerloop_server.engine.onnx.engine import OnnxEngine, OnnxSettings
 from innerloop_server.engine.onnx.host import HostDevice
+from innerloop_server.engine.onnx.self_contained import check_self_contained
 
 DEVICES = {
     "host": lambda: HostDevice(threads=1, lanes=2),
@@ -288,6 +295,69 @@ def test_a_graph_that_onnx_runtime_can_not_load_is_refused_without_its_inner_wor
         engine.load(bundle)
     assert str(refused.value) == "classes: ONNX Runtime can't load its graphs; export it again"
     assert "graphs not loaded" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("spec", "graphs", "words"),
+    [
+        (replace(PROTOTYPES, input=InputSpec((1, 9, 9), "uint8")), CLASSES, "other inputs"),
+        (replace(PROTOTYPES, input=InputSpec((1, 8, 8))), CLASSES, "other inputs"),
+        (PROTOTYPES, replace(CLASSES, default_steps=1, max_steps=3), "no steps"),
+    ],
+    ids=["shape", "element type", "steps"],
+)
+def test_graphs_of_which_the_manifest_says_otherwise_are_refused(engine, tmp_path, spec, graphs, words):
+    write_onnx_bundle(tmp_path / "mixed", spec, graphs, ADAPT_CLASSES, PREDICT_CLASSES)
+    with pytest.raises(LoadError, match=f"mixed: .*takes {words}"):
+        engine.load(tmp_path / "mixed")
+
+
+def test_graphs_with_steps_of_which_the_manifest_knows_nothing_are_refused(engine, tmp_path):
+    """They would serve what nothing was learned by."""
+    graphs = replace(CURVES, default_steps=0, max_steps=0)
+    write_onnx_bundle(tmp_path / "mixed", REGRESSION, graphs, ADAPT_CURVES, PREDICT_CURVES)
+    with pytest.raises(LoadError, match=r"mixed: adapt\.onnx takes steps, but its manifest says otherwise"):
+        engine.load(tmp_path / "mixed")
+
+
+def test_a_graph_that_takes_tensors_from_files_of_the_server_is_refused(engine, tmp_path):
+    """Answers would give away what is in them; ONNX Runtime lets graphs reach the folder that a server runs in."""
+    write_onnx_models(tmp_path)
+    stolen = onnx.TensorProto(name="stolen", data_type=onnx.TensorProto.FLOAT, data_location="EXTERNAL", dims=[4])
+    stolen.external_data.add(key="location", value="pyproject.toml")
+    model = onnx.load_from_string((tmp_path / "classes" / "adapt.onnx").read_bytes())
+    model.graph.initializer.append(stolen)
+    _replace(tmp_path / "classes", "adapt.onnx", model.SerializeToString())
+    with pytest.raises(LoadError, match=r"classes: a graph of it takes tensors from other files"):
+        engine.load(tmp_path / "classes")
+
+
+def test_a_graph_can_not_hide_that_by_writing_lengths_in_more_bytes_than_they_take():
+    for length in (b"\x08", b"\x88\x00", b"\x88\x80\x80\x00"):
+        with pytest.raises(LoadError):
+            check_self_contained(b"\x6a\x0a\x0a" + length + b"location")
+    check_self_contained(b"\x0a\x0aallocation")
+
+
+def test_a_graph_that_holds_compiled_code_is_refused(engine, tmp_path):
+    write_onnx_models(tmp_path)
+    model = onnx.load_from_string((tmp_path / "classes" / "predict.onnx").read_bytes())
+    model.graph.node.append(onnx.helper.make_node("EPContext", [], ["code"], domain="com.microsoft"))
+    _replace(tmp_path / "classes", "predict.onnx", model.SerializeToString())
+    with pytest.raises(LoadError, match="classes: a graph of it holds code compiled for a device"):
+        engine.load(tmp_path / "classes")
+
+
+def test_only_the_onnx_format_is_read(engine, tmp_path):
+    write_onnx_models(tmp_path)
+    bundle, options = tmp_path / "classes", onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.optimized_model_filepath = str(tmp_path / "adapt.ort")  # ONNX Runtime's own, which nobody checks
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    onnxruntime.InferenceSession((bundle / "adapt.onnx").read_bytes(), options, providers=["CPUExecutionProvider"])
+    _replace(bundle, "adapt.onnx", (tmp_path / "adapt.ort").read_bytes())
+    with pytest.raises(LoadError, match="ONNX Runtime can't load its graphs"):
+        engine.load(bundle)
 
 
 def _replace(bundle, name, content):

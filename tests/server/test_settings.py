@@ -61,6 +61,7 @@ def test_sizes_may_have_units(models):
         ({"device": "tpu"}, "device: "),
         ({"backend": "jax"}, "backend: is one of auto, torch, onnxruntime, or MODEL=BACKEND, not 'jax'"),
         ({"backend": "birds=jax"}, "backend: .*, not 'birds=jax'"),
+        ({"backend": "=torch"}, "backend: .*, not '=torch'"),
         ({"backend": "torch,"}, "backend: .*, not ''"),
         ({"backend": "torch, onnxruntime"}, "backend: names two backends for all models"),
         ({"backend": "birds=torch, birds=auto"}, "backend: names two backends for the model 'birds'"),

@@ -16,8 +16,10 @@ from shell import innerloop
 
 from innerloop_learner.bundle import Bundle, load_bundle
 from innerloop_learner.manifest import ADAPT, PREDICT, Graphs
+from innerloop_learner.methods.maml import MAML
 from innerloop_learner.methods.protonet import ProtoNet
-from innerloop_learner.tasks import Episodes, Params
+from innerloop_learner.tasks import Adapted, Episodes, Params, Support
+from innerloop_learner.update_rules.update_rule import Step, Updated, UpdateRule
 from innerloop_trainer.onnx_export import check
 from innerloop_trainer.onnx_export.check import Runnable, runnable
 from innerloop_trainer.onnx_export.graphs import export_graphs
@@ -37,15 +39,27 @@ def _on_mlp(case: Case) -> Case:
 
 
 CONVOLVING = {"maml-classification-task", "anil-classification-batch"}
+
+
+def _with(case_name: str, **settings: object) -> Case:
+    """A small learner on an MLP with other settings."""
+    case = next(case for case in PLAIN if case.name == case_name)
+    return Case(replace(case.spec, settings={**case.spec.settings, **settings}))
+
+
 PLAIN = [_on_mlp(case) for case in CASES if not case.name.endswith(("-batch", "-group"))]
 QUICK = {f"{case.name}-{case.spec.backbone}": case for case in (*PLAIN, *(c for c in CASES if c.name in CONVOLVING))}
+NEIGHBOURS = 14
+"""More than the examples of a trace, of which there are 13."""
+QUICK["knn-many"] = _with("knn-classification-task", k=NEIGHBOURS)
+QUICK["reptile-adam"] = _with("reptile-classification-task", update_rule="adam")
 EVERY = {**QUICK, **{f"{case.name}-{case.spec.backbone}": case for case in CASES}}
 
 each_case = pytest.mark.parametrize(
-    "case",
+    "name",
     [
-        pytest.param(case, id=name, marks=() if name in QUICK else pytest.mark.slow)  # seconds of exporting each
-        for name, case in EVERY.items()
+        pytest.param(name, id=name, marks=() if name in QUICK else pytest.mark.slow)  # seconds of exporting each
+        for name in EVERY
     ],
 )
 
@@ -113,8 +127,9 @@ def of_many_shapes(case: Case) -> Iterator[Episodes]:
 
 
 @each_case
-def test_onnx_runtime_is_as_close_to_float64_as_pytorch_is(case: Case) -> None:
-    graphs, files = exported(f"{case.name}-{case.spec.backbone}")
+def test_onnx_runtime_is_as_close_to_float64_as_pytorch_is(name: str) -> None:
+    case = EVERY[name]
+    graphs, files = exported(name)
     assert graphs.refused == ""
     params = case.params(torch.float32)
     for steps in (1, 5) if case.learner.max_steps else (None,):
@@ -131,6 +146,14 @@ def test_onnx_runtime_is_as_close_to_float64_as_pytorch_is(case: Case) -> None:
                 errors[engine].append(((answers - expected)[finite] / scale).square().mean().sqrt().item())
         pytorch, onnx_runtime = (median(values) for values in errors.values())
         assert onnx_runtime <= FACTOR * pytorch + ROUNDING, steps
+
+
+def test_neighbours_are_as_many_as_asked_for_where_there_are_more_examples() -> None:
+    case, (_, files) = EVERY["knn-many"], exported("knn-many")
+    episodes = rounded(case.episodes(shots=NEIGHBOURS))
+    found = in_onnx(files, episodes, None)
+    expected = in_pytorch(case, case.params(torch.float32), episodes, None, torch.float64)[..., :3]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_graphs_hold_standard_operators_only_and_have_the_shapes_that_are_promised() -> None:
@@ -171,6 +194,23 @@ def test_steps_are_a_choice_at_run_time_and_none_at_all_is_one() -> None:
     np.testing.assert_array_equal(one, seven[:, :1])
 
 
+def test_a_rule_may_carry_what_its_next_step_never_reads() -> None:
+    class Forgetting(UpdateRule):
+        def start(self, _: Params, weights: Params) -> Params:
+            return {f"last.{name}": torch.zeros_like(value) for name, value in weights.items()}
+
+        def update(self, _: Params, __: Params, step: Step) -> Updated:
+            weights = {name: value - 0.1 * step.gradients[name] for name, value in step.weights.items()}
+            return Updated(weights, {f"last.{name}": value for name, value in step.gradients.items()})
+
+    case = EVERY["maml-classification-task-mlp"]
+    learner = case.learner
+    assert isinstance(learner, MAML)
+    learner.rule = Forgetting()
+    graphs, _ = export_graphs(Bundle(None, learner, case.params(torch.float32)))  # type: ignore[arg-type]
+    assert graphs.refused == ""
+
+
 def test_graphs_are_as_wide_as_their_tasks_where_the_method_serves_any_number_of_ways() -> None:
     _, files = exported("protonet-classification-task-mlp")
     for ways in (1, 2, 6):
@@ -186,6 +226,8 @@ def test_export_adds_graphs_to_a_bundle_and_a_plain_export_keeps_them(tmp_path: 
     assert set(portable.files) == {ADAPT, PREDICT}
     assert innerloop("export", tmp_path / "portable", "--out", tmp_path / "again").status == 0
     assert load_bundle(tmp_path / "again").files == portable.files
+    shown = " ".join(innerloop("inspect", tmp_path / "again").output.split())
+    assert f"ONNX graphs │ opset {OPSET}" in shown
 
 
 def test_a_method_that_cannot_be_exported_says_why_and_stays_a_bundle(tmp_path: Path, monkeypatch) -> None:
@@ -197,11 +239,24 @@ def test_a_method_that_cannot_be_exported_says_why_and_stays_a_bundle(tmp_path: 
     monkeypatch.setattr(ProtoNet, "adapt", adapt)
     status, output, _ = innerloop("export", tmp_path / "plain", "--out", tmp_path / "still", "--onnx")
     assert status == 0
-    assert "without ONNX graphs: RuntimeError: this method asks an oracle\n" in output
+    assert output.splitlines()[-1] == "without ONNX graphs: RuntimeError: this method asks an oracle"
+    shown = " ".join(innerloop("inspect", tmp_path / "still").output.split())
+    assert "ONNX graphs │ none: RuntimeError: this method asks an oracle" in shown
     bundle = load_bundle(tmp_path / "still")
     assert bundle.manifest.graphs is not None
     assert bundle.manifest.graphs.refused == "RuntimeError: this method asks an oracle"
     assert not bundle.files
+
+
+def test_the_reason_names_what_onnx_lacks_and_not_the_exporters_advice(monkeypatch) -> None:
+    def adapt(_: ProtoNet, __: Params, support: Support, ___: int | None = None) -> Adapted:
+        rotated, _ = torch.linalg.qr(support.x.flatten(2))
+        return Adapted({"classes": rotated, "ways": support.ways}, None)
+
+    monkeypatch.setattr(ProtoNet, "adapt", adapt)
+    graphs, _ = exported.__wrapped__("protonet-classification-task-mlp")
+    assert "linalg_qr" in graphs.refused
+    assert graphs.refused.isprintable()
 
 
 def test_graphs_that_answer_otherwise_are_not_given_away(monkeypatch) -> None:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from innerloop_learner.bundle import Bundle
 from innerloop_learner.learner import MethodInfo
-from innerloop_learner.manifest import Manifest, Metric, TaskLimits
+from innerloop_learner.manifest import Graphs, Manifest, Metric, TaskLimits
 from innerloop_trainer.initial_parameters import InitialParameters, Start
 from innerloop_trainer.run_log import Row
 from innerloop_trainer.training import Report
@@ -86,6 +86,7 @@ def print_bundle(bundle: Bundle) -> None:
         ("task", learner.task_kind),
         ("trained for", _trained_for(manifest.limits)),
         ("takes", _takes(manifest.limits)),
+        *((("ONNX graphs", _described(manifest.graphs)),) if manifest.graphs else ()),
         ("data", provenance.data),
         ("training", f"{provenance.iterations:,} outer steps, seed {provenance.seed}"),
         ("created", provenance.created),
@@ -142,6 +143,10 @@ def _listed(values: Mapping[str, Any]) -> str:
 def _trained_for(limits: TaskLimits) -> str:
     sizes = [(limits.trained_ways, "-way"), (limits.trained_shots, "-shot"), (limits.trained_steps, " inner steps")]
     return " ".join(f"{size}{word}" for size, word in sizes if size)
+
+
+def _described(graphs: Graphs) -> str:
+    return f"none: {graphs.refused}" if graphs.refused else f"opset {graphs.opset}"
 
 
 def _takes(limits: TaskLimits) -> str:

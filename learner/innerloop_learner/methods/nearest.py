@@ -89,7 +89,9 @@ class NearestNeighbours(Pretrained):
         distances = squared_distances(F.normalize(features, dim=-1), state["embeddings"])  # [T, Q, S]
         padding = labels.sum(-1).unsqueeze(1) == 0
         similarities = (-SCALE * distances).masked_fill(padding, UNUSED_LOGIT)
-        nearest = similarities.topk(min(self._k, similarities.shape[-1]), dim=-1).values[..., -1:]
+        # Filled up to k, not k cut down to S: a traced graph has one k, and S is free in it.
+        filled = F.pad(similarities, (0, self._k - 1), value=UNUSED_LOGIT)
+        nearest = filled.topk(self._k, dim=-1).values[..., -1:]
         asked = similarities.masked_fill(similarities < nearest, UNUSED_LOGIT)
         votes = asked.unsqueeze(-1) + (1 - labels.unsqueeze(1)) * UNUSED_LOGIT  # [T, Q, S, W]
         return mask_unused_ways(votes.logsumexp(2).clamp(min=UNUSED_LOGIT), state[WAYS], -torch.inf)

@@ -2,6 +2,7 @@
 
 import torch
 
+from innerloop_learner.loops import Index
 from innerloop_learner.tasks import Params
 from innerloop_learner.update_rules.update_rule import Step, Updated, UpdateRule, check_rate, update_rules
 
@@ -37,12 +38,17 @@ class Adam(UpdateRule):
         """See UpdateRule.update."""
         del params
         squares = {name: state[name].lerp(g.square(), 1 - self._decay) for name, g in step.gradients.items()}
-        # In double precision also where the index is a tensor: the difference is as small as 1 - b.
-        steps = step.index + 1 if isinstance(step.index, int) else (step.index + 1).double()
-        correction = 1 - self._decay**steps
+        correction = 1 - _power(self._decay, step.index + 1)
         # The root of an exact zero has no derivative; epsilon under it keeps gradients of gradients finite.
         sizes = {name: (value / correction + EPSILON**2).sqrt() for name, value in squares.items()}
         weights = {
             name: weight - self._rate * step.gradients[name] / sizes[name] for name, weight in step.weights.items()
         }
         return Updated(weights, squares)
+
+
+def _power(base: float, exponent: Index) -> Index | float:
+    """In double precision also where the exponent is a tensor: 1 - b is small, and a graph rounds plain numbers."""
+    if isinstance(exponent, int):
+        return base**exponent
+    return torch.tensor(base, dtype=torch.float64, device=exponent.device).pow(exponent)

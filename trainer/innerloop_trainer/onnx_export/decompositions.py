@@ -27,6 +27,7 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
         aten._linalg_check_errors.default: trust,
         aten.sort.stable: stable_sort,
         aten.sum.dim_IntList: sum_by_dimension,
+        aten.lerp.Scalar: interpolate,
     }
 
 
@@ -133,6 +134,11 @@ def sum_by_dimension(
     for dimension in sorted((dimension % x.dim() for dimension in dims), reverse=True):
         total = total.sum(dimension, keepdim)
     return total
+
+
+def interpolate(start: Tensor, end: Tensor, weight: float) -> Tensor:
+    """A share `weight` of the way; PyTorch's own decomposition asks for strides, which ONNX does not know."""
+    return start + weight * (end - start)
 
 
 def solve_positive_definite(

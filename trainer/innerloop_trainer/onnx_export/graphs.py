@@ -6,6 +6,7 @@ losses [T, steps]. `predict.onnx`: those tensors and query_x [T, Q, *input] raw 
 or values [T, Q, D]. T, S, Q, the steps, and W for methods that serve any number of ways, are free.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import cast
 
@@ -33,6 +34,7 @@ STATE = "state."
 COUNTED, CLASSES = "counted", "classes"
 """Inputs of the trace only: tensors whose sizes stand for the numbers of steps and of ways."""
 
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 TYPES: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,
     TensorProto.INT64: torch.int64,
@@ -57,7 +59,7 @@ def export_graphs(bundle: Bundle) -> tuple[Graphs, dict[str, bytes]]:
         files = {ADAPT: adapt.SerializeToString(), PREDICT: predict.SerializeToString()}
         check_graphs(learner, params, files)
     except Exception as error:  # tracers and exporters raise whatever they like
-        files, refused = {}, f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        files, refused = {}, _reason(error)
     graphs = Graphs(
         opset=OPSET,
         ways_can_change=learner.info.ways_can_change,
@@ -68,6 +70,14 @@ def export_graphs(bundle: Bundle) -> tuple[Graphs, dict[str, bytes]]:
         refused=refused,
     )
     return graphs, files
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what is at the bottom of an error: exporters wrap it up in advice, and colour that."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    line = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {COLOUR.sub('', line)}"
 
 
 def _adapt_graph(learner: Learner, params: Params) -> tuple[ModelProto, dict[str, Example]]:

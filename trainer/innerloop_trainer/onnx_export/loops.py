@@ -59,7 +59,7 @@ def _with_loop(nodes: list[NodeProto], loop: int, types: dict[str, ValueInfoProt
     before, after = f"{prefix}.goes_on", f"{prefix}.goes_on_still"
     body = [*inside, helper.make_node("Identity", [before], [after], f"{prefix}.condition")]
     outputs = [helper.make_tensor_value_info(after, TensorProto.BOOL, [])]
-    carried = (leaving or collected)[0].input[1 : 1 + len(entering)]  # behind these, what entered
+    carried = (leaving or collected)[0].input[1 : 1 + len(entering)]  # behind those is what entered, which stays alive
     left = [*carried, *(node.input[0] for node in collected)]
     for place, value in enumerate(left):
         # Each output has a name of its own, whatever it is: something of the body, carried in, or from outside.

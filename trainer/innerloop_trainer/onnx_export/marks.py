@@ -43,7 +43,7 @@ class MarkingRecorder:
         }
         after, left = body(index, inside)
         after = {name: after[name] for name in carried}
-        # Nothing that is carried over may be taken for unused, whatever comes of it, and be it never looked at.
+        # Nothing that is carried in or out may be taken for unused, whatever comes of it.
         every = [*after.values(), *inside.values()]
         gathered = {
             name: _mark(COLLECT, [value, *every], (size, *value.shape), loop, slot)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import onnxruntime
 
 from innerloop_server.engine.interface import Array
+from innerloop_server.engine.onnx.self_contained import check_self_contained
 
 Session = Any
 """An `onnxruntime.InferenceSession`; the package has no types."""
@@ -113,12 +114,17 @@ def make_session(graph: bytes, providers: Sequence[Any], threads: int) -> Sessio
         providers: what runs its operators, by preference.
         threads: CPU threads of one operator. Operators run one after another, and threads that wait sleep at once
             instead of spinning.
+
+    Raises:
+        LoadError: the graph reaches beyond itself. What else keeps it from running, ONNX Runtime raises.
     """
+    check_self_contained(graph)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # not its own, of which it checks less
     options.enable_mem_pattern = False  # batches have many shapes, and a plan is kept for each
     options.log_severity_level = ERRORS_ONLY
     return onnxruntime.InferenceSession(graph, options, providers=providers)

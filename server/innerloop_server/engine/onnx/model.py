@@ -23,9 +23,12 @@ from innerloop_server.engine.padding import mask, stack
 from innerloop_server.engine.parts import parts
 
 STATE = "state."
-SUPPORT = ("support_x", "support_y", "support_mask", "ways", "steps")
+X = "support_x"
+SUPPORT = (X, "support_y", "support_mask", "ways", "steps")
 QUERY, LOSSES = "query_x", "losses"
 CLASSES, VALUES = ["logits", "probabilities"], ["values"]
+INPUT_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
+"""What ONNX Runtime calls the element types of inputs."""
 
 
 class OnnxModel(LoadedModel):
@@ -65,6 +68,16 @@ class OnnxModel(LoadedModel):
         fits = {*given} <= {*SUPPORT} and {*self._kept} <= {*made} and {*self._answers} <= {*answered}
         if not fits or not self._kept or not all(name.startswith(STATE) for name in self._kept):
             raise LoadError(f"{ADAPT} and {PREDICT} do not fit together")
+        self._check(graphs)
+
+    def _check(self, graphs: Graphs) -> None:
+        """Refuse graphs that take other inputs or steps than the manifest says."""
+        wanted = (INPUT_TYPES[self.description.input_dtype], self.description.input_shape)
+        for name, file, session in ((X, ADAPT, self._adapting), (QUERY, PREDICT, self._predicting)):
+            if [(end.type, tuple(end.shape[2:])) for end in session.get_inputs() if end.name == name] != [wanted]:
+                raise LoadError(f"{file} takes other inputs than its manifest says")
+        if ("steps" in self._taken) != bool(graphs.max_steps):
+            raise LoadError(f"{ADAPT} takes {'no ' if graphs.max_steps else ''}steps, but its manifest says otherwise")
 
     def prepare(self) -> None:
         """Run both graphs for tasks like those that the model was trained for, in batches of all usual sizes."""
@@ -122,7 +135,7 @@ class OnnxModel(LoadedModel):
         count = self._device.padded(len(tasks))
         longest = self._device.padded(max(task.size for task in tasks))
         inputs = {
-            "support_x": self._raw(stack([task.x for task in tasks], count, longest)),
+            X: self._raw(stack([task.x for task in tasks], count, longest)),
             "support_y": stack([task.y for task in tasks], count, longest),
             "support_mask": mask([task.size for task in tasks], count, longest),
             "ways": stack([np.full(1, task.ways) for task in tasks], count, 1)[:, 0],
