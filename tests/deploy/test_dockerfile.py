@@ -10,7 +10,7 @@ from innerloop.cli.main import InnerloopCommands
 from innerloop_server.settings import ServerSettings, load_settings
 
 STAGES = read_dockerfile("Dockerfile")
-IMAGES = ["cpu", "cuda"]
+IMAGES = ["cpu", "cuda", "onnx"]
 
 
 @pytest.fixture(params=IMAGES)
@@ -48,6 +48,15 @@ def test_only_the_cpu_image_takes_pytorch_from_the_cpu_index():
 
     assert len(indexes("packages-cpu")) == 1
     assert not indexes("packages-cuda")
+
+
+@pytest.mark.parametrize(("image", "extra"), [("cpu", "server"), ("cuda", "server"), ("onnx", "onnx-server")])
+def test_images_hold_an_extra_that_exists_and_pytorch_only_where_it_computes(image, extra):
+    installs = [argument for keyword, argument in STAGES[f"packages-{image}"].instructions if keyword == "RUN"]
+    assert installs[-1] == f"pip install '.[{extra}]'"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert extra in project["project"]["optional-dependencies"]
+    assert any("torch" in install for install in installs) == (extra == "server")
 
 
 def test_the_server_accepts_its_environment(image, monkeypatch, tmp_path):
