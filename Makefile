@@ -4,13 +4,14 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+EXAMPLES := clients/typescript/examples
 BUF := @bufbuild/buf@1.75.0
 
 # For pip and for the environments in which it builds packages. Relative, because pip splits these at spaces.
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
-.PHONY: setup demo test test-slow lint lint-proto proto bench clean
+.PHONY: setup demo test test-slow test-web lint lint-proto proto bench clean
 
 setup: $(VENV)/.complete
 
@@ -32,6 +33,11 @@ test: setup lint
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+# Exported bundles under Node (20 or newer): all methods, a few minutes. What is installed stays for `make test`.
+test-web: setup
+	npm ci --prefix $(EXAMPLES) --ignore-scripts --no-audit --no-fund
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/e2e/test_portable_bundles.py
 
 lint: setup
 	$(BIN)/ruff check .
@@ -67,4 +73,4 @@ bench: setup
 		&& $(BIN)/python benchmarks/encoder/run.py '$(BANKING77)'
 
 clean:
-	rm -rf $(VENV) .venv-peers .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-peers .pytest_cache .mypy_cache .ruff_cache $(EXAMPLES)/node_modules

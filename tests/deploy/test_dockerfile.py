@@ -1,5 +1,6 @@
 """The images: small, unprivileged, configured as the server understands, and built from files that exist."""
 
+import re
 import tomllib
 from importlib.util import find_spec
 
@@ -10,7 +11,7 @@ from innerloop.cli.main import InnerloopCommands
 from innerloop_server.settings import ServerSettings, load_settings
 
 STAGES = read_dockerfile("Dockerfile")
-IMAGES = ["cpu", "cuda"]
+IMAGES = ["cpu", "cuda", "onnx"]
 
 
 @pytest.fixture(params=IMAGES)
@@ -48,6 +49,15 @@ def test_only_the_cpu_image_takes_pytorch_from_the_cpu_index():
 
     assert len(indexes("packages-cpu")) == 1
     assert not indexes("packages-cuda")
+
+
+@pytest.mark.parametrize("name", ["packages-cpu", "packages-cuda", "packages-onnx"])
+def test_packages_are_extras_that_exist_and_pytorch_only_where_it_computes(name):
+    runs = [argument for keyword, argument in STAGES[name].instructions if keyword == "RUN"]
+    extras = set(re.search(r"'\.\[(.*)\]'", runs[-1])[1].split(","))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert extras <= set(project["project"]["optional-dependencies"])
+    assert any("torch" in run for run in runs) == ("server" in extras) == (name != "packages-onnx")
 
 
 def test_the_server_accepts_its_environment(image, monkeypatch, tmp_path):
