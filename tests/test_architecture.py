@@ -42,7 +42,7 @@ COMPUTES_BY_TORCH = {
 LEARNER_WITHOUT_TORCH = {
     f"innerloop_learner.{name}"
     for name in (
-        *("disk", "host_memory", "manifest", "settings", "spec"),
+        *("disk", "host_memory", "manifest", "self_contained", "settings", "spec"),
         *("encoders", "encoders.encoder", "encoders.errors", "encoders.images", "encoders.open"),
         *("encoders.packed_texts", "encoders.session", "encoders.spec", "encoders.texts"),
     )

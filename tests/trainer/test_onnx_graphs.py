@@ -39,6 +39,7 @@ def _on_mlp(case: Case) -> Case:
 
 
 CONVOLVING = {"maml-classification-task", "anil-classification-batch"}
+CURVES = {"maml-regression-none"}
 
 
 def _with(case_name: str, **settings: object) -> Case:
@@ -47,7 +48,7 @@ def _with(case_name: str, **settings: object) -> Case:
     return Case(replace(case.spec, settings={**case.spec.settings, **settings}))
 
 
-PLAIN = [_on_mlp(case) for case in CASES if not case.name.endswith(("-batch", "-group"))]
+PLAIN = [_on_mlp(case) for case in CASES if case.name in CURVES or case.name.endswith("-classification-task")]
 QUICK = {f"{case.name}-{case.spec.backbone}": case for case in (*PLAIN, *(c for c in CASES if c.name in CONVOLVING))}
 NEIGHBOURS = 14
 """More than the examples of a trace, of which there are 13."""

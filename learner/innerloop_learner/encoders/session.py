@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from innerloop_learner.encoders.errors import EncoderError
+from innerloop_learner.self_contained import reach_of
 
 Array = NDArray[Any]
 
@@ -47,19 +48,19 @@ class Session:
             import onnxruntime
         except ImportError as error:
             raise EncoderError('encoders need ONNX Runtime; pip install "innerloop[encoder]"') from error
+        if reach := reach_of(graph):
+            raise EncoderError(f"the encoder {reach}; save it as one whole graph")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = computing.threads
         options.log_severity_level = 3  # what goes wrong comes back as an exception
         # Threads that spin while they wait take time from whatever else computes here.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # not its own, of which it checks less
         gpu = [CUDA] if computing.cuda and CUDA in onnxruntime.get_available_providers() else []
         try:
             self._session = onnxruntime.InferenceSession(graph, options, providers=[*gpu, CPU])
         except Exception as error:  # ONNX Runtime's errors have no base of their own
-            raise EncoderError(
-                f"ONNX Runtime refuses the encoder ({_first_line(error)}); it takes one whole file: "
-                f"save large models without external data"
-            ) from error
+            raise EncoderError(f"ONNX Runtime refuses the encoder ({_first_line(error)})") from error
         self.inputs: Mapping[str, tuple[tuple[int | None, ...], str]] = {
             each.name: (tuple(size if isinstance(size, int) else None for size in each.shape), each.type)
             for each in self._session.get_inputs()

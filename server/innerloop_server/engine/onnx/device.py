@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import onnxruntime
 
-from innerloop_server.engine.interface import Array
-from innerloop_server.engine.onnx.self_contained import check_self_contained
+from innerloop_learner.self_contained import reach_of
+from innerloop_server.engine.interface import Array, LoadError
 
 Session = Any
 """An `onnxruntime.InferenceSession`; the package has no types."""
@@ -118,7 +118,8 @@ def make_session(graph: bytes, providers: Sequence[Any], threads: int) -> Sessio
     Raises:
         LoadError: the graph reaches beyond itself. What else keeps it from running, ONNX Runtime raises.
     """
-    check_self_contained(graph)
+    if reach := reach_of(graph):
+        raise LoadError(f"a graph of it {reach}, which bundles may not")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

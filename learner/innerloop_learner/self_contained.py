@@ -1,11 +1,9 @@
-"""What a graph may not hold, since a bundle may come from anybody: ways to reach beyond the bundle.
+"""What an ONNX graph may not hold, since a bundle may come from anybody: ways to reach beyond the bundle.
 
 Read off the bytes: ONNX Runtime opens such files while it loads a graph, and gives no way to look at a graph before.
 """
 
 import re
-
-from innerloop_server.engine.interface import LoadError
 
 REACHES = {
     "location": "takes tensors from other files",
@@ -14,15 +12,9 @@ REACHES = {
 """Strings of the ONNX format: a key of each tensor that lies elsewhere, and an operator."""
 
 
-def check_self_contained(graph: bytes) -> None:
-    """Refuse a graph that speaks of anything outside itself.
-
-    Raises:
-        LoadError: it does.
-    """
-    for word, what in REACHES.items():
-        if _field(word).search(graph):
-            raise LoadError(f"a graph of it {what}, which bundles may not")
+def reach_of(graph: bytes) -> str:
+    """How a graph reaches beyond itself, in words that go behind its name; nothing if it doesn't."""
+    return next((what for word, what in REACHES.items() if _field(word).search(graph)), "")
 
 
 def _field(text: str) -> re.Pattern[bytes]:
