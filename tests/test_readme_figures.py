@@ -74,6 +74,20 @@ def test_answers_a_second_of_other_servers_are_those_measured() -> None:
         assert row in README or "vmap of 8" in name
 
 
+@pytest.mark.parametrize("method", ["protonet", "r2d2", "anil", "lstm-optimizer", "snail", "maml"])
+def test_how_onnx_runtime_compares_is_that_measured(method: str) -> None:
+    measured = results("onnx")["cpu"]["methods"]
+    cells = []
+    for call in ("adapt", "predict"):
+        times = measured[method][call]["milliseconds"]
+        ratio = measured[method][call]["ratio"]
+        cells.append(f"{times['pytorch']:.1f} / {times['onnxruntime']:.1f} ms ({ratio:.2f}x)")
+    size = sum(measured[method]["bytes"][file] for file in ("adapt.onnx", "predict.onnx")) / 1e3
+    assert f"| `{method}` | {' | '.join(cells)} | {size:,.0f} kB |" in README
+    least = [min(result[call]["ratio"] for result in measured.values()) for call in ("adapt", "predict")]
+    assert f"at least {least[0]:.2f} times in adapting, {least[1]:.2f} in predicting" in README
+
+
 def test_what_adaptations_and_precision_cost_is_that_measured() -> None:
     head, all_weights = results("memory")["anil"], results("memory")["maml"]
     assert f"{head['held']:,} of `anil` (the head adapts) take {head['state_bytes']:,} bytes each" in README

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-CPU_BATCH, GPU_BATCH = 16, 256
+CPU_BATCH, GPU_BATCH = 8, 256
 """Tasks beyond which larger batches gain nothing."""
 
 
