@@ -29,7 +29,7 @@ demo: setup
 
 # One thread per test process: there is a process for every core already.
 test: setup lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n auto --dist worksteal
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
