@@ -10,7 +10,7 @@ from innerloop_learner.inputs import normalise
 from innerloop_learner.spec import InputSpec
 from innerloop_learner.tasks import Episodes, Query, Support
 from innerloop_trainer.data.example_set import ExampleSet
-from innerloop_trainer.data.source import DataError, EpisodeShape, TaskSampler
+from innerloop_trainer.data.source import DataError, DataSource, EpisodeShape, TaskSampler
 
 
 @dataclass(frozen=True)
@@ -150,3 +150,36 @@ class ClassExamples(TaskSampler):
         keys = torch.rand(*classes.shape, largest, generator=generator, device=classes.device)
         absent = torch.arange(largest, device=classes.device) >= self._counts[classes].unsqueeze(-1)
         return self._starts[classes].unsqueeze(-1) + keys.masked_fill(absent, -1.0).topk(examples).indices
+
+
+def source_of_classes(
+    name: str,
+    description: str,
+    spec: InputSpec,
+    device: torch.device,
+    *,
+    train: ExampleSet,
+    validation: ExampleSet,
+    test: ExampleSet,
+    texts: bool = False,
+) -> DataSource:
+    """The data source of three splits of classes; arguments as in `DataSource`.
+
+    Raises:
+        DataError: a split is empty.
+    """
+
+    def split(label: str, data: ExampleSet) -> ClassExamples:
+        return ClassExamples(f"{name}, {label} split", data, spec, device)
+
+    return DataSource(
+        name=name,
+        description=description,
+        input=spec,
+        task_kind="classification",
+        target_size=0,
+        train=split("training", train),
+        validation=split("validation", validation),
+        test=split("test", test),
+        texts=texts,
+    )

@@ -43,3 +43,9 @@ def split_by_seed(request: SourceRequest, names: list[str]) -> tuple[Splits, str
         "test": order[train + validation :],
     }
     return splits, f"by class with seed {seed}"
+
+
+def describe_split(splits: Splits, how: str) -> str:
+    """How many classes each split has, and how they were divided, for descriptions of sources."""
+    train, validation, test = (len(splits[part]) for part in ("train", "validation", "test"))
+    return f"split {how}: {train} classes for training, {validation} for validation, {test} for test"

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from innerloop_learner.spec import InputSpec
-from innerloop_trainer.data.class_examples import ClassExamples
+from innerloop_trainer.data.class_examples import source_of_classes
 from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.options import reject_path, reject_unknown
 from innerloop_trainer.data.source import DataSource, SourceLoader, SourceRequest, sources
@@ -26,19 +26,14 @@ class Digits(SourceLoader):
         reject_path(request)
         reject_unknown(request)
         images = _images()
-
-        def sampler(part: str, digits: tuple[str, ...]) -> ClassExamples:
-            return ClassExamples(f"digits, {part} split", images.select(digits), INPUT, request.device)
-
-        return DataSource(
-            name="digits",
-            description="8 x 8 pixel handwritten digits: 0 to 5 for training, 6 and 7 for validation, 8 and 9 for test",
-            input=INPUT,
-            task_kind="classification",
-            target_size=0,
-            train=sampler("training", TRAIN),
-            validation=sampler("validation", VALIDATION),
-            test=sampler("test", TEST),
+        return source_of_classes(
+            "digits",
+            "8 x 8 pixel handwritten digits: 0 to 5 for training, 6 and 7 for validation, 8 and 9 for test",
+            INPUT,
+            request.device,
+            train=images.select(TRAIN),
+            validation=images.select(VALIDATION),
+            test=images.select(TEST),
         )
 
 

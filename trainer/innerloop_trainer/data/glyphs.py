@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from innerloop_learner.spec import InputSpec
 from innerloop_trainer.data.cache import cached
-from innerloop_trainer.data.class_examples import ClassExamples
+from innerloop_trainer.data.class_examples import source_of_classes
 from innerloop_trainer.data.class_split import shuffled
 from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.glyph_shapes import GlyphShapes, distinct_characters
@@ -47,22 +47,15 @@ class Glyphs(SourceLoader):
         images = cached("glyphs", identity, draw_glyphs)
         characters = shuffled(images.names, SEED)
         first, second = round(0.65 * len(characters)), round(0.8 * len(characters))
-
-        def sampler(part: str, chosen: list[str]) -> ClassExamples:
-            return ClassExamples(f"glyphs, {part} split", images.select(chosen), INPUT, request.device)
-
-        return DataSource(
-            name="glyphs",
-            description=(
-                f"Printed characters, {EXAMPLES} distorted drawings each (fixed seed {SEED}): {first} for training, "
-                f"{second - first} for validation, {len(characters) - second} for test"
-            ),
-            input=INPUT,
-            task_kind="classification",
-            target_size=0,
-            train=sampler("training", characters[:first]),
-            validation=sampler("validation", characters[first:second]),
-            test=sampler("test", characters[second:]),
+        return source_of_classes(
+            "glyphs",
+            f"Printed characters, {EXAMPLES} distorted drawings each (fixed seed {SEED}): {first} for training, "
+            f"{second - first} for validation, {len(characters) - second} for test",
+            INPUT,
+            request.device,
+            train=images.select(characters[:first]),
+            validation=images.select(characters[first:second]),
+            test=images.select(characters[second:]),
         )
 
 

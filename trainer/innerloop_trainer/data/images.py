@@ -15,8 +15,8 @@ import numpy as np
 
 from innerloop_learner.spec import InputSpec
 from innerloop_trainer.data.cache import cached
-from innerloop_trainer.data.class_examples import ClassExamples
-from innerloop_trainer.data.class_split import SPLIT_OPTIONS, Splits, split_by_seed
+from innerloop_trainer.data.class_examples import source_of_classes
+from innerloop_trainer.data.class_split import SPLIT_OPTIONS, Splits, describe_split, split_by_seed
 from innerloop_trainer.data.decode import decode_classes
 from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.file_tree import FileTree, open_tree
@@ -48,23 +48,14 @@ class Images(SourceLoader):
         # The same for every data set, so that a bundle trained on one can be evaluated on another.
         spec = InputSpec((channels, *size), dtype="uint8", mean=(0.5,), std=(0.5,), scale=1 / 255)
         name = f"images:{path.resolve().name.removesuffix('.zip')}"
-
-        def sampler(part: str, label: str) -> ClassExamples:
-            return ClassExamples(f"{name}, {label} split", images.select(splits[part]), spec, request.device)
-
-        return DataSource(
-            name=name,
-            description=(
-                f"{len(images.examples):,} images of {len(classes)} classes, {'gray' if channels == 1 else 'RGB'}, "
-                f"resized to {size[0]} x {size[1]}, split {how}: {len(splits['train'])} classes for training, "
-                f"{len(splits['validation'])} for validation, {len(splits['test'])} for test"
-            ),
-            input=spec,
-            task_kind="classification",
-            target_size=0,
-            train=sampler("train", "training"),
-            validation=sampler("validation", "validation"),
-            test=sampler("test", "test"),
+        colors = "gray" if channels == 1 else "RGB"
+        return source_of_classes(
+            name,
+            f"{len(images.examples):,} images of {len(classes)} classes, {colors}, resized to {size[0]} x {size[1]}, "
+            + describe_split(splits, how),
+            spec,
+            request.device,
+            **{part: images.select(names) for part, names in splits.items()},
         )
 
 

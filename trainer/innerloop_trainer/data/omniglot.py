@@ -6,7 +6,6 @@ images_*/ALPHABET/characterNN/NNNN_DD.png.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from innerloop_learner.spec import InputSpec
 from innerloop_trainer.data.cache import cached
-from innerloop_trainer.data.class_examples import ClassExamples
+from innerloop_trainer.data.class_examples import source_of_classes
 from innerloop_trainer.data.class_split import shuffled
 from innerloop_trainer.data.decode import decode_classes
 from innerloop_trainer.data.example_set import ExampleSet
@@ -57,22 +56,15 @@ class Omniglot(SourceLoader):
             np.concatenate([background.counts, evaluation.counts]),
             np.concatenate([background.examples, evaluation.examples]),
         )
-        name = f"omniglot:{split_name}"
-
-        def sampler(part: str, characters: Sequence[str], *, rotate: bool = False) -> ClassExamples:
-            images = everything.select(characters)
-            images = images.with_rotations() if rotate else images
-            return ClassExamples(f"{name}, {part} split", images, INPUT, request.device)
-
-        return DataSource(
-            name=name,
-            description=_describe(split_name, split, rotations=rotations),
-            input=INPUT,
-            task_kind="classification",
-            target_size=0,
-            train=sampler("training", split.train, rotate=rotations),
-            validation=sampler("validation", split.validation),
-            test=sampler("test", split.test),
+        train = everything.select(split.train)
+        return source_of_classes(
+            f"omniglot:{split_name}",
+            _describe(split_name, split, rotations=rotations),
+            INPUT,
+            request.device,
+            train=train.with_rotations() if rotations else train,
+            validation=everything.select(split.validation),
+            test=everything.select(split.test),
         )
 
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from innerloop_learner.encoders import EncoderError, pack_texts
 from innerloop_learner.spec import InputSpec
-from innerloop_trainer.data.class_examples import ClassExamples
-from innerloop_trainer.data.class_split import SPLIT_OPTIONS, split_by_seed
+from innerloop_trainer.data.class_examples import source_of_classes
+from innerloop_trainer.data.class_split import SPLIT_OPTIONS, describe_split, split_by_seed
 from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.options import existing_path, reject_unknown
 from innerloop_trainer.data.source import DataError, DataSource, SourceLoader, SourceRequest, sources
@@ -37,22 +37,12 @@ class Texts(SourceLoader):
         splits, how = split_by_seed(request, list(data.names))
         spec = InputSpec(data.examples.shape[1:], dtype="uint8")
         name = f"texts:{path.resolve().name.removesuffix('.csv')}"
-
-        def sampler(part: str, label: str) -> ClassExamples:
-            return ClassExamples(f"{name}, {label} split", data.select(splits[part]), spec, request.device)
-
-        return DataSource(
-            name=name,
-            description=(
-                f"{len(data.examples):,} texts of {len(data.names)} classes, split {how}: {len(splits['train'])} "
-                f"classes for training, {len(splits['validation'])} for validation, {len(splits['test'])} for test"
-            ),
-            input=spec,
-            task_kind="classification",
-            target_size=0,
-            train=sampler("train", "training"),
-            validation=sampler("validation", "validation"),
-            test=sampler("test", "test"),
+        return source_of_classes(
+            name,
+            f"{len(data.examples):,} texts of {len(data.names)} classes, {describe_split(splits, how)}",
+            spec,
+            request.device,
+            **{part: data.select(names) for part, names in splits.items()},
             texts=True,
         )
 

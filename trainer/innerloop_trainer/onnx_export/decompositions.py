@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._decomp import core_aten_decompositions
 
-from innerloop_learner.loops import repeat
+from innerloop_learner.loops import repeat, row
 from innerloop_learner.tasks import Params
 
 aten = torch.ops.aten
@@ -164,7 +164,7 @@ def solve_positive_definite(
 
     def eliminate(index: Any, carried: Params) -> tuple[Params, Params]:
         system = carried["system"]  # [..., N, N + M]
-        unit = ones.index_select(0, torch.as_tensor(index).reshape(1)).transpose(0, 1)  # [N, 1]
+        unit = row(ones, index).unsqueeze(1)  # [N, 1]
         line = (system * unit).sum(-2, keepdim=True)
         pivot = (line[..., :size] * unit.transpose(0, 1)).sum(-1, keepdim=True)
         line = line / pivot

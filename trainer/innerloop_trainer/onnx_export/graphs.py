@@ -115,14 +115,15 @@ def _predict_graph(learner: Learner, params: Params, state: Mapping[str, Example
 def _support(learner: Learner) -> dict[str, Example]:
     """Inputs of an adapt graph's trace."""
     spec, sizes = learner.spec, ("tasks", "examples")
-    labels: Example
-    inputs = {"support_x": _example((*sizes, *spec.input.shape), _raw_type(learner))}
-    if spec.task_kind == "regression":
-        labels = _example((*sizes, spec.target_size), torch.float32)
-    else:
-        labels = _example(sizes, torch.int64)
-    inputs |= {"support_y": labels, "support_mask": _example(sizes, torch.bool)}
-    if spec.task_kind == "classification":
+    regression = spec.task_kind == "regression"
+    inputs = {
+        "support_x": _example((*sizes, *spec.input.shape), _raw_type(learner)),
+        "support_y": _example((*sizes, spec.target_size), torch.float32)
+        if regression
+        else _example(sizes, torch.int64),
+        "support_mask": _example(sizes, torch.bool),
+    }
+    if not regression:
         inputs["ways"] = _example(("tasks",), torch.int64)
         if learner.info.ways_can_change == "any":
             inputs[CLASSES] = _example(("ways",), torch.int64)
