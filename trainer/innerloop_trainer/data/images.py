@@ -55,7 +55,9 @@ class Images(SourceLoader):
             + describe_split(splits, how),
             spec,
             request.device,
-            **{part: images.select(names) for part, names in splits.items()},
+            train=images.select(splits["train"]),
+            validation=images.select(splits["validation"]),
+            test=images.select(splits["test"]),
         )
 
 

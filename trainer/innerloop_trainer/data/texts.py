@@ -42,7 +42,9 @@ class Texts(SourceLoader):
             f"{len(data.examples):,} texts of {len(data.names)} classes, {describe_split(splits, how)}",
             spec,
             request.device,
-            **{part: data.select(names) for part, names in splits.items()},
+            train=data.select(splits["train"]),
+            validation=data.select(splits["validation"]),
+            test=data.select(splits["test"]),
             texts=True,
         )
 
