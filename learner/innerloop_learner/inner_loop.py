@@ -6,6 +6,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from innerloop_learner.gradients import differentiated_once
+from innerloop_learner.layers import channels_last
 from innerloop_learner.loops import Index, repeat
 from innerloop_learner.state import WEIGHTS, prefixed, section
 from innerloop_learner.tasks import Params
@@ -100,7 +102,9 @@ def unroll(
 
 def spread(initial: Params, tasks: int) -> Params:
     """Shared weights as those of each task, [T, ...]."""
-    return {name: weight.expand(tasks, *weight.shape) for name, weight in initial.items()}
+    # Weights of convolutions are laid out once, which steps keep, and not in every pass.
+    laid = {name: channels_last(weight) if weight.dim() == 4 else weight for name, weight in initial.items()}
+    return {name: weight.expand(tasks, *weight.shape) for name, weight in laid.items()}
 
 
 def _step(
@@ -108,12 +112,11 @@ def _step(
 ) -> tuple[Params, Tensor, Params]:
     """New weights, the losses [T] of the old ones, and the rule's new state."""
     differentiable = torch.is_grad_enabled()
-    with torch.enable_grad():
+    twice = differentiable and order == 2
+    with torch.enable_grad(), differentiated_once(not twice):
         weights = {name: _tracked(weight, differentiable) for name, weight in weights.items()}
         losses = loss(index, weights)
-        gradients = torch.autograd.grad(
-            losses.sum(), list(weights.values()), create_graph=differentiable and order == 2
-        )
+        gradients = torch.autograd.grad(losses.sum(), list(weights.values()), create_graph=twice)
     step = Step(index, weights, dict(zip(weights, gradients, strict=True)), losses.detach())
     updated, state = rule.update(params, state, step)
     return updated, losses.detach(), state

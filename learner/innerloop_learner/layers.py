@@ -42,11 +42,15 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1) -> Tensor:
     """
     tasks, examples, channels, height, width = x.shape
     if weight.dim() == 4:
-        folded = _arranged(x.reshape(tasks * examples, channels, height, width))
+        folded = channels_last(x.reshape(tasks * examples, channels, height, width))
         y = F.conv2d(folded, weight, bias, stride, padding=1)
         return y.view(tasks, examples, *y.shape[1:])
-    form = _task_convolution.get() or ("loop" if x.device.type == "cpu" else "grouped")
-    return TASK_CONVOLUTIONS[form](x, weight, bias, stride)
+    return TASK_CONVOLUTIONS[_form(x)](x, weight, bias, stride)
+
+
+def convolves_task_by_task(x: Tensor) -> bool:
+    """Whether tasks with weights of their own are convolved one after the other."""
+    return _form(x) == "loop"
 
 
 def max_pool2d(x: Tensor) -> Tensor:
@@ -72,6 +76,15 @@ def convolve_tasks_by(form: str | None) -> Iterator[None]:
         _task_convolution.reset(before)
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """Channels last in memory on a CPU, where pooling then is twenty times and a convolution a tenth faster."""
+    if x.device.type != "cpu":
+        return x
+    if x.shape[1] == 1:  # lies in memory either way, and PyTorch would take it for channels first
+        return x.reshape(x.shape[0], *x.shape[2:], 1).permute(0, 3, 1, 2)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 def glorot(generator: torch.Generator, *shape: int) -> Tensor:
     """Glorot-uniform weights [O, I, ...] (Glorot and Bengio 2010, equation 16)."""
     receptive = math.prod(shape[2:])
@@ -83,16 +96,16 @@ def _loop(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
     """One convolution after the other: each fills the cores of a CPU by itself."""
     if x.shape[0] == 1:
         x, weight, bias = (tensor.squeeze(0) for tensor in (x, weight, bias))
-        return F.conv2d(_arranged(x), _arranged(weight), bias, stride, padding=1).unsqueeze(0)
+        return F.conv2d(channels_last(x), channels_last(weight), bias, stride, padding=1).unsqueeze(0)
     # unbind, and not an index per task: its gradient is one stack instead of T zero-padded copies.
     parts = zip(x.unbind(), weight.unbind(), bias.unbind(), strict=True)
-    return torch.stack([F.conv2d(_arranged(xt), _arranged(wt), bt, stride, padding=1) for xt, wt, bt in parts])
+    return torch.stack([F.conv2d(channels_last(xt), channels_last(wt), bt, stride, padding=1) for xt, wt, bt in parts])
 
 
 def _grouped(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
     """Tasks become groups of channels. The transposed result is a view, so a following layer folds without a copy."""
     tasks, examples, channels, height, width = x.shape
-    folded = _arranged(x.transpose(0, 1).reshape(examples, tasks * channels, height, width))
+    folded = channels_last(x.transpose(0, 1).reshape(examples, tasks * channels, height, width))
     y = F.conv2d(folded, weight.flatten(0, 1), bias.flatten(), stride, padding=1, groups=tasks)
     return y.view(examples, tasks, -1, *y.shape[2:]).transpose(0, 1)
 
@@ -117,13 +130,9 @@ TASK_CONVOLUTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, int], Tensor]] = 
 _task_convolution: ContextVar[str | None] = ContextVar("task_convolution", default=None)
 
 
-def _arranged(x: Tensor) -> Tensor:
-    """Channels last in memory on a CPU, where pooling then is twenty times and a convolution a tenth faster."""
-    if x.device.type != "cpu":
-        return x
-    if x.shape[1] == 1:  # lies in memory either way, and PyTorch would take it for channels first
-        return x.reshape(x.shape[0], *x.shape[2:], 1).permute(0, 3, 1, 2)
-    return x.contiguous(memory_format=torch.channels_last)
+def _form(x: Tensor) -> str:
+    """How tasks share a convolution of x."""
+    return _task_convolution.get() or ("loop" if x.device.type == "cpu" else "grouped")
 
 
 def _folded(x: Tensor) -> bool:

@@ -48,6 +48,10 @@ class Norm(ABC):
         """Names of parameters that are averaged, not learned."""
         return frozenset()
 
+    def learned(self, params: Params) -> tuple[Tensor, Tensor]:
+        """Scale and shift, [C] or [T, C] each."""
+        return params[f"{self.name}.weight"], params[f"{self.name}.bias"]
+
     @abstractmethod
     def apply(self, params: Params, x: Tensor, mask: Tensor, statistics: Statistics) -> tuple[Tensor, Params]:
         """Normalise x [T, N, C, ...]; returns it with the statistics computed here, empty if given ones were used."""
@@ -56,14 +60,25 @@ class Norm(ABC):
         """Normalise x [T, N, C, ...] with its own moments; returns it with new values of the buffers."""
         return self.apply(params, x, mask, {})[0], {}
 
+    def affine(self, params: Params, statistics: Statistics) -> tuple[Tensor, Tensor] | None:
+        """What applying it multiplies by and adds, [C] or [T, C] each; None where that depends on what it is given."""
+        del params, statistics
+        return None
+
     def _affine(self, params: Params, y: Tensor) -> Tensor:
-        return y * self._aligned(params[f"{self.name}.weight"], y) + self._aligned(params[f"{self.name}.bias"], y)
+        scale, shift = self.learned(params)
+        return y * self._aligned(scale, y) + self._aligned(shift, y)
 
     def _scaled(self, params: Params, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         """Normalise and apply the affine map as one multiplication and one addition per element."""
-        scale = params[f"{self.name}.weight"] * (variance + EPSILON).rsqrt()
-        shift = params[f"{self.name}.bias"] - mean * scale
+        scale, shift = self._combined(params, mean, variance)
         return torch.addcmul(self._aligned(shift, x), x, self._aligned(scale, x))
+
+    def _combined(self, params: Params, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """One multiplication and one addition that normalise and apply the affine map."""
+        weight, bias = self.learned(params)
+        scale = weight * (variance + EPSILON).rsqrt()
+        return scale, bias - mean * scale
 
     def _aligned(self, values: Tensor, x: Tensor) -> Tensor:
         """View [C] or [T, C] so that it broadcasts over x [T, N, C, ...]."""
@@ -88,10 +103,19 @@ class TaskBatchNorm(Norm):
         mean, variance = f"{self.name}.mean", f"{self.name}.variance"
         if mean in statistics:
             return self._scaled(params, x, statistics[mean], statistics[variance]), {}
-        affine = (params[f"{self.name}.{part}"].expand(x.shape[0], -1) for part in ("weight", "bias"))  # [T, C]
+        affine = (part.expand(x.shape[0], -1) for part in self.learned(params))  # [T, C]
         positions = x.unsqueeze(-1) if x.dim() == 3 else x.flatten(3)  # [T, N, C, P]
         y, *moments = _standardise_by_task(positions, _shares(mask, x.dtype), *affine)
-        return y.view(x.shape), dict(zip((mean, variance), moments, strict=True))
+        return y.view(x.shape), self.statistics(*moments)
+
+    def affine(self, params: Params, statistics: Statistics) -> tuple[Tensor, Tensor] | None:
+        """See Norm.affine."""
+        mean, variance = f"{self.name}.mean", f"{self.name}.variance"
+        return self._combined(params, statistics[mean], statistics[variance]) if mean in statistics else None
+
+    def statistics(self, mean: Tensor, variance: Tensor) -> Params:
+        """Moments [T, C] by their names."""
+        return {f"{self.name}.mean": mean, f"{self.name}.variance": variance}
 
 
 @norms.register("batch")
@@ -117,8 +141,12 @@ class BatchNorm(Norm):
     def apply(self, params: Params, x: Tensor, mask: Tensor, statistics: Statistics) -> tuple[Tensor, Params]:
         """See Norm.apply; statistics are parameters here."""
         del mask, statistics
-        mean, variance = params[f"{self.name}.running_mean"], params[f"{self.name}.running_variance"]
-        return self._scaled(params, x, mean, variance), {}
+        return self._scaled(params, x, *self._running(params)), {}
+
+    def affine(self, params: Params, statistics: Statistics) -> tuple[Tensor, Tensor] | None:
+        """See Norm.affine."""
+        del statistics
+        return self._combined(params, *self._running(params))
 
     def refit(self, params: Params, x: Tensor, mask: Tensor) -> tuple[Tensor, Params]:
         """See Norm.refit; the moments are pooled over tasks."""
@@ -126,6 +154,9 @@ class BatchNorm(Norm):
         mean, variance = (moment.squeeze(0) for moment in pooled)
         fresh = {f"{self.name}.running_mean": mean, f"{self.name}.running_variance": variance}
         return self._scaled(params, x, mean, variance), fresh
+
+    def _running(self, params: Params) -> tuple[Tensor, Tensor]:
+        return params[f"{self.name}.running_mean"], params[f"{self.name}.running_variance"]
 
 
 @norms.register("group")

@@ -1,15 +1,22 @@
 """Conv4, the backbone of the few-shot papers."""
 
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from innerloop_learner.backbones.backbone import Backbone, Normalise, backbones
+from innerloop_learner.backbones import fused_blocks
+from innerloop_learner.backbones.backbone import Backbone, Features, Normalise, backbones
+from innerloop_learner.backbones.fused_blocks import Block
 from innerloop_learner.layers import KERNEL, conv2d, glorot, max_pool2d
-from innerloop_learner.norms import norms
+from innerloop_learner.norms import Statistics, TaskBatchNorm, norms
 from innerloop_learner.tasks import Params
+
+MANY_IMAGES = 5
+"""Of one task, from which on its convolutions gain nothing from other tasks' images beside them (measured)."""
 
 
 @backbones.register("conv4")
@@ -68,7 +75,51 @@ class Conv4(Backbone):
         for block, norm in enumerate(self.norms):
             weight, bias = params[f"conv{block}.weight"], params[f"conv{block}.bias"]
             x = conv2d(x, weight, bias, stride=1 if self._pool else 2)
-            x = F.relu(normalise(norm, x))
+            x = normalise(norm, x)
             if self._pool:
-                x = max_pool2d(x)
+                x = max_pool2d(x)  # before the ReLU, which then has a quarter to do; the outcome is the same
+            x = F.relu(x)
         return x.flatten(2)
+
+    def apply(self, params: Params, x: Tensor, mask: Tensor, statistics: Statistics | None = None) -> Features:
+        """See Backbone.apply."""
+        task_by_task = fused_blocks.suits(x) and self._gains_nothing_from_others(params, x)
+        fused = self._fused(params, x, mask, statistics or {}) if task_by_task else None
+        return fused or super().apply(params, x, mask, statistics)
+
+    def _gains_nothing_from_others(self, params: Params, x: Tensor) -> bool:
+        """False where tasks share weights and a few images of each are convolved faster together."""
+        return x.shape[0] == 1 or x.shape[1] >= MANY_IMAGES or params["conv0.weight"].dim() > 4
+
+    def _fused(self, params: Params, x: Tensor, mask: Tensor, given: Statistics) -> Features | None:
+        """What `apply` returns, one task after the other; None where these norms can't be fused."""
+        maps = [known for norm in self.norms if (known := norm.affine(params, given)) is not None]
+        if len(maps) == len(self.norms):
+            tasks = self._tasks(params, maps, len(x))
+            parts = [fused_blocks.affine(xt, blocks, self._pool) for xt, blocks in zip(x, tasks, strict=True)]
+            return Features(torch.stack(parts).flatten(2), {})
+        standardise = [norm for norm in self.norms if isinstance(norm, TaskBatchNorm)]
+        if maps or len(standardise) < len(self.norms) or not mask.all():
+            return None
+        tasks = self._tasks(params, [norm.learned(params) for norm in standardise], len(x))
+        results = [fused_blocks.standardising(xt, blocks, self._pool) for xt, blocks in zip(x, tasks, strict=True)]
+        y, means, variances = (torch.stack(tensors) for tensors in zip(*results, strict=True))
+        moments = zip(standardise, means.unbind(1), variances.unbind(1), strict=True)
+        statistics = {name: value for norm, *own in moments for name, value in norm.statistics(*own).items()}
+        return Features(y.flatten(2), statistics)
+
+    def _tasks(self, params: Params, maps: Sequence[tuple[Tensor, Tensor]], tasks: int) -> Iterator[list[Block]]:
+        """The blocks of each task, whose norms come to multiplying and adding `maps`, [C] or [T, C] each."""
+        columns = []
+        for block, (scale, shift) in enumerate(maps):
+            weight, bias = params[f"conv{block}.weight"], params[f"conv{block}.bias"]
+            shared = [(weight, 4), (bias, 1), (scale, 1), (shift, 1)]
+            columns.append(map(Block, *(_by_task(value, dims, tasks) for value, dims in shared)))
+        return map(list, zip(*columns, strict=True))
+
+
+def _by_task(value: Tensor, dims: int, tasks: int) -> Iterable[Tensor]:
+    """A parameter of so many dimensions for each task, whether tasks share it or have their own."""
+    if value.dim() == dims:
+        return repeat(value, tasks)
+    return value.unbind() if tasks > 1 else (value.squeeze(0),)  # whose gradient is a view

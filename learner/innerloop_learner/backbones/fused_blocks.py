@@ -1,0 +1,154 @@
+"""Blocks of convolution, norm, pooling and ReLU on a CPU: one task after the other, by PyTorch's fused kernels.
+
+Layers that take all tasks at once cost a CPU thousands of small operations for each of which PyTorch dispatches,
+records and allocates, and passes over activations that leave its caches in between. Here a task goes through all blocks
+while its activations are near, and the gradient of all blocks together is one operation, in closed form. It can't be
+differentiated again, so second-order meta-training goes by layers.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from innerloop_learner.gradients import may_be_differentiated_twice
+from innerloop_learner.layers import channels_last, convolves_task_by_task
+from innerloop_learner.norms import EPSILON
+
+aten = torch.ops.aten
+
+
+class Block(NamedTuple):
+    """Parameters of one task.
+
+    Attributes:
+        weight: of the 3x3 convolution, [O, I, 3, 3].
+        bias: [O].
+        scale, shift: what the norm multiplies by and adds, [O].
+    """
+
+    weight: Tensor
+    bias: Tensor
+    scale: Tensor
+    shift: Tensor
+
+
+def suits(x: Tensor) -> bool:
+    """Whether inputs [T, N, C, H, W] can go through fused blocks."""
+    return (
+        # Not what stands in for a tensor while an exporter or compiler looks on.
+        type(x) is Tensor
+        and x.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and x.dtype in (torch.float32, torch.float64)
+        and not torch.is_autocast_enabled("cpu")
+        and convolves_task_by_task(x)
+        and not may_be_differentiated_twice()
+    )
+
+
+def standardising(x: Tensor, blocks: Sequence[Block], pool: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Blocks whose norm takes its moments from x.
+
+    Args:
+        x: inputs of one task, all of them real, [N, C, H, W].
+        blocks: B of them, of O channels each.
+        pool: halve by 2x2 maxima, or else by the stride of the convolution.
+
+    Returns:
+        maps [N, O, H', W'], means [B, O] and biased variances [B, O] of the outputs of the convolutions.
+    """
+    y, means, inverses = _standardising(x, pool, *(tensor for block in blocks for tensor in block))
+    return y, means, (inverses.square().reciprocal() - EPSILON).clamp(min=0)
+
+
+def affine(x: Tensor, blocks: Sequence[Block], pool: bool) -> Tensor:
+    """Blocks whose norm is a multiplication and an addition, which their convolutions take over.
+
+    Arguments as in `standardising`; returns maps [N, O, H', W'].
+    """
+    for weight, bias, scale, shift in blocks:
+        scaled = channels_last(weight * scale.view(-1, 1, 1, 1))
+        x = F.conv2d(channels_last(x), scaled, torch.addcmul(shift, bias, scale), 1 if pool else 2, padding=1)
+        x = F.relu(F.max_pool2d(x, 2) if pool else x, inplace=True)
+    return x
+
+
+class _Kept(NamedTuple):
+    """What the gradient of a block needs, besides its parameters.
+
+    Attributes:
+        x: its input.
+        convolved: what the convolution gave.
+        mean, inverse: what the norm subtracted and multiplied by.
+        y: its output.
+        maxima: where pooling found them, if it pooled.
+    """
+
+    x: Tensor
+    convolved: Tensor
+    mean: Tensor
+    inverse: Tensor
+    y: Tensor
+    maxima: Tensor | None
+
+
+class _Standardising(torch.autograd.Function):
+    """See `standardising`. Takes x, whether to pool, and the tensors of all blocks; returns inverse deviations."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, pool: bool, *tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        kept: list[_Kept] = []
+        for block in _blocks(tensors):
+            x = channels_last(x)
+            convolved = F.conv2d(x, channels_last(block.weight), block.bias, 1 if pool else 2, padding=1)
+            y, mean, inverse = torch.native_batch_norm(
+                convolved, block.scale, block.shift, None, None, True, 0.0, EPSILON
+            )
+            maxima = None
+            if pool:
+                y, maxima = aten.max_pool2d_with_indices(y, [2, 2], [2, 2])
+            kept.append(_Kept(x, convolved, mean, inverse, y.relu_(), maxima))
+            x = y
+        ctx.pool = pool
+        ctx.save_for_backward(*tensors, *(tensor for block in kept for tensor in block))
+        ctx.set_materialize_grads(False)
+        return x, torch.stack([block.mean for block in kept]), torch.stack([block.inverse for block in kept])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, means_grad: None, inverses_grad: None) -> tuple[Tensor | None, ...]:
+        if means_grad is not None or inverses_grad is not None:
+            raise NotImplementedError("moments are not differentiated here")
+        saved = ctx.saved_tensors
+        count = len(saved) // (len(Block._fields) + len(_Kept._fields))
+        split = len(Block._fields) * count
+        blocks = _blocks(saved[:split])
+        kept = [_Kept(*saved[at : at + len(_Kept._fields)]) for at in range(split, len(saved), len(_Kept._fields))]
+        stride = [1, 1] if ctx.pool else [2, 2]
+        grads: list[Tensor] = []
+        for index, (block, own) in reversed(list(enumerate(zip(blocks, kept, strict=True)))):
+            grad = aten.threshold_backward(channels_last(grad), own.y, 0)
+            if own.maxima is not None:
+                # Of what was pooled only shape and layout matter, which the convolution's output has too.
+                pooling = ([2, 2], [2, 2], [0, 0], [1, 1], False)
+                grad = aten.max_pool2d_with_indices_backward(grad, own.convolved, *pooling, own.maxima)
+            grad, *norm_grads = aten.native_batch_norm_backward(
+                grad, own.convolved, block.scale, None, None, own.mean, own.inverse, True, EPSILON, [True] * 3
+            )
+            asked = [index > 0 or ctx.needs_input_grad[0], True, True]
+            sizes = (list(block.bias.shape), stride, [1, 1], [1, 1], False, [0, 0], 1)
+            grad, *conv_grads = aten.convolution_backward(grad, own.x, channels_last(block.weight), *sizes, asked)
+            grads = [*conv_grads, *norm_grads, *grads]
+        return grad, None, *grads
+
+
+_standardising: Callable[..., tuple[Tensor, Tensor, Tensor]] = _Standardising.apply
+
+
+def _blocks(tensors: Sequence[Tensor]) -> list[Block]:
+    size = len(Block._fields)
+    return [Block(*tensors[at : at + size]) for at in range(0, len(tensors), size)]

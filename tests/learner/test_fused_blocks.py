@@ -1,0 +1,209 @@
+"""Conv4 by fused kernels, one task after the other, against Conv4 by layers, which every device and exporter takes."""
+
+from collections.abc import Iterator
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import gradcheck
+
+from innerloop_learner import build_learner
+from innerloop_learner.backbones import fused_blocks
+from innerloop_learner.backbones.backbone import Features
+from innerloop_learner.backbones.conv4 import MANY_IMAGES, Conv4
+from innerloop_learner.backbones.fused_blocks import Block
+from innerloop_learner.gradients import differentiated_once
+from innerloop_learner.layers import convolve_tasks_by
+from innerloop_learner.spec import InputSpec, LearnerSpec
+from innerloop_learner.tasks import Params, Support
+
+WIDTH = 6
+
+
+@pytest.fixture
+def calls() -> Iterator[list[str]]:
+    """Names of the fused functions that were called."""
+    made: list[str] = []
+    with patch.multiple(
+        fused_blocks,
+        standardising=_noting(made, "standardising", fused_blocks.standardising),
+        affine=_noting(made, "affine", fused_blocks.affine),
+    ):
+        yield made
+
+
+def _noting(made: list[str], name: str, function):  # type: ignore[no-untyped-def]
+    def noted(*arguments: object) -> object:
+        made.append(name)
+        return function(*arguments)
+
+    return noted
+
+
+def backbone(norm: str = "task", downsample: str = "max_pool", size: int = 19) -> Conv4:
+    return Conv4((2, size, size), WIDTH, downsample, norm)  # type: ignore[arg-type]
+
+
+def parameters(network: Conv4, tasks: int | None) -> Params:
+    """Random ones in float64, signs of scales mixed; of each task if so many are given."""
+    generator = torch.Generator().manual_seed(3)
+    params = {}
+    for name, value in network.init(generator).items():
+        shape = value.shape if tasks is None or name in network.buffers() else (tasks, *value.shape)
+        params[name] = torch.randn(shape, generator=generator, dtype=torch.float64)
+        if name.endswith("variance"):
+            params[name] = params[name].abs()
+    return params
+
+
+def inputs(tasks: int, examples: int, size: int = 19) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(tasks, examples, 2, size, size, generator=generator, dtype=torch.float64)
+    return x, torch.ones(tasks, examples, dtype=torch.bool)
+
+
+def by_layers(network: Conv4, *arguments: object) -> Features:
+    with patch.object(fused_blocks, "suits", return_value=False):
+        return network.apply(*arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("downsample", ["max_pool", "stride"])
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("tasks", [1, 3])
+class TestSameAsByLayers:
+    def test_statistics_of_the_support_set(self, calls: list[str], tasks: int, own: bool, downsample: str) -> None:
+        network = backbone(downsample=downsample)
+        params, (x, mask) = parameters(network, tasks if own else None), inputs(tasks, MANY_IMAGES)
+        with torch.no_grad():
+            fused, layers = network.apply(params, x, mask), by_layers(network, params, x, mask)
+        assert calls == ["standardising"] * tasks
+        assert_same(fused, layers)
+
+    @pytest.mark.parametrize("norm", ["task", "batch"])
+    def test_given_statistics(self, calls: list[str], tasks: int, own: bool, downsample: str, norm: str) -> None:
+        network = backbone(norm, downsample)
+        params, (x, mask) = parameters(network, tasks if own else None), inputs(tasks, MANY_IMAGES)
+        with torch.no_grad():
+            statistics = network.apply(params, x, mask).statistics
+            calls.clear()
+            fused = network.apply(params, x + 1, mask, statistics)
+            layers = by_layers(network, params, x + 1, mask, statistics)
+        assert calls == ["affine"] * tasks
+        assert_same(fused, layers)
+
+    @pytest.mark.parametrize("norm", ["task", "batch"])
+    def test_gradients(self, calls: list[str], tasks: int, own: bool, downsample: str, norm: str) -> None:
+        network = backbone(norm, downsample)
+        params, (x, mask) = parameters(network, tasks if own else None), inputs(tasks, MANY_IMAGES)
+        learned = [value.requires_grad_() for name, value in params.items() if name not in network.buffers()]
+        x.requires_grad_()
+        with differentiated_once(True):
+            fused = network.apply(params, x, mask).values
+        assert len(calls) == tasks
+        layers = by_layers(network, params, x, mask).values
+        weights = torch.randn_like(layers)
+        of_fused = torch.autograd.grad((fused * weights).sum(), [x, *learned])
+        of_layers = torch.autograd.grad((layers * weights).sum(), [x, *learned])
+        for one, other in zip(of_fused, of_layers, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("pool", [True, False])
+def test_the_gradient_against_finite_differences(pool: bool) -> None:
+    generator = torch.Generator().manual_seed(5)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+    x = random(3, 2, 6, 6)
+    tensors = [random(*shape) for inputs in (2, 3) for shape in ((3, inputs, 3, 3), (3,), (3,), (3,))]
+
+    def maps(x: Tensor, *tensors: Tensor) -> Tensor:
+        return fused_blocks.standardising(x, [Block(*tensors[:4]), Block(*tensors[4:])], pool)[0]
+
+    assert gradcheck(maps, (x, *tensors), check_undefined_grad=False)
+
+
+def test_channels_that_do_not_vary() -> None:
+    """One image of a single pixel per channel in the last block: its variance is zero."""
+    network = backbone(size=16)
+    params, (x, mask) = parameters(network, 1), inputs(1, 1, 16)
+    x[:] = 0.0
+    with torch.no_grad():
+        fused, layers = network.apply(params, x, mask), by_layers(network, params, x, mask)
+    assert_same(fused, layers)
+    assert all((value >= 0).all() for name, value in fused.statistics.items() if name.endswith("variance"))
+
+
+class TestGoesByLayers:
+    """Wherever fused kernels would be wrong, or slower."""
+
+    def test_padded_support_sets(self, calls: list[str]) -> None:
+        network = backbone()
+        x, mask = inputs(2, MANY_IMAGES)
+        mask[1, -1] = False
+        with torch.no_grad():
+            network.apply(parameters(network, 2), x, mask)
+        assert not calls
+
+    def test_a_few_images_of_tasks_that_share_weights(self, calls: list[str]) -> None:
+        network = backbone()
+        with torch.no_grad():
+            network.apply(parameters(network, None), *inputs(2, MANY_IMAGES - 1))
+        assert not calls
+
+    @pytest.mark.parametrize("norm", ["group", "none"])
+    def test_norms_of_each_example(self, calls: list[str], norm: str) -> None:
+        network = backbone(norm)
+        with torch.no_grad():
+            network.apply(parameters(network, 1), *inputs(1, MANY_IMAGES))
+        assert not calls
+
+    def test_what_may_be_differentiated_twice(self, calls: list[str]) -> None:
+        network = backbone()
+        network.apply(parameters(network, 1), *inputs(1, MANY_IMAGES))
+        assert not calls
+
+    def test_tasks_that_share_convolutions(self, calls: list[str]) -> None:
+        network = backbone()
+        with torch.no_grad(), convolve_tasks_by("grouped"):
+            network.apply(parameters(network, 2), *inputs(2, MANY_IMAGES))
+        assert not calls
+
+    def test_low_precision(self, calls: list[str]) -> None:
+        network = backbone()
+        params = {name: value.float() for name, value in parameters(network, 1).items()}
+        x, mask = inputs(1, MANY_IMAGES)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            network.apply(params, x.float(), mask)
+        assert not calls
+
+
+def test_moments_have_no_gradient_here() -> None:
+    network = backbone()
+    params, (x, mask) = parameters(network, 1), inputs(1, MANY_IMAGES)
+    x.requires_grad_()
+    with differentiated_once(True):
+        mean = network.apply(params, x, mask).statistics["norm0.mean"]
+    with pytest.raises(NotImplementedError, match="moments"):
+        mean.sum().backward()
+
+
+@pytest.mark.parametrize("method", ["maml", "anil", "boil", "fomaml", "meta-sgd", "reptile"])
+def test_an_inner_loop_at_serving_takes_them(calls: list[str], method: str) -> None:
+    spec = LearnerSpec(method, InputSpec((1, 19, 19), "float32"), max_ways=3, settings={"steps": 2})
+    learner = build_learner(spec)
+    params = learner.init(torch.Generator().manual_seed(0))
+    x, y = torch.randn(2, 6, 1, 19, 19), torch.arange(6).remainder(3).expand(2, -1)
+    support = Support(x, y, torch.ones(2, 6, dtype=torch.bool), torch.full((2,), 3), 3)
+    with torch.no_grad():
+        learner.adapt(params, support)
+    assert calls
+
+
+def assert_same(one: Features, other: Features) -> None:
+    torch.testing.assert_close(one.values, other.values, rtol=1e-8, atol=1e-8)
+    assert one.statistics.keys() == other.statistics.keys()
+    for name, value in one.statistics.items():
+        torch.testing.assert_close(value, other.statistics[name], rtol=1e-8, atol=1e-8)
