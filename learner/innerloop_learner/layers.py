@@ -48,6 +48,11 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1) -> Tensor:
     return TASK_CONVOLUTIONS[_form(x)](x, weight, bias, stride)
 
 
+def scaled(weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight [..., O, I, 3, 3] and bias [..., O] of a convolution that also multiplies by `scale` and adds `shift`."""
+    return weight * scale[..., None, None, None], torch.addcmul(shift, bias, scale)
+
+
 def convolves_task_by_task(x: Tensor) -> bool:
     """Whether tasks with weights of their own are convolved one after the other."""
     return _form(x) == "loop"

@@ -61,7 +61,9 @@ class Backbone(ABC):
     def apply(self, params: Params, x: Tensor, mask: Tensor, statistics: Statistics | None = None) -> Features:
         """Embed x [T, N, *input]; statistics given are used, others are computed from x and mask and returned."""
         given = statistics or {}
-        normalise = Normalise(lambda norm, y: norm.apply(params, y, mask, given))
+        normalise = Normalise(
+            lambda norm, y: norm.apply(params, y, mask, given), lambda norm: norm.affine(params, given)
+        )
         return Features(self._layers(params, x, normalise), normalise.statistics)
 
     def refit(self, params: Params, x: Tensor, mask: Tensor) -> Params:
@@ -71,15 +73,26 @@ class Backbone(ABC):
         return normalise.statistics
 
 
-NormFunction = Callable[[Norm, Tensor], tuple[Tensor, Params]]
-
-
 class Normalise:
-    """Applies norms and gathers the statistics they compute."""
+    """Applies norms and gathers the statistics they compute.
 
-    def __init__(self, apply: NormFunction) -> None:
+    Args:
+        apply: normalises, and returns statistics.
+        affine: what a norm multiplies by and adds, where that may be known beforehand.
+    """
+
+    def __init__(
+        self,
+        apply: Callable[[Norm, Tensor], tuple[Tensor, Params]],
+        affine: Callable[[Norm], tuple[Tensor, Tensor] | None] | None = None,
+    ) -> None:
         self._apply = apply
+        self._affine = affine
         self.statistics: Params = {}
+
+    def affine(self, norm: Norm) -> tuple[Tensor, Tensor] | None:
+        """What a norm multiplies by and adds, [C] or [T, C] each, if that is known beforehand."""
+        return None if self._affine is None else self._affine(norm)
 
     def __call__(self, norm: Norm, x: Tensor) -> Tensor:
         """Normalise x [T, N, C, ...]."""

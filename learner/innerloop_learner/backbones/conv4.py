@@ -11,7 +11,7 @@ from torch import Tensor
 from innerloop_learner.backbones import fused_blocks
 from innerloop_learner.backbones.backbone import Backbone, Features, Normalise, backbones
 from innerloop_learner.backbones.fused_blocks import Block
-from innerloop_learner.layers import KERNEL, conv2d, glorot, max_pool2d
+from innerloop_learner.layers import KERNEL, conv2d, glorot, max_pool2d, scaled
 from innerloop_learner.norms import Statistics, TaskBatchNorm, norms
 from innerloop_learner.tasks import Params
 
@@ -74,8 +74,11 @@ class Conv4(Backbone):
     def _layers(self, params: Params, x: Tensor, normalise: Normalise) -> Tensor:
         for block, norm in enumerate(self.norms):
             weight, bias = params[f"conv{block}.weight"], params[f"conv{block}.bias"]
-            x = conv2d(x, weight, bias, stride=1 if self._pool else 2)
-            x = normalise(norm, x)
+            stride, known = 1 if self._pool else 2, normalise.affine(norm)
+            if known is not None and weight.dim() >= known[0].dim() + 3:  # never makes shared weights those of tasks
+                x = conv2d(x, *scaled(weight, bias, *known), stride)
+            else:
+                x = normalise(norm, conv2d(x, weight, bias, stride))
             if self._pool:
                 x = max_pool2d(x)  # before the ReLU, which then has a quarter to do; the outcome is the same
             x = F.relu(x)

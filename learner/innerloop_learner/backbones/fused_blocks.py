@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from innerloop_learner.gradients import may_be_differentiated_twice
-from innerloop_learner.layers import channels_last, convolves_task_by_task
+from innerloop_learner.layers import channels_last, convolves_task_by_task, scaled
 from innerloop_learner.norms import EPSILON
 
 aten = torch.ops.aten
@@ -70,9 +70,9 @@ def affine(x: Tensor, blocks: Sequence[Block], pool: bool) -> Tensor:
 
     Arguments as in `standardising`; returns maps [N, O, H', W'].
     """
-    for weight, bias, scale, shift in blocks:
-        scaled = channels_last(weight * scale.view(-1, 1, 1, 1))
-        x = F.conv2d(channels_last(x), scaled, torch.addcmul(shift, bias, scale), 1 if pool else 2, padding=1)
+    for block in blocks:
+        weight, bias = scaled(*block)
+        x = F.conv2d(channels_last(x), channels_last(weight), bias, 1 if pool else 2, padding=1)
         x = F.relu(F.max_pool2d(x, 2) if pool else x, inplace=True)
     return x
 
