@@ -1,10 +1,11 @@
 """Computing without a server, in a process set up as `innerloop serve` sets up its own.
 
-    python benchmarks/engine/bare.py BUNDLE single [--device auto] [--seconds 5]
-    python benchmarks/engine/bare.py BUNDLE batches --tasks 8 [--device auto] [--seconds 5]
+    python benchmarks/engine/bare.py BUNDLE single [--device auto]
+    python benchmarks/engine/bare.py BUNDLE batches [--tasks 8] [--device auto] [--seconds 5]
 
-`single` prints the median milliseconds of one request after another; `batches` prints adaptations a second of batches
-of that size, as many side by side as the device takes.
+`single` reads numbers, a line each, and prints the seconds that so many Adapts and Predicts took, one after the other;
+`batches` prints adaptations a second of batches of that size (the largest that the engine makes, if not given), as many
+side by side as the device takes.
 """
 
 import argparse
@@ -13,7 +14,6 @@ import os
 import sys
 import time
 from pathlib import Path
-from statistics import median
 from threading import Thread
 
 from innerloop_server.commands import SPINS
@@ -30,7 +30,6 @@ from innerloop_server.engine.torch_engine import TorchEngine, TorchSettings
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from untrained import QUERIES
 
-WARM_UP = 5
 START_SECONDS = 5.0
 
 
@@ -39,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("what", choices=("single", "batches"))
-    parser.add_argument("--tasks", type=int, default=1)
+    parser.add_argument("--tasks", type=int)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seconds", type=float, default=5.0)
     given = parser.parse_args()
@@ -47,25 +46,28 @@ def main() -> None:
     engine = TorchEngine(TorchSettings(given.device))
     model = engine.load(given.bundle)
     model.prepare()
-    if given.what == "single":
-        print(json.dumps(_single(model, given.seconds)))
-    else:
-        print(json.dumps({"adaptations_per_second": _batches(engine, model, given.tasks, given.seconds)}))
+    if given.what == "batches":
+        tasks = given.tasks or engine.largest_batch
+        rate = _batches(engine, model, tasks, given.seconds)
+        print(json.dumps({"tasks": tasks, "adaptations_per_second": rate}))
+        return
+    print(flush=True)  # it is ready
+    for line in sys.stdin:
+        print(json.dumps(_single(model, int(line))), flush=True)
 
 
-def _single(model: LoadedModel, seconds: float) -> dict[str, float]:
+def _single(model: LoadedModel, count: int) -> dict[str, list[float]]:
     support = made_up_support(model.description)
     query = np.repeat(support.x, -(-QUERIES // support.size), axis=0)[:QUERIES]
     times: dict[str, list[float]] = {"adapt": [], "predict": []}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times["adapt"]) <= WARM_UP:
+    for _ in range(count):
         start = time.perf_counter()
         states = [adapted.state for adapted in _adapt(model, [support])]
         adapted = time.perf_counter()
         model.predict(states, [query])
         times["adapt"].append(adapted - start)
         times["predict"].append(time.perf_counter() - adapted)
-    return {f"{operation}_p50_ms": 1e3 * median(values[WARM_UP:]) for operation, values in times.items()}
+    return times
 
 
 def _batches(engine: Engine, model: LoadedModel, tasks: int, seconds: float) -> float:

@@ -1,14 +1,17 @@
 """What a server costs on top of computing: throughput, latency at one client, and latency under a steady load.
 
-    python benchmarks/engine/run.py [--device auto|cpu|cuda] [--seconds 8] [--clients 32]
+    python benchmarks/engine/run.py [--device auto|cpu|cuda] [--seconds 8] [--clients 32] [--frontends 1]
+                                    [--processes 1] [--out FILE]
 
 For each model, bare computing (bare.py) and serving take turns, so that drift of the machine hits both:
 
-- adaptations a second of many clients, against batches of the same size computed bare;
-- medians of Adapt and of Predict of one client, against the same computed bare;
+- adaptations a second of many clients, on a server as it comes and on one with front ends, against batches of the same
+  size computed bare; and what an adaptation takes of the processors, by who uses them;
+- latency of Adapt and of Predict of one client that uses the SDK, against the same computed bare: both do a few dozen
+  milliseconds each, many times in turn;
 - AdaptPredict requests that arrive at random, at 70% of what many clients got: p50 and p99 from when they were due.
 
-Load comes from `innerloop bench`'s own code. Writes results.json and prints a table.
+Load of many clients comes from `innerloop bench`'s own code. Writes results.json and prints a table.
 """
 
 import argparse
@@ -16,82 +19,125 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+
+from innerloop import Client
 from innerloop.bench import BenchSettings, run_bench
 from innerloop.bench.settings import ClosedLoop, Load, OpenLoop
 from innerloop_server.process import ServerProcess
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from machine import describe_machine
-from untrained import QUERIES, SPECS, write_bundles
+from untrained import IMAGES, QUERIES, SPECS, WAYS, write_bundles
 
 RESULTS = Path(__file__).with_name("results.json")
+BARE = Path(__file__).with_name("bare.py")
 ROUNDS = 3
+TURNS, TURN_SECONDS = 48, 0.1
+"""Of one client; the first turns are not counted."""
+
+UNCOUNTED_TURNS = 8
 STEADY = 0.7
 """Share of the capacity at which latency under a steady load is measured."""
 
 
 def main() -> None:
-    """Measure every model and write results.json."""
+    """Measure every model and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
     parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--frontends", type=int, default=1, help="of the second server")
+    parser.add_argument("--processes", type=int, default=1, help="that make the load of many clients")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="JSON to write")
     given = parser.parse_args()
     results = {}
     with tempfile.TemporaryDirectory(prefix="engine-") as folder:
         models = write_bundles(Path(folder))
-        with ServerProcess(models, device=given.device) as server:
-            for name in SPECS:
-                measured = Measuring(server, models / name, given.device, given.seconds)
+        for name in SPECS:
+            with (
+                ServerProcess(models, device=given.device) as plain,
+                ServerProcess(models, device=given.device, frontends=given.frontends) as fronted,
+            ):
+                measured = Measuring(plain, models / name, given)
                 results[name] = {
-                    "throughput": measured.throughput(given.clients),
+                    "bare_largest_batch": measured.bare_batches(None),
+                    "throughput": measured.throughput(plain),
+                    "throughput_with_frontends": measured.throughput(fronted),
                     "one_client": measured.one_client(),
-                    "steady": measured.steady(given.clients),
+                    "steady": measured.steady(),
                 }
-                print(_line(name, results[name]))
-    RESULTS.write_text(json.dumps({"machine": describe_machine(), "results": results}, indent=2) + "\n")
+                print(_line(name, results[name]), flush=True)
+    settings = {"clients": given.clients, "frontends": given.frontends, "processes": given.processes}
+    content = {"machine": describe_machine(), "settings": settings, "results": results}
+    given.out.write_text(json.dumps(content, indent=2) + "\n")
 
 
 class Measuring:
     """Measures one model, bare and served."""
 
-    def __init__(self, server: ServerProcess, bundle: Path, device: str, seconds: float) -> None:
+    def __init__(self, server: ServerProcess, bundle: Path, given: argparse.Namespace) -> None:
         self._server = server
         self._bundle = bundle
-        self._device = device
-        self._seconds = seconds
+        self._given = given
 
-    def throughput(self, clients: int) -> dict[str, Any]:
+    def bare_batches(self, tasks: int | None) -> dict[str, float]:
+        """Adaptations a second in batches of so many tasks, or of as many as an engine computes together."""
+        arguments = ["--seconds", str(self._given.seconds), *(["--tasks", str(tasks)] if tasks else [])]
+        command = [*self._bare("batches"), *arguments]
+        answer: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        return answer
+
+    def throughput(self, server: ServerProcess) -> dict[str, Any]:
         """Adaptations a second; bare batches have the mean size of the served ones."""
         rounds = []
         for _ in range(ROUNDS):
-            served = self._bench({"Adapt": 1}, ClosedLoop(clients))
+            served = self._bench(server, {"Adapt": 1}, ClosedLoop(self._given.clients))
             size = max(round(served.server.batch_size["adapt"]), 1)
-            bare = self._bare("batches", "--tasks", str(size))["adaptations_per_second"]
-            rounds.append({"served": served.throughput, "bare": bare, "batch": size})
+            bare = self.bare_batches(size)["adaptations_per_second"]
+            main, every = served.server.main_cpu_cores, served.server.cpu_cores
+            cores = {"generator": served.cpu_cores, "main_process": main, "other_processes": every - main}
+            milliseconds = {who: 1e3 * used / served.throughput for who, used in cores.items()}
+            rounds.append({"served": served.throughput, "bare": bare, "batch": size, "cpu_ms": milliseconds})
         best = {side: max(one[side] for one in rounds) for side in ("served", "bare")}
-        return {"clients": clients, "rounds": rounds, **best, "ratio": best["served"] / best["bare"]}
+        return {"rounds": rounds, **best, "ratio": best["served"] / best["bare"]}
 
     def one_client(self) -> dict[str, Any]:
         """Median milliseconds of each operation, and by how much serving adds to them."""
-        rounds = []
-        for _ in range(ROUNDS):
-            bare = self._bare("single")
-            served = self._bench({"Adapt": 1, "Predict": 1}, ClosedLoop(1))
-            p50 = {rpc: 1e3 * served.rpcs[rpc].latency.percentile(50) for rpc in ("Adapt", "Predict")}
-            rounds.append({"bare": [bare["adapt_p50_ms"], bare["predict_p50_ms"]], "served": list(p50.values())})
-        medians = {side: [median(one[side][i] for one in rounds) for i in range(2)] for side in ("bare", "served")}
-        added = [served - bare for served, bare in zip(medians["served"], medians["bare"], strict=True)]
-        return {"operations": ["adapt", "predict"], "rounds": rounds, **medians, "added_ms": added}
+        added: dict[str, list[float]] = {"adapt": [], "predict": []}
+        medians: dict[str, dict[str, list[float]]] = {"bare": {}, "served": {}}
+        with self._bare_computing() as bare, Client(self._server.target) as client:
+            first = bare(1), self._served(client, 1)
+            count = max(round(TURN_SECONDS / sum(median(values) for values in first[0].values())), 2)
+            for turn in range(TURNS):
+                sides = {"bare": bare(count), "served": self._served(client, count)}
+                if turn < UNCOUNTED_TURNS:
+                    continue
+                for operation, differences in added.items():
+                    taken = {side: 1e3 * median(times[operation]) for side, times in sides.items()}
+                    differences.append(taken["served"] - taken["bare"])
+                    for side, value in taken.items():
+                        medians[side].setdefault(operation, []).append(value)
+        return {
+            "operations": list(added),
+            "requests_in_a_turn": count,
+            **{side: [median(values) for values in by_operation.values()] for side, by_operation in medians.items()},
+            "added_ms": [median(differences) for differences in added.values()],
+            "added_ms_quartiles": [np.percentile(values, (25, 75)).tolist() for values in added.values()],
+        }
 
-    def steady(self, clients: int) -> dict[str, Any]:
+    def steady(self) -> dict[str, Any]:
         """Latency of requests that arrive at random."""
-        capacity = self._bench({"AdaptPredict": 1}, ClosedLoop(clients)).throughput
-        result = self._bench({"AdaptPredict": 1}, OpenLoop(STEADY * capacity), 2 * self._seconds)
+        capacity = self._bench(self._server, {"AdaptPredict": 1}, ClosedLoop(self._given.clients)).throughput
+        load = OpenLoop(STEADY * capacity)
+        result = self._bench(self._server, {"AdaptPredict": 1}, load, 2 * self._given.seconds)
         latency = result.rpcs["AdaptPredict"].latency
         p50, p99 = (1e3 * latency.percentile(share) for share in (50, 99))
         return {
@@ -103,29 +149,64 @@ class Measuring:
             "ratio": p99 / p50,
         }
 
-    def _bench(self, mix: dict[str, float], load: Load, seconds: float | None = None) -> Any:
+    def _bench(self, server: ServerProcess, mix: dict[str, float], load: Load, seconds: float | None = None) -> Any:
         settings = BenchSettings(
             self._bundle.name,
             [load],
-            server=self._server.target,
+            server=server.target,
             mix=mix,
             adaptations=16,
             queries=QUERIES,
-            duration=seconds or self._seconds,
-            metrics_url=self._server.metrics_url,
+            duration=seconds or self._given.seconds,
+            processes=self._given.processes,
+            metrics_url=server.metrics_url,
+            server_pid=server.process.pid,
         )
         return run_bench(settings).loads[0]
 
-    def _bare(self, *arguments: str) -> dict[str, float]:
-        command = [sys.executable, str(Path(__file__).with_name("bare.py")), str(self._bundle), *arguments]
-        command += ["--device", self._device, "--seconds", str(self._seconds)]
-        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    def _served(self, client: Client, count: int) -> dict[str, list[float]]:
+        """Seconds of so many Adapts and Predicts; what they keep is deleted, which is not timed."""
+        images = np.random.default_rng(0).integers(0, 2, (QUERIES, *IMAGES.shape), np.uint8)
+        labels = [str(label) for label in range(WAYS)]
+        times: dict[str, list[float]] = {"adapt": [], "predict": []}
+        for _ in range(count):
+            start = time.perf_counter()
+            adaptation = client.adapt(self._bundle.name, images[:WAYS], labels)
+            adapted = time.perf_counter()
+            adaptation.predict(images[:QUERIES])
+            times["adapt"].append(adapted - start)
+            times["predict"].append(time.perf_counter() - adapted)
+            adaptation.delete()
+        return times
+
+    @contextmanager
+    def _bare_computing(self) -> Iterator[Any]:
+        """A function that computes so many Adapts and Predicts in a process of their own and tells their seconds."""
+        pipe = subprocess.PIPE
+        with subprocess.Popen(self._bare("single"), stdin=pipe, stdout=pipe, text=True) as process:
+            questions, answers = process.stdin, process.stdout
+            assert questions is not None
+            assert answers is not None
+            answers.readline()  # it is ready
+
+            def ask(count: int) -> dict[str, list[float]]:
+                print(count, file=questions, flush=True)
+                answer: dict[str, list[float]] = json.loads(answers.readline())
+                return answer
+
+            yield ask
+            questions.close()
+
+    def _bare(self, what: str) -> list[str]:
+        return [sys.executable, str(BARE), str(self._bundle), what, "--device", self._given.device]
 
 
 def _line(name: str, result: dict[str, Any]) -> str:
-    throughput, one, steady = result["throughput"], result["one_client"], result["steady"]
+    plain, fronted = result["throughput"], result["throughput_with_frontends"]
+    one, steady = result["one_client"], result["steady"]
     return (
-        f"{name:9} {throughput['served']:6.0f} of {throughput['bare']:6.0f} adaptations/s ({throughput['ratio']:.0%}); "
+        f"{name:9} {plain['served']:6.0f} of {plain['bare']:6.0f} adaptations/s ({plain['ratio']:.0%}), "
+        f"{fronted['served']:6.0f} with front ends ({fronted['ratio']:.0%}); "
         f"one client: Adapt {one['served'][0]:.2f} ms (+{one['added_ms'][0]:.2f}), "
         f"Predict {one['served'][1]:.2f} ms (+{one['added_ms'][1]:.2f}); "
         f"at {steady['rate']:.0f}/s: p50 {steady['p50_ms']:.1f} ms, p99 {steady['p99_ms']:.1f} ms "
