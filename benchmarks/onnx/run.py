@@ -1,6 +1,6 @@
 """Adapt and Predict of every method, PyTorch against ONNX Runtime: time, and size of the graphs.
 
-    python benchmarks/onnx/run.py [--device cpu|cuda] [--threads 1] [--rounds 15] [--seconds 0.3]
+    python benchmarks/onnx/run.py [--device auto|cpu|cuda] [--threads 1] [--rounds 15] [--seconds 0.3]
                                   [--methods protonet,maml] [--out FILE]
 
 Untrained Conv4-64s on 28x28 images, 5-way 1-shot, 25 queries, five steps for methods with steps. Both engines are those
@@ -25,6 +25,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # before PyTorch is imported
 
 import numpy as np
 import onnxruntime
+import torch
 
 from innerloop_learner.host_memory import keep_freed_memory
 from innerloop_learner.learner import methods
@@ -46,13 +47,16 @@ EAGER, CAPTURED, ONNX = "pytorch", "pytorch captured", "onnxruntime"
 def main() -> None:
     """Measure every method, write the results and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=int, default=1, help="of a computation on a CPU")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.3, help="of an engine's turn in a round")
     parser.add_argument("--methods", default=",".join(sorted(methods)), help="separated by commas")
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON to write")
     given = parser.parse_args()
+    if given.device == "auto":
+        both = torch.cuda.is_available() and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+        given.device = "cuda" if both else "cpu"
     keep_freed_memory()
     portable = {method: exported(method) for method in given.methods.split(",")}
     measuring = Measuring(given.device, given.threads, given.rounds, given.seconds)

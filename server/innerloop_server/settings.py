@@ -79,7 +79,7 @@ class ServerSettings(BaseSettings):
     max_support: int = Field(1000, ge=1, description="Most support examples a request may carry.")
     max_query: int = Field(10_000, ge=1, description="Most queries a request may carry.")
     max_batch_tasks: int | None = Field(
-        None, ge=1, description="Most requests computed together. (default: 16 on a CPU, 256 on a GPU)"
+        None, ge=1, description="Most requests computed together. (default: 8 on a CPU, 256 on a GPU)"
     )
     max_batch_bytes: ByteSize = Field(
         ByteSize(8 * 2**20), gt=0, description="Most input bytes computed together; a larger request runs alone."

@@ -17,7 +17,9 @@ from innerloop_learner.learner import build_learner
 from innerloop_learner.spec import InputSpec, LearnerSpec
 from innerloop_server.engine import devices, parts, torch_model
 from innerloop_server.engine.compiling import compiled
+from innerloop_server.engine.computation import MOST_CHOICES
 from innerloop_server.engine.interface import LoadError, MemoryFullError, SupportSet
+from innerloop_server.engine.thread_choice import TRIALS, ThreadChoice
 from innerloop_server.engine.torch_engine import TorchEngine, TorchSettings
 
 NAMES = ("prototypes", "gradients", "regression")
@@ -172,15 +174,23 @@ def test_queries_answered_in_parts_are_answered_as_in_one(models, monkeypatch):
         np.testing.assert_allclose(part.logits, expected.logits, rtol=1e-5, atol=1e-5)
 
 
+class MostThreads(ThreadChoice):
+    """Takes as many as it may."""
+
+    def next(self):
+        return self._choices[-1]
+
+
 class Calling:
     """A program that calls a function."""
 
+    key = None
     inputs = ()
     learner = None
 
     def __init__(self, function, threads=None):
         self._function = function
-        self.computation = SimpleNamespace(threads=threads)
+        self.computation = SimpleNamespace(threads=threads, thread_choice=lambda _, choices: MostThreads(choices))
 
     def run(self, learner):
         del learner
@@ -208,6 +218,27 @@ def test_a_computation_alone_gets_half_of_the_cores_and_each_of_several_gets_one
     device.run(Calling(alone, threads=1))
     torch.set_num_threads(before)
     assert threads == [3, 1, 3, 1]
+
+
+def test_a_lone_request_tries_both_numbers_of_threads_and_several_at_once_do_not(folder, monkeypatch):
+    taken = []
+    monkeypatch.setattr(devices.torch, "set_num_threads", taken.append)
+    model, task = TorchEngine(TorchSettings("cpu", threads=3, lanes=1)).load(folder / "gradients"), image_task(0, 5, 1)
+    for _ in range(2 * TRIALS):
+        model.adapt([task], 1, 5)
+    assert taken == [1, 3]
+    other = image_task(0, 5, 2)  # of another size, which has trials of its own
+    model.adapt([other], 1, 5)
+    assert taken == [1, 3, 1]
+
+
+def test_choices_of_threads_are_kept_for_few_sizes(folder):
+    model, task = TorchEngine(TorchSettings("cpu", threads=2, lanes=1)).load(folder / "gradients"), image_task(0, 5, 1)
+    (adapted,) = model.adapt([task], 1, 5)
+    for queries in range(1, MOST_CHOICES + 5):
+        model.computation.thread_choice(queries, (1, 2))
+    assert len(model.computation._thread_choices) <= MOST_CHOICES
+    assert model.predict([adapted.state], [task.x])[0].finite
 
 
 def test_a_compiled_model_answers_as_before(folder, monkeypatch):

@@ -1,6 +1,6 @@
 """What a bundle computes: batches of tensors to batches of tensors, without memory of its own."""
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import Literal
@@ -14,8 +14,12 @@ from innerloop_learner.learner import Learner
 from innerloop_learner.tasks import Params, Query, Support
 from innerloop_server.engine.parts import parts
 from innerloop_server.engine.state_layout import StateLayout, StateLayouts
+from innerloop_server.engine.thread_choice import ThreadChoice
 
 Precision = Literal["float32", "tf32", "bfloat16"]
+
+MOST_CHOICES = 256
+"""Kept of one model; shapes of requests are the clients' choice."""
 
 _numbers = count()
 
@@ -32,7 +36,7 @@ class Computation:
         number: no two of a process have the same.
         layouts: of the task states that it has made.
         compiled: learners that are faster at programs of some keys.
-        threads: CPU threads that it takes when it runs alone; None for as many as it may.
+        threads: CPU threads that it takes when it runs alone; None for what is fastest.
         task_convolution: how tasks share a convolution, a name of `TASK_CONVOLUTIONS`; None for the device's default.
     """
 
@@ -45,6 +49,13 @@ class Computation:
         self.compiled: dict[Hashable, Learner] = {}
         self.threads: int | None = None
         self.task_convolution: str | None = None
+        self._thread_choices: dict[Hashable, ThreadChoice] = {}
+
+    def thread_choice(self, key: Hashable, choices: Sequence[int]) -> ThreadChoice:
+        """Chooses CPU threads for programs of a key that run alone."""
+        if key not in self._thread_choices and len(self._thread_choices) >= MOST_CHOICES:
+            self._thread_choices.clear()
+        return self._thread_choices.setdefault(key, ThreadChoice(choices))
 
     def adapt(
         self, learner: Learner, steps: int, width: int, x: Tensor, y: Tensor, present: Tensor, ways: Tensor

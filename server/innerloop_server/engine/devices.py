@@ -59,7 +59,6 @@ class Device(ABC):
         lanes: batches that run side by side without taking time from each other.
         threads: threads that feed it.
         largest_batch: tasks beyond which larger batches gain nothing.
-        thread_choices: numbers of threads that a computation which runs alone may take.
         usual_batch: tasks up to which programs are prepared for every size.
         captures: whether it gains from programs that were captured beforehand.
     """
@@ -68,7 +67,6 @@ class Device(ABC):
     lanes: int
     threads: int
     largest_batch: int
-    thread_choices: tuple[int, ...] = (1,)
     usual_batch: int
     captures: bool
 
@@ -127,7 +125,7 @@ class CpuDevice(Device):
         self.torch_device = torch.device("cpu")
         self.lanes = self.threads = lanes
         self.largest_batch, self.usual_batch, self.captures = CPU_BATCH, 1, False
-        self.thread_choices = (1, threads) if threads > 1 else (1,)
+        self._thread_choices = (1, threads) if threads > 1 else (1,)
         self._running = 0
         self._shared = -math.inf  # when batches ran side by side last
         self._lock = threading.Lock()
@@ -152,8 +150,7 @@ class CpuDevice(Device):
         with self._alone() as alone:
             passed_on = None if alone else self._pass_on(program)
             if passed_on is None:
-                self._take_threads(program.computation.threads or self.thread_choices[-1] if alone else 1)
-                outputs = program.run(program.learner, *program.inputs)
+                outputs = self._run_alone(program) if alone else self._run_here(program, 1)
                 return outputs if then is None else then(*outputs)
             results = passed_on if then is None else then(*passed_on)
             return tuple(result.clone() for result in results)  # the worker's next outputs will lie where these do
@@ -213,6 +210,23 @@ class CpuDevice(Device):
             with self._lock:
                 self._running -= 1
 
+    def _run_alone(self, program: Program) -> tuple[Tensor, ...]:
+        """Outputs of a program that has the processors to itself."""
+        if program.computation.threads is not None:
+            return self._run_here(program, program.computation.threads)
+        choice = program.computation.thread_choice(program.key, self._thread_choices)
+        threads = choice.next()
+        started = time.perf_counter()
+        outputs = self._run_here(program, threads)
+        choice.took(threads, time.perf_counter() - started)
+        return outputs
+
+    def _run_here(self, program: Program, threads: int) -> tuple[Tensor, ...]:
+        if getattr(self._local, "threads", None) != threads:  # PyTorch keeps the number by thread
+            torch.set_num_threads(threads)
+            self._local.threads = threads
+        return program.run(program.learner, *program.inputs)
+
     def _pass_on(self, program: Program) -> tuple[Tensor, ...] | None:
         """What this lane's worker computed; None where it has none, or not yet, or it failed."""
         worker: Worker | None = getattr(self._local, "worker", None)
@@ -231,11 +245,6 @@ class CpuDevice(Device):
                 worker.stop()
                 self._start_worker()
             return None
-
-    def _take_threads(self, threads: int) -> None:
-        if getattr(self._local, "threads", None) != threads:  # PyTorch keeps the number by thread
-            torch.set_num_threads(threads)
-            self._local.threads = threads
 
 
 class _Captured(NamedTuple):

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from statistics import median
 
 import numpy as np
 import structlog
@@ -31,8 +30,6 @@ from innerloop_server.engine.state_memory import Pages, StateMemory, StoredState
 from innerloop_server.engine.torch_padding import mask, stack
 
 TRIAL_TASKS, TRIALS = 4, 3
-LONE_TRIALS, LONE_ROUNDS = 3, 3
-PAUSE_SECONDS = 0.002
 CONVOLUTION_DIMENSIONS = 4
 USUAL_QUERIES = (1, 2, 4, 8, 16, 32)
 
@@ -88,11 +85,9 @@ class TorchModel(LoadedModel):
         (adapted,) = self.adapt([support], steps, width)
         self.predict([adapted.state], [support.x[:1]])
         shapes = [shape for layout in self._layouts.values() for _, shape, _ in layout.shapes]
-        with self._device.undisturbed():
-            if any(len(shape) == CONVOLUTION_DIMENSIONS for shape in shapes):
+        if any(len(shape) == CONVOLUTION_DIMENSIONS for shape in shapes):
+            with self._device.undisturbed():
                 self._choose_task_convolution([support] * min(TRIAL_TASKS, self._device.largest_batch), steps, width)
-            if len(self._device.thread_choices) > 1:
-                self._choose_threads(support, steps, width)
         if not self._device.captures:
             return
         try:
@@ -121,21 +116,7 @@ class TorchModel(LoadedModel):
                 self.adapt(tasks, steps, width)
                 best[form] = min(best[form], time.perf_counter() - started)
         self.computation.task_convolution = min(best, key=lambda form: best[form])
-
-    def _choose_threads(self, support: SupportSet, steps: int, width: int) -> None:
-        """Take as many threads for a lone request as make it fastest: small models gain nothing from a second one."""
-        times: dict[int, list[float]] = {threads: [] for threads in self._device.thread_choices}
-        for _ in range(LONE_ROUNDS):
-            for threads, taken in times.items():
-                self.computation.threads = threads
-                for trial in range(1 + LONE_TRIALS):
-                    time.sleep(PAUSE_SECONDS)  # lone requests come after a pause, in which threads fall asleep
-                    started = time.perf_counter()
-                    (adapted,) = self.adapt([support], steps, width)
-                    self.predict([adapted.state], [support.x])
-                    if trial:  # the first one changed the number of threads, which takes milliseconds
-                        taken.append(time.perf_counter() - started)
-        self.computation.threads = min(times, key=lambda threads: median(times[threads]))
+        self.computation.threads = None
 
     def _usual_programs(self) -> Iterator[Program]:
         """Both operations, on tasks like those that the model was trained for, for all sizes of a batch."""

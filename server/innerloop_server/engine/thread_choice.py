@@ -1,0 +1,40 @@
+"""How many threads a computation takes that has the processors to itself."""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from statistics import median
+
+TURNS = 48
+"""Computations from one round of trials to the next."""
+
+TRIALS, REMEMBERED = 2, 3
+"""Of each number of threads, in a row; and measurements that count, so that one in a bad moment doesn't."""
+
+
+class ThreadChoice:
+    """Takes what was fastest lately, and tries everything again now and then.
+
+    A second thread halves the time of a large computation and adds to that of a small one; on a machine that others
+    use, too, which of both it does changes within seconds.
+
+    Args:
+        choices: numbers of threads.
+    """
+
+    def __init__(self, choices: Sequence[int]) -> None:
+        self._choices = choices
+        self._seconds: dict[int, deque[float]] = {threads: deque(maxlen=REMEMBERED) for threads in choices}
+        self._turn = 0
+
+    def next(self) -> int:
+        """How many threads to take."""
+        turn = self._turn
+        self._turn = (turn + 1) % TURNS
+        if turn < TRIALS * len(self._choices):
+            return self._choices[turn // TRIALS]
+        return min(self._choices, key=lambda threads: median(self._seconds[threads] or (math.inf,)))
+
+    def took(self, threads: int, seconds: float) -> None:
+        """Take note of a computation on so many threads."""
+        self._seconds[threads].append(seconds)
