@@ -17,7 +17,7 @@ from innerloop_server.errors import DeadlinePassedError, OverloadedError
 from innerloop_server.models.model import Model
 from innerloop_server.scheduling.buckets import adapt_bucket, size_range
 from innerloop_server.scheduling.job import AdaptJob, Deadline, Operation, PredictJob
-from innerloop_server.scheduling.queue import BatchLimits, FairQueue
+from innerloop_server.scheduling.queue import LATEST_BATCHES, MOST_BUCKETS, BatchLimits, FairQueue
 from innerloop_server.scheduling.scheduler import QueueLimits, Scheduler
 
 EVEN = {Operation.ADAPT: 1.0, Operation.PREDICT: 1.0}
@@ -98,8 +98,10 @@ class Turnstile:
     def __init__(self):
         self._passes = threading.Semaphore(0)
         self._open = False
+        self.reached = 0
 
     def wait(self, timeout):
+        self.reached += 1
         return self._open or self._passes.acquire(timeout=timeout)
 
     def let_through(self, batches):
@@ -286,7 +288,7 @@ def serve(queue, had, seconds, until):
         took = seconds(job)
         had[job.model.name, job.operation] += took
         yield batch
-        queue.charge(job.model, job.operation, took)
+        queue.charge(job, took, len(batch))
 
 
 async def test_operations_that_always_wait_share_the_devices_time_by_their_weights(fake_model):
@@ -333,8 +335,9 @@ async def test_nobody_saves_time_up_while_idle_nor_pays_for_having_been_alone(fa
     assert queue.next_batch(FEW)
     for _ in range(alone):
         queue.add(adapt_job(busy))
-        assert queue.next_batch(FEW)[0].model is busy
-        queue.charge(busy, Operation.ADAPT, 1.0)
+        (job,) = queue.next_batch(FEW)
+        assert job.model is busy
+        queue.charge(job, 1.0, 1)
     for _ in range(20):
         queue.add(adapt_job(busy))
         queue.add(adapt_job(idle))
@@ -540,3 +543,74 @@ def test_a_fixed_head_keeps_its_width_and_others_grow_by_powers_of_two(fake_mode
     limited = fake_model(ways_can_change="any", max_ways=20)
     assert [limited.description.head_width(ways) for ways in (5, 17, 20)] == [8, 20, 20]
     assert free.description.head_width(0) == 0
+
+
+LONGEST = BatchLimits(tasks=8, size_bytes=10**6, seconds=0.05)
+
+
+async def test_a_batch_is_as_long_as_it_may_be_by_the_shortest_time_of_the_latest(fake_model):
+    model, queue = fake_model(), FairQueue(EVEN)
+    jobs = [adapt_job(model) for _ in range(40)]
+    for job in jobs:
+        queue.add(job)
+    assert len(queue.next_batch(LONGEST)) == 8  # nothing is known yet
+    queue.charge(jobs[0], 0.032, 2)
+    queue.charge(jobs[0], 0.9, 1)  # something was in its way
+    queue.charge(jobs[0], 0.0, 0)  # nobody waited any more
+    assert len(queue.next_batch(LONGEST)) == 3
+    assert queue.next_batch(LONGEST, full=True)
+    assert len(queue.next_batch(FEW)) == 2
+    for _ in range(LATEST_BATCHES):
+        queue.charge(jobs[0], 0.1, 1)
+    assert len(queue.next_batch(LONGEST)) == 1
+
+
+async def test_times_of_one_size_tell_nothing_of_another(fake_model):
+    model, queue = fake_model(), FairQueue(EVEN)
+    queue.add(adapt_job(model, 5))
+    queue.charge(queue.next_batch(LONGEST)[0], 0.1, 1)
+    for _ in range(8):
+        queue.add(adapt_job(model, 100))
+    assert len(queue.next_batch(LONGEST)) == 8
+    for steps in range(MOST_BUCKETS):
+        queue.charge(adapt_job(model, steps=steps + 2), 0.1, 1)
+    assert queue.expected([adapt_job(model, 5)]) is None  # those of long ago are forgotten
+
+
+async def test_a_batch_ahead_is_as_full_as_its_time_allows(fake_model):
+    model, queue = fake_model(), FairQueue(EVEN)
+    job = adapt_job(model)
+    for waiting in (job, adapt_job(model)):
+        queue.add(waiting)
+    assert queue.next_batch(LONGEST, full=True) == []
+    queue.charge(job, 0.025, 1)
+    assert len(queue.next_batch(LONGEST, full=True)) == 2
+
+
+async def test_what_is_known_to_be_short_lets_others_go_first_where_it_shall_grow(fake_model):
+    short, long, new, queue = fake_model("short"), fake_model("long"), fake_model("new"), FairQueue(EVEN)
+    for model, seconds in ((short, 0.001), (long, 0.02)):
+        queue.add(adapt_job(model))
+        queue.charge(queue.next_batch(FEW)[0], seconds, 1)
+    for model in (short, long, new):
+        queue.add(adapt_job(model))
+    first, second = queue.next_batch(LONGEST, least_seconds=0.01), queue.next_batch(LONGEST, least_seconds=0.01)
+    assert {first[0].model, second[0].model} == {long, new}
+    assert queue.next_batch(LONGEST, least_seconds=0.01) == []
+    assert [job.model for job in queue.next_batch(LONGEST)] == [short]
+
+
+async def test_short_batches_take_half_of_the_lanes_until_one_of_them_ends(make_scheduler, make_lanes, gated):
+    scheduler = make_scheduler(lanes=make_lanes(4), side_by_side=4)
+    gate = gated.loaded.gate = Turnstile()
+    gate.let_through(1)
+    await scheduler.run(adapt_job(gated))  # from now on it is known to be short
+    running = [(await submit(scheduler, adapt_job(gated)))[0] for _ in range(2)]
+    waiting = await submit(scheduler, adapt_job(gated))
+    await asyncio.sleep(0.05)
+    assert gate.reached == 3
+    gate.let_through(1)
+    await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    await until(lambda: gate.reached == 4)
+    gate.set()
+    await asyncio.gather(*running, *waiting)

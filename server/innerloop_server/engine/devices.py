@@ -35,7 +35,7 @@ def choose_device(name: str, threads: int | None, lanes: int | None) -> "Device"
 
     Args:
         name: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
-        threads: CPU threads of a computation that runs alone; half of the cores, but at most 4, when None.
+        threads: most CPU threads of a computation that runs alone; half of the cores, but at most 4, when None.
         lanes: batches that a CPU computes side by side; one for every core when None.
 
     Raises:

@@ -4,9 +4,11 @@ import mmap
 import os
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from innerloop_server.engine.interface import Array
 from innerloop_server.engine.worker_messages import TensorAt
 
 ALIGNMENT = 64
@@ -15,39 +17,43 @@ ALIGNMENT = 64
 class Staging:
     """One mapping of shared memory; of both processes, only one uses it at a time.
 
+    Arrays are placed and copied by NumPy: PyTorch gives the interpreter away in each of its calls, and where other
+    threads are busy, a thread waits for it longer than such a call takes.
+
     Args:
         descriptor: of the memory.
     """
 
     def __init__(self, descriptor: int) -> None:
-        size = os.fstat(descriptor).st_size
-        self._words = torch.frombuffer(mmap.mmap(descriptor, size), dtype=torch.uint8)
+        self._memory = mmap.mmap(descriptor, os.fstat(descriptor).st_size)
 
     def fits(self, tensors: Iterable[Tensor], after: int = 0) -> bool:
         """Whether there is room for tensors behind that many bytes."""
-        return after + sum(tensor.nbytes + ALIGNMENT for tensor in tensors) <= len(self._words)
+        return after + sum(tensor.nbytes + ALIGNMENT for tensor in tensors) <= len(self._memory)
 
     def put(self, tensors: Iterable[Tensor], after: int = 0) -> tuple[TensorAt, ...]:
         """Copy tensors in, behind that many bytes; returns where they lie."""
         places = []
         for tensor in tensors:
+            array = tensor.numpy()
             after = -(-after // ALIGNMENT) * ALIGNMENT
-            place = TensorAt(after, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
-            self.at(place).copy_(tensor)
+            place = TensorAt(after, array.dtype.name, array.shape)
+            np.copyto(self._array(place), array)
             places.append(place)
-            after += tensor.nbytes
+            after += array.nbytes
         return tuple(places)
 
     def at(self, place: TensorAt) -> Tensor:
         """A view of the tensor that lies there."""
-        dtype = getattr(torch, place.dtype)
-        size = torch.Size(place.shape).numel() * dtype.itemsize
-        return self._words[place.offset : place.offset + size].view(dtype).view(place.shape)
+        return torch.from_numpy(self._array(place))
+
+    def _array(self, place: TensorAt) -> Array:
+        return np.ndarray(place.shape, place.dtype, self._memory, place.offset)
 
 
 def end_of(places: Iterable[TensorAt]) -> int:
     """The first byte behind tensors at these places."""
     return max(
-        (place.offset + torch.Size(place.shape).numel() * getattr(torch, place.dtype).itemsize for place in places),
+        (place.offset + torch.Size(place.shape).numel() * np.dtype(place.dtype).itemsize for place in places),
         default=0,
     )

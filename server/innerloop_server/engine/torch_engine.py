@@ -23,7 +23,7 @@ class TorchSettings:
 
     Attributes:
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
-        threads: CPU threads of a computation that runs alone; half of the cores, but at most 4, when None.
+        threads: most CPU threads of a computation that runs alone; half of the cores, but at most 4, when None.
         lanes: batches that a CPU computes side by side; one for every core when None.
         precision: of convolutions and matrix products.
         compiles: whether backbones are compiled once their models serve.

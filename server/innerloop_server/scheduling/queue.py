@@ -1,7 +1,8 @@
 """Requests waiting for the device, and whose turn it is."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+import math
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
@@ -9,6 +10,9 @@ from weakref import WeakKeyDictionary
 from innerloop_server.errors import DeadlinePassedError
 from innerloop_server.models.model import Model
 from innerloop_server.scheduling.job import AnyJob, Operation
+
+LATEST_BATCHES, MOST_BUCKETS = 32, 256
+"""Whose times are remembered: of each bucket, and buckets of a model's operation."""
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -21,17 +25,49 @@ class BatchLimits:
     Attributes:
         tasks: most requests of one batch.
         size_bytes: most input bytes of one batch; a request larger than that runs alone.
+        seconds: longest that a batch of several shall take, going by those before.
     """
 
     tasks: int
     size_bytes: int
+    seconds: float = math.inf
+
+
+class BatchTimes:
+    """How long jobs of each bucket take when nothing is in their way: the shortest time of the latest batches.
+
+    Their mean would grow with what else runs, and what depends on it would depend on itself.
+    """
+
+    def __init__(self) -> None:
+        self._latest: OrderedDict[Hashable, deque[float]] = OrderedDict()
+
+    def note(self, bucket: Hashable, seconds: float, jobs: int) -> None:
+        """Take note of a batch of so many jobs."""
+        latest = self._latest.setdefault(bucket, deque(maxlen=LATEST_BATCHES))
+        latest.append(seconds / jobs)
+        self._latest.move_to_end(bucket)
+        if len(self._latest) > MOST_BUCKETS:
+            self._latest.popitem(last=False)
+
+    def expected(self, bucket: Hashable, jobs: int) -> float | None:
+        """Seconds that so many jobs will take at least; None if none has been computed lately."""
+        latest = self._latest.get(bucket)
+        return min(latest) * jobs if latest else None
 
 
 class OperationQueue:
-    """Waiting jobs of one model and operation, by bucket, in order of arrival."""
+    """Waiting jobs of one model and operation, by bucket, in order of arrival.
+
+    Attributes:
+        times: of its batches.
+        depth: jobs that wait.
+        size_bytes: of their inputs.
+    """
 
     def __init__(self) -> None:
         self._buckets: dict[Hashable, OrderedDict[AnyJob, None]] = {}
+        self.times = BatchTimes()
         self.depth = 0
         self.size_bytes = 0
 
@@ -53,24 +89,40 @@ class OperationQueue:
         self.size_bytes -= job.size_bytes
         return True
 
-    def longest_waiting(self) -> OrderedDict[AnyJob, None]:
-        """The bucket whose first job has waited longest."""
-        return min(self._buckets.values(), key=lambda bucket: next(iter(bucket)).submitted)
+    def is_full(self, limits: BatchLimits) -> bool:
+        """Whether the next batch has all the jobs that it may have."""
+        bucket, jobs = self._longest_waiting()
+        return len(jobs) >= self._most(bucket, limits)
+
+    def expected(self, limits: BatchLimits) -> float | None:
+        """Seconds that the next batch will take at least; None if that isn't known."""
+        bucket, jobs = self._longest_waiting()
+        return self.times.expected(bucket, min(len(jobs), self._most(bucket, limits)))
 
     def take(self, limits: BatchLimits) -> list[AnyJob]:
         """The next batch, in order of arrival; jobs that nobody waits for or that are too late are dropped."""
         batch: list[AnyJob] = []
-        size_bytes = 0
-        for job in list(self.longest_waiting()):
+        bucket, waiting = self._longest_waiting()
+        size_bytes, most = 0, self._most(bucket, limits)
+        for job in list(waiting):
             if drop_if_useless(job):
                 self.discard(job)
                 continue
-            if batch and (len(batch) >= limits.tasks or size_bytes + job.size_bytes > limits.size_bytes):
+            if batch and (len(batch) >= most or size_bytes + job.size_bytes > limits.size_bytes):
                 break
             self.discard(job)
             batch.append(job)
             size_bytes += job.size_bytes
         return batch
+
+    def _longest_waiting(self) -> tuple[Hashable, OrderedDict[AnyJob, None]]:
+        """The bucket whose first job has waited longest."""
+        return min(self._buckets.items(), key=lambda item: next(iter(item[1])).submitted)
+
+    def _most(self, bucket: Hashable, limits: BatchLimits) -> int:
+        """How many jobs of a bucket a batch may have."""
+        alone = self.times.expected(bucket, 1)
+        return limits.tasks if not alone else max(int(min(limits.seconds / alone, limits.tasks)), 1)
 
 
 class _Turn(Generic[T]):
@@ -112,17 +164,23 @@ class _Turns(Generic[K, T]):
             turn.had = max(turn.had, self._reached)
         return self.waiting[key].of
 
-    def next(self) -> tuple[K, T]:
-        """Whose turn it is; someone must wait."""
-        key, turn = min(self.waiting.items(), key=lambda item: item[1].had)
-        self._reached = turn.had
-        return key, turn.of
+    def in_turn(self) -> list[tuple[K, T]]:
+        """Those who wait, whoever is next first."""
+        waiting = sorted(self.waiting.items(), key=lambda item: item[1].had)
+        return [(key, turn.of) for key, turn in waiting]
+
+    def begin(self, key: K) -> None:
+        """Take note that `key`, who waits, has its turn."""
+        self._reached = self.waiting[key].had
 
     def charge(self, key: K, seconds: float) -> T:
         """Count time against `key`, who has joined before, and say what it lets wait."""
-        turn = self._known[key]
-        turn.had += seconds
-        return turn.of
+        self._known[key].had += seconds
+        return self.of(key)
+
+    def of(self, key: K) -> T:
+        """What `key` lets wait, who has joined before."""
+        return self._known[key].of
 
 
 class FairQueue:
@@ -163,27 +221,41 @@ class FairQueue:
         queues = [queue for queue in (self._queue(model, operation) for operation in Operation) if queue is not None]
         return sum(queue.depth for queue in queues), sum(queue.size_bytes for queue in queues)
 
-    def next_batch(self, limits: BatchLimits, *, least: int = 1) -> list[AnyJob]:
-        """Take the batch whose turn it is; empty when nothing waits.
+    def next_batch(self, limits: BatchLimits, *, full: bool = False, least_seconds: float = 0.0) -> list[AnyJob]:
+        """Take the batch whose turn it is; empty when nothing waits that may be taken.
 
         Args:
             limits: of the batch.
-            least: leave it waiting, to grow, if it has fewer jobs than that.
+            full: leave it waiting, to grow, if it has fewer jobs than it may have.
+            least_seconds: leave it waiting, and take the next in turn, if it is known to take less.
         """
-        while self._models.waiting:
-            model, operations = self._models.next()
-            operation, queue = operations.next()
-            if len(queue.longest_waiting()) < least:
-                return []
-            batch = queue.take(limits)
-            self._remove_empty(model, operation)
-            if batch:
-                return batch
+        for model, operations in self._models.in_turn():
+            for operation, queue in operations.in_turn():
+                if full and not queue.is_full(limits):
+                    return []
+                expected = queue.expected(limits) if least_seconds else None
+                if expected is not None and expected < least_seconds:
+                    continue
+                self._models.begin(model)
+                operations.begin(operation)
+                batch = queue.take(limits)
+                self._remove_empty(model, operation)
+                if batch:
+                    return batch
         return []
 
-    def charge(self, model: Model, operation: Operation, seconds: float) -> None:
-        """Count device time against a model and its operation, whose jobs have waited here."""
-        self._models.charge(model, seconds).charge(operation, seconds / self._weights[operation])
+    def expected(self, batch: Sequence[AnyJob]) -> float | None:
+        """Seconds that a batch will take at least; None if that isn't known."""
+        return self._times(batch[0]).expected(batch[0].bucket, len(batch))
+
+    def charge(self, job: AnyJob, seconds: float, jobs: int) -> None:
+        """Count the device's time on a batch of so many, this job among them, against its model and operation."""
+        queue = self._models.charge(job.model, seconds).charge(job.operation, seconds / self._weights[job.operation])
+        if jobs:
+            queue.times.note(job.bucket, seconds, jobs)
+
+    def _times(self, job: AnyJob) -> BatchTimes:
+        return self._models.of(job.model).of(job.operation).times
 
     def _queue(self, model: Model, operation: Operation) -> OperationQueue | None:
         turn = self._models.waiting.get(model)

@@ -1,6 +1,7 @@
 """Feeds the device: admits requests, forms batches when the device is free, hands results back."""
 
 import asyncio
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +20,14 @@ R = TypeVar("R")
 AHEAD = 1
 SHORTEST_RETRY, LONGEST_RETRY = 0.1, 30.0
 
+# Where batches run side by side:
+LONGEST_BATCH = 0.05
+"""Seconds after which one more request in a batch saves next to nothing, and makes whoever comes next wait."""
+
+SHORT_BATCH = 0.01
+"""Seconds of batches of which half of the lanes are enough: more of them at once are smaller, which costs more in all,
+and take their time from those who answer."""
+
 
 @dataclass(frozen=True)
 class QueueLimits:
@@ -36,7 +45,7 @@ class QueueLimits:
 class Scheduler:
     """Batches continuously: a free lane takes what waits, at once, however little it is.
 
-    While as many batches run as can, requests gather. One batch more is handed over before a running one ends: a full
+    While as many batches run as can, requests gather; short ones do while half of the lanes run such. One batch more is handed over before a running one ends: a full
     one, or, where there are lanes that make batches ready meanwhile, one as large as the others. Everything here runs
     on the event loop: there are no locks.
 
@@ -61,12 +70,13 @@ class Scheduler:
         self._loop = asyncio.get_running_loop()
         self._lanes = lanes
         self._side_by_side = side_by_side
-        self._batch_limits = batch_limits
+        self._batch_limits = replace(batch_limits, seconds=LONGEST_BATCH) if side_by_side > 1 else batch_limits
         self._limits = queue_limits
         self._metrics = metrics
         self._queue = FairQueue(weights)
         self._running = 0
         self._batches = 0
+        self._short = 0  # of the batches, those that are known to be
         self._scheduled = False
         self._seconds_per_job = 0.01
         self._last_end = 0.0
@@ -106,30 +116,38 @@ class Scheduler:
         self._scheduled = False
         while self._batches < self._side_by_side + AHEAD:
             ahead = self._batches >= self._side_by_side
-            batch = self._next_ahead() if ahead else self._queue.next_batch(self._share(self._side_by_side))
+            batch = self._next_ahead() if ahead else self._next_at_once()
             if not batch:
                 return
             self._report_depth(batch[0])
             self._batches += 1
             self._running += len(batch)
-            self._lanes.submit(partial(run_batch, batch), self._finished)
+            short = (self._queue.expected(batch) or math.inf) < SHORT_BATCH
+            self._short += short
+            self._lanes.submit(partial(run_batch, batch), partial(self._finished, short=short))
 
     def _share(self, batches: int) -> BatchLimits:
         """Limits of a batch when what is outstanding is spread over so many."""
         outstanding = self._queue.depth + self._running
         return replace(self._batch_limits, tasks=max(min(-(-outstanding // batches), self._batch_limits.tasks), 1))
 
+    def _next_at_once(self) -> list[AnyJob]:
+        enough_short = self._side_by_side > 1 and self._short >= self._side_by_side // 2
+        limits = self._share(self._side_by_side)
+        return self._queue.next_batch(limits, least_seconds=SHORT_BATCH if enough_short else 0.0)
+
     def _next_ahead(self) -> list[AnyJob]:
         prepares = self._lanes.count > self._side_by_side
         limits = self._share(self._side_by_side + AHEAD) if prepares else self._batch_limits
-        return self._queue.next_batch(limits, least=limits.tasks)
+        return self._queue.next_batch(limits, full=True)
 
-    def _finished(self, batch: BatchOutcome) -> None:
+    def _finished(self, batch: BatchOutcome, *, short: bool) -> None:
         self._batches -= 1
+        self._short -= short
         self._running -= len(batch.outcomes)
         job = batch.outcomes[0].job
         seconds = self._device_seconds(batch)
-        self._queue.charge(job.model, job.operation, seconds)
+        self._queue.charge(job, seconds, batch.computed)
         self._dispatch()
         for outcome in batch.outcomes:
             if outcome.job.abandoned:
