@@ -1,4 +1,7 @@
-"""Whether gradients will be differentiated again: those that PyTorch's fused kernels come with can't be."""
+"""Whether gradients may be differentiated again: those that PyTorch's fused kernels come with can't be.
+
+Inner steps say so where they are of first order; whatever else is recorded may be.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,21 +1,25 @@
 """Task-batched layers: the only place that knows whether a layer's weights are shared or belong to each task.
 
 Activations are always [T, N, ...]. A weight is either shared by all tasks, then tasks fold into the batch, or carries a
-leading task dimension, then tasks run side by side. Whatever is built on these layers never asks which.
+leading task dimension, then tasks run side by side. Whatever is built on these layers never asks which, but for fused
+blocks, which take the place of several.
 
 How tasks with weights of their own share a convolution is the device's business: `convolve_tasks_by` chooses.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import repeat
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 KERNEL = 3
+CONVOLUTION = 4
+"""Dimensions of a convolution's weight that tasks share."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -46,6 +50,23 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1) -> Tensor:
         y = F.conv2d(folded, weight, bias, stride, padding=1)
         return y.view(tasks, examples, *y.shape[1:])
     return TASK_CONVOLUTIONS[_form(x)](x, weight, bias, stride)
+
+
+def takes_over(weight: Tensor, scale: Tensor, shift: Tensor) -> bool:
+    """Whether a convolution may multiply by `scale` and add `shift`, too, instead of a pass over what it gives.
+
+    Never where that would make weights which tasks share those of each task. On GPUs, where weights of tasks may be
+    more than what a few queries give, it was not measured and is not done.
+    """
+    same = weight.dim() > CONVOLUTION or max(scale.dim(), shift.dim()) == 1
+    return same and weight.device.type == "cpu"
+
+
+def of_each_task(value: Tensor, dims: int, tasks: int) -> Iterable[Tensor]:
+    """A parameter of so many dimensions for each task, whether tasks share it or have their own."""
+    if value.dim() == dims:
+        return repeat(value, tasks)
+    return value.unbind() if tasks > 1 else (value.squeeze(0),)  # whose gradient is a view
 
 
 def scaled(weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:

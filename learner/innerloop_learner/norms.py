@@ -1,8 +1,9 @@
 """Normalisation whose statistics never come from queries.
 
 Serving is inductive: what normalises a query belongs to the task state (support statistics) or to the bundle (averages
-of meta-training), so that an answer never depends on other queries. Moments are written out rather than taken from
-`F.batch_norm`, whose double backward is wrong under `torch.func.vmap` and which knows no masks.
+of meta-training), so that an answer never depends on other queries. Moments are written out here rather than taken from
+`F.batch_norm`, whose double backward is wrong under `torch.func.vmap` and which knows no masks; where neither matters,
+`backbones.fused_blocks` takes its kernels.
 
 Every norm is `apply(params, x, mask, statistics) -> (y, statistics)`: given statistics are used, missing ones are
 computed from x and its mask and returned, so that adapting computes them and predicting reuses them.
@@ -60,8 +61,11 @@ class Norm(ABC):
         """Normalise x [T, N, C, ...] with its own moments; returns it with new values of the buffers."""
         return self.apply(params, x, mask, {})[0], {}
 
-    def affine(self, params: Params, statistics: Statistics) -> tuple[Tensor, Tensor] | None:
-        """What applying it multiplies by and adds, [C] or [T, C] each; None where that depends on what it is given."""
+    def as_affine(self, params: Params, statistics: Statistics) -> tuple[Tensor, Tensor] | None:
+        """What `apply` multiplies by and adds, [C] or [T, C] each; None where that depends on what it is given.
+
+        A norm that overrides `apply` overrides this, too.
+        """
         del params, statistics
         return None
 
@@ -108,8 +112,8 @@ class TaskBatchNorm(Norm):
         y, *moments = _standardise_by_task(positions, _shares(mask, x.dtype), *affine)
         return y.view(x.shape), self.statistics(*moments)
 
-    def affine(self, params: Params, statistics: Statistics) -> tuple[Tensor, Tensor] | None:
-        """See Norm.affine."""
+    def as_affine(self, params: Params, statistics: Statistics) -> tuple[Tensor, Tensor] | None:
+        """See Norm.as_affine."""
         mean, variance = f"{self.name}.mean", f"{self.name}.variance"
         return self._combined(params, statistics[mean], statistics[variance]) if mean in statistics else None
 
@@ -143,8 +147,8 @@ class BatchNorm(Norm):
         del mask, statistics
         return self._scaled(params, x, *self._running(params)), {}
 
-    def affine(self, params: Params, statistics: Statistics) -> tuple[Tensor, Tensor] | None:
-        """See Norm.affine."""
+    def as_affine(self, params: Params, statistics: Statistics) -> tuple[Tensor, Tensor] | None:
+        """See Norm.as_affine."""
         del statistics
         return self._combined(params, *self._running(params))
 

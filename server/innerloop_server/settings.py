@@ -36,7 +36,8 @@ class ServerSettings(BaseSettings):
     threads: int | None = Field(
         None,
         ge=1,
-        description="Most CPU threads of a computation that runs alone; several run on one thread each. "
+        description="Most CPU threads of a computation that runs alone; it takes as many as make it fastest, and "
+        "answers differ by rounding. Several run on one thread each. "
         "ONNX Runtime takes more than one only where there is one lane. (default: half of the cores, at most 4)",
     )
     lanes: int | None = Field(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.autograd import gradcheck
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from innerloop_learner import build_learner
 from innerloop_learner.backbones import fused_blocks
@@ -15,10 +16,12 @@ from innerloop_learner.backbones.conv4 import MANY_IMAGES, Conv4
 from innerloop_learner.backbones.fused_blocks import Block
 from innerloop_learner.gradients import differentiated_once
 from innerloop_learner.layers import convolve_tasks_by
+from innerloop_learner.norms import TaskBatchNorm
 from innerloop_learner.spec import InputSpec, LearnerSpec
 from innerloop_learner.tasks import Params, Support
 
 WIDTH = 6
+OWN = "conv norm"
 
 
 @pytest.fixture
@@ -45,12 +48,13 @@ def backbone(norm: str = "task", downsample: str = "max_pool", size: int = 19) -
     return Conv4((2, size, size), WIDTH, downsample, norm)  # type: ignore[arg-type]
 
 
-def parameters(network: Conv4, tasks: int | None) -> Params:
-    """Random ones in float64, signs of scales mixed; of each task if so many are given."""
+def parameters(network: Conv4, tasks: int, own: str = "") -> Params:
+    """Random ones in float64, signs of scales mixed; of each task if their names begin like one of `own`."""
     generator = torch.Generator().manual_seed(3)
     params = {}
     for name, value in network.init(generator).items():
-        shape = value.shape if tasks is None or name in network.buffers() else (tasks, *value.shape)
+        of_each = bool(own) and name.startswith(tuple(own.split())) and name not in network.buffers()
+        shape = (tasks, *value.shape) if of_each else value.shape
         params[name] = torch.randn(shape, generator=generator, dtype=torch.float64)
         if name.endswith("variance"):
             params[name] = params[name].abs()
@@ -64,43 +68,44 @@ def inputs(tasks: int, examples: int, size: int = 19) -> tuple[Tensor, Tensor]:
 
 
 def by_layers(network: Conv4, *arguments: object) -> Features:
-    with patch.object(fused_blocks, "suits", return_value=False):
+    with patch.object(fused_blocks, "can_take", return_value=False):
         return network.apply(*arguments)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("downsample", ["max_pool", "stride"])
-@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("own", ["", "conv", "norm", "conv norm"])
 @pytest.mark.parametrize("tasks", [1, 3])
 class TestSameAsByLayers:
-    def test_statistics_of_the_support_set(self, calls: list[str], tasks: int, own: bool, downsample: str) -> None:
+    def test_statistics_of_the_support_set(self, calls: list[str], tasks: int, own: str, downsample: str) -> None:
         network = backbone(downsample=downsample)
-        params, (x, mask) = parameters(network, tasks if own else None), inputs(tasks, MANY_IMAGES)
+        params, (x, mask) = parameters(network, tasks, own), inputs(tasks, MANY_IMAGES)
         with torch.no_grad():
             fused, layers = network.apply(params, x, mask), by_layers(network, params, x, mask)
         assert calls == ["standardising"] * tasks
         assert_same(fused, layers)
 
     @pytest.mark.parametrize("norm", ["task", "batch"])
-    def test_given_statistics(self, calls: list[str], tasks: int, own: bool, downsample: str, norm: str) -> None:
+    def test_given_statistics(self, calls: list[str], tasks: int, own: str, downsample: str, norm: str) -> None:
         network = backbone(norm, downsample)
-        params, (x, mask) = parameters(network, tasks if own else None), inputs(tasks, MANY_IMAGES)
+        params, (x, mask) = parameters(network, tasks, own), inputs(tasks, MANY_IMAGES)
         with torch.no_grad():
             statistics = network.apply(params, x, mask).statistics
             calls.clear()
             fused = network.apply(params, x + 1, mask, statistics)
             layers = by_layers(network, params, x + 1, mask, statistics)
-        assert calls == ["affine"] * tasks
+        together = norm == "batch" and not own
+        assert calls == ["affine"] * (1 if together else tasks)
         assert_same(fused, layers)
 
     @pytest.mark.parametrize("norm", ["task", "batch"])
-    def test_gradients(self, calls: list[str], tasks: int, own: bool, downsample: str, norm: str) -> None:
+    def test_gradients(self, calls: list[str], tasks: int, own: str, downsample: str, norm: str) -> None:
         network = backbone(norm, downsample)
-        params, (x, mask) = parameters(network, tasks if own else None), inputs(tasks, MANY_IMAGES)
+        params, (x, mask) = parameters(network, tasks, own), inputs(tasks, MANY_IMAGES)
         learned = [value.requires_grad_() for name, value in params.items() if name not in network.buffers()]
         x.requires_grad_()
         with differentiated_once(True):
             fused = network.apply(params, x, mask).values
-        assert len(calls) == tasks
+        assert calls
         layers = by_layers(network, params, x, mask).values
         weights = torch.randn_like(layers)
         of_fused = torch.autograd.grad((fused * weights).sum(), [x, *learned])
@@ -128,7 +133,7 @@ def test_the_gradient_against_finite_differences(pool: bool) -> None:
 def test_channels_that_do_not_vary() -> None:
     """One image of a single pixel per channel in the last block: its variance is zero."""
     network = backbone(size=16)
-    params, (x, mask) = parameters(network, 1), inputs(1, 1, 16)
+    params, (x, mask) = parameters(network, 1, OWN), inputs(1, 1, 16)
     x[:] = 0.0
     with torch.no_grad():
         fused, layers = network.apply(params, x, mask), by_layers(network, params, x, mask)
@@ -144,45 +149,81 @@ class TestGoesByLayers:
         x, mask = inputs(2, MANY_IMAGES)
         mask[1, -1] = False
         with torch.no_grad():
-            network.apply(parameters(network, 2), x, mask)
+            network.apply(parameters(network, 2, OWN), x, mask)
         assert not calls
 
     def test_a_few_images_of_tasks_that_share_weights(self, calls: list[str]) -> None:
         network = backbone()
         with torch.no_grad():
-            network.apply(parameters(network, None), *inputs(2, MANY_IMAGES - 1))
+            network.apply(parameters(network, 2), *inputs(2, MANY_IMAGES - 1))
         assert not calls
 
     @pytest.mark.parametrize("norm", ["group", "none"])
     def test_norms_of_each_example(self, calls: list[str], norm: str) -> None:
         network = backbone(norm)
         with torch.no_grad():
-            network.apply(parameters(network, 1), *inputs(1, MANY_IMAGES))
+            network.apply(parameters(network, 1, OWN), *inputs(1, MANY_IMAGES))
         assert not calls
 
     def test_what_may_be_differentiated_twice(self, calls: list[str]) -> None:
         network = backbone()
-        network.apply(parameters(network, 1), *inputs(1, MANY_IMAGES))
+        network.apply(parameters(network, 1, OWN), *inputs(1, MANY_IMAGES))
         assert not calls
 
     def test_tasks_that_share_convolutions(self, calls: list[str]) -> None:
         network = backbone()
         with torch.no_grad(), convolve_tasks_by("grouped"):
-            network.apply(parameters(network, 2), *inputs(2, MANY_IMAGES))
+            network.apply(parameters(network, 2, OWN), *inputs(2, MANY_IMAGES))
         assert not calls
+
+    def test_no_examples(self, calls: list[str]) -> None:
+        network = backbone()
+        with torch.no_grad():
+            network.apply(parameters(network, 1, OWN), *inputs(1, 0))
+        assert not calls
+
+    def test_norms_of_third_parties(self, calls: list[str]) -> None:
+        class Another(TaskBatchNorm):
+            pass
+
+        network = backbone()
+        network.norms = [Another(norm.name, norm.channels) for norm in network.norms]
+        with torch.no_grad():
+            network.apply(parameters(network, 1, OWN), *inputs(1, MANY_IMAGES))
+        assert not calls
+
+    def test_what_is_traced(self, calls: list[str]) -> None:
+        network = backbone()
+        params, (x, mask) = parameters(network, 1, OWN), inputs(1, MANY_IMAGES)
+        with torch.no_grad():
+            make_fx(lambda *given: network.apply(*given).values, tracing_mode="fake")(params, x, mask)
+        assert not calls
+
+    @pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # PyTorch's own doing
+    def test_what_is_compiled(self, calls: list[str]) -> None:
+        network = backbone()
+        params, (x, mask) = parameters(network, 1, OWN), inputs(1, MANY_IMAGES)
+        fast = torch.compile(lambda x: network.apply(params, x, mask).values, backend="aot_eager")
+        with torch.no_grad():
+            values = fast(x)
+        assert not calls
+        with torch.no_grad():
+            torch.testing.assert_close(values, network.apply(params, x, mask).values)
 
     def test_low_precision(self, calls: list[str]) -> None:
         network = backbone()
-        params = {name: value.float() for name, value in parameters(network, 1).items()}
+        params = {name: value.float() for name, value in parameters(network, 1, OWN).items()}
         x, mask = inputs(1, MANY_IMAGES)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            network.apply(params, x.float(), mask)
+            features = network.apply(params, x.float(), mask)
+            answers = network.apply(params, x.float(), mask, features.statistics)
         assert not calls
+        assert features.values.dtype == answers.values.dtype == torch.float32
 
 
 def test_moments_have_no_gradient_here() -> None:
     network = backbone()
-    params, (x, mask) = parameters(network, 1), inputs(1, MANY_IMAGES)
+    params, (x, mask) = parameters(network, 1, OWN), inputs(1, MANY_IMAGES)
     x.requires_grad_()
     with differentiated_once(True):
         mean = network.apply(params, x, mask).statistics["norm0.mean"]

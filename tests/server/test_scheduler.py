@@ -18,7 +18,7 @@ from innerloop_server.models.model import Model
 from innerloop_server.scheduling.buckets import adapt_bucket, size_range
 from innerloop_server.scheduling.job import AdaptJob, Deadline, Operation, PredictJob
 from innerloop_server.scheduling.queue import LATEST_BATCHES, MOST_BUCKETS, BatchLimits, FairQueue
-from innerloop_server.scheduling.scheduler import QueueLimits, Scheduler
+from innerloop_server.scheduling.scheduler import SHORT_BATCH, QueueLimits, Scheduler
 
 EVEN = {Operation.ADAPT: 1.0, Operation.PREDICT: 1.0}
 
@@ -374,6 +374,7 @@ async def test_a_lane_that_frees_takes_its_share_of_what_is_outstanding(make_sch
     scheduler = make_scheduler(lanes=make_lanes(2), side_by_side=2)
     running = await submit(scheduler, adapt_job(model), adapt_job(model))
     waiting = await submit(scheduler, *(adapt_job(model) for _ in range(5)))
+    await asyncio.sleep(2 * SHORT_BATCH)  # of which all lanes run as many as they can
     gate.let_through(1)
     await until(lambda: any(task.done() for task in running))
     assert sizes(model) == [("adapt", 1)]

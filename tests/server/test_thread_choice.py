@@ -34,7 +34,14 @@ def test_one_bad_moment_changes_nothing():
     assert Counter(run(choice, {1: 2.0, 2: 1.0}, TURNS))[2] == TURNS - TRIALS
 
 
-def test_numbers_come_and_go_together_with_what_is_measured():
-    """`next` may be called twice before anything was measured, by computations that overlap."""
+def test_the_first_of_each_trial_does_not_count():
     choice = ThreadChoice((1, 2))
-    assert [choice.next() for _ in range(2 * TRIALS + 1)][-1] in (1, 2)
+    for turn in range(2 * TRIALS):
+        threads = choice.next()
+        choice.took(threads, 100.0 if threads == 2 and turn % TRIALS == 0 else 3.0 - threads)
+    assert choice.next() == 2
+
+
+def test_before_anything_was_measured_it_is_the_first_choice():
+    choice = ThreadChoice((4, 1))
+    assert [choice.next() for _ in range(2 * TRIALS + 1)][-1] == 4

@@ -86,7 +86,7 @@ def test_floats_in_raw_units_answer_as_uint8_does(models):
     as_floats = SupportSet(task.x.astype(np.float32), task.y, task.ways)
     states = [models["prototypes"].adapt([version], 0, 4)[0].state for version in (task, as_floats)]
     answers = [models["prototypes"].predict([state], [task.x])[0].logits for state in states]
-    np.testing.assert_array_equal(*answers)
+    np.testing.assert_allclose(*answers, rtol=1e-5)  # on one thread or several
 
 
 def test_a_task_state_takes_whole_pages_and_frees_them_when_nothing_refers_to_it(folder):
@@ -178,7 +178,7 @@ class MostThreads(ThreadChoice):
     """Takes as many as it may."""
 
     def next(self):
-        return self._choices[-1]
+        return max(self._choices)
 
 
 class Calling:
@@ -220,16 +220,16 @@ def test_a_computation_alone_gets_half_of_the_cores_and_each_of_several_gets_one
     assert threads == [3, 1, 3, 1]
 
 
-def test_a_lone_request_tries_both_numbers_of_threads_and_several_at_once_do_not(folder, monkeypatch):
+def test_a_lone_request_tries_both_numbers_of_threads(folder, monkeypatch):
     taken = []
     monkeypatch.setattr(devices.torch, "set_num_threads", taken.append)
     model, task = TorchEngine(TorchSettings("cpu", threads=3, lanes=1)).load(folder / "gradients"), image_task(0, 5, 1)
     for _ in range(2 * TRIALS):
         model.adapt([task], 1, 5)
-    assert taken == [1, 3]
+    assert taken == [3, 1]
     other = image_task(0, 5, 2)  # of another size, which has trials of its own
     model.adapt([other], 1, 5)
-    assert taken == [1, 3, 1]
+    assert taken == [3, 1, 3]
 
 
 def test_choices_of_threads_are_kept_for_few_sizes(folder):

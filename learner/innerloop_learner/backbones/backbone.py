@@ -59,10 +59,13 @@ class Backbone(ABC):
         return any(norm.support_statistics for norm in self.norms)
 
     def apply(self, params: Params, x: Tensor, mask: Tensor, statistics: Statistics | None = None) -> Features:
-        """Embed x [T, N, *input]; statistics given are used, others are computed from x and mask and returned."""
+        """Embed x [T, N, *input]; statistics given are used, others are computed from x and mask and returned.
+
+        Where gradients are taken once only (`gradients.differentiated_once`), returned statistics may have none.
+        """
         given = statistics or {}
         normalise = Normalise(
-            lambda norm, y: norm.apply(params, y, mask, given), lambda norm: norm.affine(params, given)
+            lambda norm, y: norm.apply(params, y, mask, given), lambda norm: norm.as_affine(params, given)
         )
         return Features(self._layers(params, x, normalise), normalise.statistics)
 
@@ -90,7 +93,7 @@ class Normalise:
         self._affine = affine
         self.statistics: Params = {}
 
-    def affine(self, norm: Norm) -> tuple[Tensor, Tensor] | None:
+    def as_affine(self, norm: Norm) -> tuple[Tensor, Tensor] | None:
         """What a norm multiplies by and adds, [C] or [T, C] each, if that is known beforehand."""
         return None if self._affine is None else self._affine(norm)
 

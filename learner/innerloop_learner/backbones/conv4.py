@@ -1,7 +1,6 @@
 """Conv4, the backbone of the few-shot papers."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import repeat
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -11,7 +10,16 @@ from torch import Tensor
 from innerloop_learner.backbones import fused_blocks
 from innerloop_learner.backbones.backbone import Backbone, Features, Normalise, backbones
 from innerloop_learner.backbones.fused_blocks import Block
-from innerloop_learner.layers import KERNEL, conv2d, glorot, max_pool2d, scaled
+from innerloop_learner.layers import (
+    CONVOLUTION,
+    KERNEL,
+    conv2d,
+    glorot,
+    max_pool2d,
+    of_each_task,
+    scaled,
+    takes_over,
+)
 from innerloop_learner.norms import Statistics, TaskBatchNorm, norms
 from innerloop_learner.tasks import Params
 
@@ -26,8 +34,8 @@ class Conv4(Backbone):
     Args:
         input_shape: (channels, height, width).
         width: channels of every block.
-        downsample: "max_pool" after the ReLU (Vinyals et al. 2016) or "stride" in the convolution (MAML's Omniglot
-            network; about a quarter of the arithmetic).
+        downsample: "max_pool" (Vinyals et al. 2016; before the ReLU, which comes to the same with less to do) or
+            "stride" in the convolution (MAML's Omniglot network; about a quarter of the arithmetic).
         norm: registered name of the norm.
 
     Raises:
@@ -74,35 +82,38 @@ class Conv4(Backbone):
     def _layers(self, params: Params, x: Tensor, normalise: Normalise) -> Tensor:
         for block, norm in enumerate(self.norms):
             weight, bias = params[f"conv{block}.weight"], params[f"conv{block}.bias"]
-            stride, known = 1 if self._pool else 2, normalise.affine(norm)
-            if known is not None and weight.dim() >= known[0].dim() + 3:  # never makes shared weights those of tasks
+            stride, known = 1 if self._pool else 2, normalise.as_affine(norm)
+            if known is not None and takes_over(weight, *known):
                 x = conv2d(x, *scaled(weight, bias, *known), stride)
             else:
                 x = normalise(norm, conv2d(x, weight, bias, stride))
             if self._pool:
-                x = max_pool2d(x)  # before the ReLU, which then has a quarter to do; the outcome is the same
+                x = max_pool2d(x)
             x = F.relu(x)
-        return x.flatten(2)
+        return x.flatten(2).to(params["conv0.weight"].dtype)  # which convolutions in low precision leave
 
     def apply(self, params: Params, x: Tensor, mask: Tensor, statistics: Statistics | None = None) -> Features:
         """See Backbone.apply."""
-        task_by_task = fused_blocks.suits(x) and self._gains_nothing_from_others(params, x)
-        fused = self._fused(params, x, mask, statistics or {}) if task_by_task else None
+        fused = self._fused(params, x, mask, statistics or {}) if fused_blocks.can_take(x) else None
         return fused or super().apply(params, x, mask, statistics)
 
-    def _gains_nothing_from_others(self, params: Params, x: Tensor) -> bool:
-        """False where tasks share weights and a few images of each are convolved faster together."""
-        return x.shape[0] == 1 or x.shape[1] >= MANY_IMAGES or params["conv0.weight"].dim() > 4
-
     def _fused(self, params: Params, x: Tensor, mask: Tensor, given: Statistics) -> Features | None:
-        """What `apply` returns, one task after the other; None where these norms can't be fused."""
-        maps = [known for norm in self.norms if (known := norm.affine(params, given)) is not None]
-        if len(maps) == len(self.norms):
-            tasks = self._tasks(params, maps, len(x))
+        """What `apply` returns, one task after the other; None where norms can't be fused, or layers are faster."""
+        shared = params["conv0.weight"].dim() == CONVOLUTION
+        known = [affine for norm in self.norms if (affine := norm.as_affine(params, given)) is not None]
+        if len(known) == len(self.norms):
+            if shared and all(scale.dim() == shift.dim() == 1 for scale, shift in known):
+                # Nothing belongs to a task: all images are those of one.
+                (blocks,) = self._tasks(params, known, 1)
+                y = fused_blocks.affine(x.flatten(0, 1), blocks, self._pool)
+                return Features(y.reshape(*x.shape[:2], -1), {})
+            if not self._best_alone(x, shared=shared):
+                return None
+            tasks = self._tasks(params, known, len(x))
             parts = [fused_blocks.affine(xt, blocks, self._pool) for xt, blocks in zip(x, tasks, strict=True)]
             return Features(torch.stack(parts).flatten(2), {})
-        standardise = [norm for norm in self.norms if isinstance(norm, TaskBatchNorm)]
-        if maps or len(standardise) < len(self.norms) or not mask.all():
+        standardise = [norm for norm in self.norms if type(norm) is TaskBatchNorm]
+        if known or len(standardise) < len(self.norms) or not (self._best_alone(x, shared=shared) and mask.all()):
             return None
         tasks = self._tasks(params, [norm.learned(params) for norm in standardise], len(x))
         results = [fused_blocks.standardising(xt, blocks, self._pool) for xt, blocks in zip(x, tasks, strict=True)]
@@ -111,18 +122,15 @@ class Conv4(Backbone):
         statistics = {name: value for norm, *own in moments for name, value in norm.statistics(*own).items()}
         return Features(y.flatten(2), statistics)
 
-    def _tasks(self, params: Params, maps: Sequence[tuple[Tensor, Tensor]], tasks: int) -> Iterator[list[Block]]:
-        """The blocks of each task, whose norms come to multiplying and adding `maps`, [C] or [T, C] each."""
+    def _best_alone(self, x: Tensor, *, shared: bool) -> bool:
+        """Whether tasks are best convolved one by one; a few images of each are faster together, if weights allow."""
+        return x.shape[0] == 1 or x.shape[1] >= MANY_IMAGES or not shared
+
+    def _tasks(self, params: Params, affine: Sequence[tuple[Tensor, Tensor]], tasks: int) -> Iterator[list[Block]]:
+        """The blocks of each task, whose norms multiply by and add these, [C] or [T, C] each."""
         columns = []
-        for block, (scale, shift) in enumerate(maps):
+        for block, (scale, shift) in enumerate(affine):
             weight, bias = params[f"conv{block}.weight"], params[f"conv{block}.bias"]
-            shared = [(weight, 4), (bias, 1), (scale, 1), (shift, 1)]
-            columns.append(map(Block, *(_by_task(value, dims, tasks) for value, dims in shared)))
+            parts = [(weight, CONVOLUTION), (bias, 1), (scale, 1), (shift, 1)]
+            columns.append(map(Block, *(of_each_task(value, dims, tasks) for value, dims in parts)))
         return map(list, zip(*columns, strict=True))
-
-
-def _by_task(value: Tensor, dims: int, tasks: int) -> Iterable[Tensor]:
-    """A parameter of so many dimensions for each task, whether tasks share it or have their own."""
-    if value.dim() == dims:
-        return repeat(value, tasks)
-    return value.unbind() if tasks > 1 else (value.squeeze(0),)  # whose gradient is a view

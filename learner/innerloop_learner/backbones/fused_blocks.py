@@ -3,7 +3,7 @@
 Layers that take all tasks at once cost a CPU thousands of small operations for each of which PyTorch dispatches,
 records and allocates, and passes over activations that leave its caches in between. Here a task goes through all blocks
 while its activations are near, and the gradient of all blocks together is one operation, in closed form. It can't be
-differentiated again, so second-order meta-training goes by layers.
+differentiated again, so all that meta-training differentiates goes by layers, but for inner steps of first order.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,13 +36,14 @@ class Block(NamedTuple):
     shift: Tensor
 
 
-def suits(x: Tensor) -> bool:
-    """Whether inputs [T, N, C, H, W] can go through fused blocks."""
+def can_take(x: Tensor) -> bool:
+    """Whether inputs [T, N, C, H, W] may go through fused blocks."""
     return (
         # Not what stands in for a tensor while an exporter or compiler looks on.
         type(x) is Tensor
         and x.device.type == "cpu"
         and not torch.compiler.is_compiling()
+        and x.shape[:2].numel() > 0
         and x.dtype in (torch.float32, torch.float64)
         and not torch.is_autocast_enabled("cpu")
         and convolves_task_by_task(x)

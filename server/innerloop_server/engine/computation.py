@@ -1,5 +1,6 @@
 """What a bundle computes: batches of tensors to batches of tensors, without memory of its own."""
 
+from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -49,13 +50,15 @@ class Computation:
         self.compiled: dict[Hashable, Learner] = {}
         self.threads: int | None = None
         self.task_convolution: str | None = None
-        self._thread_choices: dict[Hashable, ThreadChoice] = {}
+        self._thread_choices: OrderedDict[Hashable, ThreadChoice] = OrderedDict()
 
     def thread_choice(self, key: Hashable, choices: Sequence[int]) -> ThreadChoice:
         """Chooses CPU threads for programs of a key that run alone."""
-        if key not in self._thread_choices and len(self._thread_choices) >= MOST_CHOICES:
-            self._thread_choices.clear()
-        return self._thread_choices.setdefault(key, ThreadChoice(choices))
+        choice = self._thread_choices.setdefault(key, ThreadChoice(choices))
+        self._thread_choices.move_to_end(key)
+        if len(self._thread_choices) > MOST_CHOICES:
+            self._thread_choices.popitem(last=False)
+        return choice
 
     def adapt(
         self, learner: Learner, steps: int, width: int, x: Tensor, y: Tensor, present: Tensor, ways: Tensor

@@ -125,7 +125,7 @@ class CpuDevice(Device):
         self.torch_device = torch.device("cpu")
         self.lanes = self.threads = lanes
         self.largest_batch, self.usual_batch, self.captures = CPU_BATCH, 1, False
-        self._thread_choices = (1, threads) if threads > 1 else (1,)
+        self._thread_choices = (threads, 1) if threads > 1 else (1,)
         self._running = 0
         self._shared = -math.inf  # when batches ran side by side last
         self._lock = threading.Lock()

@@ -8,7 +8,7 @@ from statistics import median
 TURNS = 48
 """Computations from one round of trials to the next."""
 
-TRIALS, REMEMBERED = 2, 3
+TRIALS, REMEMBERED = 3, 3
 """Of each number of threads, in a row; and measurements that count, so that one in a bad moment doesn't."""
 
 
@@ -19,22 +19,27 @@ class ThreadChoice:
     use, too, which of both it does changes within seconds.
 
     Args:
-        choices: numbers of threads.
+        choices: numbers of threads; the first one is what a computation gets that comes once or twice only.
     """
 
     def __init__(self, choices: Sequence[int]) -> None:
         self._choices = choices
         self._seconds: dict[int, deque[float]] = {threads: deque(maxlen=REMEMBERED) for threads in choices}
         self._turn = 0
+        self._warm = False
 
     def next(self) -> int:
         """How many threads to take."""
         turn = self._turn
         self._turn = (turn + 1) % TURNS
         if turn < TRIALS * len(self._choices):
-            return self._choices[turn // TRIALS]
+            choice, trial = divmod(turn, TRIALS)
+            self._warm = trial > 0  # the first one may start threads, or be the first of all
+            return self._choices[choice]
+        self._warm = True
         return min(self._choices, key=lambda threads: median(self._seconds[threads] or (math.inf,)))
 
     def took(self, threads: int, seconds: float) -> None:
-        """Take note of a computation on so many threads."""
-        self._seconds[threads].append(seconds)
+        """Take note of the computation that came next, on so many threads."""
+        if self._warm:
+            self._seconds[threads].append(seconds)

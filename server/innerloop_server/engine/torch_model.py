@@ -108,6 +108,12 @@ class TorchModel(LoadedModel):
     def _choose_task_convolution(self, tasks: Sequence[SupportSet], steps: int, width: int) -> None:
         """Take the form of convolution that is fastest here, by the best of a few trials."""
         self.computation.threads = 1  # as many as a batch of several gets
+        try:
+            self.computation.task_convolution = self._fastest_task_convolution(tasks, steps, width)
+        finally:
+            self.computation.threads = None
+
+    def _fastest_task_convolution(self, tasks: Sequence[SupportSet], steps: int, width: int) -> str:
         best = dict.fromkeys(TASK_CONVOLUTIONS, float("inf"))
         for _ in range(TRIALS):
             for form in best:
@@ -115,8 +121,7 @@ class TorchModel(LoadedModel):
                 started = time.perf_counter()
                 self.adapt(tasks, steps, width)
                 best[form] = min(best[form], time.perf_counter() - started)
-        self.computation.task_convolution = min(best, key=lambda form: best[form])
-        self.computation.threads = None
+        return min(best, key=lambda form: best[form])
 
     def _usual_programs(self) -> Iterator[Program]:
         """Both operations, on tasks like those that the model was trained for, for all sizes of a batch."""

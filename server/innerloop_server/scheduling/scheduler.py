@@ -45,9 +45,9 @@ class QueueLimits:
 class Scheduler:
     """Batches continuously: a free lane takes what waits, at once, however little it is.
 
-    While as many batches run as can, requests gather; short ones do while half of the lanes run such. One batch more is handed over before a running one ends: a full
-    one, or, where there are lanes that make batches ready meanwhile, one as large as the others. Everything here runs
-    on the event loop: there are no locks.
+    While as many batches run as can, requests gather; those known to be short do while half of the lanes run such. One
+    batch more is handed over before a running one ends: a full one, or, where there are lanes that make batches ready
+    meanwhile, one as large as the others. Everything here runs on the event loop: there are no locks.
 
     Args:
         lanes: where batches are computed.

@@ -163,7 +163,17 @@ def source_of_classes(
     test: ExampleSet,
     texts: bool = False,
 ) -> DataSource:
-    """The data source of three splits of classes; arguments as in `DataSource`.
+    """A data source of classes.
+
+    Args:
+        name: as the user names it.
+        description: for people.
+        spec: of its inputs.
+        device: that episodes are sampled on.
+        train: examples of the classes of one split.
+        validation: those of another.
+        test: those of the last one.
+        texts: whether inputs are packed texts.
 
     Raises:
         DataError: a split is empty.
