@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import threading
 import time
 import weakref
@@ -15,10 +16,11 @@ from innerloop_server.engine.interface import AdaptedTask, Answers, MemoryFullEr
 from innerloop_server.engine.lanes import Lanes
 from innerloop_server.errors import DeadlinePassedError, OverloadedError
 from innerloop_server.models.model import Model
+from innerloop_server.scheduling import scheduler as scheduling
 from innerloop_server.scheduling.buckets import adapt_bucket, size_range
 from innerloop_server.scheduling.job import AdaptJob, Deadline, Operation, PredictJob
 from innerloop_server.scheduling.queue import LATEST_BATCHES, MOST_BUCKETS, BatchLimits, FairQueue
-from innerloop_server.scheduling.scheduler import SHORT_BATCH, QueueLimits, Scheduler
+from innerloop_server.scheduling.scheduler import QueueLimits, Scheduler
 
 EVEN = {Operation.ADAPT: 1.0, Operation.PREDICT: 1.0}
 
@@ -368,13 +370,17 @@ async def test_as_many_batches_as_there_are_lanes_share_what_waits(make_schedule
     assert sizes(model) == [("adapt", 2)] * 4
 
 
-async def test_a_lane_that_frees_takes_its_share_of_what_is_outstanding(make_scheduler, make_lanes, fake_model):
+async def test_a_lane_that_frees_takes_its_share_of_what_is_outstanding(
+    make_scheduler, make_lanes, fake_model, monkeypatch
+):
+    # Whatever the batches happen to take here, they are neither long nor short.
+    monkeypatch.setattr(scheduling, "LONGEST_BATCH", math.inf)
+    monkeypatch.setattr(scheduling, "SHORT_BATCH", 0.0)
     model = fake_model()
     gate = model.loaded.gate = Turnstile()
     scheduler = make_scheduler(lanes=make_lanes(2), side_by_side=2)
     running = await submit(scheduler, adapt_job(model), adapt_job(model))
     waiting = await submit(scheduler, *(adapt_job(model) for _ in range(5)))
-    await asyncio.sleep(2 * SHORT_BATCH)  # of which all lanes run as many as they can
     gate.let_through(1)
     await until(lambda: any(task.done() for task in running))
     assert sizes(model) == [("adapt", 1)]
