@@ -27,3 +27,9 @@ def _cpu_model() -> str:
         return platform.processor()
     models = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
     return models[0] if models else platform.machine()
+
+
+def results_file(script: str, device: str) -> Path:
+    """Where a script keeps what it measured on a device, which may be "auto": apart for GPUs."""
+    gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    return Path(script).with_name("results-cuda.json" if gpu else "results.json")

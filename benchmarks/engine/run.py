@@ -11,7 +11,8 @@ For each model, bare computing (bare.py) and serving take turns, so that drift o
   milliseconds each, many times in turn;
 - AdaptPredict requests that arrive at random, at 70% of what many clients got: p50 and p99 from when they were due.
 
-Load of many clients comes from `innerloop bench`'s own code. Writes results.json and prints a table.
+Load of many clients comes from `innerloop bench`'s own code. Writes results.json, of a GPU results-cuda.json, and
+prints a table.
 """
 
 import argparse
@@ -34,16 +35,15 @@ from innerloop.bench.settings import ClosedLoop, Load, OpenLoop
 from innerloop_server.process import ServerProcess
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from machine import describe_machine
+from machine import describe_machine, results_file
 from untrained import IMAGES, QUERIES, SPECS, WAYS, write_bundles
 
-RESULTS = Path(__file__).with_name("results.json")
 BARE = Path(__file__).with_name("bare.py")
 ROUNDS = 3
 TURNS, TURN_SECONDS = 48, 0.1
 """Of one client; the first turns are not counted."""
 
-UNCOUNTED_TURNS = 8
+UNCOUNTED_TURNS, WARM_UP = 8, 20
 STEADY = 0.7
 """Share of the capacity at which latency under a steady load is measured."""
 
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--frontends", type=int, default=1, help="of the second server")
     parser.add_argument("--processes", type=int, default=1, help="that make the load of many clients")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="JSON to write")
+    parser.add_argument("--out", type=Path, help="JSON to write, if not the one beside this file")
     given = parser.parse_args()
     results = {}
     with tempfile.TemporaryDirectory(prefix="engine-") as folder:
@@ -69,15 +69,14 @@ def main() -> None:
                 measured = Measuring(plain, models / name, given)
                 results[name] = {
                     "bare_largest_batch": measured.bare_batches(None),
-                    "throughput": measured.throughput(plain),
-                    "throughput_with_frontends": measured.throughput(fronted),
+                    "throughput": measured.throughput(fronted),
                     "one_client": measured.one_client(),
                     "steady": measured.steady(),
                 }
                 print(_line(name, results[name]), flush=True)
     settings = {"clients": given.clients, "frontends": given.frontends, "processes": given.processes}
     content = {"machine": describe_machine(), "settings": settings, "results": results}
-    given.out.write_text(json.dumps(content, indent=2) + "\n")
+    (given.out or results_file(__file__, given.device)).write_text(json.dumps(content, indent=2) + "\n")
 
 
 class Measuring:
@@ -95,27 +94,38 @@ class Measuring:
         answer: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
         return answer
 
-    def throughput(self, server: ServerProcess) -> dict[str, Any]:
-        """Adaptations a second; bare batches have the mean size of the served ones."""
-        rounds = []
+    def throughput(self, fronted: ServerProcess) -> dict[str, Any]:
+        """Adaptations a second of both servers; bare batches have the mean size of the served ones."""
+        servers = {"plain": self._server, "with_frontends": fronted}
+        rounds: dict[str, list[dict[str, Any]]] = {kind: [] for kind in servers}
         for _ in range(ROUNDS):
-            served = self._bench(server, {"Adapt": 1}, ClosedLoop(self._given.clients))
-            size = max(round(served.server.batch_size["adapt"]), 1)
-            bare = self.bare_batches(size)["adaptations_per_second"]
-            main, every = served.server.main_cpu_cores, served.server.cpu_cores
-            cores = {"generator": served.cpu_cores, "main_process": main, "other_processes": every - main}
-            milliseconds = {who: 1e3 * used / served.throughput for who, used in cores.items()}
-            rounds.append({"served": served.throughput, "bare": bare, "batch": size, "cpu_ms": milliseconds})
-        best = {side: max(one[side] for one in rounds) for side in ("served", "bare")}
-        return {"rounds": rounds, **best, "ratio": best["served"] / best["bare"]}
+            for kind, server in servers.items():
+                served = self._bench(server, {"Adapt": 1}, ClosedLoop(self._given.clients))
+                size = max(round(served.server.batch_size["adapt"]), 1)
+                bare = self.bare_batches(size)["adaptations_per_second"]
+                main, every = served.server.main_cpu_cores, served.server.cpu_cores
+                cores = {"generator": served.cpu_cores, "main_process": main, "other_processes": every - main}
+                rounds[kind].append(
+                    {
+                        "served": served.throughput,
+                        "bare": bare,
+                        "ratio": served.throughput / bare,
+                        "batch": size,
+                        "cpu_ms": {who: 1e3 * used / served.throughput for who, used in cores.items()},
+                    }
+                )
+        return {
+            kind: {side: median(one[side] for one in own) for side in ("served", "bare", "ratio")} | {"rounds": own}
+            for kind, own in rounds.items()
+        }
 
     def one_client(self) -> dict[str, Any]:
         """Median milliseconds of each operation, and by how much serving adds to them."""
         added: dict[str, list[float]] = {"adapt": [], "predict": []}
         medians: dict[str, dict[str, list[float]]] = {"bare": {}, "served": {}}
         with self._bare_computing() as bare, Client(self._server.target) as client:
-            first = bare(1), self._served(client, 1)
-            count = max(round(TURN_SECONDS / sum(median(values) for values in first[0].values())), 2)
+            once = [sum(times) for times in zip(*bare(WARM_UP).values(), strict=True)]
+            count = max(round(TURN_SECONDS / median(once)), 2)
             for turn in range(TURNS):
                 sides = {"bare": bare(count), "served": self._served(client, count)}
                 if turn < UNCOUNTED_TURNS:
@@ -202,7 +212,7 @@ class Measuring:
 
 
 def _line(name: str, result: dict[str, Any]) -> str:
-    plain, fronted = result["throughput"], result["throughput_with_frontends"]
+    plain, fronted = result["throughput"].values()
     one, steady = result["one_client"], result["steady"]
     return (
         f"{name:9} {plain['served']:6.0f} of {plain['bare']:6.0f} adaptations/s ({plain['ratio']:.0%}), "

@@ -5,7 +5,8 @@
 
 100,000 adaptations of a model that adapts its head, and 10,000 of one that adapts all weights of a Conv4-64, each on a
 server whose budget is what their states take and a tenth more; then Predict requests over all of them. Resident memory
-is read before and after. `--scale 0.01` makes a hundredth of them, to try it out. Writes results.json.
+is read before and after. `--scale 0.01` makes a hundredth of them, to try it out. Writes results.json, or
+results-cuda.json.
 """
 
 import argparse
@@ -22,10 +23,9 @@ from innerloop.bench import BenchSettings, ClosedLoop, run_bench
 from innerloop_server.process import ServerProcess
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from machine import describe_machine
+from machine import describe_machine, results_file
 from untrained import SPECS, write_bundles
 
-RESULTS = Path(__file__).with_name("results.json")
 ADAPTATIONS = {"anil": 100_000, "maml": 10_000}
 ROOM = 1.1
 SECONDS = 10.0
@@ -48,7 +48,9 @@ def main() -> None:
             models = write_bundles(Path(folder) / name, {name: specs[name]})
             results[name] = _measure(models, name, round(count * given.scale), given)
             print(json.dumps({name: results[name]}, indent=2))
-    RESULTS.write_text(json.dumps({"machine": describe_machine(), "results": results}, indent=2) + "\n")
+    settings = {"clients": given.clients, "frontends": given.frontends, "processes": given.processes}
+    content = {"machine": describe_machine(), "settings": settings, "results": results}
+    results_file(__file__, given.device).write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _measure(models: Path, name: str, count: int, given: argparse.Namespace) -> dict[str, Any]:

@@ -6,7 +6,8 @@ Every server answers the same requests with the same weights: MAML with Conv4-64
 set), 5-way 1-shot 28x28, 5 SGD steps on all weights, then 25 queries; uint8 images in, probabilities out. One server
 runs at a time. Before it is measured, its answers to all tasks at once are compared with float64. Clients run in a
 closed loop and send bytes that were encoded before. The peers are installed into an environment of their own, and
-their programs are in peers/. Writes results.json, unless `--only` leaves servers out, and prints a table.
+their programs are in peers/. Writes results.json, of a GPU results-cuda.json, unless `--only` leaves servers out, and
+prints a table.
 """
 
 import argparse
@@ -25,14 +26,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from environment import make_environment, versions
 from load import ClosedLoop
-from machine import describe_machine
+from machine import describe_machine, results_file
 from measuring import Measuring, Serve
 from ours import serve_innerloop
 from servers import Peer, peers
 from table import OURS, compare, markdown
 from task import make_tasks, right_answers, write_model
 
-RESULTS = Path(__file__).with_name("results.json")
 TOLERANCE = {"cpu": 5e-3, "cuda": 5e-2}
 """Of a probability: one ReLU that flips by rounding moves it by 0.001, one step too few by 0.02. On GPUs, convolutions
 round to TF32 by default, and steps amplify that."""
@@ -84,7 +84,7 @@ def main() -> None:
         "comparison": compare(servers),
     }
     if chosen == ("",):
-        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+        results_file(__file__, device).write_text(json.dumps(results, indent=2) + "\n")
     print(markdown(servers, given.clients))
 
 

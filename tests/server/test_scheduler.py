@@ -607,11 +607,14 @@ async def test_what_is_known_to_be_short_lets_others_go_first_where_it_shall_gro
     assert [job.model for job in queue.next_batch(LONGEST)] == [short]
 
 
-async def test_short_batches_take_half_of_the_lanes_until_one_of_them_ends(make_scheduler, make_lanes, gated):
+async def test_short_batches_take_half_of_the_lanes_until_one_of_them_ends(
+    make_scheduler, make_lanes, gated, monkeypatch
+):
+    monkeypatch.setattr(scheduling, "SHORT_BATCH", math.inf)  # as all are of which it is known how long they take
     scheduler = make_scheduler(lanes=make_lanes(4), side_by_side=4)
     gate = gated.loaded.gate = Turnstile()
     gate.let_through(1)
-    await scheduler.run(adapt_job(gated))  # from now on it is known to be short
+    await scheduler.run(adapt_job(gated))
     running = [(await submit(scheduler, adapt_job(gated)))[0] for _ in range(2)]
     waiting = await submit(scheduler, adapt_job(gated))
     await asyncio.sleep(0.05)
