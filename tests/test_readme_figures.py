@@ -1,6 +1,7 @@
 """The README quotes what the benchmarks measured."""
 
 import json
+from statistics import median
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,20 @@ def test_errors_of_regression_are_those_measured(method: str) -> None:
 @pytest.mark.parametrize("model", ["protonet", "anil", "maml"])
 def test_what_serving_costs_is_that_measured(model: str) -> None:
     measured = results("engine")[model]
-    many, one, steady = measured["throughput"], measured["one_client"], measured["steady"]
+    many, one, steady = measured["throughput"].values(), measured["one_client"], measured["steady"]
     cells = [f"{served:.1f} ms ({added:+.1f})" for served, added in zip(one["served"], one["added_ms"], strict=True)]
-    cells.append(f"{many['served']:.0f}/s ({many['ratio']:.0%})")
+    cells += [f"{server['served']:.0f}/s ({server['ratio']:.0%})" for server in many]
     cells.append(f"{steady['p50_ms']:.0f} / {steady['p99_ms']:.0f} ms at {steady['rate']:.0f}/s")
     assert f"| `{model}` | {' | '.join(cells)} |" in README
+
+
+def test_what_answering_takes_of_the_processors_is_that_measured() -> None:
+    rounds = results("engine")["anil"]["throughput"]["plain"]["rounds"]
+    generator, main, workers = (
+        median(one["cpu_ms"][who] for one in rounds) for who in ("generator", "main_process", "other_processes")
+    )
+    text = f"{workers:.1f} ms of the processors to compute and {generator + main:.1f} ms to ask for and to answer"
+    assert text in README
 
 
 def test_answers_a_second_of_other_servers_are_those_measured() -> None:
