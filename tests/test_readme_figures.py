@@ -1,8 +1,8 @@
 """The README quotes what the benchmarks measured."""
 
 import json
-from statistics import median
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest

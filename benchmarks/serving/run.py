@@ -50,7 +50,7 @@ def main() -> None:
     # Leaving by an exception is what stops the servers.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     torch.set_num_threads(1)
-    device = given.device if given.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    device = resolved(given.device)
     chosen = tuple(name.lower() for name in given.only)
     python = given.peers_python or make_environment()
     load_before = os.getloadavg()
@@ -86,6 +86,11 @@ def main() -> None:
     if chosen == ("",):
         results_file(__file__, device).write_text(json.dumps(results, indent=2) + "\n")
     print(markdown(servers, given.clients))
+
+
+def resolved(device: str) -> str:
+    """The device that "auto" stands for."""
+    return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _numbers(text: str) -> tuple[int, ...]:

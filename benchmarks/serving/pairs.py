@@ -1,0 +1,70 @@
+"""Innerloop and the best peer at each number of clients side by side, by turns: `run.py` measures them minutes apart.
+
+    python benchmarks/serving/pairs.py [--device auto|cpu|cuda] [--rounds 5] [--seconds 4]
+
+Takes from results.json (results-cuda.json of a GPU) which peer was best and its settings, and adds what it measures.
+Both servers run all the time, one of them idle.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from environment import make_environment
+from load import ClosedLoop
+from machine import describe_machine, results_file
+from ours import serve_innerloop
+from run import resolved
+from servers import Peer
+from task import make_tasks, write_model
+
+WARM_UP_SECONDS = 2.0
+
+
+def main() -> None:
+    """Measure every pair and add them to the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each server's turn, besides warming up")
+    given = parser.parse_args()
+    device = resolved(given.device)
+    file = results_file(__file__, device)
+    results = json.loads(file.read_text())
+    python, tasks, pairs = make_environment(), make_tasks(), {}
+    with tempfile.TemporaryDirectory(prefix="serving-") as folder, ClosedLoop() as loop:
+        models, weights = Path(folder) / "models", Path(folder) / "weights.pt"
+        write_model(models, weights)
+        for clients, compared in results["comparison"].items():
+            peer = Peer(**results["servers"][compared["best_peer"]]["settings"])
+            with (
+                serve_innerloop(models, device, tasks) as (ours, _),
+                peer.serve(python, weights, device, tasks) as (its,),
+            ):
+                rounds = []
+                for _ in range(given.rounds):
+                    ours_rate, its_rate = (
+                        loop.measure(
+                            one.endpoint, one.requests, int(clients), warm_up=WARM_UP_SECONDS, seconds=given.seconds
+                        )["per_second"]
+                        for one in (ours, its)
+                    )
+                    rounds.append({"ours": ours_rate, "peer": its_rate, "times": ours_rate / its_rate})
+            pairs[clients] = _summary(peer.name, rounds)
+            print(f"{clients} clients: {pairs[clients]}", flush=True)
+    results["pairs"] = {"machine": describe_machine(), "clients": pairs}
+    file.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def _summary(peer: str, rounds: list[dict[str, float]]) -> dict[str, Any]:
+    medians = {figure: median(one[figure] for one in rounds) for figure in rounds[0]}
+    return {"peer": peer, **medians, "rounds": rounds}
+
+
+if __name__ == "__main__":
+    main()
