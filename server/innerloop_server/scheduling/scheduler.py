@@ -21,7 +21,7 @@ AHEAD = 1
 SHORTEST_RETRY, LONGEST_RETRY = 0.1, 30.0
 
 # Where batches run side by side:
-LONGEST_BATCH = 0.05
+LONGEST_BATCH = 0.1
 """Seconds after which one more request in a batch saves next to nothing, and makes whoever comes next wait."""
 
 SHORT_BATCH = 0.01
