@@ -77,6 +77,7 @@ bench-serving: setup
 	$(BIN)/python benchmarks/memory/run.py --device $(DEVICE) $(MANY)
 	$(BIN)/python benchmarks/onnx/run.py --device $(DEVICE)
 	$(BIN)/python benchmarks/serving/run.py --device $(DEVICE) $(if $(MANY),--clients 1,32,256)
+	$(BIN)/python benchmarks/serving/pairs.py --device $(DEVICE)
 
 clean:
 	rm -rf $(VENV) .venv-peers .pytest_cache .mypy_cache .ruff_cache $(EXAMPLES)/node_modules

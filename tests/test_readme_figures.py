@@ -76,7 +76,10 @@ def test_what_answering_takes_of_the_processors_is_that_measured() -> None:
 
 
 def test_answers_a_second_of_other_servers_are_those_measured() -> None:
-    servers = json.loads((ROOT / "benchmarks" / "serving" / "results.json").read_text())["servers"]
+    content = json.loads((ROOT / "benchmarks" / "serving" / "results.json").read_text())
+    times = ", ".join(f"{pair['times']:.2f}" for pair in content["pairs"]["clients"].values())
+    assert f"both running: {times} times as many" in README
+    servers = content["servers"]
     for name, server in servers.items():
         title = "Innerloop, AdaptPredict" if name == "Innerloop" else name
         points = server["AdaptPredict"]["clients"].values()

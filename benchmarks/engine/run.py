@@ -44,6 +44,9 @@ TURNS, TURN_SECONDS = 48, 0.1
 """Of one client; the first turns are not counted."""
 
 UNCOUNTED_TURNS, WARM_UP = 8, 20
+REST_SECONDS = 10.0
+"""Before what is measured at one client: a virtual machine that was busy is slower for a while."""
+
 STEADY = 0.7
 """Share of the capacity at which latency under a steady load is measured."""
 
@@ -67,10 +70,11 @@ def main() -> None:
                 ServerProcess(models, device=given.device, frontends=given.frontends) as fronted,
             ):
                 measured = Measuring(plain, models / name, given)
+                time.sleep(REST_SECONDS)
                 results[name] = {
+                    "one_client": measured.one_client(),
                     "bare_largest_batch": measured.bare_batches(None),
                     "throughput": measured.throughput(fronted),
-                    "one_client": measured.one_client(),
                     "steady": measured.steady(),
                 }
                 print(_line(name, results[name]), flush=True)

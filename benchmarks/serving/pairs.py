@@ -63,7 +63,7 @@ def main() -> None:
 
 def _summary(peer: str, rounds: list[dict[str, float]]) -> dict[str, Any]:
     medians = {figure: median(one[figure] for one in rounds) for figure in rounds[0]}
-    return {"peer": peer, **medians, "rounds": rounds}
+    return {"best_peer": peer, **medians, "rounds": rounds}
 
 
 if __name__ == "__main__":
