@@ -76,6 +76,11 @@ def main() -> None:
         "tolerance": TOLERANCE,
         "equal": sum(difference <= TOLERANCE for difference in differences),
         "changed_decisions": decisions,
+        "differing": [
+            {"model": job.model, "examples": len(job.support), "queries": len(job.query), "difference": difference}
+            for job, difference in zip(jobs, differences, strict=True)
+            if difference > TOLERANCE
+        ],
         "mean_batch_size": batches,
     }
     RESULTS.write_text(json.dumps({"machine": describe_machine(), "results": results}, indent=2) + "\n")
