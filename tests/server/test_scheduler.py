@@ -607,6 +607,15 @@ async def test_what_is_known_to_be_short_lets_others_go_first_where_it_shall_gro
     assert [job.model for job in queue.next_batch(LONGEST)] == [short]
 
 
+async def test_what_waits_behind_jobs_that_are_all_too_late_is_taken_at_once(fake_model):
+    model, queue = fake_model(), FairQueue(EVEN)
+    late, alive = adapt_job(model, steps=1, deadline=Deadline(0.0)), adapt_job(model, steps=2)
+    for job in (late, alive):
+        queue.add(job)
+    assert queue.next_batch(FEW) == [alive]
+    assert isinstance(late.future.exception(), DeadlinePassedError)
+
+
 async def test_short_batches_take_half_of_the_lanes_until_one_of_them_ends(
     make_scheduler, make_lanes, gated, monkeypatch
 ):

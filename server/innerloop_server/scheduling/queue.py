@@ -229,33 +229,38 @@ class FairQueue:
             full: leave it waiting, to grow, if it has fewer jobs than it may have.
             least_seconds: leave it waiting, and take the next in turn, if it is known to take less.
         """
+        while (turn := self._next_turn(limits, full=full, least_seconds=least_seconds)) is not None:
+            model, operation = turn
+            operations = self._models.of(model)
+            self._models.begin(model)
+            operations.begin(operation)
+            batch = operations.of(operation).take(limits)
+            self._remove_empty(model, operation)
+            if batch:  # or all of them were dropped, and others may wait behind them
+                return batch
+        return []
+
+    def _next_turn(self, limits: BatchLimits, *, full: bool, least_seconds: float) -> tuple[Model, Operation] | None:
+        """Whose turn it is, arguments as in `next_batch`; None if nothing waits that may be taken."""
         for model, operations in self._models.in_turn():
             for operation, queue in operations.in_turn():
-                if full and not queue.is_full(limits):
-                    return []
+                if full:
+                    return (model, operation) if queue.is_full(limits) else None
                 expected = queue.expected(limits) if least_seconds else None
-                if expected is not None and expected < least_seconds:
-                    continue
-                self._models.begin(model)
-                operations.begin(operation)
-                batch = queue.take(limits)
-                self._remove_empty(model, operation)
-                if batch:
-                    return batch
-        return []
+                if expected is None or expected >= least_seconds:
+                    return model, operation
+        return None
 
     def expected(self, batch: Sequence[AnyJob]) -> float | None:
         """Seconds that a batch will take at least; None if that isn't known."""
-        return self._times(batch[0]).expected(batch[0].bucket, len(batch))
+        job = batch[0]
+        return self._models.of(job.model).of(job.operation).times.expected(job.bucket, len(batch))
 
     def charge(self, job: AnyJob, seconds: float, jobs: int) -> None:
         """Count the device's time on a batch of so many, this job among them, against its model and operation."""
         queue = self._models.charge(job.model, seconds).charge(job.operation, seconds / self._weights[job.operation])
         if jobs:
             queue.times.note(job.bucket, seconds, jobs)
-
-    def _times(self, job: AnyJob) -> BatchTimes:
-        return self._models.of(job.model).of(job.operation).times
 
     def _queue(self, model: Model, operation: Operation) -> OperationQueue | None:
         turn = self._models.waiting.get(model)
