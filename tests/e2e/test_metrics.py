@@ -2,7 +2,7 @@
 
 import pytest
 from examples import adapt_request, picture_support, pictures, predict_request
-from running import Metrics, connect
+from running import Metrics, connect, wait_until
 from wire import inputs
 
 from innerloop.v1 import adaptation_pb2 as pb
@@ -49,7 +49,10 @@ def metrics(start_server):
                 options=pb.AdaptOptions(steps=1),
             )
         )
-        yield Metrics(server.metrics_url)
+        metrics = Metrics(server.metrics_url)
+        # A call is counted after it was answered.
+        wait_until(lambda: metrics("innerloop_requests_total", rpc="AdaptPredict", model="gradients", status="OK") == 1)
+        yield metrics
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
