@@ -2,8 +2,8 @@
 
 Serving is inductive: what normalises a query belongs to the task state (support statistics) or to the bundle (averages
 of meta-training), so that an answer never depends on other queries. Moments are written out here rather than taken from
-`F.batch_norm`, whose double backward is wrong under `torch.func.vmap` and which knows no masks; where neither matters,
-`backbones.fused_blocks` takes its kernels.
+`F.batch_norm`, whose double backward is wrong under `torch.func.vmap`, which knows no masks, and which on a CPU adds up
+all positions one by one.
 
 Every norm is `apply(params, x, mask, statistics) -> (y, statistics)`: given statistics are used, missing ones are
 computed from x and its mask and returned, so that adapting computes them and predicting reuses them.

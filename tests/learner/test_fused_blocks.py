@@ -130,6 +130,24 @@ def test_the_gradient_against_finite_differences(pool: bool) -> None:
     assert gradcheck(maps, (x, *tensors), check_undefined_grad=False)
 
 
+def test_rounding_stays_that_of_sums_in_pairs() -> None:
+    """Sums one by one lose ten times as much, which a steep inner loop turns into other answers."""
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(50, 3, 28, 28, generator=generator, dtype=torch.float64) + 1
+    block = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((64, 3, 3, 3), (64,))]
+    block += [torch.rand(64, generator=generator, dtype=torch.float64) + 0.5 for _ in range(2)]
+    pull = torch.randn(50, 64, 14, 14, generator=generator, dtype=torch.float64)
+
+    def results(dtype: torch.dtype) -> list[Tensor]:
+        own = Block(*(tensor.to(dtype).requires_grad_() for tensor in block))
+        y, mean, variance = fused_blocks.standardising(x.to(dtype), [own], pool=True)
+        grads = torch.autograd.grad(y, (own.scale, own.shift), pull.to(dtype))
+        return [mean, variance, *grads]
+
+    for rounded, exact in zip(results(torch.float32), results(torch.float64), strict=True):
+        assert (rounded - exact).abs().max() < 2e-6 * exact.abs().max()
+
+
 def test_channels_that_do_not_vary() -> None:
     """One image of a single pixel per channel in the last block: its variance is zero."""
     network = backbone(size=16)
