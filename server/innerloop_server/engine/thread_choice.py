@@ -8,8 +8,9 @@ from statistics import median
 TURNS = 48
 """Computations from one round of trials to the next."""
 
-TRIALS, REMEMBERED = 3, 3
-"""Of each number of threads, in a row; and measurements that count, so that one in a bad moment doesn't."""
+TRIALS, REMEMBERED = 4, 9
+"""Of each number of threads, in a row; and measurements that count. Threads that are in each other's way for a tick of
+the scheduler, as happens a few times when work begins after a pause, cost 10 ms: the median of nine leaves that out."""
 
 
 class ThreadChoice:
