@@ -1,6 +1,6 @@
 """Computing without a server, in a process set up as `innerloop serve` sets up its own.
 
-    python benchmarks/engine/bare.py BUNDLE single [--device auto]
+    python benchmarks/engine/bare.py BUNDLE single [--device auto] [--threads 1]
     python benchmarks/engine/bare.py BUNDLE batches [--tasks 8] [--device auto] [--seconds 5]
 
 `single` reads numbers, a line each, and prints the seconds that so many Adapts and Predicts took, one after the other;
@@ -40,10 +40,11 @@ def main() -> None:
     parser.add_argument("what", choices=("single", "batches"))
     parser.add_argument("--tasks", type=int)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int)
     parser.add_argument("--seconds", type=float, default=5.0)
     given = parser.parse_args()
     keep_freed_memory()
-    engine = TorchEngine(TorchSettings(given.device))
+    engine = TorchEngine(TorchSettings(given.device, given.threads))
     model = engine.load(given.bundle)
     model.prepare()
     if given.what == "batches":

@@ -7,8 +7,9 @@ For each model, bare computing (bare.py) and serving take turns, so that drift o
 
 - adaptations a second of many clients, on a server as it comes and on one with front ends, against batches of the same
   size computed bare; and what an adaptation takes of the processors, by who uses them;
-- latency of Adapt and of Predict of one client that uses the SDK, against the same computed bare: both do a few dozen
-  milliseconds each, many times in turn;
+- latency of Adapt and of Predict of one client that uses the SDK, against the same computed bare: both do so for a
+  tenth of a second or more, many times in turn; and the same where both compute on one thread, since on a virtual
+  machine two take half as long again when they get the halves of one core, whoever asked for them;
 - AdaptPredict requests that arrive at random, at 70% of what many clients got: p50 and p99 from when they were due.
 
 Load of many clients comes from `innerloop bench`'s own code. Writes results.json, of a GPU results-cuda.json, and
@@ -40,8 +41,9 @@ from untrained import IMAGES, QUERIES, SPECS, WAYS, write_bundles
 
 BARE = Path(__file__).with_name("bare.py")
 ROUNDS = 3
-TURNS, TURN_SECONDS = 48, 0.1
-"""Of one client; the first turns are not counted."""
+TURNS, TURN_SECONDS, TURN_REQUESTS = 48, 0.1, 15
+"""Of one client. A turn has at least so many requests, the first few of which are slow, as they come after a pause; the
+first turns are not counted."""
 
 UNCOUNTED_TURNS, WARM_UP = 8, 20
 REST_SECONDS = 10.0
@@ -68,11 +70,13 @@ def main() -> None:
             with (
                 ServerProcess(models, device=given.device) as plain,
                 ServerProcess(models, device=given.device, frontends=given.frontends) as fronted,
+                ServerProcess(models, device=given.device, threads=1) as single,
             ):
                 measured = Measuring(plain, models / name, given)
                 time.sleep(REST_SECONDS)
                 results[name] = {
-                    "one_client": measured.one_client(),
+                    "one_client": measured.one_client(plain, []),
+                    "one_client_one_thread": measured.one_client(single, ["--threads", "1"]),
                     "bare_largest_batch": measured.bare_batches(None),
                     "throughput": measured.throughput(fronted),
                     "steady": measured.steady(),
@@ -123,13 +127,13 @@ class Measuring:
             for kind, own in rounds.items()
         }
 
-    def one_client(self) -> dict[str, Any]:
+    def one_client(self, server: ServerProcess, bare_options: list[str]) -> dict[str, Any]:
         """Median milliseconds of each operation, and by how much serving adds to them."""
         added: dict[str, list[float]] = {"adapt": [], "predict": []}
         medians: dict[str, dict[str, list[float]]] = {"bare": {}, "served": {}}
-        with self._bare_computing() as bare, Client(self._server.target) as client:
+        with self._bare_computing(bare_options) as bare, Client(server.target) as client:
             once = [sum(times) for times in zip(*bare(WARM_UP).values(), strict=True)]
-            count = max(round(TURN_SECONDS / median(once)), 2)
+            count = max(round(TURN_SECONDS / median(once)), TURN_REQUESTS)
             for turn in range(TURNS):
                 sides = {"bare": bare(count), "served": self._served(client, count)}
                 if turn < UNCOUNTED_TURNS:
@@ -194,10 +198,10 @@ class Measuring:
         return times
 
     @contextmanager
-    def _bare_computing(self) -> Iterator[Any]:
+    def _bare_computing(self, options: list[str]) -> Iterator[Any]:
         """A function that computes so many Adapts and Predicts in a process of their own and tells their seconds."""
         pipe = subprocess.PIPE
-        with subprocess.Popen(self._bare("single"), stdin=pipe, stdout=pipe, text=True) as process:
+        with subprocess.Popen([*self._bare("single"), *options], stdin=pipe, stdout=pipe, text=True) as process:
             questions, answers = process.stdin, process.stdout
             assert questions is not None
             assert answers is not None
@@ -218,11 +222,12 @@ class Measuring:
 def _line(name: str, result: dict[str, Any]) -> str:
     plain, fronted = result["throughput"].values()
     one, steady = result["one_client"], result["steady"]
+    one_thread = " / ".join(f"+{added:.2f}" for added in result["one_client_one_thread"]["added_ms"])
     return (
         f"{name:9} {plain['served']:6.0f} of {plain['bare']:6.0f} adaptations/s ({plain['ratio']:.0%}), "
         f"{fronted['served']:6.0f} with front ends ({fronted['ratio']:.0%}); "
         f"one client: Adapt {one['served'][0]:.2f} ms (+{one['added_ms'][0]:.2f}), "
-        f"Predict {one['served'][1]:.2f} ms (+{one['added_ms'][1]:.2f}); "
+        f"Predict {one['served'][1]:.2f} ms (+{one['added_ms'][1]:.2f}), on one thread {one_thread}; "
         f"at {steady['rate']:.0f}/s: p50 {steady['p50_ms']:.1f} ms, p99 {steady['p99_ms']:.1f} ms "
         f"({steady['ratio']:.1f}x)"
     )
