@@ -64,6 +64,8 @@ def test_what_serving_costs_is_that_measured(model: str) -> None:
     cells += [f"{server['served']:.0f}/s ({server['ratio']:.0%})" for server in many]
     cells.append(f"{steady['p50_ms']:.0f} / {steady['p99_ms']:.0f} ms at {steady['rate']:.0f}/s")
     assert f"| `{model}` | {' | '.join(cells)} |" in README
+    adapt, predict = measured["one_client_one_thread"]["added_ms"]
+    assert f"{adapt:+.1f} / {predict:+.1f} ms" in README
 
 
 def test_what_answering_takes_of_the_processors_is_that_measured() -> None:
