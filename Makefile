@@ -73,7 +73,7 @@ bench: setup
 DEVICE ?= auto
 MANY = $(if $(filter cuda,$(DEVICE)),--clients 256 --frontends 4 --processes 6)
 bench-serving: setup
-	$(BIN)/python benchmarks/engine/run.py --device $(DEVICE) $(MANY)
+	$(BIN)/python benchmarks/engine/run.py --device $(DEVICE) $(MANY) $(if $(MANY),--precision tf32)
 	$(BIN)/python benchmarks/memory/run.py --device $(DEVICE) $(MANY)
 	$(BIN)/python benchmarks/onnx/run.py --device $(DEVICE)
 	$(BIN)/python benchmarks/serving/run.py --device $(DEVICE) $(if $(MANY),--clients 1,32,256)

@@ -29,7 +29,11 @@ def _cpu_model() -> str:
     return models[0] if models else platform.machine()
 
 
+def on_gpu(device: str) -> bool:
+    """Whether a device, which may be "auto", is a GPU."""
+    return device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+
+
 def results_file(script: str, device: str) -> Path:
     """Where a script keeps what it measured on a device, which may be "auto": apart for GPUs."""
-    gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    return Path(script).with_name("results-cuda.json" if gpu else "results.json")
+    return Path(script).with_name("results-cuda.json" if on_gpu(device) else "results.json")

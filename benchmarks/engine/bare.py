@@ -40,11 +40,12 @@ def main() -> None:
     parser.add_argument("what", choices=("single", "batches"))
     parser.add_argument("--tasks", type=int)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="float32")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--seconds", type=float, default=5.0)
     given = parser.parse_args()
     keep_freed_memory()
-    engine = TorchEngine(TorchSettings(given.device, given.threads))
+    engine = TorchEngine(TorchSettings(given.device, given.threads, precision=given.precision))
     model = engine.load(given.bundle)
     model.prepare()
     if given.what == "batches":

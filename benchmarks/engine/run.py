@@ -1,7 +1,7 @@
 """What a server costs on top of computing: throughput, latency at one client, and latency under a steady load.
 
     python benchmarks/engine/run.py [--device auto|cpu|cuda] [--seconds 8] [--clients 32] [--frontends 1]
-                                    [--processes 1] [--out FILE]
+                                    [--processes 1] [--precision float32|tf32|bfloat16] [--out FILE]
 
 For each model, bare computing (bare.py) and serving take turns, so that drift of the machine hits both:
 
@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -36,7 +36,7 @@ from innerloop.bench.settings import ClosedLoop, Load, OpenLoop
 from innerloop_server.process import ServerProcess
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from machine import describe_machine, results_file
+from machine import describe_machine, on_gpu, results_file
 from untrained import IMAGES, QUERIES, SPECS, WAYS, write_bundles
 
 BARE = Path(__file__).with_name("bare.py")
@@ -62,27 +62,31 @@ def main() -> None:
     parser.add_argument("--frontends", type=int, default=1, help="of the second server")
     parser.add_argument("--processes", type=int, default=1, help="that make the load of many clients")
     parser.add_argument("--out", type=Path, help="JSON to write, if not the one beside this file")
+    parser.add_argument("--precision", choices=("float32", "tf32", "bfloat16"), default="float32")
     given = parser.parse_args()
-    results = {}
+    settings, results = {"device": given.device, "precision": given.precision}, {}
     with tempfile.TemporaryDirectory(prefix="engine-") as folder:
         models = write_bundles(Path(folder))
         for name in SPECS:
-            with (
-                ServerProcess(models, device=given.device) as plain,
-                ServerProcess(models, device=given.device, frontends=given.frontends) as fronted,
-                ServerProcess(models, device=given.device, threads=1) as single,
-            ):
+            with ExitStack() as servers:
+                plain, fronted = (
+                    servers.enter_context(ServerProcess(models, **settings, frontends=frontends))
+                    for frontends in (0, given.frontends)
+                )
                 measured = Measuring(plain, models / name, given)
                 time.sleep(REST_SECONDS)
                 results[name] = {
                     "one_client": measured.one_client(plain, []),
-                    "one_client_one_thread": measured.one_client(single, ["--threads", "1"]),
                     "bare_largest_batch": measured.bare_batches(None),
                     "throughput": measured.throughput(fronted),
                     "steady": measured.steady(),
                 }
+                if not on_gpu(given.device):
+                    single = servers.enter_context(ServerProcess(models, **settings, threads=1))
+                    time.sleep(REST_SECONDS)
+                    results[name]["one_client_one_thread"] = measured.one_client(single, ["--threads", "1"])
                 print(_line(name, results[name]), flush=True)
-    settings = {"clients": given.clients, "frontends": given.frontends, "processes": given.processes}
+    settings |= {"clients": given.clients, "frontends": given.frontends, "processes": given.processes}
     content = {"machine": describe_machine(), "settings": settings, "results": results}
     (given.out or results_file(__file__, given.device)).write_text(json.dumps(content, indent=2) + "\n")
 
@@ -216,18 +220,30 @@ class Measuring:
             questions.close()
 
     def _bare(self, what: str) -> list[str]:
-        return [sys.executable, str(BARE), str(self._bundle), what, "--device", self._given.device]
+        return [
+            sys.executable,
+            str(BARE),
+            str(self._bundle),
+            what,
+            "--device",
+            self._given.device,
+            "--precision",
+            self._given.precision,
+        ]
 
 
 def _line(name: str, result: dict[str, Any]) -> str:
     plain, fronted = result["throughput"].values()
     one, steady = result["one_client"], result["steady"]
-    one_thread = " / ".join(f"+{added:.2f}" for added in result["one_client_one_thread"]["added_ms"])
+    one_thread = ""
+    if "one_client_one_thread" in result:
+        added = (f"{added:+.2f}" for added in result["one_client_one_thread"]["added_ms"])
+        one_thread = f", on one thread {' / '.join(added)}"
     return (
         f"{name:9} {plain['served']:6.0f} of {plain['bare']:6.0f} adaptations/s ({plain['ratio']:.0%}), "
         f"{fronted['served']:6.0f} with front ends ({fronted['ratio']:.0%}); "
         f"one client: Adapt {one['served'][0]:.2f} ms (+{one['added_ms'][0]:.2f}), "
-        f"Predict {one['served'][1]:.2f} ms (+{one['added_ms'][1]:.2f}), on one thread {one_thread}; "
+        f"Predict {one['served'][1]:.2f} ms (+{one['added_ms'][1]:.2f}){one_thread}; "
         f"at {steady['rate']:.0f}/s: p50 {steady['p50_ms']:.1f} ms, p99 {steady['p99_ms']:.1f} ms "
         f"({steady['ratio']:.1f}x)"
     )

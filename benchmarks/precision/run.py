@@ -3,7 +3,8 @@
     python benchmarks/precision/run.py PATH_OF_OMNIGLOT MODEL_FOLDER [--device auto|cpu|cuda]
 
 5-way 1-shot with 15 queries a class, 600 episodes of unseen characters; the difference is paired by episode.
-MODEL_FOLDER holds trained bundles, of which `MODELS` are measured. Writes results.json and prints a line for each.
+MODEL_FOLDER holds trained bundles, of which `MODELS` are measured. Writes results.json, of a GPU
+results-cuda.json, and prints a line for each.
 """
 
 import argparse
@@ -13,17 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from innerloop import Client
 from innerloop_server.process import ServerProcess
 from innerloop_trainer.data import ClassExamples, EpisodeShape, load_source
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from machine import describe_machine
+from machine import describe_machine, on_gpu, results_file
 from served import served_accuracies
 
-RESULTS = Path(__file__).with_name("results.json")
 MODELS = ("protonet", "anil", "maml")
 SHAPE, EPISODES = EpisodeShape(5, 1, 15), 600
 
@@ -38,9 +37,8 @@ def main() -> None:
     sampler = load_source(f"omniglot:{given.omniglot}").test
     if not isinstance(sampler, ClassExamples):
         raise TypeError("Omniglot consists of images")
-    on_gpu = given.device == "cuda" or (given.device == "auto" and torch.cuda.is_available())
     accuracies: dict[str, dict[str, Any]] = {name: {} for name in MODELS}
-    for precision in ("float32", *(("tf32",) if on_gpu else ()), "bfloat16"):
+    for precision in ("float32", *(("tf32",) if on_gpu(given.device) else ()), "bfloat16"):
         with (
             ServerProcess(given.models, device=given.device, precision=precision) as server,
             Client(server.target) as client,
@@ -50,7 +48,8 @@ def main() -> None:
     results = {name: _compared(measured) for name, measured in accuracies.items()}
     for name, result in results.items():
         print(name, json.dumps(result))
-    RESULTS.write_text(json.dumps({"machine": describe_machine(), "results": results}, indent=2) + "\n")
+    content = {"machine": describe_machine(), "results": results}
+    results_file(__file__, given.device).write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _compared(accuracies: dict[str, Any]) -> dict[str, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""Innerloop as it comes: `innerloop serve` with its default settings."""
+"""Innerloop as it comes: `innerloop serve` with its default settings, on a GPU rounding as the peers do by default."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ SERVICE = "/innerloop.v1.AdaptationService/"
 @contextmanager
 def serve_innerloop(models: Path, device: str, tasks: list[Task]) -> Iterator[list[Operation]]:
     """Run the server; both ways to ask it, Predict of an adaptation that it keeps for each task."""
-    with ServerProcess(models, device=device) as server:
+    with ServerProcess(models, device=device, precision="tf32" if device == "cuda" else "float32") as server:
         with Client(server.target) as client:
             ids = [client.adapt(MODEL, task.support, task.names).id for task in tasks]
         yield [

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from environment import make_environment
 from load import ClosedLoop
 from machine import describe_machine, results_file
+from operation import Operation
 from ours import serve_innerloop
 from run import resolved
 from servers import Peer
@@ -46,19 +47,24 @@ def main() -> None:
                 serve_innerloop(models, device, tasks) as (ours, _),
                 peer.serve(python, weights, device, tasks) as (its,),
             ):
-                rounds = []
+                sides, rounds = [("ours", ours), ("peer", its)], []
                 for _ in range(given.rounds):
-                    ours_rate, its_rate = (
-                        loop.measure(
-                            one.endpoint, one.requests, int(clients), warm_up=WARM_UP_SECONDS, seconds=given.seconds
-                        )["per_second"]
-                        for one in (ours, its)
-                    )
-                    rounds.append({"ours": ours_rate, "peer": its_rate, "times": ours_rate / its_rate})
+                    rates = {side: _rate(loop, one, int(clients), given.seconds) for side, one in sides}
+                    rounds.append(rates | {"times": rates["ours"] / rates["peer"]})
+                    sides.reverse()  # whoever comes first finds the machine in another state
             pairs[clients] = _summary(peer.name, rounds)
             print(f"{clients} clients: {pairs[clients]}", flush=True)
     results["pairs"] = {"machine": describe_machine(), "clients": pairs}
     file.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def _rate(loop: ClosedLoop, operation: Operation, clients: int, seconds: float) -> float:
+    """Answers a second, none of them an error."""
+    measured = loop.measure(operation.endpoint, operation.requests, clients, warm_up=WARM_UP_SECONDS, seconds=seconds)
+    if measured["errors"]:
+        raise RuntimeError(f"{measured['errors']} requests failed")
+    rate: float = measured["per_second"]
+    return rate
 
 
 def _summary(peer: str, rounds: list[dict[str, float]]) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """Heads that are solved for, against optimisation until nothing moves."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from by_hand import features, shuffled_episodes, vector_case
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def minimised(loss: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
@@ -24,6 +26,28 @@ def minimised(loss: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
 
     optimizer.step(evaluate)
     return head.detach()
+
+
+class Operations(TorchDispatchMode):
+    """Notes which operations are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, operation: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+        self.names.add(operation.name())
+        return operation(*arguments, **(keywords or {}))
+
+
+@pytest.mark.parametrize("method", ["r2d2", "lr-d2"])
+@pytest.mark.parametrize("shots", [2, 5])
+def test_nobody_waits_for_a_device_to_say_whether_it_could_solve(method: str, shots: int) -> None:
+    case = vector_case(method)
+    with torch.no_grad(), Operations() as called:
+        case.learner.adapt(case.params(), case.episodes(shots=shots).support)
+    assert "aten::_linalg_solve_ex" in called.names
+    assert not called.names & {"aten::_linalg_check_errors", "aten::_local_scalar_dense"}
 
 
 @pytest.mark.parametrize("method", ["r2d2", "lr-d2"])

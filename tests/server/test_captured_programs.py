@@ -10,6 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from innerloop_learner.bundle import load_bundle
+from innerloop_server.engine import torch_model
+from innerloop_server.engine.compiling import compiled
 from innerloop_server.engine.devices import CpuDevice, CudaDevice
 from innerloop_server.engine.interface import SupportSet
 from innerloop_server.engine.state_memory import StateMemory
@@ -153,3 +155,28 @@ def test_a_model_that_cannot_be_captured_serves_without(device, tmp_path, monkey
     model.prepare()
     assert not device._captured
     assert answers(model, [task(model, 0, 1)], [task(model, 1, 1).x])
+
+
+def test_compiling_holds_up_no_request(device, tmp_path, monkeypatch):
+    held = []
+
+    def noting(learner):
+        twin = compiled(learner, "eager")
+        apply = twin.backbone.apply
+
+        def noted(*arguments):
+            held.append(device._lock._is_owned())
+            return apply(*arguments)
+
+        twin.backbone.apply = noted
+        return twin
+
+    monkeypatch.setattr(torch_model, "compiled", noting)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda *_: Event())
+    bundle = load_bundle(write_models(tmp_path) / "gradients")
+    model = TorchModel(bundle, device, StateMemory(torch.device("cpu"), 2**24), "float32")
+    device.usual_batch = 1
+    model.prepare()
+    held.clear()
+    model.compile()
+    assert 0 < 3 * held.count(False) == held.count(True), "of four runs of each program, the first, which compiles"

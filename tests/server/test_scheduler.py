@@ -290,7 +290,7 @@ def serve(queue, had, seconds, until):
         took = seconds(job)
         had[job.model.name, job.operation] += took
         yield batch
-        queue.charge(job, took, len(batch))
+        queue.charge(batch, took, len(batch))
 
 
 async def test_operations_that_always_wait_share_the_devices_time_by_their_weights(fake_model):
@@ -339,7 +339,7 @@ async def test_nobody_saves_time_up_while_idle_nor_pays_for_having_been_alone(fa
         queue.add(adapt_job(busy))
         (job,) = queue.next_batch(FEW)
         assert job.model is busy
-        queue.charge(job, 1.0, 1)
+        queue.charge([job], 1.0, 1)
     for _ in range(20):
         queue.add(adapt_job(busy))
         queue.add(adapt_job(idle))
@@ -427,6 +427,18 @@ async def test_where_lanes_make_batches_ready_one_as_large_as_the_running_one_is
     gated.loaded.gate.set()
     await asyncio.gather(*jobs)
     assert [size for _, size in sizes(gated)].count(4) == 2  # in whichever order they ended
+
+
+async def test_what_waits_for_something_else_is_made_ready_however_much_of_the_first_is_running(
+    make_scheduler, make_lanes, gated, value
+):
+    scheduler = make_scheduler(tasks=100, lanes=make_lanes(2))
+    jobs = await submit(scheduler, *(adapt_job(gated) for _ in range(9)))
+    jobs += await submit(scheduler, *(job for _ in range(4) for job in (predict_job(gated), adapt_job(gated))))
+    assert value("innerloop_queue_depth", operation="predict", model="fake") == 0
+    assert value("innerloop_queue_depth", operation="adapt", model="fake") == 4
+    gated.loaded.gate.set()
+    await asyncio.gather(*jobs)
 
 
 async def test_models_share_the_device_evenly_where_batches_are_made_ready_while_others_run(
@@ -529,6 +541,16 @@ async def test_a_batch_that_memory_has_no_room_for_is_computed_in_parts_and_the_
     assert results[1].retry_after > 0
 
 
+async def test_how_fast_a_batch_fails_says_nothing_of_how_long_one_takes(scheduler, fake_model):
+    model = fake_model()
+    job, model.loaded.fails = adapt_job(model), lambda _: True
+    await asyncio.gather(*await submit(scheduler, job), return_exceptions=True)
+    assert scheduler._queue.expected([job]) is None
+    model.loaded.fails = lambda _: False
+    await asyncio.gather(*await submit(scheduler, adapt_job(model)))
+    assert scheduler._queue.expected([job]) is not None
+
+
 async def test_an_engine_that_loses_an_answer_leaves_nobody_waiting(scheduler, fake_model):
     model = fake_model()
     model.loaded.adapt = lambda tasks, *_: [AdaptedTask(FakeState(), ())] * (len(tasks) - 1)
@@ -552,6 +574,25 @@ def test_a_fixed_head_keeps_its_width_and_others_grow_by_powers_of_two(fake_mode
     assert free.description.head_width(0) == 0
 
 
+async def test_a_batch_ahead_shares_evenly_what_there_is_of_its_size_only(fake_model):
+    model, queue = fake_model(), FairQueue(EVEN)
+    spread = BatchLimits(tasks=100, size_bytes=10**6, spread=2)
+    for _ in range(9):
+        queue.add(adapt_job(model))
+    running = queue.next_batch(spread)
+    assert len(running) == 9, "nothing of it is being computed"
+    for _ in range(8):
+        queue.add(adapt_job(model))
+    assert queue.next_batch(spread, full=True) == []
+    queue.add(predict_job(model))
+    assert len(queue.next_batch(spread, full=True)) == 1
+    for _ in range(5):
+        queue.add(adapt_job(model))
+    assert len(queue.next_batch(spread, full=True)) == 11, "of 9 and 13, half"
+    queue.charge(running, 1.0, 9)
+    assert queue.next_batch(spread, full=True) == []
+
+
 LONGEST = BatchLimits(tasks=8, size_bytes=10**6, seconds=0.05)
 
 
@@ -561,26 +602,26 @@ async def test_a_batch_is_as_long_as_it_may_be_by_the_shortest_time_of_the_lates
     for job in jobs:
         queue.add(job)
     assert len(queue.next_batch(LONGEST)) == 8  # nothing is known yet
-    queue.charge(jobs[0], 0.032, 2)
-    queue.charge(jobs[0], 0.9, 1)  # something was in its way
-    queue.charge(jobs[0], 0.0, 0)  # nobody waited any more
+    queue.charge([jobs[0]], 0.032, 2)
+    queue.charge([jobs[0]], 0.9, 1)  # something was in its way
+    queue.charge([jobs[0]], 0.0, 0)  # nobody waited any more
     assert len(queue.next_batch(LONGEST)) == 3
     assert queue.next_batch(LONGEST, full=True)
     assert len(queue.next_batch(FEW)) == 2
     for _ in range(LATEST_BATCHES):
-        queue.charge(jobs[0], 0.1, 1)
+        queue.charge([jobs[0]], 0.1, 1)
     assert len(queue.next_batch(LONGEST)) == 1
 
 
 async def test_times_of_one_size_tell_nothing_of_another(fake_model):
     model, queue = fake_model(), FairQueue(EVEN)
     queue.add(adapt_job(model, 5))
-    queue.charge(queue.next_batch(LONGEST)[0], 0.1, 1)
+    queue.charge(queue.next_batch(LONGEST), 0.1, 1)
     for _ in range(8):
         queue.add(adapt_job(model, 100))
     assert len(queue.next_batch(LONGEST)) == 8
     for steps in range(MOST_BUCKETS):
-        queue.charge(adapt_job(model, steps=steps + 2), 0.1, 1)
+        queue.charge([adapt_job(model, steps=steps + 2)], 0.1, 1)
     assert queue.expected([adapt_job(model, 5)]) is None  # those of long ago are forgotten
 
 
@@ -590,7 +631,7 @@ async def test_a_batch_ahead_is_as_full_as_its_time_allows(fake_model):
     for waiting in (job, adapt_job(model)):
         queue.add(waiting)
     assert queue.next_batch(LONGEST, full=True) == []
-    queue.charge(job, 0.025, 1)
+    queue.charge([job], 0.025, 1)
     assert len(queue.next_batch(LONGEST, full=True)) == 2
 
 
@@ -598,7 +639,7 @@ async def test_what_is_known_to_be_short_lets_others_go_first_where_it_shall_gro
     short, long, new, queue = fake_model("short"), fake_model("long"), fake_model("new"), FairQueue(EVEN)
     for model, seconds in ((short, 0.001), (long, 0.02)):
         queue.add(adapt_job(model))
-        queue.charge(queue.next_batch(FEW)[0], seconds, 1)
+        queue.charge(queue.next_batch(FEW), seconds, 1)
     for model in (short, long, new):
         queue.add(adapt_job(model))
     first, second = queue.next_batch(LONGEST, least_seconds=0.01), queue.next_batch(LONGEST, least_seconds=0.01)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from innerloop_server.engine.thread_choice import REMEMBERED, TRIALS, TURNS, ThreadChoice
+from innerloop_server.engine.thread_choice import TRIALS, TURNS, ThreadChoice
 
 
 def run(choice: ThreadChoice, seconds: dict[int, float], turns: int) -> list[int]:
@@ -30,7 +30,7 @@ def test_it_follows_a_machine_that_changes():
 def test_a_few_bad_moments_change_nothing():
     choice = ThreadChoice((1, 2))
     run(choice, {1: 2.0, 2: 1.0}, TURNS)
-    for _ in range(REMEMBERED // 2):
+    for _ in range(4):
         choice.took(2, 100.0)
     assert Counter(run(choice, {1: 2.0, 2: 1.0}, TURNS))[2] == TURNS - TRIALS
 

@@ -1,4 +1,4 @@
-"""Blocks of convolution, norm, pooling and ReLU on a CPU: one task after the other, by PyTorch's fused kernels.
+"""Blocks of convolution, norm, pooling and ReLU on a CPU: one task after the other, in few operations.
 
 Layers that take all tasks at once cost a CPU thousands of small operations for each of which PyTorch dispatches,
 records and allocates, and passes over activations that leave its caches in between. Here a task goes through all blocks
@@ -102,7 +102,7 @@ class _Standardising(torch.autograd.Function):
     """See `standardising`. Takes x, whether to pool, and the tensors of all blocks.
 
     The norm is written out: PyTorch's kernels for it add up all positions one by one, where `sum` and `mean` add in
-    pairs. That cost a tenth less and rounded ten times more, of which a steep inner loop makes other answers.
+    pairs; they round ten times more, of which a steep inner loop makes other answers.
     """
 
     @staticmethod

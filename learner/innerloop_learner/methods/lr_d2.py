@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from innerloop_learner.learner import methods
-from innerloop_learner.methods.r2d2 import LOG_PENALTY, R2D2
+from innerloop_learner.methods.r2d2 import LOG_PENALTY, R2D2, solve_without_waiting
 from innerloop_learner.tasks import Params
 
 LEAST_WEIGHT = 1e-6
@@ -54,8 +54,8 @@ class LRD2(R2D2):
 def _dual(x: Tensor, weights: Tensor, goals: Tensor, penalty: Tensor) -> Tensor:
     """Weighted ridge regression of goals [T, W, S] on x [T, S, F], [T, W, F], by systems of the size S."""
     kernel = (x @ x.transpose(1, 2)).unsqueeze(1)  # [T, 1, S, S]
-    coefficients: Tensor = torch.linalg.solve(kernel + torch.diag_embed(penalty / weights), goals.unsqueeze(-1))
-    return coefficients.squeeze(-1) @ x
+    system = kernel + torch.diag_embed(penalty / weights)
+    return solve_without_waiting(system, goals.unsqueeze(-1)).squeeze(-1) @ x
 
 
 def _primal(x: Tensor, weights: Tensor, goals: Tensor, penalty: Tensor) -> Tensor:
@@ -64,5 +64,4 @@ def _primal(x: Tensor, weights: Tensor, goals: Tensor, penalty: Tensor) -> Tenso
     gram = (xt * weights.unsqueeze(2)) @ x.unsqueeze(1)  # [T, W, F, F]
     identity = torch.eye(x.shape[2], dtype=x.dtype, device=x.device)
     moments = (weights * goals) @ x
-    head: Tensor = torch.linalg.solve(gram + penalty * identity, moments.unsqueeze(-1))
-    return head.squeeze(-1)
+    return solve_without_waiting(gram + penalty * identity, moments.unsqueeze(-1)).squeeze(-1)

@@ -86,6 +86,10 @@ class Device(ABC):
         """Inside, what this thread asks of PyTorch happens in the order of the device's work."""
 
     @abstractmethod
+    def beside(self) -> AbstractContextManager[None]:
+        """Inside, what this thread asks of PyTorch happens beside the device's work, and holds up none of it."""
+
+    @abstractmethod
     def run(self, program: Program, then: Function | None = None) -> tuple[Tensor, ...]:
         """Outputs of a program, or of `then` called with them, in host memory.
 
@@ -143,6 +147,10 @@ class CpuDevice(Device):
 
     def working(self) -> AbstractContextManager[None]:
         """Order is that of the calls."""
+        return nullcontext()
+
+    def beside(self) -> AbstractContextManager[None]:
+        """Any thread may compute at any time."""
         return nullcontext()
 
     def run(self, program: Program, then: Function | None = None) -> tuple[Tensor, ...]:
@@ -288,6 +296,14 @@ class CudaDevice(Device):
         """See Device.working."""
         with self._lock, torch.cuda.device(self.torch_device), torch.cuda.stream(self._stream):
             yield
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """See Device.beside: a stream of its own, and no lock."""
+        stream: Any = torch.cuda.Stream(self.torch_device)  # type: ignore[no-untyped-call]
+        with torch.cuda.device(self.torch_device), torch.cuda.stream(stream):
+            yield
+            stream.synchronize()
 
     def run(self, program: Program, then: Function | None = None) -> tuple[Tensor, ...]:
         """See Device.run."""

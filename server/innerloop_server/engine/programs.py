@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -16,11 +17,13 @@ class Program(ABC):
     """A computation on one batch; programs of equal keys differ in the values of their inputs only.
 
     Attributes:
+        operation: adapt or predict.
         key: names it and the shapes of its inputs.
         computation: that it is part of.
         inputs: tensors in the host's memory.
     """
 
+    operation: ClassVar[Literal["adapt", "predict"]]
     key: Hashable
     computation: Computation
     inputs: tuple[Tensor, ...]
@@ -54,6 +57,8 @@ class AdaptProgram(Program):
         layout: of the states, once it is known.
     """
 
+    operation = "adapt"
+
     def __init__(
         self,
         computation: Computation,
@@ -64,7 +69,7 @@ class AdaptProgram(Program):
     ) -> None:
         self.computation = computation
         self.inputs = inputs
-        self.key = (computation.number, "adapt", steps, width, inputs[0].shape, inputs[0].dtype)
+        self.key = (computation.number, self.operation, steps, width, inputs[0].shape, inputs[0].dtype)
         self._layouts = layouts
         self._size = (width, inputs[0].shape[1])
         self._steps = steps
@@ -97,12 +102,14 @@ class AdaptProgram(Program):
 class PredictProgram(Program):
     """Answer queries: from pages of states [T, P] and queries to what `Computation.predict` returns."""
 
+    operation = "predict"
+
     def __init__(
         self, computation: Computation, layout: StateLayout, memory: StateMemory, inputs: tuple[Tensor, ...]
     ) -> None:
         self.computation = computation
         self.inputs = inputs
-        self.key = (computation.number, "predict", layout, inputs[1].shape, inputs[1].dtype)
+        self.key = (computation.number, self.operation, layout, inputs[1].shape, inputs[1].dtype)
         self._layout = layout
         self._memory = memory
 

@@ -10,7 +10,8 @@ TURNS = 48
 
 TRIALS, REMEMBERED = 4, 9
 """Of each number of threads, in a row; and measurements that count. Threads that are in each other's way for a tick of
-the scheduler, as happens a few times when work begins after a pause, cost 10 ms: the median of nine leaves that out."""
+the scheduler, as happens a few times when work begins after a pause, cost 10 ms: the median of nine, once there are as
+many, leaves that out."""
 
 
 class ThreadChoice:

@@ -90,17 +90,21 @@ class TorchModel(LoadedModel):
                 self._choose_task_convolution([support] * min(TRIAL_TASKS, self._device.largest_batch), steps, width)
         if not self._device.captures:
             return
-        try:
-            for program in self._usual_programs():
+        refused: dict[str, str] = {}
+        for program in self._usual_programs():
+            try:
                 self._device.capture(program, self.computation.learner)
-        except RuntimeError as error:  # what asks the host for something can't be captured: it runs without
-            structlog.get_logger().warning("programs not captured", method=self.description.method, reason=str(error))
+            except RuntimeError as error:  # what asks the host for something can't be captured: it runs without
+                refused.setdefault(program.operation, str(error))
+        for operation, reason in refused.items():
+            method = self.description.method
+            structlog.get_logger().warning("not captured", method=method, operation=operation, reason=reason)
 
     def compile(self) -> None:
         """Compile the backbone for usual batches, and run those by it from then on; others are never held up."""
         twin = compiled(self.computation.learner)
         for program in self._usual_programs():
-            with self._device.working():
+            with self._device.beside():  # it takes seconds or minutes, and requests go on meanwhile
                 program.run(twin, *(tensor.to(self._device.torch_device) for tensor in program.inputs))
             self._device.capture(program, twin)
             self.computation.compiled[program.key] = twin

@@ -1,7 +1,7 @@
 """Requests waiting for the device, and whose turn it is."""
 
 import math
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -26,11 +26,13 @@ class BatchLimits:
         tasks: most requests of one batch.
         size_bytes: most input bytes of one batch; a request larger than that runs alone.
         seconds: longest that a batch of several shall take, going by those before.
+        spread: batches that share evenly what waits of one bucket and what is being computed of it.
     """
 
     tasks: int
     size_bytes: int
     seconds: float = math.inf
+    spread: int = 1
 
 
 class BatchTimes:
@@ -67,6 +69,7 @@ class OperationQueue:
 
     def __init__(self) -> None:
         self._buckets: dict[Hashable, OrderedDict[AnyJob, None]] = {}
+        self._taken: Counter[Hashable] = Counter()  # and not ended
         self.times = BatchTimes()
         self.depth = 0
         self.size_bytes = 0
@@ -90,9 +93,10 @@ class OperationQueue:
         return True
 
     def is_full(self, limits: BatchLimits) -> bool:
-        """Whether the next batch has all the jobs that it may have."""
+        """Whether the next batch has all the jobs that it may have, or as many as are computed of its bucket."""
         bucket, jobs = self._longest_waiting()
-        return len(jobs) >= self._most(bucket, limits)
+        most = self._most(bucket, limits)
+        return len(jobs) >= (most if limits.spread == 1 else min(self._taken[bucket], most))
 
     def expected(self, limits: BatchLimits) -> float | None:
         """Seconds that the next batch will take at least; None if that isn't known."""
@@ -113,7 +117,14 @@ class OperationQueue:
             self.discard(job)
             batch.append(job)
             size_bytes += job.size_bytes
+        self._taken[bucket] += len(batch)
         return batch
+
+    def ended(self, bucket: Hashable, jobs: int) -> None:
+        """So many jobs that were taken are not computed any more."""
+        self._taken[bucket] -= jobs
+        if not self._taken[bucket]:
+            del self._taken[bucket]
 
     def _longest_waiting(self) -> tuple[Hashable, OrderedDict[AnyJob, None]]:
         """The bucket whose first job has waited longest."""
@@ -121,8 +132,10 @@ class OperationQueue:
 
     def _most(self, bucket: Hashable, limits: BatchLimits) -> int:
         """How many jobs of a bucket a batch may have."""
-        alone = self.times.expected(bucket, 1)
-        return limits.tasks if not alone else max(int(min(limits.seconds / alone, limits.tasks)), 1)
+        most, alone, taken = limits.tasks, self.times.expected(bucket, 1), self._taken[bucket]
+        if taken and limits.spread > 1:
+            most = min(-(-(len(self._buckets[bucket]) + taken) // limits.spread), most)
+        return most if not alone else max(int(min(limits.seconds / alone, most)), 1)
 
 
 class _Turn(Generic[T]):
@@ -245,7 +258,11 @@ class FairQueue:
         for model, operations in self._models.in_turn():
             for operation, queue in operations.in_turn():
                 if full:
-                    return (model, operation) if queue.is_full(limits) else None
+                    if queue.is_full(limits):
+                        return model, operation
+                    if limits.spread == 1:
+                        return None  # it comes first when a lane is free
+                    continue  # of it, some are being computed
                 expected = queue.expected(limits) if least_seconds else None
                 if expected is None or expected >= least_seconds:
                     return model, operation
@@ -256,11 +273,19 @@ class FairQueue:
         job = batch[0]
         return self._models.of(job.model).of(job.operation).times.expected(job.bucket, len(batch))
 
-    def charge(self, job: AnyJob, seconds: float, jobs: int) -> None:
-        """Count the device's time on a batch of so many, this job among them, against its model and operation."""
+    def charge(self, batch: Sequence[AnyJob], seconds: float, computed: int) -> None:
+        """Count the device's time on a batch that was taken against its model and operation.
+
+        Args:
+            batch: all that was taken.
+            seconds: of the device.
+            computed: jobs that the time says something of; none where they failed.
+        """
+        job = batch[0]
         queue = self._models.charge(job.model, seconds).charge(job.operation, seconds / self._weights[job.operation])
-        if jobs:
-            queue.times.note(job.bucket, seconds, jobs)
+        queue.ended(job.bucket, len(batch))
+        if computed:
+            queue.times.note(job.bucket, seconds, computed)
 
     def _queue(self, model: Model, operation: Operation) -> OperationQueue | None:
         turn = self._models.waiting.get(model)

@@ -126,28 +126,24 @@ class Scheduler:
             self._short += short
             self._lanes.submit(partial(run_batch, batch), partial(self._finished, short=short))
 
-    def _share(self, batches: int) -> BatchLimits:
-        """Limits of a batch when what is outstanding is spread over so many."""
-        outstanding = self._queue.depth + self._running
-        return replace(self._batch_limits, tasks=max(min(-(-outstanding // batches), self._batch_limits.tasks), 1))
-
     def _next_at_once(self) -> list[AnyJob]:
         enough_short = self._side_by_side > 1 and self._short >= self._side_by_side // 2
-        limits = self._share(self._side_by_side)
+        share = -(-(self._queue.depth + self._running) // self._side_by_side)
+        limits = replace(self._batch_limits, tasks=max(min(share, self._batch_limits.tasks), 1))
         return self._queue.next_batch(limits, least_seconds=SHORT_BATCH if enough_short else 0.0)
 
     def _next_ahead(self) -> list[AnyJob]:
         prepares = self._lanes.count > self._side_by_side
-        limits = self._share(self._side_by_side + AHEAD) if prepares else self._batch_limits
-        return self._queue.next_batch(limits, full=True)
+        spread = self._side_by_side + AHEAD if prepares else 1
+        return self._queue.next_batch(replace(self._batch_limits, spread=spread), full=True)
 
     def _finished(self, batch: BatchOutcome, *, short: bool) -> None:
         self._batches -= 1
         self._short -= short
         self._running -= len(batch.outcomes)
-        job = batch.outcomes[0].job
         seconds = self._device_seconds(batch)
-        self._queue.charge(job, seconds, batch.computed)
+        succeeded = any(isinstance(outcome.result, Computed) for outcome in batch.outcomes)
+        self._queue.charge([outcome.job for outcome in batch.outcomes], seconds, batch.computed if succeeded else 0)
         self._dispatch()
         for outcome in batch.outcomes:
             if outcome.job.abandoned:
