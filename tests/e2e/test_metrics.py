@@ -15,6 +15,7 @@ NAMES = {
     "innerloop_phase_duration_seconds_bucket",
     "innerloop_batch_size_bucket",
     "innerloop_queue_depth",
+    "innerloop_device_busy_seconds_total",
     "innerloop_support_size_bucket",
     "innerloop_inner_loop_steps_bucket",
     "innerloop_adaptations_held",

@@ -58,6 +58,7 @@ class Metrics(CallMetrics):
         self._model_info = self._gauge(
             "model_info", "Models of this server; always 1.", "model", "version", "method", "state"
         )
+        self._device_busy = self._counter("device_busy_seconds", "Time in which a batch was being computed.")
         self._frontends = self._gauge("frontends", "Front-end processes that answer gRPC.")
         self._frontend_restarts = self._counter("frontend_restarts", "Front ends that ended and were replaced.")
         self._gauge("adaptation_budget_bytes", "Memory that adaptations may take in all.").set(adaptation_budget)
@@ -70,6 +71,10 @@ class Metrics(CallMetrics):
     def batch(self, operation: str, model: str, tasks: int) -> None:
         """A batch was computed."""
         self._batch_size(operation, model).observe(tasks)
+
+    def device_busy(self, seconds: float) -> None:
+        """The device computed for some more time, however many batches at once."""
+        self._device_busy.inc(seconds)
 
     def queue_depth(self, model: str, operation: str, depth: int) -> None:
         """The number of waiting requests changed."""

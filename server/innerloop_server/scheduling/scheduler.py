@@ -76,6 +76,7 @@ class Scheduler:
         self._queue = FairQueue(weights)
         self._running = 0
         self._batches = 0
+        self._busy_since = 0.0  # up to which it has been counted, while there are batches
         self._short = 0  # of the batches, those that are known to be
         self._scheduled = False
         self._seconds_per_job = 0.01
@@ -120,6 +121,8 @@ class Scheduler:
             if not batch:
                 return
             self._report_depth(batch[0])
+            if not self._batches:
+                self._busy_since = self._loop.time()
             self._batches += 1
             self._running += len(batch)
             short = (self._queue.expected(batch) or math.inf) < SHORT_BATCH
@@ -138,6 +141,9 @@ class Scheduler:
         return self._queue.next_batch(replace(self._batch_limits, spread=spread), full=True)
 
     def _finished(self, batch: BatchOutcome, *, short: bool) -> None:
+        now = self._loop.time()
+        self._metrics.device_busy(now - self._busy_since)
+        self._busy_since = now
         self._batches -= 1
         self._short -= short
         self._running -= len(batch.outcomes)

@@ -22,7 +22,9 @@ def is_heavy(inputs: tensor_pb2.Inputs, field: str, detached: Detached) -> bool:
     form = inputs.WhichOneof("value")
     if form == "texts":
         return inputs.ByteSize() >= LARGE
-    return form == "images" or len(detached.get(f"{field}.tensor") or inputs.tensor.data) >= LARGE
+    data = detached.get(f"{field}.tensor")
+    # Not the length of the tensor's bytes, which are copied wherever they are read.
+    return form == "images" or (inputs.tensor.ByteSize() if data is None else len(data)) >= LARGE
 
 
 def decode_inputs(

@@ -98,6 +98,8 @@ def _facts(load: LoadResult) -> Iterator[str]:
         yield f"server's main process {server.main_cpu_cores:.2f} cores (--server-pid tells of all)"
     if server.batches_at_once is not None:
         yield f"about {server.batches_at_once:.2f} batches computed at a time"
+    if server.device_busy is not None:
+        yield f"device busy {server.device_busy:.0%} of the time"
     for operation, size in server.batch_size.items():
         yield f"{size:.1f} tasks in a batch of {operation}"
     for memory, size in server.device_memory_bytes.items():

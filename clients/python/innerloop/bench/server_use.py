@@ -16,6 +16,7 @@ from innerloop.errors import InnerloopError, InvalidArgumentError
 
 OPERATIONS = ("adapt", "predict")
 MAIN_CPU = "process_cpu_seconds_total"
+DEVICE_BUSY = "innerloop_device_busy_seconds_total"
 SCRAPE_SECONDS = 10.0
 
 
@@ -29,6 +30,7 @@ class ServerUse:
         batches_at_once: estimate of the batches of this model that were computed at any moment, or made ready for it,
             on average. The server tells how long batches took by request; from that it follows where all have the same
             size, and with mixed sizes somewhat too much.
+        device_busy: share of the time in which the device computed a batch of any model, or one was made ready for it.
         batch_size: mean number of requests computed together, by operation.
         device_memory_bytes: at the end, by device and kind, as in "cuda:0 allocated".
         adaptations_held: of this model, at the end.
@@ -40,6 +42,7 @@ class ServerUse:
     cpu_cores: float | None = None
     main_cpu_cores: float | None = None
     batches_at_once: float | None = None
+    device_busy: float | None = None
     batch_size: Mapping[str, float] = field(default_factory=dict)
     device_memory_bytes: Mapping[str, int] = field(default_factory=dict)
     adaptations_held: int | None = None
@@ -131,6 +134,7 @@ class Watch:
             cpu_cores=cpu,
             main_cpu_cores=(after.value(MAIN_CPU) - before.value(MAIN_CPU)) / seconds,
             batches_at_once=busy / seconds,
+            device_busy=(after.value(DEVICE_BUSY) - before.value(DEVICE_BUSY)) / seconds,
             batch_size=batch_size,
             device_memory_bytes={
                 " ".join(value for _, value in sorted(labels)): int(size)
