@@ -62,7 +62,7 @@ def test_what_server_and_device_did_is_told(server):
     assert 0 < load.server.cpu_cores < 8
     assert 0 < load.server.main_cpu_cores < 8
     assert load.server.batches_at_once > 0
-    assert 0.5 < load.server.device_busy < 1.1
+    assert 0 < load.server.device_busy < 1.5
     assert set(load.server.batch_size) == {"adapt", "predict"}
     assert all(1 <= size <= 4 for size in load.server.batch_size.values())
     assert load.server.adaptations_held >= 20
