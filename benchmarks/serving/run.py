@@ -26,7 +26,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from environment import make_environment, versions
 from load import ClosedLoop
-from machine import describe_machine, results_file
+from machine import describe_machine, on_gpu, results_file
 from measuring import Measuring, Serve
 from ours import serve_innerloop
 from servers import Peer, peers
@@ -90,7 +90,7 @@ def main() -> None:
 
 def resolved(device: str) -> str:
     """The device that "auto" stands for."""
-    return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    return device if device != "auto" else "cuda" if on_gpu(device) else "cpu"
 
 
 def _numbers(text: str) -> tuple[int, ...]:

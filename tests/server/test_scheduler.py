@@ -654,6 +654,7 @@ async def test_what_waits_behind_jobs_that_are_all_too_late_is_taken_at_once(fak
     for job in (late, alive):
         queue.add(job)
     assert queue.next_batch(FEW) == [alive]
+    assert list(queue._models.of(model).of(Operation.ADAPT)._taken) == [alive.bucket]
     assert isinstance(late.future.exception(), DeadlinePassedError)
 
 

@@ -25,8 +25,8 @@ def mask(lengths: Sequence[int], tasks: int, longest: int) -> NDArray[np.bool_]:
 def fill(rows: Array, arrays: Sequence[Array]) -> None:
     """Write arrays [N_i, ...] to the rows of a batch [tasks, longest, ...], of any content before.
 
-    Zeros stand behind shorter arrays; where there are fewer arrays than
-    tasks, the first one stands in for those that miss, so that even they are ordinary numbers.
+    Zeros stand behind shorter arrays; where there are fewer arrays than tasks, the first one stands in for those that
+    miss, so that even they are ordinary numbers.
     """
     for row, array in zip(rows, arrays, strict=False):
         row[: len(array)] = array

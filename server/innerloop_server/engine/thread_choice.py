@@ -21,7 +21,7 @@ class ThreadChoice:
     use, too, which of both it does changes within seconds.
 
     Args:
-        choices: numbers of threads; the first one is what a computation gets that comes once or twice only.
+        choices: numbers of threads; the first one is what a computation gets that comes a few times only.
     """
 
     def __init__(self, choices: Sequence[int]) -> None:

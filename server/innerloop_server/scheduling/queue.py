@@ -117,7 +117,8 @@ class OperationQueue:
             self.discard(job)
             batch.append(job)
             size_bytes += job.size_bytes
-        self._taken[bucket] += len(batch)
+        if batch:  # what a client makes up must not be remembered
+            self._taken[bucket] += len(batch)
         return batch
 
     def ended(self, bucket: Hashable, jobs: int) -> None:
@@ -239,7 +240,8 @@ class FairQueue:
 
         Args:
             limits: of the batch.
-            full: leave it waiting, to grow, if it has fewer jobs than it may have.
+            full: leave it waiting, to grow, if it has fewer jobs than it may have; where these are spread, take the
+                next in turn then.
             least_seconds: leave it waiting, and take the next in turn, if it is known to take less.
         """
         while (turn := self._next_turn(limits, full=full, least_seconds=least_seconds)) is not None:

@@ -47,7 +47,7 @@ class Scheduler:
 
     While as many batches run as can, requests gather; those known to be short do while half of the lanes run such. One
     batch more is handed over before a running one ends: a full one, or, where there are lanes that make batches ready
-    meanwhile, one as large as the others. Everything here runs on the event loop: there are no locks.
+    meanwhile, one as large as those that run of its bucket. Everything here runs on the event loop: there are no locks.
 
     Args:
         lanes: where batches are computed.
