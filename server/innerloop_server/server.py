@@ -138,7 +138,7 @@ class InnerloopServer:
         await self._entrance.stop()
         if self._sweeper is not None:
             self._sweeper.cancel()
-        clean = self._lanes.stop(FLUSH_SECONDS)
+        clean = await self._lanes.stop(FLUSH_SECONDS)
         self._log.info("stopped", clean=clean)
         return clean
 

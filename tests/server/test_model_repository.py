@@ -33,7 +33,7 @@ def listener():
 async def open_repository(listener):
     thread = Lanes(1)
     yield lambda folder: ModelRepository(folder, TorchEngine(TorchSettings("cpu")), thread, [listener])
-    thread.stop(5)
+    await thread.stop(5)
 
 
 @pytest.fixture

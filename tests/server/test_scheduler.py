@@ -29,7 +29,7 @@ EVEN = {Operation.ADAPT: 1.0, Operation.PREDICT: 1.0}
 async def lane():
     lane = Lanes(1)
     yield lane
-    lane.stop(5)
+    await lane.stop(5)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ async def make_lanes():
 
     yield make
     for lanes in made:
-        lanes.stop(5)
+        await lanes.stop(5)
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 """Processes that compute for the engine: equal answers, and nothing lost when one dies."""
 
+import asyncio
 import gc
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 from threading import Thread
 
@@ -14,8 +14,17 @@ from bundles import IMAGE, write_models
 
 from innerloop_server.engine import devices
 from innerloop_server.engine.interface import SupportSet
+from innerloop_server.engine.lanes import Lanes
 from innerloop_server.engine.torch_engine import TorchEngine, TorchSettings
 from innerloop_server.engine.worker import Worker, WorkerError
+from innerloop_server.models.model import Model
+from innerloop_server.scheduling.batch import MOST_BYTES_ELSEWHERE, run_batch_elsewhere
+from innerloop_server.scheduling.buckets import adapt_bucket
+from innerloop_server.scheduling.job import AdaptJob, Deadline, Operation
+from innerloop_server.scheduling.queue import BatchLimits
+from innerloop_server.scheduling.scheduler import QueueLimits, Scheduler
+
+LANE = 0
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +45,8 @@ def worker():
 
 
 def started():
-    worker, give_up = Worker(), time.monotonic() + 30
-    while not worker.ready:
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
+    worker = Worker()
+    assert worker.wait(30)
     return worker
 
 
@@ -69,7 +76,8 @@ def by_worker(engine, worker, function):
     worker.run = lambda program: (ran.append(program), run(program))[1]
 
     def lane():
-        engine._device._local.worker = worker
+        engine._device._local.lane = LANE
+        engine._device._workers[LANE] = worker
         with engine._device._alone():  # something else is being computed
             results.append(function())
 
@@ -87,6 +95,82 @@ def test_a_worker_answers_as_the_process_itself(engine, worker, model):
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
     for found, wanted in zip(values, expected, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.fixture
+async def busy_scheduler(engine, metrics):
+    """A scheduler of two lanes that have workers, in a process that computes something else."""
+    lanes = Lanes(engine.threads, engine.enter_lane)
+    while len(engine._device._workers) < engine.threads or not all(
+        worker.ready for worker in engine._device._workers.values()
+    ):
+        await asyncio.sleep(0.01)
+    scheduler = Scheduler(
+        lanes,
+        engine.lanes,
+        BatchLimits(8, 10**8),
+        QueueLimits(100, 10**8),
+        dict.fromkeys(Operation, 1.0),
+        metrics,
+    )
+    with engine._device._alone():
+        yield scheduler
+    assert await lanes.stop(5)
+    for worker in engine._device._workers.values():
+        worker.stop()
+
+
+def adapt_job(model, support):
+    """A job that learns a task and answers it."""
+    description = model.description
+    width, steps = description.head_width(support.ways), description.default_steps
+    bucket = adapt_bucket(support, steps, width, asks=True)
+    return AdaptJob(
+        Model("it", model),
+        bucket,
+        support.x.nbytes,
+        Deadline(),
+        support=support,
+        steps=steps,
+        width=width,
+        query=support.x,
+    )
+
+
+async def test_the_event_loop_has_batches_computed_by_workers(engine, busy_scheduler, model, monkeypatch):
+    """Threads would have to wait for the interpreter, which the event loop keeps busy."""
+    loaded, tasks = model
+    _, expected = answers(loaded, tasks[:1])
+    monkeypatch.setattr(engine._device, "run", None)  # what threads call
+    learnt = await asyncio.wait_for(busy_scheduler.run(adapt_job(loaded, tasks[0])), 60)
+    found = learnt.value.answers
+    values = found.probabilities if found.values is None else found.values
+    np.testing.assert_allclose(values[:1], expected[0], rtol=1e-4, atol=1e-6)
+
+
+async def test_a_worker_that_dies_while_the_event_loop_waits_takes_no_batch_with_it(engine, busy_scheduler, folder):
+    model, first = engine.load(folder / "gradients"), engine._device._workers[LANE]
+    os.kill(first._process.pid, signal.SIGSTOP)
+    waiting = asyncio.create_task(busy_scheduler.run(adapt_job(model, task("gradients", 0))))
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    os.kill(first._process.pid, signal.SIGKILL)
+    learnt = await asyncio.wait_for(waiting, 60)
+    assert learnt.value.answers.finite
+    assert engine._device._workers[LANE] is not first
+
+
+@pytest.mark.usefixtures("busy_scheduler")
+async def test_large_batches_and_lone_ones_are_left_to_threads(engine, folder, monkeypatch):
+    job = adapt_job(engine.load(folder / "gradients"), task("gradients", 0))
+    by_a_worker = run_batch_elsewhere([job], LANE)
+    assert by_a_worker is not None
+    by_a_worker.close()
+    job.size_bytes = MOST_BYTES_ELSEWHERE + 1
+    assert run_batch_elsewhere([job], LANE) is None
+    job.size_bytes = 1
+    monkeypatch.setattr(engine._device, "_running", 0)
+    assert run_batch_elsewhere([job], LANE) is None
 
 
 def test_states_made_by_a_worker_are_read_by_all(engine, worker, model):
@@ -120,7 +204,7 @@ def test_a_worker_that_dies_takes_no_batch_with_it_and_is_replaced(engine, folde
         os.kill(worker._process.pid, signal.SIGKILL)
         worker._process.wait()
         given = answers(model, [task("gradients", 0)])
-        successors.append(engine._device._local.worker)
+        successors.append(engine._device._workers[LANE])
         return given
 
     (_, values), _ = by_worker(engine, worker, die_and_answer)

@@ -9,8 +9,9 @@ import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import structlog
@@ -21,9 +22,12 @@ from innerloop_learner.learner import Learner
 from innerloop_server.engine.cores import lone_threads, usable_cores
 from innerloop_server.engine.interface import CPU_BATCH, GPU_BATCH
 from innerloop_server.engine.programs import Program
+from innerloop_server.engine.waiting import finish
 from innerloop_server.engine.worker import Worker, WorkerError
 
 Function = Callable[..., tuple[Tensor, ...]]
+Remote = Callable[[Program, Function | None], Coroutine[Any, None, tuple[Tensor, ...]]]
+"""Does what `Device.run` does in another process, and waits for that only; raises RemoteError where it can't."""
 
 QUIET_SECONDS = 0.2
 START_SECONDS = 30.0
@@ -109,6 +113,11 @@ class Device(ABC):
     def enter_lane(self, lane: int) -> None:  # noqa: B027 - most devices feel no difference
         """Called by each thread that feeds the device, before anything else."""
 
+    def remote(self, lane: int) -> Remote | None:
+        """How the process behind a lane runs programs, where it shall do so now."""
+        del lane
+        return None
+
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
         """Inside, what this thread computes can be timed: it is what the device would do if nothing else was asked."""
@@ -134,6 +143,7 @@ class CpuDevice(Device):
         self._shared = -math.inf  # when batches ran side by side last
         self._lock = threading.Lock()
         self._local = threading.local()
+        self._workers: dict[int, Worker] = {}  # by lane; those of which nothing is known yet are not ready
         self._starting = 0  # workers
         self._started = threading.Condition()
 
@@ -160,25 +170,36 @@ class CpuDevice(Device):
             if passed_on is None:
                 outputs = self._run_alone(program) if alone else self._run_here(program, 1)
                 return outputs if then is None else then(*outputs)
-            results = passed_on if then is None else then(*passed_on)
-            return tuple(result.clone() for result in results)  # the worker's next outputs will lie where these do
+            return _copied(passed_on, then)
 
     def capture(self, program: Program, learner: Learner) -> None:
         """There is nothing to prepare."""
 
     def enter_lane(self, lane: int) -> None:
         """Give each of several lanes a process to compute in, and wait until it can."""
-        del lane
         if self.lanes == 1:
             return
+        self._local.lane = lane
         with self._started:
             self._starting += 1
-        self._start_worker()
-        if self._local.worker is not None:
-            self._local.worker.wait(START_SECONDS)
+        self._start_worker(lane)
+        if lane in self._workers:
+            self._workers[lane].wait(START_SECONDS)
         with self._started:
             self._starting -= 1
             self._started.notify_all()
+
+    def remote(self, lane: int) -> Remote | None:
+        """See Device.remote: not while something that is computed alone is faster."""
+        worker = self._workers.get(lane)
+        quiet = not self._running and time.monotonic() - self._shared > QUIET_SECONDS
+        return partial(self._run_by, worker) if worker is not None and worker.ready and not quiet else None
+
+    async def _run_by(self, worker: Worker, program: Program, then: Function | None = None) -> tuple[Tensor, ...]:
+        with self._alone():
+            outputs = await worker.run(program)
+            self._set_threads(1)
+            return _copied(outputs, then)
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
@@ -192,11 +213,10 @@ class CpuDevice(Device):
             finally:
                 self._local.timing = False
 
-    def _start_worker(self) -> None:
-        """Give this lane a process; without one, it computes here."""
-        self._local.worker = None
+    def _start_worker(self, lane: int) -> None:
+        """Give a lane a process; without one, it computes here."""
         try:
-            self._local.worker = Worker()
+            self._workers[lane] = Worker()
         except OSError as error:
             structlog.get_logger().warning("worker not started", reason=str(error))
 
@@ -230,29 +250,40 @@ class CpuDevice(Device):
         return outputs
 
     def _run_here(self, program: Program, threads: int) -> tuple[Tensor, ...]:
+        self._set_threads(threads)
+        return program.run(program.learner, *program.inputs)
+
+    def _set_threads(self, threads: int) -> None:
         if getattr(self._local, "threads", None) != threads:  # PyTorch keeps the number by thread
             torch.set_num_threads(threads)
             self._local.threads = threads
-        return program.run(program.learner, *program.inputs)
 
     def _pass_on(self, program: Program) -> tuple[Tensor, ...] | None:
         """What this lane's worker computed; None where it has none, or not yet, or it failed."""
-        worker: Worker | None = getattr(self._local, "worker", None)
+        lane: int = getattr(self._local, "lane", -1)
+        worker = self._workers.get(lane)
         if worker is None:
             return None
-        if not worker.ready:
+        if not worker.wait(0):
             if worker.ended:
                 structlog.get_logger().warning("worker ended before it was ready: this lane computes without")
-                self._local.worker = None
+                del self._workers[lane]
             return None
         try:
-            return worker.run(program)
+            return finish(worker.run(program))
         except WorkerError as error:
             structlog.get_logger().warning("batch not computed by a worker", reason=str(error))
             if worker.ended:
+                del self._workers[lane]
                 worker.stop()
-                self._start_worker()
+                self._start_worker(lane)
             return None
+
+
+def _copied(outputs: tuple[Tensor, ...], then: Function | None) -> tuple[Tensor, ...]:
+    """Outputs of a worker, or of `then` called with them; the worker's next outputs will lie where its last ones do."""
+    results = outputs if then is None else then(*outputs)
+    return tuple(result.clone() for result in results)
 
 
 class _Captured(NamedTuple):

@@ -5,13 +5,15 @@ clients sent them (uint8 or float32); the engine normalises them as the bundle s
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from innerloop_server.engine.waiting import Waiting
 
 Array = NDArray[Any]
 
@@ -21,6 +23,10 @@ CPU_BATCH, GPU_BATCH = 8, 256
 
 class LoadError(ValueError):
     """A bundle that the engine refuses; the message may be shown to clients."""
+
+
+class RemoteError(RuntimeError):
+    """Another process could not compute, and this one can."""
 
 
 class MemoryFullError(RuntimeError):
@@ -151,7 +157,7 @@ class Answers:
 
 
 class LoadedModel(ABC):
-    """A bundle on a device. Its functions block, and run on the engine's threads only, several at a time."""
+    """A bundle on a device. Functions that compute block, and run on the engine's threads only, several at a time."""
 
     description: ModelDescription
 
@@ -181,6 +187,26 @@ class LoadedModel(ABC):
             states: task states with equal signatures.
             queries: raw inputs [Q, *input] for each state, of any Q but one element type.
         """
+
+    def remote(self, lane: int) -> "RemoteModel | None":
+        """The model in the process behind a lane, where that shall compute now; None where the lane's thread shall."""
+        del lane
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteModel:
+    """A loaded model as another process computes it: functions of it as coroutines that wait for that only.
+
+    They raise RemoteError where the process could not compute, and the loaded model can.
+
+    Attributes:
+        adapt: see LoadedModel.adapt.
+        predict: see LoadedModel.predict.
+    """
+
+    adapt: Callable[[Sequence[SupportSet], int, int], Waiting[list[AdaptedTask]]]
+    predict: Callable[[Sequence[TaskState], Sequence[Array]], Waiting[list[Answers]]]
 
 
 class Engine(ABC):

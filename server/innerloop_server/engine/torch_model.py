@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import structlog
@@ -13,13 +14,14 @@ from innerloop_learner.layers import TASK_CONVOLUTIONS
 from innerloop_server.engine.compiling import compiled
 from innerloop_server.engine.computation import Computation, Precision
 from innerloop_server.engine.description import describe
-from innerloop_server.engine.devices import Device
+from innerloop_server.engine.devices import Device, Function, Remote
 from innerloop_server.engine.interface import (
     AdaptedTask,
     Answers,
     Array,
     LoadedModel,
     ModelDescription,
+    RemoteModel,
     SupportSet,
     TaskState,
 )
@@ -28,6 +30,7 @@ from innerloop_server.engine.programs import AdaptProgram, PredictProgram, Progr
 from innerloop_server.engine.state_layout import StateLayout
 from innerloop_server.engine.state_memory import Pages, StateMemory, StoredState
 from innerloop_server.engine.torch_padding import mask, stack
+from innerloop_server.engine.waiting import finish
 
 TRIAL_TASKS, TRIALS = 4, 3
 CONVOLUTION_DIMENSIONS = 4
@@ -53,6 +56,21 @@ class TorchModel(LoadedModel):
 
     def adapt(self, tasks: Sequence[SupportSet], steps: int, width: int) -> list[AdaptedTask]:
         """Learn a batch of tasks, padded to the largest of them."""
+        return finish(self._adapt(self._run, tasks, steps, width))
+
+    def predict(self, states: Sequence[TaskState], queries: Sequence[Array]) -> list[Answers]:
+        """Answer a batch of tasks, padded to the one with most queries."""
+        return finish(self._predict(self._run, states, queries))
+
+    def remote(self, lane: int) -> RemoteModel | None:
+        """See LoadedModel.remote."""
+        run = self._device.remote(lane)
+        return None if run is None else RemoteModel(partial(self._adapt, run), partial(self._predict, run))
+
+    async def _run(self, program: Program, then: Function | None) -> tuple[Tensor, ...]:
+        return self._device.run(program, then)
+
+    async def _adapt(self, run: Remote, tasks: Sequence[SupportSet], steps: int, width: int) -> list[AdaptedTask]:
         ways = [task.ways for task in tasks]
         states: list[StoredState] = []
 
@@ -61,15 +79,14 @@ class TorchModel(LoadedModel):
             return losses
 
         program = self._adapting(tasks, steps, width)
-        losses = self._device.run(program, keep)
+        losses = await run(program, keep)
         history = losses[0][: len(tasks)].tolist() if losses else [()] * len(tasks)
         return [AdaptedTask(state, tuple(row)) for state, row in zip(states, history, strict=True)]
 
-    def predict(self, states: Sequence[TaskState], queries: Sequence[Array]) -> list[Answers]:
-        """Answer a batch of tasks, padded to the one with most queries."""
+    async def _predict(self, run: Remote, states: Sequence[TaskState], queries: Sequence[Array]) -> list[Answers]:
         own = [state for state in states if isinstance(state, StoredState)]
         with self._claimed(own) as pages:
-            outputs = self._device.run(self._predicting(own[0].signature, pages, queries))
+            outputs = await run(self._predicting(own[0].signature, pages, queries), None)
         arrays, sizes = [output.numpy() for output in outputs], [len(query) for query in queries]
         if self.description.task_kind == "regression":
             return [Answers(values=arrays[0][task, :size]) for task, size in enumerate(sizes)]

@@ -7,7 +7,6 @@ of a CPU has a process.
 
 import os
 import select
-import socket
 import subprocess
 import sys
 import weakref
@@ -17,9 +16,21 @@ from contextlib import ExitStack, suppress
 from torch import Tensor
 
 from innerloop_server.engine.computation import Computation
+from innerloop_server.engine.interface import RemoteError
 from innerloop_server.engine.programs import Program
 from innerloop_server.engine.staging import Staging
-from innerloop_server.engine.worker_messages import Done, Failed, ForgetOrder, LoadOrder, Order, Reply, receive, send
+from innerloop_server.engine.waiting import readable
+from innerloop_server.engine.worker_messages import (
+    Done,
+    Failed,
+    ForgetOrder,
+    LoadOrder,
+    Order,
+    Reply,
+    connect,
+    receive,
+    send,
+)
 from innerloop_server.shared_memory import create_shared_memory
 
 MODULE = "innerloop_server.engine.worker_process"
@@ -27,22 +38,26 @@ STAGING_BYTES = 2**30
 """Address space; memory is taken where it is written to."""
 
 
-class WorkerError(RuntimeError):
+class WorkerError(RemoteError):
     """A worker has ended, or could not compute; the batch can be computed here."""
 
 
 class Worker:
-    """One process, used by one thread at a time."""
+    """One process, asked for one thing at a time, on any thread.
+
+    Attributes:
+        ready: whether it is known to have started.
+    """
 
     def __init__(self) -> None:
         self._models: weakref.WeakKeyDictionary[Computation, int] = weakref.WeakKeyDictionary()
         self._forgotten: deque[int] = deque()
         self._loaded = 0
-        self._ready = False
+        self.ready = False
         with ExitStack() as its_own, ExitStack() as ours:
             descriptor = create_shared_memory("innerloop-worker", STAGING_BYTES)
             its_own.callback(os.close, descriptor)
-            self._end, its_end = socket.socketpair()
+            self._end, its_end = connect()
             ours.enter_context(self._end)
             its_own.enter_context(its_end)
             self._staging = Staging(descriptor)
@@ -54,26 +69,21 @@ class Worker:
             )
             ours.pop_all()  # it has started: this end stays open
 
-    @property
-    def ready(self) -> bool:
-        """Whether the process has started; never waits for it."""
-        return self.wait(0)
-
     def wait(self, seconds: float) -> bool:
         """Whether the process has started, or starts within so many seconds."""
-        if not self._ready and select.select([self._end], [], [], seconds)[0]:
+        if not self.ready and select.select([self._end], [], [], seconds)[0]:
             with suppress(EOFError, OSError):
                 receive(self._end, Reply)
-                self._ready = True
-        return self._ready
+                self.ready = True
+        return self.ready
 
     @property
     def ended(self) -> bool:
         """Whether the process is no more."""
         return self._process.poll() is not None
 
-    def run(self, program: Program) -> tuple[Tensor, ...]:
-        """Outputs of a program; they lie in shared memory until the next one runs.
+    async def run(self, program: Program) -> tuple[Tensor, ...]:
+        """Outputs of a program; they lie in shared memory until the next one runs. Waits for the process only.
 
         Raises:
             WorkerError: it can't.
@@ -82,8 +92,8 @@ class Worker:
         # Outputs lie behind the inputs: as many states or answers as there are tasks, which are rarely larger.
         if not self._staging.fits(tensors):
             raise WorkerError("the batch is larger than the memory to pass it on")
-        model = self._model(program.computation)
-        done = self._ask(program.order(model, self._staging.put(tensors)))
+        model = await self._model(program.computation)
+        done = await self._ask(program.order(model, self._staging.put(tensors)))
         if done.layout:
             program.done(done.layout)
         return tuple(self._staging.at(place) for place in done.outputs)
@@ -94,10 +104,10 @@ class Worker:
         self._process.wait()
         self._end.close()
 
-    def _model(self, computation: Computation) -> int:
+    async def _model(self, computation: Computation) -> int:
         """The number under which the process knows a computation, told to it at first."""
         while self._forgotten:
-            self._ask(ForgetOrder(self._forgotten.popleft()))
+            await self._ask(ForgetOrder(self._forgotten.popleft()))
         if computation not in self._models:
             if not self._staging.fits(computation.params.values()):
                 raise WorkerError("the model is larger than the memory to pass it on")
@@ -105,14 +115,15 @@ class Worker:
             params = dict(zip(computation.params, places, strict=True))
             spec = computation.learner.spec.to_json()
             self._loaded += 1
-            self._ask(LoadOrder(self._loaded, spec, computation.precision, params))
+            await self._ask(LoadOrder(self._loaded, spec, computation.precision, params))
             self._models[computation] = self._loaded
             weakref.finalize(computation, self._forgotten.append, self._loaded)
         return self._models[computation]
 
-    def _ask(self, order: Order) -> Done:
+    async def _ask(self, order: Order) -> Done:
         try:
             send(self._end, order)
+            await readable(self._end)
             reply: Reply = receive(self._end, Reply)
         except (EOFError, OSError) as error:
             raise WorkerError("the process has ended") from error

@@ -7,7 +7,7 @@ import msgspec
 
 from innerloop_server.engine.state_layout import PlainShapes
 
-LENGTH_BYTES = 4
+LARGEST_MESSAGE = 2**17
 
 
 class TensorAt(msgspec.Struct, frozen=True, array_like=True):
@@ -71,10 +71,18 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 Reply = Done | Failed
 
 
+def connect() -> tuple[socket.socket, socket.socket]:
+    """Two ends, between which messages travel as a whole."""
+    return socket.socketpair(type=socket.SOCK_SEQPACKET)
+
+
 def send(end: socket.socket, message: msgspec.Struct) -> None:
-    """Send a message, led by its length."""
-    content = msgspec.msgpack.encode(message)
-    end.sendall(len(content).to_bytes(LENGTH_BYTES) + content)
+    """Send a message.
+
+    Raises:
+        OSError: it is too large, or the other process has ended.
+    """
+    end.send(msgspec.msgpack.encode(message))
 
 
 def receive(end: socket.socket, kind: Any) -> Any:
@@ -83,15 +91,7 @@ def receive(end: socket.socket, kind: Any) -> Any:
     Raises:
         EOFError: the other process has ended.
     """
-    length = int.from_bytes(_read(end, LENGTH_BYTES))
-    return msgspec.msgpack.decode(_read(end, length), type=kind)
-
-
-def _read(end: socket.socket, size: int) -> bytes:
-    content = bytearray()
-    while len(content) < size:
-        part = end.recv(size - len(content))
-        if not part:
-            raise EOFError
-        content += part
-    return bytes(content)
+    content = end.recv(LARGEST_MESSAGE)
+    if not content:
+        raise EOFError
+    return msgspec.msgpack.decode(content, type=kind)

@@ -5,12 +5,26 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from innerloop_server.engine.interface import Answers, Array, LoadedModel, MemoryFullError, TaskState
+from innerloop_server.engine.interface import (
+    AdaptedTask,
+    Answers,
+    Array,
+    LoadedModel,
+    MemoryFullError,
+    RemoteError,
+    RemoteModel,
+    SupportSet,
+    TaskState,
+)
+from innerloop_server.engine.waiting import Waiting, finish
 from innerloop_server.errors import DeadlinePassedError, OverloadedError
 from innerloop_server.scheduling.buckets import query_bucket
 from innerloop_server.scheduling.job import AdaptJob, AnyJob, Computed, Learnt, Operation, PredictJob
 
 MEMORY_RETRY_SECONDS = 0.5
+
+MOST_BYTES_ELSEWHERE = 2**20
+"""Of inputs that the event loop copies to another process: a millisecond at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,46 +52,77 @@ class BatchOutcome:
 
 
 def run_batch(jobs: Sequence[AnyJob]) -> BatchOutcome:
-    """Compute jobs of one bucket together; when that fails, each by itself, so that only the culprit fails.
+    """Compute jobs of one bucket on this thread, together; when that fails, each by itself: only the culprit fails."""
+    return finish(_run(jobs, _here(jobs[0].model.loaded)))
+
+
+def run_batch_elsewhere(jobs: Sequence[AnyJob], lane: int) -> Waiting[BatchOutcome] | None:
+    """As `run_batch`, in the process behind a lane, where that shall compute.
+
+    None for batches so large that copying them to that process would hold up the event loop.
+    """
+    if sum(job.size_bytes for job in jobs) > MOST_BYTES_ELSEWHERE:
+        return None
+    remote = jobs[0].model.loaded.remote(lane)
+    return None if remote is None else _run(jobs, remote)
+
+
+def _here(model: LoadedModel) -> RemoteModel:
+    """A model's own functions as coroutines, which wait for nothing."""
+
+    async def adapt(tasks: Sequence[SupportSet], steps: int, width: int) -> list[AdaptedTask]:
+        return model.adapt(tasks, steps, width)
+
+    async def predict(states: Sequence[TaskState], queries: Sequence[Array]) -> list[Answers]:
+        return model.predict(states, queries)
+
+    return RemoteModel(adapt, predict)
+
+
+async def _run(jobs: Sequence[AnyJob], model: RemoteModel) -> BatchOutcome:
+    """Compute jobs of one bucket.
 
     A batch may have waited for the one before it: jobs that became useless meanwhile are dropped here.
     """
     started = time.monotonic()
     wanted = [job for job in jobs if not job.abandoned and not job.deadline.passed]
     late = [Outcome(job, DeadlinePassedError()) for job in set(jobs).difference(wanted)]
-    outcomes = _together(wanted) if wanted else []
+    outcomes = await _together(wanted, model) if wanted else []
     return BatchOutcome([*outcomes, *late], len(wanted), started, time.monotonic())
 
 
-def _together(jobs: Sequence[AnyJob]) -> list[Outcome]:
+async def _together(jobs: Sequence[AnyJob], model: RemoteModel) -> list[Outcome]:
     started = time.monotonic()
     try:
-        values, seconds = _adapt(jobs) if isinstance(jobs[0], AdaptJob) else _predict(jobs)
+        compute = _adapt if isinstance(jobs[0], AdaptJob) else _predict
+        values, seconds = await compute(jobs, model)
         return [
             Outcome(job, Computed(value, started - job.submitted, seconds))
             for job, value in zip(jobs, values, strict=True)
         ]
+    except RemoteError:
+        raise
     except Exception as error:
         if len(jobs) == 1:
             full = isinstance(error, MemoryFullError)
             return [Outcome(jobs[0], OverloadedError(MEMORY_RETRY_SECONDS) if full else error)]
-        return [outcome for job in jobs for outcome in _together([job])]
+        return [outcome for job in jobs for outcome in await _together([job], model)]
 
 
-def _adapt(jobs: Sequence[AnyJob]) -> tuple[Sequence[Learnt], Mapping[Operation, float]]:
+async def _adapt(jobs: Sequence[AnyJob], model: RemoteModel) -> tuple[Sequence[Learnt], Mapping[Operation, float]]:
     adapts = cast("Sequence[AdaptJob]", jobs)
     first = adapts[0]
-    model, started = first.model.loaded, time.monotonic()
-    tasks = model.adapt([job.support for job in adapts], first.steps, first.width)
+    started = time.monotonic()
+    tasks = await model.adapt([job.support for job in adapts], first.steps, first.width)
     adapted = time.monotonic()
     if first.query is None:  # then none of the bucket brings queries
         return [Learnt(task, None) for task in tasks], {Operation.ADAPT: adapted - started}
-    answers = _answer(model, [(task.state, job.query) for task, job in zip(tasks, adapts, strict=True)])
+    answers = await _answer(model, [(task.state, job.query) for task, job in zip(tasks, adapts, strict=True)])
     seconds = {Operation.ADAPT: adapted - started, Operation.PREDICT: time.monotonic() - adapted}
     return [Learnt(task, given) for task, given in zip(tasks, answers, strict=True)], seconds
 
 
-def _answer(model: LoadedModel, asked: Sequence[tuple[TaskState, Array | None]]) -> list[Answers]:
+async def _answer(model: RemoteModel, asked: Sequence[tuple[TaskState, Array | None]]) -> list[Answers]:
     """Answers to each state's queries; those of like size are computed together."""
     buckets: dict[Hashable, list[int]] = {}
     for index, (_, query) in enumerate(asked):
@@ -87,13 +132,12 @@ def _answer(model: LoadedModel, asked: Sequence[tuple[TaskState, Array | None]])
     for members in buckets.values():
         states = [asked[index][0] for index in members]
         queries = [query for _, query in (asked[index] for index in members) if query is not None]
-        answers.update(zip(members, model.predict(states, queries), strict=True))
+        answers.update(zip(members, await model.predict(states, queries), strict=True))
     return [answers[index] for index in range(len(asked))]
 
 
-def _predict(jobs: Sequence[AnyJob]) -> tuple[Sequence[Answers], Mapping[Operation, float]]:
+async def _predict(jobs: Sequence[AnyJob], model: RemoteModel) -> tuple[Sequence[Answers], Mapping[Operation, float]]:
     predicts = cast("Sequence[PredictJob]", jobs)
     started = time.monotonic()
-    model = predicts[0].model.loaded
-    answers = model.predict([job.state for job in predicts], [job.query for job in predicts])
+    answers = await model.predict([job.state for job in predicts], [job.query for job in predicts])
     return answers, {Operation.PREDICT: time.monotonic() - started}

@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 from innerloop_server.engine.lanes import Lanes
 from innerloop_server.errors import OverloadedError
 from innerloop_server.observability.metrics import Metrics
-from innerloop_server.scheduling.batch import BatchOutcome, run_batch
+from innerloop_server.scheduling.batch import BatchOutcome, run_batch, run_batch_elsewhere
 from innerloop_server.scheduling.job import AnyJob, Computed, Job, Operation
 from innerloop_server.scheduling.queue import BatchLimits, FairQueue
 
@@ -127,7 +127,8 @@ class Scheduler:
             self._running += len(batch)
             short = (self._queue.expected(batch) or math.inf) < SHORT_BATCH
             self._short += short
-            self._lanes.submit(partial(run_batch, batch), partial(self._finished, short=short))
+            done = partial(self._finished, short=short)
+            self._lanes.submit(partial(run_batch, batch), done, partial(run_batch_elsewhere, batch))
 
     def _next_at_once(self) -> list[AnyJob]:
         enough_short = self._side_by_side > 1 and self._short >= self._side_by_side // 2
