@@ -14,7 +14,8 @@ from innerloop_server.engine import torch_model
 from innerloop_server.engine.compiling import compiled
 from innerloop_server.engine.devices import CpuDevice, CudaDevice
 from innerloop_server.engine.interface import SupportSet
-from innerloop_server.engine.state_memory import StateMemory
+from innerloop_server.engine.state_copies import DirectCopies
+from innerloop_server.engine.state_memory import PAGE_BYTES, StateMemory
 from innerloop_server.engine.torch_model import TorchModel
 
 
@@ -36,6 +37,10 @@ class RecordedGraph(TorchDispatchMode):
             again = operation(*arguments, **keywords)
             for old, new in zip(leaves(output), leaves(again), strict=True):
                 old.detach().copy_(new)
+
+
+class EarlyCopies(DirectCopies):
+    beside = True
 
 
 def leaves(tree):
@@ -123,6 +128,20 @@ def test_replayed_programs_answer_as_plain_ones_whatever_was_replayed_before(mod
         for found, wanted in zip(values, expected, strict=True):
             np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
     assert replayed == ["adapt", "predict"] * 2
+
+
+def test_expected_states_are_fetched_once_the_device_has_something_to_do(device, tmp_path):
+    bundle = load_bundle(write_models(tmp_path) / "prototypes")
+    memory = StateMemory(torch.device("cpu"), 2 * PAGE_BYTES, 4 * PAGE_BYTES, EarlyCopies())
+    model, inside = TorchModel(bundle, device, memory, "float32"), []
+    device.meanwhile = lambda: (inside.append(device._lock._is_owned()), memory.fetch())
+    given = [task(model, seed, 1) for seed in range(3)]
+    (first,), *_others = [model.adapt([one], 0, 8) for one in given]
+    assert not first.state.place.on_device
+    model.expect(first.state)
+    model.adapt(given[:1], 0, 8)
+    assert first.state.place.on_device
+    assert all(inside), "what is copied has its place in the order of the device's work"
 
 
 def test_states_are_brought_to_the_device_in_the_order_of_its_work(models, device, monkeypatch):

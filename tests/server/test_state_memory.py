@@ -12,8 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from innerloop_server.engine import state_memory
 from innerloop_server.engine.interface import MemoryFullError
+from innerloop_server.engine.state_copies import DirectCopies
 from innerloop_server.engine.state_layout import PAGE_WORDS, StateLayouts
 from innerloop_server.engine.state_memory import PAGE_BYTES, StateMemory
 
@@ -60,7 +60,7 @@ class Mixed(RuleBasedStateMachine):
     def fill_with_rubbish(self):
         """Pages that were never used are zero by chance: what is cleared shows on used ones."""
         for pages in (self.memory._device, self.memory._host):
-            pages._words.fill_(-1)
+            pages.words.fill_(-1)
 
     def live(self):
         return {*self.contents, *(state for states, _ in self.claims for state in states)}
@@ -212,19 +212,83 @@ def test_a_failed_claim_claims_nothing(memory):
 @pytest.mark.parametrize("moves", [False, True])
 def test_memory_is_not_lost_when_writing_it_fails(memory, monkeypatch, moves):
     kept = put(memory, LAYOUTS[0], *range(1, 5 if moves else 4))
-    write = state_memory._Pages.write
 
     def fail(*_):
         raise RuntimeError("no memory for the copy")
 
-    monkeypatch.setattr(state_memory._Pages, "write", fail)
-    with pytest.raises(RuntimeError, match="no memory"):
-        put(memory, LAYOUTS[0], 9)
-    monkeypatch.setattr(state_memory._Pages, "write", write)
+    with monkeypatch.context() as patched:
+        patched.setattr(*((memory._copies, "out") if moves else (memory._device, "write")), fail)
+        with pytest.raises(RuntimeError, match="no memory"):
+            put(memory, LAYOUTS[0], 9)
     assert memory.device_bytes == sum(state.size_bytes for state in kept)
     assert memory.host_bytes == 0
     for number, state in enumerate(kept, 1):
         assert torch.equal(read(memory, [state])[0], rows_of(LAYOUTS[0], [number])[0])
+
+
+def test_memory_is_not_lost_when_bringing_states_back_fails(memory, monkeypatch):
+    away = put(memory, LAYOUTS[0], 1, 2)
+    there = put(memory, LAYOUTS[0], 3, 4, 5, 6)
+
+    def fail(*_):
+        raise RuntimeError("no memory for the copy")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(memory._copies, "back", fail)
+        with pytest.raises(RuntimeError, match="no memory"):
+            memory.claim(away)
+    assert memory.device_bytes + memory.host_bytes == sum(state.size_bytes for state in [*away, *there])
+    for number, state in enumerate([*away, *there], 1):
+        assert torch.equal(read(memory, [state])[0], rows_of(LAYOUTS[0], [number])[0])
+
+
+class EarlyCopies(DirectCopies):
+    """Those of a device that gains from making them early."""
+
+    beside = True
+
+
+@pytest.fixture
+def early():
+    return StateMemory(CPU, 4 * PAGE_BYTES, 8 * PAGE_BYTES, EarlyCopies())
+
+
+def test_states_that_are_expected_are_brought_back_and_others_give_way(early):
+    first, second, third, fourth, *_ = states = put(early, LAYOUTS[0], 1, 2, 3, 4)
+    there = put(early, LAYOUTS[0], 5, 6, 7, 8)
+    assert not any(state.place.on_device for state in states)
+    for state in (there[0], first, first, second, third):
+        early.expect(state)
+    early.fetch()
+    assert [state.place.on_device for state in (first, second)] == [True, True]
+    assert not third.place.on_device, "they would fill more than half of the device"
+    assert [state.place.on_device for state in there] == [True, False, False, True]
+    for number, state in enumerate([*states, *there], 1):
+        assert torch.equal(read(early, [state])[0], rows_of(LAYOUTS[0], [number])[0])
+    assert not fourth.place.users
+
+
+def test_states_that_are_gone_or_have_no_room_are_not_brought_back(early):
+    states = put(early, LAYOUTS[0], 1, 2)
+    there = put(early, LAYOUTS[0], 3, 4, 5, 6)
+    for state in states:
+        early.expect(state)
+    early.claim(there)
+    early.fetch()
+    assert not any(state.place.on_device for state in states), "there is no room"
+    early.release(there)
+    for state in states:
+        early.expect(state)
+    del state, states
+    early.fetch()
+    assert early.device_bytes == 4 * PAGE_BYTES
+    assert early.host_bytes == 0
+
+
+def test_nothing_is_remembered_of_states_where_copying_early_gains_nothing(memory):
+    (state,) = put(memory, LAYOUTS[0], 1)
+    memory.expect(state)
+    assert not memory._expected
 
 
 def test_threads_that_share_states_never_read_anothers():

@@ -65,6 +65,7 @@ class Device(ABC):
         largest_batch: tasks beyond which larger batches gain nothing.
         usual_batch: tasks up to which programs are prepared for every size.
         captures: whether it gains from programs that were captured beforehand.
+        meanwhile: is called when the device has been given a program to run, where others can be made ready then.
     """
 
     torch_device: torch.device
@@ -73,8 +74,10 @@ class Device(ABC):
     largest_batch: int
     usual_batch: int
     captures: bool
+    meanwhile: Callable[[], None]
 
     def __init__(self) -> None:
+        self.meanwhile = lambda: None
         self._timing = threading.Lock()
 
     @abstractmethod
@@ -356,6 +359,7 @@ class CudaDevice(Device):
             )
             done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             done.record(self._stream)
+            self.meanwhile()
         done.synchronize()  # outside of the lock: the other thread hands its batch over meanwhile
         return results
 

@@ -88,6 +88,10 @@ class EncodedModel(LoadedModel):
         """See LoadedModel.predict."""
         return self._model.predict(states, self._encode(queries))
 
+    def expect(self, state: TaskState) -> None:
+        """See LoadedModel.expect."""
+        self._model.expect(state)
+
     def _encode(self, inputs: Sequence[Array]) -> list[Array]:
         """Features of each task's inputs."""
         together = join_packed(inputs) if self.description.texts else np.concatenate(inputs)

@@ -188,6 +188,9 @@ class LoadedModel(ABC):
             queries: raw inputs [Q, *input] for each state, of any Q but one element type.
         """
 
+    def expect(self, state: TaskState) -> None:  # noqa: B027 - most engines gain nothing from it
+        """Told of a state that will be predicted with when it is its turn; may be called at any time, never waits."""
+
     def remote(self, lane: int) -> "RemoteModel | None":
         """The model in the process behind a lane, where that shall compute now; None where the lane's thread shall."""
         del lane

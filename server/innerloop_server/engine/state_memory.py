@@ -7,28 +7,34 @@ of states is gathered by one indexed read. Any number of threads may call.
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from innerloop_server.engine.interface import MemoryFullError, TaskState
+from innerloop_server.engine.state_copies import DirectCopies, PageNumbers, StateCopies, StreamCopies, upload
 from innerloop_server.engine.state_layout import PAGE_WORDS, WORD_BYTES, StateLayout
 
 PAGE_BYTES = PAGE_WORDS * WORD_BYTES
-Pages = NDArray[np.int64]
+
+FETCHED_SHARE = 0.5
+"""Of the device's pages, at most, that are filled early with states that are expected to be claimed: what others that
+are expected hold must not give way for them."""
 
 
 class _Place:
     """Where one state lies now; outlives the state's handle by the moment it takes to free the pages."""
 
-    __slots__ = ("layout", "on_device", "pages", "users")
+    __slots__ = ("copied", "freed", "layout", "on_device", "pages", "users")
 
-    def __init__(self, layout: StateLayout, pages: Pages) -> None:
+    def __init__(self, layout: StateLayout, pages: PageNumbers) -> None:
         self.layout = layout
         self.pages = pages
         self.on_device = True
+        self.copied: object = None  # what is known of its copy to the host
+        self.freed = False
         self.users = 0
 
 
@@ -63,14 +69,19 @@ class StateMemory:
         device: where states are computed with.
         size_bytes: of the device's pages.
         host_bytes: of the host's pages; zero for none.
+        copies: makes those between device and host; what suits the device by default.
     """
 
-    def __init__(self, device: torch.device, size_bytes: int, host_bytes: int = 0) -> None:
+    def __init__(
+        self, device: torch.device, size_bytes: int, host_bytes: int = 0, copies: StateCopies | None = None
+    ) -> None:
+        self._copies = copies or (StreamCopies(device) if device.type == "cuda" else DirectCopies())
         self._device = _Pages(size_bytes // PAGE_BYTES, device)
         self._host = _Pages(host_bytes // PAGE_BYTES, torch.device("cpu"), pinned=device.type == "cuda")
         self._lock = threading.Lock()
         self._idle: OrderedDict[_Place, None] = OrderedDict()  # on the device and not in use, oldest use first
         self._discarded: deque[_Place] = deque()
+        self._expected: deque[_Place] = deque()
 
     @property
     def device_bytes(self) -> int:
@@ -107,7 +118,30 @@ class StateMemory:
             self._idle.update(dict.fromkeys(places))
         return [StoredState(self, place, own) for place, own in zip(places, ways, strict=True)]
 
-    def claim(self, states: Sequence[StoredState]) -> list[Pages]:
+    def expect(self, state: StoredState) -> None:
+        """Take note that a state will be claimed. Never waits."""
+        if self._copies.beside:
+            self._expected.append(state.place)
+
+    def fetch(self) -> None:
+        """Bring states that are expected to the device, as far as there is room, in the order of its work."""
+        with self._lock:
+            self._free_discarded()
+            expected = dict.fromkeys(self._expected.popleft() for _ in range(len(self._expected)))
+            for place in expected:
+                if place in self._idle:
+                    self._idle.move_to_end(place)
+            room = int(FETCHED_SHARE * self._device.count)
+            fetched: list[_Place] = []
+            for place in expected:
+                if not place.on_device and not place.freed and len(place.pages) <= room:
+                    fetched.append(place)
+                    room -= len(place.pages)
+            with suppress(MemoryFullError):
+                self._bring_in(fetched)
+                self._idle.update(dict.fromkeys(fetched))
+
+    def claim(self, states: Sequence[StoredState]) -> list[PageNumbers]:
         """Page numbers of states, which stay on the device until they are released.
 
         Raises:
@@ -143,9 +177,10 @@ class StateMemory:
         while self._discarded:
             place = self._discarded.popleft()
             self._idle.pop(place, None)
+            place.freed = True
             (self._device if place.on_device else self._host).free(place.pages)
 
-    def _make_room(self, pages: int) -> Pages:
+    def _make_room(self, pages: int) -> PageNumbers:
         """Free pages on the device; the least recently used states leave it for the host, all in one copy."""
         leaving: list[_Place] = []
         missing, room = pages - self._device.available, self._host.available
@@ -158,19 +193,36 @@ class StateMemory:
         if missing > 0:
             raise MemoryFullError
         if leaving:
-            _move(leaving, self._device, self._host)
-            for place in leaving:
-                del self._idle[place]
-                place.on_device = False
+            self._take_out(leaving)
         return self._device.take(pages)
 
     def _bring_in(self, places: Sequence[_Place]) -> None:
-        if places:
-            taken = self._make_room(sum(len(place.pages) for place in places))
-            self._device.free(taken)  # there is room now
-            _move(places, self._host, self._device)
-            for place in places:
-                place.on_device = True
+        if not places:
+            return
+        taken = self._make_room(sum(len(place.pages) for place in places))
+        copied = {place.copied for place in places}
+        try:
+            self._copies.back(self._host.words, _pages_of(places), copied, self._device.words, taken)
+        except BaseException:
+            self._device.free(taken)
+            raise
+        for place, own in zip(places, _split(taken, places), strict=True):
+            self._host.free(place.pages)
+            place.pages, place.on_device, place.copied = own, True, None
+
+    def _take_out(self, places: Sequence[_Place]) -> None:
+        """Move idle states to the host, all in one copy."""
+        leaving = _pages_of(places)
+        taken = self._host.take(len(leaving))
+        try:
+            copied = self._copies.out(self._device.words, leaving, self._host.words, taken)
+        except BaseException:
+            self._host.free(taken)
+            raise
+        for place, own in zip(places, _split(taken, places), strict=True):
+            del self._idle[place]
+            self._device.free(place.pages)
+            place.pages, place.on_device, place.copied = own, False, copied
 
     def _release(self, places: Sequence[_Place]) -> None:
         for place in places:
@@ -184,21 +236,21 @@ class _Pages:
 
     def __init__(self, count: int, device: torch.device, *, pinned: bool = False) -> None:
         # Never written to before they are taken, so that on a CPU they only take memory then.
-        self._words = torch.empty(count, PAGE_WORDS, dtype=torch.int32, device=device, pin_memory=pinned and count > 0)
-        self._freed: deque[Pages] = deque()
-        self._untouched = 0
-        self._count = count
+        self.words = torch.empty(count, PAGE_WORDS, dtype=torch.int32, device=device, pin_memory=pinned and count > 0)
+        self.count = count
         self.used = 0
+        self._freed: deque[PageNumbers] = deque()
+        self._untouched = 0
 
     @property
     def available(self) -> int:
         """Free pages."""
-        return self._count - self.used
+        return self.count - self.used
 
-    def take(self, count: int) -> Pages:
+    def take(self, count: int) -> PageNumbers:
         """Numbers of pages that are free; there must be as many."""
         self.used += count
-        parts: list[Pages] = []
+        parts: list[PageNumbers] = []
         while count and self._freed:
             part = self._freed.popleft()
             if len(part) > count:
@@ -211,37 +263,24 @@ class _Pages:
             self._untouched += count
         return np.concatenate(parts) if len(parts) != 1 else parts[0]
 
-    def free(self, pages: Pages) -> None:
+    def free(self, pages: PageNumbers) -> None:
         """Give pages back."""
         self.used -= len(pages)
         self._freed.append(pages)
 
     def read(self, pages: Tensor) -> Tensor:
         """Words of pages [P], [P, PAGE_WORDS]."""
-        return self._words.index_select(0, pages.to(self._words.device))
+        return self.words.index_select(0, pages)
 
-    def write(self, pages: Pages, words: Tensor) -> None:
-        """Overwrite pages [P] with words [P, PAGE_WORDS] of any device."""
-        device = self._words.device
-        self._words.index_copy_(0, _upload(pages, device), words.to(device))
-
-
-def _move(places: Sequence[_Place], source: _Pages, target: _Pages) -> None:
-    """Move states from pages to pages of another device."""
-    leaving = np.concatenate([place.pages for place in places])
-    words = source.read(torch.from_numpy(leaving))
-    taken = target.take(len(leaving))
-    try:
-        target.write(taken, words)
-    except BaseException:
-        target.free(taken)
-        raise
-    for place, own in zip(places, np.split(taken, np.cumsum([len(place.pages) for place in places])[:-1]), strict=True):
-        source.free(place.pages)
-        place.pages = own
+    def write(self, pages: PageNumbers, words: Tensor) -> None:
+        """Overwrite pages [P] with words [P, PAGE_WORDS]."""
+        self.words.index_copy_(0, upload(pages, self.words.device), words)
 
 
-def _upload(array: Pages, device: torch.device) -> Tensor:
-    """A host array on the device, without waiting for the device's other work."""
-    tensor = torch.from_numpy(array)
-    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+def _pages_of(places: Sequence[_Place]) -> PageNumbers:
+    return np.concatenate([place.pages for place in places])
+
+
+def _split(pages: PageNumbers, places: Sequence[_Place]) -> list[PageNumbers]:
+    """Pages for each of the places, as many as each has now."""
+    return np.split(pages, np.cumsum([len(place.pages) for place in places])[:-1])

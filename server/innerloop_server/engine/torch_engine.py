@@ -60,6 +60,7 @@ class TorchEngine(Engine):
         self._memory = StateMemory(
             self._device.torch_device, with_room(settings.state_bytes), settings.host_state_bytes
         )
+        self._device.meanwhile = self._memory.fetch
 
     def enter_lane(self, lane: int) -> None:
         """See Engine.enter_lane."""

@@ -27,8 +27,9 @@ from innerloop_server.engine.interface import (
 )
 from innerloop_server.engine.made_up import made_up_support
 from innerloop_server.engine.programs import AdaptProgram, PredictProgram, Program
+from innerloop_server.engine.state_copies import PageNumbers
 from innerloop_server.engine.state_layout import StateLayout
-from innerloop_server.engine.state_memory import Pages, StateMemory, StoredState
+from innerloop_server.engine.state_memory import StateMemory, StoredState
 from innerloop_server.engine.torch_padding import mask, stack
 from innerloop_server.engine.waiting import finish
 
@@ -66,6 +67,11 @@ class TorchModel(LoadedModel):
         """See LoadedModel.remote."""
         run = self._device.remote(lane)
         return None if run is None else RemoteModel(partial(self._adapt, run), partial(self._predict, run))
+
+    def expect(self, state: TaskState) -> None:
+        """See LoadedModel.expect."""
+        if isinstance(state, StoredState):
+            self._memory.expect(state)
 
     async def _run(self, program: Program, then: Function | None) -> tuple[Tensor, ...]:
         return self._device.run(program, then)
@@ -161,7 +167,7 @@ class TorchModel(LoadedModel):
             size *= 2
 
     @contextmanager
-    def _claimed(self, states: Sequence[StoredState]) -> Iterator[list[Pages]]:
+    def _claimed(self, states: Sequence[StoredState]) -> Iterator[list[PageNumbers]]:
         """Page numbers of states, which stay on the device inside."""
         with self._device.working():  # states that come back are there before what is asked for next
             pages = self._memory.claim(states)
@@ -182,7 +188,9 @@ class TorchModel(LoadedModel):
         )
         return AdaptProgram(self.computation, self._layouts, steps, width, inputs)
 
-    def _predicting(self, layout: StateLayout, pages: Sequence[Pages], queries: Sequence[Array]) -> PredictProgram:
+    def _predicting(
+        self, layout: StateLayout, pages: Sequence[PageNumbers], queries: Sequence[Array]
+    ) -> PredictProgram:
         count = self._device.padded(len(queries))
         longest = self._device.padded(max(len(query) for query in queries))
         allocate = self._device.empty
