@@ -4,6 +4,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from innerloop_server.engine.interface import AdaptedTask, Answers, LoadedModel, ModelDescription, TaskState
+from innerloop_server.engine.state_copies import DirectCopies
+
+
+class EarlyCopies(DirectCopies):
+    """Those of a device that gains from making them early."""
+
+    asynchronous = True
 
 
 @dataclass(eq=False)

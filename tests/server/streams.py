@@ -48,12 +48,13 @@ class Streams(TorchDispatchMode):
 
     Attributes:
         made: streams in order; the first is that of the work.
+        recorded: those for which memory of other streams is kept until they have come as far.
     """
 
     def __init__(self, random, monkeypatch):
         super().__init__()
         self._random = random
-        self.made = []
+        self.made, self.recorded = [], []
         self._current = self._make()
         self._deferring = True
         for name, stand_in in {
@@ -62,7 +63,7 @@ class Streams(TorchDispatchMode):
             "current_stream": lambda *_: self._current,
         }.items():
             monkeypatch.setattr(torch.cuda, name, stand_in)
-        monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: None)
+        monkeypatch.setattr(torch.Tensor, "record_stream", lambda _, stream: self.recorded.append(stream))
 
     def run(self, most=None):
         """Run so many operations, or all."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from bundles import write_models
+from fakes import EarlyCopies
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
@@ -14,7 +15,6 @@ from innerloop_server.engine import torch_model
 from innerloop_server.engine.compiling import compiled
 from innerloop_server.engine.devices import CpuDevice, CudaDevice
 from innerloop_server.engine.interface import SupportSet
-from innerloop_server.engine.state_copies import DirectCopies
 from innerloop_server.engine.state_memory import PAGE_BYTES, StateMemory
 from innerloop_server.engine.torch_model import TorchModel
 
@@ -37,10 +37,6 @@ class RecordedGraph(TorchDispatchMode):
             again = operation(*arguments, **keywords)
             for old, new in zip(leaves(output), leaves(again), strict=True):
                 old.detach().copy_(new)
-
-
-class EarlyCopies(DirectCopies):
-    beside = True
 
 
 def leaves(tree):

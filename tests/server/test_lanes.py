@@ -102,6 +102,38 @@ async def test_what_another_process_failed_to_do_is_done_by_the_lanes_thread(lan
     assert await asyncio.wait_for(result, 5) == "lane0"
 
 
+async def test_work_that_ends_at_its_first_step_may_come_in_any_number(lanes):
+    async def at_once():
+        return b"result"
+
+    results = []
+
+    def submit_more(_):
+        results.append(_)
+        if len(results) < 5000:
+            lanes.submit(None, submit_more, lambda _: at_once())
+
+    submit_more(None)
+    assert len(results) == 5000
+
+
+async def test_what_comes_after_work_has_nothing_to_do_with_its_result(lanes, process):
+    """A result is what a coroutine raises to say that it has ended; it must not stick to errors that come later."""
+    contexts = []
+
+    def note(_):
+        try:
+            raise ValueError
+        except ValueError as error:
+            contexts.append(error.__context__)
+
+    lanes.submit(None, note, process.elsewhere)
+    process.answer()
+    while not contexts:
+        await asyncio.sleep(0)
+    assert contexts == [None]
+
+
 async def test_lanes_stop_when_other_processes_are_done(process):
     lanes = Lanes(2)
     result = submit(lanes, elsewhere=process.elsewhere)

@@ -94,6 +94,22 @@ async def busy(scheduler, model):
     return (await submit(scheduler, adapt_job(model, examples=1000)))[0]
 
 
+async def test_the_engine_hears_of_a_state_as_soon_as_a_request_for_it_waits(make_scheduler, gated):
+    """It may have to bring it to the device, and has time for that meanwhile."""
+    heard = []
+    gated.loaded.expect = heard.append
+    scheduler = make_scheduler(waiting=1)
+    running = await busy(scheduler, gated)
+    first, second = predict_job(gated), predict_job(gated)
+    first.state = FakeState()
+    tasks = await submit(scheduler, first, second)
+    assert heard == [first.state], "the second one was refused"
+    with pytest.raises(OverloadedError):
+        await tasks[1]
+    gated.loaded.gate.set()
+    await asyncio.gather(running, tasks[0])
+
+
 class Turnstile:
     """A gate that lets batches through one by one, or all from now on."""
 

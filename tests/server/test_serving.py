@@ -15,7 +15,7 @@ from innerloop_server.engine.torch_engine import TorchEngine, TorchSettings
 from innerloop_server.errors import AdaptationEvictedError, DivergedError
 from innerloop_server.models.repository import ModelRepository
 from innerloop_server.scheduling.job import Computed, Deadline, Learnt
-from innerloop_server.serving.interface import AdaptTask, Keeping, PredictTask
+from innerloop_server.serving.interface import AdaptTask, Keeping
 from innerloop_server.serving.local import LocalServing
 
 
@@ -50,24 +50,6 @@ async def test_a_task_whose_answers_are_no_numbers_is_not_kept_for_a_caller_who_
         with pytest.raises(DivergedError):
             await serving.adapt_predict(task, support.x[:1], Keeping("me", 60.0, request_id), Deadline())
     assert not store.list("me", "", None, 10)
-
-
-async def test_the_engine_hears_of_a_state_as_soon_as_somebody_asks_for_it(fake_model, metrics):
-    """It may have to bring it to the device, and has time for that while the request waits."""
-    model, heard = fake_model(), []
-    model.loaded.expect = heard.append
-
-    class Scheduler:
-        async def run(self, job):
-            heard.append(job)
-            return Computed(Answers(values=np.zeros((1, 1), np.float32)), 0.0, {})
-
-    store = AdaptationStore(1000, metrics)
-    kept = store.keep("me", Learned(model, (), 2, 0, (), FakeState()), 60.0)
-    task = PredictTask(model.served, "me", kept.id, np.zeros((1, 1), np.float32))
-    await LocalServing(None, Scheduler(), store, metrics).predict(task, Deadline())
-    assert heard[0] is kept.learned.state
-    assert len(heard) == 2
 
 
 async def test_an_unload_whose_caller_leaves_still_drops_the_models_adaptations(tmp_path, metrics):

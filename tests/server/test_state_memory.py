@@ -8,12 +8,13 @@ import time
 
 import pytest
 import torch
+from fakes import EarlyCopies
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from structlog.testing import capture_logs
 
 from innerloop_server.engine.interface import MemoryFullError
-from innerloop_server.engine.state_copies import DirectCopies
 from innerloop_server.engine.state_layout import PAGE_WORDS, StateLayouts
 from innerloop_server.engine.state_memory import PAGE_BYTES, StateMemory
 
@@ -242,12 +243,6 @@ def test_memory_is_not_lost_when_bringing_states_back_fails(memory, monkeypatch)
         assert torch.equal(read(memory, [state])[0], rows_of(LAYOUTS[0], [number])[0])
 
 
-class EarlyCopies(DirectCopies):
-    """Those of a device that gains from making them early."""
-
-    beside = True
-
-
 @pytest.fixture
 def early():
     return StateMemory(CPU, 4 * PAGE_BYTES, 8 * PAGE_BYTES, EarlyCopies())
@@ -263,9 +258,38 @@ def test_states_that_are_expected_are_brought_back_and_others_give_way(early):
     assert [state.place.on_device for state in (first, second)] == [True, True]
     assert not third.place.on_device, "they would fill more than half of the device"
     assert [state.place.on_device for state in there] == [True, False, False, True]
+    early.fetch()
+    assert third.place.on_device, "the rest is still expected"
     for number, state in enumerate([*states, *there], 1):
         assert torch.equal(read(early, [state])[0], rows_of(LAYOUTS[0], [number])[0])
     assert not fourth.place.users
+
+
+def test_states_are_fetched_as_far_as_there_is_room_for_those_that_give_way():
+    memory = StateMemory(CPU, 4 * PAGE_BYTES, 3 * PAGE_BYTES, EarlyCopies())
+    states = put(memory, LAYOUTS[0], 1, 2)
+    there = put(memory, LAYOUTS[0], 3, 4, 5, 6)
+    assert memory.host_bytes == 2 * PAGE_BYTES
+    for state in states:
+        memory.expect(state)
+    memory.fetch()
+    assert [state.place.on_device for state in states] == [True, False]
+    assert sum(state.place.on_device for state in there) == 3
+
+
+def test_a_fetch_that_fails_is_only_told_of(early, monkeypatch):
+    (state,) = put(early, LAYOUTS[0], 1)
+    _there = put(early, LAYOUTS[0], 3, 4, 5, 6)
+
+    def fail(*_):
+        raise RuntimeError("no memory for the copy")
+
+    with monkeypatch.context() as patched, capture_logs() as logs:
+        patched.setattr(early._copies, "back", fail)
+        early.expect(state)
+        early.fetch()
+    assert [line["event"] for line in logs] == ["states not fetched early"]
+    assert torch.equal(read(early, [state])[0], rows_of(LAYOUTS[0], [1])[0])
 
 
 def test_states_that_are_gone_or_have_no_room_are_not_brought_back(early):

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import os
 import signal
 import subprocess
@@ -15,10 +16,12 @@ from bundles import IMAGE, write_models
 from innerloop_server.engine import devices
 from innerloop_server.engine.interface import SupportSet
 from innerloop_server.engine.lanes import Lanes
+from innerloop_server.engine.state_memory import PAGE_BYTES
 from innerloop_server.engine.torch_engine import TorchEngine, TorchSettings
+from innerloop_server.engine.torch_model import MOST_BYTES_AWAITED
 from innerloop_server.engine.worker import Worker, WorkerError
+from innerloop_server.engine.worker_messages import LARGEST_MESSAGE, Failed, connect, receive, send
 from innerloop_server.models.model import Model
-from innerloop_server.scheduling.batch import MOST_BYTES_ELSEWHERE, run_batch_elsewhere
 from innerloop_server.scheduling.buckets import adapt_bucket
 from innerloop_server.scheduling.job import AdaptJob, Deadline, Operation
 from innerloop_server.scheduling.queue import BatchLimits
@@ -120,6 +123,12 @@ async def busy_scheduler(engine, metrics):
         worker.stop()
 
 
+def know(engine, model):
+    """Have the worker of the first lane told of a model."""
+    kind = "regression" if model.description.task_kind == "regression" else "images"
+    by_worker(engine, engine._device._workers[LANE], lambda: answers(model, [task(kind, 0)]))
+
+
 def adapt_job(model, support):
     """A job that learns a task and answers it."""
     description = model.description
@@ -141,6 +150,7 @@ async def test_the_event_loop_has_batches_computed_by_workers(engine, busy_sched
     """Threads would have to wait for the interpreter, which the event loop keeps busy."""
     loaded, tasks = model
     _, expected = answers(loaded, tasks[:1])
+    know(engine, loaded)
     monkeypatch.setattr(engine._device, "run", None)  # what threads call
     learnt = await asyncio.wait_for(busy_scheduler.run(adapt_job(loaded, tasks[0])), 60)
     found = learnt.value.answers
@@ -150,6 +160,7 @@ async def test_the_event_loop_has_batches_computed_by_workers(engine, busy_sched
 
 async def test_a_worker_that_dies_while_the_event_loop_waits_takes_no_batch_with_it(engine, busy_scheduler, folder):
     model, first = engine.load(folder / "gradients"), engine._device._workers[LANE]
+    know(engine, model)
     os.kill(first._process.pid, signal.SIGSTOP)
     waiting = asyncio.create_task(busy_scheduler.run(adapt_job(model, task("gradients", 0))))
     await asyncio.sleep(0.1)
@@ -161,16 +172,36 @@ async def test_a_worker_that_dies_while_the_event_loop_waits_takes_no_batch_with
 
 
 @pytest.mark.usefixtures("busy_scheduler")
-async def test_large_batches_and_lone_ones_are_left_to_threads(engine, folder, monkeypatch):
-    job = adapt_job(engine.load(folder / "gradients"), task("gradients", 0))
-    by_a_worker = run_batch_elsewhere([job], LANE)
-    assert by_a_worker is not None
-    by_a_worker.close()
-    job.size_bytes = MOST_BYTES_ELSEWHERE + 1
-    assert run_batch_elsewhere([job], LANE) is None
-    job.size_bytes = 1
+async def test_the_event_loop_leaves_to_threads_what_would_hold_it_up(engine, folder, monkeypatch):
+    model = engine.load(folder / "gradients")
+    assert model.remote(LANE, 1, 1000) is None, "the worker does not know the model yet"
+    know(engine, model)
+    state_bytes = max(layout.pages for layout in model._layouts.values()) * PAGE_BYTES
+    assert model.remote(LANE, 1, MOST_BYTES_AWAITED - state_bytes) is not None
+    assert model.remote(LANE, 1, MOST_BYTES_AWAITED - state_bytes + 1) is None, "the inputs are large"
+    assert model.remote(LANE, MOST_BYTES_AWAITED // state_bytes + 1, 0) is None, "the states are large"
     monkeypatch.setattr(engine._device, "_running", 0)
-    assert run_batch_elsewhere([job], LANE) is None
+    monkeypatch.setattr(engine._device, "_shared", -math.inf)
+    assert model.remote(LANE, 1, 1000) is None, "nothing else is computed"
+
+
+def test_messages_that_would_not_arrive_whole_are_not_sent():
+    one, other = connect()
+    with one, other:
+        send(one, Failed("x" * (LARGEST_MESSAGE - 100)))
+        assert len(receive(other, Failed).why) == LARGEST_MESSAGE - 100
+        with pytest.raises(ValueError, match="too large"):
+            send(one, Failed("x" * LARGEST_MESSAGE))
+
+
+async def test_what_a_worker_could_not_compute_for_the_event_loop_is_computed(engine, busy_scheduler, folder):
+    model = engine.load(folder / "gradients")
+    know(engine, model)
+    worker = engine._device._workers[LANE]
+    worker._models[model.computation] = 99  # it knows no such model
+    learnt = await asyncio.wait_for(busy_scheduler.run(adapt_job(model, task("gradients", 0))), 60)
+    assert learnt.value.answers.finite
+    assert engine._device._workers[LANE] is worker
 
 
 def test_states_made_by_a_worker_are_read_by_all(engine, worker, model):

@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,14 +19,15 @@ import torch
 from torch import Tensor
 
 from innerloop_learner.learner import Learner
+from innerloop_server.engine.computation import Computation
 from innerloop_server.engine.cores import lone_threads, usable_cores
 from innerloop_server.engine.interface import CPU_BATCH, GPU_BATCH
 from innerloop_server.engine.programs import Program
-from innerloop_server.engine.waiting import finish
+from innerloop_server.engine.waiting import Waiting, finish
 from innerloop_server.engine.worker import Worker, WorkerError
 
 Function = Callable[..., tuple[Tensor, ...]]
-Remote = Callable[[Program, Function | None], Coroutine[Any, None, tuple[Tensor, ...]]]
+Remote = Callable[[Program, Function | None], Waiting[tuple[Tensor, ...]]]
 """Does what `Device.run` does in another process, and waits for that only; raises RemoteError where it can't."""
 
 QUIET_SECONDS = 0.2
@@ -65,7 +66,8 @@ class Device(ABC):
         largest_batch: tasks beyond which larger batches gain nothing.
         usual_batch: tasks up to which programs are prepared for every size.
         captures: whether it gains from programs that were captured beforehand.
-        meanwhile: is called when the device has been given a program to run, where others can be made ready then.
+        meanwhile: is called in the order of the device's work, when it has been given a program that takes a while;
+            never by a CPU.
     """
 
     torch_device: torch.device
@@ -116,9 +118,9 @@ class Device(ABC):
     def enter_lane(self, lane: int) -> None:  # noqa: B027 - most devices feel no difference
         """Called by each thread that feeds the device, before anything else."""
 
-    def remote(self, lane: int) -> Remote | None:
-        """How the process behind a lane runs programs, where it shall do so now."""
-        del lane
+    def remote(self, lane: int, computation: Computation) -> Remote | None:
+        """How the process behind a lane runs programs of a computation, where it shall do so now."""
+        del lane, computation
         return None
 
     @contextmanager
@@ -146,7 +148,7 @@ class CpuDevice(Device):
         self._shared = -math.inf  # when batches ran side by side last
         self._lock = threading.Lock()
         self._local = threading.local()
-        self._workers: dict[int, Worker] = {}  # by lane; those of which nothing is known yet are not ready
+        self._workers: dict[int, Worker] = {}  # by lane
         self._starting = 0  # workers
         self._started = threading.Condition()
 
@@ -192,17 +194,19 @@ class CpuDevice(Device):
             self._starting -= 1
             self._started.notify_all()
 
-    def remote(self, lane: int) -> Remote | None:
-        """See Device.remote: not while something that is computed alone is faster."""
+    def remote(self, lane: int, computation: Computation) -> Remote | None:
+        """See Device.remote; None while nothing else is computed: the lane's thread is faster then."""
         worker = self._workers.get(lane)
-        quiet = not self._running and time.monotonic() - self._shared > QUIET_SECONDS
-        return partial(self._run_by, worker) if worker is not None and worker.ready and not quiet else None
+        if worker is None or not worker.ready or worker.lost or not worker.knows(computation):
+            return None
+        if not self._running and time.monotonic() - self._shared > QUIET_SECONDS:
+            return None
+        self._set_threads(1)
+        return partial(self._run_by, worker)
 
     async def _run_by(self, worker: Worker, program: Program, then: Function | None = None) -> tuple[Tensor, ...]:
         with self._alone():
-            outputs = await worker.run(program)
-            self._set_threads(1)
-            return _copied(outputs, then)
+            return _copied(await worker.run(program), then)
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
@@ -267,20 +271,20 @@ class CpuDevice(Device):
         worker = self._workers.get(lane)
         if worker is None:
             return None
-        if not worker.wait(0):
-            if worker.ended:
-                structlog.get_logger().warning("worker ended before it was ready: this lane computes without")
-                del self._workers[lane]
-            return None
-        try:
-            return finish(worker.run(program))
-        except WorkerError as error:
-            structlog.get_logger().warning("batch not computed by a worker", reason=str(error))
-            if worker.ended:
-                del self._workers[lane]
-                worker.stop()
+        log = structlog.get_logger()
+        if worker.wait(0):
+            try:
+                return finish(worker.run(program))
+            except WorkerError as error:
+                log.warning("batch not computed by a worker", reason=str(error))
+        if worker.ended:
+            del self._workers[lane]
+            worker.stop()
+            if worker.ready:
                 self._start_worker(lane)
-            return None
+            else:
+                log.warning("worker ended before it was ready: this lane computes without")
+        return None
 
 
 def _copied(outputs: tuple[Tensor, ...], then: Function | None) -> tuple[Tensor, ...]:

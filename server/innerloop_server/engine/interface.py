@@ -191,17 +191,23 @@ class LoadedModel(ABC):
     def expect(self, state: TaskState) -> None:  # noqa: B027 - most engines gain nothing from it
         """Told of a state that will be predicted with when it is its turn; may be called at any time, never waits."""
 
-    def remote(self, lane: int) -> "RemoteModel | None":
-        """The model in the process behind a lane, where that shall compute now; None where the lane's thread shall."""
-        del lane
+    def remote(self, lane: int, tasks: int, size_bytes: int) -> "AwaitedModel | None":
+        """The model in the process behind a lane, where that shall compute now; None where the lane's thread shall.
+
+        Args:
+            lane: its number.
+            tasks: of the batch.
+            size_bytes: of the batch's inputs.
+        """
+        del lane, tasks, size_bytes
         return None
 
 
 @dataclass(frozen=True, slots=True)
-class RemoteModel:
-    """A loaded model as another process computes it: functions of it as coroutines that wait for that only.
+class AwaitedModel:
+    """Functions of a loaded model as coroutines, which wait for nothing but another process that computes.
 
-    They raise RemoteError where the process could not compute, and the loaded model can.
+    They raise RemoteError where that could not, and the loaded model can.
 
     Attributes:
         adapt: see LoadedModel.adapt.

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
+from innerloop_server.engine.interface import RemoteError
 from innerloop_server.engine.waiting import Waiting, go_on
 
 T = TypeVar("T")
@@ -50,6 +51,7 @@ class Lanes:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Work] = deque()
         self._free = set(range(count))
+        self._beginning = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._queues: list[SimpleQueue[Work | None]] = [SimpleQueue() for _ in range(count)]
@@ -101,27 +103,36 @@ class Lanes:
 
     def _begin(self) -> None:
         """Let work that waits begin on lanes that are free."""
-        while self._free and self._waiting:
-            lane, work = min(self._free), self._waiting.popleft()
-            self._free.remove(lane)
-            self._idle.clear()
-            elsewhere = work.elsewhere(lane)
-            if elsewhere is None:
-                self._queues[lane].put(work)
-            else:
-                go_on(self._loop, elsewhere, partial(self._ended, lane, work), partial(self._failed, lane, work))
+        if self._beginning:  # some ended at its first step: the loop below goes on with what waits
+            return
+        self._beginning = True
+        try:
+            while self._free and self._waiting:
+                lane, work = min(self._free), self._waiting.popleft()
+                self._free.remove(lane)
+                self._idle.clear()
+                elsewhere = work.elsewhere(lane)
+                if elsewhere is None:
+                    self._queues[lane].put(work)
+                else:
+                    go_on(self._loop, elsewhere, partial(self._ended, lane, work), partial(self._failed, lane, work))
+        finally:
+            self._beginning = False
 
     def _failed(self, lane: int, work: Work, error: Exception) -> None:
-        """Another process has not done its work."""
-        structlog.get_logger().warning("batch not computed by a worker", reason=str(error))
+        """Another process has not done its work: the lane's thread shall."""
+        if not isinstance(error, RemoteError):
+            structlog.get_logger().error("work for another process failed", exc_info=error)
         self._queues[lane].put(work)
 
     def _ended(self, lane: int, work: Work, result: Any) -> None:
         self._free.add(lane)
         self._begin()
-        work.done(result)
-        if len(self._free) == self.count:
-            self._idle.set()
+        try:
+            work.done(result)
+        finally:
+            if len(self._free) == self.count:
+                self._idle.set()
 
     def _serve(self, lane: int, enter: Callable[[int], None]) -> None:
         enter(lane)

@@ -19,10 +19,10 @@ class StateCopies(ABC):
     Both functions are called in the order of the device's work, which goes on from them as if they had ended.
 
     Attributes:
-        beside: whether copies go on beside the device's work, so that it gains from having them made early.
+        asynchronous: whether copies go on beside the device's work, so that it gains from having them made early.
     """
 
-    beside: bool
+    asynchronous: bool
 
     @abstractmethod
     def out(self, device: Tensor, pages: PageNumbers, host: Tensor, into: PageNumbers) -> object:
@@ -38,7 +38,7 @@ class StateCopies(ABC):
 class DirectCopies(StateCopies):
     """For a CPU: copies at once."""
 
-    beside = False
+    asynchronous = False
 
     def out(self, device: Tensor, pages: PageNumbers, host: Tensor, into: PageNumbers) -> object:
         """See StateCopies.out."""
@@ -63,7 +63,7 @@ class StreamCopies(StateCopies):
         device: whose current stream is that of its work whenever a function is called.
     """
 
-    beside = True
+    asynchronous = True
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -7,9 +7,9 @@ of states is gathered by one indexed read. Any number of threads may call.
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from contextlib import suppress
 
 import numpy as np
+import structlog
 import torch
 from torch import Tensor
 
@@ -19,9 +19,11 @@ from innerloop_server.engine.state_layout import PAGE_WORDS, WORD_BYTES, StateLa
 
 PAGE_BYTES = PAGE_WORDS * WORD_BYTES
 
+FETCHED_STATES, FETCHED_BYTES = 256, 2**26
+"""Fetched at a time, as many as a large batch has: the device's work waits for all of them."""
+
 FETCHED_SHARE = 0.5
-"""Of the device's pages, at most, that are filled early with states that are expected to be claimed: what others that
-are expected hold must not give way for them."""
+"""Of the device's memory, at most, that a fetch fills: it must not drive out what is expected and there."""
 
 
 class _Place:
@@ -120,26 +122,42 @@ class StateMemory:
 
     def expect(self, state: StoredState) -> None:
         """Take note that a state will be claimed. Never waits."""
-        if self._copies.beside:
+        if self._copies.asynchronous:
             self._expected.append(state.place)
 
     def fetch(self) -> None:
-        """Bring states that are expected to the device, as far as there is room, in the order of its work."""
+        """Bring states that are expected to the device, as far as there is room, in the order of its work.
+
+        The rest is still expected. A failure is only told of: whoever claims these states brings them in.
+        """
         with self._lock:
             self._free_discarded()
-            expected = dict.fromkeys(self._expected.popleft() for _ in range(len(self._expected)))
-            for place in expected:
-                if place in self._idle:
-                    self._idle.move_to_end(place)
-            room = int(FETCHED_SHARE * self._device.count)
-            fetched: list[_Place] = []
-            for place in expected:
-                if not place.on_device and not place.freed and len(place.pages) <= room:
-                    fetched.append(place)
-                    room -= len(place.pages)
-            with suppress(MemoryFullError):
+            fetched = self._next_expected()
+            try:
                 self._bring_in(fetched)
-                self._idle.update(dict.fromkeys(fetched))
+            except MemoryFullError:
+                return
+            except Exception as error:
+                structlog.get_logger().warning("states not fetched early", reason=str(error))
+                return
+            self._idle.update(dict.fromkeys(fetched))
+
+    def _next_expected(self) -> list[_Place]:
+        """States to fetch, in the order in which they were expected; those that are there count as used."""
+        share = min(FETCHED_BYTES // PAGE_BYTES, int(FETCHED_SHARE * self._device.count))
+        room = min(share, self._device.available + self._host.available)  # what makes room here goes there
+        fetched: dict[_Place, None] = {}
+        while self._expected and len(fetched) < FETCHED_STATES:
+            place = self._expected[0]
+            if place in self._idle:
+                self._idle.move_to_end(place)
+            elif not place.on_device and not place.freed and place not in fetched:
+                if len(place.pages) > room:
+                    break
+                fetched[place] = None
+                room -= len(place.pages)
+            self._expected.popleft()
+        return list(fetched)
 
     def claim(self, states: Sequence[StoredState]) -> list[PageNumbers]:
         """Page numbers of states, which stay on the device until they are released.

@@ -19,9 +19,9 @@ from innerloop_server.engine.interface import (
     AdaptedTask,
     Answers,
     Array,
+    AwaitedModel,
     LoadedModel,
     ModelDescription,
-    RemoteModel,
     SupportSet,
     TaskState,
 )
@@ -29,13 +29,16 @@ from innerloop_server.engine.made_up import made_up_support
 from innerloop_server.engine.programs import AdaptProgram, PredictProgram, Program
 from innerloop_server.engine.state_copies import PageNumbers
 from innerloop_server.engine.state_layout import StateLayout
-from innerloop_server.engine.state_memory import StateMemory, StoredState
+from innerloop_server.engine.state_memory import PAGE_BYTES, StateMemory, StoredState
 from innerloop_server.engine.torch_padding import mask, stack
 from innerloop_server.engine.waiting import finish
 
 TRIAL_TASKS, TRIALS = 4, 3
 CONVOLUTION_DIMENSIONS = 4
 USUAL_QUERIES = (1, 2, 4, 8, 16, 32)
+
+MOST_BYTES_AWAITED = 2**20
+"""Of inputs and states of a batch that the event loop copies to another process and back: a millisecond at most."""
 
 
 class TorchModel(LoadedModel):
@@ -63,10 +66,13 @@ class TorchModel(LoadedModel):
         """Answer a batch of tasks, padded to the one with most queries."""
         return finish(self._predict(self._run, states, queries))
 
-    def remote(self, lane: int) -> RemoteModel | None:
-        """See LoadedModel.remote."""
-        run = self._device.remote(lane)
-        return None if run is None else RemoteModel(partial(self._adapt, run), partial(self._predict, run))
+    def remote(self, lane: int, tasks: int, size_bytes: int) -> AwaitedModel | None:
+        """See LoadedModel.remote; None for batches so large that copying them would hold up the event loop."""
+        state_bytes = max((layout.pages for layout in self._layouts.values()), default=0) * PAGE_BYTES
+        if size_bytes + tasks * state_bytes > MOST_BYTES_AWAITED:
+            return None
+        run = self._device.remote(lane, self.computation)
+        return None if run is None else AwaitedModel(partial(self._adapt, run), partial(self._predict, run))
 
     def expect(self, state: TaskState) -> None:
         """See LoadedModel.expect."""

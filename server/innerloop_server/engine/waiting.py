@@ -2,6 +2,7 @@
 
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from socket import socket
 from types import coroutine
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ def readable(end: socket) -> Generator[socket, None, None]:
     yield end
 
 
-def finish(waiting: Coroutine[Any, None, T]) -> T:
+def finish(waiting: Waiting[T]) -> T:
     """Run to the end on this thread, which blocks where the coroutine reads."""
     try:
         while True:
@@ -29,7 +30,7 @@ def finish(waiting: Coroutine[Any, None, T]) -> T:
 
 def go_on(
     loop: AbstractEventLoop,
-    waiting: Coroutine[Any, None, T],
+    waiting: Waiting[T],
     ended: Callable[[T], object],
     failed: Callable[[Exception], object],
 ) -> None:
@@ -44,14 +45,16 @@ def go_on(
         ended: is given its result.
         failed: is given what it raised.
     """
+    then: Callable[[], object]
     try:
         end = waiting.send(None)
     except StopIteration as stop:
-        ended(stop.value)
+        then = partial(ended, stop.value)
     except Exception as error:
-        failed(error)
+        then = partial(failed, error)
     else:
-        loop.add_reader(end, _wake, loop, end, waiting, ended, failed)
+        then = partial(loop.add_reader, end, _wake, loop, end, waiting, ended, failed)
+    then()  # here: what it raises has nothing to do with what ended above
 
 
 def _wake(loop: AbstractEventLoop, end: socket, *rest: Any) -> None:

@@ -47,13 +47,14 @@ class Worker:
 
     Attributes:
         ready: whether it is known to have started.
+        lost: whether it has not answered.
     """
 
     def __init__(self) -> None:
         self._models: weakref.WeakKeyDictionary[Computation, int] = weakref.WeakKeyDictionary()
         self._forgotten: deque[int] = deque()
         self._loaded = 0
-        self.ready = False
+        self.ready = self.lost = False
         with ExitStack() as its_own, ExitStack() as ours:
             descriptor = create_shared_memory("innerloop-worker", STAGING_BYTES)
             its_own.callback(os.close, descriptor)
@@ -79,8 +80,12 @@ class Worker:
 
     @property
     def ended(self) -> bool:
-        """Whether the process is no more."""
-        return self._process.poll() is not None
+        """Whether the process is no more, or will be soon."""
+        return self.lost or self._process.poll() is not None
+
+    def knows(self, computation: Computation) -> bool:
+        """Whether it need not be told of a computation first, which takes a while."""
+        return computation in self._models
 
     async def run(self, program: Program) -> tuple[Tensor, ...]:
         """Outputs of a program; they lie in shared memory until the next one runs. Waits for the process only.
@@ -125,7 +130,10 @@ class Worker:
             send(self._end, order)
             await readable(self._end)
             reply: Reply = receive(self._end, Reply)
+        except ValueError as error:
+            raise WorkerError(str(error)) from error
         except (EOFError, OSError) as error:
+            self.lost = True
             raise WorkerError("the process has ended") from error
         if isinstance(reply, Failed):
             raise WorkerError(reply.why)

@@ -7,7 +7,7 @@ import msgspec
 
 from innerloop_server.engine.state_layout import PlainShapes
 
-LARGEST_MESSAGE = 2**17
+LARGEST_MESSAGE, LONGEST_REASON = 2**17, 2**12
 
 
 class TensorAt(msgspec.Struct, frozen=True, array_like=True):
@@ -80,9 +80,13 @@ def send(end: socket.socket, message: msgspec.Struct) -> None:
     """Send a message.
 
     Raises:
-        OSError: it is too large, or the other process has ended.
+        ValueError: it is too large.
+        OSError: the other process has ended.
     """
-    end.send(msgspec.msgpack.encode(message))
+    content = msgspec.msgpack.encode(message)
+    if len(content) > LARGEST_MESSAGE:  # the other end would read a part of it
+        raise ValueError("the message is too large")
+    end.send(content)
 
 
 def receive(end: socket.socket, kind: Any) -> Any:

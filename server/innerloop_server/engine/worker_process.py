@@ -21,6 +21,7 @@ from innerloop_server.engine.computation import Computation, Precision
 from innerloop_server.engine.staging import Staging, end_of
 from innerloop_server.engine.state_layout import from_plain, to_plain
 from innerloop_server.engine.worker_messages import (
+    LONGEST_REASON,
     Done,
     Failed,
     ForgetOrder,
@@ -90,7 +91,7 @@ def main() -> None:
         try:
             reply = worker.carry_out(order)
         except Exception as error:
-            reply = Failed(f"{type(error).__name__}: {error}")
+            reply = Failed(f"{type(error).__name__}: {error}"[:LONGEST_REASON])
         send(end, reply)
 
 

@@ -1,4 +1,4 @@
-"""Computing a batch: what happens on the engine's threads."""
+"""Computing a batch, whoever does it."""
 
 import time
 from collections.abc import Hashable, Mapping, Sequence
@@ -9,10 +9,10 @@ from innerloop_server.engine.interface import (
     AdaptedTask,
     Answers,
     Array,
+    AwaitedModel,
     LoadedModel,
     MemoryFullError,
     RemoteError,
-    RemoteModel,
     SupportSet,
     TaskState,
 )
@@ -22,9 +22,6 @@ from innerloop_server.scheduling.buckets import query_bucket
 from innerloop_server.scheduling.job import AdaptJob, AnyJob, Computed, Learnt, Operation, PredictJob
 
 MEMORY_RETRY_SECONDS = 0.5
-
-MOST_BYTES_ELSEWHERE = 2**20
-"""Of inputs that the event loop copies to another process: a millisecond at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +54,12 @@ def run_batch(jobs: Sequence[AnyJob]) -> BatchOutcome:
 
 
 def run_batch_elsewhere(jobs: Sequence[AnyJob], lane: int) -> Waiting[BatchOutcome] | None:
-    """As `run_batch`, in the process behind a lane, where that shall compute.
-
-    None for batches so large that copying them to that process would hold up the event loop.
-    """
-    if sum(job.size_bytes for job in jobs) > MOST_BYTES_ELSEWHERE:
-        return None
-    remote = jobs[0].model.loaded.remote(lane)
+    """As `run_batch`, in the process behind a lane; None where the lane's thread shall compute."""
+    remote = jobs[0].model.loaded.remote(lane, len(jobs), sum(job.size_bytes for job in jobs))
     return None if remote is None else _run(jobs, remote)
 
 
-def _here(model: LoadedModel) -> RemoteModel:
+def _here(model: LoadedModel) -> AwaitedModel:
     """A model's own functions as coroutines, which wait for nothing."""
 
     async def adapt(tasks: Sequence[SupportSet], steps: int, width: int) -> list[AdaptedTask]:
@@ -76,10 +68,10 @@ def _here(model: LoadedModel) -> RemoteModel:
     async def predict(states: Sequence[TaskState], queries: Sequence[Array]) -> list[Answers]:
         return model.predict(states, queries)
 
-    return RemoteModel(adapt, predict)
+    return AwaitedModel(adapt, predict)
 
 
-async def _run(jobs: Sequence[AnyJob], model: RemoteModel) -> BatchOutcome:
+async def _run(jobs: Sequence[AnyJob], model: AwaitedModel) -> BatchOutcome:
     """Compute jobs of one bucket.
 
     A batch may have waited for the one before it: jobs that became useless meanwhile are dropped here.
@@ -91,7 +83,7 @@ async def _run(jobs: Sequence[AnyJob], model: RemoteModel) -> BatchOutcome:
     return BatchOutcome([*outcomes, *late], len(wanted), started, time.monotonic())
 
 
-async def _together(jobs: Sequence[AnyJob], model: RemoteModel) -> list[Outcome]:
+async def _together(jobs: Sequence[AnyJob], model: AwaitedModel) -> list[Outcome]:
     started = time.monotonic()
     try:
         compute = _adapt if isinstance(jobs[0], AdaptJob) else _predict
@@ -109,7 +101,7 @@ async def _together(jobs: Sequence[AnyJob], model: RemoteModel) -> list[Outcome]
         return [outcome for job in jobs for outcome in await _together([job], model)]
 
 
-async def _adapt(jobs: Sequence[AnyJob], model: RemoteModel) -> tuple[Sequence[Learnt], Mapping[Operation, float]]:
+async def _adapt(jobs: Sequence[AnyJob], model: AwaitedModel) -> tuple[Sequence[Learnt], Mapping[Operation, float]]:
     adapts = cast("Sequence[AdaptJob]", jobs)
     first = adapts[0]
     started = time.monotonic()
@@ -122,7 +114,7 @@ async def _adapt(jobs: Sequence[AnyJob], model: RemoteModel) -> tuple[Sequence[L
     return [Learnt(task, given) for task, given in zip(tasks, answers, strict=True)], seconds
 
 
-async def _answer(model: RemoteModel, asked: Sequence[tuple[TaskState, Array | None]]) -> list[Answers]:
+async def _answer(model: AwaitedModel, asked: Sequence[tuple[TaskState, Array | None]]) -> list[Answers]:
     """Answers to each state's queries; those of like size are computed together."""
     buckets: dict[Hashable, list[int]] = {}
     for index, (_, query) in enumerate(asked):
@@ -136,7 +128,7 @@ async def _answer(model: RemoteModel, asked: Sequence[tuple[TaskState, Array | N
     return [answers[index] for index in range(len(asked))]
 
 
-async def _predict(jobs: Sequence[AnyJob], model: RemoteModel) -> tuple[Sequence[Answers], Mapping[Operation, float]]:
+async def _predict(jobs: Sequence[AnyJob], model: AwaitedModel) -> tuple[Sequence[Answers], Mapping[Operation, float]]:
     predicts = cast("Sequence[PredictJob]", jobs)
     started = time.monotonic()
     answers = await model.predict([job.state for job in predicts], [job.query for job in predicts])

@@ -165,7 +165,6 @@ class LocalServing(Serving):
 
     async def _answer(self, learned: Learned, query: Array, deadline: Deadline, timings: Timings) -> Answers:
         bucket = predict_bucket(learned.state, query)
-        learned.model.loaded.expect(learned.state)
         job = PredictJob(learned.model, bucket, query.nbytes, deadline, state=learned.state, query=query)
         return _usable(timings.count(await self._scheduler.run(job)))
 
