@@ -11,12 +11,11 @@ from threading import Thread
 
 import numpy as np
 import pytest
-from bundles import IMAGE, write_models
+from bundles import FIXED_WAYS, IMAGE, write_models
 
 from innerloop_server.engine import devices
 from innerloop_server.engine.interface import SupportSet
 from innerloop_server.engine.lanes import Lanes
-from innerloop_server.engine.state_memory import PAGE_BYTES
 from innerloop_server.engine.torch_engine import TorchEngine, TorchSettings
 from innerloop_server.engine.torch_model import MOST_BYTES_AWAITED
 from innerloop_server.engine.worker import Worker, WorkerError
@@ -176,7 +175,8 @@ async def test_the_event_loop_leaves_to_threads_what_would_hold_it_up(engine, fo
     model = engine.load(folder / "gradients")
     assert model.remote(LANE, 1, 1000) is None, "the worker does not know the model yet"
     know(engine, model)
-    state_bytes = max(layout.pages for layout in model._layouts.values()) * PAGE_BYTES
+    (adapted,) = model.adapt([task("gradients", 0)], 1, FIXED_WAYS)
+    state_bytes = adapted.state.size_bytes
     assert model.remote(LANE, 1, MOST_BYTES_AWAITED - state_bytes) is not None
     assert model.remote(LANE, 1, MOST_BYTES_AWAITED - state_bytes + 1) is None, "the inputs are large"
     assert model.remote(LANE, MOST_BYTES_AWAITED // state_bytes + 1, 0) is None, "the states are large"

@@ -29,7 +29,7 @@ from innerloop_server.engine.made_up import made_up_support
 from innerloop_server.engine.programs import AdaptProgram, PredictProgram, Program
 from innerloop_server.engine.state_copies import PageNumbers
 from innerloop_server.engine.state_layout import StateLayout
-from innerloop_server.engine.state_memory import PAGE_BYTES, StateMemory, StoredState
+from innerloop_server.engine.state_memory import StateMemory, StoredState
 from innerloop_server.engine.torch_padding import mask, stack
 from innerloop_server.engine.waiting import finish
 
@@ -57,6 +57,7 @@ class TorchModel(LoadedModel):
         self._device = device
         self._memory = memory
         self._layouts: dict[tuple[int, int], StateLayout] = {}  # by width and number of examples
+        self._state_bytes = 0  # of the largest so far
 
     def adapt(self, tasks: Sequence[SupportSet], steps: int, width: int) -> list[AdaptedTask]:
         """Learn a batch of tasks, padded to the largest of them."""
@@ -68,8 +69,7 @@ class TorchModel(LoadedModel):
 
     def remote(self, lane: int, tasks: int, size_bytes: int) -> AwaitedModel | None:
         """See LoadedModel.remote; None for batches so large that copying them would hold up the event loop."""
-        state_bytes = max((layout.pages for layout in self._layouts.values()), default=0) * PAGE_BYTES
-        if size_bytes + tasks * state_bytes > MOST_BYTES_AWAITED:
+        if size_bytes + tasks * self._state_bytes > MOST_BYTES_AWAITED:
             return None
         run = self._device.remote(lane, self.computation)
         return None if run is None else AwaitedModel(partial(self._adapt, run), partial(self._predict, run))
@@ -88,6 +88,7 @@ class TorchModel(LoadedModel):
 
         def keep(rows: Tensor, *losses: Tensor) -> tuple[Tensor, ...]:
             states.extend(self._memory.put(program.layout, rows, ways))
+            self._state_bytes = max(self._state_bytes, states[0].size_bytes)
             return losses
 
         program = self._adapting(tasks, steps, width)
