@@ -277,6 +277,19 @@ def test_states_are_fetched_as_far_as_there_is_room_for_those_that_give_way():
     assert sum(state.place.on_device for state in there) == 3
 
 
+def test_a_state_that_has_no_room_holds_up_no_others(early):
+    (large,) = put(early, LAYOUTS[3], 1)
+    (small,) = put(early, LAYOUTS[0], 2)
+    there = put(early, LAYOUTS[0], 3, 4, 5, 6)
+    early.expect(large)
+    early.expect(small)
+    early.fetch()
+    assert not large.place.on_device, "it would fill more than half of the device"
+    assert small.place.on_device
+    assert not early._expected
+    del there
+
+
 def test_a_fetch_that_fails_is_only_told_of(early, monkeypatch):
     (state,) = put(early, LAYOUTS[0], 1)
     _there = put(early, LAYOUTS[0], 3, 4, 5, 6)

@@ -128,7 +128,7 @@ class StateMemory:
     def fetch(self) -> None:
         """Bring states that are expected to the device, as far as there is room, in the order of its work.
 
-        The rest is still expected. A failure is only told of: whoever claims these states brings them in.
+        The rest is still expected. What has no room by itself, or fails, is brought in by whoever claims it.
         """
         with self._lock:
             self._free_discarded()
@@ -152,10 +152,11 @@ class StateMemory:
             if place in self._idle:
                 self._idle.move_to_end(place)
             elif not place.on_device and not place.freed and place not in fetched:
-                if len(place.pages) > room:
-                    break
-                fetched[place] = None
-                room -= len(place.pages)
+                if len(place.pages) <= room:
+                    fetched[place] = None
+                    room -= len(place.pages)
+                elif fetched:
+                    break  # its turn comes; one that has no room by itself must not hold up the others for good
             self._expected.popleft()
         return list(fetched)
 
