@@ -35,7 +35,8 @@ def test_every_source_file_is_examined():
 COMPUTES_BY_TORCH = {
     f"innerloop_server.engine.{name}"
     for name in (
-        *("compiling", "computation", "devices", "programs", "staging", "state_copies", "state_layout", "state_memory"),
+        *("choose_device", "compiling", "computation", "cpu_device", "cuda_device", "device", "programs", "staging"),
+        *("state_copies", "state_layout", "state_memory"),
         *("torch_engine", "torch_model", "torch_padding", "worker", "worker_messages", "worker_process"),
     )
 }

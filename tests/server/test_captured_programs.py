@@ -13,7 +13,8 @@ from torch.utils._pytree import tree_map
 from innerloop_learner.bundle import load_bundle
 from innerloop_server.engine import torch_model
 from innerloop_server.engine.compiling import compiled
-from innerloop_server.engine.devices import CpuDevice, CudaDevice
+from innerloop_server.engine.cpu_device import CpuDevice
+from innerloop_server.engine.cuda_device import CudaDevice
 from innerloop_server.engine.interface import SupportSet
 from innerloop_server.engine.state_memory import PAGE_BYTES, StateMemory
 from innerloop_server.engine.torch_model import TorchModel

@@ -15,7 +15,8 @@ from bundles import IMAGE, write_bundle, write_models
 from innerloop_learner.layers import TASK_CONVOLUTIONS
 from innerloop_learner.learner import build_learner
 from innerloop_learner.spec import InputSpec, LearnerSpec
-from innerloop_server.engine import devices, parts, torch_model
+from innerloop_server.engine import cpu_device, parts, torch_model
+from innerloop_server.engine.choose_device import choose_device
 from innerloop_server.engine.compiling import compiled
 from innerloop_server.engine.computation import MOST_CHOICES
 from innerloop_server.engine.interface import LoadError, MemoryFullError, SupportSet
@@ -201,7 +202,7 @@ class Calling:
 def test_a_computation_alone_gets_half_of_the_cores_and_each_of_several_gets_one(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    device, threads, before = devices.choose_device("cpu", None, None), [], torch.get_num_threads()
+    device, threads, before = choose_device("cpu", None, None), [], torch.get_num_threads()
     assert device.lanes == 6
 
     def alone():
@@ -222,7 +223,7 @@ def test_a_computation_alone_gets_half_of_the_cores_and_each_of_several_gets_one
 
 def test_a_lone_request_tries_both_numbers_of_threads(folder, monkeypatch):
     taken = []
-    monkeypatch.setattr(devices.torch, "set_num_threads", taken.append)
+    monkeypatch.setattr(cpu_device.torch, "set_num_threads", taken.append)
     model, task = TorchEngine(TorchSettings("cpu", threads=3, lanes=1)).load(folder / "gradients"), image_task(0, 5, 1)
     for _ in range(2 * TRIALS):
         model.adapt([task], 1, 5)
@@ -264,7 +265,7 @@ def test_the_backbone_is_what_is_compiled():
 
 
 def test_timing_waits_for_workers_that_start_and_counts_as_alone_whatever_else_runs(monkeypatch):
-    device, threads, events = devices.CpuDevice(2, 2), [], []
+    device, threads, events = cpu_device.CpuDevice(2, 2), [], []
     may_start = threading.Event()
 
     class SlowWorker:
@@ -272,7 +273,7 @@ def test_timing_waits_for_workers_that_start_and_counts_as_alone_whatever_else_r
             assert may_start.wait(seconds)
             events.append("started")
 
-    monkeypatch.setattr(devices, "Worker", SlowWorker)
+    monkeypatch.setattr(cpu_device, "Worker", SlowWorker)
     before = torch.get_num_threads()
 
     def time_it():

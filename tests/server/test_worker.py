@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from bundles import FIXED_WAYS, IMAGE, write_models
 
-from innerloop_server.engine import devices
+from innerloop_server.engine import cpu_device
 from innerloop_server.engine.interface import SupportSet
 from innerloop_server.engine.lanes import Lanes
 from innerloop_server.engine.torch_engine import TorchEngine, TorchSettings
@@ -256,7 +256,7 @@ def test_a_lane_whose_process_cannot_be_started_computes_by_itself(engine, model
     def refuse():
         raise OSError("too many open files")
 
-    monkeypatch.setattr(devices, "Worker", refuse)
+    monkeypatch.setattr(cpu_device, "Worker", refuse)
     results = []
 
     def lane():

@@ -8,8 +8,8 @@ import torch
 
 from innerloop_learner.bundle import load_bundle
 from innerloop_learner.manifest import BundleError
+from innerloop_server.engine.choose_device import choose_device
 from innerloop_server.engine.computation import Precision
-from innerloop_server.engine.devices import choose_device
 from innerloop_server.engine.interface import Engine, LoadedModel, LoadError
 from innerloop_server.engine.process_memory import resident
 from innerloop_server.engine.state_budget import with_room

@@ -14,7 +14,7 @@ from innerloop_learner.layers import TASK_CONVOLUTIONS
 from innerloop_server.engine.compiling import compiled
 from innerloop_server.engine.computation import Computation, Precision
 from innerloop_server.engine.description import describe
-from innerloop_server.engine.devices import Device, Function, Remote
+from innerloop_server.engine.device import Device, Function, Remote
 from innerloop_server.engine.interface import (
     AdaptedTask,
     Answers,
