@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from innerloop_trainer.run_folder import RunFolder
-from innerloop_trainer.run_log import read_rows
+from innerloop_trainer.runs.folder import RunFolder
+from innerloop_trainer.runs.log import read_rows
 
 
 def run_innerloop(*arguments: str) -> None:

@@ -1,5 +1,7 @@
 """Imports go one way: trainer -> learner <- server, and the server takes nothing but the stubs from the SDK."""
 
+import ast
+
 import pytest
 from imports import FOLDERS, imported, is_within, modules
 
@@ -24,6 +26,41 @@ def wrong_imports(module, source):
 @pytest.mark.parametrize(("module", "file"), [pytest.param(*found, id=found[0]) for found in modules()])
 def test_imports_go_one_way(module, file):
     assert wrong_imports(module, file.read_text()) == []
+
+
+TALKS_TO_PEOPLE = ("typer", "rich", "click")
+"""Packages that parse what people type and print what they read."""
+
+
+@pytest.mark.parametrize(
+    ("module", "file"),
+    [
+        pytest.param(*found, id=found[0])
+        for found in modules()
+        if is_within(found[0], "innerloop_trainer") and not is_within(found[0], "innerloop_trainer.cli")
+    ],
+)
+def test_the_trainer_is_a_library_that_prints_nothing(module, file):
+    del module
+    source = file.read_text()
+    assert not [name for name in imported(source) if any(is_within(name, package) for package in TALKS_TO_PEOPLE)]
+    assert not printing(source)
+
+
+def printing(source):
+    """Lines of a module that call `print` or mention standard output or error."""
+    streams = {"stdout", "stderr", "__stdout__", "__stderr__"}
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if (isinstance(node, ast.Name) and node.id == "print")
+        or (isinstance(node, ast.Attribute) and node.attr in streams)
+    ]
+
+
+def test_printing_is_found():
+    assert printing("print('x')") == printing("import sys;sys.stderr.write('x')") == [1]
+    assert not printing("def f(printed):\n    return printed.stream")
 
 
 def test_every_source_file_is_examined():
@@ -106,8 +143,8 @@ def test_the_server_pickles_nothing(module, file):
         ("innerloop_learner.tasks", "import innerloop_trainer.seeds as seeds"),
         ("innerloop_learner.tasks", "from innerloop_server.errors import ServerError"),
         ("innerloop_learner.tasks", "from innerloop.v1 import tensor_pb2"),
-        ("innerloop_trainer.training", "if TYPE_CHECKING:\n    from innerloop_server import settings"),
-        ("innerloop_trainer.training", "import innerloop"),
+        ("innerloop_trainer.runs.training", "if TYPE_CHECKING:\n    from innerloop_server import settings"),
+        ("innerloop_trainer.runs.training", "import innerloop"),
         ("innerloop_server.server", "from innerloop_trainer import data"),
         ("innerloop_server.server", "from innerloop import Client"),
         ("innerloop_server.server", "from innerloop import v1, Client"),
@@ -124,7 +161,7 @@ def test_an_import_the_wrong_way_is_found(module, source):
     [
         ("innerloop.cli.demo", "from innerloop_trainer import data\nfrom innerloop_server import process"),
         ("innerloop_learner", "import torch\nfrom innerloop_learner.tasks import Support"),
-        ("innerloop_trainer.training", "from innerloop_learner import Learner"),
+        ("innerloop_trainer.runs.training", "from innerloop_learner import Learner"),
         ("innerloop_server.server", "import innerloop.v1.tensor_pb2\nfrom innerloop.v1 import tensor_pb2"),
     ],
 )

@@ -21,8 +21,8 @@ from typing import Any
 from innerloop import Client
 from innerloop_server.process import ServerProcess
 from innerloop_trainer.data import ClassExamples, EpisodeShape, load_source
-from innerloop_trainer.run_folder import RunFolder
-from innerloop_trainer.run_log import read_rows
+from innerloop_trainer.runs.folder import RunFolder
+from innerloop_trainer.runs.log import read_rows
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from machine import describe_machine

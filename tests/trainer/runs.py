@@ -7,9 +7,9 @@ import torch
 
 from innerloop_trainer.config import TrainingConfig, make_plan
 from innerloop_trainer.data import load_source
-from innerloop_trainer.run_folder import RunFolder
+from innerloop_trainer.runs.folder import RunFolder
+from innerloop_trainer.runs.training import Training
 from innerloop_trainer.seeds import generator_for
-from innerloop_trainer.training import Training
 
 CPU = torch.device("cpu")
 

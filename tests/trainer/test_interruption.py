@@ -10,8 +10,8 @@ from pathlib import Path
 
 from runs import CPU
 
-from innerloop_trainer.run_folder import RunFolder
-from innerloop_trainer.run_log import read_rows
+from innerloop_trainer.runs.folder import RunFolder
+from innerloop_trainer.runs.log import read_rows
 
 INNERLOOP = [sys.executable, "-m", "innerloop.cli.main"]
 TRAIN = [

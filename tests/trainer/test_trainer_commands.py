@@ -12,12 +12,13 @@ from shell import innerloop
 
 from innerloop_learner.bundle import load_bundle
 from innerloop_learner.learner import methods
-from innerloop_trainer import display
+from innerloop_trainer.cli import display
+from innerloop_trainer.cli.progress import progress_bar
 from innerloop_trainer.data import EpisodeShape, load_source
 from innerloop_trainer.evaluation import evaluate
-from innerloop_trainer.run_folder import Progress
-from innerloop_trainer.run_log import Row
-from innerloop_trainer.training import Report
+from innerloop_trainer.runs.folder import Progress
+from innerloop_trainer.runs.log import Row
+from innerloop_trainer.runs.training import Report
 
 OPTIONS = [
     *("--data", "digits", "--ways", 2, "--queries", 3, "--iterations", 4, "--meta-batch", 2, "--steps", 1),
@@ -161,7 +162,7 @@ def test_the_progress_bar_fits_a_terminal_of_80_columns(monkeypatch: pytest.Monk
     screen = io.StringIO()
     monkeypatch.setattr(display, "console", Console(file=screen, force_terminal=True, width=80, color_system=None))
     row = Row(60_000, 1.0, 12_345.6, 1e-3, 12.3456, 0.98765, 0.97654, 0.01234)
-    with display.progress_bar("protonet", 0, 60_000, "accuracy") as show:
+    with progress_bar("protonet", 0, 60_000, "accuracy") as show:
         show(Report(Progress(60_000, 1.0, 60_000, 0.97654), 12_345.6, 12.3456, row))
     lines = [line.rstrip() for line in re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "\n", screen.getvalue()).splitlines()]
     (validation,) = (line for line in lines if line.startswith(" 60000"))

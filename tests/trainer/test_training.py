@@ -12,9 +12,9 @@ from innerloop_learner.bundle import load_bundle
 from innerloop_trainer.config import TrainingConfig, make_plan
 from innerloop_trainer.data import load_source
 from innerloop_trainer.evaluation import evaluate
-from innerloop_trainer.run_folder import RunError, RunFolder
-from innerloop_trainer.run_log import Row, RunLog, read_rows
-from innerloop_trainer.training import DivergedError, Report
+from innerloop_trainer.runs.folder import RunError, RunFolder
+from innerloop_trainer.runs.log import Row, RunLog, read_rows
+from innerloop_trainer.runs.training import DivergedError, Report
 
 each_config = pytest.mark.parametrize("config", [DIGITS, SINUSOID], ids=["digits-batch-norm", "sinusoid"])
 
@@ -26,7 +26,7 @@ def without_times(row: Row) -> Row:
 def assert_same_runs(a: RunFolder, b: RunFolder) -> None:
     """Parameters, optimizer, figures and best parameters are equal to the bit; only times may differ."""
     (state, progress), (other_state, other_progress) = a.load_latest(CPU), b.load_latest(CPU)
-    del state["window"], other_state["window"]  # begun after the last row, and holds times
+    del state["recent_figures"], other_state["recent_figures"]  # begun after the last row, and holds times
     assert state.keys() == other_state.keys()
     assert any(name.startswith("optimizer.") for name in state)
     assert all(torch.equal(value, other_state[name]) for name, value in state.items())

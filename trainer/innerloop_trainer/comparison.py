@@ -5,7 +5,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,17 @@ from innerloop_learner.bundle import Bundle, load_bundle
 from innerloop_learner.learner import methods
 from innerloop_trainer.config import TrainingConfig, make_plan
 from innerloop_trainer.data import DataSource, EpisodeShape
-from innerloop_trainer.display import console
 from innerloop_trainer.evaluation import metric_name
 from innerloop_trainer.meta_gradient import Backpropagation
 from innerloop_trainer.mistakes import MISTAKES
 from innerloop_trainer.outer_loop import OuterLoop
 from innerloop_trainer.plots import plot_comparison
-from innerloop_trainer.run_folder import RunFolder
-from innerloop_trainer.run_log import read_rows
+from innerloop_trainer.runs.final_test import measure_on_test_split
+from innerloop_trainer.runs.folder import RunFolder
+from innerloop_trainer.runs.log import read_rows
+from innerloop_trainer.runs.prepare import prepare
+from innerloop_trainer.runs.training import Training
 from innerloop_trainer.seeds import generator_for
-from innerloop_trainer.session import test, train
 
 WARM_UP_STEPS = 3
 SECONDS_OF_TRIAL = 3.0
@@ -136,7 +137,7 @@ class Comparison:
         plot_comparison(bars, self.protocol, self.metric, folder / "comparison.png")
 
 
-def compare(
+def compare_methods(
     names: Sequence[str],
     common: TrainingConfig,
     source: DataSource,
@@ -146,6 +147,8 @@ def compare(
     device: torch.device,
     queries: int,
     test_episodes: int,
+    run: Callable[[Training], bool],
+    tell: Callable[[str], None],
 ) -> Comparison | None:
     """Train and measure each method; runs that are there already are continued, finished ones only measured.
 
@@ -159,9 +162,11 @@ def compare(
         device: to train and measure on.
         queries: per class in test episodes.
         test_episodes: how many, the same for all.
+        run: trains a run that is prepared, and returns whether it is finished.
+        tell: called with what a user may want to know at once.
 
     Returns:
-        the comparison; None if Ctrl-C ended it early, with everything saved.
+        the comparison; None if a run was stopped before its end, with everything saved.
 
     Raises:
         UnknownNameError: no such method.
@@ -172,21 +177,21 @@ def compare(
     source.test.check(shape)
     compared, failed, protocol = [], [], "nothing was compared"
     for info in infos:
-        run = RunFolder(folder / "runs" / info.name)
+        run_folder = RunFolder(folder / "runs" / info.name)
         config = replace(common, method=info.name, settings=settings.get(info.name, {}))
         try:
-            config = replace(config, iterations=_iterations(config, budget, source, run, device))
-            trained = train(config, run, device, resume=run.exists, source=source)
-            if trained is None:
+            config = replace(config, iterations=_iterations(config, budget, source, run_folder, device, tell))
+            training = prepare(config, run_folder, device, resume=run_folder.exists, source=source).training
+            if not run(training):
                 return None
-            metric = test(trained, run, device, shape, test_episodes)
+            metric = measure_on_test_split(training, shape, test_episodes)
         except MISTAKES as error:
-            console.print(f"{info.name} is left out: {error}", soft_wrap=True)
+            tell(f"{info.name} is left out: {error}")
             failed.append(Failed(info.name, str(error)))
             continue
         protocol = metric.protocol
-        bundle = load_bundle(run.bundle, device)
-        row = read_rows(run.log)[-1]
+        bundle = load_bundle(run_folder.bundle, device)
+        row = read_rows(run_folder.log)[-1]
         milliseconds, size = _adapting(bundle, source, shape, device)
         compared.append(
             Compared(
@@ -199,7 +204,12 @@ def compare(
 
 
 def _iterations(
-    config: TrainingConfig, budget: Budget, source: DataSource, run: RunFolder, device: torch.device
+    config: TrainingConfig,
+    budget: Budget,
+    source: DataSource,
+    run: RunFolder,
+    device: torch.device,
+    tell: Callable[[str], None],
 ) -> int | None:
     """Outer steps that the budget allows; as measured before, if the run is there already."""
     if methods[config.method].info.training.iterations == 1:
@@ -208,7 +218,7 @@ def _iterations(
         return budget.iterations
     if run.exists:
         known = run.load_config().iterations
-        console.print(f"{config.method} goes on with the {known:,} outer steps it was given before")
+        tell(f"{config.method} goes on with the {known:,} outer steps it was given before")
         return known
     return max(1, round(budget.minutes * 60 / _seconds_per_step(config, source, device)))
 

@@ -1,9 +1,4 @@
-"""What a user can get wrong, told in one line."""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import typer
+"""Errors whose message is for the user; anything else is a defect."""
 
 from innerloop_learner.encoders import EncoderError
 from innerloop_learner.learner import TaskError
@@ -13,9 +8,9 @@ from innerloop_learner.settings import SettingsError
 from innerloop_trainer.config import ConfigError
 from innerloop_trainer.data import DataError
 from innerloop_trainer.evaluation import EvaluationError
-from innerloop_trainer.initial_parameters import InitialParametersError
-from innerloop_trainer.run_folder import RunError
-from innerloop_trainer.training import DivergedError
+from innerloop_trainer.runs.folder import RunError
+from innerloop_trainer.runs.initial_parameters import InitialParametersError
+from innerloop_trainer.runs.training import DivergedError
 
 MISTAKES = (
     BundleError,
@@ -31,21 +26,3 @@ MISTAKES = (
     TaskError,
     UnknownNameError,
 )
-"""Errors whose message is for the user; anything else is a defect and keeps its traceback."""
-
-
-@contextmanager
-def mistakes_as_messages() -> Iterator[None]:
-    """Turn such an error into a line on stderr and exit status 2."""
-    try:
-        yield
-    except MISTAKES as error:
-        typer.secho(f"Error: {_text(error)}", fg="red", err=True)
-        raise typer.Exit(2) from error
-
-
-def _text(error: Exception) -> str:
-    """The error's message without the numbers that operating systems count errors by."""
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from innerloop_trainer.run_log import Row
+from innerloop_trainer.runs.log import Row
 
 
 def plot_learning_curve(rows: list[Row], title: str, metric: str, path: Path) -> None:

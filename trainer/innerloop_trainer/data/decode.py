@@ -11,8 +11,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.file_tree import FileTree
+from innerloop_trainer.data.progress import tracked
 from innerloop_trainer.data.source import DataError
-from innerloop_trainer.data.watched import watched
 
 Color = Literal["L", "RGB"]
 """Gray or colour, by Pillow's names."""
@@ -38,7 +38,7 @@ def decode_classes(
     """
     files = [path for paths in classes.values() for path in paths]
     images = np.empty((len(files), 1 if color == "L" else 3, *size), dtype=np.uint8)
-    for index, path in enumerate(watched(files, f"Decoding {tree.root.name}")):
+    for index, path in enumerate(tracked(files, f"Decoding {tree.root.name}")):
         content = tree.read(path)
         try:
             images[index] = decode_image(content, size, color)

@@ -11,8 +11,8 @@ from innerloop_learner.spec import InputSpec
 from innerloop_trainer.data.cache import cached
 from innerloop_trainer.data.class_examples import ClassExamples
 from innerloop_trainer.data.example_set import ExampleSet
+from innerloop_trainer.data.progress import tracked
 from innerloop_trainer.data.source import DataError, DataSource, TaskSampler
-from innerloop_trainer.data.watched import watched
 
 AT_ONCE = 256
 
@@ -59,7 +59,7 @@ def _features(data: ExampleSet, encoder: FrozenEncoder, title: str) -> ExampleSe
     def build() -> ExampleSet:
         starts = range(0, len(data.examples), AT_ONCE)
         parts = [
-            encoder.encode(data.examples[start : start + AT_ONCE]) for start in watched(starts, f"Encoding {title}")
+            encoder.encode(data.examples[start : start + AT_ONCE]) for start in tracked(starts, f"Encoding {title}")
         ]
         return ExampleSet(data.names, data.counts, np.concatenate(parts))
 

@@ -18,10 +18,10 @@ from innerloop.cli.demo_picture import draw_task
 from innerloop.cli.demo_task import Task, draw_tasks, save_task
 from innerloop_learner.bundle import load_bundle, save_bundle
 from innerloop_server.process import ServerProcess
+from innerloop_trainer.cli.train import train_and_test
 from innerloop_trainer.config import TrainingConfig
 from innerloop_trainer.data import ClassExamples, DataError, EpisodeShape, load_source
-from innerloop_trainer.run_folder import RunFolder
-from innerloop_trainer.session import run_training
+from innerloop_trainer.runs.folder import RunFolder
 
 app = typer.Typer()
 console = Console()
@@ -99,7 +99,7 @@ def _train(data: str, out: Path, iterations: int) -> tuple[RunFolder, ClassExamp
         settings={"rate": 0.1},
         backbone_settings={"width": 32, "downsample": "stride"},
     )
-    if not run_training(config, run, torch.device("cpu")):
+    if not train_and_test(config, run, torch.device("cpu")):
         raise typer.Exit(130)
     return run, source.test
 

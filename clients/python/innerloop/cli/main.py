@@ -10,7 +10,7 @@ from innerloop.cli.lazy import LazyGroup, Source
 from innerloop.errors import InnerloopError
 
 _CLIENT = "innerloop.cli.client_commands"
-_TRAINER = "innerloop_trainer.commands"
+_TRAINER = "innerloop_trainer.cli.app"
 _SERVER = "innerloop_server.commands"
 
 

@@ -1,19 +1,18 @@
-"""From what a user types to what the trainer takes."""
+"""Options that several commands share, and what a user types as what the trainer takes."""
 
 import json
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 
-from innerloop_learner.manifest import MANIFEST, BundleError
 from innerloop_trainer.config import ConfigError
-from innerloop_trainer.run_folder import RunError, RunFolder
 
+DataOption = Annotated[str, typer.Option("--data", help="Data source, for example omniglot:PATH or glyphs.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+BundleArgument = Annotated[Path, typer.Argument(help="A bundle, or the folder of a run.")]
 EncoderOption = Annotated[
     str | None,
     typer.Option(
@@ -24,22 +23,6 @@ EncoderOption = Annotated[
 TokenizerOption = Annotated[
     Path | None, typer.Option("--tokenizer", help="Its tokenizer.json, for an encoder of texts.")
 ]
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" is a GPU where there is one.
-
-    Raises:
-        ConfigError: there is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", name)
-    if match is None:
-        raise ConfigError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N")
-    if name != "cpu" and int(match[1] or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"there is no device {name} on this machine for PyTorch to use; use --device cpu")
-    return torch.device(name)
 
 
 def parse_settings(texts: Sequence[str] | None) -> dict[str, Any]:
@@ -60,23 +43,6 @@ def parse_settings(texts: Sequence[str] | None) -> dict[str, Any]:
         except json.JSONDecodeError:
             settings[name] = value
     return settings
-
-
-def find_bundle(path: Path) -> Path:
-    """The bundle at `path`, or that of the run at `path`.
-
-    Raises:
-        BundleError: it is neither.
-        RunError: the run has no bundle yet.
-    """
-    if (path / MANIFEST).is_file():
-        return path
-    run = RunFolder(path)
-    if not run.exists:
-        raise BundleError(f"{path} is neither a bundle nor a training run")
-    if not run.bundle.is_dir():
-        raise RunError(f"{path} has no bundle yet, since nothing was validated; train on with --resume")
-    return run.bundle
 
 
 def check_writable(file: Path) -> None:

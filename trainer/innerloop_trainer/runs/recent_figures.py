@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-class Window:
+class RecentFigures:
     """Figures since the last validation; sums stay on the device so that no step waits for it.
 
     Attributes:

@@ -12,7 +12,7 @@ from safetensors.torch import load
 from innerloop_learner.bundle import load_bundle
 from innerloop_learner.learner import Learner
 from innerloop_learner.tasks import Params
-from innerloop_trainer.arguments import find_bundle
+from innerloop_trainer.runs.folder import find_bundle
 
 
 class InitialParametersError(ValueError):
@@ -44,11 +44,13 @@ class Start:
     """Parameters of a learner, some of them given.
 
     Attributes:
+        name: of the file or folder that they were given in.
         params: all of them.
         taken: names of those that were given.
         fresh: names of the others.
     """
 
+    name: str
     params: Params
     taken: Sequence[str]
     fresh: Sequence[str]
@@ -94,7 +96,7 @@ def start_from(given: InitialParameters, learner: Learner, fresh: Params) -> Sta
             f"nothing of {given.name} fits this backbone: {name} is {list(value.shape)} here and {found} in the file; "
             f"choose --backbone and --backbone-set as they were when it was trained"
         )
-    return Start(params, names, [name for name in fresh if name not in names])
+    return Start(given.name, params, names, [name for name in fresh if name not in names])
 
 
 def _fitted(given: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor | None:

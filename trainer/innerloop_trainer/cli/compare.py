@@ -1,4 +1,4 @@
-"""The command `innerloop compare`."""
+"""`innerloop compare`."""
 
 import shlex
 import sys
@@ -9,18 +9,20 @@ import typer
 from rich.markdown import Markdown
 
 from innerloop_learner.learner import methods as registered_methods
-from innerloop_trainer.arguments import EncoderOption, TokenizerOption, choose_device, parse_settings
-from innerloop_trainer.comparison import Budget, compare
+from innerloop_trainer.cli.arguments import DataOption, DeviceOption, EncoderOption, TokenizerOption, parse_settings
+from innerloop_trainer.cli.display import console
+from innerloop_trainer.cli.interrupts import INTERRUPTED
+from innerloop_trainer.cli.mistakes import mistakes_as_messages
+from innerloop_trainer.cli.progress import progress_of_reading, run_with_progress
+from innerloop_trainer.comparison import Budget, compare_methods
 from innerloop_trainer.config import ConfigError, TrainingConfig
-from innerloop_trainer.display import console
+from innerloop_trainer.devices import choose_device
 from innerloop_trainer.encoder_file import load_encoded, read_encoder_file
-from innerloop_trainer.interrupts import INTERRUPTED
-from innerloop_trainer.mistakes import mistakes_as_messages
 
 
-def compare_methods(
+def compare(
     methods: Annotated[str, typer.Option(help="Names that `innerloop methods` lists, separated by commas.")],
-    data: Annotated[str, typer.Option(help="Data source, for example omniglot:PATH or glyphs.")],
+    data: DataOption,
     out: Annotated[Path, typer.Option(help="Folder of the comparison and its runs.")],
     ways: Annotated[int, typer.Option(min=2, help="Classes per task.")] = 5,
     shots: Annotated[int, typer.Option(min=1, help="Support examples per class.")] = 1,
@@ -38,10 +40,10 @@ def compare_methods(
     ] = None,
     encoder: EncoderOption = None,
     tokenizer: TokenizerOption = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: DeviceOption = "auto",
 ) -> None:
     """Train methods on one budget, measure them on the same tasks, and write a table and a plot."""
-    with mistakes_as_messages():
+    with mistakes_as_messages(), progress_of_reading():
         if (minutes is None) == (iterations is None):
             raise ConfigError("name one budget, --minutes or --iterations")
         if minutes is not None and not 0 < minutes < float("inf"):
@@ -61,7 +63,7 @@ def compare_methods(
         budget = Budget(iterations, minutes)
         target = choose_device(device)
         source = load_encoded(data, target, read_encoder_file(encoder, tokenizer))
-        result = compare(
+        result = compare_methods(
             list(dict.fromkeys(names)),
             common,
             source,
@@ -71,6 +73,8 @@ def compare_methods(
             target,
             queries,
             test_episodes,
+            run_with_progress,
+            lambda notice: console.print(notice, soft_wrap=True),
         )
         if result is not None:
             result.save(out)

@@ -10,7 +10,7 @@ import torch
 from innerloop_learner.manifest import Manifest, Metric, Provenance
 from innerloop_trainer.config import TrainingPlan
 from innerloop_trainer.data import DataSource
-from innerloop_trainer.run_folder import Progress
+from innerloop_trainer.runs.folder import Progress
 
 
 def make_manifest(plan: TrainingPlan, source: DataSource, progress: Progress, metrics: Sequence[Metric]) -> Manifest:

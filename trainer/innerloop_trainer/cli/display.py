@@ -1,58 +1,40 @@
 """What the trainer's commands print."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from innerloop_learner.bundle import Bundle
 from innerloop_learner.learner import MethodInfo
 from innerloop_learner.manifest import Graphs, Manifest, Metric, TaskLimits
-from innerloop_trainer.initial_parameters import InitialParameters, Start
-from innerloop_trainer.run_log import Row
-from innerloop_trainer.training import Report
+from innerloop_trainer.runs.initial_parameters import Start
+from innerloop_trainer.runs.log import Row
 
 console = Console(markup=False, highlight=False)
 
 
-@contextmanager
-def progress_bar(title: str, done: int, total: int, metric: str) -> Iterator[Callable[[Report], None]]:
-    """A function that shows reports of training: a bar, and a line for each validation.
-
-    Args:
-        title: beside the bar.
-        done: outer steps taken before.
-        total: outer steps in all.
-        metric: what is validated.
-    """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=14),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, refresh_per_second=4) as progress:
-        task = progress.add_task(title, completed=done, total=total, figures="")
-
-        def show(report: Report) -> None:
-            iteration = report.progress.iteration
-            figures = f"{report.tasks_per_second:.0f} tasks/s  loss {report.loss:.3f}"
-            progress.update(task, completed=iteration, figures=figures)
-            if report.row is not None:
-                best = "  best" if report.progress.best_iteration == iteration else ""
-                console.print(_validation(report.row, metric) + best)
-
-        yield show
+def print_json(data: Any) -> None:
+    """Print plain data as JSON."""
+    typer.echo(json.dumps(data, indent=2))
 
 
-def print_start(given: InitialParameters, start: Start) -> None:
+def print_start(start: Start) -> None:
     """Print what training starts from."""
     fresh = f"; fresh: {', '.join(start.fresh)}" if start.fresh else ""
-    console.print(f"Starts from {given.name}: {len(start.taken)} of its parameters{fresh}", soft_wrap=True)
+    console.print(f"Starts from {start.name}: {len(start.taken)} of its parameters{fresh}", soft_wrap=True)
+
+
+def print_validation(row: Row, metric: str, *, best: bool) -> None:
+    """Print the figures of a validation, and whether it is the best so far."""
+    training, validation, interval = (
+        _number(value, metric) for value in (row.training, row.validation, row.validation_interval)
+    )
+    figures = f"loss {row.loss:.4f}  training {training}  validation {validation} ± {interval}"
+    console.print(f"{row.iteration:>6}  {figures}{'  best' * best}")
 
 
 def print_evaluation(metric: Metric) -> None:
@@ -96,12 +78,6 @@ def print_bundle(bundle: Bundle) -> None:
     for name, text in rows:
         table.add_row(name, text)
     console.print(table)
-
-
-def _validation(row: Row, metric: str) -> str:
-    training, validation = (_number(value, metric) for value in (row.training, row.validation))
-    interval = _number(row.validation_interval, metric)
-    return f"{row.iteration:>6}  loss {row.loss:.4f}  training {training}  validation {validation} ± {interval}"
 
 
 def _figure(metric: Metric) -> str:

@@ -9,7 +9,7 @@ from typing import TextIO
 from torch.utils.tensorboard import SummaryWriter
 
 from innerloop_learner.disk import replace_file
-from innerloop_trainer.run_folder import RunFolder
+from innerloop_trainer.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)

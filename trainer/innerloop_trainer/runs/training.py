@@ -12,18 +12,18 @@ from innerloop_learner.tasks import Params
 from innerloop_trainer.config import TrainingPlan, differences
 from innerloop_trainer.data import DataSource
 from innerloop_trainer.evaluation import Evaluation, evaluate, metric_name, score
-from innerloop_trainer.manifest import make_manifest
 from innerloop_trainer.meta_gradient import Backpropagation
 from innerloop_trainer.outer_loop import OuterLoop
 from innerloop_trainer.plots import plot_learning_curve
-from innerloop_trainer.run_folder import Progress, RunError, RunFolder
-from innerloop_trainer.run_log import Row, RunLog, read_rows
+from innerloop_trainer.runs.folder import Progress, RunError, RunFolder
+from innerloop_trainer.runs.log import Row, RunLog, read_rows
+from innerloop_trainer.runs.provenance import make_manifest
+from innerloop_trainer.runs.recent_figures import RecentFigures
 from innerloop_trainer.seeds import generator_for
-from innerloop_trainer.window import Window
 
 SECONDS_BETWEEN_REPORTS = 0.25
 
-WINDOW = "window"
+RECENT_FIGURES = "recent_figures"
 """Name of the figures since the last validation, in a checkpoint."""
 
 
@@ -59,6 +59,10 @@ class Training:
         initial: parameters to start from; a run that is resumed has its own.
         resume: continue the run that the folder holds.
 
+    Attributes:
+        plan, source, folder, device: as given.
+        progress: how far the run has come.
+
     Raises:
         RunError: the folder holds a run that was not to be resumed, none that could be, or one of other settings.
     """
@@ -74,7 +78,7 @@ class Training:
         resume: bool = False,
     ) -> None:
         folder.check(resume=resume)
-        self._plan, self._source, self._folder, self._device = plan, source, folder, device
+        self.plan, self.source, self.folder, self.device = plan, source, folder, device
         self._sign = 1 if source.task_kind == "classification" else -1
         self._loop = OuterLoop(
             plan.learner,
@@ -86,7 +90,7 @@ class Training:
             plan.config.seed,
             plan.config.schedule,
         )
-        self._window = Window(device)
+        self._recent = RecentFigures(device)
         self._clock = self._reported = 0.0
         self.progress = Progress()
         if resume:
@@ -95,7 +99,7 @@ class Training:
     @property
     def finished(self) -> bool:
         """Whether all outer steps are taken."""
-        return self.progress.iteration >= self._plan.iterations
+        return self.progress.iteration >= self.plan.iterations
 
     def run(self, report: Callable[[Report], None], interrupted: Callable[[], bool]) -> bool:
         """Train to the end or until interrupted; either way everything is saved.
@@ -112,10 +116,10 @@ class Training:
         Raises:
             DivergedError: the outer loss is not a number any more, or no validation ever gave a finite figure.
         """
-        self._folder.save_config(self._plan.config)
+        self.folder.save_config(self.plan.config)
         self._clock = time.perf_counter()
         self._save()
-        log = RunLog(self._folder, self.progress.iteration)
+        log = RunLog(self.folder, self.progress.iteration)
         try:
             while not self.finished:
                 self._step()
@@ -134,19 +138,19 @@ class Training:
         return self.finished
 
     def _step(self) -> None:
-        plan, iteration = self._plan, self.progress.iteration
-        generator = generator_for(plan.config.seed, "training", iteration, self._device)
-        episodes = self._source.train.sample(plan.episodes, plan.meta_batch, generator)
+        plan, iteration = self.plan, self.progress.iteration
+        generator = generator_for(plan.config.seed, "training", iteration, self.device)
+        episodes = self.source.train.sample(plan.episodes, plan.meta_batch, generator)
         estimate = self._loop.step(episodes, iteration)
-        self._window.add(estimate.loss, score(estimate.outputs, episodes).mean())
+        self._recent.add(estimate.loss, score(estimate.outputs, episodes).mean())
         self.progress = replace(self.progress, iteration=iteration + 1)
 
     @property
     def _validation_due(self) -> bool:
-        return self.progress.iteration % self._plan.config.validate_every == 0 or self.finished
+        return self.progress.iteration % self.plan.config.validate_every == 0 or self.finished
 
     def _validate(self, log: RunLog) -> Row:
-        loss, training = self._window.means()
+        loss, training = self._recent.means()
         self._count_time()
         if not math.isfinite(loss):
             raise DivergedError(
@@ -156,13 +160,13 @@ class Training:
         result = self._evaluate_validation()
         if self._is_best(result.mean):
             self.progress = replace(self.progress, best_iteration=self.progress.iteration, best_value=result.mean)
-            manifest = make_manifest(self._plan, self._source, self.progress, [result.to_metric(self._source.name)])
-            files = {} if self._source.encoder is None else self._source.encoder.files
-            save_bundle(self._folder.bundle, manifest, self._loop.params, files)
+            manifest = make_manifest(self.plan, self.source, self.progress, [result.to_metric(self.source.name)])
+            files = {} if self.source.encoder is None else self.source.encoder.files
+            save_bundle(self.folder.bundle, manifest, self._loop.params, files)
         row = Row(
             iteration=self.progress.iteration,
             seconds=self.progress.seconds,
-            tasks_per_second=self._window.steps_per_second * self._plan.meta_batch,
+            tasks_per_second=self._recent.steps_per_second * self.plan.meta_batch,
             learning_rate=self._loop.learning_rate(self.progress.iteration - 1),
             loss=loss,
             training=training,
@@ -170,7 +174,7 @@ class Training:
             validation_interval=result.confidence_interval,
         )
         log.write(row)
-        self._window = Window(self._device)
+        self._recent = RecentFigures(self.device)
         self._clock = time.perf_counter()  # validating is not training
         self._save()
         return row
@@ -181,13 +185,13 @@ class Training:
 
     def _evaluate_validation(self) -> Evaluation:
         return evaluate(
-            self._plan.learner,
+            self.plan.learner,
             self._loop.params,
-            self._source.validation,
-            self._plan.validation,
+            self.source.validation,
+            self.plan.validation,
             split="validation",
-            episodes=self._plan.config.validation_episodes,
-            seed=self._plan.config.seed,
+            episodes=self.plan.config.validation_episodes,
+            seed=self.plan.config.seed,
         )
 
     def _report(self, report: Callable[[Report], None], row: Row | None) -> None:
@@ -195,9 +199,9 @@ class Training:
         if row is not None:
             report(Report(self.progress, row.tasks_per_second, row.loss, row))
         elif time.perf_counter() - self._reported > SECONDS_BETWEEN_REPORTS:
-            loss, _ = self._window.means()
+            loss, _ = self._recent.means()
             self._count_time()
-            report(Report(self.progress, self._window.steps_per_second * self._plan.meta_batch, loss, None))
+            report(Report(self.progress, self._recent.steps_per_second * self.plan.meta_batch, loss, None))
         else:
             return
         self._reported = time.perf_counter()
@@ -205,33 +209,31 @@ class Training:
     def _count_time(self) -> None:
         """Count the time since the last count as training; call it when the device has finished its work."""
         now = time.perf_counter()
-        self._window.seconds += now - self._clock
+        self._recent.seconds += now - self._clock
         self.progress = replace(self.progress, seconds=self.progress.seconds + now - self._clock)
         self._clock = now
 
     def _save(self) -> None:
         self._count_time()
-        self._folder.save_latest({**self._loop.state(), WINDOW: self._window.state()}, self.progress)
+        self.folder.save_latest({**self._loop.state(), RECENT_FIGURES: self._recent.state()}, self.progress)
 
     def _resume(self) -> None:
-        different = differences(self._folder.load_config(), self._plan.config)
+        different = differences(self.folder.load_config(), self.plan.config)
         if different:
             raise RunError(
-                f"{self._folder.path} holds a run with other settings: {'; '.join(different)}; "
+                f"{self.folder.path} holds a run with other settings: {'; '.join(different)}; "
                 f"resume with those of the run, or name another folder"
             )
-        state, self.progress = self._folder.load_latest(self._device)
+        state, self.progress = self.folder.load_latest(self.device)
         try:
             self._loop.restore(state)
-            self._window.restore(state[WINDOW])
+            self._recent.restore(state[RECENT_FIGURES])
         except (KeyError, ValueError) as error:
-            raise RunError(
-                f"{self._folder.path} can't be resumed ({error}); train again into another folder"
-            ) from error
+            raise RunError(f"{self.folder.path} can't be resumed ({error}); train again into another folder") from error
 
     def _draw(self) -> None:
-        rows = read_rows(self._folder.log)
+        rows = read_rows(self.folder.log)
         if rows:
-            metric = metric_name(self._source.task_kind)
-            title = f"{self._plan.config.method} on {self._source.name}"
-            plot_learning_curve(rows, title, metric, self._folder.curve)
+            metric = metric_name(self.source.task_kind)
+            title = f"{self.plan.config.method} on {self.source.name}"
+            plot_learning_curve(rows, title, metric, self.folder.curve)

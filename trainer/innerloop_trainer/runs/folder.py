@@ -11,6 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from innerloop_learner.disk import replace_file
+from innerloop_learner.manifest import MANIFEST, BundleError
 from innerloop_trainer.config import TrainingConfig
 
 
@@ -114,3 +115,20 @@ class RunFolder:
             raise RunError(f"{self.path} was stopped before anything was saved; remove it and train again") from error
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise RunError(f"{self._latest} is damaged ({error}); train again into another folder") from error
+
+
+def find_bundle(path: Path) -> Path:
+    """The bundle at `path`, or that of the run at `path`.
+
+    Raises:
+        BundleError: it is neither.
+        RunError: the run has no bundle yet.
+    """
+    if (path / MANIFEST).is_file():
+        return path
+    run = RunFolder(path)
+    if not run.exists:
+        raise BundleError(f"{path} is neither a bundle nor a training run")
+    if not run.bundle.is_dir():
+        raise RunError(f"{path} has no bundle yet, since nothing was validated; train on with --resume")
+    return run.bundle

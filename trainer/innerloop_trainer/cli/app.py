@@ -1,0 +1,14 @@
+"""All commands of the trainer."""
+
+import typer
+
+from innerloop_trainer.cli.compare import compare
+from innerloop_trainer.cli.evaluate import evaluate
+from innerloop_trainer.cli.export import export
+from innerloop_trainer.cli.inspect import inspect
+from innerloop_trainer.cli.methods import methods
+from innerloop_trainer.cli.train import train
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+for command in (methods, train, evaluate, compare, export, inspect):
+    app.command()(command)

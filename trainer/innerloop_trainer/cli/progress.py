@@ -1,0 +1,69 @@
+"""Progress of long work: a bar while data is read, a bar and a line for each validation while a run is trained."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
+
+from innerloop_trainer.cli import display
+from innerloop_trainer.cli.interrupts import interruptible
+from innerloop_trainer.data.progress import tracking_by
+from innerloop_trainer.evaluation import metric_name
+from innerloop_trainer.runs.training import Report, Training
+
+
+def progress_of_reading() -> AbstractContextManager[None]:
+    """A context in which reading and encoding data shows a bar on stderr, if that is a terminal."""
+    return tracking_by(_track)
+
+
+def _track(items: Sequence[Any], title: str) -> Iterable[Any]:
+    return track(items, title, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+
+
+def run_with_progress(training: Training) -> bool:
+    """Run with a progress bar; Ctrl-C stops the run at the next outer step.
+
+    Returns:
+        whether the run is finished; it is saved either way.
+
+    Raises:
+        DivergedError: training came to nothing.
+    """
+    plan, metric = training.plan, metric_name(training.source.task_kind)
+    bar = progress_bar(plan.config.method, training.progress.iteration, plan.iterations, metric)
+    with bar as report, interruptible() as interrupted:
+        return training.run(report, interrupted)
+
+
+@contextmanager
+def progress_bar(title: str, done: int, total: int, metric: str) -> Iterator[Callable[[Report], None]]:
+    """A function that shows reports of training.
+
+    Args:
+        title: beside the bar.
+        done: outer steps taken before.
+        total: outer steps in all.
+        metric: what is validated.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=14),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=display.console, refresh_per_second=4) as progress:
+        task = progress.add_task(title, completed=done, total=total, figures="")
+
+        def show(report: Report) -> None:
+            iteration = report.progress.iteration
+            figures = f"{report.tasks_per_second:.0f} tasks/s  loss {report.loss:.3f}"
+            progress.update(task, completed=iteration, figures=figures)
+            if report.row is not None:
+                display.print_validation(report.row, metric, best=report.progress.best_iteration == iteration)
+
+        yield show

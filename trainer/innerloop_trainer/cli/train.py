@@ -1,0 +1,127 @@
+"""`innerloop train`."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from innerloop_trainer.cli.arguments import DataOption, DeviceOption, EncoderOption, TokenizerOption, parse_settings
+from innerloop_trainer.cli.display import console, print_evaluation, print_start
+from innerloop_trainer.cli.interrupts import INTERRUPTED
+from innerloop_trainer.cli.mistakes import mistakes_as_messages
+from innerloop_trainer.cli.progress import progress_of_reading, run_with_progress
+from innerloop_trainer.config import TrainingConfig
+from innerloop_trainer.devices import choose_device
+from innerloop_trainer.encoder_file import EncoderFile, read_encoder_file
+from innerloop_trainer.outer_loop import Schedule
+from innerloop_trainer.runs.final_test import measure_on_test_split
+from innerloop_trainer.runs.folder import RunFolder
+from innerloop_trainer.runs.prepare import prepare
+
+
+def train(
+    method: Annotated[str, typer.Argument(help="A name that `innerloop methods` lists.")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    ways: Annotated[int, typer.Option(min=2, help="Classes per task.")] = 5,
+    shots: Annotated[int, typer.Option(min=1, help="Support examples per class.")] = 1,
+    queries: Annotated[int | None, typer.Option(min=1, help="Queries per class in training.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Inner steps.")] = None,
+    train_ways: Annotated[int | None, typer.Option(min=2, help="Classes per training episode.")] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Outer steps.")] = None,
+    meta_batch: Annotated[int | None, typer.Option(min=1, help="Tasks per outer step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Outer learning rate.")] = None,
+    schedule: Annotated[Schedule, typer.Option(help="Of the outer learning rate.")] = "cosine",
+    seed: Annotated[int, typer.Option(help="Of initialisation and episodes.")] = 0,
+    validate_every: Annotated[int, typer.Option(min=1, help="Outer steps between validations.")] = 250,
+    validation_episodes: Annotated[int, typer.Option(min=2, help="Tasks per validation.")] = 200,
+    test_episodes: Annotated[int, typer.Option(min=2, help="Tasks of the final test.")] = 600,
+    backbone: Annotated[str | None, typer.Option(help="Feature extractor.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Setting of the method, NAME=VALUE.")] = None,
+    backbone_settings: Annotated[
+        list[str] | None, typer.Option("--backbone-set", help="Setting of the backbone, NAME=VALUE.")
+    ] = None,
+    encoder: EncoderOption = None,
+    tokenizer: TokenizerOption = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Bundle, run or safetensors file whose parameters to start from.")
+    ] = None,
+    device: DeviceOption = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run that the folder holds.")] = False,
+) -> None:
+    """Meta-train a method and leave a bundle of the best validated parameters in OUT/bundle."""
+    with mistakes_as_messages(), progress_of_reading():
+        config = TrainingConfig(
+            method=method,
+            data=data,
+            ways=ways,
+            shots=shots,
+            train_ways=train_ways,
+            queries=queries,
+            steps=steps,
+            iterations=iterations,
+            meta_batch=meta_batch,
+            learning_rate=learning_rate,
+            schedule=schedule,
+            seed=seed,
+            validate_every=validate_every,
+            validation_episodes=validation_episodes,
+            settings=parse_settings(settings),
+            backbone=backbone,
+            backbone_settings=parse_settings(backbone_settings),
+        )
+        finished = train_and_test(
+            config,
+            RunFolder(out),
+            choose_device(device),
+            encoder=read_encoder_file(encoder, tokenizer),
+            init=init,
+            resume=resume,
+            test_episodes=test_episodes,
+        )
+    if not finished:
+        command = shlex.join(["innerloop", *sys.argv[1:], *([] if resume else ["--resume"])])
+        console.print(f"Stopped; everything is saved. Continue with:\n  {command}", soft_wrap=True)
+        raise typer.Exit(INTERRUPTED)
+
+
+def train_and_test(
+    config: TrainingConfig,
+    folder: RunFolder,
+    device: torch.device,
+    *,
+    encoder: EncoderFile | None = None,
+    init: Path | None = None,
+    resume: bool = False,
+    test_episodes: int = 600,
+) -> bool:
+    """Train with a progress bar, test on unseen classes, and say what is where.
+
+    Args:
+        config: what to train.
+        folder: of the run.
+        device: to train on.
+        encoder: whose features to learn from.
+        init: bundle, run or safetensors file to start from.
+        resume: continue the run that the folder holds.
+        test_episodes: tasks of the final test.
+
+    Returns:
+        whether training finished; Ctrl-C ends it early, with everything saved.
+
+    Raises:
+        the errors of `prepare` and `Training.run`.
+    """
+    prepared = prepare(config, folder, device, encoder=encoder, init=init, resume=resume)
+    training = prepared.training
+    console.print(f"{config.method} on {training.source.description}")
+    if prepared.start is not None and not resume:
+        print_start(prepared.start)
+    if not run_with_progress(training):
+        return False
+    print_evaluation(measure_on_test_split(training, training.plan.validation, test_episodes))
+    console.print(f"Bundle: {folder.bundle}\nLearning curve: {folder.curve}", soft_wrap=True)
+    return True

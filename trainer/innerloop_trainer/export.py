@@ -1,0 +1,39 @@
+"""From a bundle to the bundle that is to be served."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from innerloop_learner.bundle import Bundle, save_bundle
+from innerloop_learner.manifest import ADAPT, PREDICT, Manifest
+from innerloop_trainer.config import ConfigError
+
+
+def export_bundle(bundle: Bundle, out: Path, *, onnx: bool = False) -> Manifest:
+    """Write a bundle under the name of its new folder.
+
+    Args:
+        bundle: to write.
+        out: folder of the new bundle.
+        onnx: add the learner as ONNX graphs, or the reason why there can be none.
+
+    Returns:
+        the manifest as written.
+
+    Raises:
+        ConfigError: ONNX graphs need a package that is not installed.
+        BundleError: `out` is something else than a bundle.
+        OSError: it can't be written.
+    """
+    if onnx:
+        bundle = _with_graphs(bundle)
+    return save_bundle(out, replace(bundle.manifest, name=out.resolve().name), bundle.params, bundle.files)
+
+
+def _with_graphs(bundle: Bundle) -> Bundle:
+    try:
+        from innerloop_trainer.onnx_export.graphs import export_graphs
+    except ModuleNotFoundError as error:
+        raise ConfigError(f'--onnx needs {error.name}: pip install "innerloop[onnx]"') from error
+    graphs, files = export_graphs(bundle)
+    others = {name: content for name, content in bundle.files.items() if name not in (ADAPT, PREDICT)}
+    return replace(bundle, manifest=replace(bundle.manifest, graphs=graphs), files={**others, **files})

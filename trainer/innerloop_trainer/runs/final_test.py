@@ -1,0 +1,38 @@
+"""The figure that a finished run is judged by."""
+
+from dataclasses import replace
+
+from innerloop_learner.bundle import load_bundle, save_bundle
+from innerloop_learner.manifest import Metric
+from innerloop_trainer.data import EpisodeShape
+from innerloop_trainer.evaluation import evaluate
+from innerloop_trainer.runs.training import Training
+
+
+def measure_on_test_split(training: Training, shape: EpisodeShape, episodes: int) -> Metric:
+    """Evaluate a run's best parameters on the test split, and record the figure in their bundle.
+
+    Args:
+        training: the run, finished.
+        shape: of the test episodes.
+        episodes: how many.
+
+    Returns:
+        the figure as recorded.
+    """
+    folder, source = training.folder, training.source
+    bundle = load_bundle(folder.bundle, training.device)
+    result = evaluate(
+        bundle.learner,
+        bundle.params,
+        source.test,
+        shape,
+        split="test",
+        episodes=episodes,
+        seed=training.plan.config.seed,
+    )
+    tested = result.to_metric(source.name)
+    # A finished run that is resumed is tested once more.
+    others = [metric for metric in bundle.manifest.metrics if metric.protocol != tested.protocol]
+    save_bundle(folder.bundle, replace(bundle.manifest, metrics=[*others, tested]), bundle.params, bundle.files)
+    return tested

@@ -1,0 +1,68 @@
+"""From what was asked for to a run that is ready to train."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from innerloop_learner.host_memory import keep_freed_memory
+from innerloop_trainer.config import TrainingConfig, check_config, make_plan
+from innerloop_trainer.data import DataSource
+from innerloop_trainer.encoder_file import EncoderFile, load_encoded
+from innerloop_trainer.runs.folder import RunFolder
+from innerloop_trainer.runs.initial_parameters import Start, read_initial_parameters, start_from
+from innerloop_trainer.runs.training import Training
+from innerloop_trainer.seeds import generator_for
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run whose training can begin or go on.
+
+    Attributes:
+        training: to run.
+        start: the given parameters that it starts from; None if it starts from random ones.
+    """
+
+    training: Training
+    start: Start | None
+
+
+def prepare(
+    config: TrainingConfig,
+    folder: RunFolder,
+    device: torch.device,
+    *,
+    encoder: EncoderFile | None = None,
+    init: Path | None = None,
+    resume: bool = False,
+    source: DataSource | None = None,
+) -> PreparedRun:
+    """Check what was asked for, read the data, and make or restore the run; nothing is written yet.
+
+    Args:
+        config: what to train.
+        folder: of the run.
+        device: to train on.
+        encoder: whose features to learn from.
+        init: bundle, run or safetensors file to start from.
+        resume: continue the run that the folder holds.
+        source: the data, if it was read and encoded already.
+
+    Raises:
+        RunError, ConfigError, UnknownNameError, SettingsError, DataError, EncoderError, InitialParametersError,
+            BundleError: what was asked for won't do; found before the data is read where possible, since that may take
+            a while.
+    """
+    keep_freed_memory()
+    folder.check(resume=resume)
+    check_config(config)
+    given = None if init is None else read_initial_parameters(init)
+    if given is not None:
+        config = replace(config, init=given.record)
+    source = source or load_encoded(config.data, device, encoder)
+    plan = make_plan(config, source)
+    initial = plan.learner.init(generator_for(config.seed, "initialisation"))
+    start = None if given is None else start_from(given, plan.learner, initial)
+    training = Training(plan, source, folder, device, start.params if start else initial, resume=resume)
+    return PreparedRun(training, start)
