@@ -69,14 +69,12 @@ def test_every_source_file_is_examined():
     assert {module.partition(".")[0] for module, _ in modules()} == set(FOLDERS)
 
 
-COMPUTES_BY_TORCH = {
-    f"innerloop_server.engine.{name}"
-    for name in (
-        *("choose_device", "compiling", "computation", "cpu_device", "cuda_device", "device", "programs", "staging"),
-        *("state_copies", "state_layout", "state_memory"),
-        *("torch_engine", "torch_model", "torch_padding", "worker", "worker_messages", "worker_process"),
-    )
-}
+COMPUTES_BY_TORCH = (
+    "innerloop_server.engine.pytorch",
+    *(f"innerloop_server.engine.states.{name}" for name in ("copies", "layout", "memory")),
+)
+"""Packages and modules of the server that need PyTorch."""
+
 LEARNER_WITHOUT_TORCH = {
     f"innerloop_learner.{name}"
     for name in (
@@ -85,8 +83,12 @@ LEARNER_WITHOUT_TORCH = {
         *("encoders.packed_texts", "encoders.session", "encoders.spec", "encoders.texts"),
     )
 }
-CHOOSES, TORCH_ENGINE = "innerloop_server.engine.make", "innerloop_server.engine.torch_engine"
+CHOOSES, TORCH_ENGINE = "innerloop_server.engine.make", "innerloop_server.engine.pytorch.engine"
 """The one module that imports what computes by PyTorch from outside of it, late, and what it imports."""
+
+
+def computes_by_torch(module):
+    return any(is_within(module, package) for package in COMPUTES_BY_TORCH)
 
 
 @pytest.mark.parametrize(
@@ -94,13 +96,13 @@ CHOOSES, TORCH_ENGINE = "innerloop_server.engine.make", "innerloop_server.engine
     [
         pytest.param(*found, id=found[0])
         for found in modules()
-        if is_within(found[0], "innerloop_server") and found[0] not in COMPUTES_BY_TORCH
+        if is_within(found[0], "innerloop_server") and not computes_by_torch(found[0])
     ],
 )
 def test_the_server_needs_pytorch_only_where_it_computes_by_it(module, file):
     names = imported(file.read_text())
     assert not needing_torch(names)
-    asked = {part for part in COMPUTES_BY_TORCH if any(is_within(name, part) for name in names)}
+    asked = {name.rpartition(".")[0] for name in names if computes_by_torch(name)}
     assert asked == ({TORCH_ENGINE} if module == CHOOSES else set())
 
 
@@ -141,7 +143,7 @@ def test_the_server_pickles_nothing(module, file):
         ("innerloop.client", "import innerloop_learner"),
         ("innerloop.client", "def f():\n    from innerloop_server import process"),
         ("innerloop_learner.tasks", "import innerloop_trainer.seeds as seeds"),
-        ("innerloop_learner.tasks", "from innerloop_server.errors import ServerError"),
+        ("innerloop_learner.tasks", "from innerloop_server.domain.errors import ServerError"),
         ("innerloop_learner.tasks", "from innerloop.v1 import tensor_pb2"),
         ("innerloop_trainer.runs.training", "if TYPE_CHECKING:\n    from innerloop_server import settings"),
         ("innerloop_trainer.runs.training", "import innerloop"),

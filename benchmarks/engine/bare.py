@@ -24,8 +24,8 @@ import numpy as np
 
 from innerloop_learner.host_memory import keep_freed_memory
 from innerloop_server.engine.interface import Engine, LoadedModel, SupportSet
-from innerloop_server.engine.made_up import made_up_support
-from innerloop_server.engine.torch_engine import TorchEngine, TorchSettings
+from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
+from innerloop_server.engine.trial_task import made_up_support
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from untrained import QUERIES

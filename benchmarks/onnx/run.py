@@ -31,7 +31,7 @@ from innerloop_learner.host_memory import keep_freed_memory
 from innerloop_learner.learner import methods
 from innerloop_server.engine.interface import LoadedModel, SupportSet
 from innerloop_server.engine.onnx.engine import OnnxEngine, OnnxSettings
-from innerloop_server.engine.torch_engine import TorchEngine, TorchSettings
+from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from machine import describe_machine

@@ -27,7 +27,7 @@ from innerloop_server.scheduling.scheduler import QueueLimits, Scheduler
 from innerloop_server.serving.interface import Serving
 from innerloop_server.serving.local import LocalServing
 from innerloop_server.settings import ConfigurationError, ServerSettings
-from innerloop_server.transport.endpoint import FLUSH_SECONDS, Endpoint
+from innerloop_server.transport.grpc.endpoint import FLUSH_SECONDS, Endpoint
 
 EXPIRY_INTERVAL = 1.0
 

@@ -29,7 +29,7 @@ def test_a_server_that_refused_all_its_models_is_not_healthy_and_neither_is_one_
     assert health(server.port) == 1
 
 
-@pytest.mark.parametrize("module", ["torch", "innerloop_server.engine.torch_engine"])
+@pytest.mark.parametrize("module", ["torch", "innerloop_server.engine.pytorch.engine"])
 def test_checking_costs_no_import_of_pytorch(module):
     code = f"import sys, innerloop_server.healthcheck; sys.exit({module!r} in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

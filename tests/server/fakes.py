@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from innerloop_server.engine.interface import AdaptedTask, Answers, LoadedModel, ModelDescription, TaskState
-from innerloop_server.engine.state_copies import DirectCopies
+from innerloop_server.engine.states.copies import DirectCopies
 
 
 class EarlyCopies(DirectCopies):

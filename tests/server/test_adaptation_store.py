@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from innerloop_server.adaptations import store as store_module
 from innerloop_server.adaptations.adaptation import Learned, RequestKey
 from innerloop_server.adaptations.store import AdaptationStore
-from innerloop_server.errors import AdaptationEvictedError, AdaptationNotFoundError, AdaptationTooLargeError
+from innerloop_server.domain.errors import AdaptationEvictedError, AdaptationNotFoundError, AdaptationTooLargeError
 from innerloop_server.models.model import Model
 from innerloop_server.observability.metrics import Metrics
 

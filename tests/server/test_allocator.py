@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from innerloop_server.frontend.allocator import ALIGNMENT, Allocator
+from innerloop_server.ipc.allocator import ALIGNMENT, Allocator
 
 SIZE = 64 * ALIGNMENT + 7
 STEPS = st.lists(st.tuples(st.booleans(), st.integers(0, SIZE // 4), st.randoms(use_true_random=False)), max_size=200)

@@ -9,7 +9,7 @@ from bundles import GRADIENTS, IMAGE, PROTOTYPES, write_bundle
 from innerloop_learner.bundle import load_bundle, save_bundle
 from innerloop_server.engine.interface import SupportSet
 from innerloop_server.engine.onnx.engine import OnnxEngine, OnnxSettings
-from innerloop_server.engine.torch_engine import TorchEngine, TorchSettings
+from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
 from innerloop_trainer.onnx_export.graphs import export_graphs
 
 SIZES = [(5, 1), (3, 4), (2, 2)]

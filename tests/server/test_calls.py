@@ -10,9 +10,9 @@ from wire import problem
 
 from innerloop.v1 import model_pb2 as pb
 from innerloop.v1.model_pb2_grpc import ModelServiceServicer, ModelServiceStub, add_ModelServiceServicer_to_server
-from innerloop_server.errors import AdminDisabledError
-from innerloop_server.transport.calls import Calls
-from innerloop_server.transport.identity import anonymous
+from innerloop_server.domain.errors import AdminDisabledError
+from innerloop_server.transport.grpc.calls import Calls
+from innerloop_server.transport.grpc.identity import anonymous
 
 SECRET = "/home/operator/secret.py"
 

@@ -11,13 +11,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from innerloop_learner.bundle import load_bundle
-from innerloop_server.engine import torch_model
-from innerloop_server.engine.compiling import compiled
-from innerloop_server.engine.cpu_device import CpuDevice
-from innerloop_server.engine.cuda_device import CudaDevice
 from innerloop_server.engine.interface import SupportSet
-from innerloop_server.engine.state_memory import PAGE_BYTES, StateMemory
-from innerloop_server.engine.torch_model import TorchModel
+from innerloop_server.engine.pytorch import model as torch_model
+from innerloop_server.engine.pytorch.compiling import compiled
+from innerloop_server.engine.pytorch.cpu_device import CpuDevice
+from innerloop_server.engine.pytorch.cuda_device import CudaDevice
+from innerloop_server.engine.pytorch.model import TorchModel
+from innerloop_server.engine.states.memory import PAGE_BYTES, StateMemory
 
 
 class RecordedGraph(TorchDispatchMode):

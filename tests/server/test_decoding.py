@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from innerloop_server.errors import OverloadedError
-from innerloop_server.transport.decoding import Decoders
+from innerloop_server.domain.errors import OverloadedError
+from innerloop_server.transport.grpc.decoders import Decoders
 
 
 async def test_light_work_is_done_at_once_and_heavy_work_in_a_thread():

@@ -6,7 +6,7 @@ import pytest
 
 from innerloop_server.adaptations.adaptation import RequestKey
 from innerloop_server.adaptations.flights import Flights
-from innerloop_server.errors import InvalidRequestError, OverloadedError
+from innerloop_server.domain.errors import InvalidRequestError, OverloadedError
 from innerloop_server.scheduling.job import Deadline
 
 KEY = RequestKey("me", "request")

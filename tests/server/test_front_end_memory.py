@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from fakes import describe
 
+from innerloop_server.domain.errors import InvalidRequestError, ModelLoadingError, OverloadedError
 from innerloop_server.engine.interface import Answers, SupportSet
-from innerloop_server.errors import InvalidRequestError, ModelLoadingError, OverloadedError
 from innerloop_server.frontend import messages
-from innerloop_server.frontend.allocator import Block
 from innerloop_server.frontend.engine_client import EngineClient
 from innerloop_server.frontend.failures import EngineProcessError
 from innerloop_server.frontend.known_adaptations import Known, KnownAdaptations
-from innerloop_server.frontend.link import Link
 from innerloop_server.frontend.remote_serving import RemoteServing
-from innerloop_server.frontend.segment import Segment
-from innerloop_server.frontend.session import Session
+from innerloop_server.frontend.request_handler import Session
+from innerloop_server.ipc.allocator import Block
+from innerloop_server.ipc.link import Link
+from innerloop_server.ipc.segment import Segment
 from innerloop_server.models.model import ServedModel
 from innerloop_server.scheduling.job import Deadline
 from innerloop_server.serving.interface import AdaptPredicted, AdaptTask, Timings

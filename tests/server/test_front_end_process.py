@@ -6,7 +6,7 @@ from fakes import describe
 
 from innerloop_server.frontend import messages
 from innerloop_server.frontend.process import FrontEndProcess
-from innerloop_server.frontend.segment import Segment
+from innerloop_server.ipc.segment import Segment
 from innerloop_server.models.model import ModelEntry, ModelState
 
 

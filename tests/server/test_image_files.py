@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from wire import images
 
-from innerloop_server.errors import InvalidRequestError
+from innerloop_server.domain.errors import InvalidRequestError
 from innerloop_server.transport import images as images_module
-from innerloop_server.transport.requests import RequestLimits, decode_query
+from innerloop_server.transport.codec.requests import RequestLimits, decode_query
 from innerloop_trainer.data.decode import decode_image
 
 LIMITS = RequestLimits(support=4, query=4, time_to_live=60.0, max_time_to_live=600.0)

@@ -10,12 +10,12 @@ from fakes import describe
 from hypothesis import given
 from hypothesis import strategies as st
 
-from innerloop_server import errors
 from innerloop_server.adaptations.adaptation import AdaptationDescription
+from innerloop_server.domain import errors
 from innerloop_server.frontend import messages
-from innerloop_server.frontend.allocator import Block
 from innerloop_server.frontend.failures import KINDS, EngineProcessError, error_of, failed
-from innerloop_server.frontend.link import LENGTH_BYTES, Link
+from innerloop_server.ipc.allocator import Block
+from innerloop_server.ipc.link import LENGTH_BYTES, Link
 from innerloop_server.models.model import ModelEntry, ModelState
 from innerloop_server.serving.interface import Keeping, Kept, Timings
 

@@ -27,12 +27,13 @@ from onnx_bundles import (
 from innerloop_learner.manifest import digest_of
 from innerloop_learner.self_contained import reach_of
 from innerloop_learner.spec import InputSpec
-from innerloop_server.engine import parts, state_budget
+from innerloop_server.engine import query_chunks as parts
 from innerloop_server.engine.interface import LoadError, MemoryFullError, SupportSet
 from innerloop_server.engine.onnx.accelerator import Accelerator
 from innerloop_server.engine.onnx.choose import choose_onnx_device
 from innerloop_server.engine.onnx.engine import OnnxEngine, OnnxSettings
 from innerloop_server.engine.onnx.host import HostDevice
+from innerloop_server.engine.states import budget as state_budget
 
 DEVICES = {
     "host": lambda: HostDevice(threads=1, lanes=2),

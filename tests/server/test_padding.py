@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from innerloop_server.engine import padding
-from innerloop_server.engine.torch_padding import DTYPES, mask, stack
+from innerloop_server.engine.pytorch.padding import DTYPES, mask, stack
 
 RUBBISH = 77
 

@@ -11,9 +11,9 @@ from wire import inputs, regression_support, support
 
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import tensor_pb2
-from innerloop_server.errors import InvalidRequestError
+from innerloop_server.domain.errors import InvalidRequestError
 from innerloop_server.models.model import Model
-from innerloop_server.transport.requests import (
+from innerloop_server.transport.codec.requests import (
     READERS,
     RequestLimits,
     decode_adapt,

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from fakes import FakeState, RecordingModel, describe
 
+from innerloop_server.domain.errors import DeadlinePassedError, OverloadedError
 from innerloop_server.engine.interface import AdaptedTask, Answers, MemoryFullError, SupportSet
 from innerloop_server.engine.lanes import Lanes
-from innerloop_server.errors import DeadlinePassedError, OverloadedError
 from innerloop_server.models.model import Model
 from innerloop_server.scheduling import scheduler as scheduling
 from innerloop_server.scheduling.buckets import adapt_bucket, size_range

@@ -9,10 +9,10 @@ from fakes import FakeState
 
 from innerloop_server.adaptations.adaptation import Learned
 from innerloop_server.adaptations.store import AdaptationStore
+from innerloop_server.domain.errors import AdaptationEvictedError, DivergedError
 from innerloop_server.engine.interface import AdaptedTask, Answers, SupportSet
 from innerloop_server.engine.lanes import Lanes
-from innerloop_server.engine.torch_engine import TorchEngine, TorchSettings
-from innerloop_server.errors import AdaptationEvictedError, DivergedError
+from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
 from innerloop_server.models.repository import ModelRepository
 from innerloop_server.scheduling.job import Computed, Deadline, Learnt
 from innerloop_server.serving.interface import AdaptTask, Keeping

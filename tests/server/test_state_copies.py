@@ -9,8 +9,8 @@ from streams import Event, Streams
 from test_state_memory import CPU, LAYOUTS, rows_of
 
 from innerloop_server.engine.interface import MemoryFullError
-from innerloop_server.engine.state_copies import StreamCopies
-from innerloop_server.engine.state_memory import PAGE_BYTES, StateMemory
+from innerloop_server.engine.states.copies import StreamCopies
+from innerloop_server.engine.states.memory import PAGE_BYTES, StateMemory
 
 
 @pytest.mark.parametrize("seed", range(60))

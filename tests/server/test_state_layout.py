@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from innerloop_server.engine.state_layout import PAGE_WORDS, StateLayout, StateLayouts
+from innerloop_server.engine.states.layout import PAGE_WORDS, StateLayout, StateLayouts
 
 DTYPES = (
     torch.float32,

@@ -15,8 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from structlog.testing import capture_logs
 
 from innerloop_server.engine.interface import MemoryFullError
-from innerloop_server.engine.state_layout import PAGE_WORDS, StateLayouts
-from innerloop_server.engine.state_memory import PAGE_BYTES, StateMemory
+from innerloop_server.engine.states.layout import PAGE_WORDS, StateLayouts
+from innerloop_server.engine.states.memory import PAGE_BYTES, StateMemory
 
 CPU = torch.device("cpu")
 WORDS = (1, PAGE_WORDS, PAGE_WORDS + 44, 3 * PAGE_WORDS - 1)

@@ -5,8 +5,8 @@ import pytest
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from innerloop_server import errors
-from innerloop_server.transport.status import CODES, failure_of, internal_failure
+from innerloop_server.domain import errors
+from innerloop_server.transport.grpc.status import CODES, failure_of, internal_failure
 
 
 def details(failure):

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from innerloop_server.engine.thread_choice import TRIALS, TURNS, ThreadChoice
+from innerloop_server.engine.pytorch.thread_choice import TRIALS, TURNS, ThreadChoice
 
 
 def run(choice: ThreadChoice, seconds: dict[int, float], turns: int) -> list[int]:

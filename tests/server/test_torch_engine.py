@@ -15,13 +15,15 @@ from bundles import IMAGE, write_bundle, write_models
 from innerloop_learner.layers import TASK_CONVOLUTIONS
 from innerloop_learner.learner import build_learner
 from innerloop_learner.spec import InputSpec, LearnerSpec
-from innerloop_server.engine import cpu_device, parts, torch_model
-from innerloop_server.engine.choose_device import choose_device
-from innerloop_server.engine.compiling import compiled
-from innerloop_server.engine.computation import MOST_CHOICES
+from innerloop_server.engine import query_chunks as parts
 from innerloop_server.engine.interface import LoadError, MemoryFullError, SupportSet
-from innerloop_server.engine.thread_choice import TRIALS, ThreadChoice
-from innerloop_server.engine.torch_engine import TorchEngine, TorchSettings
+from innerloop_server.engine.pytorch import cpu_device
+from innerloop_server.engine.pytorch import model as torch_model
+from innerloop_server.engine.pytorch.choose_device import choose_device
+from innerloop_server.engine.pytorch.compiling import compiled
+from innerloop_server.engine.pytorch.computation import MOST_CHOICES
+from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
+from innerloop_server.engine.pytorch.thread_choice import TRIALS, ThreadChoice
 
 NAMES = ("prototypes", "gradients", "regression")
 
@@ -128,7 +130,7 @@ def test_bfloat16_answers_nearly_as_float32_does(folder):
 
 
 def test_states_that_do_not_fit_are_refused_and_those_that_are_there_stay(folder, monkeypatch):
-    monkeypatch.setattr("innerloop_server.engine.state_budget.LEAST_ROOM", 0)
+    monkeypatch.setattr("innerloop_server.engine.states.budget.LEAST_ROOM", 0)
     engine = TorchEngine(TorchSettings("cpu", state_bytes=64 * 1024))
     model, task = engine.load(folder / "gradients"), image_task(0, 5, 1)
     kept = [model.adapt([task], 1, 5)[0].state]
@@ -139,7 +141,7 @@ def test_states_that_do_not_fit_are_refused_and_those_that_are_there_stay(folder
 
 
 def test_states_that_left_the_device_for_the_host_answer_as_before(folder, monkeypatch):
-    monkeypatch.setattr("innerloop_server.engine.state_budget.LEAST_ROOM", 0)
+    monkeypatch.setattr("innerloop_server.engine.states.budget.LEAST_ROOM", 0)
     engine = TorchEngine(TorchSettings("cpu", state_bytes=32 * 1024, host_state_bytes=2**20))
     model, tasks = engine.load(folder / "gradients"), [image_task(seed, 5, 1) for seed in range(30)]
     states = [model.adapt([task], 1, 5)[0].state for task in tasks]

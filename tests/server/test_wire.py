@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import tensor_pb2
-from innerloop_server.transport import wire
-from innerloop_server.transport.requests import READERS
-from innerloop_server.transport.wire import MOST_FIELDS, THRESHOLD
+from innerloop_server.transport.codec import detached as wire
+from innerloop_server.transport.codec.detached import MOST_FIELDS, THRESHOLD
+from innerloop_server.transport.codec.requests import READERS
 
 KINDS = {
     "Adapt": pb.AdaptRequest,

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from bundles import FIXED_WAYS, IMAGE, write_models
 
-from innerloop_server.engine import cpu_device
 from innerloop_server.engine.interface import SupportSet
 from innerloop_server.engine.lanes import Lanes
-from innerloop_server.engine.torch_engine import TorchEngine, TorchSettings
-from innerloop_server.engine.torch_model import MOST_BYTES_AWAITED
-from innerloop_server.engine.worker import Worker, WorkerError
-from innerloop_server.engine.worker_messages import LARGEST_MESSAGE, Failed, connect, receive, send
+from innerloop_server.engine.pytorch import cpu_device
+from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
+from innerloop_server.engine.pytorch.model import MOST_BYTES_AWAITED
+from innerloop_server.engine.pytorch.worker import Worker, WorkerError
+from innerloop_server.engine.pytorch.worker_messages import LARGEST_MESSAGE, Failed, connect, receive, send
 from innerloop_server.models.model import Model
 from innerloop_server.scheduling.buckets import adapt_bucket
 from innerloop_server.scheduling.job import AdaptJob, Deadline, Operation
@@ -270,7 +270,9 @@ def test_a_lane_whose_process_cannot_be_started_computes_by_itself(engine, model
 
 
 def test_a_model_that_can_not_be_passed_on_is_computed_by_the_process_itself(engine, folder, monkeypatch):
-    monkeypatch.setattr("innerloop_server.engine.worker.STAGING_BYTES", 2048)  # a batch fits, the parameters do not
+    monkeypatch.setattr(
+        "innerloop_server.engine.pytorch.worker.STAGING_BYTES", 2048
+    )  # a batch fits, the parameters do not
     worker = started()
     (_, values), asked = by_worker(
         engine, worker, lambda: answers(engine.load(folder / "prototypes"), [task("prototypes", 0)])

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from innerloop_server.adaptations.adaptation import Adaptation, RequestKey
-from innerloop_server.errors import FieldViolation, InvalidRequestError
+from innerloop_server.domain.errors import FieldViolation, InvalidRequestError
 from innerloop_server.scheduling.job import Deadline
 
 

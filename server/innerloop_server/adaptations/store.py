@@ -8,7 +8,7 @@ from collections.abc import Callable
 from itertools import islice
 
 from innerloop_server.adaptations.adaptation import Adaptation, Learned, RequestKey
-from innerloop_server.errors import AdaptationEvictedError, AdaptationNotFoundError, AdaptationTooLargeError
+from innerloop_server.domain.errors import AdaptationEvictedError, AdaptationNotFoundError, AdaptationTooLargeError
 from innerloop_server.models.model import Model
 from innerloop_server.observability.metrics import Metrics
 

@@ -1,1 +1,1 @@
-"""Computing: a small interface to whatever runs bundles, and the PyTorch engine behind it."""
+"""Computing: the interface to whatever runs bundles, and the engines behind it, each in a folder of its own."""

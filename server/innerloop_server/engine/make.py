@@ -32,7 +32,7 @@ def make_engine(settings: ServerSettings) -> Engine:
 
 
 def _torch_engine(settings: ServerSettings) -> Engine:
-    from innerloop_server.engine.torch_engine import TorchEngine, TorchSettings
+    from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
 
     return TorchEngine(
         TorchSettings(

@@ -9,9 +9,9 @@ import signal
 import socket
 import sys
 
-from innerloop_server.child_process import end_with
 from innerloop_server.frontend.process import FrontEndProcess
-from innerloop_server.frontend.segment import Segment
+from innerloop_server.ipc.child_process import end_with
+from innerloop_server.ipc.segment import Segment
 
 
 async def _run(link: int, segment: int) -> None:

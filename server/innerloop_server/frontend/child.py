@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable
 
 from innerloop_server.frontend import messages
-from innerloop_server.frontend.link import Link
-from innerloop_server.frontend.segment import Segment
-from innerloop_server.frontend.session import Session
+from innerloop_server.frontend.request_handler import Session
+from innerloop_server.ipc.link import Link
+from innerloop_server.ipc.segment import Segment
 from innerloop_server.serving.interface import Serving
 
 MODULE = "innerloop_server.frontend"

@@ -12,11 +12,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from innerloop_server.domain.errors import FieldViolation, InvalidRequestError, OverloadedError
 from innerloop_server.engine.interface import Answers, Array
-from innerloop_server.errors import FieldViolation, InvalidRequestError, OverloadedError
-from innerloop_server.frontend.allocator import Allocator, Block, aligned
 from innerloop_server.frontend.failures import error_of
-from innerloop_server.frontend.link import Link
 from innerloop_server.frontend.messages import (
     ArrayAt,
     ArrayHere,
@@ -29,7 +27,9 @@ from innerloop_server.frontend.messages import (
     Room,
     SentAnswers,
 )
-from innerloop_server.frontend.segment import Segment, array_in
+from innerloop_server.ipc.allocator import Allocator, Block, aligned
+from innerloop_server.ipc.link import Link
+from innerloop_server.ipc.segment import Segment, array_in
 from innerloop_server.scheduling.job import Deadline
 
 R = TypeVar("R")

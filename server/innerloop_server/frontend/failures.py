@@ -2,7 +2,7 @@
 
 import traceback
 
-from innerloop_server import errors
+from innerloop_server.domain import errors
 from innerloop_server.frontend.messages import Failed
 
 KINDS = {kind.__name__: kind for kind in errors.ServerError.__subclasses__()}

@@ -8,8 +8,8 @@ from typing import Literal
 import msgspec
 
 from innerloop_server.adaptations.adaptation import AdaptationDescription
-from innerloop_server.errors import FieldViolation
-from innerloop_server.frontend.allocator import Block
+from innerloop_server.domain.errors import FieldViolation
+from innerloop_server.ipc.allocator import Block
 from innerloop_server.models.model import ModelEntry
 from innerloop_server.serving.interface import Keeping, Timings
 

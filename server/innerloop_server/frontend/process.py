@@ -11,14 +11,14 @@ from prometheus_client import CollectorRegistry
 
 from innerloop_server.frontend import messages
 from innerloop_server.frontend.engine_client import EngineClient
-from innerloop_server.frontend.link import Link
 from innerloop_server.frontend.remote_serving import RemoteServing
-from innerloop_server.frontend.segment import Segment
+from innerloop_server.ipc.link import Link
+from innerloop_server.ipc.segment import Segment
 from innerloop_server.observability.call_metrics import CallMetrics
 from innerloop_server.observability.logs import configure_logging
 from innerloop_server.observability.merged import write_metrics_to
 from innerloop_server.settings import ConfigurationError, ServerSettings
-from innerloop_server.transport.endpoint import Endpoint
+from innerloop_server.transport.grpc.endpoint import Endpoint
 
 
 class FrontEndProcess:

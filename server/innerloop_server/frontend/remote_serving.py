@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from innerloop_server.adaptations.adaptation import AdaptationDescription
+from innerloop_server.domain.errors import AdaptationEvictedError, AdaptationNotFoundError
 from innerloop_server.engine.interface import Array
-from innerloop_server.errors import AdaptationEvictedError, AdaptationNotFoundError
 from innerloop_server.frontend import messages
-from innerloop_server.frontend.allocator import aligned
 from innerloop_server.frontend.engine_client import EngineClient, Parcel, read_answers
 from innerloop_server.frontend.known_adaptations import Known, KnownAdaptations
+from innerloop_server.ipc.allocator import aligned
 from innerloop_server.models.model import ModelEntry, ServedModel
 from innerloop_server.scheduling.job import Deadline
 from innerloop_server.serving.interface import (

@@ -12,7 +12,7 @@ from innerloop_server.models.model import ModelEntry
 from innerloop_server.observability.metrics import Metrics
 from innerloop_server.serving.interface import Serving
 from innerloop_server.settings import ConfigurationError, ServerSettings
-from innerloop_server.transport.endpoint import FLUSH_SECONDS, LINGER_SECONDS
+from innerloop_server.transport.grpc.endpoint import FLUSH_SECONDS, LINGER_SECONDS
 
 SHORTEST_WAIT, LONGEST_WAIT = 0.1, 10.0
 """Seconds before another attempt to replace a front end that ends before it listens; doubles each time."""

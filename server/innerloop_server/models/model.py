@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from innerloop_server.domain.errors import ModelFailedError, ModelLoadingError, ServerError
 from innerloop_server.engine.interface import LoadedModel, ModelDescription
-from innerloop_server.errors import ModelFailedError, ModelLoadingError, ServerError
 
 LOADING_RETRY_SECONDS = 1.0
 

@@ -7,9 +7,9 @@ from typing import Protocol
 
 import structlog
 
+from innerloop_server.domain.errors import ModelLoadingError, ModelNotFoundError
 from innerloop_server.engine.interface import Engine, LoadedModel, LoadError
 from innerloop_server.engine.lanes import Lanes
-from innerloop_server.errors import ModelLoadingError, ModelNotFoundError
 from innerloop_server.models.model import LOADING_RETRY_SECONDS, Model, ModelEntry, ModelState
 
 MANIFEST = "manifest.json"

@@ -5,6 +5,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from innerloop_server.domain.errors import DeadlinePassedError, OverloadedError
 from innerloop_server.engine.interface import (
     AdaptedTask,
     Answers,
@@ -17,7 +18,6 @@ from innerloop_server.engine.interface import (
     TaskState,
 )
 from innerloop_server.engine.waiting import Waiting, finish
-from innerloop_server.errors import DeadlinePassedError, OverloadedError
 from innerloop_server.scheduling.buckets import query_bucket
 from innerloop_server.scheduling.job import AdaptJob, AnyJob, Computed, Learnt, Operation, PredictJob
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
-from innerloop_server.errors import DeadlinePassedError
+from innerloop_server.domain.errors import DeadlinePassedError
 from innerloop_server.models.model import Model
 from innerloop_server.scheduling.job import AnyJob, Operation
 

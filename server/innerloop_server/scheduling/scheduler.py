@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar, cast
 
+from innerloop_server.domain.errors import OverloadedError
 from innerloop_server.engine.lanes import Lanes
-from innerloop_server.errors import OverloadedError
 from innerloop_server.observability.metrics import Metrics
 from innerloop_server.scheduling.batch import BatchOutcome, run_batch, run_batch_elsewhere
 from innerloop_server.scheduling.job import AnyJob, Computed, Job, Operation, PredictJob

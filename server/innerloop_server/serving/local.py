@@ -5,8 +5,8 @@ import numpy as np
 from innerloop_server.adaptations.adaptation import Adaptation, AdaptationDescription, Learned, RequestKey
 from innerloop_server.adaptations.flights import Flights, check_fingerprint
 from innerloop_server.adaptations.store import AdaptationStore
+from innerloop_server.domain.errors import DivergedError, ModelNotFoundError
 from innerloop_server.engine.interface import Answers, Array
-from innerloop_server.errors import DivergedError, ModelNotFoundError
 from innerloop_server.models.model import Model, ModelEntry, ServedModel
 from innerloop_server.models.repository import ModelRepository
 from innerloop_server.observability.metrics import Metrics

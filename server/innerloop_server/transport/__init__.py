@@ -1,1 +1,1 @@
-"""gRPC: thin services, messages to domain objects and back, errors to status codes."""
+"""Ways in: `codec` turns messages into domain objects and back, `grpc` answers calls; others could stand beside it."""

@@ -13,7 +13,7 @@ from innerloop_server.engine.onnx.device import OnnxDevice
 from innerloop_server.engine.onnx.model import OnnxModel
 from innerloop_server.engine.onnx.states import OnnxStates
 from innerloop_server.engine.process_memory import resident
-from innerloop_server.engine.state_budget import with_room
+from innerloop_server.engine.states.budget import with_room
 
 
 @dataclass(frozen=True)

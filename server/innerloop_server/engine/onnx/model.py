@@ -16,11 +16,11 @@ from innerloop_server.engine.interface import (
     SupportSet,
     TaskState,
 )
-from innerloop_server.engine.made_up import made_up_support
 from innerloop_server.engine.onnx.device import OnnxDevice, Session, Tensors
 from innerloop_server.engine.onnx.states import OnnxState, OnnxStates
 from innerloop_server.engine.padding import mask, stack
-from innerloop_server.engine.parts import parts
+from innerloop_server.engine.query_chunks import parts
+from innerloop_server.engine.trial_task import made_up_support
 
 STATE = "state."
 X = "support_x"

@@ -1,0 +1,117 @@
+"""What a bundle computes: batches of tensors to batches of tensors, without memory of its own."""
+
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from innerloop_learner.inputs import normalise
+from innerloop_learner.layers import convolve_tasks_by
+from innerloop_learner.learner import Learner
+from innerloop_learner.tasks import Params, Query, Support
+from innerloop_server.engine.pytorch.thread_choice import ThreadChoice
+from innerloop_server.engine.query_chunks import parts
+from innerloop_server.engine.states.layout import StateLayout, StateLayouts
+
+Precision = Literal["float32", "tf32", "bfloat16"]
+
+MOST_CHOICES = 256
+"""Kept of one model; shapes of requests are the clients' choice."""
+
+_numbers = count()
+
+
+class Computation:
+    """A learner with its parameters.
+
+    Args:
+        learner: what computes.
+        params: meta-learned, on the device.
+        precision: of convolutions and matrix products; bfloat16 computes them in that type and keeps float32 weights.
+
+    Attributes:
+        number: no two of a process have the same.
+        layouts: of the task states that it has made.
+        compiled: learners that are faster at programs of some keys.
+        threads: CPU threads that it takes when it runs alone; None for what is fastest.
+        task_convolution: how tasks share a convolution, a name of `TASK_CONVOLUTIONS`; None for the device's default.
+    """
+
+    def __init__(self, learner: Learner, params: Params, precision: Precision) -> None:
+        self.number = next(_numbers)
+        self.learner = learner
+        self.params = params
+        self.precision = precision
+        self.layouts = StateLayouts()
+        self.compiled: dict[Hashable, Learner] = {}
+        self.threads: int | None = None
+        self.task_convolution: str | None = None
+        self._thread_choices: OrderedDict[Hashable, ThreadChoice] = OrderedDict()
+
+    def thread_choice(self, key: Hashable, choices: Sequence[int]) -> ThreadChoice:
+        """Chooses CPU threads for programs of a key that run alone."""
+        choice = self._thread_choices.setdefault(key, ThreadChoice(choices))
+        self._thread_choices.move_to_end(key)
+        if len(self._thread_choices) > MOST_CHOICES:
+            self._thread_choices.popitem(last=False)
+        return choice
+
+    def adapt(
+        self, learner: Learner, steps: int, width: int, x: Tensor, y: Tensor, present: Tensor, ways: Tensor
+    ) -> tuple[StateLayout, tuple[Tensor, ...]]:
+        """Learn tasks.
+
+        Args:
+            learner: `self.learner`, or one that answers alike.
+            steps: inner steps.
+            width: classes to make room for.
+            x: raw inputs [T, S, *input].
+            y: class indices [T, S], or targets [T, S, D].
+            present: which examples are real [T, S].
+            ways: classes of each task [T].
+
+        Returns:
+            the layout of the states; states [T, words], and losses [T, steps] if there are steps.
+        """
+        with self._computing(x.device):
+            support = Support(normalise(learner.spec.input, x), y, present, ways, width)
+            state, losses = learner.adapt(self.params, support, steps)
+            layout = self.layouts.of(state)
+            return layout, ((layout.pack(state),) if losses is None else (layout.pack(state), losses))
+
+    def predict(
+        self, learner: Learner, layout: StateLayout, rows: Tensor, x: Tensor, present: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Answer queries: logits and probabilities [T, Q, W], or values [T, Q, D].
+
+        Args:
+            learner: `self.learner`, or one that answers alike.
+            layout: of the states.
+            rows: states [T, words].
+            x: raw inputs [T, Q, *input].
+            present: which of them are real [T, Q].
+        """
+        with self._computing(x.device):
+            query = Query(normalise(learner.spec.input, x), present)
+            outputs = self._in_parts(learner, layout.unpack(rows), query).float()
+            regression = learner.spec.task_kind == "regression"
+            return (outputs,) if regression else (outputs, outputs.softmax(-1))
+
+    def _in_parts(self, learner: Learner, state: dict[str, Tensor], query: Query) -> Tensor:
+        """Outputs for all queries, some at a time."""
+        answered = [
+            learner.predict(self.params, state, Query(query.x[:, part], query.mask[:, part]))
+            for part in parts(*query.mask.shape)
+        ]
+        return torch.cat(answered, dim=1) if len(answered) != 1 else answered[0]
+
+    @contextmanager
+    def _computing(self, device: torch.device) -> Iterator[None]:
+        # Captured programs must not depend on what a cache holds.
+        low = torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16", cache_enabled=False)
+        with torch.no_grad(), low, convolve_tasks_by(self.task_convolution):
+            yield

@@ -1,0 +1,95 @@
+"""Runs bundles with PyTorch, on a CPU or a GPU."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from innerloop_learner.bundle import load_bundle
+from innerloop_learner.manifest import BundleError
+from innerloop_server.engine.interface import Engine, LoadedModel, LoadError
+from innerloop_server.engine.process_memory import resident
+from innerloop_server.engine.pytorch.choose_device import choose_device
+from innerloop_server.engine.pytorch.computation import Precision
+from innerloop_server.engine.pytorch.model import TorchModel
+from innerloop_server.engine.states.budget import with_room
+from innerloop_server.engine.states.memory import StateMemory
+
+
+@dataclass(frozen=True)
+class TorchSettings:
+    """How an engine computes.
+
+    Attributes:
+        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
+        threads: most CPU threads of a computation that runs alone; half of the cores, but at most 4, when None.
+        lanes: batches that a CPU computes side by side; one for every core when None.
+        precision: of convolutions and matrix products.
+        compiles: whether backbones are compiled once their models serve.
+        state_bytes: of task states that are kept on the device.
+        host_state_bytes: of task states that are kept in the host's memory when the device's is full.
+    """
+
+    device: str = "auto"
+    threads: int | None = None
+    lanes: int | None = None
+    precision: Precision = "float32"
+    compiles: bool = False
+    state_bytes: int = 2**30
+    host_state_bytes: int = 0
+
+
+class TorchEngine(Engine):
+    """Runs bundles with PyTorch.
+
+    Raises:
+        LoadError: there is no such device.
+    """
+
+    def __init__(self, settings: TorchSettings) -> None:
+        try:
+            self._device = choose_device(settings.device, settings.threads, settings.lanes)
+        except ValueError as error:
+            raise LoadError(str(error)) from error
+        self.lanes, self.threads = self._device.lanes, self._device.threads
+        self.largest_batch = self._device.largest_batch
+        self.compiles = settings.compiles
+        self._precision = settings.precision
+        _set_precision(settings.precision)
+        self._memory = StateMemory(
+            self._device.torch_device, with_room(settings.state_bytes), settings.host_state_bytes
+        )
+        self._device.meanwhile = self._memory.fetch
+
+    def enter_lane(self, lane: int) -> None:
+        """See Engine.enter_lane."""
+        self._device.enter_lane(lane)
+
+    def load(self, path: Path) -> LoadedModel:
+        """Load a bundle onto the device."""
+        try:
+            bundle = load_bundle(path, self._device.torch_device)
+        except BundleError as error:
+            raise LoadError(str(error)) from error
+        return TorchModel(bundle, self._device, self._memory, self._precision)
+
+    def memory(self) -> Mapping[tuple[str, str], int]:
+        """Memory that PyTorch holds on the GPU, or that this process has resident, and what task states take of it."""
+        device = self._device.torch_device
+        name = str(device)
+        states = {(name, "states"): self._memory.device_bytes, ("host", "states"): self._memory.host_bytes}
+        if device.type == "cuda":
+            return {
+                **states,
+                (name, "allocated"): torch.cuda.memory_allocated(device),
+                (name, "reserved"): torch.cuda.memory_reserved(device),
+            }
+        return {**states, **resident(name)}
+
+
+def _set_precision(precision: Precision) -> None:
+    """Let the device's libraries round float32 factors to tf32, or forbid it, which cuDNN does not by default."""
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    # Not its `conv.fp32_precision`: PyTorch can't trace graphs any more in a process in which that was set to "ieee".
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"

@@ -1,0 +1,131 @@
+"""Programs: what a device is asked to run on one batch."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from innerloop_learner.learner import Learner
+from innerloop_server.engine.pytorch.computation import Computation
+from innerloop_server.engine.pytorch.worker_messages import AdaptOrder, Order, PredictOrder, TensorAt
+from innerloop_server.engine.states.layout import PlainShapes, StateLayout, from_plain, to_plain
+from innerloop_server.engine.states.memory import StateMemory
+
+
+class Program(ABC):
+    """A computation on one batch; programs of equal keys differ in the values of their inputs only.
+
+    Attributes:
+        operation: adapt or predict.
+        key: names it and the shapes of its inputs.
+        computation: that it is part of.
+        inputs: tensors in the host's memory.
+    """
+
+    operation: ClassVar[Literal["adapt", "predict"]]
+    key: Hashable
+    computation: Computation
+    inputs: tuple[Tensor, ...]
+
+    @property
+    def learner(self) -> Learner:
+        """What computes it: compiled if there is such a one for programs of this key."""
+        return self.computation.compiled.get(self.key, self.computation.learner)
+
+    @abstractmethod
+    def run(self, learner: Learner, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Compute, on inputs that lie on the device, with the computation's learner or one that answers alike."""
+
+    @abstractmethod
+    def portable(self) -> tuple[Tensor, ...]:
+        """Inputs for a process that sees no task states."""
+
+    @abstractmethod
+    def order(self, model: int, inputs: Sequence[TensorAt]) -> Order:
+        """What to tell such a process, which has the portable inputs at these places."""
+
+    @abstractmethod
+    def done(self, shapes: PlainShapes) -> None:
+        """Take note of what such a process said of the states that it made."""
+
+
+class AdaptProgram(Program):
+    """Learn tasks: from a support set to states [T, words], and losses [T, steps] if there are steps.
+
+    Attributes:
+        layout: of the states, once it is known.
+    """
+
+    operation = "adapt"
+
+    def __init__(
+        self,
+        computation: Computation,
+        layouts: dict[tuple[int, int], StateLayout],
+        steps: int,
+        width: int,
+        inputs: tuple[Tensor, ...],
+    ) -> None:
+        self.computation = computation
+        self.inputs = inputs
+        self.key = (computation.number, self.operation, steps, width, inputs[0].shape, inputs[0].dtype)
+        self._layouts = layouts
+        self._size = (width, inputs[0].shape[1])
+        self._steps = steps
+
+    @property
+    def layout(self) -> StateLayout:
+        """Of the states; known once a program of this width and number of examples has run."""
+        return self._layouts[self._size]
+
+    def run(self, learner: Learner, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """See Program.run."""
+        x, y, present, ways = inputs
+        layout, outputs = self.computation.adapt(learner, self._steps, self._size[0], x, y, present, ways)
+        self._layouts[self._size] = layout
+        return outputs
+
+    def portable(self) -> tuple[Tensor, ...]:
+        """See Program.portable."""
+        return self.inputs
+
+    def order(self, model: int, inputs: Sequence[TensorAt]) -> Order:
+        """See Program.order."""
+        return AdaptOrder(model, self.computation.task_convolution, tuple(inputs), self._steps, self._size[0])
+
+    def done(self, shapes: PlainShapes) -> None:
+        """See Program.done."""
+        self._layouts[self._size] = self.computation.layouts.of_shapes(from_plain(shapes))
+
+
+class PredictProgram(Program):
+    """Answer queries: from pages of states [T, P] and queries to what `Computation.predict` returns."""
+
+    operation = "predict"
+
+    def __init__(
+        self, computation: Computation, layout: StateLayout, memory: StateMemory, inputs: tuple[Tensor, ...]
+    ) -> None:
+        self.computation = computation
+        self.inputs = inputs
+        self.key = (computation.number, self.operation, layout, inputs[1].shape, inputs[1].dtype)
+        self._layout = layout
+        self._memory = memory
+
+    def run(self, learner: Learner, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """See Program.run."""
+        pages, x, present = inputs
+        return self.computation.predict(learner, self._layout, self._memory.read(pages), x, present)
+
+    def portable(self) -> tuple[Tensor, ...]:
+        """See Program.portable."""
+        pages, *queries = self.inputs
+        return self._memory.read(pages), *queries
+
+    def order(self, model: int, inputs: Sequence[TensorAt]) -> Order:
+        """See Program.order."""
+        return PredictOrder(model, self.computation.task_convolution, tuple(inputs), to_plain(self._layout.shapes))
+
+    def done(self, shapes: PlainShapes) -> None:
+        """No states are made."""

@@ -1,0 +1,305 @@
+"""Memory for task states: pages on the device, and behind them pages of the host for those that are not in use.
+
+All models and shapes share one pool of pages, so that no memory is lost between states of different sizes, and a batch
+of states is gathered by one indexed read. Any number of threads may call.
+"""
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+
+import numpy as np
+import structlog
+import torch
+from torch import Tensor
+
+from innerloop_server.engine.interface import MemoryFullError, TaskState
+from innerloop_server.engine.states.copies import DirectCopies, PageNumbers, StateCopies, StreamCopies, upload
+from innerloop_server.engine.states.layout import PAGE_WORDS, WORD_BYTES, StateLayout
+
+PAGE_BYTES = PAGE_WORDS * WORD_BYTES
+
+FETCHED_STATES, FETCHED_BYTES = 256, 2**26
+"""Fetched at a time, as many as a large batch has: the device's work waits for all of them."""
+
+FETCHED_SHARE = 0.5
+"""Of the device's memory, at most, that a fetch fills: it must not drive out what is expected and there."""
+
+
+class _Place:
+    """Where one state lies now; outlives the state's handle by the moment it takes to free the pages."""
+
+    __slots__ = ("copied", "freed", "layout", "on_device", "pages", "users")
+
+    def __init__(self, layout: StateLayout, pages: PageNumbers) -> None:
+        self.layout = layout
+        self.pages = pages
+        self.on_device = True
+        self.copied: object = None  # what is known of its copy to the host
+        self.freed = False
+        self.users = 0
+
+
+class StoredState(TaskState):
+    """A handle on one state; its pages are free again when nothing refers to it."""
+
+    __slots__ = ("_memory", "place", "ways")
+
+    def __init__(self, memory: "StateMemory", place: _Place, ways: int) -> None:
+        self._memory = memory
+        self.place = place
+        self.ways = ways
+
+    @property
+    def size_bytes(self) -> int:  # type: ignore[override]
+        """Memory it takes, in whole pages."""
+        return self.place.layout.pages * PAGE_BYTES
+
+    @property
+    def signature(self) -> StateLayout:  # type: ignore[override]
+        """Its layout: states of one layout can be read together."""
+        return self.place.layout
+
+    def __del__(self) -> None:
+        self._memory.discard(self.place)
+
+
+class StateMemory:
+    """Pages of task states on one device, the least recently used moved to the host where the device has no room.
+
+    Args:
+        device: where states are computed with.
+        size_bytes: of the device's pages.
+        host_bytes: of the host's pages; zero for none.
+        copies: makes those between device and host; what suits the device by default.
+    """
+
+    def __init__(
+        self, device: torch.device, size_bytes: int, host_bytes: int = 0, copies: StateCopies | None = None
+    ) -> None:
+        self._copies = copies or (StreamCopies(device) if device.type == "cuda" else DirectCopies())
+        self._device = _Pages(size_bytes // PAGE_BYTES, device)
+        self._host = _Pages(host_bytes // PAGE_BYTES, torch.device("cpu"), pinned=device.type == "cuda")
+        self._lock = threading.Lock()
+        self._idle: OrderedDict[_Place, None] = OrderedDict()  # on the device and not in use, oldest use first
+        self._discarded: deque[_Place] = deque()
+        self._expected: deque[_Place] = deque()
+
+    @property
+    def device_bytes(self) -> int:
+        """Bytes of the device's pages that hold states."""
+        with self._lock:
+            self._free_discarded()
+            return self._device.used * PAGE_BYTES
+
+    @property
+    def host_bytes(self) -> int:
+        """Bytes of the host's pages that hold states."""
+        with self._lock:
+            self._free_discarded()
+            return self._host.used * PAGE_BYTES
+
+    def put(self, layout: StateLayout, rows: Tensor, ways: Sequence[int]) -> list[StoredState]:
+        """Keep rows [T, pages * PAGE_WORDS] of states, one for each of `ways`.
+
+        Raises:
+            MemoryFullError: there is no room for all of them; none is kept.
+        """
+        with self._lock:
+            self._free_discarded()
+            pages = self._make_room(layout.pages * len(ways))
+        try:
+            # Pages are written as a whole: nothing of what they held before is left.
+            self._device.write(pages, rows[: len(ways)].reshape(-1, PAGE_WORDS))
+        except BaseException:
+            with self._lock:
+                self._device.free(pages)
+            raise
+        places = [_Place(layout, own) for own in pages.reshape(len(ways), layout.pages)]
+        with self._lock:
+            self._idle.update(dict.fromkeys(places))
+        return [StoredState(self, place, own) for place, own in zip(places, ways, strict=True)]
+
+    def expect(self, state: StoredState) -> None:
+        """Take note that a state will be claimed. Never waits."""
+        if self._copies.asynchronous:
+            self._expected.append(state.place)
+
+    def fetch(self) -> None:
+        """Bring states that are expected to the device, as far as there is room, in the order of its work.
+
+        The rest is still expected. What has no room by itself, or fails, is brought in by whoever claims it.
+        """
+        with self._lock:
+            self._free_discarded()
+            fetched = self._next_expected()
+            try:
+                self._bring_in(fetched)
+            except MemoryFullError:
+                return
+            except Exception as error:
+                structlog.get_logger().warning("states not fetched early", reason=str(error))
+                return
+            self._idle.update(dict.fromkeys(fetched))
+
+    def _next_expected(self) -> list[_Place]:
+        """States to fetch, in the order in which they were expected; those that are there count as used."""
+        share = min(FETCHED_BYTES // PAGE_BYTES, int(FETCHED_SHARE * self._device.count))
+        room = min(share, self._device.available + self._host.available)  # what makes room here goes there
+        fetched: dict[_Place, None] = {}
+        while self._expected and len(fetched) < FETCHED_STATES:
+            place = self._expected[0]
+            if place in self._idle:
+                self._idle.move_to_end(place)
+            elif not place.on_device and not place.freed and place not in fetched:
+                if len(place.pages) <= room:
+                    fetched[place] = None
+                    room -= len(place.pages)
+                elif fetched:
+                    break  # its turn comes; one that has no room by itself must not hold up the others for good
+            self._expected.popleft()
+        return list(fetched)
+
+    def claim(self, states: Sequence[StoredState]) -> list[PageNumbers]:
+        """Page numbers of states, which stay on the device until they are released.
+
+        Raises:
+            MemoryFullError: they are not all on the device, and it has no room; none is claimed.
+        """
+        places = [state.place for state in states]
+        with self._lock:
+            self._free_discarded()
+            for place in places:
+                place.users += 1
+                self._idle.pop(place, None)
+            try:
+                self._bring_in([place for place in dict.fromkeys(places) if not place.on_device])
+            except BaseException:
+                self._release(places)
+                raise
+        return [place.pages for place in places]
+
+    def release(self, states: Sequence[StoredState]) -> None:
+        """Undo one claim of states: they may leave the device again."""
+        with self._lock:
+            self._release([state.place for state in states])
+
+    def read(self, table: Tensor) -> Tensor:
+        """Rows [T, pages * PAGE_WORDS] of the states whose pages are given, [T, pages] on the device."""
+        return self._device.read(table.flatten()).view(len(table), -1)
+
+    def discard(self, place: _Place) -> None:
+        """Free a state's pages before they are needed next. Never waits: it may run in the middle of anything."""
+        self._discarded.append(place)
+
+    def _free_discarded(self) -> None:
+        while self._discarded:
+            place = self._discarded.popleft()
+            self._idle.pop(place, None)
+            place.freed = True
+            (self._device if place.on_device else self._host).free(place.pages)
+
+    def _make_room(self, pages: int) -> PageNumbers:
+        """Free pages on the device; the least recently used states leave it for the host, all in one copy."""
+        leaving: list[_Place] = []
+        missing, room = pages - self._device.available, self._host.available
+        for place in self._idle:
+            if missing <= 0 or len(place.pages) > room:
+                break
+            leaving.append(place)
+            missing -= len(place.pages)
+            room -= len(place.pages)
+        if missing > 0:
+            raise MemoryFullError
+        if leaving:
+            self._take_out(leaving)
+        return self._device.take(pages)
+
+    def _bring_in(self, places: Sequence[_Place]) -> None:
+        if not places:
+            return
+        taken = self._make_room(sum(len(place.pages) for place in places))
+        copied = {place.copied for place in places}
+        try:
+            self._copies.back(self._host.words, _pages_of(places), copied, self._device.words, taken)
+        except BaseException:
+            self._device.free(taken)
+            raise
+        for place, own in zip(places, _split(taken, places), strict=True):
+            self._host.free(place.pages)
+            place.pages, place.on_device, place.copied = own, True, None
+
+    def _take_out(self, places: Sequence[_Place]) -> None:
+        """Move idle states to the host, all in one copy."""
+        leaving = _pages_of(places)
+        taken = self._host.take(len(leaving))
+        try:
+            copied = self._copies.out(self._device.words, leaving, self._host.words, taken)
+        except BaseException:
+            self._host.free(taken)
+            raise
+        for place, own in zip(places, _split(taken, places), strict=True):
+            del self._idle[place]
+            self._device.free(place.pages)
+            place.pages, place.on_device, place.copied = own, False, copied
+
+    def _release(self, places: Sequence[_Place]) -> None:
+        for place in places:
+            place.users -= 1
+            if not place.users and place.on_device:
+                self._idle[place] = None
+
+
+class _Pages:
+    """A fixed number of pages on one device, and which of them are free."""
+
+    def __init__(self, count: int, device: torch.device, *, pinned: bool = False) -> None:
+        # Never written to before they are taken, so that on a CPU they only take memory then.
+        self.words = torch.empty(count, PAGE_WORDS, dtype=torch.int32, device=device, pin_memory=pinned and count > 0)
+        self.count = count
+        self.used = 0
+        self._freed: deque[PageNumbers] = deque()
+        self._untouched = 0
+
+    @property
+    def available(self) -> int:
+        """Free pages."""
+        return self.count - self.used
+
+    def take(self, count: int) -> PageNumbers:
+        """Numbers of pages that are free; there must be as many."""
+        self.used += count
+        parts: list[PageNumbers] = []
+        while count and self._freed:
+            part = self._freed.popleft()
+            if len(part) > count:
+                self._freed.appendleft(part[count:])
+                part = part[:count]
+            parts.append(part)
+            count -= len(part)
+        if count:
+            parts.append(np.arange(self._untouched, self._untouched + count))
+            self._untouched += count
+        return np.concatenate(parts) if len(parts) != 1 else parts[0]
+
+    def free(self, pages: PageNumbers) -> None:
+        """Give pages back."""
+        self.used -= len(pages)
+        self._freed.append(pages)
+
+    def read(self, pages: Tensor) -> Tensor:
+        """Words of pages [P], [P, PAGE_WORDS]."""
+        return self.words.index_select(0, pages)
+
+    def write(self, pages: PageNumbers, words: Tensor) -> None:
+        """Overwrite pages [P] with words [P, PAGE_WORDS]."""
+        self.words.index_copy_(0, upload(pages, self.words.device), words)
+
+
+def _pages_of(places: Sequence[_Place]) -> PageNumbers:
+    return np.concatenate([place.pages for place in places])
+
+
+def _split(pages: PageNumbers, places: Sequence[_Place]) -> list[PageNumbers]:
+    """Pages for each of the places, as many as each has now."""
+    return np.split(pages, np.cumsum([len(place.pages) for place in places])[:-1])

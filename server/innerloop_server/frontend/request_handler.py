@@ -1,0 +1,149 @@
+"""One front end's requests, in the engine process."""
+
+import asyncio
+import contextlib
+import weakref
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from innerloop_server.engine.interface import Answers, Array, SupportSet
+from innerloop_server.frontend import messages
+from innerloop_server.frontend.failures import failed
+from innerloop_server.ipc.allocator import Block, aligned
+from innerloop_server.ipc.link import Link
+from innerloop_server.ipc.segment import Segment, array_in
+from innerloop_server.scheduling.job import Deadline
+from innerloop_server.serving.interface import AdaptTask, PredictTask, Serving
+
+_encoder = msgspec.msgpack.Encoder()
+_NO_BLOCK = np.zeros(0, np.uint8)
+
+
+class Session:
+    """Computes what a front end asks for, and says when its memory is no longer read.
+
+    Args:
+        serving: computes.
+        link: to the front end.
+        segment: shared with it. Arrays that are computed on refer to it, so it outlives the front end if it must.
+    """
+
+    def __init__(self, serving: Serving, link: Link[Any], segment: Segment) -> None:
+        self._serving = serving
+        self._link = link
+        self._segment = segment
+        self._loop = asyncio.get_running_loop()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._blocks: dict[int, weakref.ref[NDArray[np.uint8]]] = {}
+
+    def receive(self, message: messages.Request | messages.Cancel) -> None:
+        """Begin a request, or end one that nobody waits for."""
+        if isinstance(message, messages.Request):
+            self._tasks[message.number] = self._loop.create_task(self._answer(message))
+        elif message.number in self._tasks:
+            # One turn later: a task that is cancelled before its first step never answers.
+            self._loop.call_soon(self._tasks[message.number].cancel)
+
+    async def close(self) -> None:
+        """End all requests: the front end is gone. What is being computed already ends by itself."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _answer(self, request: messages.Request) -> None:
+        number = request.number
+        try:
+            block = _NO_BLOCK if request.block is None else self._open_block(number, request.block)
+            result = await self._compute(request.operation, Deadline.until(request.deadline), block)
+            self._link.send(messages.Reply(number, msgspec.Raw(_encoder.encode(result))))
+        except (Exception, asyncio.CancelledError) as error:
+            self._link.send(failed(number, error))
+            # The frames that it went through hold requests' arrays, in cycles that only garbage collection would end.
+            error.__traceback__ = error.__context__ = error.__cause__ = None
+        finally:
+            del self._tasks[number]
+
+    async def _compute(self, operation: messages.Operation, deadline: Deadline, block: NDArray[np.uint8]) -> Any:
+        serving = self._serving
+        match operation:
+            case messages.Adapt():
+                return await serving.adapt(await self._task(operation.task, block), operation.keeping, deadline)
+            case messages.Predict():
+                model = await serving.model_of(operation.owner, operation.adaptation_id)
+                model.check_digest(operation.digest)
+                query = _input(block, operation.query)
+                task = PredictTask(model, operation.owner, operation.adaptation_id, query)
+                predicted = await serving.predict(task, deadline)
+                answers = _sent_answers(predicted.answers, block, operation.room)
+                return messages.SentPrediction(answers, predicted.classes, None, predicted.timings)
+            case messages.AdaptPredict():
+                task_to_learn = await self._task(operation.task, block)
+                query = _input(block, operation.query)
+                result = await serving.adapt_predict(task_to_learn, query, operation.keeping, deadline)
+                answers = _sent_answers(result.answers, block, operation.room)
+                return messages.SentPrediction(answers, (), result.adaptation, result.timings)
+            case messages.Look():
+                return await serving.look(operation.owner, operation.adaptation_id)
+            case messages.ListAdaptations():
+                return await serving.adaptations(operation.owner, operation.model, operation.before_ns, operation.limit)
+            case messages.Delete():
+                return await serving.delete(operation.owner, operation.adaptation_id)
+            case messages.ListEntries():
+                return await serving.entries()
+            case messages.GetEntry():
+                return await serving.entry(operation.model)
+            case messages.Load():
+                return await serving.load(operation.model)
+            case messages.Unload():
+                return await serving.unload(operation.model)
+
+    async def _task(self, sent: messages.SentTask, block: NDArray[np.uint8]) -> AdaptTask:
+        model = await self._serving.model(sent.model)
+        model.check_digest(sent.digest)
+        support = SupportSet(_input(block, sent.x), _input(block, sent.y), sent.ways)
+        return AdaptTask(model, support, sent.classes, sent.steps)
+
+    def _open_block(self, number: int, place: Block) -> NDArray[np.uint8]:
+        """The memory of a request; when nothing refers to it any more, the front end is told so."""
+        block = self._segment.block(place)
+
+        def released(_: Any) -> None:
+            with contextlib.suppress(RuntimeError):  # the server has stopped
+                self._loop.call_soon_threadsafe(self._release, number)  # arrays may be let go of by any thread
+
+        self._blocks[number] = weakref.ref(block, released)
+        return block
+
+    def _release(self, number: int) -> None:
+        del self._blocks[number]
+        self._link.send(messages.Released(number))
+
+
+def _input(block: NDArray[np.uint8], place: messages.ArrayAt) -> Array:
+    array = array_in(block, place)
+    array.flags.writeable = False
+    return array
+
+
+def _sent_answers(answers: Answers, block: NDArray[np.uint8], room: messages.Room | None) -> messages.SentAnswers:
+    """Answers, written into the room for them if there is some and they fit."""
+    arrays = (answers.logits, answers.probabilities, answers.values)
+    size = sum(aligned(array.nbytes) for array in arrays if array is not None)
+    offset = room.offset if room is not None and size <= room.size else None
+    sent: list[messages.ArrayAt | messages.ArrayHere | None] = []
+    for array in arrays:
+        if array is None:
+            sent.append(None)
+        elif offset is None:
+            sent.append(messages.ArrayHere(array.tobytes(), array.shape))
+        else:
+            place = messages.ArrayAt(offset, "<f4", array.shape)
+            array_in(block, place)[...] = array
+            offset += aligned(array.nbytes)
+            sent.append(place)
+    return messages.SentAnswers(*sent)

@@ -1,0 +1,210 @@
+"""Request messages to domain objects, checked line by line; everything that is wrong is reported at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+
+from innerloop.v1 import adaptation_pb2 as pb
+from innerloop.v1 import tensor_pb2
+from innerloop_server.engine.interface import Array, ModelDescription, SupportSet
+from innerloop_server.models.model import ServedModel
+from innerloop_server.serving.interface import AdaptTask, Keeping
+from innerloop_server.transport.codec.detached import NOTHING, Detached, detaching
+from innerloop_server.transport.codec.inputs import decode_inputs
+from innerloop_server.transport.codec.tensors import decode_tensor
+from innerloop_server.transport.codec.violations import Violations
+
+LONGEST_LABEL = 1000
+LONGEST_REQUEST_ID = 128
+
+READERS = {
+    "Adapt": detaching(pb.AdaptRequest, "support.inputs.tensor"),
+    "Predict": detaching(pb.PredictRequest, "query.tensor"),
+    "StreamPredict": detaching(pb.StreamPredictRequest, "query.tensor"),
+    "AdaptPredict": detaching(pb.AdaptPredictRequest, "support.inputs.tensor", "query.tensor"),
+}
+"""How the requests of these methods are read from the bytes that arrive; the paths are those of violations."""
+
+
+@dataclass(frozen=True)
+class RequestLimits:
+    """What requests may ask for, whatever the model.
+
+    Attributes:
+        support: most support examples.
+        query: most queries.
+        time_to_live: seconds an adaptation lives unused when the request says nothing.
+        max_time_to_live: the longest a request may ask for.
+    """
+
+    support: int
+    query: int
+    time_to_live: float
+    max_time_to_live: float
+
+
+def decode_adapt(
+    request: pb.AdaptRequest | pb.AdaptPredictRequest,
+    model: ServedModel,
+    limits: RequestLimits,
+    detached: Detached = NOTHING,
+) -> AdaptTask:
+    """What an Adapt request wants learned.
+
+    Raises:
+        InvalidRequestError: it makes no sense for this model.
+    """
+    violations = Violations()
+    task = _adapt_task(request, model, limits, violations, detached)
+    violations.check()
+    return task
+
+
+def decode_adapt_predict(
+    request: pb.AdaptPredictRequest, model: ServedModel, limits: RequestLimits, detached: Detached = NOTHING
+) -> tuple[AdaptTask, Array]:
+    """What an AdaptPredict request wants learned, and its queries.
+
+    Raises:
+        InvalidRequestError: it makes no sense for this model.
+    """
+    violations = Violations()
+    task = _adapt_task(request, model, limits, violations, detached)
+    query = decode_inputs(request.query, "query", model.description, limits.query, violations, detached)
+    violations.check()
+    return task, query
+
+
+def decode_query(
+    inputs: tensor_pb2.Inputs, model: ServedModel, limits: RequestLimits, detached: Detached = NOTHING
+) -> Array:
+    """The queries of a Predict request.
+
+    Raises:
+        InvalidRequestError: they make no sense for this model.
+    """
+    violations = Violations()
+    query = decode_inputs(inputs, "query", model.description, limits.query, violations, detached)
+    violations.check()
+    return query
+
+
+def decode_keeping(
+    request: pb.AdaptRequest | pb.AdaptPredictRequest,
+    owner: str,
+    limits: RequestLimits,
+    detached: Detached = NOTHING,
+) -> Keeping:
+    """How the result of an Adapt request shall be kept.
+
+    Raises:
+        InvalidRequestError: a life that is too long or not positive, or a request id that is too long.
+    """
+    violations = Violations()
+    time_to_live = limits.time_to_live
+    if request.options.HasField("time_to_live"):
+        time_to_live = _seconds(request.options.time_to_live)
+        if not 0 < time_to_live <= limits.max_time_to_live:
+            violations.add(
+                "options.time_to_live", f"must be more than 0 and at most {limits.max_time_to_live:g} seconds"
+            )
+    if len(request.request_id) > LONGEST_REQUEST_ID:
+        violations.add("request_id", f"is longer than {LONGEST_REQUEST_ID} characters")
+    violations.check()
+    fingerprint = _fingerprint(request, detached) if request.request_id else b""
+    return Keeping(owner, time_to_live, request.request_id, fingerprint)
+
+
+def _fingerprint(request: Message, detached: Detached) -> bytes:
+    content = blake2b(request.SerializeToString(deterministic=True), digest_size=16)
+    for path, data in sorted(detached.items()):
+        content.update(f"{path} {len(data)} ".encode())
+        content.update(data)
+    return content.digest()
+
+
+def _adapt_task(
+    request: pb.AdaptRequest | pb.AdaptPredictRequest,
+    model: ServedModel,
+    limits: RequestLimits,
+    violations: Violations,
+    detached: Detached,
+) -> AdaptTask:
+    """The task; without meaning if there are violations."""
+    description = model.description
+    steps = _steps(request.options, description, violations)
+    x = decode_inputs(request.support.inputs, "support.inputs", description, limits.support, violations, detached)
+    size = len(x) or None  # an empty array was reported already
+    classes: tuple[str, ...] = ()
+    if description.task_kind == "classification":
+        y, classes = _classes(request.support, size, limits.support, description, violations)
+    else:
+        y = _targets(request.support, size, description, violations)
+    return AdaptTask(model, SupportSet(x, y, len(classes)), classes, steps)
+
+
+def _steps(options: pb.AdaptOptions, model: ModelDescription, violations: Violations) -> int:
+    if not options.HasField("steps"):
+        return model.default_steps
+    if options.steps > model.max_steps:
+        takes = f"at most {model.max_steps} are possible" if model.max_steps else "this model has no inner steps"
+        violations.add("options.steps", f"is {options.steps}, {takes}")
+    return options.steps
+
+
+def _classes(
+    support: pb.Support, size: int | None, most: int, model: ModelDescription, violations: Violations
+) -> tuple[Array, tuple[str, ...]]:
+    """Class indices [S], and the labels they stand for; both empty when their number is wrong.
+
+    Methods that read examples one by one were trained with classes numbered by first appearance. For all others labels
+    are sorted: which part of a fixed head a class gets must not depend on the order of the examples.
+    """
+    labels: Sequence[str] = support.labels.values
+    if not support.HasField("labels"):
+        violations.add("support.labels", "are missing: this model classifies")
+        return np.zeros(0, np.int64), ()
+    # There may be millions of labels in a small message: reading them all would hold up everybody's requests.
+    if len(labels) > most:
+        violations.add("support.labels", f"has {len(labels)} labels, at most {most} are accepted")
+        return np.zeros(0, np.int64), ()
+    if size is not None and len(labels) != size:
+        violations.add("support.labels", f"has {len(labels)} labels for {size} examples")
+    if any(len(label) > LONGEST_LABEL for label in labels):
+        violations.add("support.labels", f"has a label of more than {LONGEST_LABEL} characters")
+    distinct = dict.fromkeys(labels)
+    indices = {label: index for index, label in enumerate(distinct if model.order_matters else sorted(distinct))}
+    y = np.fromiter((indices[label] for label in labels), np.int64, len(labels))
+    _check_ways(len(indices), model, violations)
+    return y, tuple(indices)
+
+
+def _check_ways(ways: int, model: ModelDescription, violations: Violations) -> None:
+    if ways < 2:
+        violations.add("support.labels", f"has {ways} class{'es' * (ways != 1)}, at least 2 are needed")
+    elif ways > model.max_ways:
+        violations.add("support.labels", f"has {ways} classes, this model takes at most {model.max_ways}")
+    elif model.ways_can_change == "no" and ways != model.head_ways:
+        violations.add("support.labels", f"has {ways} classes, this model takes exactly {model.head_ways}")
+
+
+def _targets(support: pb.Support, size: int | None, model: ModelDescription, violations: Violations) -> Array:
+    """Regression targets [S, D]."""
+    missing = np.zeros((0, model.target_size), np.float32)
+    if not support.HasField("targets"):
+        violations.add("support.targets", "are missing: this model regresses")
+        return missing
+    targets = decode_tensor(support.targets, "support.targets", (model.target_size,), violations)
+    if targets is None:
+        return missing
+    if size is not None and len(targets) != size:
+        violations.add("support.targets", f"has {len(targets)} targets for {size} examples")
+    return targets.astype(np.float32, copy=False)
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9

@@ -1,0 +1,118 @@
+"""Domain objects to response messages."""
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from innerloop.v1 import adaptation_pb2 as pb
+from innerloop.v1 import model_pb2, tensor_pb2
+from innerloop_server.adaptations.adaptation import AdaptationDescription
+from innerloop_server.engine.interface import Answers
+from innerloop_server.models.model import ModelEntry, ModelState
+from innerloop_server.serving.interface import Timings
+from innerloop_server.transport.codec.requests import RequestLimits
+from innerloop_server.transport.codec.tensors import encode_tensor
+from innerloop_server.transport.codec.texts import MAX_TEXT_BYTES
+
+STATES = {
+    ModelState.LOADING: model_pb2.MODEL_STATE_LOADING,
+    ModelState.READY: model_pb2.MODEL_STATE_READY,
+    ModelState.FAILED: model_pb2.MODEL_STATE_FAILED,
+}
+TASK_KINDS = {
+    "classification": model_pb2.TASK_KIND_CLASSIFICATION,
+    "regression": model_pb2.TASK_KIND_REGRESSION,
+}
+WAYS_CHANGES = {
+    "no": model_pb2.WAYS_CHANGE_NONE,
+    "fewer": model_pb2.WAYS_CHANGE_FEWER,
+    "any": model_pb2.WAYS_CHANGE_ANY,
+}
+DATA_TYPES = {"uint8": tensor_pb2.DATA_TYPE_UINT8, "float32": tensor_pb2.DATA_TYPE_FLOAT32}
+
+
+def encode_adaptation(adaptation: AdaptationDescription) -> pb.Adaptation:
+    """An adaptation as its owner may see it."""
+    return pb.Adaptation(
+        id=adaptation.id,
+        model=adaptation.model,
+        model_version=adaptation.model_version,
+        classes=adaptation.classes,
+        support_size=adaptation.support_size,
+        steps=adaptation.steps,
+        support_losses=adaptation.losses,
+        size_bytes=adaptation.size_bytes,
+        create_time=_timestamp(adaptation.created_ns),
+        expire_time=_timestamp(adaptation.expires_ns),
+    )
+
+
+def encode_answers(answers: Answers, classes: tuple[str, ...], *, logits: bool) -> pb.Predictions:
+    """Answers, with logits on demand."""
+    if answers.values is not None:
+        return pb.Predictions(values=encode_tensor(answers.values))
+    predictions = pb.Predictions(classes=classes)
+    if answers.probabilities is not None:
+        predictions.probabilities.CopyFrom(encode_tensor(answers.probabilities))
+    if logits and answers.logits is not None:
+        predictions.logits.CopyFrom(encode_tensor(answers.logits))
+    return predictions
+
+
+def encode_timings(timings: Timings, encode_seconds: float) -> pb.Timings:
+    """Where the time of one call went."""
+    return pb.Timings(
+        queue=_duration(timings.queue),
+        adapt=_duration(timings.adapt),
+        predict=_duration(timings.predict),
+        encode=_duration(encode_seconds),
+    )
+
+
+def encode_model(entry: ModelEntry, limits: RequestLimits) -> model_pb2.Model:
+    """A model in whatever state it is."""
+    description = entry.description
+    if description is None:
+        return model_pb2.Model(name=entry.name, state=STATES[entry.state], error=entry.error)
+    return model_pb2.Model(
+        name=entry.name,
+        version=description.version,
+        state=STATES[entry.state],
+        method=description.method,
+        task_kind=TASK_KINDS[description.task_kind],
+        input_shape=description.input_shape,
+        input_data_type=DATA_TYPES[description.input_dtype],
+        target_size=description.target_size,
+        limits=model_pb2.TaskLimits(
+            trained_ways=description.trained_ways,
+            trained_shots=description.trained_shots,
+            trained_steps=description.trained_steps,
+            max_ways=description.max_ways,
+            max_support=limits.support,
+            max_query=limits.query,
+            max_steps=description.max_steps,
+            max_text_bytes=MAX_TEXT_BYTES if description.texts else 0,
+        ),
+        metrics=[
+            model_pb2.Metric(
+                name=metric.name,
+                value=metric.value,
+                confidence_interval=metric.confidence_interval,
+                protocol=metric.protocol,
+            )
+            for metric in description.metrics
+        ],
+        digest=description.digest,
+        ways_can_change=WAYS_CHANGES[description.ways_can_change],
+        order_matters=description.order_matters,
+        gradients_at_serving=description.gradients_at_serving,
+        input_kind=model_pb2.INPUT_KIND_TEXT if description.texts else model_pb2.INPUT_KIND_TENSOR,
+    )
+
+
+def _timestamp(nanoseconds: int) -> Timestamp:
+    return Timestamp(seconds=nanoseconds // 10**9, nanos=nanoseconds % 10**9)
+
+
+def _duration(seconds: float) -> Duration:
+    nanoseconds = round(seconds * 1e9)
+    return Duration(seconds=nanoseconds // 10**9, nanos=nanoseconds % 10**9)

@@ -1,0 +1,212 @@
+"""What all RPCs have in common: request id, identity, errors, metrics, a log line, and a server that may stop."""
+
+import asyncio
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import NoReturn, TypeAlias, TypeVar
+
+import structlog
+
+from innerloop_server.domain.errors import FieldViolation, InvalidRequestError, ServerError, ShuttingDownError
+from innerloop_server.observability.call_metrics import NO_MODEL, CallMetrics
+from innerloop_server.scheduling.job import Deadline
+from innerloop_server.transport.grpc.identity import Context, Identify
+from innerloop_server.transport.grpc.registration import Unreadable
+from innerloop_server.transport.grpc.status import DETAILS_KEY, Failure, failure_of, internal_failure
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+REQUEST_ID_KEY = "innerloop-request-id"
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+CLOCK_SECONDS = 0.05
+"""By how much a client's deadline may come before the server's own: its clock starts with sending the request."""
+
+# One line for each of these at the info level would cost more than answering them.
+QUIET = frozenset({"Predict"})
+
+
+@dataclass(slots=True)
+class Call:
+    """One RPC under way.
+
+    Attributes:
+        request_id: names it in logs; the client's own if it sent a usable one.
+        owner: identity of the caller.
+        deadline: after which its answer is of no use.
+        model: the server's model it turned out to be about, for metrics.
+        queries: how many a stream has asked so far.
+    """
+
+    request_id: str
+    owner: str
+    deadline: Deadline
+    model: str = NO_MODEL
+    queries: int = 0
+
+
+Body: TypeAlias = Callable[[Request, Call], Awaitable[Response]]
+"""What an RPC does."""
+
+Report: TypeAlias = Callable[[str, Call, str, float], None]
+"""Told the RPC, the call, the name of its status code, and the seconds it took."""
+
+
+class Calls:
+    """Runs the body of every RPC.
+
+    Args:
+        identify: names callers.
+        metrics: counts and times calls.
+    """
+
+    def __init__(self, identify: Identify, metrics: CallMetrics) -> None:
+        self._identify = identify
+        self._metrics = metrics
+        self._log = structlog.get_logger()
+        self._loop = asyncio.get_running_loop()
+        self._open = True
+        self._active = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._close_listeners: set[Callable[[], object]] = set()
+
+    async def run(self, rpc: str, body: Body[Request, Response], request: Request, context: Context) -> Response:
+        """Answer one RPC with `body`, or abort it with the status that its error stands for."""
+        if isinstance(request, Unreadable):
+            return await self._run(rpc, _refuse_unreadable, request, context, self._report)
+        return await self._run(rpc, body, request, context, self._report)
+
+    async def run_stream(self, rpc: str, body: Body[Context, None], context: Context) -> None:
+        """Carry on one stream with `body`, or abort it; its queries are counted by `answer`, itself it is logged."""
+        await self._run(rpc, body, context, context, self._log_stream)
+
+    async def answer(
+        self, rpc: str, body: Body[Request, Response], request: Request, stream: Call
+    ) -> Response | Failure:
+        """Answer one query of a stream with `body`, or with what it failed of; counted like an RPC of its own."""
+        stream.queries += 1
+        call = Call(stream.request_id, stream.owner, stream.deadline)
+        return await self._attempt(rpc, body, request, call, self._count)
+
+    def close(self) -> None:
+        """Refuse calls from now on; those under way go on."""
+        self._open = False
+        for listener in tuple(self._close_listeners):
+            listener()
+
+    @contextmanager
+    def on_close(self, listener: Callable[[], object]) -> Iterator[None]:
+        """Have `listener` called should `close` be meanwhile."""
+        self._close_listeners.add(listener)
+        try:
+            yield
+        finally:
+            self._close_listeners.discard(listener)
+
+    async def wait_idle(self) -> None:
+        """Wait until no call is under way."""
+        await self._idle.wait()
+
+    async def _run(
+        self, rpc: str, body: Body[Request, Response], request: Request, context: Context, report: Report
+    ) -> Response:
+        call = Call(_request_id(context), self._identify(context), Deadline(context.time_remaining()))
+        context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
+        accepted = self._enter()
+        try:
+            outcome = await self._attempt(rpc, body if accepted else _refuse, request, call, report)
+            if isinstance(outcome, Failure):
+                await _abort(context, call, outcome)
+            return outcome
+        finally:
+            if accepted:
+                self._leave()
+
+    async def _attempt(
+        self, rpc: str, body: Body[Request, Response], request: Request, call: Call, report: Report
+    ) -> Response | Failure:
+        started = perf_counter()
+        status = "OK"
+        try:
+            return await body(request, call)
+        except asyncio.CancelledError:
+            # gRPC cancels a call whose client has left, and one whose deadline has passed.
+            status = "DEADLINE_EXCEEDED" if call.deadline.within(CLOCK_SECONDS) else "CANCELLED"
+            raise
+        except ServerError as error:
+            failure = failure_of(error)
+            status = failure.code.name
+            return failure
+        except Exception:
+            status = "INTERNAL"
+            self._log.exception("request failed", rpc=rpc, request_id=call.request_id, model=call.model)
+            return internal_failure(call.request_id)
+        finally:
+            # The answer comes first: gRPC sends it before the event loop turns to anything else.
+            self._loop.call_soon(report, rpc, call, status, perf_counter() - started)
+
+    def _report(self, rpc: str, call: Call, status: str, seconds: float) -> None:
+        self._count(rpc, call, status, seconds)
+        log = self._log.debug if status == "OK" and rpc in QUIET else self._log.info
+        log(
+            "request",
+            rpc=rpc,
+            request_id=call.request_id,
+            model=call.model,
+            status=status,
+            milliseconds=round(seconds * 1e3, 3),
+        )
+
+    def _log_stream(self, rpc: str, call: Call, status: str, seconds: float) -> None:
+        self._log.info(
+            "stream",
+            rpc=rpc,
+            request_id=call.request_id,
+            queries=call.queries,
+            status=status,
+            milliseconds=round(seconds * 1e3, 3),
+        )
+
+    def _count(self, rpc: str, call: Call, status: str, seconds: float) -> None:
+        self._metrics.request(rpc, call.model, status, seconds)
+
+    def _enter(self) -> bool:
+        """Count a call as under way, unless calls are refused: those must not hold up the stop."""
+        if self._open:
+            self._active += 1
+            self._idle.clear()
+        return self._open
+
+    def _leave(self) -> None:
+        self._active -= 1
+        if not self._active:
+            self._idle.set()
+
+
+async def _refuse(request: object, call: Call) -> NoReturn:
+    del request, call
+    raise ShuttingDownError
+
+
+async def _refuse_unreadable(request: Unreadable, call: Call) -> NoReturn:
+    del call
+    raise InvalidRequestError([FieldViolation("message", f"is not a {request.kind}")])
+
+
+async def _abort(context: Context, call: Call, failure: Failure) -> NoReturn:
+    metadata = ((REQUEST_ID_KEY, call.request_id), (DETAILS_KEY, failure.details))
+    await context.abort(failure.code, failure.message, metadata)
+    raise AssertionError  # abort always raises
+
+
+def _request_id(context: Context) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID_KEY and isinstance(value, str) and REQUEST_ID.fullmatch(value):
+            return value
+    return secrets.token_hex(8)

@@ -1,0 +1,88 @@
+"""The gRPC services on their port, from start to stop."""
+
+import asyncio
+
+import structlog
+from grpc.aio import Server
+
+from innerloop_server.models.model import ModelEntry
+from innerloop_server.observability.call_metrics import CallMetrics
+from innerloop_server.serving.interface import Serving
+from innerloop_server.settings import ServerSettings
+from innerloop_server.transport.codec.requests import RequestLimits
+from innerloop_server.transport.grpc.adaptation_service import AdaptationServicer
+from innerloop_server.transport.grpc.calls import Calls
+from innerloop_server.transport.grpc.health import Health
+from innerloop_server.transport.grpc.listen import build_server, identity_of
+from innerloop_server.transport.grpc.model_service import ModelServicer
+
+LINGER_SECONDS = 0.2
+"""For requests that clients send on getting their last answer: until gRPC shuts down they are refused with a reason."""
+FLUSH_SECONDS = 1.0
+"""For answers that are on their way out, and for health watches, which never end by themselves."""
+
+
+class Endpoint:
+    """Answers gRPC in this process; listens to the model repository, for the health service.
+
+    Args:
+        settings: of the server.
+        metrics: of RPCs.
+        share_port: whether other processes may listen on the same port.
+    """
+
+    def __init__(self, settings: ServerSettings, metrics: CallMetrics, *, share_port: bool = False) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._share_port = share_port
+        self._log = structlog.get_logger()
+        self._health = Health()
+        self._calls = Calls(identity_of(settings), metrics)
+        self._server: Server | None = None
+
+    async def start(self, serving: Serving) -> int:
+        """Listen; returns the port.
+
+        Raises:
+            ConfigurationError: the port is taken or the address is not of this machine, or the TLS files are unusable.
+        """
+        settings = self._settings
+        limits = RequestLimits(
+            settings.max_support, settings.max_query, settings.time_to_live, settings.max_time_to_live
+        )
+        self._server, port = build_server(
+            settings,
+            AdaptationServicer(serving, self._calls, limits, self._metrics),
+            ModelServicer(serving, self._calls, limits, admin=settings.admin),
+            self._health,
+            share_port=self._share_port,
+        )
+        await self._health.start()
+        await self._server.start()
+        return port
+
+    async def model_changed(self, entry: ModelEntry) -> None:
+        """A model began to load, is ready, or failed."""
+        await self._health.model_changed(entry)
+
+    async def model_removed(self, entry: ModelEntry) -> None:
+        """A model was unloaded."""
+        await self._health.model_removed(entry)
+
+    async def models_loaded(self) -> None:
+        """Every model of the folder was loaded or refused."""
+        await self._health.models_loaded()
+
+    async def stop(self) -> None:
+        """Stop without losing a request that was accepted, unless that takes longer than the grace period."""
+        await self._health.stop()
+        await asyncio.sleep(self._settings.drain_seconds)
+        self._calls.close()
+        try:
+            await asyncio.wait_for(self._calls.wait_idle(), self._settings.grace_seconds)
+        except TimeoutError:
+            self._log.warning("requests were still under way when the grace period ended")
+        else:
+            await asyncio.sleep(LINGER_SECONDS)
+        if self._server is not None:
+            await self._server.stop(FLUSH_SECONDS)

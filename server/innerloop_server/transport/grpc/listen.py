@@ -1,0 +1,89 @@
+"""The gRPC server: its port, its credentials, its services."""
+
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+from grpc_reflection.v1alpha import reflection
+
+from innerloop.v1 import adaptation_pb2, model_pb2
+from innerloop_server.settings import ConfigurationError, ServerSettings
+from innerloop_server.transport.codec.requests import READERS
+from innerloop_server.transport.grpc.adaptation_service import AdaptationServicer
+from innerloop_server.transport.grpc.health import ADAPTATION_SERVICE, MODEL_SERVICE, Health
+from innerloop_server.transport.grpc.identity import Identify, anonymous, certificate_subject
+from innerloop_server.transport.grpc.model_service import ModelServicer
+from innerloop_server.transport.grpc.registration import add_service
+
+
+def build_server(
+    settings: ServerSettings,
+    adaptations: AdaptationServicer,
+    models: ModelServicer,
+    health: Health,
+    *,
+    share_port: bool,
+) -> tuple[grpc.aio.Server, int]:
+    """A gRPC server bound to its port, not started yet.
+
+    Args:
+        settings: of the server.
+        adaptations: one of its services.
+        models: another.
+        health: and the standard one.
+        share_port: whether other processes may listen on the same port, each taking a share of the connections.
+
+    Returns:
+        the server and the port it is bound to.
+
+    Raises:
+        ConfigurationError: the port is taken or the address is not of this machine, or the TLS files are unusable.
+    """
+    options: list[tuple[str, Any]] = [
+        # Unless asked for: a second server would silently share the port and take half of the requests.
+        ("grpc.so_reuseport", int(share_port)),
+        ("grpc.max_receive_message_length", int(settings.max_message_bytes)),
+        ("grpc.max_send_message_length", -1),
+    ]
+    server = grpc.aio.server(options=options)
+    add_service(adaptation_pb2.DESCRIPTOR.services_by_name["AdaptationService"], adaptations, READERS, server)
+    add_service(model_pb2.DESCRIPTOR.services_by_name["ModelService"], models, {}, server)
+    add_HealthServicer_to_server(health.servicer, server)
+    names = (ADAPTATION_SERVICE, MODEL_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server)
+    return server, _bind(server, settings)
+
+
+def identity_of(settings: ServerSettings) -> Identify:
+    """How callers are told apart."""
+    return certificate_subject if settings.tls_client_ca else anonymous
+
+
+def _bind(server: grpc.aio.Server, settings: ServerSettings) -> int:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"{host}:{settings.port}"
+    credentials = _credentials(settings)
+    try:
+        if credentials is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        tls = ", or the TLS files don't fit together" if credentials else ""
+        raise ConfigurationError(f"port: can't listen on {address}: it is taken or not of this machine{tls}") from error
+
+
+def _credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    chain = (_read(settings.tls_key), _read(settings.tls_certificate))
+    authority = _read(settings.tls_client_ca) if settings.tls_client_ca else None
+    return grpc.ssl_server_credentials([chain], authority, require_client_auth=authority is not None)
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"can't read {file}: {error.strerror}") from error

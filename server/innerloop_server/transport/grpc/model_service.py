@@ -1,0 +1,67 @@
+"""ModelService: what models there are, and loading and unloading them."""
+
+from innerloop.v1 import model_pb2 as pb
+from innerloop_server.domain.errors import AdminDisabledError
+from innerloop_server.models.model import ModelEntry
+from innerloop_server.serving.interface import Serving
+from innerloop_server.transport.codec.requests import RequestLimits
+from innerloop_server.transport.codec.responses import encode_model
+from innerloop_server.transport.grpc.calls import Call, Calls
+from innerloop_server.transport.grpc.identity import Context
+
+
+class ModelServicer:
+    """Models over gRPC.
+
+    Args:
+        serving: whose models.
+        calls: runs the RPCs.
+        limits: shown with every model.
+        admin: whether callers may load and unload.
+    """
+
+    def __init__(self, serving: Serving, calls: Calls, limits: RequestLimits, *, admin: bool) -> None:
+        self._serving = serving
+        self._calls = calls
+        self._limits = limits
+        self._admin = admin
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802, D102
+        return await self._calls.run("ListModels", self._list, request, context)
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:  # noqa: N802, D102
+        return await self._calls.run("GetModel", self._get, request, context)
+
+    async def LoadModel(self, request: pb.LoadModelRequest, context: Context) -> pb.LoadModelResponse:  # noqa: N802, D102
+        return await self._calls.run("LoadModel", self._load, request, context)
+
+    async def UnloadModel(self, request: pb.UnloadModelRequest, context: Context) -> pb.UnloadModelResponse:  # noqa: N802, D102
+        return await self._calls.run("UnloadModel", self._unload, request, context)
+
+    async def _list(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
+        del request, call
+        return pb.ListModelsResponse(models=map(self._encode, await self._serving.entries()))
+
+    async def _get(self, request: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:
+        entry = await self._serving.entry(request.model)
+        call.model = entry.name
+        return pb.GetModelResponse(model=self._encode(entry))
+
+    async def _load(self, request: pb.LoadModelRequest, call: Call) -> pb.LoadModelResponse:
+        self._check_admin()
+        entry = await self._serving.load(request.model)
+        call.model = entry.name
+        return pb.LoadModelResponse(model=self._encode(entry))
+
+    async def _unload(self, request: pb.UnloadModelRequest, call: Call) -> pb.UnloadModelResponse:
+        self._check_admin()
+        await self._serving.unload(request.model)
+        call.model = request.model
+        return pb.UnloadModelResponse()
+
+    def _check_admin(self) -> None:
+        if not self._admin:
+            raise AdminDisabledError
+
+    def _encode(self, entry: ModelEntry) -> pb.Model:
+        return encode_model(entry, self._limits)

@@ -1,0 +1,120 @@
+"""StreamPredict: many queries on one stream, each answered when it is ready."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from innerloop.v1 import adaptation_pb2 as pb
+from innerloop_server.domain.errors import FieldViolation, InvalidRequestError, ShuttingDownError
+from innerloop_server.transport.codec.detached import Received
+from innerloop_server.transport.grpc.calls import Call, Calls
+from innerloop_server.transport.grpc.identity import Context
+from innerloop_server.transport.grpc.status import Failure
+
+UNDER_WAY = 32
+"""Requests of one stream that are read and not answered; further ones wait in HTTP/2's buffers, then at the client."""
+
+Ask = Callable[[str, Received[pb.StreamPredictRequest], Call], Awaitable[pb.PredictResponse]]
+"""Has the adaptation of an id answer a query."""
+
+
+@dataclass(slots=True)
+class Naming:
+    """A request that named an adaptation, for itself and those after it that name none.
+
+    Attributes:
+        adaptation_id: what it named.
+        classes_sent: whether one of them was answered with the classes.
+    """
+
+    adaptation_id: str
+    classes_sent: bool = False
+
+
+class PredictStream:
+    """One stream.
+
+    Args:
+        ask: answers a query.
+        calls: counts the queries, and says when the server stops.
+        call: the RPC.
+        context: of the RPC.
+    """
+
+    def __init__(self, ask: Ask, calls: Calls, call: Call, context: Context) -> None:
+        self._ask = ask
+        self._calls = calls
+        self._call = call
+        self._context = context
+        self._places = asyncio.Semaphore(UNDER_WAY)
+        self._writing = asyncio.Lock()  # gRPC takes one message at a time
+        self._abandoned = False
+
+    async def run(self) -> None:
+        """Answer until the client has asked its last query; cancelling drops what is not answered yet.
+
+        Raises:
+            ShuttingDownError: the server stops; what was read is answered.
+            InvalidRequestError: a message can't be read; what was read before is answered.
+        """
+        async with asyncio.TaskGroup() as queries:
+            reading = asyncio.create_task(self._read(queries))
+            try:
+                with self._calls.on_close(reading.cancel):
+                    await asyncio.wait([reading])
+            finally:
+                reading.cancel()
+        if self._abandoned:
+            raise asyncio.CancelledError
+        if reading.cancelled():
+            raise ShuttingDownError
+        reading.result()
+
+    async def _read(self, queries: asyncio.TaskGroup) -> None:
+        naming = Naming("")
+        while True:
+            await self._places.acquire()
+            try:
+                received = await self._context.read()
+            except DecodeError as error:
+                raise InvalidRequestError([FieldViolation("message", "is not a StreamPredictRequest")]) from error
+            if received is grpc.aio.EOF:
+                return
+            if received.message.adaptation_id:
+                naming = Naming(received.message.adaptation_id)
+            queries.create_task(self._answer(received, naming))
+
+    async def _answer(self, received: Received[pb.StreamPredictRequest], naming: Naming) -> None:
+        async def ask(received: Received[pb.StreamPredictRequest], call: Call) -> pb.PredictResponse:
+            if not naming.adaptation_id:
+                raise InvalidRequestError([FieldViolation("adaptation_id", "is missing in the stream's first request")])
+            return await self._ask(naming.adaptation_id, received, call)
+
+        outcome = await self._calls.answer("StreamPredict", ask, received, self._call)
+        response = _encode(received.message.sequence, outcome, naming)
+        async with self._writing:
+            await self._write(response)
+        self._places.release()
+
+    async def _write(self, response: pb.StreamPredictResponse) -> None:
+        try:
+            await self._context.write(response)
+        except grpc.aio.BaseError:
+            # The client has left, which writing may find out before gRPC cancels the call.
+            self._abandoned = True
+
+
+def _encode(sequence: int, outcome: pb.PredictResponse | Failure, naming: Naming) -> pb.StreamPredictResponse:
+    response = pb.StreamPredictResponse(sequence=sequence)
+    if isinstance(outcome, Failure):
+        response.error.ParseFromString(outcome.details)
+        return response
+    response.predictions.CopyFrom(outcome.predictions)
+    response.timings.CopyFrom(outcome.timings)
+    if naming.classes_sent:
+        response.predictions.ClearField("classes")
+    naming.classes_sent = True
+    return response
