@@ -6,6 +6,7 @@ itself, so that a truncated or altered bundle is refused with a reason instead o
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from innerloop_learner.disk import replace_folder
+from innerloop_learner.disk import replace_files, write_folder
 from innerloop_learner.learner import Learner, build_learner
 from innerloop_learner.manifest import (
     MANIFEST,
@@ -23,6 +24,7 @@ from innerloop_learner.manifest import (
     BundleError,
     Manifest,
     digest_of,
+    own_files,
     read_files,
     read_manifest,
 )
@@ -49,10 +51,10 @@ class Bundle:
 def save_bundle(
     path: Path, manifest: Manifest, params: Params, files: Mapping[str, bytes] = MappingProxyType({})
 ) -> Manifest:
-    """Write a bundle, replacing one that is there.
+    """Write a bundle, replacing one that is there; files that someone put beside that one stay.
 
     Whoever loads it meanwhile gets the old one, the new one, or for a moment a BundleError: never half of each, since
-    digests tell. What a crash leaves is described at `disk.replace_folder`.
+    digests tell. After a crash the old one or the new one is there, whole (see `disk.replace_files`).
 
     Args:
         path: folder to write.
@@ -64,11 +66,11 @@ def save_bundle(
         the manifest as written.
 
     Raises:
-        BundleError: `path` exists and is not a bundle, or the files are not those that the manifest speaks of.
+        BundleError: `path` exists and is not a bundle, or a file of another origin has the name of one of the
+            bundle's; or the files are not those that the manifest speaks of.
         OSError: it can't be written; what was there is still there.
     """
-    if path.exists() and not (path / MANIFEST).is_file():
-        raise BundleError(f"{path} exists and is not a bundle; choose another path or remove it")
+    earlier = _replaceable(path)
     if files.keys() | {PARAMETERS} != manifest.file_names:
         raise BundleError(f"this bundle holds {', '.join(sorted(manifest.file_names))}, not {', '.join(sorted(files))}")
     unserved = build_learner(manifest.learner).training_only()
@@ -78,7 +80,18 @@ def save_bundle(
     manifest = replace(manifest, files=digests, digest="")
     manifest = replace(manifest, digest=digest_of(manifest.to_json()))
     text = json.dumps(manifest.to_json(), indent=2) + "\n"
-    replace_folder(path, {**contents, MANIFEST: text.encode()})
+    contents[MANIFEST] = text.encode()
+    if not earlier:
+        write_folder(path.resolve(), contents)
+        return manifest
+    foreign = [name for name in contents if name not in earlier and os.path.lexists(path / name)]
+    if foreign:
+        raise BundleError(
+            f"{path} holds a file {foreign[0]} that is not of the bundle there; move it away or choose another path"
+        )
+    replace_files(path, contents, leader=MANIFEST)
+    for name in earlier - contents.keys():
+        (path / name).unlink(missing_ok=True)
     return manifest
 
 
@@ -101,6 +114,16 @@ def load_bundle(path: Path, device: torch.device | str = "cpu") -> Bundle:
     if misfit:
         raise BundleError(f"{path.name}: its parameters do not fit its learner: {misfit}; export it again")
     return Bundle(manifest, learner, {name: tensor.to(device) for name, tensor in params.items()}, files)
+
+
+def _replaceable(path: Path) -> frozenset[str]:
+    """Names of the files of the bundle at `path`; none where nothing is."""
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return frozenset()
+    files = own_files(path)
+    if not files:
+        raise BundleError(f"{path} exists and is not a bundle; choose another path or remove it")
+    return files
 
 
 def _load_parameters(path: Path, content: bytes) -> Params:

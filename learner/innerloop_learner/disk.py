@@ -6,6 +6,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+INCOMING = ".innerloop-incoming"
+"""Folder in which `replace_files` puts new files before they take their places."""
+
 
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file; readers, and a run after a crash, find the old content or the new, whole.
@@ -23,22 +26,16 @@ def replace_file(path: Path, content: bytes) -> None:
         scratch.unlink(missing_ok=True)
 
 
-def replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Write a folder, in place of one that may be there.
-
-    The new folder is complete and on disk before the old one is moved aside and the new one takes its place. Between
-    these two moves there is nothing at `path` for a moment, and a reader that opens several files may find one of the
-    old folder and one of the new: readers must check that files belong together. A crash at that moment leaves both
-    folders beside `path`, whole, as `.NAME.old-*` and `.NAME.new-*`.
+def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """Write a folder where there is none, or an empty one; it appears with all its files at once.
 
     Args:
         path: of the folder.
         files: content by name.
 
     Raises:
-        OSError: it can't be written; what was there is still there.
+        OSError: it can't be written, or something is there.
     """
-    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{path.name}.new-", dir=path.parent))
     try:
@@ -46,28 +43,55 @@ def replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
         for name, content in files.items():
             _write(new / name, content)
         _sync_folder(new)
-        _put_in_place(new, path)
+        new.rename(path)
+        _sync_folder(path.parent)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _put_in_place(new: Path, path: Path) -> None:
-    if not path.exists():
-        new.rename(path)
-        _sync_folder(path.parent)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old-", dir=path.parent))
+def replace_files(folder: Path, files: Mapping[str, bytes], leader: str) -> None:
+    """Replace some files of a folder together, and leave all others alone.
+
+    All new files are on disk, in `folder/.innerloop-incoming`, before the leader moves to its place. That one move
+    decides: after a crash before it the old files count, after a crash behind it the new ones, some of which may still
+    lie in that folder. Readers take the leader from `folder`, and follow it to files there or in that folder. The next
+    replacement tidies up what a crash has left.
+
+    Args:
+        folder: that holds them, there already.
+        files: new content by name.
+        leader: name of the file that tells which of the others belong to it.
+
+    Raises:
+        OSError: they can't be written; what was there still counts, unless the leader has moved already.
+    """
+    _settle(folder, leader)
+    incoming = folder / INCOMING
+    incoming.mkdir()
     try:
-        path.rename(old)
-        new.rename(path)
-    except BaseException:  # Ctrl-C between the two moves is one of them
-        if not path.exists():
-            old.rename(path)
+        # As long as the leader is in there, nothing is decided; so it comes first.
+        for name in sorted(files, key=lambda name: name != leader):
+            _write(incoming / name, files[name])
+            _sync_folder(incoming)
+        (incoming / leader).rename(folder / leader)
+        _sync_folder(folder)
+    finally:
+        _settle(folder, leader)
+
+
+def _settle(folder: Path, leader: str) -> None:
+    """Bring a replacement to its end: the new files to their places if it was decided, or away."""
+    incoming = folder / INCOMING
+    if not incoming.is_dir():
+        return
+    decided = not (incoming / leader).exists()
+    for file in sorted(incoming.iterdir(), key=lambda file: file.name == leader):
+        if decided:
+            file.rename(folder / file.name)
         else:
-            shutil.rmtree(old, ignore_errors=True)
-        raise
-    _sync_folder(path.parent)
-    shutil.rmtree(old)
+            file.unlink()
+    incoming.rmdir()
+    _sync_folder(folder)
 
 
 def _write(path: Path, content: bytes) -> None:

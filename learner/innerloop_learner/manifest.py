@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from innerloop_learner.disk import INCOMING
 from innerloop_learner.encoders.spec import ENCODER, TOKENIZER, EncoderSpec
 from innerloop_learner.settings import with_settings
 from innerloop_learner.spec import LearnerSpec
@@ -18,6 +19,8 @@ PLAIN_VERSION, FORMAT_VERSION = 1, 2
 MANIFEST = "manifest.json"
 PARAMETERS = "parameters.safetensors"
 ADAPT, PREDICT = "adapt.onnx", "predict.onnx"
+FILES = frozenset({PARAMETERS, ADAPT, PREDICT, ENCODER, TOKENIZER})
+"""Names that files of bundles have, besides the manifest."""
 
 
 class BundleError(ValueError):
@@ -153,6 +156,20 @@ class Manifest:
         return {"format": FORMAT, "format_version": version, **content}
 
 
+def own_files(path: Path) -> frozenset[str]:
+    """Names of the files of the bundle at `path`, the manifest's included, even if it is damaged.
+
+    Whatever else is in the folder is not the bundle's. There are none if the folder's manifest is not one of a bundle.
+    """
+    try:
+        data = json.loads((path / MANIFEST).read_bytes())
+        listed = set(data["files"]) if data["format"] == FORMAT else None
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return frozenset()
+    # A manifest may list anything: no other name than these is ever a bundle's.
+    return frozenset() if listed is None else frozenset({MANIFEST} | (listed & FILES))
+
+
 def read_manifest(path: Path) -> Manifest:
     """The manifest of the bundle at `path`, its own digest checked, no other file opened.
 
@@ -219,10 +236,18 @@ def _from_json(data: Mapping[str, Any]) -> Manifest:
 
 
 def _read_file(path: Path, name: str, digest: str) -> bytes:
+    # A crash in the middle of replacing a bundle leaves files of the new one in a folder of their own.
+    for place in (path, path / INCOMING):
+        content = _content(place / name)
+        if content is not None and hashlib.sha256(content).hexdigest() == digest:
+            return content
+    if _content(path / name) is None:
+        raise BundleError(f"{path.name}: {name} is missing or unreadable; export it again")
+    raise BundleError(f"{path.name}: {name} is truncated or altered (digest differs); copy or export it again")
+
+
+def _content(file: Path) -> bytes | None:
     try:
-        content = (path / name).read_bytes()
-    except OSError as error:
-        raise BundleError(f"{path.name}: {name} is missing or unreadable; export it again") from error
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise BundleError(f"{path.name}: {name} is truncated or altered (digest differs); copy or export it again")
-    return content
+        return file.read_bytes()
+    except OSError:
+        return None

@@ -17,6 +17,7 @@ from safetensors.torch import save
 
 from innerloop_learner import InputSpec, LearnerSpec, Params, build_learner
 from innerloop_learner.bundle import Bundle, load_bundle, save_bundle
+from innerloop_learner.disk import INCOMING
 from innerloop_learner.encoders import EncoderSpec
 from innerloop_learner.manifest import (
     BundleError,
@@ -354,6 +355,57 @@ def test_nothing_but_a_bundle_is_replaced(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="thesis exists and is not a bundle; choose another path or remove it"):
         save_bundle(tmp_path / "thesis", MANIFEST, params())
     assert (tmp_path / "thesis" / "chapter1.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    "manifest", ['{"manifest_version": 3}', "{}", "[]", "not JSON", '{"format": "other", "files": {}}']
+)
+def test_a_folder_with_a_manifest_of_another_program_is_not_replaced(manifest: str, tmp_path: Path) -> None:
+    files = {"manifest.json": manifest, "main.js": "code", PARAMETERS: "theirs"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(BundleError, match="exists and is not a bundle"):
+        save_bundle(tmp_path, MANIFEST, params())
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
+
+
+def test_what_lies_beside_a_bundle_stays_when_the_bundle_is_replaced(bundle: Path) -> None:
+    (bundle / "README.md").write_text("who made this")
+    (bundle / "figures").mkdir()
+    (bundle / "figures" / "curve.png").write_text("a picture")
+    # A manifest, damaged or forged, may list any name: only those of bundles are ever replaced or removed.
+    forge(bundle, lambda data: data["files"].update({"README.md": "0", "../neighbour": "0", "adapt.onnx": "0"}))
+    (bundle.parent / "neighbour").write_text("another's")
+    (bundle / "adapt.onnx").write_text("of the old bundle")
+    save_bundle(bundle, replace(MANIFEST, name="crows"), params(seed=1))
+    assert load_bundle(bundle).manifest.name == "crows"
+    assert (bundle / "README.md").read_text() == "who made this"
+    assert (bundle / "figures" / "curve.png").read_text() == "a picture"
+    assert (bundle.parent / "neighbour").read_text() == "another's"
+    assert not (bundle / "adapt.onnx").exists()
+
+
+def test_a_file_of_another_origin_is_not_replaced_by_one_of_the_same_name(bundle: Path) -> None:
+    (bundle / "adapt.onnx").write_text("mine")
+    graphs = Graphs(18, "no", order_matters=False, gradients_at_serving=True, default_steps=3, max_steps=9)
+    with pytest.raises(BundleError, match=r"holds a file adapt.onnx that is not of the bundle there; move it away"):
+        save_bundle(bundle, replace(MANIFEST, graphs=graphs), params(), {"adapt.onnx": b"a", "predict.onnx": b"p"})
+    assert (bundle / "adapt.onnx").read_text() == "mine"
+    assert load_bundle(bundle).manifest.name == "birds"
+
+
+def test_a_damaged_bundle_can_be_replaced(bundle: Path) -> None:
+    (bundle / PARAMETERS).write_bytes(b"cut")
+    save_bundle(bundle, MANIFEST, params())
+    assert load_bundle(bundle).manifest.name == "birds"
+
+
+def test_files_that_a_crash_left_on_their_way_are_the_bundle_s(bundle: Path) -> None:
+    (bundle / INCOMING).mkdir()
+    (bundle / PARAMETERS).rename(bundle / INCOMING / PARAMETERS)
+    assert load_bundle(bundle).manifest.name == "birds"
+    (bundle / PARAMETERS).write_bytes(b"of the bundle before")
+    assert load_bundle(bundle).manifest.name == "birds"
 
 
 def test_a_bundle_replaces_a_bundle_and_leaves_nothing_beside_it(bundle: Path) -> None:

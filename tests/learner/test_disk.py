@@ -1,117 +1,133 @@
 """Replacing files and folders, with faults at the worst moments."""
 
 import errno
-import os
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from cases import CASES
 
 from innerloop_learner.bundle import load_bundle, save_bundle
-from innerloop_learner.disk import replace_file, replace_folder
+from innerloop_learner.disk import replace_file, replace_files, write_folder
 from innerloop_learner.manifest import BundleError, Manifest, Provenance, TaskLimits
 
-OLD, NEW = {"a": b"old a", "b": b"old b"}, {"a": b"new a", "c": b"new c"}
+OLD, NEW = {"leader": b"old", "a": b"old a", "b": b"old b"}, {"leader": b"new", "a": b"new a", "c": b"new c"}
 
 
 def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@contextmanager
-def failing_rename(number: int, error: BaseException) -> Iterator[None]:
-    """Make the given rename fail, counted from 1."""
-    rename, calls = Path.rename, []
-
-    def fail(self: Path, target: Path) -> Path:
-        calls.append(target)
-        if len(calls) == number:
-            raise error
-        return rename(self, target)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Path, "rename", fail)
-        yield
-
-
-def test_a_folder_takes_the_place_of_another(tmp_path: Path) -> None:
-    replace_folder(tmp_path / "deep" / "folder", OLD)
-    assert content(tmp_path / "deep" / "folder") == OLD
-    replace_folder(tmp_path / "deep" / "folder", NEW)
-    assert content(tmp_path / "deep" / "folder") == NEW
+def test_a_folder_appears_whole_where_nothing_or_an_empty_one_was(tmp_path: Path) -> None:
+    write_folder(tmp_path / "deep" / "folder", OLD)
+    (tmp_path / "empty").mkdir()
+    write_folder(tmp_path / "empty", OLD)
+    assert content(tmp_path / "deep" / "folder") == content(tmp_path / "empty") == OLD
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["folder"]
 
 
-def test_a_folder_behind_a_link_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
-    replace_folder(tmp_path / "v1", OLD)
-    (tmp_path / "current").symlink_to("v1")
-    replace_folder(tmp_path / "current", NEW)
-    assert (tmp_path / "current").is_symlink()
-    assert content(tmp_path / "v1") == NEW
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-@pytest.mark.parametrize("number", [1, 2], ids=["moving the old aside", "putting the new in place"])
-@pytest.mark.parametrize("error", [OSError(errno.EIO, "broken disk"), KeyboardInterrupt()], ids=["fault", "Ctrl-C"])
-def test_a_move_that_fails_leaves_the_old_folder(number: int, error: BaseException, tmp_path: Path) -> None:
-    replace_folder(tmp_path / "folder", OLD)
-    with failing_rename(number, error), pytest.raises(type(error)):
-        replace_folder(tmp_path / "folder", NEW)
+def test_a_folder_is_never_written_over_another(tmp_path: Path) -> None:
+    write_folder(tmp_path / "folder", OLD)
+    with pytest.raises(OSError, match="not empty"):
+        write_folder(tmp_path / "folder", NEW)
     assert content(tmp_path / "folder") == OLD
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
-def test_a_full_disk_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    replace_folder(tmp_path / "folder", OLD)
+def test_files_are_replaced_and_all_others_stay(tmp_path: Path) -> None:
+    write_folder(tmp_path / "v1", {**OLD, "README.md": b"mine"})
+    (tmp_path / "v1" / "notes").mkdir()
+    (tmp_path / "current").symlink_to("v1")
+    replace_files(tmp_path / "current", NEW, "leader")
+    assert (tmp_path / "current").is_symlink()
+    assert (tmp_path / "v1" / "notes").is_dir()
+    (tmp_path / "v1" / "notes").rmdir()
+    assert content(tmp_path / "v1") == {**OLD, **NEW, "README.md": b"mine"}
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "no space left"), KeyboardInterrupt()], ids=["full", "Ctrl-C"])
+def test_a_full_disk_or_ctrl_c_leaves_the_old_content(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path / "folder", OLD)
     replace_file(tmp_path / "file", b"old")
 
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, "no space left on device")
+    def fail(self: Path, *_: str) -> Any:
+        if self.name in ("a", ".file.new"):
+            raise error
+        return opened(self, *_)
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="no space left"):
-        replace_folder(tmp_path / "folder", NEW)
-    with pytest.raises(OSError, match="no space left"):
-        replace_file(tmp_path / "file", b"new")
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", fail)
+    for write in (
+        lambda: replace_files(tmp_path / "folder", NEW, "leader"),
+        lambda: write_folder(tmp_path / "other", NEW),
+        lambda: replace_file(tmp_path / "file", b"new"),
+    ):
+        with pytest.raises(type(error)):
+            write()
+    monkeypatch.undo()
     assert content(tmp_path / "folder") == OLD
     assert (tmp_path / "file").read_bytes() == b"old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
 
 
 KILLED = """
-import os, sys
+import itertools, json, os, sys
 from pathlib import Path
-from innerloop_learner.disk import replace_folder
+from innerloop_learner import disk
 
-rename, calls = Path.rename, []
+def version(folder):
+    leader = (folder / "leader").read_text()
+    for name in {"old": "ab", "new": "ac"}[leader]:
+        places = [place / name for place in (folder, folder / disk.INCOMING)]
+        assert f"{leader} {name}" in [place.read_text() for place in places if place.exists()], (leader, name)
+    return leader
 
-def die(self, target):
-    calls.append(target)
-    if len(calls) == 2:
-        os._exit(9)  # as kill -9 would: nothing is tidied up
-    return rename(self, target)
+def dying(number):
+    steps = itertools.count(1)
+    def watched(call):
+        def step(*arguments):
+            if next(steps) == number:
+                os._exit(9)  # as kill -9 would: nothing is tidied up
+            return call(*arguments)
+        return step
+    for owner, name in [(os, "fsync"), (Path, "rename"), (Path, "unlink"), (Path, "mkdir"), (Path, "rmdir")]:
+        setattr(owner, name, watched(getattr(owner, name)))
 
-Path.rename = die
-replace_folder(Path(sys.argv[1]), {"a": b"new a", "c": b"new c"})
+for number in itertools.count(1):
+    folder = Path(sys.argv[1]) / str(number)
+    disk.write_folder(folder, {"leader": b"old", "a": b"old a", "b": b"old b"})
+    new = {"leader": b"new", "a": b"new a", "c": b"new c"}
+    child = os.fork()
+    if not child:
+        dying(number)
+        disk.replace_files(folder, new, "leader")
+        os._exit(0)
+    killed = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    print(version(folder))
+    disk.replace_files(folder, new, "leader")
+    assert sorted(path.name for path in folder.iterdir()) == ["a", "b", "c", "leader"] and version(folder) == "new"
+    if not killed:
+        break
 """
 
 
-def test_a_process_killed_between_the_moves_leaves_both_folders_whole(tmp_path: Path) -> None:
-    replace_folder(tmp_path / "folder", OLD)
-    assert subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "folder")], check=False).returncode == 9
-    (old,) = tmp_path.glob(".folder.old-*")
-    (new,) = tmp_path.glob(".folder.new-*")
-    assert (content(old), content(new)) == (OLD, NEW)
-    replace_folder(tmp_path / "folder", NEW)
-    assert content(tmp_path / "folder") == NEW
+def test_a_process_killed_at_any_step_leaves_the_old_files_or_the_new_ones_and_the_next_tidies_up(
+    tmp_path: Path,
+) -> None:
+    result = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    left = result.stdout.split()
+    assert left == sorted(left, reverse=True), "old before the one step that decides, new behind it"
+    assert set(left) == {"old", "new"}
+    assert len(left) > 10
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:

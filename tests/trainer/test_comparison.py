@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from shell import innerloop, mistake
 
 COMPARE = [
@@ -89,6 +90,14 @@ def test_mistakes_are_told_before_anything_is_trained(tmp_path: Path) -> None:
     assert "does not name" in mistake(*COMPARE, *out, *one, "--methods", "maml", "--set", "anil.rate=1")
     assert "too few" in mistake(*COMPARE, *out, *one, "--methods", "maml", "--ways", "3")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["comparison.json", "comparison.md", "comparison.png"])
+def test_a_file_of_another_origin_is_not_replaced_by_a_comparison(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("mine")
+    options = [*COMPARE, "--out", tmp_path, "--iterations", 1, "--methods", "maml"]
+    assert f"{name} is there and not of a comparison" in mistake(*options)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "mine"}
 
 
 def test_a_run_without_a_finite_figure_says_what_to_change(tmp_path: Path) -> None:

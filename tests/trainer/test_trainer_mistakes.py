@@ -112,6 +112,19 @@ def test_figures_that_could_not_be_written_are_not_measured_first(run: Path, tmp
     long = ["evaluate", run, "--data", "digits", "--episodes", 10**9, "--json"]
     assert f"there is no folder {tmp_path}/absent" in mistake(*long, tmp_path / "absent" / "figures.json")
     assert f"{tmp_path} can't be written; name another file" in mistake(*long, tmp_path)
+    (tmp_path / "notes.json").write_text('{"bundle": "what I found"}')
+    assert "notes.json holds something else than such results" in mistake(*long, tmp_path / "notes.json")
+    assert (tmp_path / "notes.json").read_text() == '{"bundle": "what I found"}'
+
+
+def test_figures_replace_earlier_figures_and_empty_files(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    file.touch()
+    for episodes in (2, 3):
+        innerloop("evaluate", run, "--data", "digits", "--queries", 3, "--episodes", episodes, "--json", file)
+        assert f"{episodes} test episodes" in json.loads(file.read_text())["protocol"]
+    assert innerloop("evaluate", run, "--data", "digits", "--episodes", 2, "--json", "/dev/null").status == 0
+    assert Path("/dev/null").is_char_device()
 
 
 @pytest.mark.parametrize("command", ["evaluate", "export", "inspect"])

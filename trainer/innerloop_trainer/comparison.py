@@ -1,7 +1,6 @@
 """Several methods on one budget: trained alike, measured on the same episodes."""
 
 import itertools
-import json
 import platform
 import statistics
 import time
@@ -13,14 +12,16 @@ from typing import Any
 import torch
 
 from innerloop_learner.bundle import Bundle, load_bundle
+from innerloop_learner.disk import replace_file
 from innerloop_learner.learner import methods
-from innerloop_trainer.config import TrainingConfig, make_plan
+from innerloop_trainer.config import ConfigError, TrainingConfig, make_plan
 from innerloop_trainer.data import DataSource, EpisodeShape
 from innerloop_trainer.evaluation import metric_name
 from innerloop_trainer.meta_gradient import Backpropagation
 from innerloop_trainer.mistakes import MISTAKES
 from innerloop_trainer.outer_loop import OuterLoop
 from innerloop_trainer.plots import plot_comparison
+from innerloop_trainer.results_file import has_results, write_results
 from innerloop_trainer.runs.final_test import measure_on_test_split
 from innerloop_trainer.runs.folder import RunFolder
 from innerloop_trainer.runs.log import read_rows
@@ -33,6 +34,10 @@ SECONDS_OF_TRIAL = 3.0
 ADAPTATIONS_TIMED = 20
 GOLDEN_STEP = 0.618034
 """The golden ratio without its whole part: so far apart, positions modulo 1 spread evenly however many are taken."""
+
+
+RESULTS = ("comparison.json", "comparison.md", "comparison.png")
+"""Files of a comparison, beside the folder of its runs."""
 
 
 @dataclass(frozen=True)
@@ -131,10 +136,25 @@ class Comparison:
 
     def save(self, folder: Path) -> None:
         """Write comparison.json, comparison.md and comparison.png."""
-        (folder / "comparison.json").write_text(json.dumps(self.to_json(), indent=2) + "\n")
-        (folder / "comparison.md").write_text(self.to_markdown())
+        results, table, plot = (folder / name for name in RESULTS)
+        write_results(results, self.to_json())
+        replace_file(table, self.to_markdown().encode())
         bars = [(each.method, each.value, each.confidence_interval) for each in self.compared]
-        plot_comparison(bars, self.protocol, self.metric, folder / "comparison.png")
+        plot_comparison(bars, self.protocol, self.metric, plot)
+
+
+def check_comparison_folder(folder: Path) -> None:
+    """Check that a comparison can be written to a folder, in place of an earlier one and of nothing else.
+
+    Raises:
+        ConfigError: files that have the names of its results are not those of a comparison.
+    """
+    results, *others = (folder / name for name in RESULTS)
+    if results.is_file() and has_results(results, ("compared", "failed", "protocol")):
+        return
+    for file in (results, *others):
+        if file.exists():
+            raise ConfigError(f"{file} is there and not of a comparison; move it away or name another folder")
 
 
 def compare_methods(
@@ -171,7 +191,9 @@ def compare_methods(
     Raises:
         UnknownNameError: no such method.
         DataError: data that can't be used, or can't give the test episodes.
+        ConfigError: the folder holds files of other origin under the names of the results.
     """
+    check_comparison_folder(folder)
     infos = [methods[name].info for name in names]
     shape = EpisodeShape(common.ways, common.shots, queries)
     source.test.check(shape)

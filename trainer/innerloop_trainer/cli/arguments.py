@@ -1,7 +1,6 @@
 """Options that several commands share, and what a user types as what the trainer takes."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,15 +42,3 @@ def parse_settings(texts: Sequence[str] | None) -> dict[str, Any]:
         except json.JSONDecodeError:
             settings[name] = value
     return settings
-
-
-def check_writable(file: Path) -> None:
-    """Find out before long work whether a file can be written after it.
-
-    Raises:
-        ConfigError: its folder is missing, or it can't be written.
-    """
-    if not file.parent.is_dir():
-        raise ConfigError(f"{file} can't be written: there is no folder {file.parent}")
-    if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
-        raise ConfigError(f"{file} can't be written; name another file")

@@ -1,6 +1,5 @@
 """`innerloop evaluate`."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from innerloop_learner.bundle import load_bundle
-from innerloop_trainer.cli.arguments import BundleArgument, DataOption, DeviceOption, check_writable
+from innerloop_trainer.cli.arguments import BundleArgument, DataOption, DeviceOption
 from innerloop_trainer.cli.display import print_evaluation
 from innerloop_trainer.cli.mistakes import mistakes_as_messages
 from innerloop_trainer.cli.progress import progress_of_reading
@@ -18,6 +17,7 @@ from innerloop_trainer.devices import choose_device
 from innerloop_trainer.encoder_file import open_bundled
 from innerloop_trainer.evaluation import Protocol, check_source
 from innerloop_trainer.evaluation import evaluate as evaluate_learner
+from innerloop_trainer.results_file import check_results_file, write_results
 from innerloop_trainer.runs.folder import find_bundle
 
 
@@ -33,12 +33,14 @@ def evaluate(
     protocol: Annotated[Protocol, typer.Option(help="Transductive as many papers do.")] = "inductive",
     seed: Annotated[int, typer.Option(help="Of the episodes.")] = 0,
     device: DeviceOption = "auto",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures to this file; earlier figures there are replaced.")
+    ] = None,
 ) -> None:
     """Measure a bundle on unseen classes: mean and 95% confidence interval over episodes."""
     with mistakes_as_messages(), progress_of_reading():
         if json_file:
-            check_writable(json_file)
+            check_results_file(json_file, ("bundle", "protocol", "value"))
         target = choose_device(device)
         loaded = load_bundle(find_bundle(bundle), target)
         source = load_source(data, target)
@@ -68,4 +70,4 @@ def evaluate(
                 "steps": loaded.learner.default_steps if steps is None else steps,
                 "device": str(target),
             }
-            json_file.write_text(json.dumps(figures, indent=2) + "\n")
+            write_results(json_file, figures)
