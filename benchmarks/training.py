@@ -13,7 +13,7 @@ from innerloop_trainer.runs.log import read_rows
 def run_innerloop(*arguments: str) -> None:
     """Run the command in one thread: small networks gain little from more, and several runs go side by side."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-m", "innerloop.cli.main", *arguments], check=True, env=environment)
+    subprocess.run([sys.executable, "-m", "innerloop_command", *arguments], check=True, env=environment)
 
 
 def train(folder: Path, method: str, options: Sequence[str], start: Path | None = None) -> None:

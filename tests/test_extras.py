@@ -10,13 +10,13 @@ from distribution import installed
 from imports import FOLDERS, imported, is_within, modules
 from packaging.utils import canonicalize_name
 
-from innerloop.cli.main import InnerloopCommands
+from innerloop_command.app import InnerloopCommands
 
 EXTRAS = {
     "innerloop": [],
-    "innerloop.bench": ["bench"],
-    # For `innerloop demo`; that the other commands need none of it is checked below.
-    "innerloop.cli": ["all"],
+    "innerloop_command": [],
+    "innerloop_command.bench": ["bench"],
+    "innerloop_command.demo": ["all"],
     "innerloop_trainer": ["trainer"],
     "innerloop_trainer.onnx_export": ["trainer", "onnx"],
     "innerloop_server": ["server"],
@@ -24,6 +24,7 @@ EXTRAS = {
     "innerloop_server.engine.onnx.accelerator": ["onnx-server", "onnx"],
     "innerloop_server.engine.onnx.task_graphs": ["onnx"],
 }
+SDK_NEEDS = {"google", "grpc", "grpc_status", "numpy", "tenacity"}
 LEARNER_NEEDS = {"torch", "numpy", "safetensors"}
 ENCODERS_NEED = {"numpy", "onnxruntime", "tokenizers"}
 
@@ -68,6 +69,12 @@ def test_the_learner_needs_tensors_and_files_of_tensors_only():
             assert top_level(file.read_text()) <= {*needs, *sys.stdlib_module_names, "innerloop_learner"}, module
 
 
+def test_the_sdk_needs_grpc_arrays_and_retries_only():
+    for module, file in modules():
+        if is_within(module, "innerloop"):
+            assert top_level(file.read_text()) <= {*SDK_NEEDS, *sys.stdlib_module_names, "innerloop"}, module
+
+
 def run_with(extras, code, *arguments):
     absent = not_installed_by(installed("innerloop", extras))
     assert "torch" in absent
@@ -87,14 +94,14 @@ def test_the_sdk_imports_with_the_base_only():
 
 
 def test_the_list_of_commands_is_shown_with_the_base_only():
-    result = run_with_the_base_only("from innerloop.cli.main import main; main()", "--help")
+    result = run_with_the_base_only("from innerloop_command import main; main()", "--help")
     assert (result.returncode, result.stderr) == (0, "")
     assert all(name in result.stdout for name in InnerloopCommands.sources)
 
 
 @pytest.mark.parametrize("name", [name for name, source in InnerloopCommands.sources.items() if not source.extra])
 def test_the_client_commands_work_with_the_base_only(name):
-    result = run_with_the_base_only("from innerloop.cli.main import main; main()", name, "--help")
+    result = run_with_the_base_only("from innerloop_command import main; main()", name, "--help")
     assert (result.returncode, result.stderr) == (0, "")
     assert "Usage" in result.stdout
 
@@ -114,6 +121,6 @@ def test_the_server_says_what_to_install_to_compute_and_runs_graphs_without_pyto
 
 
 def test_the_load_generator_names_its_extra_where_only_the_base_is_installed():
-    result = run_with_the_base_only("from innerloop.cli.main import main; main()", "bench", "model")
+    result = run_with_the_base_only("from innerloop_command import main; main()", "bench", "model")
     assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
     assert 'pip install "innerloop[bench]"' in result.stderr

@@ -31,9 +31,9 @@ from typing import Any
 import numpy as np
 
 from innerloop import Client
-from innerloop.bench import BenchSettings, run_bench
-from innerloop.bench.settings import ClosedLoop, Load, OpenLoop
-from innerloop_server.process import ServerProcess
+from innerloop_command.bench import BenchSettings, run_bench
+from innerloop_command.bench.settings import ClosedLoop, Load, OpenLoop
+from innerloop_command.server_process import ServerProcess
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from machine import describe_machine, on_gpu, results_file

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from innerloop import Client, Model
-from innerloop_server.process import ServerProcess
+from innerloop_command.server_process import ServerProcess
 from innerloop_trainer.data import ClassExamples, EpisodeShape, load_source
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))

@@ -22,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 
 from innerloop import Client
+from innerloop_command.server_process import ServerProcess
 from innerloop_learner import build_learner
 from innerloop_learner.bundle import Bundle, load_bundle, save_bundle
-from innerloop_server.process import ServerProcess
 from innerloop_trainer.data import ClassExamples, DataSource, EpisodeShape, load_source
 from innerloop_trainer.evaluation import evaluate
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import psutil
 
-from innerloop.bench import BenchSettings, ClosedLoop, run_bench
-from innerloop_server.process import ServerProcess
+from innerloop_command.bench import BenchSettings, ClosedLoop, run_bench
+from innerloop_command.server_process import ServerProcess
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from machine import describe_machine, results_file

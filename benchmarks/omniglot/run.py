@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from innerloop import Client
-from innerloop_server.process import ServerProcess
+from innerloop_command.server_process import ServerProcess
 from innerloop_trainer.data import ClassExamples, EpisodeShape, load_source
 from innerloop_trainer.runs.folder import RunFolder
 from innerloop_trainer.runs.log import read_rows

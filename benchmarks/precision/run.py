@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from innerloop import Client
-from innerloop_server.process import ServerProcess
+from innerloop_command.server_process import ServerProcess
 from innerloop_trainer.data import ClassExamples, EpisodeShape, load_source
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))

@@ -14,7 +14,7 @@ from innerloop import Client
 from innerloop.inputs import encode_inputs
 from innerloop.tensors import decode_tensor
 from innerloop.v1 import adaptation_pb2 as pb
-from innerloop_server.process import ServerProcess
+from innerloop_command.server_process import ServerProcess
 
 SERVICE = "/innerloop.v1.AdaptationService/"
 

@@ -7,7 +7,7 @@ from bundles import IMAGE, write_models
 from prometheus_client.parser import text_string_to_metric_families
 
 from innerloop import Client, ModelNotFoundError
-from innerloop_server.process import ServerProcess
+from innerloop_command.server_process import ServerProcess
 
 
 @pytest.fixture(scope="session")

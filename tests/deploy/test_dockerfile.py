@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import pytest
 from deployment import ROOT, command, environment, last, lineage, read_dockerfile
 
-from innerloop.cli.main import InnerloopCommands
+from innerloop_command.app import InnerloopCommands
 from innerloop_server.settings import ServerSettings, load_settings
 
 STAGES = read_dockerfile("Dockerfile")

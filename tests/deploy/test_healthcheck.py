@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from innerloop_server.process import ServerProcess
+from innerloop_command.server_process import ServerProcess
 
 
 def health(port, **environment):

@@ -4,7 +4,7 @@ from bundles import write_models
 from running import Metrics, connect
 from wire import problem
 
-from innerloop_server.process import ServerProcess
+from innerloop_command.server_process import ServerProcess
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from onnx_bundles import class_logits, line_values, write_onnx_models
 from running import Metrics
 
 from innerloop import Client, FailedPreconditionError
-from innerloop_server.process import ServerProcess
+from innerloop_command.server_process import ServerProcess
 
 WITHOUT_PYTORCH = "import sys\nsys.modules.update(torch=None, safetensors=None, onnx=None)\n"
 

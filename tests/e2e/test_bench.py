@@ -3,7 +3,7 @@
 import pytest
 from running import Metrics, wait_until
 
-from innerloop.bench import BenchSettings, ClosedLoop, OpenLoop, run_bench
+from innerloop_command.bench import BenchSettings, ClosedLoop, OpenLoop, run_bench
 
 RPCS = {"Adapt", "Predict", "AdaptPredict", "DeleteAdaptation"}
 

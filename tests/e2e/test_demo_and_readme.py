@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from innerloop.cli.main import app
-from innerloop_server.process import ServerProcess
+from innerloop_command.app import app
+from innerloop_command.server_process import ServerProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 ITERATIONS = 150
@@ -24,7 +24,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("workplace")
     for iterations in (1, ITERATIONS):
         arguments = ["demo", "--iterations", str(iterations), "--json", "figures.json"]
-        subprocess.run([sys.executable, "-m", "innerloop.cli.main", *arguments], cwd=folder, check=True)
+        subprocess.run([sys.executable, "-m", "innerloop_command", *arguments], cwd=folder, check=True)
     return folder
 
 

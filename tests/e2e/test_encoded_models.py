@@ -219,7 +219,7 @@ def test_a_bundle_whose_encoder_was_altered_is_refused(client):
 
 def test_the_shell_adapts_to_texts(server):
     def innerloop(*arguments):
-        command = [sys.executable, "-m", "innerloop.cli.main", *arguments, "--server", server.target]
+        command = [sys.executable, "-m", "innerloop_command", *arguments, "--server", server.target]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     adaptation = innerloop("adapt", "intents", "--texts", "lost=card lost", "rate=exchange rate = slow").strip()
@@ -229,7 +229,7 @@ def test_the_shell_adapts_to_texts(server):
 
 
 def test_a_load_generator_makes_up_texts(server):
-    command = [sys.executable, "-m", "innerloop.cli.main", "bench", "intents", "--server", server.target]
+    command = [sys.executable, "-m", "innerloop_command", "bench", "intents", "--server", server.target]
     options = ["--clients", "2", "--duration", "1", "--warm-up", "0.2"]
     result = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

@@ -23,7 +23,7 @@ from wire import array, inputs, problem
 from innerloop import Client
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import model_pb2
-from innerloop_server.process import ServerProcess, ServerStartError
+from innerloop_command.server_process import ServerProcess, ServerStartError
 
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
 CLIENTS = 12

@@ -19,7 +19,7 @@ from wire import images, problem
 
 from innerloop.v1.adaptation_pb2 import PredictRequest
 from innerloop.v1.model_pb2 import ListModelsRequest
-from innerloop_server.process import ServerProcess, ServerStartError
+from innerloop_command.server_process import ServerProcess, ServerStartError
 
 pytestmark = pytest.mark.with_and_without_front_ends
 
@@ -136,7 +136,7 @@ def test_every_line_of_the_log_is_json_that_names_the_request(server, client):
 
 
 def test_the_command_is_part_of_innerloop(models_folder):
-    command = [sys.executable, "-m", "innerloop.cli.main", "serve", "--models", models_folder, "--port", "-1"]
+    command = [sys.executable, "-m", "innerloop_command", "serve", "--models", models_folder, "--port", "-1"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stderr.startswith("innerloop serve: port: ")

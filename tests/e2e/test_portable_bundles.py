@@ -17,7 +17,7 @@ from cases import CASES, Case
 from imports import FOLDERS
 from typer.testing import CliRunner
 
-from innerloop.cli.main import app
+from innerloop_command.app import app
 from innerloop_learner.bundle import Bundle, load_bundle, save_bundle
 from innerloop_learner.inputs import normalise
 from innerloop_learner.tasks import Params, Query, Support

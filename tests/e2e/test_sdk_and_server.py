@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from innerloop import AdaptationEvictedError, AsyncClient, Client, InvalidArgumentError, ModelNotFoundError
+from innerloop_command.server_process import ServerProcess
 from innerloop_learner import InputSpec, LearnerSpec, build_learner
 from innerloop_learner.bundle import save_bundle
 from innerloop_learner.manifest import Manifest, Provenance, TaskLimits
-from innerloop_server.process import ServerProcess
 
 pytestmark = pytest.mark.with_and_without_front_ends
 
@@ -140,7 +140,7 @@ def test_the_shell_adapts_and_predicts(address, tmp_path):
     Image.fromarray(QUERY[0]).save(query)
 
     def innerloop(*arguments):
-        command = [sys.executable, "-m", "innerloop.cli.main", *map(str, arguments), "--server", address]
+        command = [sys.executable, "-m", "innerloop_command", *map(str, arguments), "--server", address]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     adaptation = innerloop("adapt", "patterns", tmp_path / "support").strip()

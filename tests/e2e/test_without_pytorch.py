@@ -12,7 +12,7 @@ from examples import pictures
 from onnx_bundles import class_logits, write_onnx_models
 
 from innerloop import Client
-from innerloop_server.process import ServerProcess
+from innerloop_command.server_process import ServerProcess
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

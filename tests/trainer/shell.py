@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from typer.testing import CliRunner
 
-from innerloop.cli.main import app
+from innerloop_command.app import app
 
 
 class Answer(NamedTuple):

@@ -13,7 +13,7 @@ from runs import CPU
 from innerloop_trainer.runs.folder import RunFolder
 from innerloop_trainer.runs.log import read_rows
 
-INNERLOOP = [sys.executable, "-m", "innerloop.cli.main"]
+INNERLOOP = [sys.executable, "-m", "innerloop_command"]
 TRAIN = [
     *("train", "maml", "--data", "digits", "--ways", "2", "--queries", "3", "--steps", "2", "--set", "rate=0.01"),
     *("--iterations", "300", "--meta-batch", "2", "--validate-every", "20", "--validation-episodes", "4"),

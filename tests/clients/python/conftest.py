@@ -9,7 +9,7 @@ import pytest_asyncio
 from scripted_server import ScriptedServer, running
 from twins import connect
 
-from innerloop.cli.main import main
+from innerloop_command import main
 
 
 @pytest.fixture

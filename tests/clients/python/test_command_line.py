@@ -10,7 +10,7 @@ from PIL import Image
 from scripted_server import bad_request
 from typer.testing import CliRunner
 
-from innerloop.cli.main import InnerloopCommands, app
+from innerloop_command.app import InnerloopCommands, app
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def python(code, *arguments):
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
 
 
-WITHOUT = "import sys; sys.modules['{}'] = None; from innerloop.cli.main import main; main()"
+WITHOUT = "import sys; sys.modules['{}'] = None; from innerloop_command import main; main()"
 
 
 def test_help_lists_every_command_without_importing_torch():

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 from scripted_server import overloaded
 
-from innerloop.bench import BenchSettings, Histogram, run_bench
-from innerloop.bench.report import print_result
+from innerloop_command.bench import BenchSettings, Histogram, run_bench
+from innerloop_command.bench.report import print_result
 
 QUICK = ("--warm-up", 0, "--duration", 0.2, "--adaptations", 2)
 

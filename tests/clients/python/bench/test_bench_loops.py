@@ -10,12 +10,12 @@ from grpc import StatusCode
 from prometheus_client import CollectorRegistry, start_http_server
 from scripted_server import Failure, overloaded
 
-from innerloop.bench import BenchSettings, ClosedLoop, OpenLoop, run_bench
-from innerloop.bench.measurements import RpcMeasurements
-from innerloop.bench.server_use import ServerUse
-from innerloop.bench.workers import Job, Workers, shares
 from innerloop.errors import InnerloopError
 from innerloop.timings import Timings
+from innerloop_command.bench import BenchSettings, ClosedLoop, OpenLoop, run_bench
+from innerloop_command.bench.measurements import RpcMeasurements
+from innerloop_command.bench.server_usage import ServerUsage
+from innerloop_command.bench.workers import Job, Workers, shares
 
 STALL = 0.5
 
@@ -181,7 +181,9 @@ def test_what_was_measured_is_told_when_the_server_dies_on_the_way(server):
     (load,) = result.loads
     assert load.rpcs["Predict"].outcomes["OK"] >= 18
     assert set(result.failures) == {"UNAVAILABLE"}
-    assert load.server == ServerUse(unseen=f"metrics: can't read {url}: <urlopen error [Errno 111] Connection refused>")
+    assert load.server == ServerUsage(
+        unseen=f"metrics: can't read {url}: <urlopen error [Errno 111] Connection refused>"
+    )
 
 
 def test_a_process_that_was_killed_between_two_loads_is_told_of(server):

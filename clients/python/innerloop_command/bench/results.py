@@ -10,12 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from innerloop.bench.histogram import Histogram
-from innerloop.bench.measurements import EVICTED, Measurements, RpcMeasurements
-from innerloop.bench.server_use import ServerUse
-from innerloop.bench.settings import BenchSettings, Load, OpenLoop, Rpc
-from innerloop.bench.workload import TaskSize
 from innerloop.models import Model
+from innerloop_command.bench.histogram import Histogram
+from innerloop_command.bench.measurements import EVICTED, Measurements, RpcMeasurements
+from innerloop_command.bench.server_usage import ServerUsage
+from innerloop_command.bench.settings import BenchSettings, Load, OpenLoop, Rpc
+from innerloop_command.bench.workload import TaskSize
 
 CPU_LIMIT = 0.9
 """Part of its processors from which on the load generator measures itself."""
@@ -37,7 +37,7 @@ class LoadResult:
     seconds: float
     measured: Measurements
     cpu_available: int
-    server: ServerUse
+    server: ServerUsage
 
     @property
     def rpcs(self) -> Mapping[Rpc, RpcMeasurements]:

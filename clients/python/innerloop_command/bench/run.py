@@ -8,18 +8,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from innerloop.bench.live import LiveAdaptations, delete_adaptations
-from innerloop.bench.measurements import Measurements
-from innerloop.bench.results import BenchResult, LoadResult, describe_machine
-from innerloop.bench.sender import Sender
-from innerloop.bench.server_use import Look, ServerUse, Watch
-from innerloop.bench.settings import BenchSettings
-from innerloop.bench.workers import Job, Workers, shares
-from innerloop.bench.workload import Workload
 from innerloop.calls import new_request_id
 from innerloop.client import Client
 from innerloop.errors import AdaptationNotFoundError, InnerloopError
 from innerloop.models import Model
+from innerloop_command.bench.live_adaptations import LiveAdaptations, delete_adaptations
+from innerloop_command.bench.measurements import Measurements
+from innerloop_command.bench.results import BenchResult, LoadResult, describe_machine
+from innerloop_command.bench.sender import Sender
+from innerloop_command.bench.server_usage import Look, ServerUsage, Watch
+from innerloop_command.bench.settings import BenchSettings
+from innerloop_command.bench.workers import Job, Workers, shares
+from innerloop_command.bench.workload import Workload
 
 TICK_SECONDS = 0.1
 
@@ -103,7 +103,7 @@ class _Run:
         try:
             server = self._watch_server(started, stage)
         except InnerloopError as error:  # such as when it has died: what the callers saw of that is yet to be told
-            server = ServerUse(unseen=str(error))
+            server = ServerUsage(unseen=str(error))
         results = workers.results()
         measured: Measurements = results[0][0]
         for other, _ in results[1:]:
@@ -114,7 +114,7 @@ class _Run:
         available = min(len(parts), os.cpu_count() or 1)
         return LoadResult(load, settings.duration, measured, available, server)
 
-    def _watch_server(self, started: float, stage: Callable[[float], None]) -> ServerUse:
+    def _watch_server(self, started: float, stage: Callable[[float], None]) -> ServerUsage:
         """What the server does while a load is measured that began at a moment."""
         before = self._look_at(started, self._settings.warm_up, stage)
         after = self._look_at(started, self._settings.warm_up + self._settings.duration, stage)

@@ -21,7 +21,7 @@ SCRAPE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class ServerUse:
+class ServerUsage:
     """What the server did while it was measured. What could not be found out is None or empty.
 
     Attributes:
@@ -109,17 +109,17 @@ class Watch:
         cpu = None if self._pid is None else _cpu_seconds(self._pid)
         return Look(perf_counter(), cpu, None if self._url is None else Scrape(self._url))
 
-    def between(self, before: "Look", after: "Look") -> ServerUse:
+    def between(self, before: "Look", after: "Look") -> ServerUsage:
         """What the server did between two looks."""
         seconds = after.at - before.at
         cpu = None
         if before.cpu_seconds is not None and after.cpu_seconds is not None:
             cpu = (after.cpu_seconds - before.cpu_seconds) / seconds
         if before.scrape is None or after.scrape is None:
-            return ServerUse(cpu_cores=cpu)
+            return ServerUsage(cpu_cores=cpu)
         return self._described(before.scrape, after.scrape, seconds, cpu)
 
-    def _described(self, before: Scrape, after: Scrape, seconds: float, cpu: float | None) -> ServerUse:
+    def _described(self, before: Scrape, after: Scrape, seconds: float, cpu: float | None) -> ServerUsage:
         def gained(name: str, **labels: str) -> float:
             labels = {"model": self._model, **labels}
             return after.value(name, **labels) - before.value(name, **labels)
@@ -130,7 +130,7 @@ class Watch:
             if batches > 0:
                 batch_size[operation] = gained("innerloop_batch_size_sum", operation=operation) / batches
                 busy += gained("innerloop_phase_duration_seconds_sum", phase=operation) / batch_size[operation]
-        return ServerUse(
+        return ServerUsage(
             cpu_cores=cpu,
             main_cpu_cores=(after.value(MAIN_CPU) - before.value(MAIN_CPU)) / seconds,
             batches_at_once=busy / seconds,

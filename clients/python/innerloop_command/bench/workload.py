@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from google.protobuf.duration_pb2 import Duration
 
-from innerloop.bench.settings import BenchSettings
 from innerloop.calls import new_request_id
 from innerloop.errors import FailedPreconditionError, InvalidArgumentError
 from innerloop.inputs import encode_texts
@@ -13,6 +12,7 @@ from innerloop.models import Model
 from innerloop.tensors import encode_tensor
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1.tensor_pb2 import Inputs
+from innerloop_command.bench.settings import BenchSettings
 
 VARIANTS = 16
 """Different requests of each kind, as long as they take little memory."""

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from innerloop import TLS, Client
-from innerloop.cli.display import answer, print_answers, print_json, print_models
-from innerloop.cli.examples import labelled_files, labelled_texts
+from innerloop_command.display import answer, print_answers, print_json, print_models
+from innerloop_command.examples import labelled_files, labelled_texts
 
 app = typer.Typer()
 

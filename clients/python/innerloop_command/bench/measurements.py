@@ -4,9 +4,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Self
 
-from innerloop.bench.histogram import Histogram
-from innerloop.bench.settings import Rpc
 from innerloop.timings import Timings
+from innerloop_command.bench.histogram import Histogram
+from innerloop_command.bench.settings import Rpc
 
 PHASES = (*Timings._fields, "network and client")
 """Where the time of a request goes: as the server says, and the rest."""

@@ -8,14 +8,14 @@ from time import perf_counter
 
 import numpy as np
 
-from innerloop.bench.chances import Choice, arrivals, choices, popularities
-from innerloop.bench.live import LiveAdaptations
-from innerloop.bench.measurements import EVICTED, Measurements, RpcMeasurements
-from innerloop.bench.sender import Answer, Sender
-from innerloop.bench.settings import BenchSettings, ClosedLoop, Load, OpenLoop
-from innerloop.bench.workload import Workload
 from innerloop.errors import AdaptationNotFoundError
 from innerloop.timings import Timings
+from innerloop_command.bench.live_adaptations import LiveAdaptations
+from innerloop_command.bench.measurements import EVICTED, Measurements, RpcMeasurements
+from innerloop_command.bench.request_sampling import Choice, arrivals, choices, popularities
+from innerloop_command.bench.sender import Answer, Sender
+from innerloop_command.bench.settings import BenchSettings, ClosedLoop, Load, OpenLoop
+from innerloop_command.bench.workload import Workload
 
 
 @dataclass(frozen=True)

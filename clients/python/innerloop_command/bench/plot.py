@@ -6,9 +6,9 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from innerloop.bench.results import BenchResult, LoadResult
-from innerloop.bench.settings import OpenLoop, Rpc
 from innerloop.errors import InvalidArgumentError
+from innerloop_command.bench.results import BenchResult, LoadResult
+from innerloop_command.bench.settings import OpenLoop, Rpc
 
 SHOWN = {50.0: "#0969da", 99.0: "#cf222e"}
 """Percentiles, and their colours."""

@@ -10,13 +10,13 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Self
 
-from innerloop.bench.live import LiveAdaptations
-from innerloop.bench.load import Share, make_load
-from innerloop.bench.measurements import Measurements
-from innerloop.bench.sender import Sender
-from innerloop.bench.settings import BenchSettings, ClosedLoop, Load, OpenLoop
-from innerloop.bench.workload import Workload
 from innerloop.errors import InnerloopError
+from innerloop_command.bench.live_adaptations import LiveAdaptations
+from innerloop_command.bench.load_generator import Share, make_load
+from innerloop_command.bench.measurements import Measurements
+from innerloop_command.bench.sender import Sender
+from innerloop_command.bench.settings import BenchSettings, ClosedLoop, Load, OpenLoop
+from innerloop_command.bench.workload import Workload
 
 STOP_SECONDS = 5.0
 ENDED = "a process that makes load has ended; what it printed says why"

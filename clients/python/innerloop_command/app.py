@@ -1,4 +1,4 @@
-"""Entry point of the `innerloop` command."""
+"""The list of all commands, and how one is run."""
 
 import sys
 from importlib.metadata import version
@@ -6,19 +6,21 @@ from typing import Annotated
 
 import typer
 
-from innerloop.cli.lazy import LazyGroup, Source
 from innerloop.errors import InnerloopError
+from innerloop_command.lazy import LazyGroup, Source
 
-_CLIENT = "innerloop.cli.client_commands"
+_CLIENT = "innerloop_command.client_commands"
 _TRAINER = "innerloop_trainer.cli.app"
 _SERVER = "innerloop_server.commands"
+_DEMO = "innerloop_command.demo.command"
+_BENCH = "innerloop_command.bench.command"
 
 
 class InnerloopCommands(LazyGroup):
     """All commands, in the order of a model's life."""
 
     sources = {  # noqa: RUF012 - never changed
-        "demo": Source("innerloop.cli.demo", "all", "Train, serve and adapt a small model, end to end."),
+        "demo": Source(_DEMO, "all", "Train, serve and adapt a small model, end to end."),
         "methods": Source(_TRAINER, "trainer", "List the methods that models can learn to learn by."),
         "train": Source(_TRAINER, "trainer", "Meta-train a learner on episodes."),
         "evaluate": Source(_TRAINER, "trainer", "Measure a bundle on tasks it has never seen."),
@@ -30,7 +32,7 @@ class InnerloopCommands(LazyGroup):
         "adapt": Source(_CLIENT, "", "Adapt a model to labelled images."),
         "predict": Source(_CLIENT, "", "Ask an adaptation about images."),
         "delete": Source(_CLIENT, "", "Make a server forget an adaptation."),
-        "bench": Source("innerloop.bench.command", "bench", "Measure latency and throughput of a running server."),
+        "bench": Source(_BENCH, "bench", "Measure latency and throughput of a running server."),
     }
 
 
@@ -52,14 +54,10 @@ def innerloop(
     """Few-shot adaptation as a service: models that learn from a handful of examples."""
 
 
-def main() -> None:
+def run() -> None:
     """Run the command line; a call that fails says why on stderr and exits with 1."""
     try:
         app()
     except InnerloopError as error:
         typer.echo(f"innerloop: {error}", err=True)
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

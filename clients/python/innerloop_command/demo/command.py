@@ -14,10 +14,10 @@ import typer
 from rich.console import Console
 
 from innerloop import Client
-from innerloop.cli.demo_picture import draw_task
-from innerloop.cli.demo_task import Task, draw_tasks, save_task
+from innerloop_command.demo.picture import draw_task
+from innerloop_command.demo.tasks import Task, draw_tasks, save_task
+from innerloop_command.server_process import ServerProcess
 from innerloop_learner.bundle import load_bundle, save_bundle
-from innerloop_server.process import ServerProcess
 from innerloop_trainer.cli.train import train_and_test
 from innerloop_trainer.config import TrainingConfig
 from innerloop_trainer.data import ClassExamples, DataError, EpisodeShape, load_source

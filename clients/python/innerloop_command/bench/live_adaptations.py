@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
-from innerloop.bench.sender import Answer, Sender
-from innerloop.bench.workload import Workload
 from innerloop.errors import DeadlineExceededError, UnavailableError
 from innerloop.v1 import adaptation_pb2 as pb
+from innerloop_command.bench.sender import Answer, Sender
+from innerloop_command.bench.workload import Workload
 
 T = TypeVar("T")
 

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple, Self
 
 import grpc.aio
 
-from innerloop.bench.settings import BenchSettings
 from innerloop.channel import open_async_channel
 from innerloop.errors import InnerloopError
 from innerloop.status import error_from
 from innerloop.v1 import adaptation_pb2 as pb
+from innerloop_command.bench.settings import BenchSettings
 
 SERVICE = pb.DESCRIPTOR.services_by_name["AdaptationService"].full_name
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from innerloop.bench.settings import Popularity, Rpc
+from innerloop_command.bench.settings import Popularity, Rpc
 
 BLOCK = 4096
 """Drawn at once: NumPy takes as long for one number as for hundreds."""

@@ -9,12 +9,12 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from innerloop.bench.report import print_result
-from innerloop.bench.results import BenchResult
-from innerloop.bench.run import run_bench
-from innerloop.bench.settings import BenchSettings, ClosedLoop, Load, OpenLoop, Popularity, parse_mix
 from innerloop.channel import TLS
 from innerloop.errors import InvalidArgumentError
+from innerloop_command.bench.report import print_result
+from innerloop_command.bench.results import BenchResult
+from innerloop_command.bench.run import run_bench
+from innerloop_command.bench.settings import BenchSettings, ClosedLoop, Load, OpenLoop, Popularity, parse_mix
 
 app = typer.Typer()
 
@@ -118,7 +118,7 @@ def bench(
         _prepare("--json", json_file)
     if plot is not None:
         # Imported late, because nothing else needs it, and before the run, because it may not be installed.
-        from innerloop.bench.plot import check_type, draw_latency
+        from innerloop_command.bench.plot import check_type, draw_latency
 
         check_type(plot)
         _prepare("--plot", plot)

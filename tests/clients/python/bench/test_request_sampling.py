@@ -6,9 +6,9 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from innerloop.bench.chances import arrivals, choices, popularities
-from innerloop.bench.settings import BenchSettings, ClosedLoop, OpenLoop
-from innerloop.bench.workers import shares
+from innerloop_command.bench.request_sampling import arrivals, choices, popularities
+from innerloop_command.bench.settings import BenchSettings, ClosedLoop, OpenLoop
+from innerloop_command.bench.workers import shares
 
 MANY = 40_000
 

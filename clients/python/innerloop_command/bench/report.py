@@ -6,10 +6,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from innerloop.bench.histogram import PERCENTILES, Histogram
-from innerloop.bench.measurements import EVICTED, PHASES
-from innerloop.bench.results import BenchResult, LoadResult
-from innerloop.bench.settings import ClosedLoop
+from innerloop_command.bench.histogram import PERCENTILES, Histogram
+from innerloop_command.bench.measurements import EVICTED, PHASES
+from innerloop_command.bench.results import BenchResult, LoadResult
+from innerloop_command.bench.settings import ClosedLoop
 
 SERVICE_TIMES = (
     "Closed loop: these are service times. A client that waits for a slow answer sends nothing meanwhile, so slow "

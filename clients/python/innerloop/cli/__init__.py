@@ -1,1 +1,0 @@
-"""The `innerloop` command: what its packages offer, put under one name."""
