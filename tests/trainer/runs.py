@@ -26,12 +26,12 @@ DIGITS = TrainingConfig(
 SINUSOID = TrainingConfig(method="maml", data="sinusoid", shots=5, settings={"rate": 0.01, "steps": 2}, **SMALL)
 
 
-def training(config: TrainingConfig, folder: Path, *, resume: bool = False) -> Training:
+def training(config: TrainingConfig, folder: Path, *, resume: bool = False, save_minutes: float = 10) -> Training:
     """A run, not begun or not continued yet."""
     source = load_source(config.data)
     plan = make_plan(config, source)
     initial = plan.learner.init(generator_for(config.seed, "initialisation"))
-    return Training(plan, source, RunFolder(folder), CPU, initial, resume=resume)
+    return Training(plan, source, RunFolder(folder), CPU, initial, resume=resume, save_minutes=save_minutes)
 
 
 def train(
@@ -41,8 +41,9 @@ def train(
     stop_at: int | None = None,
     resume: bool = False,
     how: Callable[[], bool] = lambda: True,
+    save_minutes: float = 10,
 ) -> RunFolder:
     """Train until it is finished, or until `stop_at` outer steps are taken; `how` is asked then whether to stop."""
-    run = training(config, folder, resume=resume)
+    run = training(config, folder, resume=resume, save_minutes=save_minutes)
     run.run(lambda _: None, lambda: run.progress.iteration == stop_at and how())
     return RunFolder(folder)

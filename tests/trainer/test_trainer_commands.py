@@ -3,6 +3,8 @@
 import io
 import json
 import re
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,8 @@ from shell import innerloop
 
 from innerloop_learner.bundle import load_bundle
 from innerloop_learner.learner import methods
-from innerloop_trainer.cli import display
-from innerloop_trainer.cli.progress import progress_bar
+from innerloop_trainer.cli import progress
+from innerloop_trainer.cli.output import console
 from innerloop_trainer.data import EpisodeShape, load_source
 from innerloop_trainer.evaluation import evaluate
 from innerloop_trainer.runs.folder import Progress
@@ -160,9 +162,9 @@ def test_inspect_as_json_is_the_manifest(run: Path) -> None:
 
 def test_the_progress_bar_fits_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
-    monkeypatch.setattr(display, "console", Console(file=screen, force_terminal=True, width=80, color_system=None))
+    monkeypatch.setattr(progress, "console", Console(file=screen, force_terminal=True, width=80, color_system=None))
     row = Row(60_000, 1.0, 12_345.6, 1e-3, 12.3456, 0.98765, 0.97654, 0.01234)
-    with progress_bar("protonet", 0, 60_000, "accuracy") as show:
+    with progress.progress_bar("protonet", 0, 60_000, "accuracy") as show:
         show(Report(Progress(60_000, 1.0, 60_000, 0.97654), 12_345.6, 12.3456, row))
     lines = [line.rstrip() for line in re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "\n", screen.getvalue()).splitlines()]
     (validation,) = (line for line in lines if line.startswith(" 60000"))
@@ -170,3 +172,31 @@ def test_the_progress_bar_fits_a_terminal_of_80_columns(monkeypatch: pytest.Monk
     assert validation == " 60000  loss 12.3456  training 98.77%  validation 97.65% ± 1.23%  best"
     assert re.fullmatch(r"protonet ━+ 60000/60000 12346 tasks/s  loss 12\.346 0:00:00", bar)
     assert len(bar) <= 80
+
+
+def test_output_that_is_no_terminal_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = io.StringIO()
+    monkeypatch.setattr(progress, "console", Console(file=log, width=80))
+    for seconds, lines in ((3600.0, ""), (-1.0, "     7  of 60000  12346 tasks/s  loss 12.346\n")):
+        monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", seconds)
+        with progress.progress_bar("protonet", 0, 60_000, "accuracy") as show:
+            show(Report(Progress(7), 12_345.6, 12.3456, None))
+        assert log.getvalue() == lines
+
+
+def test_output_that_takes_no_more_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a disk without room
+        monkeypatch.setattr(sys, "stdout", full)
+        for _ in range(3):
+            console.print("x" * 100_000)
+        console.file.flush()
+        monkeypatch.undo()
+        with suppress(OSError):
+            full.close()
+
+
+def test_output_of_any_encoding_takes_any_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, "ascii"))
+    console.print("accuracy 97% ± 1%  (images:日本)")
+    assert content.getvalue() == b"accuracy 97% ? 1%  (images:??)\n"

@@ -1,5 +1,6 @@
 """Runs: what they leave on disk, and that stopping and resuming changes nothing of it."""
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +58,34 @@ def test_a_run_that_was_killed_resumes_from_its_last_checkpoint(stop_at: int, tm
         train(DIGITS, tmp_path / "killed", stop_at=stop_at, how=killed)
     assert RunFolder(tmp_path / "killed").load_latest(CPU)[1].iteration == stop_at // 5 * 5
     assert_same_runs(train(DIGITS, tmp_path / "whole"), train(DIGITS, tmp_path / "killed", resume=True))
+
+
+def test_a_run_that_was_killed_between_validations_resumes_from_what_the_clock_saved(tmp_path: Path) -> None:
+    def killed() -> bool:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(SINUSOID, tmp_path / "killed", stop_at=9, how=killed, save_minutes=0)
+    assert RunFolder(tmp_path / "killed").load_latest(CPU)[1].iteration == 8
+    assert_same_runs(train(SINUSOID, tmp_path / "whole"), train(SINUSOID, tmp_path / "killed", resume=True))
+
+
+@pytest.mark.parametrize("what", ["RunLog.write", "save_bundle"])
+def test_a_full_disk_costs_nothing_once_there_is_room_again(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fill_the_disk() -> bool:
+        monkeypatch.setattr(f"innerloop_trainer.runs.training.{what}", fail)
+        return False
+
+    with pytest.raises(OSError, match="No space"):
+        train(SINUSOID, tmp_path / "run", stop_at=4, how=fill_the_disk)
+    monkeypatch.undo()
+    assert RunFolder(tmp_path / "run").load_latest(CPU)[1].iteration == 5
+    assert_same_runs(train(SINUSOID, tmp_path / "whole"), train(SINUSOID, tmp_path / "run", resume=True))
 
 
 def test_a_run_can_be_interrupted_again_and_again(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from rich.markdown import Markdown
 
 from innerloop_learner.learner import methods as registered_methods
 from innerloop_trainer.cli.arguments import DataOption, DeviceOption, EncoderOption, TokenizerOption, parse_settings
-from innerloop_trainer.cli.display import console
 from innerloop_trainer.cli.interrupts import INTERRUPTED
 from innerloop_trainer.cli.mistakes import mistakes_as_messages
+from innerloop_trainer.cli.output import console
 from innerloop_trainer.cli.progress import progress_of_reading, run_with_progress
 from innerloop_trainer.comparison import Budget, compare_methods
 from innerloop_trainer.config import ConfigError, TrainingConfig

@@ -5,16 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from innerloop_learner.bundle import Bundle
 from innerloop_learner.learner import MethodInfo
 from innerloop_learner.manifest import Graphs, Manifest, Metric, TaskLimits
+from innerloop_trainer.cli.output import console
 from innerloop_trainer.runs.initial_parameters import Start
 from innerloop_trainer.runs.log import Row
-
-console = Console(markup=False, highlight=False)
 
 
 def print_json(data: Any) -> None:
@@ -28,13 +26,13 @@ def print_start(start: Start) -> None:
     console.print(f"Starts from {start.name}: {len(start.taken)} of its parameters{fresh}", soft_wrap=True)
 
 
-def print_validation(row: Row, metric: str, *, best: bool) -> None:
-    """Print the figures of a validation, and whether it is the best so far."""
+def validation_line(row: Row, metric: str, *, best: bool) -> str:
+    """The figures of a validation, and whether it is the best so far."""
     training, validation, interval = (
         _number(value, metric) for value in (row.training, row.validation, row.validation_interval)
     )
     figures = f"loss {row.loss:.4f}  training {training}  validation {validation} ± {interval}"
-    console.print(f"{row.iteration:>6}  {figures}{'  best' * best}")
+    return f"{row.iteration:>6}  {figures}{'  best' * best}"
 
 
 def print_evaluation(metric: Metric) -> None:

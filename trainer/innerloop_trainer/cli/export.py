@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from innerloop_learner.bundle import load_bundle
-from innerloop_trainer.cli.display import console
 from innerloop_trainer.cli.mistakes import mistakes_as_messages
+from innerloop_trainer.cli.output import console
 from innerloop_trainer.export import export_bundle
 from innerloop_trainer.runs.folder import find_bundle
 

@@ -1,6 +1,7 @@
 """Progress of long work: a bar while data is read, a bar and a line for each validation while a run is trained."""
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -8,11 +9,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
-from innerloop_trainer.cli import display
+from innerloop_trainer.cli.display import validation_line
 from innerloop_trainer.cli.interrupts import interruptible
+from innerloop_trainer.cli.output import console
 from innerloop_trainer.data.progress import tracking_by
 from innerloop_trainer.evaluation import metric_name
 from innerloop_trainer.runs.training import Report, Training
+
+SECONDS_BETWEEN_LINES = 60.0
 
 
 def progress_of_reading() -> AbstractContextManager[None]:
@@ -25,7 +29,7 @@ def _track(items: Sequence[Any], title: str) -> Iterable[Any]:
 
 
 def run_with_progress(training: Training) -> bool:
-    """Run with a progress bar; Ctrl-C stops the run at the next outer step.
+    """Run with a progress bar; Ctrl-C, SIGTERM and a lost terminal stop the run at the next outer step.
 
     Returns:
         whether the run is finished; it is saved either way.
@@ -41,7 +45,7 @@ def run_with_progress(training: Training) -> bool:
 
 @contextmanager
 def progress_bar(title: str, done: int, total: int, metric: str) -> Iterator[Callable[[Report], None]]:
-    """A function that shows reports of training.
+    """A function that shows reports of training: in a bar, or in a line a minute where output is no terminal.
 
     Args:
         title: beside the bar.
@@ -56,14 +60,21 @@ def progress_bar(title: str, done: int, total: int, metric: str) -> Iterator[Cal
         TextColumn("{task.fields[figures]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=display.console, refresh_per_second=4) as progress:
+    with Progress(*columns, console=console, disable=not console.is_terminal, refresh_per_second=4) as progress:
         task = progress.add_task(title, completed=done, total=total, figures="")
+        printed = time.monotonic()
 
         def show(report: Report) -> None:
+            nonlocal printed
             iteration = report.progress.iteration
             figures = f"{report.tasks_per_second:.0f} tasks/s  loss {report.loss:.3f}"
             progress.update(task, completed=iteration, figures=figures)
             if report.row is not None:
-                display.print_validation(report.row, metric, best=report.progress.best_iteration == iteration)
+                console.print(validation_line(report.row, metric, best=report.progress.best_iteration == iteration))
+            elif progress.disable and time.monotonic() - printed > SECONDS_BETWEEN_LINES:
+                console.print(f"{iteration:>6}  of {total}  {figures}")
+            else:
+                return
+            printed = time.monotonic()
 
         yield show

@@ -9,9 +9,10 @@ import torch
 import typer
 
 from innerloop_trainer.cli.arguments import DataOption, DeviceOption, EncoderOption, TokenizerOption, parse_settings
-from innerloop_trainer.cli.display import console, print_evaluation, print_start
+from innerloop_trainer.cli.display import print_evaluation, print_start
 from innerloop_trainer.cli.interrupts import INTERRUPTED
 from innerloop_trainer.cli.mistakes import mistakes_as_messages
+from innerloop_trainer.cli.output import console
 from innerloop_trainer.cli.progress import progress_of_reading, run_with_progress
 from innerloop_trainer.config import TrainingConfig
 from innerloop_trainer.devices import choose_device
@@ -20,6 +21,7 @@ from innerloop_trainer.outer_loop import Schedule
 from innerloop_trainer.runs.final_test import measure_on_test_split
 from innerloop_trainer.runs.folder import RunFolder
 from innerloop_trainer.runs.prepare import prepare
+from innerloop_trainer.runs.training import SAVE_MINUTES
 
 
 def train(
@@ -50,6 +52,9 @@ def train(
         Path | None, typer.Option(help="Bundle, run or safetensors file whose parameters to start from.")
     ] = None,
     device: DeviceOption = "auto",
+    save_every: Annotated[
+        float, typer.Option(min=0, help="Minutes after which a run is saved, besides at validations and at its end.")
+    ] = SAVE_MINUTES,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run that the folder holds.")] = False,
 ) -> None:
     """Meta-train a method and leave a bundle of the best validated parameters in OUT/bundle."""
@@ -81,6 +86,7 @@ def train(
             init=init,
             resume=resume,
             test_episodes=test_episodes,
+            save_minutes=save_every,
         )
     if not finished:
         command = shlex.join(["innerloop", *sys.argv[1:], *([] if resume else ["--resume"])])
@@ -97,6 +103,7 @@ def train_and_test(
     init: Path | None = None,
     resume: bool = False,
     test_episodes: int = 600,
+    save_minutes: float = SAVE_MINUTES,
 ) -> bool:
     """Train with a progress bar, test on unseen classes, and say what is where.
 
@@ -108,14 +115,15 @@ def train_and_test(
         init: bundle, run or safetensors file to start from.
         resume: continue the run that the folder holds.
         test_episodes: tasks of the final test.
+        save_minutes: after which the run is saved, besides at validations and at its end.
 
     Returns:
-        whether training finished; Ctrl-C ends it early, with everything saved.
+        whether training finished; Ctrl-C, SIGTERM and a lost terminal end it early, with everything saved.
 
     Raises:
         the errors of `prepare` and `Training.run`.
     """
-    prepared = prepare(config, folder, device, encoder=encoder, init=init, resume=resume)
+    prepared = prepare(config, folder, device, encoder=encoder, init=init, resume=resume, save_minutes=save_minutes)
     training = prepared.training
     console.print(f"{config.method} on {training.source.description}")
     if prepared.start is not None and not resume:

@@ -11,7 +11,7 @@ from innerloop_trainer.data import DataSource
 from innerloop_trainer.encoder_file import EncoderFile, load_encoded
 from innerloop_trainer.runs.folder import RunFolder
 from innerloop_trainer.runs.initial_parameters import Start, read_initial_parameters, start_from
-from innerloop_trainer.runs.training import Training
+from innerloop_trainer.runs.training import SAVE_MINUTES, Training
 from innerloop_trainer.seeds import generator_for
 
 
@@ -37,6 +37,7 @@ def prepare(
     init: Path | None = None,
     resume: bool = False,
     source: DataSource | None = None,
+    save_minutes: float = SAVE_MINUTES,
 ) -> PreparedRun:
     """Check what was asked for, read the data, and make or restore the run; nothing is written yet.
 
@@ -48,6 +49,7 @@ def prepare(
         init: bundle, run or safetensors file to start from.
         resume: continue the run that the folder holds.
         source: the data, if it was read and encoded already.
+        save_minutes: after which the run is saved, besides at validations and at its end.
 
     Raises:
         RunError, ConfigError, UnknownNameError, SettingsError, DataError, EncoderError, InitialParametersError,
@@ -64,5 +66,13 @@ def prepare(
     plan = make_plan(config, source)
     initial = plan.learner.init(generator_for(config.seed, "initialisation"))
     start = None if given is None else start_from(given, plan.learner, initial)
-    training = Training(plan, source, folder, device, start.params if start else initial, resume=resume)
+    training = Training(
+        plan,
+        source,
+        folder,
+        device,
+        start.params if start else initial,
+        resume=resume,
+        save_minutes=save_minutes,
+    )
     return PreparedRun(training, start)

@@ -16,6 +16,11 @@ class RecentFigures:
         self._steps = 0
         self._sums = torch.zeros(2, dtype=torch.float64, device=device)
 
+    @property
+    def steps(self) -> int:
+        """Outer steps since the last validation."""
+        return self._steps
+
     def add(self, loss: Tensor, value: Tensor) -> None:
         """Add an outer step's loss, and its accuracy or mean squared error."""
         self._sums += torch.stack([loss, value])

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,6 +23,9 @@ from innerloop_trainer.runs.recent_figures import RecentFigures
 from innerloop_trainer.seeds import generator_for
 
 SECONDS_BETWEEN_REPORTS = 0.25
+
+SAVE_MINUTES = 10.0
+"""A run is saved at least this often, in minutes; that is what a machine that dies can cost."""
 
 RECENT_FIGURES = "recent_figures"
 """Name of the figures since the last validation, in a checkpoint."""
@@ -58,6 +62,7 @@ class Training:
         device: to train on.
         initial: parameters to start from; a run that is resumed has its own.
         resume: continue the run that the folder holds.
+        save_minutes: after which the run is saved, besides at validations and at its end.
 
     Attributes:
         plan, source, folder, device: as given.
@@ -76,6 +81,7 @@ class Training:
         initial: Params,
         *,
         resume: bool = False,
+        save_minutes: float = SAVE_MINUTES,
     ) -> None:
         folder.check(resume=resume)
         self.plan, self.source, self.folder, self.device = plan, source, folder, device
@@ -91,7 +97,8 @@ class Training:
             plan.config.schedule,
         )
         self._recent = RecentFigures(device)
-        self._clock = self._reported = 0.0
+        self._clock = self._reported = self._saved = 0.0
+        self._save_seconds = 60 * save_minutes
         self.progress = Progress()
         if resume:
             self._resume()
@@ -104,7 +111,8 @@ class Training:
     def run(self, report: Callable[[Report], None], interrupted: Callable[[], bool]) -> bool:
         """Train to the end or until interrupted; either way everything is saved.
 
-        An exception ends it too, and leaves what the last validation saved.
+        The run is saved after every validation, and by the clock. An exception ends it too and leaves what was saved
+        last; after one of the file system, a full disk perhaps, it is saved once more if that is possible.
 
         Args:
             report: called every now and then, and after every validation.
@@ -115,18 +123,18 @@ class Training:
 
         Raises:
             DivergedError: the outer loss is not a number any more, or no validation ever gave a finite figure.
+            OSError: a file of the run can't be written.
         """
         self.folder.save_config(self.plan.config)
         self._clock = time.perf_counter()
         self._save()
         log = RunLog(self.folder, self.progress.iteration)
         try:
-            while not self.finished:
-                self._step()
-                self._report(report, self._validate(log) if self._validation_due else None)
-                if interrupted():
-                    self._save()
-                    break
+            self._train(log, report, interrupted)
+        except OSError:
+            with suppress(OSError):
+                self._save()
+            raise
         finally:
             log.close()
         self._draw()
@@ -136,6 +144,17 @@ class Training:
                 "folder with a lower learning rate inside (--set rate=...)"
             )
         return self.finished
+
+    def _train(self, log: RunLog, report: Callable[[Report], None], interrupted: Callable[[], bool]) -> None:
+        while not self.finished or self._validation_due:
+            if not self._validation_due:  # else the run was stopped before it could be validated
+                self._step()
+            self._report(report, self._validate(log) if self._validation_due else None)
+            stop = interrupted()
+            if stop or time.perf_counter() - self._saved > self._save_seconds:
+                self._save()
+            if stop:
+                break
 
     def _step(self) -> None:
         plan, iteration = self.plan, self.progress.iteration
@@ -147,7 +166,8 @@ class Training:
 
     @property
     def _validation_due(self) -> bool:
-        return self.progress.iteration % self.plan.config.validate_every == 0 or self.finished
+        reached = self.progress.iteration % self.plan.config.validate_every == 0 or self.finished
+        return reached and self._recent.steps > 0
 
     def _validate(self, log: RunLog) -> Row:
         loss, training = self._recent.means()
@@ -159,10 +179,11 @@ class Training:
             )
         result = self._evaluate_validation()
         if self._is_best(result.mean):
-            self.progress = replace(self.progress, best_iteration=self.progress.iteration, best_value=result.mean)
-            manifest = make_manifest(self.plan, self.source, self.progress, [result.to_metric(self.source.name)])
+            progress = replace(self.progress, best_iteration=self.progress.iteration, best_value=result.mean)
+            manifest = make_manifest(self.plan, self.source, progress, [result.to_metric(self.source.name)])
             files = {} if self.source.encoder is None else self.source.encoder.files
             save_bundle(self.folder.bundle, manifest, self._loop.params, files)
+            self.progress = progress
         row = Row(
             iteration=self.progress.iteration,
             seconds=self.progress.seconds,
@@ -216,6 +237,7 @@ class Training:
     def _save(self) -> None:
         self._count_time()
         self.folder.save_latest({**self._loop.state(), RECENT_FIGURES: self._recent.state()}, self.progress)
+        self._saved = self._clock = time.perf_counter()  # saving is not training
 
     def _resume(self) -> None:
         different = differences(self.folder.load_config(), self.plan.config)
