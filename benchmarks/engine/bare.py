@@ -23,7 +23,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # before PyTorch is imported
 import numpy as np
 
 from innerloop_learner.host_memory import keep_freed_memory
-from innerloop_server.engine.interface import Engine, LoadedModel, SupportSet
+from innerloop_server.domain.tasks import SupportSet
+from innerloop_server.engine.interface import Engine, LoadedModel
 from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
 from innerloop_server.engine.trial_task import made_up_support
 
@@ -46,7 +47,7 @@ def main() -> None:
     given = parser.parse_args()
     keep_freed_memory()
     engine = TorchEngine(TorchSettings(given.device, given.threads, precision=given.precision))
-    model = engine.load(given.bundle)
+    model = engine.load(given.bundle.name, given.bundle)
     model.prepare()
     if given.what == "batches":
         tasks = given.tasks or engine.largest_batch

@@ -29,7 +29,8 @@ import torch
 
 from innerloop_learner.host_memory import keep_freed_memory
 from innerloop_learner.learner import methods
-from innerloop_server.engine.interface import LoadedModel, SupportSet
+from innerloop_server.domain.tasks import SupportSet
+from innerloop_server.engine.interface import LoadedModel
 from innerloop_server.engine.onnx.engine import OnnxEngine, OnnxSettings
 from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
 
@@ -106,11 +107,11 @@ class Measuring:
         return {**times, **sizes, "largest_difference": difference}
 
     def _models(self, bundle: Portable) -> dict[str, LoadedModel]:
-        models = {EAGER: self._torch.load(bundle.path)}
+        models = {EAGER: self._torch.load(bundle.path.name, bundle.path)}
         if self._on_gpu:
-            models[CAPTURED] = self._torch.load(bundle.path)
+            models[CAPTURED] = self._torch.load(bundle.path.name, bundle.path)
             models[CAPTURED].prepare()
-        return {**models, ONNX: self._onnx.load(bundle.path)}
+        return {**models, ONNX: self._onnx.load(bundle.path.name, bundle.path)}
 
 
 if __name__ == "__main__":

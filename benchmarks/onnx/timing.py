@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from innerloop_server.engine.interface import Answers, Array, LoadedModel, SupportSet
+from innerloop_server.domain.answers import Answers
+from innerloop_server.domain.tasks import Array, SupportSet
+from innerloop_server.engine.interface import LoadedModel
 
 OPERATIONS = ("adapt", "predict")
 WARM_UP, LEAST_CALLS = 3, 3

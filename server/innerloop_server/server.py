@@ -15,13 +15,13 @@ import structlog
 from prometheus_client import start_http_server
 
 from innerloop_server.adaptations.store import AdaptationStore
+from innerloop_server.domain.models import ModelEntry
+from innerloop_server.domain.timings import Operation
 from innerloop_server.engine.interface import Engine
 from innerloop_server.engine.lanes import Lanes
 from innerloop_server.frontend.supervisor import FrontEnds
-from innerloop_server.models.model import ModelEntry
 from innerloop_server.models.repository import ModelListener, ModelRepository
 from innerloop_server.observability.metrics import Metrics
-from innerloop_server.scheduling.job import Operation
 from innerloop_server.scheduling.queue import BatchLimits
 from innerloop_server.scheduling.scheduler import QueueLimits, Scheduler
 from innerloop_server.serving.interface import Serving

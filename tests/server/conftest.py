@@ -1,14 +1,13 @@
 import pytest
 from fakes import RecordingModel, describe
 
-from innerloop_server.models.model import Model
 from innerloop_server.observability.metrics import Metrics
 
 
 @pytest.fixture
 def fake_model():
     """Makes models that compute nothing."""
-    return lambda name="fake", **changes: Model(name, RecordingModel(describe(**changes)))
+    return lambda name="fake", **changes: RecordingModel(describe(**changes), name)
 
 
 @pytest.fixture

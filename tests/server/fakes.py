@@ -3,7 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from innerloop_server.engine.interface import AdaptedTask, Answers, LoadedModel, ModelDescription, TaskState
+import numpy as np
+
+from innerloop_server.domain.adaptations import KeepOptions
+from innerloop_server.domain.answers import Answers
+from innerloop_server.domain.models import ModelDescription
+from innerloop_server.domain.tasks import AdaptTask, SupportSet
+from innerloop_server.engine.interface import AdaptedTask, LoadedModel, TaskState
 from innerloop_server.engine.states.copies import DirectCopies
 
 
@@ -26,6 +32,7 @@ class RecordingModel(LoadedModel):
     """Notes what is computed; `fails` says which support sets are poison, `gate` holds computing up."""
 
     description: ModelDescription
+    name: str = "fake"
     batches: list[Any] = field(default_factory=list)
     fails: Any = lambda _: False
     gate: Any = None
@@ -75,3 +82,12 @@ def describe(**changes):
         "gradients_at_serving": False,
     }
     return ModelDescription(**{**fields, **changes})
+
+
+def keep(store, model, owner="me", size=100, life=60.0, request_id="", fingerprint=b""):
+    """Have a store keep a state of two classes, of that many bytes, for so many seconds."""
+    support = SupportSet(np.zeros((2, 1), np.float32), np.zeros(2, np.int64), 2)
+    task = AdaptTask(model.served, support, ("a", "b"), 1)
+    return store.keep(
+        owner, model, task, AdaptedTask(FakeState(size), (0.5,)), KeepOptions(life, request_id, fingerprint)
+    )

@@ -1,15 +1,16 @@
 """The adaptation store: budget, expiry, owners, pages."""
 
+from functools import partial
+
 import pytest
-from fakes import FakeState, RecordingModel, describe
+from fakes import RecordingModel, describe, keep
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from innerloop_server.adaptations import store as store_module
-from innerloop_server.adaptations.adaptation import Learned, RequestKey
 from innerloop_server.adaptations.store import AdaptationStore
+from innerloop_server.domain.adaptations import RequestKey
 from innerloop_server.domain.errors import AdaptationEvictedError, AdaptationNotFoundError, AdaptationTooLargeError
-from innerloop_server.models.model import Model
 from innerloop_server.observability.metrics import Metrics
 
 BUDGET = 1000
@@ -34,15 +35,15 @@ def store(metrics, clock):
 
 
 @pytest.fixture
-def learned(fake_model):
-    model = fake_model()
-    return lambda size=100, model=model: Learned(model, ("a", "b"), 2, 1, (0.5,), FakeState(size))
+def kept_of(store, fake_model):
+    """Has the store keep a state, of one model unless another is given."""
+    return partial(keep, store, fake_model())
 
 
-def test_the_least_recently_used_adaptation_gives_way(store, learned, value):
-    first, second = (store.keep("me", learned(400), 60) for _ in range(2))
+def test_the_least_recently_used_adaptation_gives_way(store, kept_of, value):
+    first, second = (kept_of(size=400) for _ in range(2))
     store.use("me", first.id)
-    store.keep("me", learned(400), 60)
+    kept_of(size=400)
     assert store.use("me", first.id) is first
     with pytest.raises(AdaptationEvictedError):
         store.use("me", second.id)
@@ -50,8 +51,8 @@ def test_the_least_recently_used_adaptation_gives_way(store, learned, value):
     assert value("innerloop_adaptations_bytes", model="fake") == 800
 
 
-def test_looking_at_an_adaptation_does_not_count_as_use(store, learned, clock):
-    first = store.keep("me", learned(), 60)
+def test_looking_at_an_adaptation_does_not_count_as_use(store, kept_of, clock):
+    first = kept_of()
     clock.now = 50
     store.look("me", first.id)
     clock.now = 61
@@ -59,8 +60,8 @@ def test_looking_at_an_adaptation_does_not_count_as_use(store, learned, clock):
         store.look("me", first.id)
 
 
-def test_use_postpones_expiry(store, learned, clock):
-    kept = store.keep("me", learned(), 60)
+def test_use_postpones_expiry(store, kept_of, clock):
+    kept = kept_of()
     clock.now = 50
     store.use("me", kept.id)
     clock.now = 100
@@ -68,8 +69,8 @@ def test_use_postpones_expiry(store, learned, clock):
     assert store.use("me", kept.id) is kept
 
 
-def test_unused_adaptations_expire_and_free_their_memory(store, learned, clock, value):
-    short, long = store.keep("me", learned(), 10), store.keep("me", learned(), 100)
+def test_unused_adaptations_expire_and_free_their_memory(store, kept_of, clock, value):
+    short, long = kept_of(life=10), kept_of(life=100)
     clock.now = 10
     store.expire()
     assert store.list("me", "", None, 10) == [long]
@@ -79,82 +80,82 @@ def test_unused_adaptations_expire_and_free_their_memory(store, learned, clock, 
     assert value("innerloop_adaptations_held", model="fake") == 1
 
 
-def test_another_owner_learns_nothing_of_an_adaptation_dropped_or_not(store, learned):
-    kept = store.keep("me", learned(600), 60)
+def test_another_owner_learns_nothing_of_an_adaptation_dropped_or_not(store, kept_of):
+    kept = kept_of(size=600)
     for act in (store.use, store.look, store.delete):
         with pytest.raises(AdaptationNotFoundError):
             act("you", kept.id)
     assert store.list("you", "", None, 10) == []
-    store.keep("me", learned(600), 60)
+    kept_of(size=600)
     with pytest.raises(AdaptationNotFoundError):
         store.use("you", kept.id)
     with pytest.raises(AdaptationEvictedError):
         store.use("me", kept.id)
 
 
-def test_a_deleted_adaptation_was_never_there(store, learned):
-    kept = store.keep("me", learned(), 60)
+def test_a_deleted_adaptation_was_never_there(store, kept_of):
+    kept = kept_of()
     store.delete("me", kept.id)
     with pytest.raises(AdaptationNotFoundError):
         store.use("me", kept.id)
 
 
-def test_a_state_larger_than_the_budget_is_refused_and_evicts_nothing(store, learned):
-    kept = store.keep("me", learned(), 60)
+def test_a_state_larger_than_the_budget_is_refused_and_evicts_nothing(store, kept_of):
+    kept = kept_of()
     with pytest.raises(AdaptationTooLargeError, match="1001 bytes"):
-        store.keep("me", learned(1001), 60)
+        kept_of(size=1001)
     assert store.use("me", kept.id) is kept
 
 
-def test_pages_stay_right_when_adaptations_come_and_go(store, learned):
-    kept = [store.keep("me", learned(10), 60) for _ in range(5)]
+def test_pages_stay_right_when_adaptations_come_and_go(store, kept_of):
+    kept = [kept_of(size=10) for _ in range(5)]
     first_page = store.list("me", "", None, 2)
-    store.keep("me", learned(10), 60)
+    kept_of(size=10)
     store.delete("me", first_page[-1].id)
     second_page = store.list("me", "", first_page[-1].created_ns, 2)
     assert first_page == [kept[4], kept[3]]
     assert second_page == [kept[2], kept[1]]
 
 
-def test_lists_only_the_model_asked_for(store, learned, fake_model):
-    store.keep("me", learned(), 60)
-    other = store.keep("me", learned(model=fake_model("other")), 60)
+def test_lists_only_the_model_asked_for(store, kept_of, fake_model):
+    kept_of()
+    other = keep(store, fake_model("other"))
     assert store.list("me", "other", None, 10) == [other]
 
 
-def test_dropping_a_model_evicts_its_adaptations_only(store, learned, fake_model):
+def test_dropping_a_model_evicts_its_adaptations_only(store, kept_of, fake_model):
     model = fake_model("other")
-    gone, stays = store.keep("me", learned(model=model), 60), store.keep("me", learned(), 60)
+    gone, stays = keep(store, model), kept_of()
     store.drop_model(model)
     with pytest.raises(AdaptationEvictedError):
         store.use("me", gone.id)
     assert store.use("me", stays.id) is stays
 
 
-def test_a_request_id_finds_its_adaptation_until_that_is_dropped(store, learned, clock):
+def test_a_request_id_finds_its_adaptation_until_that_is_dropped(store, kept_of, clock):
     key = RequestKey("me", "request")
-    kept = store.keep("me", learned(), 60, key, b"content")
+    kept = kept_of(request_id=key.request_id, fingerprint=b"content")
     assert store.made_by(key) is kept
     assert store.made_by(RequestKey("you", "request")) is None
     clock.now = 61
     assert store.made_by(key) is None
-    again = store.keep("me", learned(), 60, key, b"content")
+    again = kept_of(request_id=key.request_id, fingerprint=b"content")
     assert store.made_by(key) is again
 
 
-def test_remembers_only_so_many_dropped_adaptations(store, learned, monkeypatch):
+def test_remembers_only_so_many_dropped_adaptations(store, kept_of, monkeypatch):
     monkeypatch.setattr(store_module, "TOMBSTONES", 2)
-    dropped = [store.keep("me", learned(1000), 60) for _ in range(4)]
-    store.drop_model(dropped[-1].learned.model)
+    dropped = [kept_of(size=1000) for _ in range(4)]
+    store.drop_model(dropped[-1].model)
     with pytest.raises(AdaptationNotFoundError):
         store.use("me", dropped[0].id)
     with pytest.raises(AdaptationEvictedError):
         store.use("me", dropped[-1].id)
 
 
-def test_churn_does_not_grow_the_expiry_heap(store, learned):
+def test_churn_does_not_grow_the_expiry_heap(store, kept_of):
     for _ in range(5000):
-        store.delete("me", store.keep("me", learned(), 1e6).id)
+        store.delete("me", kept_of(life=1e6).id)
     assert len(store._expiries) <= store_module.SLACK + 1
 
 
@@ -172,13 +173,13 @@ steps = st.lists(
 @settings(max_examples=150, deadline=None)
 @given(steps)
 def test_whatever_happens_the_budget_holds_and_the_books_balance(steps):
-    model, metrics, clock = Model("fake", RecordingModel(describe())), Metrics("test", BUDGET), Clock()
+    model, metrics, clock = RecordingModel(describe()), Metrics("test", BUDGET), Clock()
     store, made = AdaptationStore(BUDGET, metrics, clock), []
     for action, number, life in steps:
         if action == "keep":
             key = RequestKey("me", str(number))
             if store.made_by(key) is None:
-                made.append(store.keep("me", Learned(model, (), 1, 0, (), FakeState(number)), life, key))
+                made.append(keep(store, model, size=number, life=life, request_id=key.request_id))
         elif action == "wait":
             clock.now += number
         elif number < len(made):

@@ -7,7 +7,7 @@ import pytest
 from bundles import GRADIENTS, IMAGE, PROTOTYPES, write_bundle
 
 from innerloop_learner.bundle import load_bundle, save_bundle
-from innerloop_server.engine.interface import SupportSet
+from innerloop_server.domain.tasks import SupportSet
 from innerloop_server.engine.onnx.engine import OnnxEngine, OnnxSettings
 from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
 from innerloop_trainer.onnx_export.graphs import export_graphs
@@ -25,7 +25,7 @@ def models(request, tmp_path_factory):
     bundle = load_bundle(path)
     graphs, files = export_graphs(bundle)
     save_bundle(path, replace(bundle.manifest, graphs=graphs), bundle.params, files)
-    return by_torch.load(path), OnnxEngine(OnnxSettings("cpu")).load(path)
+    return by_torch.load(path.name, path), OnnxEngine(OnnxSettings("cpu")).load(path.name, path)
 
 
 def task(seed, ways, shots):

@@ -10,6 +10,7 @@ from wire import problem
 
 from innerloop.v1 import model_pb2 as pb
 from innerloop.v1.model_pb2_grpc import ModelServiceServicer, ModelServiceStub, add_ModelServiceServicer_to_server
+from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.errors import AdminDisabledError
 from innerloop_server.transport.grpc.calls import Calls
 from innerloop_server.transport.grpc.identity import anonymous
@@ -97,7 +98,7 @@ async def test_a_call_knows_its_caller_and_how_long_it_may_take(call):
 
     await call(answer)
     await call(answer, timeout=100)
-    assert seen[0].owner == "anonymous"
+    assert seen[0].caller == Caller("anonymous")
     assert seen[0].deadline.at == float("inf")
     assert not seen[1].deadline.passed
     assert seen[1].deadline.at < float("inf")

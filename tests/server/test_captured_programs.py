@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from innerloop_learner.bundle import load_bundle
-from innerloop_server.engine.interface import SupportSet
+from innerloop_server.domain.tasks import SupportSet
 from innerloop_server.engine.pytorch import model as torch_model
 from innerloop_server.engine.pytorch.compiling import compiled
 from innerloop_server.engine.pytorch.cpu_device import CpuDevice
@@ -90,7 +90,7 @@ def models(request, device, tmp_path):
     bundle = load_bundle(write_models(tmp_path) / request.param)
     made = []
     for where in (device, CpuDevice(1, 1)):
-        made.append(TorchModel(bundle, where, StateMemory(torch.device("cpu"), 2**24), "float32"))
+        made.append(TorchModel("it", bundle, where, StateMemory(torch.device("cpu"), 2**24), "float32"))
         made[-1].prepare()
     return made
 
@@ -130,7 +130,7 @@ def test_replayed_programs_answer_as_plain_ones_whatever_was_replayed_before(mod
 def test_expected_states_are_fetched_once_the_device_has_something_to_do(device, tmp_path):
     bundle = load_bundle(write_models(tmp_path) / "prototypes")
     memory = StateMemory(torch.device("cpu"), 2 * PAGE_BYTES, 4 * PAGE_BYTES, EarlyCopies())
-    model, inside = TorchModel(bundle, device, memory, "float32"), []
+    model, inside = TorchModel("it", bundle, device, memory, "float32"), []
     device.meanwhile = lambda: (inside.append(device._lock._is_owned()), memory.fetch())
     given = [task(model, seed, 1) for seed in range(3)]
     (first,), *_others = [model.adapt([one], 0, 8) for one in given]
@@ -167,7 +167,7 @@ def test_a_model_that_cannot_be_captured_serves_without(device, tmp_path, monkey
 
     monkeypatch.setattr(RecordedGraph, "__enter__", refuse)
     bundle = load_bundle(write_models(tmp_path) / "gradients")
-    model = TorchModel(bundle, device, StateMemory(torch.device("cpu"), 2**24), "float32")
+    model = TorchModel("it", bundle, device, StateMemory(torch.device("cpu"), 2**24), "float32")
     model.prepare()
     assert not device._captured
     assert answers(model, [task(model, 0, 1)], [task(model, 1, 1).x])
@@ -190,7 +190,7 @@ def test_compiling_holds_up_no_request(device, tmp_path, monkeypatch):
     monkeypatch.setattr(torch_model, "compiled", noting)
     monkeypatch.setattr(torch.cuda, "Stream", lambda *_: Event())
     bundle = load_bundle(write_models(tmp_path) / "gradients")
-    model = TorchModel(bundle, device, StateMemory(torch.device("cpu"), 2**24), "float32")
+    model = TorchModel("it", bundle, device, StateMemory(torch.device("cpu"), 2**24), "float32")
     device.usual_batch = 1
     model.prepare()
     held.clear()

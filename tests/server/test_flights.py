@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from innerloop_server.adaptations.adaptation import RequestKey
 from innerloop_server.adaptations.flights import Flights
+from innerloop_server.domain.adaptations import RequestKey
+from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.errors import InvalidRequestError, OverloadedError
-from innerloop_server.scheduling.job import Deadline
 
 KEY = RequestKey("me", "request")
 

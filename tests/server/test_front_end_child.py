@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from fakes import describe
 
+from innerloop_server.domain.models import ModelEntry, ModelState
 from innerloop_server.frontend import child, messages
 from innerloop_server.frontend.child import FrontEnd
 from innerloop_server.ipc.link import Link
 from innerloop_server.ipc.segment import Segment
-from innerloop_server.models.model import ModelEntry, ModelState
 
 SIZE = 1 << 20
 

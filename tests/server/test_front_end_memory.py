@@ -11,20 +11,23 @@ import numpy as np
 import pytest
 from fakes import describe
 
+from innerloop_server.domain.answers import Answers
+from innerloop_server.domain.callers import Caller
+from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.errors import InvalidRequestError, ModelLoadingError, OverloadedError
-from innerloop_server.engine.interface import Answers, SupportSet
+from innerloop_server.domain.models import ServedModel
+from innerloop_server.domain.results import AdaptPredictResult
+from innerloop_server.domain.tasks import AdaptTask, SupportSet
+from innerloop_server.domain.timings import Timings
 from innerloop_server.frontend import messages
 from innerloop_server.frontend.engine_client import EngineClient
 from innerloop_server.frontend.failures import EngineProcessError
 from innerloop_server.frontend.known_adaptations import Known, KnownAdaptations
 from innerloop_server.frontend.remote_serving import RemoteServing
-from innerloop_server.frontend.request_handler import Session
+from innerloop_server.frontend.request_handler import RequestHandler
 from innerloop_server.ipc.allocator import Block
 from innerloop_server.ipc.link import Link
 from innerloop_server.ipc.segment import Segment
-from innerloop_server.models.model import ServedModel
-from innerloop_server.scheduling.job import Deadline
-from innerloop_server.serving.interface import AdaptPredicted, AdaptTask, Timings
 
 SIZE = 1 << 20
 MODEL = ServedModel("model", describe())
@@ -43,8 +46,8 @@ class Echo:
         del name
         return MODEL
 
-    async def adapt_predict(self, task, query, keeping, deadline):
-        del keeping
+    async def adapt_predict(self, caller, task, query, keep, deadline):
+        del caller, keep
         self.seen.append((task.support.y.tolist(), query.dtype, query.shape, deadline.at))
         self.holds.append((task, query))
         await self.may_answer.wait()
@@ -54,7 +57,7 @@ class Echo:
             except OSError as cause:
                 raise self.error from cause
         self.holds.clear()
-        return AdaptPredicted(Answers(values=query.copy()), None, Timings(1, 2, 3))
+        return AdaptPredictResult(Answers(values=query.copy()), None, Timings(1, 2, 3))
 
 
 @pytest.fixture
@@ -68,7 +71,7 @@ class Pair:
 
     remote: RemoteServing
     client: EngineClient
-    session: Session
+    session: RequestHandler
     link: Link
 
     @property
@@ -90,7 +93,7 @@ async def pair(echo):
     front = Link(messages.ToFrontEnd, lambda message: client.receive(message), lambda: None)
     back = Link(messages.FromFrontEnd, lambda message: session.receive(message), lambda: None)
     client = EngineClient(front, Segment(segment.descriptor))
-    session = Session(echo, back, segment)
+    session = RequestHandler(echo, back, segment)
     await front.open(left)
     await back.open(right)
     yield Pair(RemoteServing(client), client, session, front)
@@ -101,7 +104,7 @@ async def pair(echo):
 def ask(pair, query, deadline=None, model=MODEL):
     support = SupportSet(np.zeros((2, 1, 8, 8), np.uint8), np.arange(2), 2)
     task = AdaptTask(model, support, ("a", "b"), 1)
-    return asyncio.create_task(pair.remote.adapt_predict(task, query, None, deadline or Deadline()))
+    return asyncio.create_task(pair.remote.adapt_predict(Caller("me"), task, query, None, deadline or Deadline()))
 
 
 def query_of(count):

@@ -4,10 +4,10 @@ import asyncio
 
 from fakes import describe
 
+from innerloop_server.domain.models import ModelEntry, ModelState
 from innerloop_server.frontend import messages
 from innerloop_server.frontend.process import FrontEndProcess
 from innerloop_server.ipc.segment import Segment
-from innerloop_server.models.model import ModelEntry, ModelState
 
 
 def entry(digest):

@@ -10,7 +10,7 @@ from PIL import Image
 from wire import images
 
 from innerloop_server.domain.errors import InvalidRequestError
-from innerloop_server.transport import images as images_module
+from innerloop_server.transport.codec import images as images_module
 from innerloop_server.transport.codec.requests import RequestLimits, decode_query
 from innerloop_trainer.data.decode import decode_image
 

@@ -10,24 +10,27 @@ from fakes import describe
 from hypothesis import given
 from hypothesis import strategies as st
 
-from innerloop_server.adaptations.adaptation import AdaptationDescription
 from innerloop_server.domain import errors
+from innerloop_server.domain.adaptations import Adaptation, KeepOptions
+from innerloop_server.domain.callers import Caller
+from innerloop_server.domain.models import ModelEntry, ModelState
+from innerloop_server.domain.results import AdaptResult
+from innerloop_server.domain.timings import Timings
 from innerloop_server.frontend import messages
 from innerloop_server.frontend.failures import KINDS, EngineProcessError, error_of, failed
 from innerloop_server.ipc.allocator import Block
 from innerloop_server.ipc.link import LENGTH_BYTES, Link
-from innerloop_server.models.model import ModelEntry, ModelState
-from innerloop_server.serving.interface import Keeping, Kept, Timings
 
 AT = messages.ArrayAt(64, "<f4", (2, 3))
 TASK = messages.SentTask("model", "digest", AT, messages.ArrayAt(0, "<i8", (2,)), 2, ("a", "ß"), 3)
-KEEPING = Keeping("owner", 1.5, "request", b"\x00\xff")
+ME = Caller("owner")
+KEEP = KeepOptions(1.5, "request", b"\x00\xff")
 MODEL = ModelEntry("model", ModelState.READY, describe())
 FROM_FRONT_END = [
-    messages.Request(1, messages.Adapt(TASK, KEEPING), math.inf, Block(128, 256)),
-    messages.Request(2, messages.AdaptPredict(TASK, AT, None, messages.Room(0, 1)), 1.25, Block(0, 64)),
-    messages.Request(3, messages.Predict("digest", "owner", "id", AT, None), 1.25, Block(0, 64)),
-    messages.Request(4, messages.ListAdaptations("owner", "", None, 10), math.inf, None),
+    messages.Request(1, messages.Adapt(ME, TASK, KEEP), math.inf, Block(128, 256)),
+    messages.Request(2, messages.AdaptPredict(ME, TASK, AT, None, messages.Room(0, 1)), 1.25, Block(0, 64)),
+    messages.Request(3, messages.Predict(ME, "digest", "id", AT, None), 1.25, Block(0, 64)),
+    messages.Request(4, messages.ListAdaptations(ME, "", None, 10), math.inf, None),
     messages.Request(5, messages.ListEntries(), math.inf, None),
     messages.Cancel(6),
     messages.Listening(),
@@ -54,9 +57,9 @@ def test_messages_arrive_as_they_were_sent(kind, message):
 
 
 def test_domain_objects_in_answers_arrive_as_they_were_sent():
-    description = AdaptationDescription("id", "model", "1", ("a", "b"), 2, 1, (0.5,), 100, 2**62, 2**62 + 1)
-    kept = Kept(description, Timings(0.1, 0.2, 0.3))
-    assert msgspec.msgpack.decode(msgspec.msgpack.encode(kept), type=Kept) == kept
+    description = Adaptation("id", "model", "1", ("a", "b"), 2, 1, (0.5,), 100, 2**62, 2**62 + 1)
+    result = AdaptResult(description, Timings(0.1, 0.2, 0.3))
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(result), type=AdaptResult) == result
 
 
 def test_only_element_types_that_requests_have_are_accepted():

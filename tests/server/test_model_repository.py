@@ -7,9 +7,9 @@ import pytest
 from bundles import FIXED_WAYS, PROTOTYPES, write_bundle, write_models
 
 from innerloop_server.domain.errors import ModelFailedError, ModelLoadingError, ModelNotFoundError
+from innerloop_server.domain.models import ModelState
 from innerloop_server.engine.lanes import Lanes
 from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
-from innerloop_server.models.model import ModelState
 from innerloop_server.models.repository import ModelRepository
 
 

@@ -27,8 +27,9 @@ from onnx_bundles import (
 from innerloop_learner.manifest import digest_of
 from innerloop_learner.self_contained import reach_of
 from innerloop_learner.spec import InputSpec
+from innerloop_server.domain.tasks import SupportSet
 from innerloop_server.engine import query_chunks as parts
-from innerloop_server.engine.interface import LoadError, MemoryFullError, SupportSet
+from innerloop_server.engine.interface import LoadError, MemoryFullError
 from innerloop_server.engine.onnx.accelerator import Accelerator
 from innerloop_server.engine.onnx.choose import choose_onnx_device
 from innerloop_server.engine.onnx.engine import OnnxEngine, OnnxSettings
@@ -70,7 +71,7 @@ def curve_task(seed, shots):
 
 
 def test_a_batch_of_unequal_tasks_is_answered_as_each_should_be(engine, folder):
-    model = engine.load(folder / "classes")
+    model = engine.load("classes", folder / "classes")
     tasks = [image_task(0, 5, 1), image_task(1, 3, 4), image_task(2, 8, 2)]
     queries = [np.concatenate([task.x, task.x])[: 3 + index] for index, task in enumerate(tasks)]
     adapted = model.adapt(tasks, 0, 8)
@@ -89,7 +90,7 @@ def test_a_batch_of_unequal_tasks_is_answered_as_each_should_be(engine, folder):
 
 @pytest.mark.parametrize("steps", [1, 5])
 def test_steps_are_the_requests_choice_and_their_losses_are_told(engine, folder, steps):
-    model = engine.load(folder / "curves")
+    model = engine.load("curves", folder / "curves")
     tasks = [curve_task(0, 5), curve_task(1, 10), curve_task(2, 1)]
     queries = [task.x[: 1 + index] for index, task in enumerate(tasks)]
     adapted = model.adapt(tasks, steps, 0)
@@ -102,12 +103,12 @@ def test_steps_are_the_requests_choice_and_their_losses_are_told(engine, folder,
 
 
 def test_no_steps_have_no_losses(engine, folder):
-    (adapted,) = engine.load(folder / "curves").adapt([curve_task(0, 5)], 0, 0)
+    (adapted,) = engine.load("curves", folder / "curves").adapt([curve_task(0, 5)], 0, 0)
     assert adapted.losses == ()
 
 
 def test_states_of_several_batches_are_answered_in_one(engine, folder):
-    model = engine.load(folder / "classes")
+    model = engine.load("classes", folder / "classes")
     tasks = [image_task(seed, 4, 2) for seed in range(5)]
     states = [adapted.state for part in (tasks[:3], tasks[3:4], tasks[4:]) for adapted in model.adapt(part, 0, 4)]
     assert len({state.signature for state in states}) == 1
@@ -119,13 +120,13 @@ def test_states_of_several_batches_are_answered_in_one(engine, folder):
 
 
 def test_states_of_other_shapes_are_told_apart(engine, folder):
-    model = engine.load(folder / "classes")
+    model = engine.load("classes", folder / "classes")
     signatures = [model.adapt([image_task(0, ways, 1)], 0, 8)[0].state.signature for ways in (3, 4, 3)]
     assert signatures[0] == signatures[2] != signatures[1]
 
 
 def test_queries_answered_in_parts_are_answered_as_in_one(engine, folder, monkeypatch):
-    model = engine.load(folder / "classes")
+    model = engine.load("classes", folder / "classes")
     tasks = [image_task(seed, 5, 2) for seed in range(3)]
     states = [adapted.state for adapted in model.adapt(tasks, 0, 8)]
     queries = [task.x[: 4 + index] for index, task in enumerate(tasks)]
@@ -136,7 +137,7 @@ def test_queries_answered_in_parts_are_answered_as_in_one(engine, folder, monkey
 
 
 def test_floats_in_raw_units_answer_as_uint8_does(engine, folder):
-    model, task = engine.load(folder / "classes"), image_task(0, 3, 2)
+    model, task = engine.load("classes", folder / "classes"), image_task(0, 3, 2)
     as_floats = SupportSet(task.x.astype(np.float32), task.y, task.ways)
     states = [model.adapt([version], 0, 4)[0].state for version in (task, as_floats)]
     queries = [task.x, task.x.astype(np.float32)]
@@ -145,7 +146,7 @@ def test_floats_in_raw_units_answer_as_uint8_does(engine, folder):
 
 
 def test_a_state_takes_what_predicting_reads_and_frees_it_when_nothing_refers_to_it(engine, device, folder):
-    model = engine.load(folder / "classes")
+    model = engine.load("classes", folder / "classes")
     adapted = model.adapt([image_task(seed, 4, 1) for seed in range(8)], 0, 4)
     size = adapted[0].state.size_bytes
     assert size == 4 * 6 * 4 + 8, "class means and the number of ways, and not what nothing reads"
@@ -157,13 +158,13 @@ def test_a_state_takes_what_predicting_reads_and_frees_it_when_nothing_refers_to
 
 
 def test_on_the_host_a_state_does_not_hold_the_memory_of_its_batch(folder):
-    model = OnnxEngine(OnnxSettings(), HostDevice()).load(folder / "classes")
+    model = OnnxEngine(OnnxSettings(), HostDevice()).load("classes", folder / "classes")
     (state, *_) = [adapted.state for adapted in model.adapt([image_task(seed, 4, 1) for seed in range(8)], 0, 4)]
     assert all(array.base is None for array in state.kept.tensors.values())
 
 
 def test_on_an_accelerator_a_state_stays_where_graphs_run(folder):
-    model = OnnxEngine(OnnxSettings(), Accelerator("cpu", 0, [])).load(folder / "classes")
+    model = OnnxEngine(OnnxSettings(), Accelerator("cpu", 0, [])).load("classes", folder / "classes")
     task = image_task(0, 4, 1)
     for adapted in [*model.adapt([task], 0, 4), *model.adapt([task] * 3, 0, 4)]:
         values = adapted.state.kept.tensors.values()
@@ -175,13 +176,13 @@ def test_what_an_accelerator_needs_must_be_there(folder):
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("it is there")
     with pytest.warns(UserWarning, match="CUDAExecutionProvider"), pytest.raises(LoadError, match="can't load"):
-        OnnxEngine(OnnxSettings(), missing).load(folder / "classes")
+        OnnxEngine(OnnxSettings(), missing).load("classes", folder / "classes")
 
 
 def test_states_that_do_not_fit_are_refused_and_those_that_are_there_stay(device, folder, monkeypatch):
     monkeypatch.setattr(state_budget, "LEAST_ROOM", 0)
     engine = OnnxEngine(OnnxSettings(state_bytes=2000), device)
-    model, task = engine.load(folder / "classes"), image_task(0, 4, 1)
+    model, task = engine.load("classes", folder / "classes"), image_task(0, 4, 1)
     kept = [model.adapt([task], 0, 4)[0].state]
     before = model.predict(kept, [task.x])[0].logits
     with pytest.raises(MemoryFullError):
@@ -193,7 +194,7 @@ def test_states_that_do_not_fit_are_refused_and_those_that_are_there_stay(device
 def test_states_that_left_the_device_for_the_host_answer_as_before(device, folder, monkeypatch):
     monkeypatch.setattr(state_budget, "LEAST_ROOM", 0)
     engine = OnnxEngine(OnnxSettings(state_bytes=1000, host_state_bytes=2**20), device)
-    model, tasks = engine.load(folder / "classes"), [image_task(seed, 4, 1) for seed in range(30)]
+    model, tasks = engine.load("classes", folder / "classes"), [image_task(seed, 4, 1) for seed in range(30)]
     states = [model.adapt([task], 0, 4)[0].state for task in tasks]
     memory, size = engine.memory(), states[0].size_bytes
     assert memory["host", "states"] + memory[device.name, "states"] == 30 * size
@@ -211,7 +212,7 @@ def test_states_that_left_the_device_for_the_host_answer_as_before(device, folde
 def test_the_states_used_last_stay_on_the_device(device, folder, monkeypatch):
     monkeypatch.setattr(state_budget, "LEAST_ROOM", 0)
     engine = OnnxEngine(OnnxSettings(state_bytes=400, host_state_bytes=2**20), device)
-    model, task = engine.load(folder / "classes"), image_task(0, 4, 1)
+    model, task = engine.load("classes", folder / "classes"), image_task(0, 4, 1)
     states = [model.adapt([task], 0, 4)[0].state for _ in range(4)]  # there is room for four
     model.predict(states[:1], [task.x])
     others = model.adapt([task], 0, 4)
@@ -220,7 +221,7 @@ def test_the_states_used_last_stay_on_the_device(device, folder, monkeypatch):
 
 
 def test_many_threads_get_their_own_answers(engine, folder):
-    model, failures = engine.load(folder / "classes"), []
+    model, failures = engine.load("classes", folder / "classes"), []
 
     def use(seed):
         for turn in range(10):
@@ -242,7 +243,7 @@ def test_many_threads_get_their_own_answers(engine, folder):
 
 def test_preparing_tries_usual_batches_and_keeps_nothing(engine, folder):
     for name in ("classes", "curves"):
-        engine.load(folder / name).prepare()
+        engine.load(name, folder / name).prepare()
     gc.collect()
     assert not any(size for (_, kind), size in engine.memory().items() if kind == "states")
 
@@ -251,12 +252,12 @@ def test_preparing_tries_no_batches_for_which_there_is_no_room(folder, monkeypat
     monkeypatch.setattr(state_budget, "LEAST_ROOM", 0)
     device = Accelerator("cpu", 0, [])
     engine = OnnxEngine(OnnxSettings(state_bytes=1000), device)
-    engine.load(folder / "classes").prepare()
+    engine.load("classes", folder / "classes").prepare()
     assert len([graph for graph in device._graphs if graph[0] == "split"]) == 2, "of two and of four, not of eight"
 
 
 def test_a_model_describes_itself_as_its_manifest_does(engine, folder):
-    classes, curves = (engine.load(folder / name).description for name in ("classes", "curves"))
+    classes, curves = (engine.load(name, folder / name).description for name in ("classes", "curves"))
     assert (classes.method, classes.input_dtype, classes.max_ways, classes.ways_can_change) == (
         *("protonet", "uint8", PROTOTYPES.max_ways, "any"),
     )
@@ -266,12 +267,12 @@ def test_a_model_describes_itself_as_its_manifest_does(engine, folder):
 def test_a_bundle_without_graphs_is_refused_and_the_way_to_make_them_told(engine, tmp_path):
     write_bundle(tmp_path / "plain", PROTOTYPES)
     with pytest.raises(LoadError, match=r"plain: has no ONNX graphs.*`innerloop export plain --out DIR --onnx`"):
-        engine.load(tmp_path / "plain")
+        engine.load("plain", tmp_path / "plain")
 
 
 def test_a_bundle_whose_method_does_not_export_is_refused_with_the_reason(engine, folder):
     with pytest.raises(LoadError, match="refused: can't be served by ONNX Runtime: its memory has no end"):
-        engine.load(folder / "refused")
+        engine.load("refused", folder / "refused")
 
 
 def test_an_altered_graph_is_refused(engine, tmp_path):
@@ -279,13 +280,13 @@ def test_an_altered_graph_is_refused(engine, tmp_path):
     file = tmp_path / "classes" / "adapt.onnx"
     file.write_bytes(file.read_bytes() + b"\0")
     with pytest.raises(LoadError, match=r"classes: adapt\.onnx is truncated or altered"):
-        engine.load(tmp_path / "classes")
+        engine.load("classes", tmp_path / "classes")
 
 
 def test_graphs_that_are_not_of_one_learner_are_refused(engine, tmp_path):
     write_onnx_bundle(tmp_path / "mixed", PROTOTYPES, CLASSES, ADAPT_CLASSES, PREDICT_CURVES)
     with pytest.raises(LoadError, match=r"mixed: adapt\.onnx and predict\.onnx do not fit together"):
-        engine.load(tmp_path / "mixed")
+        engine.load("mixed", tmp_path / "mixed")
 
 
 def test_a_graph_that_onnx_runtime_can_not_load_is_refused_without_its_inner_words(engine, tmp_path, capsys):
@@ -293,7 +294,7 @@ def test_a_graph_that_onnx_runtime_can_not_load_is_refused_without_its_inner_wor
     bundle = tmp_path / "classes"
     _replace(bundle, "adapt.onnx", b"no graph")
     with pytest.raises(LoadError) as refused:
-        engine.load(bundle)
+        engine.load(bundle.name, bundle)
     assert str(refused.value) == "classes: ONNX Runtime can't load its graphs; export it again"
     assert "graphs not loaded" in capsys.readouterr().out
 
@@ -310,7 +311,7 @@ def test_a_graph_that_onnx_runtime_can_not_load_is_refused_without_its_inner_wor
 def test_graphs_of_which_the_manifest_says_otherwise_are_refused(engine, tmp_path, spec, graphs, words):
     write_onnx_bundle(tmp_path / "mixed", spec, graphs, ADAPT_CLASSES, PREDICT_CLASSES)
     with pytest.raises(LoadError, match=f"mixed: .*takes {words}"):
-        engine.load(tmp_path / "mixed")
+        engine.load("mixed", tmp_path / "mixed")
 
 
 def test_graphs_with_steps_of_which_the_manifest_knows_nothing_are_refused(engine, tmp_path):
@@ -318,7 +319,7 @@ def test_graphs_with_steps_of_which_the_manifest_knows_nothing_are_refused(engin
     graphs = replace(CURVES, default_steps=0, max_steps=0)
     write_onnx_bundle(tmp_path / "mixed", REGRESSION, graphs, ADAPT_CURVES, PREDICT_CURVES)
     with pytest.raises(LoadError, match=r"mixed: adapt\.onnx takes steps, but its manifest says otherwise"):
-        engine.load(tmp_path / "mixed")
+        engine.load("mixed", tmp_path / "mixed")
 
 
 def test_a_graph_that_takes_tensors_from_files_of_the_server_is_refused(engine, tmp_path):
@@ -330,7 +331,7 @@ def test_a_graph_that_takes_tensors_from_files_of_the_server_is_refused(engine, 
     model.graph.initializer.append(stolen)
     _replace(tmp_path / "classes", "adapt.onnx", model.SerializeToString())
     with pytest.raises(LoadError, match=r"classes: a graph of it takes tensors from other files"):
-        engine.load(tmp_path / "classes")
+        engine.load("classes", tmp_path / "classes")
 
 
 def test_a_graph_can_not_hide_that_by_writing_lengths_in_more_bytes_than_they_take():
@@ -345,7 +346,7 @@ def test_a_graph_that_holds_compiled_code_is_refused(engine, tmp_path):
     model.graph.node.append(onnx.helper.make_node("EPContext", [], ["code"], domain="com.microsoft"))
     _replace(tmp_path / "classes", "predict.onnx", model.SerializeToString())
     with pytest.raises(LoadError, match="classes: a graph of it holds code compiled for a device"):
-        engine.load(tmp_path / "classes")
+        engine.load("classes", tmp_path / "classes")
 
 
 def test_only_the_onnx_format_is_read(engine, tmp_path):
@@ -357,7 +358,7 @@ def test_only_the_onnx_format_is_read(engine, tmp_path):
     onnxruntime.InferenceSession((bundle / "adapt.onnx").read_bytes(), options, providers=["CPUExecutionProvider"])
     _replace(bundle, "adapt.onnx", (tmp_path / "adapt.ort").read_bytes())
     with pytest.raises(LoadError, match="ONNX Runtime can't load its graphs"):
-        engine.load(bundle)
+        engine.load(bundle.name, bundle)
 
 
 def _replace(bundle, name, content):
@@ -371,7 +372,7 @@ def _replace(bundle, name, content):
 
 def test_a_bad_bundle_is_refused_with_a_reason_free_of_paths(engine, tmp_path):
     with pytest.raises(LoadError) as refused:
-        engine.load(tmp_path / "missing")
+        engine.load("missing", tmp_path / "missing")
     assert str(tmp_path) not in str(refused.value)
 
 
@@ -389,7 +390,7 @@ def test_the_cpu_is_taken_where_there_is_no_gpu():
 
 def test_a_graph_has_one_thread_where_there_are_lanes_and_the_threads_asked_for_where_there_is_one(folder):
     def threads(**settings):
-        model = OnnxEngine(OnnxSettings("cpu", **settings)).load(folder / "classes")
+        model = OnnxEngine(OnnxSettings("cpu", **settings)).load("classes", folder / "classes")
         return model._adapting.get_session_options().intra_op_num_threads
 
     assert threads(lanes=2, threads=3) == 1

@@ -12,13 +12,12 @@ from wire import inputs, regression_support, support
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import tensor_pb2
 from innerloop_server.domain.errors import InvalidRequestError
-from innerloop_server.models.model import Model
 from innerloop_server.transport.codec.requests import (
     READERS,
     RequestLimits,
     decode_adapt,
     decode_adapt_predict,
-    decode_keeping,
+    decode_keep_options,
     decode_query,
 )
 
@@ -84,7 +83,7 @@ def test_the_fingerprint_of_a_request_covers_detached_data():
         request = pb.AdaptRequest(support=support(x, ["a", "b", "a", "b", "a"]), request_id=request_id)
         received = READERS["Adapt"](request.SerializeToString())
         assert received.detached
-        return decode_keeping(received.message, "me", LIMITS, received.detached).fingerprint
+        return decode_keep_options(received.message, LIMITS, received.detached).fingerprint
 
     assert fingerprint() == fingerprint()
     assert fingerprint() != fingerprint(changed=1)
@@ -224,19 +223,19 @@ def test_everything_wrong_with_a_request_is_reported_at_once(fake_model):
 @pytest.mark.parametrize("seconds", [0, -1, 601])
 def test_a_life_too_long_or_not_positive_is_refused(seconds):
     request = pb.AdaptRequest(options=pb.AdaptOptions(time_to_live=Duration(seconds=seconds)))
-    assert "options.time_to_live" in violations(decode_keeping, request, "me", LIMITS)
+    assert "options.time_to_live" in violations(decode_keep_options, request, LIMITS)
 
 
-def test_keeping_says_how_long_and_for_whom():
+def test_an_adaptation_is_kept_as_long_as_its_request_says():
     request = pb.AdaptRequest(options=pb.AdaptOptions(time_to_live=Duration(seconds=2, nanos=500_000_000)))
-    assert decode_keeping(request, "me", LIMITS).time_to_live == 2.5
-    assert decode_keeping(pb.AdaptRequest(), "me", LIMITS).time_to_live == 60
-    assert "request_id" in violations(decode_keeping, pb.AdaptRequest(request_id="x" * 129), "me", LIMITS)
+    assert decode_keep_options(request, LIMITS).time_to_live == 2.5
+    assert decode_keep_options(pb.AdaptRequest(), LIMITS).time_to_live == 60
+    assert "request_id" in violations(decode_keep_options, pb.AdaptRequest(request_id="x" * 129), LIMITS)
 
 
 def test_a_fingerprint_tells_requests_apart_by_content():
     def fingerprint(**fields):
-        return decode_keeping(pb.AdaptRequest(request_id="id", **fields), "me", LIMITS).fingerprint
+        return decode_keep_options(pb.AdaptRequest(request_id="id", **fields), LIMITS).fingerprint
 
     assert fingerprint(support=support(X, LABELS)) == fingerprint(support=support(X, LABELS))
     assert fingerprint(support=support(X, LABELS)) != fingerprint(support=support(X, LABELS[::-1]))
@@ -250,7 +249,7 @@ def test_no_request_whatever_makes_the_decoder_fail_otherwise(content):
     except DecodeError:
         return
     with pytest.raises(InvalidRequestError):
-        decode_adapt_predict(request, Model("fake", RecordingModel(describe())), LIMITS)
+        decode_adapt_predict(request, RecordingModel(describe()), LIMITS)
 
 
 @given(
@@ -264,4 +263,4 @@ def test_no_tensor_whatever_makes_the_decoder_fail_otherwise(shape, data_type, s
     request = pb.AdaptRequest(support=pb.Support(inputs=tensor_pb2.Inputs(tensor=message)))
     request.support.labels.values.extend(labels)
     with pytest.raises(InvalidRequestError):
-        decode_adapt(request, Model("fake", RecordingModel(describe())), LIMITS)
+        decode_adapt(request, RecordingModel(describe()), LIMITS)

@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 from fakes import FakeState, RecordingModel, describe
 
+from innerloop_server.domain.answers import Answers
+from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.errors import DeadlinePassedError, OverloadedError
-from innerloop_server.engine.interface import AdaptedTask, Answers, MemoryFullError, SupportSet
+from innerloop_server.domain.tasks import SupportSet
+from innerloop_server.domain.timings import Operation
+from innerloop_server.engine.interface import AdaptedTask, MemoryFullError
 from innerloop_server.engine.lanes import Lanes
-from innerloop_server.models.model import Model
 from innerloop_server.scheduling import scheduler as scheduling
 from innerloop_server.scheduling.buckets import adapt_bucket, size_range
-from innerloop_server.scheduling.job import AdaptJob, Deadline, Operation, PredictJob
+from innerloop_server.scheduling.job import AdaptJob, PredictJob
 from innerloop_server.scheduling.queue import LATEST_BATCHES, MOST_BUCKETS, BatchLimits, FairQueue
 from innerloop_server.scheduling.scheduler import QueueLimits, Scheduler
 
@@ -63,9 +66,9 @@ async def scheduler(make_scheduler):
 def gated(fake_model):
     """A model whose computations wait until its gate is opened."""
     model = fake_model()
-    model.loaded.gate = threading.Event()
+    model.gate = threading.Event()
     yield model
-    model.loaded.gate.set()
+    model.gate.set()
 
 
 def adapt_job(model, examples=5, steps=1, deadline=None, query=None):
@@ -97,7 +100,7 @@ async def busy(scheduler, model):
 async def test_the_engine_hears_of_a_state_as_soon_as_a_request_for_it_waits(make_scheduler, gated):
     """It may have to bring it to the device, and has time for that meanwhile."""
     heard = []
-    gated.loaded.expect = heard.append
+    gated.expect = heard.append
     scheduler = make_scheduler(waiting=1)
     running = await busy(scheduler, gated)
     first, second = predict_job(gated), predict_job(gated)
@@ -106,7 +109,7 @@ async def test_the_engine_hears_of_a_state_as_soon_as_a_request_for_it_waits(mak
     assert heard == [first.state], "the second one was refused"
     with pytest.raises(OverloadedError):
         await tasks[1]
-    gated.loaded.gate.set()
+    gated.gate.set()
     await asyncio.gather(running, tasks[0])
 
 
@@ -138,7 +141,7 @@ async def until(condition):
 
 
 def sizes(model):
-    return [(operation, len(batch)) for operation, batch in model.loaded.batches]
+    return [(operation, len(batch)) for operation, batch in model.batches]
 
 
 async def test_a_free_device_takes_a_lone_request_at_once(scheduler, fake_model):
@@ -160,16 +163,16 @@ async def test_only_requests_of_like_size_and_equal_steps_share_a_batch(schedule
     first = await busy(scheduler, gated)
     jobs = [adapt_job(gated, 5), adapt_job(gated, 8), adapt_job(gated, 9), adapt_job(gated, 5, steps=2)]
     waiting = await submit(scheduler, *jobs)
-    gated.loaded.gate.set()
+    gated.gate.set()
     await asyncio.gather(first, *waiting)
-    assert sorted(len(batch) for _, batch in gated.loaded.batches[1:]) == [1, 1, 2]
+    assert sorted(len(batch) for _, batch in gated.batches[1:]) == [1, 1, 2]
 
 
 async def test_batches_respect_the_limits_on_tasks_and_bytes(make_scheduler, gated):
     scheduler = make_scheduler(tasks=3, size_bytes=2 * 5 * 64)
     first = await busy(scheduler, gated)
     waiting = await submit(scheduler, *(adapt_job(gated) for _ in range(4)))
-    gated.loaded.gate.set()
+    gated.gate.set()
     await asyncio.gather(first, *waiting)
     assert sizes(gated)[1:] == [("adapt", 2), ("adapt", 2)]
     assert sizes(gated)[0] == ("adapt", 1), "a request larger than any batch still runs, alone"
@@ -180,9 +183,9 @@ async def test_adapting_and_predicting_take_turns_however_many_wait(make_schedul
     first = await busy(scheduler, gated)
     adapts = await submit(scheduler, *(adapt_job(gated) for _ in range(8)))
     predicts = await submit(scheduler, *(predict_job(gated) for _ in range(2)))
-    gated.loaded.gate.set()
+    gated.gate.set()
     await asyncio.gather(first, *adapts, *predicts)
-    operations = [operation for operation, _ in gated.loaded.batches]
+    operations = [operation for operation, _ in gated.batches]
     assert "predict" in operations[:4]
 
 
@@ -193,7 +196,7 @@ async def test_models_take_turns_however_many_wait(make_scheduler, gated, fake_m
     few = await submit(scheduler, adapt_job(other))
     for task in (*many, *few):
         task.add_done_callback(order.append)
-    gated.loaded.gate.set()
+    gated.gate.set()
     await asyncio.gather(first, *many, *few)
     assert order.index(few[0]) <= 2
 
@@ -207,7 +210,7 @@ async def test_a_full_batch_is_ready_before_the_running_one_ends_but_a_smaller_o
     assert value("innerloop_queue_depth", operation="adapt", model="fake") == 2
     waiting += await submit(scheduler, adapt_job(gated))
     assert value("innerloop_queue_depth", operation="adapt", model="fake") == 0
-    gated.loaded.gate.set()
+    gated.gate.set()
     await asyncio.gather(first, *waiting)
 
 
@@ -217,7 +220,7 @@ async def test_a_cancelled_request_is_not_computed_and_takes_nobody_with_it(sche
     waiting[1].cancel()
     await asyncio.sleep(0)
     assert value("innerloop_queue_depth", operation="adapt", model="fake") == 2
-    gated.loaded.gate.set()
+    gated.gate.set()
     await asyncio.gather(first, waiting[0], waiting[2])
     assert sizes(gated) == [("adapt", 1), ("adapt", 2)]
 
@@ -228,7 +231,7 @@ async def test_a_request_cancelled_after_it_was_handed_over_is_not_computed_eith
     waiting = await submit(scheduler, adapt_job(gated), adapt_job(gated))
     waiting[0].cancel()
     await asyncio.sleep(0)
-    gated.loaded.gate.set()
+    gated.gate.set()
     await asyncio.gather(first, waiting[1])
     assert sizes(gated) == [("adapt", 1), ("adapt", 1)]
 
@@ -237,7 +240,7 @@ async def test_a_request_past_its_deadline_is_told_so_and_not_computed(scheduler
     first = await busy(scheduler, gated)
     late, timely = await submit(scheduler, adapt_job(gated, deadline=Deadline(0.01)), adapt_job(gated))
     await asyncio.sleep(0.02)
-    gated.loaded.gate.set()
+    gated.gate.set()
     await asyncio.gather(first, timely)
     with pytest.raises(DeadlinePassedError):
         await late
@@ -249,16 +252,16 @@ async def test_a_queue_whose_last_request_came_too_late_is_shown_as_empty(schedu
     (late,) = await submit(scheduler, adapt_job(gated, deadline=Deadline(0.01)))
     assert value("innerloop_queue_depth", operation="adapt", model="fake") == 1
     await asyncio.sleep(0.02)
-    gated.loaded.gate.set()
+    gated.gate.set()
     await asyncio.gather(first, late, return_exceptions=True)
     assert value("innerloop_queue_depth", operation="adapt", model="fake") == 0
 
 
 async def test_a_request_that_fails_fails_alone(scheduler, gated):
-    gated.loaded.fails = lambda task: task.size == 7
+    gated.fails = lambda task: task.size == 7
     first = await busy(scheduler, gated)
     waiting = await submit(scheduler, *(adapt_job(gated, size) for size in (5, 6, 7, 8)))
-    gated.loaded.gate.set()
+    gated.gate.set()
     results = await asyncio.gather(first, *waiting, return_exceptions=True)
     assert [isinstance(result, RuntimeError) for result in results] == [False, False, False, True, False]
 
@@ -273,7 +276,7 @@ async def test_too_many_waiting_requests_are_refused_with_an_estimate(make_sched
     waiting[0].cancel()
     await asyncio.sleep(0)
     waiting += await submit(scheduler, adapt_job(gated))
-    gated.loaded.gate.set()
+    gated.gate.set()
     await asyncio.gather(first, *waiting[1:])
 
 
@@ -283,7 +286,7 @@ async def test_too_many_waiting_bytes_are_refused(make_scheduler, gated):
     waiting = await submit(scheduler, adapt_job(gated, 8))
     with pytest.raises(OverloadedError):
         await scheduler.run(adapt_job(gated, 8))
-    gated.loaded.gate.set()
+    gated.gate.set()
     await asyncio.gather(first, *waiting)
 
 
@@ -291,7 +294,7 @@ async def test_one_model_waiting_does_not_keep_another_out(make_scheduler, gated
     scheduler = make_scheduler(waiting=1)
     first = await busy(scheduler, gated)
     waiting = await submit(scheduler, adapt_job(gated), adapt_job(fake_model("other")))
-    gated.loaded.gate.set()
+    gated.gate.set()
     await asyncio.gather(first, *waiting)
 
 
@@ -380,7 +383,7 @@ async def test_as_many_batches_as_there_are_lanes_share_what_waits(make_schedule
             together.wait()
             return True
 
-    model.loaded.gate = Meeting()
+    model.gate = Meeting()
     scheduler = make_scheduler(lanes=make_lanes(4), side_by_side=4)
     await asyncio.gather(*await submit(scheduler, *(adapt_job(model) for _ in range(8))))
     assert sizes(model) == [("adapt", 2)] * 4
@@ -393,7 +396,7 @@ async def test_a_lane_that_frees_takes_its_share_of_what_is_outstanding(
     monkeypatch.setattr(scheduling, "LONGEST_BATCH", math.inf)
     monkeypatch.setattr(scheduling, "SHORT_BATCH", 0.0)
     model = fake_model()
-    gate = model.loaded.gate = Turnstile()
+    gate = model.gate = Turnstile()
     scheduler = make_scheduler(lanes=make_lanes(2), side_by_side=2)
     running = await submit(scheduler, adapt_job(model), adapt_job(model))
     waiting = await submit(scheduler, *(adapt_job(model) for _ in range(5)))
@@ -413,7 +416,7 @@ async def test_a_lone_request_is_never_held_back_while_a_lane_is_free(
     running = [await busy(scheduler, gated) for _ in range(lanes - 1)]
     async with asyncio.timeout(2):
         await scheduler.run(adapt_job(fake_model("other")))
-    gated.loaded.gate.set()
+    gated.gate.set()
     await asyncio.gather(*running)
 
 
@@ -421,9 +424,9 @@ async def test_batches_of_one_request_each_run_in_the_order_of_arrival(make_sche
     scheduler = make_scheduler(tasks=1)
     first = await busy(scheduler, gated)
     waiting = await submit(scheduler, *(adapt_job(gated, examples) for examples in (5, 6, 7, 8)))
-    gated.loaded.gate.set()
+    gated.gate.set()
     await asyncio.gather(first, *waiting)
-    assert [[task.size for task in batch] for _, batch in gated.loaded.batches] == [[1000], [5], [6], [7], [8]]
+    assert [[task.size for task in batch] for _, batch in gated.batches] == [[1000], [5], [6], [7], [8]]
 
 
 async def test_where_lanes_make_batches_ready_one_as_large_as_the_running_one_is_handed_over_early(
@@ -440,7 +443,7 @@ async def test_where_lanes_make_batches_ready_one_as_large_as_the_running_one_is
     assert waiting() == 0
     jobs += await submit(scheduler, *(adapt_job(gated) for _ in range(9)))
     assert waiting() == 9, "one batch is ready, and no more"
-    gated.loaded.gate.set()
+    gated.gate.set()
     await asyncio.gather(*jobs)
     assert [size for _, size in sizes(gated)].count(4) == 2  # in whichever order they ended
 
@@ -453,7 +456,7 @@ async def test_what_waits_for_something_else_is_made_ready_however_much_of_the_f
     jobs += await submit(scheduler, *(job for _ in range(4) for job in (predict_job(gated), adapt_job(gated))))
     assert value("innerloop_queue_depth", operation="predict", model="fake") == 0
     assert value("innerloop_queue_depth", operation="adapt", model="fake") == 4
-    gated.loaded.gate.set()
+    gated.gate.set()
     await asyncio.gather(*jobs)
 
 
@@ -472,7 +475,7 @@ async def test_models_share_the_device_evenly_where_batches_are_made_ready_while
                 return True
 
         model = fake_model(name)
-        model.loaded.gate = Working()
+        model.gate = Working()
         return model
 
     slow, quick = make("slow", 0.05), make("quick", 0.002)
@@ -502,7 +505,7 @@ class TellingModel(RecordingModel):
 
 @pytest.fixture
 def telling():
-    return Model("telling", TellingModel(describe()))
+    return TellingModel(describe(), "telling")
 
 
 def asking_jobs(model, lengths):
@@ -527,13 +530,13 @@ async def test_each_of_a_batch_of_adapt_requests_gets_the_answers_to_its_own_que
         expected = np.stack([np.full(len(job.query), index), job.query[:, 0].astype(int)], 1)
         np.testing.assert_array_equal(one.value.answers.values, expected)
         assert set(one.seconds) == {Operation.ADAPT, Operation.PREDICT}
-    for _, queries in telling.loaded.batches[1:]:
+    for _, queries in telling.batches[1:]:
         assert len({query.dtype for query in queries}) == 1
         assert max(map(len, queries)) < 2 * min(map(len, queries)), "nobody's queries are padded to twice as many"
 
 
 async def test_a_request_whose_queries_fail_fails_alone(scheduler, telling):
-    telling.loaded.fails = lambda asked: isinstance(asked, np.ndarray) and len(asked) == 2
+    telling.fails = lambda asked: isinstance(asked, np.ndarray) and len(asked) == 2
     jobs = asking_jobs(telling, [1, 2, 3])
     results = await asyncio.gather(*await submit(scheduler, *jobs), return_exceptions=True)
     assert [isinstance(result, RuntimeError) for result in results] == [False, True, False]
@@ -546,11 +549,11 @@ async def test_a_batch_that_memory_has_no_room_for_is_computed_in_parts_and_the_
 
     def full(_):
         room[0] -= 1
-        if room[0] < 0 or len(model.loaded.batches[-1][1]) > 1:
+        if room[0] < 0 or len(model.batches[-1][1]) > 1:
             raise MemoryFullError
         return False
 
-    model.loaded.fails = full
+    model.fails = full
     jobs = await submit(scheduler, *(adapt_job(model) for _ in range(3)))
     results = await asyncio.gather(*jobs, return_exceptions=True)
     assert [isinstance(result, OverloadedError) for result in results] == [False, True, True]
@@ -559,17 +562,17 @@ async def test_a_batch_that_memory_has_no_room_for_is_computed_in_parts_and_the_
 
 async def test_how_fast_a_batch_fails_says_nothing_of_how_long_one_takes(scheduler, fake_model):
     model = fake_model()
-    job, model.loaded.fails = adapt_job(model), lambda _: True
+    job, model.fails = adapt_job(model), lambda _: True
     await asyncio.gather(*await submit(scheduler, job), return_exceptions=True)
     assert scheduler._queue.expected([job]) is None
-    model.loaded.fails = lambda _: False
+    model.fails = lambda _: False
     await asyncio.gather(*await submit(scheduler, adapt_job(model)))
     assert scheduler._queue.expected([job]) is not None
 
 
 async def test_an_engine_that_loses_an_answer_leaves_nobody_waiting(scheduler, fake_model):
     model = fake_model()
-    model.loaded.adapt = lambda tasks, *_: [AdaptedTask(FakeState(), ())] * (len(tasks) - 1)
+    model.adapt = lambda tasks, *_: [AdaptedTask(FakeState(), ())] * (len(tasks) - 1)
     async with asyncio.timeout(5):
         results = await asyncio.gather(
             *await submit(scheduler, adapt_job(model), adapt_job(model)), return_exceptions=True
@@ -679,7 +682,7 @@ async def test_short_batches_take_half_of_the_lanes_until_one_of_them_ends(
 ):
     monkeypatch.setattr(scheduling, "SHORT_BATCH", math.inf)  # as all are of which it is known how long they take
     scheduler = make_scheduler(lanes=make_lanes(4), side_by_side=4)
-    gate = gated.loaded.gate = Turnstile()
+    gate = gated.gate = Turnstile()
     gate.let_through(1)
     await scheduler.run(adapt_job(gated))
     running = [(await submit(scheduler, adapt_job(gated)))[0] for _ in range(2)]

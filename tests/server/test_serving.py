@@ -5,18 +5,23 @@ import asyncio
 import numpy as np
 import pytest
 from bundles import write_models
-from fakes import FakeState
+from fakes import FakeState, keep
 
-from innerloop_server.adaptations.adaptation import Learned
 from innerloop_server.adaptations.store import AdaptationStore
+from innerloop_server.domain.adaptations import KeepOptions
+from innerloop_server.domain.answers import Answers
+from innerloop_server.domain.callers import Caller
+from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.errors import AdaptationEvictedError, DivergedError
-from innerloop_server.engine.interface import AdaptedTask, Answers, SupportSet
+from innerloop_server.domain.tasks import AdaptTask, SupportSet
+from innerloop_server.engine.interface import AdaptedTask
 from innerloop_server.engine.lanes import Lanes
 from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
 from innerloop_server.models.repository import ModelRepository
-from innerloop_server.scheduling.job import Computed, Deadline, Learnt
-from innerloop_server.serving.interface import AdaptTask, Keeping
+from innerloop_server.scheduling.job import Computed, Learnt
 from innerloop_server.serving.local import LocalServing
+
+ME = Caller("me")
 
 
 class SlowListener:
@@ -48,7 +53,7 @@ async def test_a_task_whose_answers_are_no_numbers_is_not_kept_for_a_caller_who_
     task = AdaptTask(repository.get("regression").served, support, (), 1)
     for request_id in ("", "mine"):
         with pytest.raises(DivergedError):
-            await serving.adapt_predict(task, support.x[:1], Keeping("me", 60.0, request_id), Deadline())
+            await serving.adapt_predict(ME, task, support.x[:1], KeepOptions(60.0, request_id), Deadline())
     assert not store.list("me", "", None, 10)
 
 
@@ -58,10 +63,10 @@ async def test_an_unload_whose_caller_leaves_still_drops_the_models_adaptations(
     await repository.load("prototypes")
     await thread.stop(5)
     store = AdaptationStore(1000, metrics)
-    kept = store.keep("me", Learned(repository.get("prototypes"), ("a", "b"), 2, 0, (), FakeState()), 60.0)
+    kept = keep(store, repository.get("prototypes"))
     unload = asyncio.create_task(LocalServing(repository, None, store, metrics).unload("prototypes"))
     await asyncio.sleep(0)
-    assert not repository.serves(kept.learned.model)
+    assert not repository.serves(kept.model)
     unload.cancel()
     with pytest.raises(asyncio.CancelledError):
         await unload

@@ -15,8 +15,9 @@ from bundles import IMAGE, write_bundle, write_models
 from innerloop_learner.layers import TASK_CONVOLUTIONS
 from innerloop_learner.learner import build_learner
 from innerloop_learner.spec import InputSpec, LearnerSpec
+from innerloop_server.domain.tasks import SupportSet
 from innerloop_server.engine import query_chunks as parts
-from innerloop_server.engine.interface import LoadError, MemoryFullError, SupportSet
+from innerloop_server.engine.interface import LoadError, MemoryFullError
 from innerloop_server.engine.pytorch import cpu_device
 from innerloop_server.engine.pytorch import model as torch_model
 from innerloop_server.engine.pytorch.choose_device import choose_device
@@ -36,7 +37,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def models(folder):
     engine = TorchEngine(TorchSettings("cpu"))
-    return {name: engine.load(folder / name) for name in NAMES}
+    return {name: engine.load(name, folder / name) for name in NAMES}
 
 
 def image_task(seed, ways, shots, shape=IMAGE):
@@ -94,7 +95,7 @@ def test_floats_in_raw_units_answer_as_uint8_does(models):
 
 def test_a_task_state_takes_whole_pages_and_frees_them_when_nothing_refers_to_it(folder):
     engine = TorchEngine(TorchSettings("cpu"))
-    model = engine.load(folder / "gradients")
+    model = engine.load("gradients", folder / "gradients")
     adapted = model.adapt([image_task(seed, 5, 1) for seed in range(8)], 1, 5)
     size = adapted[0].state.size_bytes
     assert size % 1024 == 0
@@ -109,7 +110,7 @@ def test_preparing_chooses_how_tasks_share_convolutions_and_leaves_answers_as_th
         "maml", InputSpec((1, 16, 16), "uint8"), max_ways=5, backbone_settings={"width": 8}, settings={"rate": 0.01}
     )
     write_bundle(tmp_path / "conv", spec)
-    model, task = TorchEngine(TorchSettings("cpu")).load(tmp_path / "conv"), image_task(0, 5, 1, (1, 16, 16))
+    model, task = TorchEngine(TorchSettings("cpu")).load("conv", tmp_path / "conv"), image_task(0, 5, 1, (1, 16, 16))
     answers = []
     for _ in range(2):
         (adapted,) = model.adapt([task], 2, 5)
@@ -122,7 +123,7 @@ def test_preparing_chooses_how_tasks_share_convolutions_and_leaves_answers_as_th
 def test_bfloat16_answers_nearly_as_float32_does(folder):
     task, answers = image_task(0, 5, 2), []
     for precision in ("float32", "bfloat16"):
-        model = TorchEngine(TorchSettings("cpu", precision=precision)).load(folder / "gradients")
+        model = TorchEngine(TorchSettings("cpu", precision=precision)).load("gradients", folder / "gradients")
         (adapted,) = model.adapt([task], 3, 5)
         answers.append(model.predict([adapted.state], [task.x])[0].probabilities)
     assert not np.array_equal(*answers)
@@ -132,7 +133,7 @@ def test_bfloat16_answers_nearly_as_float32_does(folder):
 def test_states_that_do_not_fit_are_refused_and_those_that_are_there_stay(folder, monkeypatch):
     monkeypatch.setattr("innerloop_server.engine.states.budget.LEAST_ROOM", 0)
     engine = TorchEngine(TorchSettings("cpu", state_bytes=64 * 1024))
-    model, task = engine.load(folder / "gradients"), image_task(0, 5, 1)
+    model, task = engine.load("gradients", folder / "gradients"), image_task(0, 5, 1)
     kept = [model.adapt([task], 1, 5)[0].state]
     before = model.predict(kept, [task.x])[0].logits
     with pytest.raises(MemoryFullError):
@@ -143,10 +144,10 @@ def test_states_that_do_not_fit_are_refused_and_those_that_are_there_stay(folder
 def test_states_that_left_the_device_for_the_host_answer_as_before(folder, monkeypatch):
     monkeypatch.setattr("innerloop_server.engine.states.budget.LEAST_ROOM", 0)
     engine = TorchEngine(TorchSettings("cpu", state_bytes=32 * 1024, host_state_bytes=2**20))
-    model, tasks = engine.load(folder / "gradients"), [image_task(seed, 5, 1) for seed in range(30)]
+    model, tasks = engine.load("gradients", folder / "gradients"), [image_task(seed, 5, 1) for seed in range(30)]
     states = [model.adapt([task], 1, 5)[0].state for task in tasks]
     assert engine.memory()["host", "states"] > 0
-    roomy = TorchEngine(TorchSettings("cpu")).load(folder / "gradients")
+    roomy = TorchEngine(TorchSettings("cpu")).load("gradients", folder / "gradients")
     for state, task in zip(states, tasks, strict=True):
         (expected,) = roomy.predict([roomy.adapt([task], 1, 5)[0].state], [task.x])
         np.testing.assert_allclose(model.predict([state], [task.x])[0].logits, expected.logits, atol=1e-5)
@@ -154,7 +155,7 @@ def test_states_that_left_the_device_for_the_host_answer_as_before(folder, monke
 
 def test_a_bad_bundle_is_refused_with_a_reason_free_of_paths(tmp_path):
     with pytest.raises(LoadError) as refused:
-        TorchEngine(TorchSettings("cpu")).load(tmp_path / "missing")
+        TorchEngine(TorchSettings("cpu")).load("missing", tmp_path / "missing")
     assert str(tmp_path) not in str(refused.value)
 
 
@@ -226,7 +227,10 @@ def test_a_computation_alone_gets_half_of_the_cores_and_each_of_several_gets_one
 def test_a_lone_request_tries_both_numbers_of_threads(folder, monkeypatch):
     taken = []
     monkeypatch.setattr(cpu_device.torch, "set_num_threads", taken.append)
-    model, task = TorchEngine(TorchSettings("cpu", threads=3, lanes=1)).load(folder / "gradients"), image_task(0, 5, 1)
+    model, task = (
+        TorchEngine(TorchSettings("cpu", threads=3, lanes=1)).load("gradients", folder / "gradients"),
+        image_task(0, 5, 1),
+    )
     for _ in range(2 * TRIALS):
         model.adapt([task], 1, 5)
     assert taken == [3, 1]
@@ -236,7 +240,10 @@ def test_a_lone_request_tries_both_numbers_of_threads(folder, monkeypatch):
 
 
 def test_choices_of_threads_are_kept_for_few_sizes(folder):
-    model, task = TorchEngine(TorchSettings("cpu", threads=2, lanes=1)).load(folder / "gradients"), image_task(0, 5, 1)
+    model, task = (
+        TorchEngine(TorchSettings("cpu", threads=2, lanes=1)).load("gradients", folder / "gradients"),
+        image_task(0, 5, 1),
+    )
     (adapted,) = model.adapt([task], 1, 5)
     for queries in range(1, MOST_CHOICES + 5):
         model.computation.thread_choice(queries, (1, 2))
@@ -246,7 +253,7 @@ def test_choices_of_threads_are_kept_for_few_sizes(folder):
 
 def test_a_compiled_model_answers_as_before(folder, monkeypatch):
     monkeypatch.setattr(torch_model, "compiled", partial(compiled, backend="aot_eager"))
-    model, task = TorchEngine(TorchSettings("cpu")).load(folder / "gradients"), image_task(0, 5, 1)
+    model, task = TorchEngine(TorchSettings("cpu")).load("gradients", folder / "gradients"), image_task(0, 5, 1)
     answers = []
     for _ in range(2):
         (adapted,) = model.adapt([task], model.description.default_steps, 5)

@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 from bundles import FIXED_WAYS, IMAGE, write_models
 
-from innerloop_server.engine.interface import SupportSet
+from innerloop_server.domain.deadline import Deadline
+from innerloop_server.domain.tasks import SupportSet
+from innerloop_server.domain.timings import Operation
 from innerloop_server.engine.lanes import Lanes
 from innerloop_server.engine.pytorch import cpu_device
 from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
 from innerloop_server.engine.pytorch.model import MOST_BYTES_AWAITED
 from innerloop_server.engine.pytorch.worker import Worker, WorkerError
 from innerloop_server.engine.pytorch.worker_messages import LARGEST_MESSAGE, Failed, connect, receive, send
-from innerloop_server.models.model import Model
 from innerloop_server.scheduling.buckets import adapt_bucket
-from innerloop_server.scheduling.job import AdaptJob, Deadline, Operation
+from innerloop_server.scheduling.job import AdaptJob
 from innerloop_server.scheduling.queue import BatchLimits
 from innerloop_server.scheduling.scheduler import QueueLimits, Scheduler
 
@@ -62,7 +63,7 @@ def task(name, seed):
 
 @pytest.fixture(params=["prototypes", "gradients", "regression"])
 def model(request, engine, folder):
-    return engine.load(folder / request.param), [task(request.param, seed) for seed in range(3)]
+    return engine.load(request.param, folder / request.param), [task(request.param, seed) for seed in range(3)]
 
 
 def answers(model, tasks):
@@ -134,7 +135,7 @@ def adapt_job(model, support):
     width, steps = description.head_width(support.ways), description.default_steps
     bucket = adapt_bucket(support, steps, width, asks=True)
     return AdaptJob(
-        Model("it", model),
+        model,
         bucket,
         support.x.nbytes,
         Deadline(),
@@ -158,7 +159,7 @@ async def test_the_event_loop_has_batches_computed_by_workers(engine, busy_sched
 
 
 async def test_a_worker_that_dies_while_the_event_loop_waits_takes_no_batch_with_it(engine, busy_scheduler, folder):
-    model, first = engine.load(folder / "gradients"), engine._device._workers[LANE]
+    model, first = engine.load("gradients", folder / "gradients"), engine._device._workers[LANE]
     know(engine, model)
     os.kill(first._process.pid, signal.SIGSTOP)
     waiting = asyncio.create_task(busy_scheduler.run(adapt_job(model, task("gradients", 0))))
@@ -172,7 +173,7 @@ async def test_a_worker_that_dies_while_the_event_loop_waits_takes_no_batch_with
 
 @pytest.mark.usefixtures("busy_scheduler")
 async def test_the_event_loop_leaves_to_threads_what_would_hold_it_up(engine, folder, monkeypatch):
-    model = engine.load(folder / "gradients")
+    model = engine.load("gradients", folder / "gradients")
     assert model.remote(LANE, 1, 1000) is None, "the worker does not know the model yet"
     know(engine, model)
     (adapted,) = model.adapt([task("gradients", 0)], 1, FIXED_WAYS)
@@ -195,7 +196,7 @@ def test_messages_that_would_not_arrive_whole_are_not_sent():
 
 
 async def test_what_a_worker_could_not_compute_for_the_event_loop_is_computed(engine, busy_scheduler, folder):
-    model = engine.load(folder / "gradients")
+    model = engine.load("gradients", folder / "gradients")
     know(engine, model)
     worker = engine._device._workers[LANE]
     worker._models[model.computation] = 99  # it knows no such model
@@ -228,7 +229,7 @@ def test_what_a_worker_can_not_compute_is_computed_by_the_process_itself(engine,
 
 
 def test_a_worker_that_dies_takes_no_batch_with_it_and_is_replaced(engine, folder):
-    worker, model = started(), engine.load(folder / "gradients")
+    worker, model = started(), engine.load("gradients", folder / "gradients")
     successors = []
 
     def die_and_answer():
@@ -246,7 +247,9 @@ def test_a_worker_that_dies_takes_no_batch_with_it_and_is_replaced(engine, folde
 
 def test_a_worker_forgets_models_that_are_gone(engine, worker, folder):
     for name in ("gradients", "prototypes", "regression"):
-        assert by_worker(engine, worker, lambda name=name: answers(engine.load(folder / name), [task(name, 0)]))[0]
+        model = engine.load(name, folder / name)
+        assert by_worker(engine, worker, lambda name=name, model=model: answers(model, [task(name, 0)]))[0]
+        del model
         gc.collect()
     assert len(worker._models) == 0
     assert len(worker._forgotten) == 1, "those before were told to it with the next"
@@ -275,7 +278,7 @@ def test_a_model_that_can_not_be_passed_on_is_computed_by_the_process_itself(eng
     )  # a batch fits, the parameters do not
     worker = started()
     (_, values), asked = by_worker(
-        engine, worker, lambda: answers(engine.load(folder / "prototypes"), [task("prototypes", 0)])
+        engine, worker, lambda: answers(engine.load("prototypes", folder / "prototypes"), [task("prototypes", 0)])
     )
     worker.stop()
     assert len(asked) == 2

@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from innerloop_server.adaptations.adaptation import Adaptation, RequestKey
+from innerloop_server.adaptations.record import AdaptationRecord
+from innerloop_server.domain.adaptations import RequestKey
+from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.errors import FieldViolation, InvalidRequestError
-from innerloop_server.scheduling.job import Deadline
 
 
 @dataclass(eq=False, slots=True)
@@ -22,7 +23,7 @@ class Flight:
 
     fingerprint: bytes
     deadline: Deadline
-    task: "asyncio.Task[Adaptation]"
+    task: "asyncio.Task[AdaptationRecord]"
     waiting: int = 0
 
 
@@ -37,8 +38,8 @@ class Flights:
         key: RequestKey,
         fingerprint: bytes,
         deadline: Deadline,
-        start: Callable[[Deadline], Awaitable[Adaptation]],
-    ) -> Adaptation:
+        start: Callable[[Deadline], Awaitable[AdaptationRecord]],
+    ) -> AdaptationRecord:
         """Wait for the computation of `key`, starting it when it is not under way.
 
         A caller that is cancelled leaves the others their answer; the last one to leave ends the computation.
@@ -71,15 +72,15 @@ class Flights:
         key: RequestKey,
         fingerprint: bytes,
         deadline: Deadline,
-        start: Callable[[Deadline], Awaitable[Adaptation]],
+        start: Callable[[Deadline], Awaitable[AdaptationRecord]],
     ) -> Flight:
-        async def run() -> Adaptation:
+        async def run() -> AdaptationRecord:
             return await start(deadline)
 
         flight = Flight(fingerprint, deadline, asyncio.create_task(run()))
         self._flights[key] = flight
 
-        def land(task: "asyncio.Task[Adaptation]") -> None:
+        def land(task: "asyncio.Task[AdaptationRecord]") -> None:
             if self._flights.get(key) is flight:
                 del self._flights[key]
             if not task.cancelled():

@@ -7,9 +7,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from itertools import islice
 
-from innerloop_server.adaptations.adaptation import Adaptation, Learned, RequestKey
+from innerloop_server.adaptations.record import AdaptationRecord
+from innerloop_server.domain.adaptations import KeepOptions, RequestKey
 from innerloop_server.domain.errors import AdaptationEvictedError, AdaptationNotFoundError, AdaptationTooLargeError
-from innerloop_server.models.model import Model
+from innerloop_server.domain.tasks import AdaptTask
+from innerloop_server.engine.interface import AdaptedTask, LoadedModel
 from innerloop_server.observability.metrics import Metrics
 
 TOMBSTONES = 65_536
@@ -32,54 +34,60 @@ class AdaptationStore:
         self._budget = budget
         self._metrics = metrics
         self._clock = clock
-        self._by_id: OrderedDict[str, Adaptation] = OrderedDict()  # least recently used first
-        self._by_owner: dict[str, OrderedDict[str, Adaptation]] = {}  # oldest first
-        self._by_key: dict[RequestKey, Adaptation] = {}
+        self._by_id: OrderedDict[str, AdaptationRecord] = OrderedDict()  # least recently used first
+        self._by_owner: dict[str, OrderedDict[str, AdaptationRecord]] = {}  # oldest first
+        self._by_key: dict[RequestKey, AdaptationRecord] = {}
         self._tombstones: OrderedDict[str, str] = OrderedDict()  # id -> owner
         self._expiries: list[tuple[float, str]] = []  # a heap; entries may be out of date
         self._bytes = 0
         self._last_created_ns = 0
 
     def keep(
-        self,
-        owner: str,
-        learned: Learned,
-        time_to_live: float,
-        key: RequestKey | None = None,
-        fingerprint: bytes = b"",
-    ) -> Adaptation:
-        """Keep what was learned, and make room for it.
+        self, owner: str, model: LoadedModel, task: AdaptTask, adapted: AdaptedTask, options: KeepOptions
+    ) -> AdaptationRecord:
+        """Keep what a model has adapted to, and make room for it.
+
+        Args:
+            owner: identity that may use it.
+            model: that adapted.
+            task: that it adapted to.
+            adapted: the task state, and the losses on the way to it.
+            options: how to keep it.
 
         Raises:
             AdaptationTooLargeError: it is larger than the budget.
         """
-        size = learned.state.size_bytes
+        size = adapted.state.size_bytes
         if size > self._budget:
             raise AdaptationTooLargeError(size, self._budget)
         self.expire()
         while self._bytes + size > self._budget:
             self._drop(next(iter(self._by_id.values())), evicted=True)
         self._last_created_ns = max(time.time_ns(), self._last_created_ns + 1)
-        adaptation = Adaptation(
+        record = AdaptationRecord(
             id=secrets.token_urlsafe(24),
             owner=owner,
-            learned=learned,
+            model=model,
+            classes=task.classes,
+            support_size=task.support.size,
+            steps=task.steps,
+            adapted=adapted,
             created_ns=self._last_created_ns,
-            time_to_live=time_to_live,
-            expires=self._clock() + time_to_live,
-            key=key,
-            fingerprint=fingerprint,
+            time_to_live=options.time_to_live,
+            expires=self._clock() + options.time_to_live,
+            key=RequestKey(owner, options.request_id) if options.request_id else None,
+            fingerprint=options.fingerprint,
         )
-        self._by_id[adaptation.id] = adaptation
-        self._by_owner.setdefault(owner, OrderedDict())[adaptation.id] = adaptation
-        if key is not None:
-            self._by_key[key] = adaptation
-        heapq.heappush(self._expiries, (adaptation.expires, adaptation.id))
+        self._by_id[record.id] = record
+        self._by_owner.setdefault(owner, OrderedDict())[record.id] = record
+        if record.key is not None:
+            self._by_key[record.key] = record
+        heapq.heappush(self._expiries, (record.expires, record.id))
         self._bytes += size
-        self._metrics.adaptation_created(learned.model.name, size)
-        return adaptation
+        self._metrics.adaptation_created(model.name, size)
+        return record
 
-    def use(self, owner: str, adaptation_id: str) -> Adaptation:
+    def use(self, owner: str, adaptation_id: str) -> AdaptationRecord:
         """The owner's adaptation, its expiry postponed.
 
         Raises:
@@ -91,7 +99,7 @@ class AdaptationStore:
         self._by_id.move_to_end(adaptation_id)
         return adaptation
 
-    def look(self, owner: str, adaptation_id: str) -> Adaptation:
+    def look(self, owner: str, adaptation_id: str) -> AdaptationRecord:
         """The owner's adaptation; looking does not count as use. Raises what `use` raises."""
         adaptation = self._by_id.get(adaptation_id)
         if adaptation is None:
@@ -105,14 +113,14 @@ class AdaptationStore:
             raise AdaptationEvictedError
         return adaptation
 
-    def made_by(self, key: RequestKey) -> Adaptation | None:
+    def made_by(self, key: RequestKey) -> AdaptationRecord | None:
         """The adaptation that a request made, if it is still kept; counts as use."""
         adaptation = self._by_key.get(key)
         if adaptation is None or adaptation.expires <= self._clock():
             return None
         return self.use(key.owner, adaptation.id)
 
-    def list(self, owner: str, model: str, before_ns: int | None, limit: int) -> list[Adaptation]:
+    def list(self, owner: str, model: str, before_ns: int | None, limit: int) -> list[AdaptationRecord]:
         """The owner's adaptations, newest first.
 
         Args:
@@ -127,7 +135,7 @@ class AdaptationStore:
             for adaptation in reversed(self._by_owner.get(owner, {}).values())
             if (before_ns is None or adaptation.created_ns < before_ns)
             and adaptation.expires > now
-            and model in ("", adaptation.learned.model.name)
+            and model in ("", adaptation.model.name)
         )
         return list(islice(found, limit))
 
@@ -135,9 +143,9 @@ class AdaptationStore:
         """Forget the owner's adaptation. Raises what `use` raises."""
         self._drop(self.look(owner, adaptation_id))
 
-    def drop_model(self, model: Model) -> None:
+    def drop_model(self, model: LoadedModel) -> None:
         """Drop all adaptations of a model."""
-        for adaptation in [kept for kept in self._by_id.values() if kept.learned.model is model]:
+        for adaptation in [kept for kept in self._by_id.values() if kept.model is model]:
             self._drop(adaptation, evicted=True)
 
     def expire(self) -> None:
@@ -153,7 +161,7 @@ class AdaptationStore:
             else:
                 heapq.heappush(self._expiries, (adaptation.expires, adaptation_id))
 
-    def _drop(self, adaptation: Adaptation, *, expired: bool = False, evicted: bool = False) -> None:
+    def _drop(self, adaptation: AdaptationRecord, *, expired: bool = False, evicted: bool = False) -> None:
         del self._by_id[adaptation.id]
         owned = self._by_owner[adaptation.owner]
         del owned[adaptation.id]
@@ -169,6 +177,4 @@ class AdaptationStore:
             self._tombstones[adaptation.id] = adaptation.owner
             if len(self._tombstones) > TOMBSTONES:
                 self._tombstones.popitem(last=False)
-        self._metrics.adaptation_dropped(
-            adaptation.learned.model.name, adaptation.size_bytes, expired=expired, evicted=evicted
-        )
+        self._metrics.adaptation_dropped(adaptation.model.name, adaptation.size_bytes, expired=expired, evicted=evicted)

@@ -28,9 +28,9 @@ class CompositeEngine(Engine):
         for engine in self._engines.values():
             engine.enter_lane(lane)
 
-    def load(self, path: Path) -> LoadedModel:
-        """Load a bundle by the engine that is meant for it; its folder has the model's name."""
-        return self._engines[self._backends.of(path.name)].load(path)
+    def load(self, name: str, path: Path) -> LoadedModel:
+        """Load a bundle by the engine that is meant for it."""
+        return self._engines[self._backends.of(name)].load(name, path)
 
     def memory(self) -> Mapping[tuple[str, str], int]:
         """Task states of all engines together; of what else they report, engines on one device see the same."""

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from innerloop_learner.manifest import Manifest
-from innerloop_server.engine.interface import ModelDescription, ModelMetric
+from innerloop_server.domain.models import ModelDescription, ModelMetric
 
 
 def describe(

@@ -9,16 +9,9 @@ import numpy as np
 from innerloop_learner.encoders import EncoderError, FrozenEncoder, join_packed, open_encoder
 from innerloop_learner.encoders.session import Computing
 from innerloop_learner.manifest import BundleError, read_files, read_manifest
-from innerloop_server.engine.interface import (
-    AdaptedTask,
-    Answers,
-    Array,
-    Engine,
-    LoadedModel,
-    LoadError,
-    SupportSet,
-    TaskState,
-)
+from innerloop_server.domain.answers import Answers
+from innerloop_server.domain.tasks import Array, SupportSet
+from innerloop_server.engine.interface import AdaptedTask, Engine, LoadedModel, LoadError, TaskState
 
 
 class EncodingEngine(Engine):
@@ -39,9 +32,9 @@ class EncodingEngine(Engine):
         """See Engine.enter_lane."""
         self._engine.enter_lane(lane)
 
-    def load(self, path: Path) -> LoadedModel:
+    def load(self, name: str, path: Path) -> LoadedModel:
         """See Engine.load."""
-        model = self._engine.load(path)
+        model = self._engine.load(name, path)
         try:
             manifest = read_manifest(path)
             if manifest.digest != model.description.digest:
@@ -65,6 +58,7 @@ class EncodedModel(LoadedModel):
 
     def __init__(self, model: LoadedModel, encoder: FrozenEncoder) -> None:
         spec = encoder.spec
+        self.name = model.name
         self.description = replace(
             model.description, input_shape=spec.shape, input_dtype="uint8", texts=spec.input == "texts"
         )

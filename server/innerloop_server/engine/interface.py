@@ -8,14 +8,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from innerloop_server.domain.answers import Answers
+from innerloop_server.domain.models import ModelDescription, ServedModel
+from innerloop_server.domain.tasks import Array, SupportSet
 from innerloop_server.engine.waiting import Waiting
-
-Array = NDArray[Any]
 
 CPU_BATCH, GPU_BATCH = 8, 256
 """Tasks beyond which larger batches gain nothing."""
@@ -31,88 +28,6 @@ class RemoteError(RuntimeError):
 
 class MemoryFullError(RuntimeError):
     """There is no memory for task states left, not even by moving others away."""
-
-
-@dataclass(frozen=True)
-class ModelMetric:
-    """A figure measured when the model was evaluated; fields as in the wire contract."""
-
-    name: str
-    value: float
-    confidence_interval: float
-    protocol: str
-
-
-@dataclass(frozen=True)
-class ModelDescription:
-    """What a loaded bundle says of itself.
-
-    Attributes:
-        version: short form of `digest`.
-        digest: SHA-256 that identifies the bundle.
-        method: registered name.
-        task_kind: classification or regression.
-        input_shape: of one example.
-        input_dtype: element type of the data it was trained on.
-        target_size: target values per example (zero for classification).
-        trained_ways, trained_shots, trained_steps: the tasks it was trained for.
-        max_ways, max_steps: the largest values a request may ask for.
-        default_steps: taken when a request names none.
-        ways_can_change: which other numbers of ways than `head_ways` it can serve.
-        head_ways: width of a fixed head; the ways it was built for.
-        order_matters: whether the order of support examples changes answers.
-        gradients_at_serving: whether adapting computes gradients.
-        metrics: evaluated figures.
-        texts: whether examples are texts, packed as rows of bytes [N, L]; then `input_shape` is empty.
-    """
-
-    version: str
-    digest: str
-    method: str
-    task_kind: Literal["classification", "regression"]
-    input_shape: tuple[int, ...]
-    input_dtype: Literal["uint8", "float32"]
-    target_size: int
-    trained_ways: int
-    trained_shots: int
-    trained_steps: int
-    max_ways: int
-    max_steps: int
-    default_steps: int
-    ways_can_change: Literal["no", "fewer", "any"]
-    head_ways: int
-    order_matters: bool
-    gradients_at_serving: bool
-    metrics: tuple[ModelMetric, ...] = ()
-    texts: bool = False
-
-    def head_width(self, ways: int) -> int:
-        """Classes to make room for: those of a fixed head, else a power of two, so that states have few shapes."""
-        if ways == 0:
-            return 0
-        if self.ways_can_change != "any":
-            return self.head_ways
-        return min(1 << (ways - 1).bit_length(), self.max_ways)
-
-
-@dataclass(frozen=True, slots=True)
-class SupportSet:
-    """The labelled examples of one task.
-
-    Attributes:
-        x: raw inputs [S, *input], uint8 or float32.
-        y: class indices [S] int64, or targets [S, D] float32.
-        ways: number of classes; zero for regression.
-    """
-
-    x: Array
-    y: Array
-    ways: int
-
-    @property
-    def size(self) -> int:
-        """Number of examples S."""
-        return len(self.x)
 
 
 class TaskState(ABC):
@@ -135,31 +50,23 @@ class AdaptedTask:
     losses: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """Answers to the Q queries of one task, float32.
+class LoadedModel(ABC):
+    """A bundle on a device; loading it again makes another one.
+
+    Functions that compute block, and run on the engine's threads only, several at a time.
 
     Attributes:
-        logits: [Q, ways]; None for regression.
-        probabilities: [Q, ways]; None for regression.
-        values: [Q, D]; None for classification.
+        name: that callers know it by.
+        description: what the bundle says of itself.
     """
 
-    logits: NDArray[np.float32] | None = None
-    probabilities: NDArray[np.float32] | None = None
-    values: NDArray[np.float32] | None = None
+    name: str
+    description: ModelDescription
 
     @property
-    def finite(self) -> bool:
-        """Whether the answers are numbers; they are not when the adaptation diverged."""
-        numbers = (self.probabilities, self.values)
-        return all(bool(np.isfinite(array).all()) for array in numbers if array is not None)
-
-
-class LoadedModel(ABC):
-    """A bundle on a device. Functions that compute block, and run on the engine's threads only, several at a time."""
-
-    description: ModelDescription
+    def served(self) -> ServedModel:
+        """What callers may know of it."""
+        return ServedModel(self.name, self.description)
 
     @abstractmethod
     def prepare(self) -> None:
@@ -238,8 +145,8 @@ class Engine(ABC):
         """Called on each thread that feeds the device, numbered from 0, before anything else is computed there."""
 
     @abstractmethod
-    def load(self, path: Path) -> LoadedModel:
-        """Load a bundle; blocks, and may run on any thread.
+    def load(self, name: str, path: Path) -> LoadedModel:
+        """Load a bundle under a name; blocks, and may run on any thread.
 
         Raises:
             LoadError: the bundle is refused.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from innerloop_server.engine.interface import Array
+from innerloop_server.domain.tasks import Array
 
 
 def stack(arrays: Sequence[Array], tasks: int, longest: int) -> Array:

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from innerloop_server.engine.interface import Array, ModelDescription, SupportSet
+from innerloop_server.domain.models import ModelDescription
+from innerloop_server.domain.tasks import Array, SupportSet
 
 
 def made_up_support(model: ModelDescription) -> SupportSet:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 
 from innerloop_server.frontend import messages
-from innerloop_server.frontend.request_handler import Session
+from innerloop_server.frontend.request_handler import RequestHandler
 from innerloop_server.ipc.link import Link
 from innerloop_server.ipc.segment import Segment
 from innerloop_server.serving.interface import Serving
@@ -38,7 +38,7 @@ class FrontEnd:
         self._lost = asyncio.Event()
         self._segment = Segment.create(segment_bytes)
         self._link: Link[messages.FromFrontEnd] = Link(messages.FromFrontEnd, self._receive, self._lost.set)
-        self._session = Session(serving, self._link, self._segment)
+        self._requests = RequestHandler(serving, self._link, self._segment)
 
     async def run(self, start: Callable[[], messages.Start]) -> int:
         """Start the process, serve it, and clean up after it; returns its exit code.
@@ -53,7 +53,7 @@ class FrontEnd:
             return await self._serve(start)
         finally:
             # Memory is freed when nothing computes on it any more, and not only when garbage is collected.
-            del self._session, self._segment
+            del self._requests, self._segment
 
     def send(self, message: messages.ToFrontEnd) -> None:
         """Tell the front end something, unless the first message, which is yet to be made, will."""
@@ -72,7 +72,7 @@ class FrontEnd:
             process.kill()  # it may have closed its link and live on
             code = await asyncio.to_thread(process.wait)
             self._link.close()
-            await self._session.close()
+            await self._requests.close()
         return code
 
     def _start_process(self) -> "tuple[subprocess.Popen[bytes], socket.socket]":
@@ -91,7 +91,7 @@ class FrontEnd:
     def _receive(self, message: messages.FromFrontEnd) -> None:
         match message:
             case messages.Request() | messages.Cancel():
-                self._session.receive(message)
+                self._requests.receive(message)
             case messages.Listening():
                 self.listens = self.has_listened = True
                 self._listening()

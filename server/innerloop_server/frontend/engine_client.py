@@ -12,8 +12,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from innerloop_server.domain.answers import Answers
+from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.errors import FieldViolation, InvalidRequestError, OverloadedError
-from innerloop_server.engine.interface import Answers, Array
+from innerloop_server.domain.tasks import Array
 from innerloop_server.frontend.failures import error_of
 from innerloop_server.frontend.messages import (
     ArrayAt,
@@ -30,7 +32,6 @@ from innerloop_server.frontend.messages import (
 from innerloop_server.ipc.allocator import Allocator, Block, aligned
 from innerloop_server.ipc.link import Link
 from innerloop_server.ipc.segment import Segment, array_in
-from innerloop_server.scheduling.job import Deadline
 
 R = TypeVar("R")
 

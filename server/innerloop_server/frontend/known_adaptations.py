@@ -3,7 +3,8 @@
 from collections import OrderedDict
 from typing import NamedTuple
 
-from innerloop_server.models.model import ServedModel
+from innerloop_server.domain.callers import Caller
+from innerloop_server.domain.models import ServedModel
 
 MOST = 65_536
 
@@ -16,7 +17,7 @@ class Known(NamedTuple):
 
 
 class KnownAdaptations:
-    """The adaptations used last, by owner and id. The engine process knows whether they are still there.
+    """The adaptations used last, by caller and id. The engine process knows whether they are still there.
 
     Args:
         most: how many are remembered.
@@ -24,22 +25,22 @@ class KnownAdaptations:
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
-        self._known: OrderedDict[tuple[str, str], Known] = OrderedDict()
+        self._known: OrderedDict[tuple[Caller, str], Known] = OrderedDict()
 
-    def get(self, owner: str, adaptation_id: str) -> Known | None:
-        """What is known of the owner's adaptation; None when nothing is."""
-        known = self._known.get((owner, adaptation_id))
+    def get(self, caller: Caller, adaptation_id: str) -> Known | None:
+        """What is known of the caller's adaptation; None when nothing is."""
+        known = self._known.get((caller, adaptation_id))
         if known is not None:
-            self._known.move_to_end((owner, adaptation_id))
+            self._known.move_to_end((caller, adaptation_id))
         return known
 
-    def remember(self, owner: str, adaptation_id: str, known: Known) -> None:
-        """Remember the owner's adaptation, and forget the one that was used least recently."""
-        self._known[owner, adaptation_id] = known
-        self._known.move_to_end((owner, adaptation_id))
+    def remember(self, caller: Caller, adaptation_id: str, known: Known) -> None:
+        """Remember the caller's adaptation, and forget the one that was used least recently."""
+        self._known[caller, adaptation_id] = known
+        self._known.move_to_end((caller, adaptation_id))
         if len(self._known) > self._most:
             self._known.popitem(last=False)
 
-    def forget(self, owner: str, adaptation_id: str) -> None:
+    def forget(self, caller: Caller, adaptation_id: str) -> None:
         """Forget an adaptation that is gone."""
-        self._known.pop((owner, adaptation_id), None)
+        self._known.pop((caller, adaptation_id), None)

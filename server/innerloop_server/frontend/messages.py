@@ -7,11 +7,12 @@ from typing import Literal
 
 import msgspec
 
-from innerloop_server.adaptations.adaptation import AdaptationDescription
+from innerloop_server.domain.adaptations import Adaptation, KeepOptions
+from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.errors import FieldViolation
+from innerloop_server.domain.models import ModelEntry
+from innerloop_server.domain.timings import Timings
 from innerloop_server.ipc.allocator import Block
-from innerloop_server.models.model import ModelEntry
-from innerloop_server.serving.interface import Keeping, Timings
 
 
 class _Message(msgspec.Struct, array_like=True, tag=True):
@@ -59,17 +60,18 @@ class SentTask(_Message):
 
 
 class Adapt(_Message):
-    """Answered with `Kept`."""
+    """Answered with `AdaptResult`."""
 
+    caller: Caller
     task: SentTask
-    keeping: Keeping
+    keep: KeepOptions
 
 
 class Predict(_Message):
     """Answered with `SentPrediction`; `digest` tells the bundle that the query was decoded for."""
 
+    caller: Caller
     digest: str
-    owner: str
     adaptation_id: str
     query: ArrayAt
     room: Room | None
@@ -78,32 +80,33 @@ class Predict(_Message):
 class AdaptPredict(_Message):
     """Answered with `SentPrediction`."""
 
+    caller: Caller
     task: SentTask
     query: ArrayAt
-    keeping: Keeping | None
+    keep: KeepOptions | None
     room: Room | None
 
 
 class Look(_Message):
-    """Answered with `AdaptationDescription`."""
+    """Answered with `Adaptation`."""
 
-    owner: str
+    caller: Caller
     adaptation_id: str
 
 
 class ListAdaptations(_Message):
-    """Answered with `list[AdaptationDescription]`."""
+    """Answered with `list[Adaptation]`."""
 
-    owner: str
+    caller: Caller
     model: str
     before_ns: int | None
     limit: int
 
 
 class Delete(_Message):
-    """Answered with `AdaptationDescription`."""
+    """Answered with `Adaptation`."""
 
-    owner: str
+    caller: Caller
     adaptation_id: str
 
 
@@ -141,11 +144,11 @@ class SentAnswers(_Message):
 
 
 class SentPrediction(_Message):
-    """`Predicted` or `AdaptPredicted`."""
+    """`PredictResult` or `AdaptPredictResult`."""
 
     answers: SentAnswers
     classes: tuple[str, ...]
-    adaptation: AdaptationDescription | None
+    adaptation: Adaptation | None
     timings: Timings
 
 

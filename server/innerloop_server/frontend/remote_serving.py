@@ -6,31 +6,25 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from innerloop_server.adaptations.adaptation import AdaptationDescription
+from innerloop_server.domain.adaptations import Adaptation, KeepOptions
+from innerloop_server.domain.callers import Caller
+from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.errors import AdaptationEvictedError, AdaptationNotFoundError
-from innerloop_server.engine.interface import Array
+from innerloop_server.domain.models import ModelEntry, ServedModel
+from innerloop_server.domain.results import AdaptPredictResult, AdaptResult, PredictResult
+from innerloop_server.domain.tasks import AdaptTask, Array, PredictTask
 from innerloop_server.frontend import messages
 from innerloop_server.frontend.engine_client import EngineClient, Parcel, read_answers
 from innerloop_server.frontend.known_adaptations import Known, KnownAdaptations
 from innerloop_server.ipc.allocator import aligned
-from innerloop_server.models.model import ModelEntry, ServedModel
-from innerloop_server.scheduling.job import Deadline
-from innerloop_server.serving.interface import (
-    AdaptPredicted,
-    AdaptTask,
-    Keeping,
-    Kept,
-    Predicted,
-    PredictTask,
-    Serving,
-)
+from innerloop_server.serving.interface import Serving
 
 T = TypeVar("T")
 
-_kept = msgspec.msgpack.Decoder(Kept)
+_adapt_result = msgspec.msgpack.Decoder(AdaptResult)
 _prediction = msgspec.msgpack.Decoder(messages.SentPrediction)
-_adaptation = msgspec.msgpack.Decoder(AdaptationDescription)
-_adaptations = msgspec.msgpack.Decoder(list[AdaptationDescription])
+_adaptation = msgspec.msgpack.Decoder(Adaptation)
+_adaptations = msgspec.msgpack.Decoder(list[Adaptation])
 _entry = msgspec.msgpack.Decoder(ModelEntry)
 _entries = msgspec.msgpack.Decoder(list[ModelEntry])
 _nothing = msgspec.msgpack.Decoder(None)
@@ -68,58 +62,56 @@ class RemoteServing(Serving):
         # News of a model that another front end has just been asked to load may still be on its way.
         return self._models.get(name) or (await self.entry(name)).served
 
-    async def model_of(self, owner: str, adaptation_id: str) -> ServedModel:
-        """The model of the owner's adaptation."""
-        return (await self._know(owner, adaptation_id)).model
+    async def model_of(self, caller: Caller, adaptation_id: str) -> ServedModel:
+        """The model of the caller's adaptation."""
+        return (await self._know(caller, adaptation_id)).model
 
-    async def adapt(self, task: AdaptTask, keeping: Keeping, deadline: Deadline) -> Kept:
+    async def adapt(self, caller: Caller, task: AdaptTask, keep: KeepOptions, deadline: Deadline) -> AdaptResult:
         """Adapt a model and keep the result."""
         parcel = await self._engine.pack(_arrays(task))
-        operation = messages.Adapt(_sent(task, parcel), keeping)
-        kept = await self._engine.ask_about(parcel, operation, lambda result, _: _kept.decode(result), deadline)
-        self._remember(keeping.owner, kept.adaptation, task.model)
-        return kept
+        operation = messages.Adapt(caller, _sent(task, parcel), keep)
+        result = await self._engine.ask_about(parcel, operation, lambda sent, _: _adapt_result.decode(sent), deadline)
+        self._remember(caller, result.adaptation, task.model)
+        return result
 
-    async def predict(self, task: PredictTask, deadline: Deadline) -> Predicted:
+    async def predict(self, caller: Caller, task: PredictTask, deadline: Deadline) -> PredictResult:
         """Answer queries with an adaptation."""
-        known = await self._know(task.owner, task.adaptation_id)
+        known = await self._know(caller, task.adaptation_id)
         parcel = await self._engine.pack({"query": task.query}, _answer_bytes(task.model, known.ways, len(task.query)))
         operation = messages.Predict(
-            task.model.description.digest, task.owner, task.adaptation_id, parcel.arrays["query"], parcel.room
+            caller, task.model.description.digest, task.adaptation_id, parcel.arrays["query"], parcel.room
         )
         try:
             return await self._engine.ask_about(parcel, operation, _read_predicted, deadline)
         except (AdaptationNotFoundError, AdaptationEvictedError):
-            self._known.forget(task.owner, task.adaptation_id)
+            self._known.forget(caller, task.adaptation_id)
             raise
 
     async def adapt_predict(
-        self, task: AdaptTask, query: Array, keeping: Keeping | None, deadline: Deadline
-    ) -> AdaptPredicted:
+        self, caller: Caller, task: AdaptTask, query: Array, keep: KeepOptions | None, deadline: Deadline
+    ) -> AdaptPredictResult:
         """Adapt a model and answer queries with the result."""
         parcel = await self._engine.pack(
             {**_arrays(task), "query": query}, _answer_bytes(task.model, task.support.ways, len(query))
         )
-        operation = messages.AdaptPredict(_sent(task, parcel), parcel.arrays["query"], keeping, parcel.room)
+        operation = messages.AdaptPredict(caller, _sent(task, parcel), parcel.arrays["query"], keep, parcel.room)
         result = await self._engine.ask_about(parcel, operation, _read_adapt_predicted, deadline)
-        if keeping is not None and result.adaptation is not None:
-            self._remember(keeping.owner, result.adaptation, task.model)
+        if keep is not None and result.adaptation is not None:
+            self._remember(caller, result.adaptation, task.model)
         return result
 
-    async def look(self, owner: str, adaptation_id: str) -> AdaptationDescription:
-        """The owner's adaptation."""
-        return await self._engine.ask(messages.Look(owner, adaptation_id), _adaptation.decode)
+    async def look(self, caller: Caller, adaptation_id: str) -> Adaptation:
+        """The caller's adaptation."""
+        return await self._engine.ask(messages.Look(caller, adaptation_id), _adaptation.decode)
 
-    async def adaptations(
-        self, owner: str, model: str, before_ns: int | None, limit: int
-    ) -> list[AdaptationDescription]:
-        """The owner's adaptations, newest first."""
-        return await self._engine.ask(messages.ListAdaptations(owner, model, before_ns, limit), _adaptations.decode)
+    async def adaptations(self, caller: Caller, model: str, before_ns: int | None, limit: int) -> list[Adaptation]:
+        """The caller's adaptations, newest first."""
+        return await self._engine.ask(messages.ListAdaptations(caller, model, before_ns, limit), _adaptations.decode)
 
-    async def delete(self, owner: str, adaptation_id: str) -> AdaptationDescription:
-        """Forget the owner's adaptation."""
-        self._known.forget(owner, adaptation_id)
-        return await self._engine.ask(messages.Delete(owner, adaptation_id), _adaptation.decode)
+    async def delete(self, caller: Caller, adaptation_id: str) -> Adaptation:
+        """Forget the caller's adaptation."""
+        self._known.forget(caller, adaptation_id)
+        return await self._engine.ask(messages.Delete(caller, adaptation_id), _adaptation.decode)
 
     async def entries(self) -> list[ModelEntry]:
         """All models by name."""
@@ -137,16 +129,16 @@ class RemoteServing(Serving):
         """Unload a model."""
         await self._engine.ask(messages.Unload(name), _nothing.decode)
 
-    async def _know(self, owner: str, adaptation_id: str) -> Known:
-        known = self._known.get(owner, adaptation_id)
+    async def _know(self, caller: Caller, adaptation_id: str) -> Known:
+        known = self._known.get(caller, adaptation_id)
         if known is None:
-            adaptation = await self.look(owner, adaptation_id)
-            known = self._remember(owner, adaptation, await self.model(adaptation.model))
+            adaptation = await self.look(caller, adaptation_id)
+            known = self._remember(caller, adaptation, await self.model(adaptation.model))
         return known
 
-    def _remember(self, owner: str, adaptation: AdaptationDescription, model: ServedModel) -> Known:
+    def _remember(self, caller: Caller, adaptation: Adaptation, model: ServedModel) -> Known:
         known = Known(model, len(adaptation.classes))
-        self._known.remember(owner, adaptation.id, known)
+        self._known.remember(caller, adaptation.id, known)
         return known
 
 
@@ -171,11 +163,11 @@ def _answer_bytes(model: ServedModel, ways: int, queries: int) -> int:
     return 2 * aligned(queries * ways * FLOAT_BYTES) + aligned(queries * model.description.target_size * FLOAT_BYTES)
 
 
-def _read_predicted(result: msgspec.Raw, memory: NDArray[np.uint8]) -> Predicted:
+def _read_predicted(result: msgspec.Raw, memory: NDArray[np.uint8]) -> PredictResult:
     sent = _prediction.decode(result)
-    return Predicted(read_answers(sent.answers, memory), sent.classes, sent.timings)
+    return PredictResult(read_answers(sent.answers, memory), sent.classes, sent.timings)
 
 
-def _read_adapt_predicted(result: msgspec.Raw, memory: NDArray[np.uint8]) -> AdaptPredicted:
+def _read_adapt_predicted(result: msgspec.Raw, memory: NDArray[np.uint8]) -> AdaptPredictResult:
     sent = _prediction.decode(result)
-    return AdaptPredicted(read_answers(sent.answers, memory), sent.adaptation, sent.timings)
+    return AdaptPredictResult(read_answers(sent.answers, memory), sent.adaptation, sent.timings)

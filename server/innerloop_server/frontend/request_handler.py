@@ -1,4 +1,4 @@
-"""One front end's requests, in the engine process."""
+"""Answers one front end's requests, in the engine process."""
 
 import asyncio
 import contextlib
@@ -9,20 +9,21 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from innerloop_server.engine.interface import Answers, Array, SupportSet
+from innerloop_server.domain.answers import Answers
+from innerloop_server.domain.deadline import Deadline
+from innerloop_server.domain.tasks import AdaptTask, Array, PredictTask, SupportSet
 from innerloop_server.frontend import messages
 from innerloop_server.frontend.failures import failed
 from innerloop_server.ipc.allocator import Block, aligned
 from innerloop_server.ipc.link import Link
 from innerloop_server.ipc.segment import Segment, array_in
-from innerloop_server.scheduling.job import Deadline
-from innerloop_server.serving.interface import AdaptTask, PredictTask, Serving
+from innerloop_server.serving.interface import Serving
 
 _encoder = msgspec.msgpack.Encoder()
 _NO_BLOCK = np.zeros(0, np.uint8)
 
 
-class Session:
+class RequestHandler:
     """Computes what a front end asks for, and says when its memory is no longer read.
 
     Args:
@@ -72,27 +73,33 @@ class Session:
         serving = self._serving
         match operation:
             case messages.Adapt():
-                return await serving.adapt(await self._task(operation.task, block), operation.keeping, deadline)
+                return await serving.adapt(
+                    operation.caller, await self._task(operation.task, block), operation.keep, deadline
+                )
             case messages.Predict():
-                model = await serving.model_of(operation.owner, operation.adaptation_id)
+                model = await serving.model_of(operation.caller, operation.adaptation_id)
                 model.check_digest(operation.digest)
                 query = _input(block, operation.query)
-                task = PredictTask(model, operation.owner, operation.adaptation_id, query)
-                predicted = await serving.predict(task, deadline)
+                task = PredictTask(model, operation.adaptation_id, query)
+                predicted = await serving.predict(operation.caller, task, deadline)
                 answers = _sent_answers(predicted.answers, block, operation.room)
                 return messages.SentPrediction(answers, predicted.classes, None, predicted.timings)
             case messages.AdaptPredict():
-                task_to_learn = await self._task(operation.task, block)
+                task_to_adapt_to = await self._task(operation.task, block)
                 query = _input(block, operation.query)
-                result = await serving.adapt_predict(task_to_learn, query, operation.keeping, deadline)
+                result = await serving.adapt_predict(
+                    operation.caller, task_to_adapt_to, query, operation.keep, deadline
+                )
                 answers = _sent_answers(result.answers, block, operation.room)
                 return messages.SentPrediction(answers, (), result.adaptation, result.timings)
             case messages.Look():
-                return await serving.look(operation.owner, operation.adaptation_id)
+                return await serving.look(operation.caller, operation.adaptation_id)
             case messages.ListAdaptations():
-                return await serving.adaptations(operation.owner, operation.model, operation.before_ns, operation.limit)
+                return await serving.adaptations(
+                    operation.caller, operation.model, operation.before_ns, operation.limit
+                )
             case messages.Delete():
-                return await serving.delete(operation.owner, operation.adaptation_id)
+                return await serving.delete(operation.caller, operation.adaptation_id)
             case messages.ListEntries():
                 return await serving.entries()
             case messages.GetEntry():

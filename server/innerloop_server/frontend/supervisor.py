@@ -5,10 +5,10 @@ from pathlib import Path
 
 import structlog
 
+from innerloop_server.domain.models import ModelEntry
 from innerloop_server.frontend import messages
 from innerloop_server.frontend.child import FrontEnd
 from innerloop_server.frontend.port import SharedPort
-from innerloop_server.models.model import ModelEntry
 from innerloop_server.observability.metrics import Metrics
 from innerloop_server.serving.interface import Serving
 from innerloop_server.settings import ConfigurationError, ServerSettings

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from innerloop_server.engine.interface import Array
+from innerloop_server.domain.tasks import Array
 from innerloop_server.frontend.messages import ArrayAt
 from innerloop_server.ipc.allocator import Block
 from innerloop_server.ipc.shared_memory import create_shared_memory

@@ -8,9 +8,9 @@ from typing import Protocol
 import structlog
 
 from innerloop_server.domain.errors import ModelLoadingError, ModelNotFoundError
+from innerloop_server.domain.models import LOADING_RETRY_SECONDS, ModelEntry, ModelState
 from innerloop_server.engine.interface import Engine, LoadedModel, LoadError
 from innerloop_server.engine.lanes import Lanes
-from innerloop_server.models.model import LOADING_RETRY_SECONDS, Model, ModelEntry, ModelState
 
 MANIFEST = "manifest.json"
 
@@ -41,7 +41,7 @@ class ModelRepository:
         self._lanes = lanes
         self._listeners = listeners
         self._entries: dict[str, ModelEntry] = {}
-        self._models: dict[str, Model] = {}  # those whose entry is ready
+        self._models: dict[str, LoadedModel] = {}  # those whose entry is ready
         self._loads: dict[str, asyncio.Task[ModelEntry]] = {}
         # One bundle at a time: loading is bound by the disk, and serving models should not starve.
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
@@ -49,7 +49,7 @@ class ModelRepository:
         self._compilations: set[asyncio.Future[None]] = set()
         self._log = structlog.get_logger()
 
-    def get(self, name: str) -> Model:
+    def get(self, name: str) -> LoadedModel:
         """The model of that name, ready to serve.
 
         Raises:
@@ -60,7 +60,7 @@ class ModelRepository:
             raise self.entry(name).unavailable
         return model
 
-    def find(self, name: str) -> Model | None:
+    def find(self, name: str) -> LoadedModel | None:
         """The model of that name if it is ready to serve."""
         return self._models.get(name)
 
@@ -78,7 +78,7 @@ class ModelRepository:
         """All models by name, whatever their state."""
         return [self._entries[name] for name in sorted(self._entries)]
 
-    def serves(self, model: Model) -> bool:
+    def serves(self, model: LoadedModel) -> bool:
         """Whether this very model has not been unloaded."""
         return self._models.get(model.name) is model
 
@@ -89,7 +89,7 @@ class ModelRepository:
             self._log.warning("the model folder holds no bundles")
         await asyncio.gather(*(self._start_loading(name, path) for name, path in sorted(bundles.items())))
 
-    async def load(self, name: str) -> Model:
+    async def load(self, name: str) -> LoadedModel:
         """Load one bundle of the folder, unless it is loaded already.
 
         Raises:
@@ -136,7 +136,7 @@ class ModelRepository:
     async def _load(self, name: str, path: Path) -> ModelEntry:
         await self._set(ModelEntry(name, ModelState.LOADING))
         try:
-            loaded = await asyncio.get_running_loop().run_in_executor(self._loader, self._engine.load, path)
+            loaded = await asyncio.get_running_loop().run_in_executor(self._loader, self._engine.load, name, path)
             await self._lanes.run(loaded.prepare)
         except LoadError as error:
             self._log.error("bundle refused", model=name, reason=str(error))
@@ -147,7 +147,7 @@ class ModelRepository:
         else:
             description = loaded.description
             self._log.info("model ready", model=name, version=description.version, method=description.method)
-            self._models[name] = Model(name, loaded)
+            self._models[name] = loaded
             entry = ModelEntry(name, ModelState.READY, description)
             if self._engine.compiles:
                 self._start_compiling(name, loaded)

@@ -5,21 +5,21 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.errors import DeadlinePassedError, OverloadedError
+from innerloop_server.domain.tasks import Array, SupportSet
+from innerloop_server.domain.timings import Operation
 from innerloop_server.engine.interface import (
     AdaptedTask,
-    Answers,
-    Array,
     AwaitedModel,
     LoadedModel,
     MemoryFullError,
     RemoteError,
-    SupportSet,
     TaskState,
 )
 from innerloop_server.engine.waiting import Waiting, finish
 from innerloop_server.scheduling.buckets import query_bucket
-from innerloop_server.scheduling.job import AdaptJob, AnyJob, Computed, Learnt, Operation, PredictJob
+from innerloop_server.scheduling.job import AdaptJob, AnyJob, Computed, Learnt, PredictJob
 
 MEMORY_RETRY_SECONDS = 0.5
 
@@ -50,12 +50,12 @@ class BatchOutcome:
 
 def run_batch(jobs: Sequence[AnyJob]) -> BatchOutcome:
     """Compute jobs of one bucket on this thread, together; when that fails, each by itself: only the culprit fails."""
-    return finish(_run(jobs, _here(jobs[0].model.loaded)))
+    return finish(_run(jobs, _here(jobs[0].model)))
 
 
 def run_batch_elsewhere(jobs: Sequence[AnyJob], lane: int) -> Waiting[BatchOutcome] | None:
     """As `run_batch`, in the process behind a lane; None where the lane's thread shall compute."""
-    remote = jobs[0].model.loaded.remote(lane, len(jobs), sum(job.size_bytes for job in jobs))
+    remote = jobs[0].model.remote(lane, len(jobs), sum(job.size_bytes for job in jobs))
     return None if remote is None else _run(jobs, remote)
 
 

@@ -6,7 +6,8 @@ the others. A batch is padded to its largest member, not to the top of its range
 
 from collections.abc import Hashable
 
-from innerloop_server.engine.interface import Array, SupportSet, TaskState
+from innerloop_server.domain.tasks import Array, SupportSet
+from innerloop_server.engine.interface import TaskState
 
 
 def size_range(size: int) -> int:

@@ -4,53 +4,15 @@ import asyncio
 import time
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import ClassVar, Generic, Self, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
-from innerloop_server.engine.interface import AdaptedTask, Answers, Array, SupportSet, TaskState
-from innerloop_server.models.model import Model
+from innerloop_server.domain.answers import Answers
+from innerloop_server.domain.deadline import Deadline
+from innerloop_server.domain.tasks import Array, SupportSet
+from innerloop_server.domain.timings import Operation
+from innerloop_server.engine.interface import AdaptedTask, LoadedModel, TaskState
 
 R = TypeVar("R")
-
-
-class Operation(StrEnum):
-    """What a batch does."""
-
-    ADAPT = "adapt"
-    PREDICT = "predict"
-
-
-class Deadline:
-    """The moment after which an answer is of no use; mutable, because several callers may wait for one answer.
-
-    Args:
-        seconds: from now; None means never.
-    """
-
-    __slots__ = ("at",)
-
-    def __init__(self, seconds: float | None = None) -> None:
-        self.at = float("inf") if seconds is None else time.monotonic() + seconds
-
-    @classmethod
-    def until(cls, at: float) -> Self:
-        """The deadline at a moment of the monotonic clock."""
-        deadline = cls()
-        deadline.at = at
-        return deadline
-
-    @property
-    def passed(self) -> bool:
-        """Whether it is too late."""
-        return time.monotonic() >= self.at
-
-    def within(self, seconds: float) -> bool:
-        """Whether it will be too late in so many seconds."""
-        return time.monotonic() + seconds >= self.at
-
-    def extend(self, other: "Deadline") -> None:
-        """Wait for the later of the two."""
-        self.at = max(self.at, other.at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +47,7 @@ class Job(Generic[R]):
 
     operation: ClassVar[Operation]
 
-    model: Model
+    model: LoadedModel
     bucket: Hashable
     size_bytes: int
     deadline: Deadline

@@ -8,8 +8,9 @@ from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from innerloop_server.domain.errors import DeadlinePassedError
-from innerloop_server.models.model import Model
-from innerloop_server.scheduling.job import AnyJob, Operation
+from innerloop_server.domain.timings import Operation
+from innerloop_server.engine.interface import LoadedModel
+from innerloop_server.scheduling.job import AnyJob
 
 LATEST_BATCHES, MOST_BUCKETS = 32, 256
 """Whose times are remembered: of each bucket, and buckets of a model's operation."""
@@ -206,7 +207,7 @@ class FairQueue:
 
     def __init__(self, weights: Mapping[Operation, float]) -> None:
         self._weights = weights
-        self._models: _Turns[Model, _Turns[Operation, OperationQueue]] = _Turns(lambda: _Turns(OperationQueue))
+        self._models: _Turns[LoadedModel, _Turns[Operation, OperationQueue]] = _Turns(lambda: _Turns(OperationQueue))
 
     def add(self, job: AnyJob) -> None:
         """Let a job wait for its turn."""
@@ -225,12 +226,12 @@ class FairQueue:
         """Jobs that wait, of all models."""
         return sum(queue.of.depth for turn in self._models.waiting.values() for queue in turn.of.waiting.values())
 
-    def depth_of(self, model: Model, operation: Operation) -> int:
+    def depth_of(self, model: LoadedModel, operation: Operation) -> int:
         """Jobs of one model and operation that wait."""
         queue = self._queue(model, operation)
         return queue.depth if queue else 0
 
-    def load(self, model: Model) -> tuple[int, int]:
+    def load(self, model: LoadedModel) -> tuple[int, int]:
         """Jobs of one model that wait, and their bytes."""
         queues = [queue for queue in (self._queue(model, operation) for operation in Operation) if queue is not None]
         return sum(queue.depth for queue in queues), sum(queue.size_bytes for queue in queues)
@@ -255,7 +256,9 @@ class FairQueue:
                 return batch
         return []
 
-    def _next_turn(self, limits: BatchLimits, *, full: bool, least_seconds: float) -> tuple[Model, Operation] | None:
+    def _next_turn(
+        self, limits: BatchLimits, *, full: bool, least_seconds: float
+    ) -> tuple[LoadedModel, Operation] | None:
         """Whose turn it is, arguments as in `next_batch`; None if nothing waits that may be taken."""
         for model, operations in self._models.in_turn():
             for operation, queue in operations.in_turn():
@@ -289,11 +292,11 @@ class FairQueue:
         if computed:
             queue.times.note(job.bucket, seconds, computed)
 
-    def _queue(self, model: Model, operation: Operation) -> OperationQueue | None:
+    def _queue(self, model: LoadedModel, operation: Operation) -> OperationQueue | None:
         turn = self._models.waiting.get(model)
         return turn.of.waiting[operation].of if turn is not None and operation in turn.of.waiting else None
 
-    def _remove_empty(self, model: Model, operation: Operation) -> None:
+    def _remove_empty(self, model: LoadedModel, operation: Operation) -> None:
         operations = self._models.waiting[model].of
         if not operations.waiting[operation].of.depth:
             del operations.waiting[operation]

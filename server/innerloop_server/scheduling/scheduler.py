@@ -8,10 +8,11 @@ from functools import partial
 from typing import TypeVar, cast
 
 from innerloop_server.domain.errors import OverloadedError
+from innerloop_server.domain.timings import Operation
 from innerloop_server.engine.lanes import Lanes
 from innerloop_server.observability.metrics import Metrics
 from innerloop_server.scheduling.batch import BatchOutcome, run_batch, run_batch_elsewhere
-from innerloop_server.scheduling.job import AnyJob, Computed, Job, Operation, PredictJob
+from innerloop_server.scheduling.job import AnyJob, Computed, Job, PredictJob
 from innerloop_server.scheduling.queue import BatchLimits, FairQueue
 
 R = TypeVar("R")
@@ -108,7 +109,7 @@ class Scheduler:
             raise OverloadedError(retry_after=min(max(wait, SHORTEST_RETRY), LONGEST_RETRY))
         self._queue.add(job)
         if isinstance(job, PredictJob):
-            job.model.loaded.expect(job.state)
+            job.model.expect(job.state)
         self._report_depth(job)
         if not self._scheduled:
             # One turn of the event loop later, so that requests which arrived together are computed together.

@@ -1,28 +1,30 @@
 """Answers callers in the process that computes."""
 
+from typing import TypeVar
+
 import numpy as np
 
-from innerloop_server.adaptations.adaptation import Adaptation, AdaptationDescription, Learned, RequestKey
 from innerloop_server.adaptations.flights import Flights, check_fingerprint
+from innerloop_server.adaptations.record import AdaptationRecord
 from innerloop_server.adaptations.store import AdaptationStore
+from innerloop_server.domain.adaptations import Adaptation, KeepOptions, RequestKey
+from innerloop_server.domain.answers import Answers
+from innerloop_server.domain.callers import Caller
+from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.errors import DivergedError, ModelNotFoundError
-from innerloop_server.engine.interface import Answers, Array
-from innerloop_server.models.model import Model, ModelEntry, ServedModel
+from innerloop_server.domain.models import ModelEntry, ServedModel
+from innerloop_server.domain.results import AdaptPredictResult, AdaptResult, PredictResult
+from innerloop_server.domain.tasks import AdaptTask, Array, PredictTask
+from innerloop_server.domain.timings import Timings
+from innerloop_server.engine.interface import AdaptedTask, LoadedModel, TaskState
 from innerloop_server.models.repository import ModelRepository
 from innerloop_server.observability.metrics import Metrics
 from innerloop_server.scheduling.buckets import adapt_bucket, predict_bucket
-from innerloop_server.scheduling.job import AdaptJob, Deadline, PredictJob
+from innerloop_server.scheduling.job import AdaptJob, Job, PredictJob
 from innerloop_server.scheduling.scheduler import Scheduler
-from innerloop_server.serving.interface import (
-    AdaptPredicted,
-    AdaptTask,
-    Keeping,
-    Kept,
-    Predicted,
-    PredictTask,
-    Serving,
-    Timings,
-)
+from innerloop_server.serving.interface import Serving
+
+R = TypeVar("R")
 
 
 class LocalServing(Serving):
@@ -41,52 +43,50 @@ class LocalServing(Serving):
         """The model of that name."""
         return self._repository.get(name).served
 
-    async def model_of(self, owner: str, adaptation_id: str) -> ServedModel:
-        """The model of the owner's adaptation."""
-        return self._store.look(owner, adaptation_id).learned.model.served
+    async def model_of(self, caller: Caller, adaptation_id: str) -> ServedModel:
+        """The model of the caller's adaptation."""
+        return self._store.look(caller.owner, adaptation_id).model.served
 
-    async def adapt(self, task: AdaptTask, keeping: Keeping, deadline: Deadline) -> Kept:
+    async def adapt(self, caller: Caller, task: AdaptTask, keep: KeepOptions, deadline: Deadline) -> AdaptResult:
         """Adapt a model and keep the result."""
         timings = Timings()
-        adaptation, _ = await self._adapt(task, None, keeping, deadline, timings)
-        return Kept(adaptation.describe(), timings)
+        record, _ = await self._adapt_and_keep(caller, task, None, keep, deadline, timings)
+        return AdaptResult(record.describe(), timings)
 
-    async def predict(self, task: PredictTask, deadline: Deadline) -> Predicted:
+    async def predict(self, caller: Caller, task: PredictTask, deadline: Deadline) -> PredictResult:
         """Answer queries with an adaptation."""
-        learned = self._store.use(task.owner, task.adaptation_id).learned
-        learned.model.served.check_digest(task.model.description.digest)
+        record = self._store.use(caller.owner, task.adaptation_id)
+        record.model.served.check_digest(task.model.description.digest)
         timings = Timings()
-        answers = await self._answer(learned, task.query, deadline, timings)
-        return Predicted(answers, learned.classes, timings)
+        answers = await self._predict(record.model, record.adapted.state, task.query, deadline, timings)
+        return PredictResult(answers, record.classes, timings)
 
     async def adapt_predict(
-        self, task: AdaptTask, query: Array, keeping: Keeping | None, deadline: Deadline
-    ) -> AdaptPredicted:
+        self, caller: Caller, task: AdaptTask, query: Array, keep: KeepOptions | None, deadline: Deadline
+    ) -> AdaptPredictResult:
         """Adapt a model and answer queries with the result."""
         timings = Timings()
-        if keeping is None:
-            _, answers = await self._learn(self._model_for(task), task, query, deadline, timings)
-            return AdaptPredicted(_usable(answers), None, timings)
-        adaptation, answers = await self._adapt(task, query, keeping, deadline, timings)
+        if keep is None:
+            _, answers = await self._adapt(self._model_for(task), task, query, deadline, timings)
+            return AdaptPredictResult(_usable(answers), None, timings)
+        record, answers = await self._adapt_and_keep(caller, task, query, keep, deadline, timings)
         if answers is None:  # a request of the same id made the adaptation
-            answers = await self._answer(adaptation.learned, query, deadline, timings)
-        return AdaptPredicted(answers, adaptation.describe(), timings)
+            answers = await self._predict(record.model, record.adapted.state, query, deadline, timings)
+        return AdaptPredictResult(answers, record.describe(), timings)
 
-    async def look(self, owner: str, adaptation_id: str) -> AdaptationDescription:
-        """The owner's adaptation."""
-        return self._store.look(owner, adaptation_id).describe()
+    async def look(self, caller: Caller, adaptation_id: str) -> Adaptation:
+        """The caller's adaptation."""
+        return self._store.look(caller.owner, adaptation_id).describe()
 
-    async def adaptations(
-        self, owner: str, model: str, before_ns: int | None, limit: int
-    ) -> list[AdaptationDescription]:
-        """The owner's adaptations, newest first."""
-        return [adaptation.describe() for adaptation in self._store.list(owner, model, before_ns, limit)]
+    async def adaptations(self, caller: Caller, model: str, before_ns: int | None, limit: int) -> list[Adaptation]:
+        """The caller's adaptations, newest first."""
+        return [record.describe() for record in self._store.list(caller.owner, model, before_ns, limit)]
 
-    async def delete(self, owner: str, adaptation_id: str) -> AdaptationDescription:
-        """Forget the owner's adaptation."""
-        description = self._store.look(owner, adaptation_id).describe()
-        self._store.delete(owner, adaptation_id)
-        return description
+    async def delete(self, caller: Caller, adaptation_id: str) -> Adaptation:
+        """Forget the caller's adaptation."""
+        adaptation = self._store.look(caller.owner, adaptation_id).describe()
+        self._store.delete(caller.owner, adaptation_id)
+        return adaptation
 
     async def entries(self) -> list[ModelEntry]:
         """All models by name."""
@@ -110,40 +110,46 @@ class LocalServing(Serving):
             if model is not None:
                 self._store.drop_model(model)
 
-    def _model_for(self, task: AdaptTask) -> Model:
+    def _model_for(self, task: AdaptTask) -> LoadedModel:
         model = self._repository.get(task.model.name)
         model.served.check_digest(task.model.description.digest)
         return model
 
-    async def _adapt(
-        self, task: AdaptTask, query: Array | None, keeping: Keeping, deadline: Deadline, timings: Timings
-    ) -> tuple[Adaptation, Answers | None]:
-        """What was learned and kept, and the answers to the query if it was learned here and now."""
+    async def _adapt_and_keep(
+        self,
+        caller: Caller,
+        task: AdaptTask,
+        query: Array | None,
+        keep: KeepOptions,
+        deadline: Deadline,
+        timings: Timings,
+    ) -> tuple[AdaptationRecord, Answers | None]:
+        """What is kept, and the answers to the query if it was adapted here and now."""
         answers: Answers | None = None
 
-        async def learn_and_keep(shared: Deadline) -> Adaptation:
+        async def adapt_and_keep(shared: Deadline) -> AdaptationRecord:
             nonlocal answers
             model = self._model_for(task)
-            learned, answers = await self._learn(model, task, query, shared, timings)
+            adapted, answers = await self._adapt(model, task, query, shared, timings)
             if query is not None:
                 _usable(answers)
             # The model may have been unloaded meanwhile, and its adaptations dropped: this one must not come after.
             if not self._repository.serves(model):
                 raise ModelNotFoundError(model.name)
-            return self._store.keep(keeping.owner, learned, keeping.time_to_live, key, keeping.fingerprint)
+            return self._store.keep(caller.owner, model, task, adapted, keep)
 
-        key = RequestKey(keeping.owner, keeping.request_id) if keeping.request_id else None
-        if key is None:
-            return await learn_and_keep(deadline), answers
+        if not keep.request_id:
+            return await adapt_and_keep(deadline), answers
+        key = RequestKey(caller.owner, keep.request_id)
         made = self._store.made_by(key)
         if made is not None:
-            check_fingerprint(made.fingerprint, keeping.fingerprint)
+            check_fingerprint(made.fingerprint, keep.fingerprint)
             return made, None
-        return await self._flights.join(key, keeping.fingerprint, deadline, learn_and_keep), answers
+        return await self._flights.join(key, keep.fingerprint, deadline, adapt_and_keep), answers
 
-    async def _learn(
-        self, model: Model, task: AdaptTask, query: Array | None, deadline: Deadline, timings: Timings
-    ) -> tuple[Learned, Answers | None]:
+    async def _adapt(
+        self, model: LoadedModel, task: AdaptTask, query: Array | None, deadline: Deadline, timings: Timings
+    ) -> tuple[AdaptedTask, Answers | None]:
         support = task.support
         width = model.description.head_width(support.ways)
         job = AdaptJob(
@@ -156,17 +162,23 @@ class LocalServing(Serving):
             width=width,
             query=query,
         )
-        learnt = timings.count(await self._scheduler.run(job))
-        losses = learnt.task.losses
-        if not np.isfinite(losses).all():
+        learnt = await self._compute(job, timings)
+        if not np.isfinite(learnt.task.losses).all():
             raise DivergedError
         self._metrics.adapted(model.name, support.size, task.steps)
-        return Learned(model, task.classes, support.size, task.steps, losses, learnt.task.state), learnt.answers
+        return learnt.task, learnt.answers
 
-    async def _answer(self, learned: Learned, query: Array, deadline: Deadline, timings: Timings) -> Answers:
-        bucket = predict_bucket(learned.state, query)
-        job = PredictJob(learned.model, bucket, query.nbytes, deadline, state=learned.state, query=query)
-        return _usable(timings.count(await self._scheduler.run(job)))
+    async def _predict(
+        self, model: LoadedModel, state: TaskState, query: Array, deadline: Deadline, timings: Timings
+    ) -> Answers:
+        job = PredictJob(model, predict_bucket(state, query), query.nbytes, deadline, state=state, query=query)
+        answers = await self._compute(job, timings)
+        return _usable(answers)
+
+    async def _compute(self, job: Job[R], timings: Timings) -> R:
+        computed = await self._scheduler.run(job)
+        timings.add(computed.queue_seconds, computed.seconds)
+        return computed.value
 
 
 def _usable(answers: Answers | None) -> Answers:

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnxruntime
 
-from innerloop_server.engine.interface import GPU_BATCH, Array
+from innerloop_server.domain.tasks import Array
+from innerloop_server.engine.interface import GPU_BATCH
 from innerloop_server.engine.onnx.device import CPU, OnnxDevice, Outputs, Session, Tensor, Tensors, filled, make_session
 from innerloop_server.engine.onnx.task_graphs import concatenating, splitting
 

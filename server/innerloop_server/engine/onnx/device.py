@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import onnxruntime
 
 from innerloop_learner.self_contained import reach_of
-from innerloop_server.engine.interface import Array, LoadError
+from innerloop_server.domain.tasks import Array
+from innerloop_server.engine.interface import LoadError
 
 Session = Any
 """An `onnxruntime.InferenceSession`; the package has no types."""

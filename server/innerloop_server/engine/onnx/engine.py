@@ -72,7 +72,7 @@ class OnnxEngine(Engine):
     def enter_lane(self, lane: int) -> None:
         """Lanes need nothing of their own: running a graph leaves the interpreter to other threads."""
 
-    def load(self, path: Path) -> LoadedModel:
+    def load(self, name: str, path: Path) -> LoadedModel:
         """Load a bundle's graphs onto the device."""
         try:
             manifest = read_manifest(path)
@@ -87,7 +87,7 @@ class OnnxEngine(Engine):
         if manifest.graphs.refused:
             raise LoadError(f"{path.name}: can't be served by ONNX Runtime: {manifest.graphs.refused}")
         try:
-            return OnnxModel(manifest, manifest.graphs, files, self._device, self._states)
+            return OnnxModel(name, manifest, manifest.graphs, files, self._device, self._states)
         except LoadError as error:
             raise LoadError(f"{path.name}: {error}; export it again") from error
         except Exception as error:  # ONNX Runtime's exceptions have no base of their own

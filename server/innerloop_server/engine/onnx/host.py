@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from innerloop_server.domain.tasks import Array
 from innerloop_server.engine.cores import lone_threads, usable_cores
-from innerloop_server.engine.interface import CPU_BATCH, Array
+from innerloop_server.engine.interface import CPU_BATCH
 from innerloop_server.engine.onnx.device import CPU, OnnxDevice, Outputs, Session, Tensors, filled, make_session
 
 

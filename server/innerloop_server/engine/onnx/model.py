@@ -5,17 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from innerloop_learner.manifest import ADAPT, PREDICT, Graphs, Manifest
+from innerloop_server.domain.answers import Answers
+from innerloop_server.domain.tasks import Array, SupportSet
 from innerloop_server.engine.description import describe
-from innerloop_server.engine.interface import (
-    AdaptedTask,
-    Answers,
-    Array,
-    LoadedModel,
-    LoadError,
-    MemoryFullError,
-    SupportSet,
-    TaskState,
-)
+from innerloop_server.engine.interface import AdaptedTask, LoadedModel, LoadError, MemoryFullError, TaskState
 from innerloop_server.engine.onnx.device import OnnxDevice, Session, Tensors
 from innerloop_server.engine.onnx.states import OnnxState, OnnxStates
 from innerloop_server.engine.padding import mask, stack
@@ -35,6 +28,7 @@ class OnnxModel(LoadedModel):
     """A bundle's graphs, a session for each.
 
     Args:
+        name: that callers know it by.
         manifest: of the bundle.
         graphs: its section about graphs.
         files: content of the bundle's files.
@@ -46,8 +40,15 @@ class OnnxModel(LoadedModel):
     """
 
     def __init__(
-        self, manifest: Manifest, graphs: Graphs, files: Mapping[str, bytes], device: OnnxDevice, states: OnnxStates
+        self,
+        name: str,
+        manifest: Manifest,
+        graphs: Graphs,
+        files: Mapping[str, bytes],
+        device: OnnxDevice,
+        states: OnnxStates,
     ) -> None:
+        self.name = name
         self.description = describe(
             manifest,
             ways_can_change=graphs.ways_can_change,

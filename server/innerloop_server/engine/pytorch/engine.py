@@ -66,13 +66,13 @@ class TorchEngine(Engine):
         """See Engine.enter_lane."""
         self._device.enter_lane(lane)
 
-    def load(self, path: Path) -> LoadedModel:
+    def load(self, name: str, path: Path) -> LoadedModel:
         """Load a bundle onto the device."""
         try:
             bundle = load_bundle(path, self._device.torch_device)
         except BundleError as error:
             raise LoadError(str(error)) from error
-        return TorchModel(bundle, self._device, self._memory, self._precision)
+        return TorchModel(name, bundle, self._device, self._memory, self._precision)
 
     def memory(self) -> Mapping[tuple[str, str], int]:
         """Memory that PyTorch holds on the GPU, or that this process has resident, and what task states take of it."""

@@ -11,17 +11,11 @@ from torch import Tensor
 
 from innerloop_learner.bundle import Bundle
 from innerloop_learner.layers import TASK_CONVOLUTIONS
+from innerloop_server.domain.answers import Answers
+from innerloop_server.domain.models import ModelDescription
+from innerloop_server.domain.tasks import Array, SupportSet
 from innerloop_server.engine.description import describe
-from innerloop_server.engine.interface import (
-    AdaptedTask,
-    Answers,
-    Array,
-    AwaitedModel,
-    LoadedModel,
-    ModelDescription,
-    SupportSet,
-    TaskState,
-)
+from innerloop_server.engine.interface import AdaptedTask, AwaitedModel, LoadedModel, TaskState
 from innerloop_server.engine.pytorch.compiling import compiled
 from innerloop_server.engine.pytorch.computation import Computation, Precision
 from innerloop_server.engine.pytorch.device import Device, Function, Remote
@@ -45,13 +39,15 @@ class TorchModel(LoadedModel):
     """A bundle on a PyTorch device.
 
     Args:
+        name: that callers know it by.
         bundle: loaded onto the device.
         device: where it computes.
         memory: where its task states lie.
         precision: of convolutions and matrix products.
     """
 
-    def __init__(self, bundle: Bundle, device: Device, memory: StateMemory, precision: Precision) -> None:
+    def __init__(self, name: str, bundle: Bundle, device: Device, memory: StateMemory, precision: Precision) -> None:
+        self.name = name
         self.description = _describe(bundle)
         self.computation = Computation(bundle.learner, bundle.params, precision)
         self._device = device

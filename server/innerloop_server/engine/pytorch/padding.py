@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from innerloop_server.engine.interface import Array
+from innerloop_server.domain.tasks import Array
 from innerloop_server.engine.padding import fill, fill_mask
 
 Allocate = Callable[[Sequence[int], torch.dtype], Tensor]

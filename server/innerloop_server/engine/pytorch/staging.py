@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from innerloop_server.engine.interface import Array
+from innerloop_server.domain.tasks import Array
 from innerloop_server.engine.pytorch.worker_messages import TensorAt
 
 ALIGNMENT = 64

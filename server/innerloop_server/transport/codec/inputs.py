@@ -3,7 +3,8 @@
 import numpy as np
 
 from innerloop.v1 import tensor_pb2
-from innerloop_server.engine.interface import Array, ModelDescription
+from innerloop_server.domain.models import ModelDescription
+from innerloop_server.domain.tasks import Array
 from innerloop_server.transport.codec.detached import NOTHING, Detached
 from innerloop_server.transport.codec.images import decode_images
 from innerloop_server.transport.codec.tensors import decode_tensor

@@ -10,9 +10,9 @@ from google.protobuf.message import Message
 
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import tensor_pb2
-from innerloop_server.engine.interface import Array, ModelDescription, SupportSet
-from innerloop_server.models.model import ServedModel
-from innerloop_server.serving.interface import AdaptTask, Keeping
+from innerloop_server.domain.adaptations import KeepOptions
+from innerloop_server.domain.models import ModelDescription, ServedModel
+from innerloop_server.domain.tasks import AdaptTask, Array, SupportSet
 from innerloop_server.transport.codec.detached import NOTHING, Detached, detaching
 from innerloop_server.transport.codec.inputs import decode_inputs
 from innerloop_server.transport.codec.tensors import decode_tensor
@@ -93,12 +93,11 @@ def decode_query(
     return query
 
 
-def decode_keeping(
+def decode_keep_options(
     request: pb.AdaptRequest | pb.AdaptPredictRequest,
-    owner: str,
     limits: RequestLimits,
     detached: Detached = NOTHING,
-) -> Keeping:
+) -> KeepOptions:
     """How the result of an Adapt request shall be kept.
 
     Raises:
@@ -116,7 +115,7 @@ def decode_keeping(
         violations.add("request_id", f"is longer than {LONGEST_REQUEST_ID} characters")
     violations.check()
     fingerprint = _fingerprint(request, detached) if request.request_id else b""
-    return Keeping(owner, time_to_live, request.request_id, fingerprint)
+    return KeepOptions(time_to_live, request.request_id, fingerprint)
 
 
 def _fingerprint(request: Message, detached: Detached) -> bytes:

@@ -5,10 +5,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import model_pb2, tensor_pb2
-from innerloop_server.adaptations.adaptation import AdaptationDescription
-from innerloop_server.engine.interface import Answers
-from innerloop_server.models.model import ModelEntry, ModelState
-from innerloop_server.serving.interface import Timings
+from innerloop_server.domain.adaptations import Adaptation
+from innerloop_server.domain.answers import Answers
+from innerloop_server.domain.models import ModelEntry, ModelState
+from innerloop_server.domain.timings import Timings
 from innerloop_server.transport.codec.requests import RequestLimits
 from innerloop_server.transport.codec.tensors import encode_tensor
 from innerloop_server.transport.codec.texts import MAX_TEXT_BYTES
@@ -30,7 +30,7 @@ WAYS_CHANGES = {
 DATA_TYPES = {"uint8": tensor_pb2.DATA_TYPE_UINT8, "float32": tensor_pb2.DATA_TYPE_FLOAT32}
 
 
-def encode_adaptation(adaptation: AdaptationDescription) -> pb.Adaptation:
+def encode_adaptation(adaptation: Adaptation) -> pb.Adaptation:
     """An adaptation as its owner may see it."""
     return pb.Adaptation(
         id=adaptation.id,

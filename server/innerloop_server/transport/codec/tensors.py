@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from innerloop.v1 import tensor_pb2
-from innerloop_server.engine.interface import Array
+from innerloop_server.domain.tasks import Array
 from innerloop_server.transport.codec.detached import NOTHING, Detached
 from innerloop_server.transport.codec.violations import Violations
 

@@ -5,15 +5,17 @@ from time import perf_counter
 
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop_server.domain.errors import FieldViolation, InvalidRequestError
+from innerloop_server.domain.tasks import PredictTask
+from innerloop_server.domain.timings import Timings
 from innerloop_server.observability.call_metrics import CallMetrics
-from innerloop_server.serving.interface import PredictTask, Serving, Timings
+from innerloop_server.serving.interface import Serving
 from innerloop_server.transport.codec.detached import Received
 from innerloop_server.transport.codec.inputs import is_heavy
 from innerloop_server.transport.codec.requests import (
     RequestLimits,
     decode_adapt,
     decode_adapt_predict,
-    decode_keeping,
+    decode_keep_options,
     decode_query,
 )
 from innerloop_server.transport.codec.responses import encode_adaptation, encode_answers, encode_timings
@@ -71,18 +73,18 @@ class AdaptationServicer:
         request, detached = received.message, received.detached
         model = await self._serving.model(request.model)
         call.model = model.name
-        task, keeping = await self._decoders.run(
+        task, keep = await self._decoders.run(
             lambda: (
                 decode_adapt(request, model, self._limits, detached),
-                decode_keeping(request, call.owner, self._limits, detached),
+                decode_keep_options(request, self._limits, detached),
             ),
             heavy=is_heavy(request.support.inputs, "support.inputs", detached),
         )
         clock.pause()
-        kept = await self._serving.adapt(task, keeping, call.deadline)
+        result = await self._serving.adapt(call.caller, task, keep, call.deadline)
         clock.go_on()
-        encoded = encode_adaptation(kept.adaptation)
-        return pb.AdaptResponse(adaptation=encoded, timings=self._timings(kept.timings, clock, call))
+        encoded = encode_adaptation(result.adaptation)
+        return pb.AdaptResponse(adaptation=encoded, timings=self._timings(result.timings, clock, call))
 
     async def _predict(self, received: Received[pb.PredictRequest], call: Call) -> pb.PredictResponse:
         return await self._ask(received.message.adaptation_id, received, call)
@@ -98,34 +100,36 @@ class AdaptationServicer:
     ) -> pb.PredictResponse:
         clock = _CodecClock()
         request, detached = received.message, received.detached
-        model = await self._serving.model_of(call.owner, adaptation_id)
+        model = await self._serving.model_of(call.caller, adaptation_id)
         call.model = model.name
         query = await self._decoders.run(
             lambda: decode_query(request.query, model, self._limits, detached),
             heavy=is_heavy(request.query, "query", detached),
         )
         clock.pause()
-        task = PredictTask(model, call.owner, adaptation_id, query)
-        predicted = await self._serving.predict(task, call.deadline)
+        task = PredictTask(model, adaptation_id, query)
+        result = await self._serving.predict(call.caller, task, call.deadline)
         clock.go_on()
-        predictions = encode_answers(predicted.answers, predicted.classes, logits=request.return_logits)
-        return pb.PredictResponse(predictions=predictions, timings=self._timings(predicted.timings, clock, call))
+        predictions = encode_answers(result.answers, result.classes, logits=request.return_logits)
+        return pb.PredictResponse(predictions=predictions, timings=self._timings(result.timings, clock, call))
 
     async def _adapt_predict(self, received: Received[pb.AdaptPredictRequest], call: Call) -> pb.AdaptPredictResponse:
         clock = _CodecClock()
         request, detached = received.message, received.detached
         model = await self._serving.model(request.model)
         call.model = model.name
-        (task, query), keeping = await self._decoders.run(
+        (task, query), keep = await self._decoders.run(
             lambda: (
                 decode_adapt_predict(request, model, self._limits, detached),
-                decode_keeping(request, call.owner, self._limits, detached),
+                decode_keep_options(request, self._limits, detached),
             ),
             heavy=is_heavy(request.support.inputs, "support.inputs", detached)
             or is_heavy(request.query, "query", detached),
         )
         clock.pause()
-        result = await self._serving.adapt_predict(task, query, keeping if request.keep else None, call.deadline)
+        result = await self._serving.adapt_predict(
+            call.caller, task, query, keep if request.keep else None, call.deadline
+        )
         clock.go_on()
         response = pb.AdaptPredictResponse(
             predictions=encode_answers(result.answers, task.classes, logits=request.return_logits)
@@ -136,7 +140,7 @@ class AdaptationServicer:
         return response
 
     async def _get(self, request: pb.GetAdaptationRequest, call: Call) -> pb.GetAdaptationResponse:
-        adaptation = await self._serving.look(call.owner, request.adaptation_id)
+        adaptation = await self._serving.look(call.caller, request.adaptation_id)
         call.model = adaptation.model
         return pb.GetAdaptationResponse(adaptation=encode_adaptation(adaptation))
 
@@ -145,7 +149,7 @@ class AdaptationServicer:
             raise InvalidRequestError([FieldViolation("page_size", "is negative")])
         size = min(request.page_size or PAGE_SIZE, LARGEST_PAGE)
         before = _read_token(request.page_token)
-        found = await self._serving.adaptations(call.owner, request.model, before, size + 1)
+        found = await self._serving.adaptations(call.caller, request.model, before, size + 1)
         page = found[:size]
         return pb.ListAdaptationsResponse(
             adaptations=map(encode_adaptation, page),
@@ -153,7 +157,7 @@ class AdaptationServicer:
         )
 
     async def _delete(self, request: pb.DeleteAdaptationRequest, call: Call) -> pb.DeleteAdaptationResponse:
-        adaptation = await self._serving.delete(call.owner, request.adaptation_id)
+        adaptation = await self._serving.delete(call.caller, request.adaptation_id)
         call.model = adaptation.model
         return pb.DeleteAdaptationResponse()
 

@@ -11,9 +11,10 @@ from typing import NoReturn, TypeAlias, TypeVar
 
 import structlog
 
+from innerloop_server.domain.callers import Caller
+from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.errors import FieldViolation, InvalidRequestError, ServerError, ShuttingDownError
 from innerloop_server.observability.call_metrics import NO_MODEL, CallMetrics
-from innerloop_server.scheduling.job import Deadline
 from innerloop_server.transport.grpc.identity import Context, Identify
 from innerloop_server.transport.grpc.registration import Unreadable
 from innerloop_server.transport.grpc.status import DETAILS_KEY, Failure, failure_of, internal_failure
@@ -37,14 +38,14 @@ class Call:
 
     Attributes:
         request_id: names it in logs; the client's own if it sent a usable one.
-        owner: identity of the caller.
+        caller: who makes it.
         deadline: after which its answer is of no use.
         model: the server's model it turned out to be about, for metrics.
         queries: how many a stream has asked so far.
     """
 
     request_id: str
-    owner: str
+    caller: Caller
     deadline: Deadline
     model: str = NO_MODEL
     queries: int = 0
@@ -91,7 +92,7 @@ class Calls:
     ) -> Response | Failure:
         """Answer one query of a stream with `body`, or with what it failed of; counted like an RPC of its own."""
         stream.queries += 1
-        call = Call(stream.request_id, stream.owner, stream.deadline)
+        call = Call(stream.request_id, stream.caller, stream.deadline)
         return await self._attempt(rpc, body, request, call, self._count)
 
     def close(self) -> None:

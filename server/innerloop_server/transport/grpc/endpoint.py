@@ -5,7 +5,7 @@ import asyncio
 import structlog
 from grpc.aio import Server
 
-from innerloop_server.models.model import ModelEntry
+from innerloop_server.domain.models import ModelEntry
 from innerloop_server.observability.call_metrics import CallMetrics
 from innerloop_server.serving.interface import Serving
 from innerloop_server.settings import ServerSettings

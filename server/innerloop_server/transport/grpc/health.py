@@ -3,7 +3,7 @@
 from grpc_health.v1.health import aio
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
-from innerloop_server.models.model import ModelEntry, ModelState
+from innerloop_server.domain.models import ModelEntry, ModelState
 
 SERVER = ""
 ADAPTATION_SERVICE = "innerloop.v1.AdaptationService"

@@ -5,21 +5,23 @@ from typing import Any
 
 import grpc
 
+from innerloop_server.domain.callers import Caller
+
 ANONYMOUS = "anonymous"
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Identify = Callable[[Context], str]
-"""Names the caller of an RPC; adaptations belong to that name."""
+Identify = Callable[[Context], Caller]
+"""Says who makes an RPC."""
 
 
-def anonymous(context: Context) -> str:
+def anonymous(context: Context) -> Caller:
     """Everybody is the same caller: for servers that ask for no certificate."""
     del context
-    return ANONYMOUS
+    return Caller(ANONYMOUS)
 
 
-def certificate_subject(context: Context) -> str:
+def certificate_subject(context: Context) -> Caller:
     """The subject of the client's certificate, or its alternative names where it has no subject."""
     properties = context.auth_context()
     names = properties.get("x509_subject") or properties.get("x509_subject_alternative_name") or ()
-    return ",".join(name.decode(errors="replace") for name in names)
+    return Caller(",".join(name.decode(errors="replace") for name in names))

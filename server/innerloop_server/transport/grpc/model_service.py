@@ -2,7 +2,7 @@
 
 from innerloop.v1 import model_pb2 as pb
 from innerloop_server.domain.errors import AdminDisabledError
-from innerloop_server.models.model import ModelEntry
+from innerloop_server.domain.models import ModelEntry
 from innerloop_server.serving.interface import Serving
 from innerloop_server.transport.codec.requests import RequestLimits
 from innerloop_server.transport.codec.responses import encode_model

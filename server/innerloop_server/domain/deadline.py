@@ -1,0 +1,37 @@
+"""Until when an answer is of use."""
+
+import time
+from typing import Self
+
+
+class Deadline:
+    """The moment after which an answer is of no use; mutable, because several callers may wait for one answer.
+
+    Args:
+        seconds: from now; None means never.
+    """
+
+    __slots__ = ("at",)
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self.at = float("inf") if seconds is None else time.monotonic() + seconds
+
+    @classmethod
+    def until(cls, at: float) -> Self:
+        """The deadline at a moment of the monotonic clock."""
+        deadline = cls()
+        deadline.at = at
+        return deadline
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is too late."""
+        return time.monotonic() >= self.at
+
+    def within(self, seconds: float) -> bool:
+        """Whether it will be too late in so many seconds."""
+        return time.monotonic() + seconds >= self.at
+
+    def extend(self, other: "Deadline") -> None:
+        """Wait for the later of the two."""
+        self.at = max(self.at, other.at)

@@ -1,0 +1,137 @@
+"""Models as callers may know them."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from innerloop_server.domain.errors import ModelFailedError, ModelLoadingError, ServerError
+
+
+@dataclass(frozen=True)
+class ModelMetric:
+    """A figure measured when the model was evaluated; fields as in the wire contract."""
+
+    name: str
+    value: float
+    confidence_interval: float
+    protocol: str
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """What a loaded bundle says of itself.
+
+    Attributes:
+        version: short form of `digest`.
+        digest: SHA-256 that identifies the bundle.
+        method: registered name.
+        task_kind: classification or regression.
+        input_shape: of one example.
+        input_dtype: element type of the data it was trained on.
+        target_size: target values per example (zero for classification).
+        trained_ways, trained_shots, trained_steps: the tasks it was trained for.
+        max_ways, max_steps: the largest values a request may ask for.
+        default_steps: taken when a request names none.
+        ways_can_change: which other numbers of ways than `head_ways` it can serve.
+        head_ways: width of a fixed head; the ways it was built for.
+        order_matters: whether the order of support examples changes answers.
+        gradients_at_serving: whether adapting computes gradients.
+        metrics: evaluated figures.
+        texts: whether examples are texts, packed as rows of bytes [N, L]; then `input_shape` is empty.
+    """
+
+    version: str
+    digest: str
+    method: str
+    task_kind: Literal["classification", "regression"]
+    input_shape: tuple[int, ...]
+    input_dtype: Literal["uint8", "float32"]
+    target_size: int
+    trained_ways: int
+    trained_shots: int
+    trained_steps: int
+    max_ways: int
+    max_steps: int
+    default_steps: int
+    ways_can_change: Literal["no", "fewer", "any"]
+    head_ways: int
+    order_matters: bool
+    gradients_at_serving: bool
+    metrics: tuple[ModelMetric, ...] = ()
+    texts: bool = False
+
+    def head_width(self, ways: int) -> int:
+        """Classes to make room for: those of a fixed head, else a power of two, so that states have few shapes."""
+        if ways == 0:
+            return 0
+        if self.ways_can_change != "any":
+            return self.head_ways
+        return min(1 << (ways - 1).bit_length(), self.max_ways)
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model that is ready, as far as a transport must know it.
+
+    Attributes:
+        name: its sub-folder's name.
+        description: what the bundle says of itself.
+    """
+
+    name: str
+    description: ModelDescription
+
+    def check_digest(self, digest: str) -> None:
+        """Refuse what was decoded for another bundle, which has meanwhile been replaced by this one.
+
+        Raises:
+            ModelLoadingError: trying again helps.
+        """
+        if digest != self.description.digest:
+            raise ModelLoadingError(self.name, LOADING_RETRY_SECONDS)
+
+
+class ModelState(StrEnum):
+    """Where a model is on its way to serving."""
+
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """What is known of one name.
+
+    Attributes:
+        name: of the model.
+        state: loading, ready or failed.
+        description: set when ready.
+        error: why it failed; may be shown to clients.
+    """
+
+    name: str
+    state: ModelState
+    description: ModelDescription | None = None
+    error: str = ""
+
+    @property
+    def served(self) -> ServedModel:
+        """The model, ready to serve.
+
+        Raises:
+            ModelLoadingError, ModelFailedError: it can't serve.
+        """
+        if self.description is None:
+            raise self.unavailable
+        return ServedModel(self.name, self.description)
+
+    @property
+    def unavailable(self) -> ServerError:
+        """Why it can't serve: ModelLoadingError or ModelFailedError."""
+        if self.state is ModelState.LOADING:
+            return ModelLoadingError(self.name, LOADING_RETRY_SECONDS)
+        return ModelFailedError(self.name, self.error)
+
+
+LOADING_RETRY_SECONDS = 1.0

@@ -1,0 +1,27 @@
+"""What computing a request consists of, and how long it took."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Operation(StrEnum):
+    """What a batch does."""
+
+    ADAPT = "adapt"
+    PREDICT = "predict"
+
+
+@dataclass(slots=True)
+class Timings:
+    """Seconds that one call spent waiting and computing."""
+
+    queue: float = 0.0
+    adapt: float = 0.0
+    predict: float = 0.0
+
+    def add(self, queue_seconds: float, seconds: Mapping[Operation, float]) -> None:
+        """Add what one computation took: seconds that it waited, and seconds of each operation."""
+        self.queue += queue_seconds
+        self.adapt += seconds.get(Operation.ADAPT, 0.0)
+        self.predict += seconds.get(Operation.PREDICT, 0.0)
