@@ -87,6 +87,48 @@ CHOOSES, TORCH_ENGINE = "innerloop_server.engine.make", "innerloop_server.engine
 """The one module that imports what computes by PyTorch from outside of it, late, and what it imports."""
 
 
+SERVER_LAYERS = {
+    "domain": [],
+    "backends": [],
+    "settings": ["backends"],
+    "observability": [],
+    "ipc": ["domain", "frontend"],
+    "engine": ["domain", "ipc", "backends", "settings"],
+    "models": ["domain", "engine"],
+    "adaptations": ["domain", "engine", "observability"],
+    "scheduling": ["domain", "engine", "observability"],
+    "serving": ["domain", "engine", "models", "adaptations", "scheduling", "observability"],
+    "transport.codec": ["domain"],
+    "transport.grpc": ["domain", "serving", "transport.codec", "settings", "observability"],
+    "frontend": ["domain", "serving", "transport.grpc", "ipc", "settings", "observability"],
+}
+"""What each package of the server may import of the others; `server` and `commands` put all of them together."""
+
+
+def layer_of(module):
+    """The package of the server that a module belongs to; its own name if it belongs to none."""
+    path = module.removeprefix("innerloop_server").lstrip(".").split(".")
+    return ".".join(path[:2]) if path[0] == "transport" else path[0]
+
+
+def test_packages_of_the_server_import_only_what_lies_below_them():
+    wrong = [
+        f"{module} imports {name}"
+        for module, file in modules()
+        if is_within(module, "innerloop_server") and (allowed := SERVER_LAYERS.get(layer_of(module))) is not None
+        for name in imported(file.read_text())
+        if is_within(name, "innerloop_server") and layer_of(name) not in (layer_of(module), *allowed)
+    ]
+    assert not wrong
+
+
+def test_packages_of_the_server_have_no_circle():
+    left = {package: set(allowed) - {"frontend"} for package, allowed in SERVER_LAYERS.items()}
+    while lowest := [package for package, allowed in left.items() if not allowed]:
+        left = {package: allowed - set(lowest) for package, allowed in left.items() if package not in lowest}
+    assert not left
+
+
 def computes_by_torch(module):
     return any(is_within(module, package) for package in COMPUTES_BY_TORCH)
 
