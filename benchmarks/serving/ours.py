@@ -11,9 +11,9 @@ from operation import Operation
 from task import MODEL, Task
 
 from innerloop import Client
-from innerloop.inputs import encode_inputs
-from innerloop.tensors import decode_tensor
+from innerloop.tensors import decode_tensor, encode_tensor
 from innerloop.v1 import adaptation_pb2 as pb
+from innerloop.v1.tensor_pb2 import Inputs
 from innerloop_command.server_process import ServerProcess
 
 SERVICE = "/innerloop.v1.AdaptationService/"
@@ -42,13 +42,15 @@ def serve_innerloop(models: Path, device: str, tasks: list[Task]) -> Iterator[li
 
 
 def _adapt_predict(task: Task) -> bytes:
-    support = pb.Support(inputs=encode_inputs(task.support), labels=pb.Labels(values=task.names))
-    query = encode_inputs(task.query)
+    support = pb.Support(inputs=Inputs(tensor=encode_tensor(task.support)), labels=pb.Labels(values=task.names))
+    query = Inputs(tensor=encode_tensor(task.query))
     return pb.AdaptPredictRequest(model=MODEL, support=support, query=query).SerializeToString()
 
 
 def _predict(adaptation_id: str, task: Task) -> bytes:
-    return pb.PredictRequest(adaptation_id=adaptation_id, query=encode_inputs(task.query)).SerializeToString()
+    return pb.PredictRequest(
+        adaptation_id=adaptation_id, query=Inputs(tensor=encode_tensor(task.query))
+    ).SerializeToString()
 
 
 def _probabilities(predictions: pb.Predictions) -> NDArray[np.float32]:

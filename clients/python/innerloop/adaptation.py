@@ -15,6 +15,7 @@ from innerloop.calls import Call
 from innerloop.connection import Connection
 from innerloop.conversation import OneStream
 from innerloop.errors import AdaptationNotFoundError, InnerloopError
+from innerloop.examples import Names
 from innerloop.inputs import Inputs
 from innerloop.locks import acquired, acquired_async
 from innerloop.predict_stream import PredictStream
@@ -102,7 +103,7 @@ class Adaptation(AdaptationHandle):
             AdaptationNotFoundError: the server has dropped it, and it was deleted here or can't be made again.
         """
         deadline = self._connection.deadline(timeout)
-        return self._ask(self._connection.encode(self.model, inputs, deadline), return_logits, deadline)
+        return self._ask(self._encoded(inputs, deadline), return_logits, deadline)
 
     def predict_stream(
         self, queries: Iterable[Inputs], *, return_logits: bool = False, timeout: float | None = None
@@ -124,12 +125,20 @@ class Adaptation(AdaptationHandle):
         """
         stream = PredictStream(
             self._connection,
-            (self._connection.encode(self.model, query, self._connection.deadline(timeout)) for query in queries),
+            (
+                self._connection.read(
+                    self.model, query, Names("query"), self._connection.deadline(timeout)
+                ).to_message()
+                for query in queries
+            ),
             lambda conversation: OneStream(conversation, lambda: self.id, self._labels, return_logits),
             lambda query: self._ask(query, return_logits, self._connection.deadline(timeout)),
             self._connection.deadline(timeout).remaining(),
         )
         return stream.answers()
+
+    def _encoded(self, query: Inputs, deadline: Deadline) -> pb.Inputs:
+        return self._connection.read(self.model, query, Names("query"), deadline).to_message()
 
     def _ask(self, query: pb.Inputs, return_logits: bool, deadline: Deadline) -> Predictions:
         while True:
@@ -181,7 +190,8 @@ class AsyncAdaptation(AdaptationHandle):
     ) -> Predictions:
         """Answer queries, as `Adaptation.predict` does."""
         deadline = self._connection.deadline(timeout)
-        return await self._ask(await self._connection.encode(self.model, inputs, deadline), return_logits, deadline)
+        query = await self._connection.read(self.model, inputs, Names("query"), deadline)
+        return await self._ask(query.to_message(), return_logits, deadline)
 
     def predict_stream(
         self,
@@ -205,10 +215,14 @@ class AsyncAdaptation(AdaptationHandle):
     ) -> AsyncIterator[pb.Inputs]:
         if isinstance(queries, AsyncIterable):
             async for query in queries:
-                yield await self._connection.encode(self.model, query, self._connection.deadline(timeout))
+                yield await self._encoded_one(query, timeout)
         else:
             for query in queries:
-                yield await self._connection.encode(self.model, query, self._connection.deadline(timeout))
+                yield await self._encoded_one(query, timeout)
+
+    async def _encoded_one(self, query: Inputs, timeout: float | None) -> pb.Inputs:
+        deadline = self._connection.deadline(timeout)
+        return (await self._connection.read(self.model, query, Names("query"), deadline)).to_message()
 
     async def _ask(self, query: pb.Inputs, return_logits: bool, deadline: Deadline) -> Predictions:
         while True:

@@ -11,10 +11,11 @@ from innerloop import calls
 from innerloop.adaptation import AsyncAdaptation
 from innerloop.async_connection import AsyncConnection
 from innerloop.channel import TLS
+from innerloop.examples import Names
 from innerloop.inputs import Inputs
 from innerloop.models import Model
 from innerloop.predictions import Predictions
-from innerloop.recipe import make_recipe
+from innerloop.recipe import make_recipe, read_answers
 
 
 class AsyncClient:
@@ -53,9 +54,9 @@ class AsyncClient:
     ) -> AsyncAdaptation:
         """Adapt a model to labelled examples; arguments as those of `Client.adapt`."""
         deadline = self._connection.deadline(timeout)
-        recipe = make_recipe(
-            model, await self._connection.encode(model, inputs, deadline), labels, targets, steps, time_to_live
-        )
+        answers = read_answers(labels, targets)
+        examples = await self._connection.read(model, inputs, answers.names, deadline)
+        recipe = make_recipe(model, examples, answers, steps, time_to_live)
         info = await self._connection.run(calls.adapt(recipe), deadline)
         return AsyncAdaptation(self._connection, info, recipe.labels, recipe if self._readapt else None)
 
@@ -73,11 +74,11 @@ class AsyncClient:
     ) -> Predictions:
         """Adapt and predict in one round trip; the server keeps nothing. Arguments as in `adapt` and `predict`."""
         deadline = self._connection.deadline(timeout)
-        recipe = make_recipe(
-            model, await self._connection.encode(model, inputs, deadline), labels, targets, steps, None
-        )
-        encoded = await self._connection.encode(model, query, deadline)
-        return await self._connection.run(calls.adapt_predict(recipe, encoded, return_logits=return_logits), deadline)
+        answers = read_answers(labels, targets)
+        examples = await self._connection.read(model, inputs, answers.names, deadline)
+        recipe = make_recipe(model, examples, answers, steps, None)
+        asked = (await self._connection.read(model, query, Names("query"), deadline)).to_message()
+        return await self._connection.run(calls.adapt_predict(recipe, asked, return_logits=return_logits), deadline)
 
     async def get_adaptation(self, adaptation_id: str, *, timeout: float | None = None) -> AsyncAdaptation:
         """An adaptation made before, perhaps by another process; its labels are strings, and it is not made again.

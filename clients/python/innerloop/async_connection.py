@@ -10,21 +10,12 @@ import numpy as np
 from innerloop import calls
 from innerloop.calls import Call, call_metadata
 from innerloop.channel import TLS, open_async_channel
-from innerloop.inputs import (
-    Inputs,
-    are_strings,
-    arrange,
-    encode_inputs,
-    encode_texts,
-    listed,
-    needs_shape,
-    read_inputs,
-)
+from innerloop.examples import Examples, Names
+from innerloop.inputs import Inputs, are_strings, list_inputs, read_inputs, texts_to_examples
 from innerloop.locks import acquired_async
 from innerloop.models import Model
 from innerloop.retry import Deadline, RetryPolicy
 from innerloop.status import error_from
-from innerloop.v1 import tensor_pb2 as pb
 from innerloop.v1.adaptation_pb2_grpc import AdaptationServiceStub
 from innerloop.v1.model_pb2_grpc import ModelServiceStub
 
@@ -65,21 +56,21 @@ class AsyncConnection:
             self._open()
         return self._methods["StreamPredict"](metadata=call_metadata(request_id))
 
-    async def encode(self, model: str, inputs: Inputs, deadline: Deadline) -> pb.Inputs:
-        """The message for `inputs` to `model`, asking the server what the model takes if need be.
+    async def read(self, model: str, inputs: Inputs, names: Names, deadline: Deadline) -> Examples:
+        """Read `inputs` to `model`, asking the server what the model takes if need be.
 
         Raises:
             InvalidArgumentError: they can't be sent.
         """
         # Reading files and encoding images takes long enough to hold up an event loop.
         in_memory = isinstance(inputs, np.ndarray)
-        items = listed(inputs) if in_memory else await asyncio.to_thread(listed, inputs)
+        items = (
+            list_inputs(inputs, names.role) if in_memory else await asyncio.to_thread(list_inputs, inputs, names.role)
+        )
         if are_strings(items) and (await self._model(model, deadline)).input_kind == "text":
-            return encode_texts(items)
-        examples = read_inputs(items) if in_memory else await asyncio.to_thread(read_inputs, items)
-        if needs_shape(examples):
-            examples = arrange(examples, (await self._model(model, deadline)).input_shape)
-        return encode_inputs(examples)
+            return texts_to_examples(items, names)
+        examples = read_inputs(items, names) if in_memory else await asyncio.to_thread(read_inputs, items, names)
+        return examples.arranged((await self._model(model, deadline)).input_shape) if examples.need_shape else examples
 
     async def close(self) -> None:
         """Close the channel."""

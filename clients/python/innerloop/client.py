@@ -11,10 +11,11 @@ from innerloop import calls
 from innerloop.adaptation import Adaptation
 from innerloop.channel import TLS
 from innerloop.connection import Connection
+from innerloop.examples import Names
 from innerloop.inputs import Inputs
 from innerloop.models import Model
 from innerloop.predictions import Predictions
-from innerloop.recipe import make_recipe
+from innerloop.recipe import make_recipe, read_answers
 
 
 class Client:
@@ -77,9 +78,9 @@ class Client:
             timeout: seconds; the client's default when None.
         """
         deadline = self._connection.deadline(timeout)
-        recipe = make_recipe(
-            model, self._connection.encode(model, inputs, deadline), labels, targets, steps, time_to_live
-        )
+        answers = read_answers(labels, targets)
+        examples = self._connection.read(model, inputs, answers.names, deadline)
+        recipe = make_recipe(model, examples, answers, steps, time_to_live)
         info = self._connection.run(calls.adapt(recipe), deadline)
         return Adaptation(self._connection, info, recipe.labels, recipe if self._readapt else None)
 
@@ -97,9 +98,11 @@ class Client:
     ) -> Predictions:
         """Adapt and predict in one round trip; the server keeps nothing. Arguments as in `adapt` and `predict`."""
         deadline = self._connection.deadline(timeout)
-        recipe = make_recipe(model, self._connection.encode(model, inputs, deadline), labels, targets, steps, None)
-        encoded = self._connection.encode(model, query, deadline)
-        return self._connection.run(calls.adapt_predict(recipe, encoded, return_logits=return_logits), deadline)
+        answers = read_answers(labels, targets)
+        examples = self._connection.read(model, inputs, answers.names, deadline)
+        recipe = make_recipe(model, examples, answers, steps, None)
+        asked = self._connection.read(model, query, Names("query"), deadline).to_message()
+        return self._connection.run(calls.adapt_predict(recipe, asked, return_logits=return_logits), deadline)
 
     def get_adaptation(self, adaptation_id: str, *, timeout: float | None = None) -> Adaptation:
         """An adaptation made before, perhaps by another process; its labels are strings, and it is not made again.

@@ -9,21 +9,12 @@ import grpc
 from innerloop import calls
 from innerloop.calls import Call, call_metadata
 from innerloop.channel import TLS, open_channel
-from innerloop.inputs import (
-    Inputs,
-    are_strings,
-    arrange,
-    encode_inputs,
-    encode_texts,
-    listed,
-    needs_shape,
-    read_inputs,
-)
+from innerloop.examples import Examples, Names
+from innerloop.inputs import Inputs, are_strings, list_inputs, read_inputs, texts_to_examples
 from innerloop.locks import acquired
 from innerloop.models import Model
 from innerloop.retry import Deadline, RetryPolicy
 from innerloop.status import error_from
-from innerloop.v1 import tensor_pb2 as pb
 from innerloop.v1.adaptation_pb2 import StreamPredictRequest
 from innerloop.v1.adaptation_pb2_grpc import AdaptationServiceStub
 from innerloop.v1.model_pb2_grpc import ModelServiceStub
@@ -62,19 +53,17 @@ class Connection:
         """A StreamPredict call that sends what `requests` gives, which is read in a thread of its own."""
         return self._methods["StreamPredict"](requests, metadata=call_metadata(request_id))
 
-    def encode(self, model: str, inputs: Inputs, deadline: Deadline) -> pb.Inputs:
-        """The message for `inputs` to `model`, asking the server what the model takes if need be.
+    def read(self, model: str, inputs: Inputs, names: Names, deadline: Deadline) -> Examples:
+        """Read `inputs` to `model`, asking the server what the model takes if need be.
 
         Raises:
             InvalidArgumentError: they can't be sent.
         """
-        items = listed(inputs)
+        items = list_inputs(inputs, names.role)
         if are_strings(items) and self._model(model, deadline).input_kind == "text":
-            return encode_texts(items)
-        examples = read_inputs(items)
-        if needs_shape(examples):
-            examples = arrange(examples, self._model(model, deadline).input_shape)
-        return encode_inputs(examples)
+            return texts_to_examples(items, names)
+        examples = read_inputs(items, names)
+        return examples.arranged(self._model(model, deadline).input_shape) if examples.need_shape else examples
 
     def close(self) -> None:
         """Close the channel."""

@@ -1,24 +1,26 @@
-"""Everything that callers hold as inputs, turned into what a request carries.
+"""Everything that callers hold as inputs, read into examples that can travel.
 
 Arrays travel as tensors, images and files as encoded images, which the server decodes and resizes. Strings are texts to
 a model that takes texts, and to others the paths of image files.
 """
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence, Set
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, TypeGuard
+from typing import Any, BinaryIO, Protocol, TypeAlias, TypeGuard
 
 import numpy as np
 
 from innerloop.errors import InvalidArgumentError
-from innerloop.tensors import Array, encode_tensor
-from innerloop.v1 import tensor_pb2 as pb
+from innerloop.examples import Examples, Names, refuse_not_finite
+from innerloop.guard import guarded, said_by
+from innerloop.nothing import listing, nothing, refuse_nothing
+from innerloop.tensors import Array
 
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B")
-_COLOUR_CHANNELS = (1, 3)
 _KINDS_OF_OBJECTS = "OUS"
-_STRINGS_ARE_PATHS = "strings are taken for paths of image files, since this model takes no texts"
+_STRINGS_ARE_PATHS = "; strings are taken for paths of image files, since this model takes no texts"
 
 
 class Image(Protocol):
@@ -38,25 +40,36 @@ class Image(Protocol):
         """Write to an open file."""
 
 
-Inputs: TypeAlias = Array | Iterable[Array | Image | str | Path | bytes | float | Sequence[float]]
-"""An array [N, *shape], or N of: arrays, PIL images, paths of image files, encoded image files, texts, numbers."""
+ImageFile: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+"""An image file: its path, its content, or the file opened in binary mode."""
 
-Examples: TypeAlias = Array | list[bytes]
-"""Inputs as they travel: an array [N, *shape], or N encoded images."""
+Inputs: TypeAlias = Array | Iterable[Array | Image | ImageFile | float | Sequence[float]]
+"""An array [N, *shape], or N of: arrays, PIL images, image files, texts, numbers."""
 
 
-def listed(inputs: Inputs) -> Array | list[Any]:
-    """Inputs that can be looked at more than once: an array of numbers, or a list.
+def list_inputs(inputs: Inputs, role: str) -> Array | list[Any]:
+    """Inputs that can be looked at more than once: an array of numbers, or a list of anything that isn't nothing.
+
+    Args:
+        inputs: as the caller gave them.
+        role: "support example" or "query".
 
     Raises:
-        InvalidArgumentError: a single text or image, or no inputs.
+        InvalidArgumentError: a single text or image, no inputs, or one of them is None, NaN or an empty text.
     """
     if _is_image(inputs):
         raise InvalidArgumentError("inputs are several examples; put a single one into a list")
-    items: Any = np.asarray(inputs) if hasattr(inputs, "__array__") else list(inputs)
-    if (not isinstance(items, list) and items.ndim == 0) or len(items) == 0:
-        raise InvalidArgumentError("there are no inputs, or a single one that is not in a list")
-    return list(items) if isinstance(items, np.ndarray) and items.dtype.kind in _KINDS_OF_OBJECTS else items
+    if isinstance(inputs, Set | Mapping):
+        raise InvalidArgumentError(f"inputs have an order, which a {type(inputs).__name__} has not; give a list")
+    with guarded("inputs"):
+        items: Any = np.asarray(inputs) if hasattr(inputs, "__array__") else list(inputs)
+        if (not isinstance(items, list) and items.ndim == 0) or len(items) == 0:
+            raise InvalidArgumentError("there are no inputs, or a single one that is not in a list")
+        if isinstance(items, np.ndarray) and items.dtype.kind not in _KINDS_OF_OBJECTS:
+            return items
+        listed = list(items)
+        refuse_nothing(listed, role)
+    return listed
 
 
 def are_strings(items: Array | list[Any]) -> TypeGuard[list[str]]:
@@ -64,88 +77,120 @@ def are_strings(items: Array | list[Any]) -> TypeGuard[list[str]]:
     return isinstance(items, list) and all(isinstance(item, str) for item in items)
 
 
-def encode_texts(texts: Sequence[str]) -> pb.Inputs:
-    """The message for texts."""
-    return pb.Inputs(texts=pb.Texts(values=texts))
+def texts_to_examples(items: list[str], names: Names) -> Examples:
+    """Strings as texts.
+
+    Raises:
+        InvalidArgumentError: one of them is not valid Unicode.
+    """
+    for position, text in enumerate(items):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidArgumentError(f"{names[position]} is not valid Unicode: {error.reason}") from error
+    return Examples(list(items), names)
 
 
-def read_inputs(inputs: Inputs) -> Examples:
+def read_inputs(items: Array | list[Any], names: Names) -> Examples:
     """Read files, encode images, stack arrays; an array is taken as it is, a string as the path of an image file.
 
-    Raises:
-        InvalidArgumentError: not one of the forms above, or a mixture of arrays and images.
-    """
-    items = listed(inputs)
-    if isinstance(items, np.ndarray):
-        return items
-    encoded = [_is_image(item) for item in items]
-    if all(encoded):
-        return [_encode(item, index) for index, item in enumerate(items)]
-    if any(encoded):
-        raise InvalidArgumentError("inputs are a mixture of arrays and images; send all as one or the other")
-    return _stack(items)
-
-
-def needs_shape(examples: Examples) -> TypeGuard[Array]:
-    """Whether the model's input shape decides how `examples` travel.
-
-    Vectors [N, D] and images with channels first [N, C, H, W] are in wire form already; asking the server about every
-    model would cost a round trip for nothing.
-    """
-    if isinstance(examples, list):
-        return False
-    return not (examples.ndim == 2 or (examples.ndim == 4 and examples.shape[1] in _COLOUR_CHANNELS))
-
-
-def arrange(examples: Array, shape: tuple[int, ...]) -> Array:
-    """`examples` as a model of input `shape` takes them, where the way is clear; otherwise the server shall judge.
-
-    Channels move from last [N, H, W, C] to first, or appear: [N, H, W] becomes [N, 1, H, W] and [N] becomes [N, 1].
-    """
-    example = examples.shape[1:]
-    if example == shape:
-        return examples
-    if len(shape) == 3 and len(example) == 3 and example[2] == shape[0]:
-        return examples.transpose(0, 3, 1, 2)
-    if len(shape) == len(example) + 1 and shape[0] == 1:
-        return np.expand_dims(examples, 1)
-    return examples
-
-
-def encode_inputs(examples: Examples) -> pb.Inputs:
-    """The message for examples that are read and arranged.
+    Args:
+        items: what `list_inputs` gave.
+        names: what the examples are called; those that are files get the names of these.
 
     Raises:
-        InvalidArgumentError: an element type that has no place on the wire.
+        InvalidArgumentError: not one of the forms above, a mixture of arrays and images, or numbers that are none.
+            Files that can't be read are named all at once.
+
+    Example:
+        >>> read_inputs([[1, 2], [3, 4], [5, 6]], Names("query")).values.shape
+        (3, 2)
+        >>> read_inputs([bytearray(b"one file"), BytesIO(b"another")], Names("query")).values
+        [b'one file', b'another']
+        >>> read_inputs(["absent.png", "lost.png"], Names("query"))
+        Traceback (most recent call last):
+        innerloop.errors.InvalidArgumentError: can't read 'absent.png': No such file or directory; can't read ...
     """
-    if isinstance(examples, list):
-        return pb.Inputs(images=pb.EncodedImages(files=examples))
-    return pb.Inputs(tensor=encode_tensor(examples))
+    if isinstance(items, list):
+        with guarded("inputs"):
+            are_images = [_is_image(item) for item in items]
+        if all(are_images):
+            return _read_images(items, names)
+        if any(are_images):
+            raise InvalidArgumentError("inputs are a mixture of arrays and images; send all as one or the other")
+        items = _stack(items, names)
+    refuse_not_finite(items, names)
+    return Examples(items, names)
 
 
 def _is_image(item: Any) -> bool:
-    """Whether `item` stands for one image, as a path, the bytes of a file, or a PIL image."""
-    return isinstance(item, str | Path | bytes) or (hasattr(item, "save") and hasattr(item, "convert"))
+    """Whether `item` stands for one image, as an image file or a PIL image."""
+    if isinstance(item, str | os.PathLike | bytes | bytearray | memoryview):
+        return True
+    return hasattr(item, "read") or (hasattr(item, "save") and hasattr(item, "convert"))
 
 
-def _encode(item: Any, index: int) -> bytes:
-    """One image as the bytes of a file."""
-    if isinstance(item, bytes):
-        return item
-    if isinstance(item, str | Path):
+def _read_images(items: Sequence[Any], names: Names) -> Examples:
+    """Image files and images, as the contents of files."""
+    with guarded("inputs"):
+        files = {place: path for place, item in enumerate(items) if (path := _path_of(item))}
+    names = Names(names.role, files, names.labels)
+    contents: list[bytes] = []
+    problems: list[str] = []
+    for place, item in enumerate(items):
         try:
-            return Path(item).read_bytes()
-        except OSError as error:
-            hint = (
-                "; strings are taken for paths of image files, since this model takes no texts"
-                if isinstance(item, str)
-                else ""
-            )
-            raise InvalidArgumentError(f"inputs[{index}]: can't read {str(item)!r}: {error.strerror}{hint}") from error
-    try:
-        return _as_png(item)
-    except ValueError as error:
-        raise InvalidArgumentError(f"inputs[{index}]: {error}") from error
+            contents.append(_encode(item))
+        except Exception as failure:  # PIL, file systems and the caller's own files raise almost anything
+            problems.append(f"can't read {names[place]}: {_reason(failure, item)}")
+    if problems:
+        hint = _STRINGS_ARE_PATHS if all(isinstance(item, str) for item in items) else ""
+        raise InvalidArgumentError(listing(problems) + hint)
+    return Examples(contents, names)
+
+
+def _path_of(item: Any) -> str:
+    """The path of a file, an open file, or a PIL image that was read from one; empty where there is none."""
+    if isinstance(item, str | os.PathLike):
+        return os.fsdecode(item)
+    path = getattr(item, "filename", None) or getattr(item, "name", None)
+    return os.fsdecode(path) if isinstance(path, str | os.PathLike) else ""
+
+
+def _encode(item: Any) -> bytes:
+    """One image as the content of a file."""
+    if isinstance(item, bytes | bytearray | memoryview):
+        content = bytes(item)
+    elif isinstance(item, str | os.PathLike):
+        content = Path(os.fsdecode(item)).read_bytes()
+    elif hasattr(item, "read"):
+        content = _read_open_file(item)
+    else:
+        content = _as_png(item)
+    if not content:
+        raise ValueError("it is empty")
+    return content
+
+
+def _read_open_file(file: Any) -> bytes:
+    """All of an open file, from its beginning: whoever has just written it stands at its end."""
+    if hasattr(file, "seekable") and file.seekable():
+        file.seek(0)
+    content = file.read()
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise TypeError('it was opened as a text; open it with mode "rb"')
+    return bytes(content)
+
+
+def _reason(failure: Exception, item: Any) -> str:
+    if isinstance(failure, OSError) and failure.strerror:
+        return failure.strerror
+    said = said_by(failure)
+    if getattr(item, "closed", False):
+        return f"the file is closed; send it while it is open ({said})"
+    # PIL reads the pixels of a file when they are first needed.
+    if hasattr(item, "convert") and ("closed image" in said or getattr(item, "fp", said) is None):
+        return f"the image was closed before it was loaded; call its load() first, or send the file's path ({said})"
+    return said
 
 
 def _as_png(image: Image) -> bytes:
@@ -155,7 +200,7 @@ def _as_png(image: Image) -> bytes:
         ValueError: its mode has no equivalent.
     """
     if image.mode == "F":
-        raise ValueError("has floating-point pixels, which have no natural range; convert it to 8 bits")
+        raise ValueError("it has floating-point pixels, which have no natural range; convert it to 8 bits")
     exif = image.getexif()
     if image.mode not in _PNG_MODES:
         image = image.convert("I;16" if image.mode == "I" else "RGB")
@@ -164,10 +209,27 @@ def _as_png(image: Image) -> bytes:
     return buffer.getvalue()
 
 
-def _stack(items: Iterable[Any]) -> Array:
-    try:
-        return np.stack([np.asarray(item) for item in items])
-    except ValueError as error:
-        shapes = sorted({np.shape(item) for item in items if hasattr(item, "shape")})
-        hint = f" ({', '.join(map(str, shapes))}); send images as files and the server resizes them" if shapes else ""
-        raise InvalidArgumentError(f"inputs differ in shape{hint}") from error
+def _stack(items: Sequence[Any], names: Names) -> Array:
+    """Arrays and numbers as one array [N, *shape]."""
+    arrays = []
+    for place, item in enumerate(items):
+        with guarded(names[place]):
+            arrays.append(_as_array(item, names[place]))
+    shapes = sorted({array.shape for array in arrays})
+    if len(shapes) > 1:
+        hint = "; send images as files and the server resizes them" if len(shapes[-1]) > 1 else ""
+        raise InvalidArgumentError(f"inputs differ in shape ({', '.join(map(str, shapes))}){hint}")
+    with guarded("inputs"):
+        return np.stack(arrays)
+
+
+def _as_array(item: Any, name: str) -> Array:
+    array = np.asarray(item)
+    if array.dtype.kind != "O":
+        return array
+    # Rows of tables often hold plain numbers as objects.
+    values = array.tolist()
+    for value in array.flat:
+        if kind := nothing(value):
+            raise InvalidArgumentError(f"{name} holds {kind}; leave it out or fill in")
+    return np.asarray(values)

@@ -1,9 +1,16 @@
 """The caller's own labels: strings on the wire, the caller's objects again in the answers."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Set
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from innerloop.errors import InvalidArgumentError
+from innerloop.guard import guarded
+from innerloop.nothing import nothing, refuse_nothing
+
+_PLAIN_KINDS = "biufSU"
+"""Element types of NumPy that Python has plain values for: booleans, numbers, strings."""
 
 
 class NamedLabels(NamedTuple):
@@ -23,27 +30,74 @@ def name_labels(labels: Iterable[Hashable]) -> NamedLabels:
 
     Args:
         labels: one per example; strings, numbers, enum members, or anything else that is hashable and has a `str` of
-            its own. Arrays count as the numbers in them.
+            its own. Arrays and tensors of any library count as the numbers in them.
 
     Raises:
-        InvalidArgumentError: a label is not hashable or can't be sent, or two different ones read the same.
+        InvalidArgumentError: a label is nothing (None, NaN, an empty string), is not hashable, or can't be sent; or
+            two different labels read the same.
+
+    Example:
+        >>> name_labels(["cat", "dog", "cat"]).names
+        ['cat', 'dog', 'cat']
+        >>> name_labels([1, np.int64(1), np.array(1)]).originals
+        {'1': 1}
+        >>> name_labels(["cat", None])
+        Traceback (most recent call last):
+        innerloop.errors.InvalidArgumentError: the label of support example 1 is None; leave out or fill in
     """
-    if isinstance(labels, str | bytes):
-        raise InvalidArgumentError("labels are one per example, in a list")
-    values = labels.tolist() if hasattr(labels, "tolist") else labels
+    with guarded("labels"):
+        plain = [_plain(label, position) for position, label in enumerate(_listed(labels))]
+        refuse_nothing(plain, "the label of support example")
     names: dict[Hashable, str] = {}
+    originals: dict[str, Any] = {}
+    for position, label in enumerate(plain):
+        with guarded(f"the label of support example {position}"):
+            if label not in names:
+                names[label] = _name(label, position)
+                _refuse_clash(originals.setdefault(names[label], label), label, names[label])
+    return NamedLabels([names[label] for label in plain], originals)
+
+
+def _listed(labels: Iterable[Any]) -> list[Any]:
+    if isinstance(labels, str | bytes | bytearray | memoryview):
+        raise InvalidArgumentError("labels are one per example, in a list; this is a single one")
+    if isinstance(labels, Set | Mapping):
+        raise InvalidArgumentError(f"labels are in the order of the examples, which a {type(labels).__name__} has not")
+    # NumPy turns its times into bare numbers on the way to a list.
+    in_one_go = hasattr(labels, "tolist") and getattr(getattr(labels, "dtype", None), "kind", "") not in ("m", "M")
+    values = labels.tolist() if in_one_go else list(labels)  # type: ignore[attr-defined]
+    if not isinstance(values, list):
+        raise InvalidArgumentError("labels are one per example, in a list; this is a single one")
+    return values
+
+
+def _plain(label: Any, position: int) -> Any:
+    """The number or string in a scalar or an array without dimensions, whatever library it is of."""
+    if isinstance(label, np.generic):
+        return label.item() if label.dtype.kind in _PLAIN_KINDS else label
+    if isinstance(label, np.ndarray) and label.ndim == 0:
+        return _plain(label[()], position)
+    if isinstance(label, type) or not hasattr(label, "__array__") or not hasattr(label, "shape"):
+        return label
+    if len(label.shape) > 0:
+        raise InvalidArgumentError(
+            f"the label of support example {position} is an array of shape {tuple(label.shape)}, not one label; "
+            "if it holds a single one, pass labels.reshape(-1)"
+        )
+    return label.item() if hasattr(label, "item") else np.asarray(label).item()
+
+
+def _name(label: Any, position: int) -> str:
+    name = str(label)
+    if nothing(name):
+        raise InvalidArgumentError(f"the label of support example {position} reads as an empty text")
     try:
-        of_examples = [names.get(label) or names.setdefault(label, str(label)) for label in values]
-    except TypeError as error:
-        raise InvalidArgumentError(f"labels must be hashable, one per example: {error}") from error
-    for name in names.values():
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidArgumentError(f"label {name!r} is not valid Unicode: {error.reason}") from error
-    originals = {name: label for label, name in names.items()}
-    if len(originals) < len(names):
-        clash = next(label for label, name in names.items() if originals[name] != label)
-        other = originals[names[clash]]
-        raise InvalidArgumentError(f"labels {clash!r} and {other!r} both read {names[clash]!r}; make them differ")
-    return NamedLabels(of_examples, originals)
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgumentError(f"label {name!r} is not valid Unicode: {error.reason}") from error
+    return name
+
+
+def _refuse_clash(first: Any, label: Any, name: str) -> None:
+    if first is not label and first != label:
+        raise InvalidArgumentError(f"labels {first!r} and {label!r} both read {name!r}; make them differ")

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from innerloop.errors import InvalidArgumentError
+from innerloop.examples import Examples, Names, refuse_not_finite
+from innerloop.guard import guarded
 from innerloop.labels import name_labels
 from innerloop.tensors import Array, encode_tensor
 from innerloop.v1 import adaptation_pb2 as pb
-from innerloop.v1.tensor_pb2 import Inputs
 
 
 @dataclass(frozen=True)
@@ -24,35 +25,69 @@ class Recipe:
         support: encoded examples and their answers.
         options: steps and time to live.
         labels: the caller's own objects by their names on the wire; empty for regression.
+        names: what the support examples are called in messages.
     """
 
     model: str
     support: pb.Support
     options: pb.AdaptOptions
     labels: Mapping[str, Any]
+    names: Names
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the support examples are answered with: labels (classification), or targets (regression).
+
+    Attributes:
+        labels: the name of each example's label; empty for regression.
+        originals: the caller's own objects by those names.
+        targets: float32 [N, D]; None for classification.
+    """
+
+    labels: list[str]
+    originals: Mapping[str, Any]
+    targets: Array | None = None
+
+    @property
+    def names(self) -> Names:
+        """What the examples are called in messages."""
+        return Names("support example", labels=self.labels)
+
+    def __len__(self) -> int:
+        return len(self.labels if self.targets is None else self.targets)
+
+
+def read_answers(labels: Iterable[Hashable] | None, targets: ArrayLike | None) -> Answers:
+    """Read labels or targets; see `Client.adapt`.
+
+    Raises:
+        InvalidArgumentError: not exactly one of them is given, or it can't be sent.
+    """
+    if labels is not None and targets is None:
+        return Answers(*name_labels(labels))
+    if targets is not None and labels is None:
+        return Answers([], {}, _columns(targets))
+    raise InvalidArgumentError("give either labels (classification) or targets (regression)")
 
 
 def make_recipe(
-    model: str,
-    inputs: Inputs,
-    labels: Iterable[Hashable] | None,
-    targets: ArrayLike | None,
-    steps: int | None,
-    time_to_live: float | timedelta | None,
+    model: str, examples: Examples, answers: Answers, steps: int | None, time_to_live: float | timedelta | None
 ) -> Recipe:
     """Put a recipe together; see `Client.adapt` for the arguments.
 
     Raises:
-        InvalidArgumentError: not exactly one of labels and targets, or one of them can't be sent.
+        InvalidArgumentError: there are more or fewer answers than examples, or an option can't be sent.
     """
-    options = _options(steps, time_to_live)
-    if labels is not None and targets is None:
-        named = name_labels(labels)
-        support = pb.Support(inputs=inputs, labels=pb.Labels(values=named.names))
-        return Recipe(model, support, options, named.originals)
-    if targets is not None and labels is None:
-        return Recipe(model, pb.Support(inputs=inputs, targets=encode_tensor(_columns(targets))), options, {})
-    raise InvalidArgumentError("give either labels (classification) or targets (regression)")
+    if len(answers) != len(examples):
+        kind = "labels" if answers.targets is None else "targets"
+        raise InvalidArgumentError(f"there are {len(answers)} {kind} for {len(examples)} inputs; give one for each")
+    support = pb.Support(inputs=examples.to_message())
+    if answers.targets is None:
+        support.labels.values.extend(answers.labels)
+    else:
+        support.targets.CopyFrom(encode_tensor(answers.targets))
+    return Recipe(model, support, _options(steps, time_to_live), answers.originals, examples.names)
 
 
 def _options(steps: int | None, time_to_live: float | timedelta | None) -> pb.AdaptOptions:
@@ -61,15 +96,18 @@ def _options(steps: int | None, time_to_live: float | timedelta | None) -> pb.Ad
         if time_to_live is not None:
             lifetime = time_to_live if isinstance(time_to_live, timedelta) else timedelta(seconds=time_to_live)
             options.time_to_live.FromTimedelta(lifetime)
-    except (ValueError, OverflowError) as error:
-        raise InvalidArgumentError(f"steps={steps!r}, time_to_live={time_to_live!r}: {error}") from error
+    except Exception as error:
+        raise InvalidArgumentError(
+            f"steps must be a whole number and time_to_live seconds or a timedelta: {error}"
+        ) from error
     return options
 
 
 def _columns(targets: ArrayLike) -> Array:
-    """Targets as float [N, D]; a flat list is one value per example."""
-    try:
+    """Targets as float32 [N, D]; a flat list is one value per example."""
+    with guarded("targets, numbers of which each example has as many,"):
         array = np.asarray(targets, dtype=np.float32)
-    except (ValueError, TypeError) as error:
-        raise InvalidArgumentError(f"targets must be numbers, as many for each example: {error}") from error
+    if array.ndim == 0:
+        raise InvalidArgumentError("targets are one per example, in a list; this is a single one")
+    refuse_not_finite(array, Names("the target of support example"))
     return array[:, np.newaxis] if array.ndim == 1 else array

@@ -5,11 +5,17 @@ from enum import Enum
 
 import numpy as np
 import pytest
+import torch
 from twins import collect
 
 from innerloop import AdaptationNotFoundError, InvalidArgumentError, ModelNotFoundError
 
 IMAGES = np.zeros((4, 1, 28, 28), np.uint8)
+
+
+def pandas_like(values):
+    """What of a pandas Series matters: it can be listed, and is no array."""
+    return type("Series", (), {"tolist": lambda _: values, "__iter__": lambda _: iter(values)})()
 
 
 class Animal(Enum):
@@ -38,11 +44,40 @@ async def test_labels_of_an_array_come_back_as_plain_numbers(client):
 
 @pytest.mark.parametrize(
     "labels",
-    [[1, "1", 2, 2], [[1], [2], [1], [2]], "abcd", ["\ud800", "b", "c", "d"]],
-    ids=["alike", "lists", "string", "surrogate"],
+    [
+        list(torch.tensor([3, 5, 3, 5])),
+        [np.int64(3), np.array(5), torch.tensor(3), 5],
+        torch.tensor([3, 5, 3, 5]),
+        pandas_like([3, 5, 3, 5]),
+    ],
+    ids=["tensors", "mixture", "tensor", "series"],
 )
-async def test_labels_that_can_not_be_sent_or_told_apart_again_are_refused(client, server, labels):
-    with pytest.raises(InvalidArgumentError, match="label"):
+async def test_labels_that_hold_equal_numbers_are_one_class(client, labels):
+    adaptation = await client.adapt("grey", IMAGES, labels)
+    assert adaptation.classes == (3, 5)
+    assert [type(label) for label in adaptation.classes] == [int, int]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([1, "1", 2, 2], "labels 1 and '1' both read '1'"),
+        ([[1], [2], [1], [2]], "unhashable"),
+        ("abcd", "in a list"),
+        (np.array(3), "in a list"),
+        (["\ud800", "b", "c", "d"], "not valid Unicode"),
+        (["a", None, "b", "c"], "label of support example 1 is None"),
+        ([1.0, 2.0, float("nan"), 1.0], "label of support example 2 is NaN"),
+        (["a", "b", "", " \t"], "example 2 is an empty text, the label of support example 3 is an empty text"),
+        (np.array([1.0, 2.0, np.nan, 1.0]), "label of support example 2 is NaN"),
+        (np.ma.masked_equal([1, 2, 1, 2], 2), "label of support example 1 is None"),
+        (list(torch.tensor([[1], [2], [1], [2]])), r"array of shape \(1,\).*reshape"),
+        ({"a": 1}, "order"),
+        ([1, 2], "2 labels for 4 inputs"),
+    ],
+)
+async def test_labels_that_can_not_be_sent_or_told_apart_again_are_refused(client, server, labels, message):
+    with pytest.raises(InvalidArgumentError, match=message):
         await client.adapt("grey", IMAGES, labels)
     assert not server.requests("Adapt")
 
@@ -88,6 +123,13 @@ async def test_regression_takes_targets_and_answers_values(client, server):
         _ = predictions[0].label
 
 
+async def test_a_target_that_is_no_number_is_refused(client, server):
+    for targets, message in (([1, 2, float("nan")], "example 2 holds NaN"), ([1, 2, "x"], "targets"), (1.0, "list")):
+        with pytest.raises(InvalidArgumentError, match=message):
+            await client.adapt("waves", [0.0, 0.5, 1.0], targets=targets)
+    assert not server.requests("Adapt")
+
+
 async def test_options_reach_the_server(client, server):
     await client.adapt("grey", IMAGES, list("abab"), steps=3, time_to_live=90.5)
     await client.adapt("grey", IMAGES, list("abab"))
@@ -98,7 +140,7 @@ async def test_options_reach_the_server(client, server):
 
 
 async def test_an_impossible_option_is_refused_before_anything_is_sent(client, server):
-    with pytest.raises(InvalidArgumentError, match="steps=-1"):
+    with pytest.raises(InvalidArgumentError, match="steps must be"):
         await client.adapt("grey", IMAGES, list("abab"), steps=-1)
     assert not server.received
 

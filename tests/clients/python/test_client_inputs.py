@@ -1,6 +1,6 @@
 """Which forms of inputs the SDK takes, and what of them goes over the wire."""
 
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +123,30 @@ async def test_files_images_and_bytes_may_be_mixed_and_files_are_sent_as_they_ar
     np.testing.assert_array_equal(pixels_of(sent(server)[3]), PIXELS[1])
 
 
+async def test_a_file_may_be_its_content_in_any_form_or_an_open_file(client, server, tmp_path):
+    content, written = b"content of a file", BytesIO()
+    written.write(content)  # and left at its end, as after PIL's Image.save
+    (tmp_path / "a.png").write_bytes(content)
+    with (tmp_path / "a.png").open("rb") as opened:
+        forms = [bytearray(content), memoryview(content), BytesIO(content), written, opened]
+        await client.adapt("colour", forms, range(5))
+        opened.close()
+        with pytest.raises(InvalidArgumentError, match=r"a\.png': the file is closed"):
+            await client.adapt("colour", [opened], ["a"])
+    assert sent(server) == [content] * 5
+
+
+async def test_an_image_that_was_closed_is_named(client, tmp_path):
+    Image.fromarray(PIXELS[0]).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as closed:
+        pass
+    (content := BytesIO()).write((tmp_path / "a.png").read_bytes())
+    nameless = Image.open(content)
+    nameless.close()
+    with pytest.raises(InvalidArgumentError, match=r"a\.png': the image was closed .*query 2: the image was closed"):
+        await client.adapt_predict("colour", [PIXELS[0]], ["a"], query=[closed, Image.fromarray(PIXELS[0]), nameless])
+
+
 async def test_any_iterable_of_paths_will_do(client, server, tmp_path):
     Image.fromarray(PIXELS[0]).save(tmp_path / "a.png")
     await client.adapt("colour", tmp_path.glob("*.png"), ["a"])
@@ -139,14 +163,26 @@ async def test_any_iterable_of_paths_will_do(client, server, tmp_path):
         (Path("picture.png"), "into a list"),
         (Image.fromarray(PIXELS[0]), "into a list"),
         (["the film was great"], "strings are taken for paths"),
-        ([Path("absent.png")], r"inputs\[0\]: can't read 'absent.png'"),
+        ([Path("absent.png")], "can't read 'absent.png': No such file"),
         ([PIXELS[0], b"file"], "mixture"),
         ([PIXELS[0], PIXELS[1, :5]], r"\(5, 30, 3\), \(32, 30, 3\)"),
-        ([Image.new("F", (2, 2))], r"inputs\[0\]: has floating-point pixels"),
-        ([Image.new("La", (2, 2))], r"inputs\[0\]: conversion from La"),
+        ([Image.new("F", (2, 2))], r"support example 0 \(label 'a'\): it has floating-point pixels"),
+        ([Image.new("La", (2, 2))], r"support example 0 \(label 'a'\): conversion from La"),
         (np.zeros((3, 1, 28, 28), bool), "uint8 from 0 to 255"),
         (np.zeros((3, 4), complex), "complex128"),
-        ([["a", "b"], ["c", "d"]], "can't be sent"),
+        ([["a", "b"], ["c", "d"], ["e", "f"]], "can't be sent"),
+        ([PIXELS[0], None], "support example 1 is None"),
+        ([1.0, float("nan"), 2.0], "support example 1 is NaN"),
+        (np.array([[1.0, 2.0], [3.0, np.nan]]), r"support example 1 \(label 'b'\) holds NaN"),
+        ([[1.0, 2.0], [3.0, None]], r"support example 1 \(label 'b'\) holds None"),
+        (["a text", "", " "], "support example 1 is an empty text, support example 2 is an empty text"),
+        (np.array(["a text", None], dtype=object), "support example 1 is None"),
+        ([b"file", b""], r"support example 1 \(label 'b'\): it is empty"),
+        ([Path("absent.png"), b"file", Path("lost.png")], "'absent.png': No such file .*'lost.png': No such file"),
+        (BytesIO(b"file"), "into a list"),
+        ([StringIO("text")], 'mode "rb"'),
+        ({1: PIXELS[0]}, "have an order"),
+        (3, "not iterable"),
     ],
     ids=[
         "empty list",
@@ -164,6 +200,18 @@ async def test_any_iterable_of_paths_will_do(client, server, tmp_path):
         "booleans",
         "complex numbers",
         "lists of texts",
+        "none among images",
+        "none among numbers",
+        "none in an array",
+        "none in a list of vectors",
+        "empty texts",
+        "none among texts",
+        "empty file",
+        "several absent files",
+        "an open file",
+        "a file opened as a text",
+        "no order",
+        "no inputs at all",
     ],
 )
 async def test_what_can_not_be_sent_is_refused_with_a_reason(client, server, given_inputs, message):

@@ -7,11 +7,10 @@ from google.protobuf.duration_pb2 import Duration
 
 from innerloop.calls import new_request_id
 from innerloop.errors import FailedPreconditionError, InvalidArgumentError
-from innerloop.inputs import encode_texts
 from innerloop.models import Model
 from innerloop.tensors import encode_tensor
 from innerloop.v1 import adaptation_pb2 as pb
-from innerloop.v1.tensor_pb2 import Inputs
+from innerloop.v1.tensor_pb2 import Inputs, Texts
 from innerloop_command.bench.settings import BenchSettings
 
 VARIANTS = 16
@@ -136,7 +135,8 @@ def _support(model: Model, settings: BenchSettings, generator: np.random.Generat
 def _examples(model: Model, count: int, generator: np.random.Generator) -> Inputs:
     """Texts of as many words as a question has, or a tensor [count, *input shape] of the model's own element type."""
     if model.input_kind == "text":
-        return encode_texts([" ".join(generator.choice(WORDS, generator.integers(5, 20))) for _ in range(count)])
+        sentences = [" ".join(generator.choice(WORDS, generator.integers(5, 20))) for _ in range(count)]
+        return Inputs(texts=Texts(values=sentences))
     shape = (count, *model.input_shape)
     if model.input_data_type == "uint8":
         return Inputs(tensor=encode_tensor(generator.integers(0, 256, shape, dtype=np.uint8)))

@@ -1,0 +1,118 @@
+"""Examples that are read and ready to travel, and what each is called in front of the caller."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from innerloop.errors import InvalidArgumentError
+from innerloop.tensors import Array, encode_tensor
+from innerloop.v1 import tensor_pb2 as pb
+
+_COLOUR_CHANNELS = (1, 3)
+
+
+@dataclass(frozen=True)
+class Names:
+    """What examples are called in messages: by the paths of their files, or by their positions, counted from 0.
+
+    Attributes:
+        role: "support example" or "query".
+        files: path of the file by position, for examples that are files.
+        labels: labels by position, where there are some.
+        start: position of the first example, where others were sent before it.
+
+    Example:
+        >>> names = Names("support example", {0: "cat.png"}, ["cat", "dog"])
+        >>> names[0], names[1]
+        ("'cat.png'", "support example 1 (label 'dog')")
+    """
+
+    role: str
+    files: Mapping[int, str] = field(default_factory=dict)
+    labels: Sequence[str] = ()
+    start: int = 0
+
+    def __getitem__(self, position: int) -> str:
+        place = self.start + position
+        if place in self.files:
+            return repr(self.files[place])
+        label = f" (label {self.labels[place]!r})" if place < len(self.labels) else ""
+        return f"{self.role} {place}{label}"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """N examples.
+
+    Attributes:
+        values: an array [N, *shape], N encoded image files, or N texts.
+        names: what they are called.
+    """
+
+    values: Array | list[bytes] | list[str]
+    names: Names
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def part(self, start: int, stop: int) -> "Examples":
+        """Those from `start` to before `stop`, under the same names."""
+        return Examples(self.values[start:stop], replace(self.names, start=self.names.start + start))
+
+    @property
+    def need_shape(self) -> bool:
+        """Whether the model's input shape decides how they travel.
+
+        Vectors [N, D] and images with channels first [N, C, H, W] are in wire form already; asking the server about
+        every model would cost a round trip for nothing.
+        """
+        values = self.values
+        if isinstance(values, list):
+            return False
+        return not (values.ndim == 2 or (values.ndim == 4 and values.shape[1] in _COLOUR_CHANNELS))
+
+    def arranged(self, shape: tuple[int, ...]) -> "Examples":
+        """Arrays as a model of input `shape` takes them, where the way is clear; otherwise the server shall judge.
+
+        Channels move from last [N, H, W, C] to first, or appear: [N, H, W] becomes [N, 1, H, W] and [N] becomes
+        [N, 1].
+        """
+        return self if isinstance(self.values, list) else replace(self, values=_arrange(self.values, shape))
+
+    def to_message(self) -> pb.Inputs:
+        """The wire form.
+
+        Raises:
+            InvalidArgumentError: their element type has no place on the wire.
+        """
+        if not isinstance(self.values, list):
+            return pb.Inputs(tensor=encode_tensor(self.values))
+        if isinstance(self.values[0], bytes):
+            return pb.Inputs(images=pb.EncodedImages(files=self.values))
+        return pb.Inputs(texts=pb.Texts(values=self.values))
+
+
+def _arrange(values: Array, shape: tuple[int, ...]) -> Array:
+    example = values.shape[1:]
+    if example == shape:
+        return values
+    if len(shape) == 3 and len(example) == 3 and example[2] == shape[0]:
+        return values.transpose(0, 3, 1, 2)
+    if len(shape) == len(example) + 1 and shape[0] == 1:
+        return np.expand_dims(values, 1)
+    return values
+
+
+def refuse_not_finite(values: Array, names: Names) -> None:
+    """Refuse numbers that are none.
+
+    Raises:
+        InvalidArgumentError: an example holds NaN or infinity; it is named.
+    """
+    if values.dtype.kind != "f":
+        return
+    finite = np.isfinite(values)
+    if not finite.all():
+        position = int(np.flatnonzero(~finite.reshape(len(values), -1).all(axis=1))[0])
+        raise InvalidArgumentError(f"{names[position]} holds NaN or infinity; leave it out or fill in")

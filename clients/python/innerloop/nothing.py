@@ -1,0 +1,62 @@
+"""Recognises values that stand for "nothing", which are never a label, a text, or an input."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from innerloop.errors import InvalidArgumentError
+
+_SHOWN = 5
+"""Positions that a message lists before it only counts the others."""
+
+
+def nothing(value: Any) -> str:
+    """What kind of nothing `value` is, in words; an empty string when it is something.
+
+    Example:
+        >>> nothing(None), nothing(float("nan")), nothing("  "), nothing("cat"), nothing(0)
+        ('None', 'NaN', 'an empty text', '', '')
+    """
+    if value is None:
+        return "None"
+    if isinstance(value, str):
+        return "" if value.strip() else "an empty text"
+    if isinstance(value, float):
+        return "NaN" if math.isnan(value) else ""
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return "NaT" if np.isnat(value) else ""
+    # Those of pandas, and of masked arrays, without importing the former.
+    return {"NAType": "NA", "NaTType": "NaT", "MaskedConstant": "masked"}.get(type(value).__name__, "")
+
+
+def refuse_nothing(values: Iterable[Any], subject: str) -> None:
+    """Refuse values of which any is nothing.
+
+    Args:
+        values: what the caller gave, one for each example.
+        subject: what a value is called in front of its position, for example "query".
+
+    Raises:
+        InvalidArgumentError: it names the positions, counted from 0.
+
+    Example:
+        >>> refuse_nothing(["good", None, ""], "query")
+        Traceback (most recent call last):
+        innerloop.errors.InvalidArgumentError: query 1 is None, query 2 is an empty text; leave out or fill in
+    """
+    found = [f"{subject} {position} is {kind}" for position, value in enumerate(values) if (kind := nothing(value))]
+    if found:
+        raise InvalidArgumentError(f"{listing(found, ', ')}; leave out or fill in")
+
+
+def listing(found: list[str], separator: str = "; ") -> str:
+    """The first few of many findings, and how many there are besides.
+
+    Example:
+        >>> listing(["a", "b", "c", "d", "e", "f", "g"], ", ")
+        'a, b, c, d, e, and 2 more'
+    """
+    rest = len(found) - _SHOWN
+    return separator.join([*found[:_SHOWN], *([f"and {rest} more"] if rest > 0 else [])])
