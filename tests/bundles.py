@@ -1,6 +1,5 @@
 """Tiny untrained bundles: real learners, real files, milliseconds to adapt."""
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 from innerloop_learner.bundle import save_bundle
 from innerloop_learner.learner import build_learner, methods
 from innerloop_learner.manifest import Manifest, Metric, Provenance, TaskLimits
+from innerloop_learner.settings import StepSettings
 from innerloop_learner.spec import InputSpec, LearnerSpec
 
 IMAGE = (1, 8, 8)
@@ -46,7 +46,7 @@ SMALL = {
 
 def small_settings(method: str, **of_steps: Any) -> dict[str, Any]:
     """Settings that make a method quick: those of `SMALL`, or two inner steps and what is said `of_steps`."""
-    has_steps = "steps" in inspect.signature(methods[method]._configure).parameters
+    has_steps = issubclass(methods[method].settings_class, StepSettings)
     return {"steps": 2, **of_steps} if has_steps else dict(SMALL.get(method, {}))
 
 

@@ -1,6 +1,8 @@
 """One small learner per registered method and kind of task, and episodes for it."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from bundles import small_settings
@@ -8,6 +10,7 @@ from torch import Tensor
 
 from innerloop_learner import InputSpec, Learner, LearnerSpec, Params, Query, Support, build_learner
 from innerloop_learner.learner import methods
+from innerloop_learner.objectives import Objective, build_objective
 from innerloop_learner.tasks import Episodes
 
 IMAGE = (1, 16, 16)
@@ -22,9 +25,11 @@ class Case:
 
     Attributes:
         spec: of a small learner.
+        training: settings of the objective that trains it.
     """
 
     spec: LearnerSpec
+    training: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -35,10 +40,14 @@ class Case:
     def learner(self) -> Learner:
         return build_learner(self.spec)
 
+    @property
+    def objective(self) -> Objective:
+        return build_objective(self.learner, self.training)
+
     def params(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> Params:
         """Parameters away from their initial values, so that a norm's shift or a running mean left out would show."""
         generator = torch.Generator().manual_seed(seed)
-        params = self.learner.init(generator)
+        params = {**self.learner.init(generator), **self.objective.init(generator)}
         noise = {name: 0.1 * torch.randn(value.shape, generator=generator) for name, value in params.items()}
         return {
             name: (value + (noise[name].abs() if "variance" in name else noise[name])).to(dtype)

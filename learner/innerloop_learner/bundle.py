@@ -59,7 +59,7 @@ def save_bundle(
     Args:
         path: folder to write.
         manifest: `files` and `digest` are filled in here.
-        params: every parameter of the learner, buffers included; those that only training reads are left out.
+        params: every parameter of the learner, buffers included; others, which only training reads, are left out.
         files: what the manifest's `graphs` and `encoder` speak of, by name.
 
     Returns:
@@ -73,8 +73,8 @@ def save_bundle(
     earlier = _replaceable(path)
     if files.keys() | {PARAMETERS} != manifest.file_names:
         raise BundleError(f"this bundle holds {', '.join(sorted(manifest.file_names))}, not {', '.join(sorted(files))}")
-    unserved = build_learner(manifest.learner).training_only()
-    tensors = {name: value.detach().cpu().contiguous() for name, value in params.items() if name not in unserved}
+    served = build_learner(manifest.learner).init(torch.Generator())
+    tensors = {name: params[name].detach().cpu().contiguous() for name in served if name in params}
     contents = {PARAMETERS: save(tensors), **files}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     manifest = replace(manifest, files=digests, digest="")
@@ -104,8 +104,7 @@ def load_bundle(path: Path, device: torch.device | str = "cpu") -> Bundle:
     manifest = read_manifest(path)
     try:
         learner = build_learner(manifest.learner)
-        initial = learner.init(torch.Generator().manual_seed(0))
-        expected = {name: value for name, value in initial.items() if name not in learner.training_only()}
+        expected = learner.init(torch.Generator().manual_seed(0))
     except (ValueError, TypeError, RuntimeError) as error:
         raise BundleError(f"{path.name}: this Innerloop can't build its learner: {error}") from error
     files = read_files(path, manifest)

@@ -1,6 +1,5 @@
 """What all methods with an inner loop share."""
 
-from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -9,10 +8,10 @@ from torch import Tensor
 from innerloop_learner import heads
 from innerloop_learner.backbones.backbone import Features
 from innerloop_learner.heads import LinearHead, mask_unused_ways
-from innerloop_learner.inner_loop import InnerStep, Loss, inner_loop, unroll
+from innerloop_learner.inner_loop import Loss, inner_loop
 from innerloop_learner.learner import Learner
 from innerloop_learner.loops import Index
-from innerloop_learner.losses import UNUSED_LOGIT
+from innerloop_learner.losses import UNUSED_LOGIT, task_loss
 from innerloop_learner.spec import LearnerSpec
 from innerloop_learner.state import STATISTICS, WAYS, WEIGHTS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
@@ -22,7 +21,7 @@ from innerloop_learner.update_rules import UpdateRule
 class GradientLearner(Learner):
     """A backbone and a linear head whose weights take a few gradient steps on each task.
 
-    Subclasses say in `_configure` how many steps (`_take_steps`) and by which rule (`rule`).
+    Subclasses have settings that are `StepSettings`, and say in `_configure` by which rule steps are taken (`rule`).
 
     Attributes:
         order: of the derivative that the outer gradient takes through inner steps.
@@ -43,48 +42,38 @@ class GradientLearner(Learner):
     def init(self, generator: torch.Generator) -> Params:
         """See Learner.init."""
         weights = {**self.backbone.init(generator), **self.head.init(generator)}
-        return {**weights, **self.rule.init(generator, self._adapted(weights))}
+        return {**weights, **self.rule.init(generator, self.adapted(weights))}
 
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
         """See Learner.adapt."""
-        steps = self._steps if steps is None else steps
-        frozen = self._frozen(params, support)
-        loss = self._support_loss(params, support, frozen)
-        weights, losses = inner_loop(loss, self._adapted(params), self.rule, params, steps, support.tasks, self.order)
-        return Adapted(self._state(params, weights, support, frozen, steps), losses)
+        steps = self.default_steps if steps is None else steps
+        frozen = self.frozen_features(params, support)
+        loss = self.support_loss(params, support, frozen)
+        weights, losses = inner_loop(loss, self.adapted(params), self.rule, params, steps, support.tasks, self.order)
+        return Adapted(self.state_after(params, weights, support, frozen, steps), losses)
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
         """See Learner.predict."""
         merged = self._of_state(params, state)
         features = self.backbone.apply(merged, query.x, query.mask, section(state, STATISTICS))
-        return self._outputs(merged, features.values, state[WAYS], -torch.inf)
+        return self.outputs(merged, features.values, state[WAYS], -torch.inf)
 
-    def trajectory(
-        self, params: Params, support: Support, steps: int, order: Literal[1, 2], truncate: int = 0
-    ) -> Iterator[TaskState]:
-        """The task state after each inner step, for outer losses that look at all of them; see `inner_loop.unroll`."""
-        frozen = self._frozen(params, support)
-        loss = self._support_loss(params, support, frozen)
-        taken: Iterator[InnerStep] = unroll(
-            loss, self._adapted(params), self.rule, params, steps, support.tasks, order, truncate
-        )
-        for index, (weights, _) in enumerate(taken):
-            yield self._state(params, weights, support, frozen, index + 1)
-
-    def _frozen(self, params: Params, support: Support) -> Features | None:
+    def frozen_features(self, params: Params, support: Support) -> Features | None:
         """Features of a body that does not adapt: computed once, not once per step."""
         return None if self.adapts_body else self.backbone.apply(params, support.x, support.mask)
 
-    def _support_loss(self, params: Params, support: Support, frozen: Features | None) -> Loss:
+    def support_loss(self, params: Params, support: Support, frozen: Features | None) -> Loss:
+        """What the inner loop lowers: the loss of each task's support set [T] by step and weights [T, ...]."""
+
         def loss(step: Index, weights: Params) -> Tensor:
-            merged = {**self._at_step(params, step), **weights}
+            merged = {**self.at_step(params, step), **weights}
             features = frozen or self.backbone.apply(merged, support.x, support.mask)
-            outputs = self._outputs(merged, features.values, support.ways, UNUSED_LOGIT)
-            return self.loss(outputs, support.y, support.mask)
+            outputs = self.outputs(merged, features.values, support.ways, UNUSED_LOGIT)
+            return task_loss(self.spec.task_kind, outputs, support.y, support.mask)
 
         return loss
 
-    def _at_step(self, params: Params, steps: Index) -> Params:
+    def at_step(self, params: Params, steps: Index) -> Params:
         """The parameters that belong to weights after so many steps."""
         del steps
         return params
@@ -93,23 +82,24 @@ class GradientLearner(Learner):
         """The parameters, those of a task state in place of the meta-learned ones."""
         return {**params, **section(state, WEIGHTS)}
 
-    def _state(
+    def state_after(
         self, params: Params, weights: Params, support: Support, frozen: Features | None, steps: Index
     ) -> TaskState:
         """The task state of weights after so many steps."""
         state = {WEIGHTS + name: weight for name, weight in weights.items()}
         if self.backbone.support_statistics:
-            merged = {**self._at_step(params, steps), **weights}
+            merged = {**self.at_step(params, steps), **weights}
             features = frozen or self.backbone.apply(merged, support.x, support.mask)
             state |= prefixed(STATISTICS, features.statistics)
         return {**state, WAYS: support.ways}
 
-    def _adapted(self, params: Params) -> Params:
+    def adapted(self, params: Params) -> Params:
         """The weights that the inner loop changes."""
         head = {heads.WEIGHT, heads.BIAS} if self.adapts_head else set()
         names = (self._body if self.adapts_body else set()) | head
         return {name: value for name, value in params.items() if name in names}
 
-    def _outputs(self, params: Params, features: Tensor, ways: Tensor, unused: float) -> Tensor:
+    def outputs(self, params: Params, features: Tensor, ways: Tensor, unused: float) -> Tensor:
+        """Logits [T, N, W] of features [T, N, F], `unused` past a task's ways [T]; or values [T, N, D]."""
         outputs = self.head.apply(params, features)
         return mask_unused_ways(outputs, ways, unused) if self.spec.task_kind == "classification" else outputs

@@ -1,6 +1,7 @@
 """The last layer: features to logits or values."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from innerloop_learner.layers import glorot, linear
@@ -35,6 +36,11 @@ class LinearHead:
     def apply(self, params: Params, features: Tensor) -> Tensor:
         """Outputs [T, N, O] of features [T, N, F]; weights shared or one per task."""
         return linear(features, params[WEIGHT], params[BIAS])
+
+
+def cosine_logits(scale: float, features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """S cos(w_k, f) + b_k: logits [T, N, O] of features [T, N, F]; weights [O, F], or [T, O, F], one per task."""
+    return linear(scale * F.normalize(features, dim=-1), F.normalize(weight, dim=-1), bias)
 
 
 def mask_unused_ways(logits: Tensor, ways: Tensor, value: float) -> Tensor:

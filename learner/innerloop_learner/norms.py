@@ -23,7 +23,6 @@ Statistics = Mapping[str, Tensor]
 """Means and variances by layer, [T, C] each."""
 
 EPSILON = 1e-5
-MOMENTUM = 0.1
 
 
 class Norm(ABC):
@@ -208,11 +207,6 @@ class NoNorm(Norm):
         """See Norm.apply."""
         del params, mask, statistics
         return x, {}
-
-
-def running_average(old: Params, fresh: Params) -> Params:
-    """Exponential average of the buffers in `fresh` with those in `old`, without gradients."""
-    return {name: old[name].lerp(value.detach(), MOMENTUM) for name, value in fresh.items()}
 
 
 def _moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

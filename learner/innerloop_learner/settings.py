@@ -1,10 +1,24 @@
-"""Values by name, from a command line or a manifest, checked against the signature that takes them.
+"""Settings of methods, backbones, objectives and estimators: frozen dataclasses whose fields are declared by `setting`.
 
-What does not fit is refused by name before it is used.
+Names, types, ranges, defaults and what `innerloop methods NAME` prints are all read off these classes.
+
+    >>> @dataclass(frozen=True)
+    ... class Oven:
+    ...     heat: int = setting(180, "degrees", least=50, most=300)
+    >>> with_settings("oven", Oven, {"heat": 200})
+    Oven(heat=200)
+    >>> with_settings("oven", Oven, {"heat": 400})
+    Traceback (most recent call last):
+        ...
+    innerloop_learner.settings.SettingsError: oven: heat must be at most 300, not 400
+    >>> described(Oven)
+    [Described(name='heat', kind='a whole number', default=180, doc='degrees')]
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 T = TypeVar("T")
@@ -13,7 +27,88 @@ _WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true o
 
 
 class SettingsError(ValueError):
-    """A method or backbone does not take these settings, inputs or tasks; the message says which, and what it takes."""
+    """Settings, inputs or tasks that are not taken; the message says which, and what is."""
+
+
+@dataclass(frozen=True)
+class NoSettings:
+    """The settings of whatever has none."""
+
+
+def setting(default: T, doc: str, *, least: float | None = None, most: float | None = None) -> T:
+    """Declare a field of a dataclass of settings.
+
+    A subclass that only has another default writes just that; the rest is inherited.
+
+    Args:
+        default: its value unless told otherwise.
+        doc: what it means in a few words, with its unit.
+        least: smallest number that it may be, if there is one.
+        most: largest number that it may be, if there is one.
+    """
+    declared: Any = field(default=default, metadata={"doc": doc, "least": least, "most": most})
+    return declared  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """Settings of every method with inner steps.
+
+    Raises:
+        ValueError: steps outside 1 to `max_steps`.
+    """
+
+    steps: int = setting(5, "inner steps in training, and at serving unless a request names another number")
+    max_steps: int = setting(20, "most inner steps that a request may ask for")
+
+    def __post_init__(self) -> None:
+        if not 0 < self.steps <= self.max_steps:
+            raise ValueError(f"steps must lie between 1 and max_steps ({self.max_steps}), not {self.steps}")
+
+
+@dataclass(frozen=True)
+class Described:
+    """One setting, for people.
+
+    Attributes:
+        name: of the setting.
+        kind: which values it takes, in words.
+        default: its value unless told otherwise.
+        doc: what it means.
+    """
+
+    name: str
+    kind: str
+    default: Any
+    doc: str
+
+
+def described(kind: type[Any]) -> list[Described]:
+    """What a dataclass of settings holds, in the order of its fields."""
+    return [
+        Described(each.name, _describe(each.type), each.default, _declared(kind, each.name).get("doc", ""))
+        for each in fields(kind)
+    ]
+
+
+def setting_names(kind: type[Any]) -> frozenset[str]:
+    """Names of the settings that a dataclass holds."""
+    return frozenset(each.name for each in fields(kind))
+
+
+@contextmanager
+def refusing(owner: str) -> Iterator[None]:
+    """Inside, values that don't fit (ValueError) are refused in the name of their owner.
+
+    Raises:
+        SettingsError: instead of another ValueError.
+    """
+    try:
+        yield
+    except SettingsError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"{owner}: {error}") from error
 
 
 def with_settings(owner: str, function: Callable[..., T], settings: Mapping[str, Any], *args: Any) -> T:
@@ -21,7 +116,8 @@ def with_settings(owner: str, function: Callable[..., T], settings: Mapping[str,
 
     Args:
         owner: what the settings belong to, for messages, for example "backbone conv4".
-        function: its keyword arguments behind `args` are the settings there are; their annotations say of which type.
+        function: mostly a dataclass; its keyword arguments behind `args` are the settings there are, and their
+            annotations say of which type.
         settings: by name.
         args: what else the function takes.
 
@@ -35,10 +131,14 @@ def with_settings(owner: str, function: Callable[..., T], settings: Mapping[str,
             raise SettingsError(f"{owner} has no setting {name!r}; {there_are}")
         if not _fits(value, known[name].annotation):
             raise SettingsError(f"{owner}: {name} must be {_describe(known[name].annotation)}, not {value!r}")
-    try:
+        declared = _declared(function, name)
+        least, most = declared.get("least"), declared.get("most")
+        if least is not None and not value >= least:
+            raise SettingsError(f"{owner}: {name} must be at least {least}, not {value}")
+        if most is not None and not value <= most:
+            raise SettingsError(f"{owner}: {name} must be at most {most}, not {value}")
+    with refusing(owner):
         return function(*args, **settings)
-    except (TypeError, ValueError) as error:
-        raise SettingsError(f"{owner}: {error}") from error
 
 
 def complete(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,6 +146,13 @@ def complete(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[
     parameters = inspect.signature(function).parameters.values()
     defaults = {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
     return {**defaults, **settings}
+
+
+def _declared(function: Any, name: str) -> Mapping[str, Any]:
+    """What `setting` was told of a field, by the class itself or by the nearest one that it inherits from."""
+    classes = inspect.getmro(function) if inspect.isclass(function) else ()
+    found = (vars(each).get("__dataclass_fields__", {}).get(name) for each in classes)
+    return next((each.metadata for each in found if each is not None and each.metadata), {})
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -8,12 +8,15 @@ from cases import TRAIN_CLASSES, Case
 from torch import Tensor
 
 from innerloop_learner import Episodes, InputSpec, LearnerSpec, Params
+from innerloop_learner.learner import methods
+from innerloop_learner.settings import described
 
 WAYS = 3
 
 
 def vector_case(method: str, max_ways: int = WAYS, **settings: Any) -> Case:
-    """A method on vectors of six numbers, with a perceptron of two layers."""
+    """A method on vectors of six numbers, with a perceptron of two layers; settings of its own and of its objective."""
+    own = {each.name for each in described(methods[method].settings_class)}
     return Case(
         LearnerSpec(
             method,
@@ -22,8 +25,9 @@ def vector_case(method: str, max_ways: int = WAYS, **settings: Any) -> Case:
             train_classes=TRAIN_CLASSES,
             backbone="mlp",
             backbone_settings={"widths": [10, 8]},
-            settings=settings,
-        )
+            settings={name: value for name, value in settings.items() if name in own},
+        ),
+        {name: value for name, value in settings.items() if name not in own},
     )
 
 

@@ -10,7 +10,8 @@ from by_hand import WAYS, answers, features, lstm_step, shuffled_episodes, vecto
 from torch import Tensor
 
 from innerloop_learner import Params
-from innerloop_learner.learner import Stage
+from innerloop_learner.objectives import Stage
+from innerloop_learner.objectives.query_loss import QueryLoss
 
 
 def attention(params: Params, query: Tensor, memory: Tensor, labels: Tensor) -> Tensor:
@@ -73,7 +74,7 @@ def test_siamese_networks_compare_weighted_differences() -> None:
             same = F.one_hot(episodes.targets[task, index], WAYS).double()
             each = F.binary_cross_entropy_with_logits(expected, same, reduction="none")
             losses.append((each[same == 1].mean() + each[same == 0].mean()) / 2)
-    loss = case.learner.objective(params, episodes, Stage()).loss
+    loss = case.objective(params, episodes, Stage()).loss
     torch.testing.assert_close(loss, torch.stack(losses).mean())
 
 
@@ -87,9 +88,10 @@ def test_many_examples_are_compared_in_parts() -> None:
 
 
 def test_siamese_networks_notice_that_training_diverged() -> None:
-    learner = vector_case("siamese").learner
+    objective = vector_case("siamese").objective
+    assert isinstance(objective, QueryLoss)
     outputs = torch.full((1, 1, WAYS), torch.nan)
-    assert learner.loss(outputs, torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1, dtype=torch.bool)).isnan()
+    assert objective.loss(outputs, torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1, dtype=torch.bool)).isnan()
 
 
 def test_relation_networks_score_class_and_query_side_by_side() -> None:
@@ -119,7 +121,7 @@ def test_relation_networks_score_class_and_query_side_by_side() -> None:
                 torch.testing.assert_close(logits[task, index, label], score)
                 right = float(episodes.targets[task, index] == label)
                 losses.append((score.sigmoid() - right) ** 2)
-    loss = case.learner.objective(params, episodes, Stage()).loss
+    loss = case.objective(params, episodes, Stage()).loss
     torch.testing.assert_close(loss, WAYS * torch.stack(losses).mean())
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from innerloop_learner import Params, Query, Support, TaskState
 from innerloop_learner.bundle import load_bundle, save_bundle
-from innerloop_learner.learner import Stage
 from innerloop_learner.manifest import Manifest, Provenance, TaskLimits
+from innerloop_learner.objectives import Stage
 from innerloop_learner.state import WEIGHTS, section
 from innerloop_learner.tasks import Episodes
 
@@ -283,13 +283,13 @@ def test_states_can_be_split_and_batched_again(case: Case) -> None:
 @each_case
 def test_every_tensor_lies_where_the_inputs_do(case: Case) -> None:
     # Tensors on "meta" have no values and refuse to meet those of another device, as those of a GPU do.
-    learner, episodes = case.learner, case.episodes().to("meta")
+    learner, objective, episodes = case.learner, case.objective, case.episodes().to("meta")
     params = {name: value.to("meta").requires_grad_() for name, value in case.params().items()}
     with torch.no_grad():
         state = learner.adapt(params, episodes.support).state
         assert learner.predict(params, state, episodes.query).is_meta
     for progress in (0.0, 1.0):
-        loss = learner.objective(params, episodes, Stage(progress)).loss
+        loss = objective(params, episodes, Stage(progress)).loss
         torch.autograd.grad(loss, list(params.values()), allow_unused=True)
 
 
@@ -297,18 +297,19 @@ def test_every_tensor_lies_where_the_inputs_do(case: Case) -> None:
 def test_learning_reduces_the_outer_loss(case: Case) -> None:
     if case.spec.method == "scratch":
         pytest.skip("learns nothing, on purpose")
-    learner, episodes = case.learner, case.episodes(tasks=4).to(torch.float32)
-    params = learner.init(torch.Generator().manual_seed(0))
+    learner, objective, episodes = case.learner, case.objective, case.episodes(tasks=4).to(torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    params = {**learner.init(generator), **objective.init(generator)}
     learned = {name: value.requires_grad_() for name, value in params.items() if name not in learner.buffers()}
     optimizer = torch.optim.Adam(learned.values(), lr=3e-3)
     losses = []
     for _ in range(30):
-        objective = learner.objective(params, episodes, Stage())
+        outcome = objective(params, episodes, Stage())
         optimizer.zero_grad()
-        objective.loss.backward()
+        outcome.loss.backward()
         optimizer.step()
-        params.update(objective.buffers)
-        losses.append(objective.loss.item())
+        params.update(outcome.buffers)
+        losses.append(outcome.loss.item())
     assert losses[-1] < 0.8 * losses[0]
 
 

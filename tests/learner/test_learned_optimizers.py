@@ -11,7 +11,7 @@ from cases import Case
 from torch import Tensor
 
 from innerloop_learner import Episodes, Params
-from innerloop_learner.learner import Stage
+from innerloop_learner.objectives import Stage
 from innerloop_learner.settings import SettingsError
 
 STEPS = 4
@@ -125,7 +125,7 @@ def test_outer_loss_and_gradient_equal_a_loop_over_tasks(method: str) -> None:
     case = learned_case(method)
     params, episodes = case.params(), case.episodes(tasks=2)
     learned = {name: value.requires_grad_() for name, value in params.items()}
-    ours = case.learner.objective(learned, episodes, Stage()).loss
+    ours = case.objective(learned, episodes, Stage()).loss
     theirs = outer_loss(method, learned, episodes)
     torch.testing.assert_close(ours, theirs)
     pairs = (torch.autograd.grad(loss, list(learned.values()), materialize_grads=True) for loss in (ours, theirs))
@@ -140,26 +140,26 @@ def test_losses_along_the_way_count_as_they_are_weighed() -> None:
     second, last = (
         F.cross_entropy(logits(trajectory[step], episodes.query.x[0]), episodes.targets[0]) for step in (1, 3)
     )
-    loss = weighed.learner.objective(params, episodes, Stage()).loss
+    loss = weighed.objective(params, episodes, Stage()).loss
     torch.testing.assert_close(loss, (second + 3 * last) / 4)
 
 
 @pytest.mark.parametrize("weights", [[1.0], [0.0] * STEPS, [-1.0, 1.0, 1.0, 1.0]])
 def test_weights_that_fit_no_steps_are_refused(weights: list[float]) -> None:
     with pytest.raises(SettingsError, match="step_weights must be 4 numbers"):
-        _ = learned_case("lstm-optimizer", step_weights=weights).learner
+        _ = learned_case("lstm-optimizer", step_weights=weights).objective
 
 
 def rule_gradient(case: Case, params: Params, episodes: Episodes) -> Tensor:
     learned = {name: value.detach().requires_grad_() for name, value in params.items()}
-    loss = case.learner.objective(learned, episodes, Stage()).loss
+    loss = case.objective(learned, episodes, Stage()).loss
     return torch.autograd.grad(loss, learned["rule.lstm0.weight"])[0]
 
 
 def test_truncation_cuts_the_gradient_and_not_the_loss() -> None:
     whole, cut = learned_case("lstm-optimizer"), learned_case("lstm-optimizer", truncate=2)
     params, episodes = whole.params(), whole.episodes()
-    losses = [case.learner.objective(params, episodes, Stage()).loss.item() for case in (whole, cut)]
+    losses = [case.objective(params, episodes, Stage()).loss.item() for case in (whole, cut)]
     assert losses[0] == losses[1]
     through_all, through_two = (rule_gradient(case, params, episodes) for case in (whole, cut))
     assert (through_all - through_two).abs().max() > 1e-3 * through_all.abs().max()
@@ -174,7 +174,7 @@ def test_an_optimizer_on_its_own_starts_from_weights_drawn_in_every_outer_step()
     learned = {name: value.requires_grad_() for name, value in params.items()}
 
     def loss(seed: int) -> Tensor:
-        return case.learner.objective(learned, episodes, Stage(seed=seed)).loss
+        return case.objective(learned, episodes, Stage(seed=seed)).loss
 
     assert loss(1).item() == loss(1).item()
     assert loss(1).item() != loss(2).item()

@@ -11,7 +11,9 @@ from cases import Case
 from torch import Tensor
 
 from innerloop_learner import Params
-from innerloop_learner.learner import Stage
+from innerloop_learner.losses import classification_loss
+from innerloop_learner.objectives import Stage
+from innerloop_learner.objectives.every_step import task_states
 
 STEPS = 3
 OFF: dict[str, Any] = {
@@ -23,13 +25,13 @@ OFF: dict[str, Any] = {
 
 
 def normed_case(norm: str = "layer", **settings: Any) -> Case:
-    plain = vector_case("maml++", steps=STEPS, rate=0.1, **settings).spec
-    return Case(replace(plain, backbone_settings={"widths": [10, 8], "norm": norm}))
+    plain = vector_case("maml++", steps=STEPS, rate=0.1, **settings)
+    return replace(plain, spec=replace(plain.spec, backbone_settings={"widths": [10, 8], "norm": norm}))
 
 
 def gradient(case: Case, params: Params, stage: Stage) -> Params:
     learned = {name: value.detach().requires_grad_() for name, value in params.items()}
-    loss = case.learner.objective(learned, case.episodes(), stage).loss
+    loss = case.objective(learned, case.episodes(), stage).loss
     return dict(zip(learned, torch.autograd.grad(loss, list(learned.values()), materialize_grads=True), strict=True))
 
 
@@ -40,7 +42,7 @@ def test_with_everything_off_it_is_maml(norm: str) -> None:
     maml = Case(replace(spec, method="maml", settings={"steps": STEPS, "rate": 0.1}))
     params, episodes = maml.params(), maml.episodes()
     assert plain.params().keys() == params.keys()
-    ours, theirs = (case.learner.objective(params, episodes, Stage()) for case in (plain, maml))
+    ours, theirs = (case.objective(params, episodes, Stage()) for case in (plain, maml))
     torch.testing.assert_close(ours.loss, theirs.loss)
     assert ours.buffers.keys() == theirs.buffers.keys()
     for name, value in ours.buffers.items():
@@ -72,7 +74,7 @@ def test_each_step_has_rates_and_norms_of_its_own() -> None:
             }
         losses.append(F.cross_entropy(logits(weights, STEPS, episodes.query.x[task]), episodes.targets[task]))
     theirs = torch.stack(losses).mean()
-    ours = case.learner.objective(learned, episodes, Stage()).loss
+    ours = case.objective(learned, episodes, Stage()).loss
     torch.testing.assert_close(ours, theirs)
     pairs = (torch.autograd.grad(loss, list(learned.values())) for loss in (ours, theirs))
     for name, a, b in zip(learned, *pairs, strict=True):
@@ -84,18 +86,13 @@ def test_early_losses_count_at_first_and_no_longer_in_the_end() -> None:
     params, episodes = weighted.params(), weighted.episodes()
 
     def loss(case: Case, progress: float) -> float:
-        return case.learner.objective(params, episodes, Stage(progress=progress)).loss.item()
+        return case.objective(params, episodes, Stage(progress=progress)).loss.item()
 
     with torch.no_grad():
-        states = weighted.learner.trajectory(params, episodes.support, STEPS, 1)
-        after = [
-            weighted.learner.loss(
-                weighted.learner.predict(params, state, episodes.query), episodes.targets, episodes.query.mask
-            )
-            .mean()
-            .item()
-            for state in states
-        ]
+        after = []
+        for state in task_states(weighted.learner, params, episodes.support, 1):
+            outputs = weighted.learner.predict(params, state, episodes.query)
+            after.append(classification_loss(outputs, episodes.targets, episodes.query.mask).mean().item())
     assert loss(weighted, 0.0) == pytest.approx(sum(after) / STEPS)
     assert loss(weighted, 1.0) == pytest.approx(after[-1])
     assert loss(last, 0.0) == pytest.approx(after[-1])
@@ -117,7 +114,7 @@ def test_gradients_are_of_first_order_in_the_first_third() -> None:
 def test_running_statistics_are_kept_for_every_step() -> None:
     case = normed_case("batch")
     params, episodes = case.params(), case.episodes()
-    fresh = case.learner.objective(params, episodes, Stage()).buffers
+    fresh = case.objective(params, episodes, Stage()).buffers
     for name in case.learner.buffers():
         assert params[name].shape[0] == fresh[name].shape[0] == STEPS + 1
         # Weights move, so the activations that are measured do, too.

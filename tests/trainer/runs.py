@@ -30,7 +30,7 @@ def training(config: TrainingConfig, folder: Path, *, resume: bool = False, save
     """A run, not begun or not continued yet."""
     source = load_source(config.data)
     plan = make_plan(config, source)
-    initial = plan.learner.init(generator_for(config.seed, "initialisation"))
+    initial = plan.init(generator_for(config.seed, "initialisation"))
     return Training(plan, source, RunFolder(folder), CPU, initial, resume=resume, save_minutes=save_minutes)
 
 

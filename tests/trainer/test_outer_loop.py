@@ -1,13 +1,15 @@
 """The outer loop: what a step changes, and that its state is all there is."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from innerloop_learner import Episodes, InputSpec, Learner, LearnerSpec, Params, build_learner
-from innerloop_learner.learner import Stage
+from innerloop_learner import Episodes, InputSpec, LearnerSpec, Params, build_learner
+from innerloop_learner.objectives import Stage, build_objective
+from innerloop_learner.settings import NoSettings
 from innerloop_trainer.data import EpisodeShape, load_source
-from innerloop_trainer.meta_gradient import Backpropagation, Estimate, MetaGradient
-from innerloop_trainer.outer_loop import OuterLoop
+from innerloop_trainer.outer_loop import Estimate, Estimator, OptimizerPlan, OuterLoop, build_estimator
 from innerloop_trainer.seeds import generator_for
 
 LEARNER = build_learner(
@@ -18,15 +20,16 @@ LEARNER = build_learner(
 DIGITS = load_source("digits")
 
 
-class Constant(MetaGradient):
+class Constant(Estimator):
     """The same gradient for every parameter, and ones for every buffer."""
 
     def __init__(self, value: float) -> None:
+        super().__init__(build_objective(LEARNER), NoSettings())
         self._value = value
 
-    def estimate(self, learner: Learner, params: Params, episodes: Episodes, stage: Stage) -> Estimate:
-        del episodes, stage
-        buffers = {name: torch.ones_like(params[name]) for name in learner.buffers()}
+    def estimate(self, params: Params, carried: Params, episodes: Episodes, stage: Stage) -> Estimate:
+        del carried, episodes, stage
+        buffers = {name: torch.ones_like(params[name]) for name in LEARNER.buffers()}
         gradients = {n: torch.full_like(p, self._value) for n, p in params.items() if n not in buffers}
         return Estimate(gradients, buffers, torch.tensor(1.0), torch.zeros(()))
 
@@ -35,8 +38,25 @@ def params(seed: int = 0) -> Params:
     return LEARNER.init(torch.Generator().manual_seed(seed))
 
 
-def loop(estimator: MetaGradient, iterations: int = 10, clip: float = 10.0, seed: int = 0) -> OuterLoop:
-    return OuterLoop(LEARNER, params(seed), estimator, iterations, learning_rate=0.01, gradient_clip=clip, seed=0)
+class Remembering(Constant):
+    """A gradient that grows from call to call."""
+
+    def start(self, params: Params) -> Params:
+        del params
+        return {"calls": torch.zeros(())}
+
+    def estimate(self, params: Params, carried: Params, episodes: Episodes, stage: Stage) -> Estimate:
+        plain, calls = super().estimate(params, carried, episodes, stage), carried["calls"] + 1
+        gradients = {name: value * calls**2 for name, value in plain.gradients.items()}
+        return replace(plain, gradients=gradients, carried={"calls": calls})
+
+
+def backpropagation() -> Estimator:
+    return build_estimator("backpropagation", build_objective(LEARNER), {})
+
+
+def loop(estimator: Estimator, clip: float = 10.0, seed: int = 0) -> OuterLoop:
+    return OuterLoop(estimator, params(seed), OptimizerPlan(10, learning_rate=0.01, gradient_clip=clip), seed=0)
 
 
 def episodes(position: int) -> Episodes:
@@ -58,7 +78,7 @@ def test_buffers_are_taken_over_not_learned() -> None:
 
 
 def test_the_learning_rate_falls_from_its_base_to_zero_along_a_cosine() -> None:
-    rates = [loop(Constant(1.0)).learning_rate(iteration) for iteration in range(11)]
+    rates = [OptimizerPlan(10, 0.01, 10.0).rate_at(iteration) for iteration in range(11)]
     assert rates[0] == 0.01
     assert rates[5] == pytest.approx(0.005)
     assert rates[10] == pytest.approx(0)
@@ -66,8 +86,8 @@ def test_the_learning_rate_falls_from_its_base_to_zero_along_a_cosine() -> None:
 
 
 def test_the_learning_rate_may_stay_as_it_is() -> None:
-    constant = OuterLoop(LEARNER, params(), Constant(1.0), 10, 0.01, 10.0, 0, "constant")
-    assert {constant.learning_rate(iteration) for iteration in range(11)} == {0.01}
+    constant = OptimizerPlan(10, 0.01, 10.0, "constant")
+    assert {constant.rate_at(iteration) for iteration in range(11)} == {0.01}
 
 
 def test_a_gradient_that_is_too_long_is_shortened() -> None:
@@ -80,16 +100,17 @@ def test_a_gradient_that_is_too_long_is_shortened() -> None:
 
 def test_the_parameters_given_are_left_alone() -> None:
     given, untouched = params(), params()
-    OuterLoop(LEARNER, given, Constant(1.0), 10, 0.01, 10.0, 0).step(episodes(0), 0)
+    OuterLoop(Constant(1.0), given, OptimizerPlan(10, 0.01, 10.0), 0).step(episodes(0), 0)
     assert all(torch.equal(value, untouched[name]) for name, value in given.items())
 
 
-def test_a_restored_loop_goes_on_to_the_bit() -> None:
-    whole = loop(Backpropagation())
+@pytest.mark.parametrize("estimator", [backpropagation(), Remembering(0.01)], ids=["backpropagation", "with a memory"])
+def test_a_restored_loop_goes_on_to_the_bit(estimator: Estimator) -> None:
+    whole = loop(estimator)
     for iteration in range(3):
         whole.step(episodes(iteration), iteration)
     state = {name: value.clone() for name, value in whole.state().items()}
-    restored = loop(Backpropagation(), seed=9)
+    restored = loop(estimator, seed=9)
     restored.restore(state)
     kept = {name: value.clone() for name, value in state.items()}
     for iteration in range(3, 6):
@@ -102,8 +123,8 @@ def test_a_restored_loop_goes_on_to_the_bit() -> None:
 
 
 def test_a_loop_can_be_restored_to_before_its_first_step() -> None:
-    fresh = loop(Backpropagation())
-    restored = loop(Backpropagation(), seed=9)
+    fresh = loop(backpropagation())
+    restored = loop(backpropagation(), seed=9)
     restored.restore(fresh.state())
     fresh.step(episodes(0), 0)
     restored.step(episodes(0), 0)

@@ -53,7 +53,7 @@ def test_methods_lists_every_method() -> None:
 def test_methods_as_json_says_what_a_program_needs_to_choose() -> None:
     listed = json.loads(innerloop("methods", "--json").output)
     assert [entry["name"] for entry in listed] == list(methods)
-    keys = {"name", "family", "paper", "gradients_at_serving", "order_matters", "ways_can_change", "tasks"}
+    keys = {"name", "family", "paper", "gradients_at_serving", "order_matters", "ways_can_change", "tasks", "objective"}
     assert all(entry.keys() == keys for entry in listed)
     (maml,) = (entry for entry in listed if entry["name"] == "maml")
     assert maml["gradients_at_serving"] is True

@@ -17,9 +17,8 @@ from innerloop_learner.learner import methods
 from innerloop_trainer.config import ConfigError, TrainingConfig, make_plan
 from innerloop_trainer.data import DataSource, EpisodeShape
 from innerloop_trainer.evaluation import metric_name
-from innerloop_trainer.meta_gradient import Backpropagation
 from innerloop_trainer.mistakes import MISTAKES
-from innerloop_trainer.outer_loop import OuterLoop
+from innerloop_trainer.outer_loop import OuterLoop, defaults_of
 from innerloop_trainer.plots import plot_comparison
 from innerloop_trainer.results_file import has_results, write_results
 from innerloop_trainer.runs.final_test import measure_on_test_split
@@ -234,7 +233,7 @@ def _iterations(
     tell: Callable[[str], None],
 ) -> int | None:
     """Outer steps that the budget allows; as measured before, if the run is there already."""
-    if methods[config.method].info.training.iterations == 1:
+    if defaults_of(config.method).iterations == 1:
         return 1  # it learns nothing
     if budget.minutes is None:
         return budget.iterations
@@ -248,11 +247,9 @@ def _iterations(
 def _seconds_per_step(config: TrainingConfig, source: DataSource, device: torch.device) -> float:
     """Measured on steps that are thrown away."""
     plan = make_plan(replace(config, iterations=10**6), source)
-    initial = plan.learner.init(generator_for(config.seed, "initialisation"))
+    initial = plan.init(generator_for(config.seed, "initialisation"))
     params = {name: value.to(device) for name, value in initial.items()}
-    loop = OuterLoop(
-        plan.learner, params, Backpropagation(), plan.iterations, plan.learning_rate, plan.gradient_clip, config.seed
-    )
+    loop = OuterLoop(plan.estimator, params, plan.optimizer, config.seed)
     durations: list[float] = []
     # All over the schedule, since some outer losses are costlier at its beginning than later.
     positions = (int(plan.iterations * (step * GOLDEN_STEP % 1)) for step in itertools.count())

@@ -8,12 +8,22 @@ from typing import Any, TypeVar, get_args
 import torch
 
 from innerloop_learner.backbones import backbones
-from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, build_learner, methods
+from innerloop_learner.learner import Learner, MethodInfo, build_learner, methods
 from innerloop_learner.manifest import TaskLimits
-from innerloop_learner.settings import complete
+from innerloop_learner.objectives import build_objective, objectives
+from innerloop_learner.settings import SettingsError, StepSettings, described
 from innerloop_learner.spec import InputSpec, LearnerSpec
+from innerloop_learner.tasks import Params
 from innerloop_trainer.data import DataSource, EpisodeShape
-from innerloop_trainer.outer_loop import Schedule
+from innerloop_trainer.outer_loop import (
+    Estimator,
+    OptimizerPlan,
+    Schedule,
+    TrainingDefaults,
+    build_estimator,
+    defaults_of,
+    estimators,
+)
 
 SERVING_WAYS = 64
 """Most classes a request may have where the method itself sets no limit."""
@@ -48,7 +58,8 @@ class TrainingConfig:
         seed: of initialisation and episodes.
         validate_every: outer steps between validations.
         validation_episodes: tasks per validation.
-        settings: of the method, beyond steps.
+        estimator: registered name of the estimator of the meta-gradient, where it is not the method's usual one.
+        settings: of the method beyond steps, of its objective and of the estimator.
         backbone: registered name.
         backbone_settings: keyword settings of the backbone.
         init: SHA-256 of the parameters that training starts from, where it does not start from random ones.
@@ -69,6 +80,7 @@ class TrainingConfig:
     seed: int = 0
     validate_every: int = 250
     validation_episodes: int = 200
+    estimator: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     backbone: str | None = None
     backbone_settings: Mapping[str, Any] = field(default_factory=dict)
@@ -87,22 +99,26 @@ class TrainingPlan:
     Attributes:
         config: what was asked for, defaults filled in.
         learner: to train.
+        estimator: of the gradient of the learner's objective.
         episodes: shape of training episodes.
         validation: shape of validation and test episodes.
         iterations: outer steps.
         meta_batch: tasks per outer step.
-        learning_rate: of Adam at the start of its schedule.
-        gradient_clip: largest norm of the meta-gradient.
+        optimizer: how parameters are changed.
     """
 
     config: TrainingConfig
     learner: Learner
+    estimator: Estimator
     episodes: EpisodeShape
     validation: EpisodeShape
     iterations: int
     meta_batch: int
-    learning_rate: float
-    gradient_clip: float
+    optimizer: OptimizerPlan
+
+    def init(self, generator: torch.Generator) -> Params:
+        """Fresh parameters of the learner, and those that only training needs."""
+        return {**self.learner.init(generator), **self.estimator.objective.init(generator)}
 
     @property
     def limits(self) -> TaskLimits:
@@ -126,14 +142,16 @@ def make_plan(config: TrainingConfig, source: DataSource) -> TrainingPlan:
         SettingsError: settings that the method or backbone does not take.
     """
     check_config(config)
-    info = methods[config.method].info
-    defaults = info.training
+    info, defaults = methods[config.method].info, defaults_of(config.method)
+    estimator_name = _given(config.estimator, defaults.estimator)
+    settings = _settings(config, estimator_name)
     queries = _given(config.queries, defaults.queries)
     iterations = _given(config.iterations, defaults.iterations)
     meta_batch = _given(config.meta_batch, defaults.meta_batch)
     learning_rate = _given(config.learning_rate, defaults.learning_rate)
-    spec = _spec(config, source, info)
+    spec = _spec(config, source, info, settings.of_method)
     learner = build_learner(spec)
+    estimator = build_estimator(estimator_name, build_objective(learner, settings.of_objective), settings.of_estimator)
     if not learner.init(torch.Generator()):
         raise ConfigError(f"{config.method} learns nothing on a backbone without layers; choose another --backbone")
     validation = EpisodeShape(config.ways, config.shots, queries)
@@ -141,7 +159,7 @@ def make_plan(config: TrainingConfig, source: DataSource) -> TrainingPlan:
     source.train.check(episodes)
     source.validation.check(validation)
     source.test.check(validation)
-    complete = replace(
+    completed = replace(
         config,
         encoder=None if source.encoder is None else f"sha256:{source.encoder.digest}",
         train_ways=episodes.ways if source.task_kind == "classification" else None,
@@ -150,13 +168,13 @@ def make_plan(config: TrainingConfig, source: DataSource) -> TrainingPlan:
         meta_batch=meta_batch,
         learning_rate=learning_rate,
         steps=learner.default_steps or None,
+        estimator=None if estimator_name == defaults.estimator else estimator_name,
         settings={name: value for name, value in config.settings.items() if name != "steps"},
         backbone=spec.backbone,
         backbone_settings=spec.backbone_settings,
     )
-    return TrainingPlan(
-        complete, learner, episodes, validation, iterations, meta_batch, learning_rate, defaults.gradient_clip
-    )
+    optimizer = OptimizerPlan(iterations, learning_rate, defaults.gradient_clip, config.schedule)
+    return TrainingPlan(completed, learner, estimator, episodes, validation, iterations, meta_batch, optimizer)
 
 
 def check_config(config: TrainingConfig) -> None:
@@ -169,6 +187,8 @@ def check_config(config: TrainingConfig) -> None:
     info = methods[config.method].info
     if config.backbone is not None:
         backbones[config.backbone]
+    if config.estimator is not None:
+        estimators[config.estimator]
     for name in _COUNTS:
         count = getattr(config, name)
         if count is not None and count < 1:
@@ -177,7 +197,7 @@ def check_config(config: TrainingConfig) -> None:
         raise ConfigError(f"--learning-rate must be a positive number, not {config.learning_rate}")
     if config.schedule not in get_args(Schedule):
         raise ConfigError(f"--schedule must be one of {', '.join(get_args(Schedule))}, not {config.schedule}")
-    if config.steps is not None and "steps" not in complete(methods[config.method]._configure, {}):
+    if config.steps is not None and not issubclass(methods[config.method].settings_class, StepSettings):
         raise ConfigError(f"{config.method} has no inner steps; leave --steps out")
     if config.steps is not None and config.settings.get("steps", config.steps) != config.steps:
         raise ConfigError(f"--steps is {config.steps}, but --set steps is {config.settings['steps']}; leave one out")
@@ -222,10 +242,36 @@ def _training_ways(config: TrainingConfig, source: DataSource, defaults: Trainin
     return min(defaults.ways, len(source.train.names))
 
 
-def _spec(config: TrainingConfig, source: DataSource, info: MethodInfo) -> LearnerSpec:
-    settings = dict(config.settings)
+@dataclass(frozen=True)
+class _Settings:
+    """A run's settings by what they belong to."""
+
+    of_method: Mapping[str, Any]
+    of_objective: Mapping[str, Any]
+    of_estimator: Mapping[str, Any]
+
+
+def _settings(config: TrainingConfig, estimator: str) -> _Settings:
+    """Tell apart what the user set, by name.
+
+    Raises:
+        SettingsError: a name that is none of the method's, its objective's or the estimator's.
+    """
+    method = methods[config.method]
+    kinds = (method, objectives[method.info.objective], estimators[estimator])
+    names = [[each.name for each in described(kind.settings_class)] for kind in kinds]
+    known = [name for group in names for name in group]
+    for name in config.settings:
+        if name not in known:
+            there_are = f"it has: {', '.join(known)}" if known else "it has none"
+            raise SettingsError(f"{config.method} has no setting {name!r}; {there_are}")
+    given = [{name: value for name, value in config.settings.items() if name in group} for group in names]
     if config.steps is not None:
-        settings["steps"] = config.steps
+        given[0]["steps"] = config.steps
+    return _Settings(*given)
+
+
+def _spec(config: TrainingConfig, source: DataSource, info: MethodInfo, settings: Mapping[str, Any]) -> LearnerSpec:
     max_ways = max(SERVING_WAYS, config.ways) if info.ways_can_change == "any" else config.ways
     if source.texts:
         raise ConfigError(f"{source.name} has texts, which methods don't read; name an encoder of texts with --encoder")
@@ -239,7 +285,10 @@ def _spec(config: TrainingConfig, source: DataSource, info: MethodInfo) -> Learn
         target_size=source.target_size,
         train_classes=len(source.train.names),
         backbone=backbone,
-        backbone_settings={**_backbone_defaults(backbone, source.input, info.training), **config.backbone_settings},
+        backbone_settings={
+            **_backbone_defaults(backbone, source.input, defaults_of(config.method)),
+            **config.backbone_settings,
+        },
         settings=settings,
     )
 

@@ -1,6 +1,6 @@
 """Almost no inner loop."""
 
-from innerloop_learner.learner import MethodInfo, TrainingDefaults, methods
+from innerloop_learner.learner import MethodInfo, methods
 from innerloop_learner.methods.maml import MAML
 
 
@@ -24,6 +24,5 @@ class ANIL(MAML):
         order_matters=False,
         ways_can_change="fewer",
         tasks=("classification", "regression"),
-        training=TrainingDefaults(),
     )
     adapts_body = False

@@ -1,37 +1,40 @@
 """Pre-train, then fine-tune a new head."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from innerloop_learner import heads
-from innerloop_learner.heads import mask_unused_ways
+from innerloop_learner.heads import cosine_logits, mask_unused_ways
 from innerloop_learner.inner_loop import inner_loop
 from innerloop_learner.layers import glorot, linear
-from innerloop_learner.learner import MethodInfo, TaskError, TrainingDefaults, methods
+from innerloop_learner.learner import Learner, MethodInfo, TaskError, methods
 from innerloop_learner.loops import Index
-from innerloop_learner.losses import UNUSED_LOGIT
-from innerloop_learner.pretraining import BIAS, WEIGHT, Pretrained
+from innerloop_learner.losses import UNUSED_LOGIT, classification_loss
+from innerloop_learner.settings import StepSettings, setting
 from innerloop_learner.state import STATISTICS, WAYS, WEIGHTS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 from innerloop_learner.update_rules import update_rules
 
 
+@dataclass(frozen=True)
+class BaselineSettings(StepSettings):
+    """How a new head is fine-tuned."""
+
+    steps: int = 100
+    max_steps: int = 200
+    rate: float = setting(0.1, "learning rate of the head")
+
+
 @methods.register("baseline")
-class Baseline(Pretrained):
+class Baseline(Learner):
     """Ordinary transfer: features of a classifier of all training classes, and a new linear head for every task.
 
-    Chen, Liu, Kira, Wang and Huang 2019, section 3.2. The features stay as they are; with fresh head weights h_0:
+    Chen, Liu, Kira, Wang and Huang 2019, section 3.2. The features stay as they are; from a head h_0:
 
         h_{k+1} = h_k - a * grad_h L_S(h_k),   logits(x) = h f(x)
-
-    Settings (`spec.settings`):
-        steps: inner steps at serving unless a request names another number.
-        max_steps: most steps a request may ask for.
-        rate: a.
     """
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -42,18 +45,19 @@ class Baseline(Pretrained):
         order_matters=False,
         ways_can_change="any",
         tasks=("classification",),
-        training=TrainingDefaults(ways=60, queries=2, meta_batch=1, iterations=10000, norm="batch"),
+        objective="all_classes",
     )
+    settings_class = BaselineSettings
+    settings: BaselineSettings
 
-    def _configure(self, steps: int = 100, max_steps: int = 200, rate: float = 0.1) -> None:
-        self._take_steps(steps, max_steps)
-        self._rule = update_rules["sgd"](rate=rate)
+    def _configure(self) -> None:
+        self._rule = update_rules["sgd"](rate=self.settings.rate)
 
     def init(self, generator: torch.Generator) -> Params:
         """See Learner.init; the head is where fine-tuning begins, and is not learned."""
         shape = (self.spec.max_ways, self.backbone.features)
         head = {heads.WEIGHT: glorot(generator, *shape), heads.BIAS: torch.zeros(shape[0])}
-        return {**super().init(generator), **head}
+        return {**self.backbone.init(generator), **head}
 
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
         """See Learner.adapt."""
@@ -64,10 +68,10 @@ class Baseline(Pretrained):
         def loss(step: Index, head: Params) -> Tensor:
             del step
             logits = self._logits(head, features.values)
-            return self.loss(mask_unused_ways(logits, support.ways, UNUSED_LOGIT), support.y, support.mask)
+            return classification_loss(mask_unused_ways(logits, support.ways, UNUSED_LOGIT), support.y, support.mask)
 
         initial = {name: params[name][: support.max_ways] for name in (heads.WEIGHT, heads.BIAS)}
-        steps = self._steps if steps is None else steps
+        steps = self.default_steps if steps is None else steps
         weights, losses = inner_loop(loss, initial, self._rule, params, steps, support.tasks, order=1)
         state = {WEIGHTS + name: weight for name, weight in weights.items()}
         statistics = prefixed(STATISTICS, features.statistics)
@@ -82,6 +86,18 @@ class Baseline(Pretrained):
         return linear(features, head[heads.WEIGHT], head[heads.BIAS])
 
 
+@dataclass(frozen=True)
+class BaselinePlusPlusSettings(BaselineSettings):
+    """Those of Baseline, and the scale of similarities."""
+
+    scale: float = setting(10.0, "factor that takes cosine similarities to logits")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.scale < float("inf"):
+            raise ValueError(f"scale must be positive, not {self.scale}")
+
+
 @methods.register("baseline++")
 class BaselinePlusPlus(Baseline):
     """Baseline with cosine similarities in place of inner products, in training and fine-tuning (ibid., section 3.3).
@@ -89,23 +105,11 @@ class BaselinePlusPlus(Baseline):
         logits_k(x) = s * cos(h_k, f(x)) + b_k
 
     The shift b, which the paper's has not, starts at zero.
-
-    Settings are those of Baseline, and `scale`: s.
     """
 
-    info = replace(Baseline.info, name="baseline++")
-
-    def _configure(self, steps: int = 100, max_steps: int = 200, rate: float = 0.1, scale: float = 10.0) -> None:
-        super()._configure(steps, max_steps, rate)
-        if not 0 < scale < float("inf"):
-            raise ValueError(f"scale must be positive, not {scale}")
-        self._scale = scale
+    info = replace(Baseline.info, name="baseline++", objective="all_classes_by_cosine")
+    settings_class = BaselinePlusPlusSettings
+    settings: BaselinePlusPlusSettings
 
     def _logits(self, head: Params, features: Tensor) -> Tensor:
-        return self._cosines(features, head[heads.WEIGHT], head[heads.BIAS])
-
-    def _all_logits(self, params: Params, features: Tensor) -> Tensor:
-        return self._cosines(features, params[WEIGHT], params[BIAS])
-
-    def _cosines(self, features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return linear(self._scale * F.normalize(features, dim=-1), F.normalize(weight, dim=-1), bias)
+        return cosine_logits(self.settings.scale, features, head[heads.WEIGHT], head[heads.BIAS])

@@ -1,5 +1,6 @@
 """A network that writes the weights of another."""
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -8,10 +9,19 @@ from torch import Tensor
 
 from innerloop_learner.heads import BIAS, WEIGHT, mask_unused_ways
 from innerloop_learner.layers import glorot, linear
-from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
+from innerloop_learner.learner import Learner, MethodInfo, methods
 from innerloop_learner.losses import masked_mean
+from innerloop_learner.settings import setting
 from innerloop_learner.state import STATISTICS, WAYS, WEIGHTS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
+
+
+@dataclass(frozen=True)
+class CNAPsSettings:
+    """Sizes of the networks that write weights."""
+
+    embedding: int = setting(64, "size of a task's embedding z", least=1)
+    hidden: int = setting(256, "units of the hidden layer that writes the head", least=1)
 
 
 @methods.register("cnaps")
@@ -27,10 +37,6 @@ class CNAPs(Learner):
     u, v are linear and start at zero; g, h share a hidden layer. The paper trains modulation on a frozen pre-trained
     extractor; here everything is trained together (start it from one with --init). A backbone without norms is not
     modulated.
-
-    Settings (`spec.settings`):
-        embedding: size of z.
-        hidden: units of the hidden layer of g and h.
     """
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -42,24 +48,24 @@ class CNAPs(Learner):
         order_matters=False,
         ways_can_change="any",
         tasks=("classification",),
-        training=TrainingDefaults(ways=20, queries=5, meta_batch=2, iterations=6000, norm="batch"),
     )
-
-    def _configure(self, embedding: int = 64, hidden: int = 256) -> None:
-        if min(embedding, hidden) < 1:
-            raise ValueError(f"embedding and hidden must be at least 1, not {embedding} and {hidden}")
-        self._embedding, self._hidden = embedding, hidden
+    settings_class = CNAPsSettings
+    settings: CNAPsSettings
 
     def init(self, generator: torch.Generator) -> Params:
         """See Learner.init."""
         features = self.backbone.features
         params = self.backbone.init(generator)
-        shapes = (("embedding", self._embedding, features), ("hidden", self._hidden, features))
-        for name, outputs, inputs in (*shapes, ("weight", features, self._hidden), ("bias", 1, self._hidden)):
+        shapes = (("embedding", self.settings.embedding, features), ("hidden", self.settings.hidden, features))
+        for name, outputs, inputs in (
+            *shapes,
+            ("weight", features, self.settings.hidden),
+            ("bias", 1, self.settings.hidden),
+        ):
             params[f"hyper.{name}.weight"] = glorot(generator, outputs, inputs)
             params[f"hyper.{name}.bias"] = torch.zeros(outputs)
         for name in self._modulated(params):
-            params[f"hyper.{name}.modulation"] = torch.zeros(params[name].shape[0], self._embedding)
+            params[f"hyper.{name}.modulation"] = torch.zeros(params[name].shape[0], self.settings.embedding)
         return params
 
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:

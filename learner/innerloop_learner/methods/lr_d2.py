@@ -1,16 +1,24 @@
 """Logistic regression as the last layer."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from innerloop_learner.learner import methods
 from innerloop_learner.methods.r2d2 import LOG_PENALTY, R2D2, solve_without_waiting
+from innerloop_learner.settings import setting
 from innerloop_learner.tasks import Params
 
 LEAST_WEIGHT = 1e-6
 """Of an example that is certain already; its reciprocal must stay finite."""
+
+
+@dataclass(frozen=True)
+class LRD2Settings:
+    """How long the head is solved for."""
+
+    iterations: int = setting(5, "iterations of Newton's method", least=1)
 
 
 @methods.register("lr-d2")
@@ -24,17 +32,11 @@ class LRD2(R2D2):
 
     or, where the support set is larger than the features, in its primal form  head = (X'SX + l I)^-1 X'S t.
     A fixed number of iterations, through all of which gradients flow.
-
-    Settings (`spec.settings`):
-        iterations: of Newton's method.
     """
 
     info = replace(R2D2.info, name="lr-d2")
-
-    def _configure(self, iterations: int = 5) -> None:
-        if iterations < 1:
-            raise ValueError(f"iterations must be at least 1, not {iterations}")
-        self._iterations = iterations
+    settings_class = LRD2Settings
+    settings: LRD2Settings
 
     def _solve(self, params: Params, x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
         """See R2D2._solve; a system for every class."""
@@ -42,7 +44,7 @@ class LRD2(R2D2):
         labels = y.transpose(1, 2)  # [T, W, S]
         solve = _dual if x.shape[1] <= x.shape[2] else _primal
         scores = torch.zeros_like(labels)
-        for _ in range(self._iterations):
+        for _ in range(self.settings.iterations):
             chances = scores.sigmoid()
             weights = (chances * (1 - chances)).clamp(min=LEAST_WEIGHT)
             goals = (scores + (labels - chances) / weights) * mask.unsqueeze(1)

@@ -1,11 +1,20 @@
 """Model-agnostic meta-learning."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from innerloop_learner.gradient_learner import GradientLearner
-from innerloop_learner.learner import MethodInfo, TrainingDefaults, methods
+from innerloop_learner.learner import MethodInfo, methods
+from innerloop_learner.settings import StepSettings, setting
 from innerloop_learner.update_rules import update_rules
+
+
+@dataclass(frozen=True)
+class MAMLSettings(StepSettings):
+    """Settings of MAML and of its descendants."""
+
+    update_rule: str = setting("sgd", "registered name of the update rule")
+    rate: float = setting(0.1, "inner learning rate; where the update rule learns rates, what they start with")
 
 
 @methods.register("maml")
@@ -17,12 +26,6 @@ class MAML(GradientLearner):
         w_0 = w,   w_{k+1} = w_k - a * grad L_S(w_k),   w* = argmin_w  E_task L_Q(w_K)
 
     The outer gradient goes through the inner gradients (second order).
-
-    Settings (`spec.settings`):
-        steps: inner steps K in training, and at serving unless a request names another number.
-        max_steps: most steps a request may ask for.
-        update_rule: registered name.
-        rate: a, for the "sgd" rule.
     """
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -33,12 +36,12 @@ class MAML(GradientLearner):
         order_matters=False,
         ways_can_change="fewer",
         tasks=("classification", "regression"),
-        training=TrainingDefaults(),
     )
+    settings_class = MAMLSettings
+    settings: MAMLSettings
 
-    def _configure(self, steps: int = 5, max_steps: int = 20, update_rule: str = "sgd", rate: float = 0.1) -> None:
-        self._take_steps(steps, max_steps)
-        self.rule = update_rules[update_rule](rate=rate)
+    def _configure(self) -> None:
+        self.rule = update_rules[self.settings.update_rule](rate=self.settings.rate)
 
 
 @methods.register("fomaml")

@@ -1,5 +1,6 @@
 """Memory-augmented neural network."""
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -8,14 +9,30 @@ from torch import Tensor
 
 from innerloop_learner.heads import LinearHead, mask_unused_ways
 from innerloop_learner.layers import glorot, linear
-from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
+from innerloop_learner.learner import Learner, MethodInfo, methods
 from innerloop_learner.loops import Index, example, repeat
 from innerloop_learner.recurrent import LSTMCell, LSTMState
+from innerloop_learner.settings import setting
 from innerloop_learner.spec import LearnerSpec
 from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 
 MEMORY, HIDDEN, CELL = "memory", "hidden", "cell"
+
+
+@dataclass(frozen=True)
+class MANNSettings:
+    """Sizes of controller and memory."""
+
+    hidden: int = setting(200, "units of the controller", least=1)
+    slots: int = setting(128, "slots of the memory", least=1)
+    width: int = setting(40, "numbers in each slot", least=1)
+    heads: int = setting(4, "heads that read and write", least=1)
+    decay: float = setting(0.95, "share of a slot's usage kept from one example to the next", least=0, most=1)
+
+    def __post_init__(self) -> None:
+        if self.slots < self.heads:
+            raise ValueError(f"slots must be at least heads ({self.heads}), not {self.slots}")
 
 
 @methods.register("mann")
@@ -31,12 +48,6 @@ class MANN(Learner):
     and for a query  logits = W [h, M' w^r_1, ..., M' w^r_R]. Labels come with their examples: the paper's shift by one
     step hides the label of an example that is asked about too, and here support and query are apart. The strength b,
     learned as its logarithm, is that of neural Turing machines; without it attention to many slots is nearly uniform.
-
-    Settings (`spec.settings`):
-        hidden: units of the controller.
-        slots, width: of the memory.
-        heads: R.
-        decay: g.
     """
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -48,31 +59,23 @@ class MANN(Learner):
         order_matters=True,
         ways_can_change="fewer",
         tasks=("classification",),
-        training=TrainingDefaults(queries=3, norm="batch"),
     )
+    settings_class = MANNSettings
+    settings: MANNSettings
 
     def __init__(self, spec: LearnerSpec) -> None:
         super().__init__(spec)
-        self._controller = LSTMCell("controller", self.backbone.features + spec.max_ways, self._hidden)
-        self._head = LinearHead.for_spec(spec, self._hidden + self._heads * self._width)
-
-    def _configure(
-        self, hidden: int = 200, slots: int = 128, width: int = 40, heads: int = 4, decay: float = 0.95
-    ) -> None:
-        if min(hidden, width, heads) < 1 or slots < heads:
-            raise ValueError("hidden, width and heads must be at least 1, and slots at least heads")
-        if not 0 <= decay <= 1:
-            raise ValueError(f"decay must lie between 0 and 1, not {decay}")
-        self._hidden, self._slots, self._width, self._heads, self._decay = hidden, slots, width, heads, decay
+        self._controller = LSTMCell("controller", self.backbone.features + spec.max_ways, self.settings.hidden)
+        self._head = LinearHead.for_spec(spec, self.settings.hidden + self.settings.heads * self.settings.width)
 
     def init(self, generator: torch.Generator) -> Params:
         """See Learner.init."""
         params = {**self.backbone.init(generator), **self._controller.init(generator), **self._head.init(generator)}
-        for name, outputs in (("keys", self._heads * self._width), ("gates", self._heads)):
-            params[f"memory.{name}.weight"] = glorot(generator, outputs, self._hidden)
+        for name, outputs in (("keys", self.settings.heads * self.settings.width), ("gates", self.settings.heads)):
+            params[f"memory.{name}.weight"] = glorot(generator, outputs, self.settings.hidden)
             params[f"memory.{name}.bias"] = torch.zeros(outputs)
         params["memory.strength"] = torch.tensor(2.0)
-        params["memory.initial"] = 0.01 * torch.randn(self._slots, self._width, generator=generator)
+        params["memory.initial"] = 0.01 * torch.randn(self.settings.slots, self.settings.width, generator=generator)
         return params
 
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
@@ -110,13 +113,13 @@ class MANN(Learner):
         tasks = like.shape[0]
         lstm = self._controller.start(like[:, 0])
         # Slots are used up one after the other from the first; a ramp says which comes first among unused ones.
-        usage = 1e-6 * torch.arange(self._slots, dtype=like.dtype, device=like.device).expand(tasks, -1)
+        usage = 1e-6 * torch.arange(self.settings.slots, dtype=like.dtype, device=like.device).expand(tasks, -1)
         return {
             MEMORY: params["memory.initial"].expand(tasks, -1, -1),
             HIDDEN: lstm.hidden,
             CELL: lstm.cell,
             "usage": usage,
-            "read": like.new_zeros(tasks, self._heads, self._slots),
+            "read": like.new_zeros(tasks, self.settings.heads, self.settings.slots),
         }
 
     def _write(self, params: Params, x: Tensor, state: Params) -> Params:
@@ -125,19 +128,19 @@ class MANN(Learner):
         keys = self._keys(params, lstm.hidden)  # [T, R, M]
         gates = linear(lstm.hidden.unsqueeze(1), params["memory.gates.weight"], params["memory.gates.bias"])
         gates = gates.sigmoid().transpose(1, 2)  # [T, R, 1]
-        places = state["usage"].topk(self._heads, largest=False).indices  # [T, R], the least used first
-        least_used = F.one_hot(places, self._slots).to(x.dtype)  # [T, R, N]
+        places = state["usage"].topk(self.settings.heads, largest=False).indices  # [T, R], the least used first
+        least_used = F.one_hot(places, self.settings.slots).to(x.dtype)  # [T, R, N]
         write = gates * state["read"] + (1 - gates) * least_used
         cleared = state[MEMORY] * (1 - least_used[:, 0]).unsqueeze(-1)
         memory = cleared + write.transpose(1, 2) @ keys
         read = self._attend(params, keys, memory)
-        usage = self._decay * state["usage"] + (read + write).sum(1)
+        usage = self.settings.decay * state["usage"] + (read + write).sum(1)
         return {MEMORY: memory, HIDDEN: lstm.hidden, CELL: lstm.cell, "usage": usage, "read": read}
 
     def _keys(self, params: Params, hidden: Tensor) -> Tensor:
         """Keys [..., R, M] of the controller's state [..., H]."""
         keys = F.linear(hidden, params["memory.keys.weight"], params["memory.keys.bias"]).tanh()
-        return keys.view(*hidden.shape[:-1], self._heads, self._width)
+        return keys.view(*hidden.shape[:-1], self.settings.heads, self.settings.width)
 
     def _attend(self, params: Params, keys: Tensor, memory: Tensor) -> Tensor:
         """Read weights [T, R, N] of keys [T, R, M] on a memory [T, N, M]."""

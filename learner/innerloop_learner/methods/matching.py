@@ -1,7 +1,7 @@
 """Matching networks."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from innerloop_learner.heads import mask_unused_ways
-from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
+from innerloop_learner.learner import Learner, MethodInfo, methods
 from innerloop_learner.loops import Index, example, repeat
 from innerloop_learner.losses import UNUSED_LOGIT
 from innerloop_learner.recurrent import LSTMCell, LSTMState
+from innerloop_learner.settings import setting
 from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 
@@ -37,7 +38,6 @@ class MatchingNetwork(Learner):
         order_matters=False,
         ways_can_change="any",
         tasks=("classification",),
-        training=TrainingDefaults(ways=60, queries=5, meta_batch=1, iterations=6000, norm="batch"),
     )
 
     def init(self, generator: torch.Generator) -> Params:
@@ -74,6 +74,13 @@ class MatchingNetwork(Learner):
         return features
 
 
+@dataclass(frozen=True)
+class FullContextSettings:
+    """How queries read the support set."""
+
+    reads: int = setting(3, "times that a query attends to the support set", least=1)
+
+
 @methods.register("matching-fce")
 class FullContextMatchingNetwork(MatchingNetwork):
     """Matching networks whose embeddings depend on the whole support set (ibid., section 2.1.2 and appendix A).
@@ -82,22 +89,15 @@ class FullContextMatchingNetwork(MatchingNetwork):
 
         g(x_i) = h_i + h'_i + f'(x_i),                h and h' of LSTMs over the features f'(x_1), f'(x_2), ...
         h_k = LSTM([f'(x), r_{k-1}], h_{k-1}) + f'(x),   r_k = sum_i softmax_i(h_k . g(x_i)) g(x_i),   f(x) = h_K
-
-    Settings (`spec.settings`):
-        reads: K.
     """
 
     info = replace(
         MatchingNetwork.info,
         name="matching-fce",
         order_matters=True,
-        training=replace(MatchingNetwork.info.training, ways=20, meta_batch=2),
     )
-
-    def _configure(self, reads: int = 3) -> None:
-        if reads < 1:
-            raise ValueError(f"reads must be at least 1, not {reads}")
-        self._reads = reads
+    settings_class = FullContextSettings
+    settings: FullContextSettings
 
     @property
     def _cells(self) -> tuple[LSTMCell, LSTMCell, LSTMCell]:
@@ -122,7 +122,7 @@ class FullContextMatchingNetwork(MatchingNetwork):
         cell = self._cells[2]
         state = cell.start(features)
         recalled = torch.zeros_like(features)
-        for _ in range(self._reads):
+        for _ in range(self.settings.reads):
             state = cell.step(params, torch.cat([features, recalled], -1), state)
             state = LSTMState(state.hidden + features, state.cell)
             scores = (state.hidden @ memory.transpose(1, 2)).masked_fill(~mask.unsqueeze(1), UNUSED_LOGIT)

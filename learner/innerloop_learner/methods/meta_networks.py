@@ -1,5 +1,6 @@
 """Meta Networks."""
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -8,8 +9,9 @@ from torch import Tensor
 
 from innerloop_learner.heads import mask_unused_ways
 from innerloop_learner.layers import glorot, linear
-from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
+from innerloop_learner.learner import Learner, MethodInfo, methods
 from innerloop_learner.losses import UNUSED_LOGIT
+from innerloop_learner.settings import setting
 from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 from innerloop_learner.update_rules.coordinates import log_and_sign
@@ -17,6 +19,14 @@ from innerloop_learner.update_rules.coordinates import log_and_sign
 KEYS, FAST, REAL, EMBEDDING = "keys", "fast", "real", "embedding"
 INPUTS = 64
 """Size of the projected features that fast weights apply to."""
+
+
+@dataclass(frozen=True)
+class MetaNetworksSettings:
+    """Sizes of slow and fast networks."""
+
+    embedding: int = setting(64, "outputs of the embedding u", least=1)
+    hidden: int = setting(20, "units of the networks d and m that turn gradients into fast weights", least=1)
 
 
 @methods.register("meta-networks")
@@ -36,10 +46,6 @@ class MetaNetworks(Learner):
     as constants. Only the layers on top of the backbone are augmented: fast weights of every convolution and example
     would take a thousand times the memory for each adaptation. d looks at the mean gradient where the paper's is
     recurrent, so that the order of the support set does not matter.
-
-    Settings (`spec.settings`):
-        embedding: outputs of u.
-        hidden: units of d and m.
     """
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -50,26 +56,26 @@ class MetaNetworks(Learner):
         order_matters=False,
         ways_can_change="fewer",
         tasks=("classification",),
-        training=TrainingDefaults(queries=3, norm="batch"),
     )
-
-    def _configure(self, embedding: int = 64, hidden: int = 20) -> None:
-        if min(embedding, hidden) < 1:
-            raise ValueError(f"embedding and hidden must be at least 1, not {embedding} and {hidden}")
-        self._embedding, self._hidden = embedding, hidden
+    settings_class = MetaNetworksSettings
+    settings: MetaNetworksSettings
 
     def init(self, generator: torch.Generator) -> Params:
         """See Learner.init; L_emb has a slow classifier of its own on u."""
         ways = self.spec.max_ways
         params = {**self.backbone.init(generator), "attention.log_scale": torch.tensor(2.0)}
-        shapes = {"input": (INPUTS, self.backbone.features), "task": (ways, INPUTS), "labels": (ways, self._embedding)}
-        for name, shape in (*shapes.items(), ("embedding", (self._embedding, INPUTS))):
+        shapes = {
+            "input": (INPUTS, self.backbone.features),
+            "task": (ways, INPUTS),
+            "labels": (ways, self.settings.embedding),
+        }
+        for name, shape in (*shapes.items(), ("embedding", (self.settings.embedding, INPUTS))):
             params[f"slow.{name}.weight"] = glorot(generator, *shape)
             params[f"slow.{name}.bias"] = torch.zeros(shape[0])
         for name in ("d", "m"):
-            params[f"fast.{name}.hidden"] = glorot(generator, self._hidden, 2)
-            params[f"fast.{name}.bias"] = torch.zeros(self._hidden)
-            params[f"fast.{name}.output"] = 0.1 * glorot(generator, 1, self._hidden).squeeze(0)
+            params[f"fast.{name}.hidden"] = glorot(generator, self.settings.hidden, 2)
+            params[f"fast.{name}.bias"] = torch.zeros(self.settings.hidden)
+            params[f"fast.{name}.output"] = 0.1 * glorot(generator, 1, self.settings.hidden).squeeze(0)
         return params
 
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:

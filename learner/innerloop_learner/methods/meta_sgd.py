@@ -1,9 +1,17 @@
 """Meta-SGD."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from innerloop_learner.learner import methods
-from innerloop_learner.methods.maml import MAML
+from innerloop_learner.methods.maml import MAML, MAMLSettings
+
+
+@dataclass(frozen=True)
+class MetaSGDSettings(MAMLSettings):
+    """MAML's with one step and learned rates."""
+
+    steps: int = 1
+    update_rule: str = "learned_rates"
 
 
 @methods.register("meta-sgd")
@@ -14,7 +22,7 @@ class MetaSGD(MAML):
 
         w_{k+1} = w_k - a * grad L_S(w_k) (elementwise),   (w*, a*) = argmin  E_task L_Q(w_K)
 
-    Settings are those of MAML; `rate` is what every entry of a starts with.
+    The setting `rate` is what every entry of a starts with.
     """
 
     info = replace(
@@ -22,8 +30,5 @@ class MetaSGD(MAML):
         name="meta-sgd",
         paper="Li, Zhou, Chen, Li: Meta-SGD: Learning to Learn Quickly for Few-Shot Learning. arXiv:1707.09835",
     )
-
-    def _configure(
-        self, steps: int = 1, max_steps: int = 20, update_rule: str = "learned_rates", rate: float = 0.1
-    ) -> None:
-        super()._configure(steps, max_steps, update_rule, rate)
+    settings_class = MetaSGDSettings
+    settings: MetaSGDSettings

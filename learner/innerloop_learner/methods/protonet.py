@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from innerloop_learner.heads import mask_unused_ways
-from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
+from innerloop_learner.learner import Learner, MethodInfo, methods
 from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 
@@ -30,7 +30,6 @@ class ProtoNet(Learner):
         order_matters=False,
         ways_can_change="any",
         tasks=("classification",),
-        training=TrainingDefaults(ways=60, queries=5, meta_batch=1, iterations=3000, norm="batch"),
     )
 
     def init(self, generator: torch.Generator) -> Params:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from innerloop_learner.heads import BIAS, WEIGHT, mask_unused_ways
 from innerloop_learner.layers import linear
-from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
+from innerloop_learner.learner import Learner, MethodInfo, methods
 from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 
@@ -35,7 +35,6 @@ class R2D2(Learner):
         order_matters=False,
         ways_can_change="any",
         tasks=("classification",),
-        training=TrainingDefaults(ways=20, queries=5, meta_batch=2, iterations=5000, norm="batch"),
     )
 
     def init(self, generator: torch.Generator) -> Params:

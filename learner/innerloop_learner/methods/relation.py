@@ -1,5 +1,6 @@
 """Relation networks."""
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -8,15 +9,22 @@ from torch import Tensor
 
 from innerloop_learner.heads import mask_unused_ways
 from innerloop_learner.layers import conv2d, glorot, linear
-from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
-from innerloop_learner.losses import masked_mean
+from innerloop_learner.learner import Learner, MethodInfo, methods
 from innerloop_learner.norms import LayerNorm
+from innerloop_learner.settings import setting
 from innerloop_learner.spec import LearnerSpec
 from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 
 CLASSES = "classes"
 PREFIX = "relation."
+
+
+@dataclass(frozen=True)
+class RelationSettings:
+    """Size of the network that compares."""
+
+    hidden: int = setting(64, "outputs of the first of its two last layers", least=1)
 
 
 @methods.register("relation")
@@ -29,9 +37,6 @@ class RelationNetwork(Learner):
     The paper sums; the mean lets one model serve any number of shots. g has two blocks of convolution, norm and ReLU on
     feature maps (linear layers where a backbone has no maps), without the paper's pooling, and two linear layers. Its
     norms look at one pair alone, so that an answer depends on nothing else. Logits are those of r.
-
-    Settings (`spec.settings`):
-        hidden: outputs of the first of g's two last layers.
     """
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -42,18 +47,15 @@ class RelationNetwork(Learner):
         order_matters=False,
         ways_can_change="any",
         tasks=("classification",),
-        training=TrainingDefaults(ways=20, queries=5, meta_batch=1, iterations=6000, norm="batch"),
+        objective="relation_scores",
     )
+    settings_class = RelationSettings
+    settings: RelationSettings
 
     def __init__(self, spec: LearnerSpec) -> None:
         super().__init__(spec)
         channels = self.backbone.feature_shape[0]
         self._norms = [LayerNorm(f"{PREFIX}norm{block}", channels) for block in range(2)]
-
-    def _configure(self, hidden: int = 64) -> None:
-        if hidden < 1:
-            raise ValueError(f"hidden must be at least 1, not {hidden}")
-        self._hidden = hidden
 
     def init(self, generator: torch.Generator) -> Params:
         """See Learner.init; the first block has weights for the class and for the query."""
@@ -65,7 +67,10 @@ class RelationNetwork(Learner):
             params[f"{PREFIX}{layer}.bias"] = torch.zeros(channels)
         for norm in self._norms:
             params |= norm.init()
-        for layer, outputs, inputs in (("hidden", self._hidden, self.backbone.features), ("score", 1, self._hidden)):
+        for layer, outputs, inputs in (
+            ("hidden", self.settings.hidden, self.backbone.features),
+            ("score", 1, self.settings.hidden),
+        ):
             params[f"{PREFIX}{layer}.weight"] = glorot(generator, outputs, inputs)
             params[f"{PREFIX}{layer}.bias"] = torch.zeros(outputs)
         return params
@@ -90,11 +95,6 @@ class RelationNetwork(Learner):
         hidden = F.relu(linear(pairs, params[f"{PREFIX}hidden.weight"], params[f"{PREFIX}hidden.bias"]))
         scores = linear(hidden, params[f"{PREFIX}score.weight"], params[f"{PREFIX}score.bias"])
         return mask_unused_ways(scores.view(*queries.shape[:2], classes.shape[1]), state[WAYS], -torch.inf)
-
-    def loss(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-        """See Learner.loss; outputs are the logits of relation scores."""
-        right = F.one_hot(targets, outputs.shape[-1]).to(outputs.dtype)
-        return masked_mean((outputs.sigmoid() - right).square().sum(-1), mask)
 
     def _layer(self, params: Params, name: str, features: Tensor) -> Tensor:
         """A convolution on features [T, N, F] as maps, or a linear layer where they are none."""

@@ -1,15 +1,15 @@
 """Siamese networks."""
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from innerloop_learner.heads import mask_unused_ways
 from innerloop_learner.layers import glorot, linear
-from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
-from innerloop_learner.losses import masked_mean
+from innerloop_learner.learner import Learner, MethodInfo, methods
+from innerloop_learner.settings import setting
 from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 
@@ -21,6 +21,13 @@ EXAMPLES_AT_ONCE = 32
 """Support examples that all queries are compared with together: each pair takes memory for a whole embedding."""
 
 
+@dataclass(frozen=True)
+class SiameseSettings:
+    """Size of the embedding."""
+
+    embedding: int = setting(256, "size of the embedding h that is compared", least=1)
+
+
 @methods.register("siamese")
 class SiameseNetwork(Learner):
     """Says of two examples whether they are of one class (Koch, Zemel and Salakhutdinov 2015, section 3.1).
@@ -29,9 +36,6 @@ class SiameseNetwork(Learner):
 
     A class's logit is the mean score of its support examples; with one shot that is the paper's comparison. Training
     minimises the binary cross-entropy of queries against all classes, right and wrong ones of equal weight.
-
-    Settings (`spec.settings`):
-        embedding: size of h.
     """
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -42,17 +46,14 @@ class SiameseNetwork(Learner):
         order_matters=False,
         ways_can_change="any",
         tasks=("classification",),
-        training=TrainingDefaults(ways=20, queries=5, meta_batch=2, iterations=6000, norm="batch"),
+        objective="verification",
     )
-
-    def _configure(self, embedding: int = 256) -> None:
-        if embedding < 1:
-            raise ValueError(f"embedding must be at least 1, not {embedding}")
-        self._embedding = embedding
+    settings_class = SiameseSettings
+    settings: SiameseSettings
 
     def init(self, generator: torch.Generator) -> Params:
         """See Learner.init; distance speaks against one class from the beginning."""
-        size = self._embedding
+        size = self.settings.embedding
         return {
             **self.backbone.init(generator),
             DENSE_WEIGHT: glorot(generator, size, self.backbone.features),
@@ -80,16 +81,6 @@ class SiameseNetwork(Learner):
         ]
         logits = (torch.cat(scores, -1) + params[SHIFT]) @ state[SHARES]
         return mask_unused_ways(logits, state[WAYS], -torch.inf)
-
-    def loss(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-        """See Learner.loss; outputs are verification scores."""
-        same = F.one_hot(targets, outputs.shape[-1]).to(outputs.dtype)
-        unused = torch.isneginf(outputs)
-        used = (1 - same).masked_fill(unused, 0.0)
-        scores = outputs.masked_fill(unused, 0.0)
-        right = (F.softplus(-scores) * same).sum(-1)
-        wrong = (F.softplus(scores) * used).sum(-1) / used.sum(-1).clamp(min=1)
-        return masked_mean((right + wrong) / 2, mask)
 
     def _embed(self, params: Params, features: Tensor) -> Tensor:
         return linear(features, params[DENSE_WEIGHT], params[DENSE_BIAS]).sigmoid()

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from innerloop_learner.heads import LinearHead, mask_unused_ways
 from innerloop_learner.layers import glorot, linear
-from innerloop_learner.learner import Learner, MethodInfo, TrainingDefaults, methods
+from innerloop_learner.learner import Learner, MethodInfo, methods
 from innerloop_learner.losses import UNUSED_LOGIT
+from innerloop_learner.settings import setting
 from innerloop_learner.spec import LearnerSpec
 from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
@@ -105,6 +107,16 @@ class OfQueries(Context):
         return weights[..., :-1] @ values + weights[..., -1:] * own_values
 
 
+@dataclass(frozen=True)
+class SNAILSettings:
+    """Size and reach of the network."""
+
+    filters: int = setting(128, "outputs of each dense block; the paper has 128", least=1)
+    context: int = setting(
+        32, "positions that temporal convolutions reach back together; attention reaches all", least=2
+    )
+
+
 @methods.register("snail")
 class SNAIL(Learner):
     """Reads the support set as a sequence and answers at its end (Mishra, Rohaninejad, Chen and Abbeel 2018).
@@ -119,10 +131,6 @@ class SNAIL(Learner):
         attention(64, 32), TC, attention(256, 128), TC, attention(512, 256), linear
 
     Queries never see one another: each stands alone behind the support set, whose activations are the task state.
-
-    Settings (`spec.settings`):
-        filters: outputs of each dense block; the paper has 128.
-        context: positions that temporal convolutions reach back together; attention reaches all.
     """
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -133,27 +141,24 @@ class SNAIL(Learner):
         order_matters=True,
         ways_can_change="fewer",
         tasks=("classification", "regression"),
-        training=TrainingDefaults(queries=3, norm="batch"),
     )
+    settings_class = SNAILSettings
+    settings: SNAILSettings
 
     def __init__(self, spec: LearnerSpec) -> None:
         super().__init__(spec)
         label = spec.max_ways if spec.task_kind == "classification" else spec.target_size
         self._input = EMBEDDING + label
         width = self._input
+        depth = (self.settings.context - 1).bit_length()
         self._layers: list[tuple[str, int, int]] = []  # kind, its number or dilation, channels that enter
         for block, (_, values) in enumerate(ATTENTION):
             self._layers.append(("attention", block, width))
             width += values
-            for power in range(self._depth if block < 2 else 0):
+            for power in range(depth if block < 2 else 0):
                 self._layers.append((f"dense{block}", 2**power, width))
-                width += self._filters
+                width += self.settings.filters
         self._head = LinearHead.for_spec(spec, width)
-
-    def _configure(self, filters: int = 128, context: int = 32) -> None:
-        if filters < 1 or context < 2:
-            raise ValueError(f"filters must be at least 1 and context at least 2, not {filters} and {context}")
-        self._filters, self._depth = filters, (context - 1).bit_length()
 
     def init(self, generator: torch.Generator) -> Params:
         """See Learner.init."""
@@ -165,7 +170,7 @@ class SNAIL(Learner):
                 keys, values = ATTENTION[number]
                 shapes = {"query": keys, "key": keys, "value": values}
             else:
-                shapes = {"now": 2 * self._filters, "before": 2 * self._filters}
+                shapes = {"now": 2 * self.settings.filters, "before": 2 * self.settings.filters}
             for name, outputs in shapes.items():
                 params[f"{kind}.{number}.{name}.weight"] = glorot(generator, outputs, width)
                 params[f"{kind}.{number}.{name}.bias"] = torch.zeros(outputs)

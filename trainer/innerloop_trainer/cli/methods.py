@@ -13,6 +13,6 @@ def methods(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
     """List the methods that can be trained."""
     infos = [registered_methods[name].info for name in registered_methods]
     if as_json:
-        print_json([{key: value for key, value in asdict(info).items() if key != "training"} for info in infos])
+        print_json([asdict(info) for info in infos])
     else:
         print_methods(infos)

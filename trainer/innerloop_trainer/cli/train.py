@@ -37,12 +37,18 @@ def train(
     meta_batch: Annotated[int | None, typer.Option(min=1, help="Tasks per outer step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Outer learning rate.")] = None,
     schedule: Annotated[Schedule, typer.Option(help="Of the outer learning rate.")] = "cosine",
+    estimator: Annotated[
+        str | None,
+        typer.Option(help="How the meta-gradient is found: backpropagation, reptile or nothing."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of initialisation and episodes.")] = 0,
     validate_every: Annotated[int, typer.Option(min=1, help="Outer steps between validations.")] = 250,
     validation_episodes: Annotated[int, typer.Option(min=2, help="Tasks per validation.")] = 200,
     test_episodes: Annotated[int, typer.Option(min=2, help="Tasks of the final test.")] = 600,
     backbone: Annotated[str | None, typer.Option(help="Feature extractor.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="Setting of the method, NAME=VALUE.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Setting of the method or its training, NAME=VALUE.")
+    ] = None,
     backbone_settings: Annotated[
         list[str] | None, typer.Option("--backbone-set", help="Setting of the backbone, NAME=VALUE.")
     ] = None,
@@ -71,6 +77,7 @@ def train(
             meta_batch=meta_batch,
             learning_rate=learning_rate,
             schedule=schedule,
+            estimator=estimator,
             seed=seed,
             validate_every=validate_every,
             validation_episodes=validation_episodes,

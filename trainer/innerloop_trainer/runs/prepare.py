@@ -64,7 +64,7 @@ def prepare(
         config = replace(config, init=given.record)
     source = source or load_encoded(config.data, device, encoder)
     plan = make_plan(config, source)
-    initial = plan.learner.init(generator_for(config.seed, "initialisation"))
+    initial = plan.init(generator_for(config.seed, "initialisation"))
     start = None if given is None else start_from(given, plan.learner, initial)
     training = Training(
         plan,

@@ -13,7 +13,6 @@ from innerloop_learner.tasks import Params
 from innerloop_trainer.config import TrainingPlan, differences
 from innerloop_trainer.data import DataSource
 from innerloop_trainer.evaluation import Evaluation, evaluate, metric_name, score
-from innerloop_trainer.meta_gradient import Backpropagation
 from innerloop_trainer.outer_loop import OuterLoop
 from innerloop_trainer.plots import plot_learning_curve
 from innerloop_trainer.runs.folder import Progress, RunError, RunFolder
@@ -87,14 +86,10 @@ class Training:
         self.plan, self.source, self.folder, self.device = plan, source, folder, device
         self._sign = 1 if source.task_kind == "classification" else -1
         self._loop = OuterLoop(
-            plan.learner,
+            plan.estimator,
             {name: value.to(device) for name, value in initial.items()},
-            Backpropagation(),
-            plan.iterations,
-            plan.learning_rate,
-            plan.gradient_clip,
+            plan.optimizer,
             plan.config.seed,
-            plan.config.schedule,
         )
         self._recent = RecentFigures(device)
         self._clock = self._reported = self._saved = 0.0
@@ -188,7 +183,7 @@ class Training:
             iteration=self.progress.iteration,
             seconds=self.progress.seconds,
             tasks_per_second=self._recent.steps_per_second * self.plan.meta_batch,
-            learning_rate=self._loop.learning_rate(self.progress.iteration - 1),
+            learning_rate=self.plan.optimizer.rate_at(self.progress.iteration - 1),
             loss=loss,
             training=training,
             validation=result.mean,

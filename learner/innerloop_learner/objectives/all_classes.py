@@ -1,0 +1,70 @@
+"""Pre-training: one classifier for all training classes, whose features serve new tasks."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from innerloop_learner.heads import cosine_logits
+from innerloop_learner.layers import glorot, linear
+from innerloop_learner.learner import Learner
+from innerloop_learner.losses import classification_loss
+from innerloop_learner.objectives.objective import Objective, Outcome, Stage, averaged, objectives, refitted
+from innerloop_learner.settings import SettingsError
+from innerloop_learner.tasks import Episodes, Params
+
+WEIGHT, BIAS = "classifier.weight", "classifier.bias"
+
+
+@objectives.register("all_classes")
+class AllClasses(Objective):
+    """Ordinary classification of all training classes, on every example of an episode (Chen et al. 2019, section 3.2).
+
+        loss = cross-entropy of W f(x) + b over all training classes
+
+    For learners that do not learn to learn. The classifier W, b is of no use for new classes, so it is the objective's.
+
+    Raises:
+        SettingsError: the data names no training classes.
+    """
+
+    def __init__(self, learner: Learner, settings: Any) -> None:
+        super().__init__(learner, settings)
+        if not learner.spec.train_classes:
+            raise SettingsError(f"{learner.info.name} tells all training classes apart, but the data names none")
+
+    def init(self, generator: torch.Generator) -> Params:
+        """See Objective.init: the classifier, [K, F] and [K] for K training classes."""
+        classes, features = self.learner.spec.train_classes, self.learner.backbone.features
+        return {WEIGHT: glorot(generator, classes, features), BIAS: torch.zeros(classes)}
+
+    def __call__(self, params: Params, episodes: Episodes, stage: Stage) -> Outcome:
+        """See Objective.__call__; the outputs are the queries' logits for the classes of their episode."""
+        del stage
+        support, query, classes = episodes.support, episodes.query, episodes.classes
+        if classes is None:
+            raise ValueError("pre-training needs episodes that name their classes")
+        fresh = refitted(self.learner, params, support)
+        in_use = {**params, **fresh}
+        backbone = self.learner.backbone
+        # As in serving, queries are normalised by the support set where a norm uses the examples at hand.
+        of_support = backbone.apply(in_use, support.x, support.mask)
+        of_queries = backbone.apply(in_use, query.x, query.mask, of_support.statistics)
+        logits = self._logits(in_use, torch.cat([of_support.values, of_queries.values], 1))
+        labels = classes.gather(1, torch.cat([support.y, episodes.targets], 1))
+        loss = classification_loss(logits, labels, torch.cat([support.mask, query.mask], 1)).mean()
+        answers = logits[:, support.x.shape[1] :]
+        outputs = answers.gather(2, classes.unsqueeze(1).expand(-1, answers.shape[1], -1))
+        return Outcome(loss, outputs, averaged(params, fresh))
+
+    def _logits(self, params: Params, features: Tensor) -> Tensor:
+        """Logits [T, N, K] of features [T, N, F] for the K training classes."""
+        return linear(features, params[WEIGHT], params[BIAS])
+
+
+@objectives.register("all_classes_by_cosine")
+class AllClassesByCosine(AllClasses):
+    """The same by cosine similarities, of the learner's own `scale` (Chen et al. 2019, section 3.3)."""
+
+    def _logits(self, params: Params, features: Tensor) -> Tensor:
+        return cosine_logits(self.learner.settings.scale, features, params[WEIGHT], params[BIAS])

@@ -1,0 +1,98 @@
+"""The outer loss of MAML++."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from innerloop_learner.inner_loop import spread, unroll
+from innerloop_learner.loops import Index
+from innerloop_learner.losses import UNUSED_LOGIT, task_loss
+from innerloop_learner.methods.maml_plus_plus import MAMLPlusPlus
+from innerloop_learner.objectives.objective import Objective, Outcome, Stage, averaged, objectives, refitted
+from innerloop_learner.settings import setting
+from innerloop_learner.tasks import Episodes, Params, Support
+
+MULTI_STEP_SHARE = 0.1
+"""Share of meta-training during which the losses after all steps count."""
+
+FIRST_ORDER_SHARE = 1 / 3
+"""Share of meta-training with first-order gradients, where they are annealed."""
+
+LEAST_STEP_WEIGHT = 0.03
+"""What remains of an early step's weight, relative to its first weight, before it stops counting at all."""
+
+
+@dataclass(frozen=True)
+class AnnealedStepsSettings:
+    """Which of MAML++'s improvements of training are on."""
+
+    multi_step_loss: bool = setting(True, "weigh the losses after all steps at first (MSL)")
+    anneal_order: bool = setting(True, "first-order gradients at first (DA)")
+
+
+@objectives.register("annealed_steps")
+class AnnealedSteps(Objective):
+    """Query losses after all steps at first, after the last one later (Antoniou et al. 2019, section 4).
+
+        sum_k v_k L_Q(w_k; n_k)
+
+    with weights w_k and norm parameters n_k after k of K steps. v_k starts at 1/K for every step and moves to the last
+    one; then only L_Q(w_K) counts. The first third of training takes inner gradients as constants.
+    """
+
+    settings_class = AnnealedStepsSettings
+    settings: AnnealedStepsSettings
+    trains = MAMLPlusPlus
+    learner: MAMLPlusPlus
+
+    def __call__(self, params: Params, episodes: Episodes, stage: Stage) -> Outcome:
+        """See Objective.__call__; the norms are refitted to the batch for the weights after every step."""
+        learner, support, query = self.learner, episodes.support, episodes.query
+        own_norms, steps = learner.settings.per_step_norm, learner.default_steps
+        shares = self._step_shares(steps, stage.progress)
+        initial = learner.adapted(params)
+        rows = [self._refitted(params, spread(initial, support.tasks), support, 0)]
+
+        def support_loss(step: Index, weights: Params) -> Tensor:
+            merged = {**learner.at_step(params, step), **rows[-1], **weights}
+            features = learner.backbone.apply(merged, support.x, support.mask)
+            outputs = learner.outputs(merged, features.values, support.ways, UNUSED_LOGIT)
+            return task_loss(learner.spec.task_kind, outputs, support.y, support.mask)
+
+        order: Literal[1, 2] = 1 if self.settings.anneal_order and stage.progress < FIRST_ORDER_SHARE else 2
+        losses = []
+        taken = unroll(support_loss, initial, learner.rule, params, steps, support.tasks, order)
+        for step, (weights, _) in enumerate(taken, start=1):
+            if own_norms:
+                rows.append(self._refitted(params, weights, support, step))
+            if shares[step - 1]:
+                merged = {**learner.at_step(params, step), **rows[-1], **weights}
+                features = learner.backbone.apply(merged, query.x, query.mask, self._statistics(merged, support))
+                outputs = learner.outputs(merged, features.values, support.ways, -torch.inf)
+                loss = task_loss(learner.spec.task_kind, outputs, episodes.targets, query.mask)
+                losses.append(shares[step - 1] * loss.mean())
+        fresh = {name: torch.stack([row[name] for row in rows]) for name in rows[0]} if own_norms else rows[0]
+        return Outcome(torch.stack(losses).sum(), outputs, averaged(params, fresh))
+
+    def _refitted(self, params: Params, weights: Params, support: Support, step: int) -> Params:
+        """The norms' buffers that fit the batch with weights after so many steps.
+
+        Taken of the weights that the step began with, they are constants to its gradient, as they are in serving.
+        """
+        return refitted(self.learner, {**self.learner.at_step(params, step), **weights}, support)
+
+    def _statistics(self, merged: Params, support: Support) -> Params:
+        """The statistics of the support set that normalise queries; empty for norms that need none."""
+        backbone = self.learner.backbone
+        if not backbone.support_statistics:
+            return {}
+        return backbone.apply(merged, support.x, support.mask).statistics
+
+    def _step_shares(self, steps: int, progress: float) -> list[float]:
+        """Weight v of the query loss after each step; they sum to one."""
+        if not self.settings.multi_step_loss or progress >= MULTI_STEP_SHARE:
+            return [0.0] * (steps - 1) + [1.0]
+        early = max(1 - progress / MULTI_STEP_SHARE, LEAST_STEP_WEIGHT) / steps
+        return [early] * (steps - 1) + [1 - early * (steps - 1)]

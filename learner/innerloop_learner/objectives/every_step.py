@@ -1,0 +1,82 @@
+"""The loss after every inner step, for learned optimizers."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from innerloop_learner.gradient_learner import GradientLearner
+from innerloop_learner.inner_loop import unroll
+from innerloop_learner.learner import Learner
+from innerloop_learner.losses import task_loss
+from innerloop_learner.objectives.objective import Objective, Outcome, Stage, averaged, objectives, refitted
+from innerloop_learner.settings import setting
+from innerloop_learner.tasks import Episodes, Params, Support, TaskState
+
+
+@dataclass(frozen=True)
+class EveryStepSettings:
+    """Settings of `EveryStep`."""
+
+    step_weights: Sequence[float] = setting(
+        (), "weight of the loss after each inner step, one number for each; equal ones, as in the paper, if left out"
+    )
+    truncate: int = setting(0, "inner steps that gradients go back through time at most; zero for all", least=0)
+    initialisation: Literal["learned", "random"] = setting(
+        "learned",
+        "learned together with the optimizer; or random as in the paper, where the optimizer is trained on its own, "
+        "from fresh weights in every outer step, and the bundle serves from one such draw",
+    )
+
+
+@objectives.register("every_step")
+class EveryStep(Objective):
+    """Weighted mean of the query losses after every inner step (Andrychowicz et al. 2016, equation 3).
+
+    sum_{t=1..K} v_t L_Q(w_t) / sum_t v_t
+    """
+
+    settings_class = EveryStepSettings
+    settings: EveryStepSettings
+    trains = GradientLearner
+    learner: GradientLearner
+
+    def __init__(self, learner: Learner, settings: Any) -> None:
+        super().__init__(learner, settings)
+        steps, weights = learner.default_steps, self.settings.step_weights
+        if weights and (len(weights) != steps or min(weights) < 0 or not sum(weights)):
+            raise ValueError(f"step_weights must be {steps} numbers, one for each step, none negative and not all zero")
+        self._weights = [weight / sum(weights) for weight in weights] or [1 / steps] * steps
+
+    def __call__(self, params: Params, episodes: Episodes, stage: Stage) -> Outcome:
+        """See Objective.__call__; the outputs are those after the last step."""
+        support, query, learner = episodes.support, episodes.query, self.learner
+        fresh = refitted(learner, params, support)
+        drawn = self._drawn(params, stage) if self.settings.initialisation == "random" else {}
+        in_use = {**params, **fresh, **drawn}
+        losses = []
+        states = task_states(learner, in_use, support, learner.order, self.settings.truncate)
+        for weight, state in zip(self._weights, states, strict=True):
+            outputs = learner.predict(in_use, state, query)
+            losses.append(weight * task_loss(learner.spec.task_kind, outputs, episodes.targets, query.mask).mean())
+        return Outcome(torch.stack(losses).sum(), outputs, averaged(params, fresh))
+
+    def _drawn(self, params: Params, stage: Stage) -> Params:
+        """Fresh initial weights."""
+        learner, generator = self.learner, stage.generator()
+        drawn = {**learner.backbone.init(generator), **learner.head.init(generator)}
+        return {name: value.to(params[name]) for name, value in drawn.items() if name not in learner.buffers()}
+
+
+def task_states(
+    learner: GradientLearner, params: Params, support: Support, order: Literal[1, 2], truncate: int = 0
+) -> Iterator[TaskState]:
+    """The task state after each of a learner's inner steps; see `inner_loop.unroll` for `order` and `truncate`."""
+    frozen = learner.frozen_features(params, support)
+    loss = learner.support_loss(params, support, frozen)
+    steps = unroll(
+        loss, learner.adapted(params), learner.rule, params, learner.default_steps, support.tasks, order, truncate
+    )
+    for index, (weights, _) in enumerate(steps):
+        yield learner.state_after(params, weights, support, frozen, index + 1)

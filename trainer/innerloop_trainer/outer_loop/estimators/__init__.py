@@ -1,0 +1,6 @@
+"""Ways to find out which way to change meta-parameters, registered by name."""
+
+from innerloop_trainer.outer_loop.estimators import backpropagation, nothing, reptile
+from innerloop_trainer.outer_loop.estimators.estimator import Estimate, Estimator, build_estimator, estimators
+
+__all__ = ["Estimate", "Estimator", "backpropagation", "build_estimator", "estimators", "nothing", "reptile"]

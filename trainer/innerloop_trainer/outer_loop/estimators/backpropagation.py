@@ -1,0 +1,28 @@
+"""Backpropagation through adapting and predicting."""
+
+import torch
+
+from innerloop_learner.objectives import Stage
+from innerloop_learner.tasks import Episodes, Params
+from innerloop_trainer.outer_loop.estimators.estimator import Estimate, Estimator, estimators
+
+
+@estimators.register("backpropagation")
+class Backpropagation(Estimator):
+    """Differentiates the objective through adapting and predicting (Finn et al. 2017, equation 1)."""
+
+    def estimate(self, params: Params, carried: Params, episodes: Episodes, stage: Stage) -> Estimate:
+        """See Estimator.estimate."""
+        del carried
+        buffers = self.objective.learner.buffers()
+        learned = {name: value.detach().requires_grad_() for name, value in params.items() if name not in buffers}
+        with torch.enable_grad():
+            outcome = self.objective({**params, **learned}, episodes, stage)
+            gradients = torch.autograd.grad(outcome.loss, list(learned.values()), materialize_grads=True)
+        return Estimate(
+            # The gradient of a sum is one number seen many times over, which can't be changed in place.
+            {name: gradient.contiguous() for name, gradient in zip(learned, gradients, strict=True)},
+            outcome.buffers,
+            outcome.loss.detach(),
+            outcome.outputs.detach(),
+        )

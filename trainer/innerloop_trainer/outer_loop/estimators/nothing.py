@@ -1,0 +1,19 @@
+"""For methods without meta-learning."""
+
+import torch
+
+from innerloop_learner.objectives import Stage
+from innerloop_learner.tasks import Episodes, Params
+from innerloop_trainer.outer_loop.estimators.estimator import Estimate, Estimator, estimators
+
+
+@estimators.register("nothing")
+class Nothing(Estimator):
+    """Leaves parameters and buffers as they are, and tells how good they are."""
+
+    @torch.no_grad()
+    def estimate(self, params: Params, carried: Params, episodes: Episodes, stage: Stage) -> Estimate:
+        """See Estimator.estimate."""
+        del carried
+        outcome = self.objective(params, episodes, stage)
+        return Estimate({}, {}, outcome.loss, outcome.outputs)

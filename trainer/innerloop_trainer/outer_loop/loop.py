@@ -1,0 +1,71 @@
+"""The outer loop: an estimator and an optimizer change named meta-parameters."""
+
+from innerloop_learner.objectives import Stage
+from innerloop_learner.state import prefixed, section
+from innerloop_learner.tasks import Episodes, Params
+from innerloop_trainer.outer_loop.estimators import Estimate, Estimator
+from innerloop_trainer.outer_loop.optimizer import Optimizer, OptimizerPlan
+from innerloop_trainer.seeds import seed_for
+
+PARAMETERS, OPTIMIZER, CARRIED = "parameters.", "optimizer.", "estimator."
+"""Prefixes in `OuterLoop.state`."""
+
+
+class OuterLoop:
+    """Estimates a gradient and takes a step along it, again and again.
+
+    Its whole state is `state()`: tensors by name, so that a run can be interrupted and resumed to the bit.
+
+    Args:
+        estimator: of the gradient of an objective.
+        params: meta-parameters and buffers to start from; they are copied.
+        plan: of the optimizer.
+        seed: of randomness inside estimator and objective.
+    """
+
+    def __init__(self, estimator: Estimator, params: Params, plan: OptimizerPlan, seed: int) -> None:
+        self._estimator, self._plan, self._seed = estimator, plan, seed
+        self._params = {name: value.detach().clone() for name, value in params.items()}
+        buffers = estimator.objective.learner.buffers()
+        self._optimizer = Optimizer({name: value for name, value in self._params.items() if name not in buffers}, plan)
+        self._carried = estimator.start(self._params)
+
+    @property
+    def params(self) -> Params:
+        """Current parameters; later steps change them in place."""
+        return self._params
+
+    def step(self, episodes: Episodes, iteration: int) -> Estimate:
+        """Take outer step number `iteration` on a batch of episodes."""
+        stage = Stage(iteration / self._plan.iterations, seed_for(self._seed, "objective", iteration))
+        estimate = self._estimator.estimate(self._params, self._carried, episodes, stage)
+        self._optimizer.step(estimate.gradients, iteration)
+        for name, value in estimate.buffers.items():
+            self._params[name].copy_(value)
+        self._carried = estimate.carried
+        return estimate
+
+    def state(self) -> Params:
+        """Everything the next step depends on, as named tensors."""
+        return {
+            **prefixed(PARAMETERS, self._params),
+            **prefixed(OPTIMIZER, self._optimizer.state()),
+            **prefixed(CARRIED, self._carried),
+        }
+
+    def restore(self, state: Params) -> None:
+        """Continue from what `state` returned, wherever its tensors lie now.
+
+        Raises:
+            ValueError: it is the state of another learner.
+        """
+        found = section(state, PARAMETERS)
+        if {name: value.shape for name, value in found.items()} != {
+            n: value.shape for n, value in self._params.items()
+        }:
+            raise ValueError("its parameters are not those of this learner")
+        for name, value in self._params.items():
+            value.copy_(found[name])
+        self._optimizer.restore(section(state, OPTIMIZER))
+        device = next(iter(self._params.values())).device
+        self._carried = {name: value.to(device, copy=True) for name, value in section(state, CARRIED).items()}
