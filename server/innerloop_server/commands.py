@@ -40,7 +40,9 @@ def serve(config: Path | None = None, **flags: Any) -> None:
         _run(settings)
     except ConfigurationError as error:
         for line in str(error).splitlines():
-            Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"innerloop serve: {line}")
+            Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False).print(
+                f"innerloop serve: {line}"
+            )
         raise typer.Exit(2) from error
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from innerloop.errors import InnerloopError
+from innerloop_command.console import print_error
+from innerloop_command.forgiving_output import forgiving_output
 from innerloop_command.lazy import LazyGroup, Source
 
 _CLIENT = "innerloop_command.client_commands"
@@ -36,7 +38,7 @@ class InnerloopCommands(LazyGroup):
     }
 
 
-app = typer.Typer(cls=InnerloopCommands, no_args_is_help=True)
+app = typer.Typer(cls=InnerloopCommands, no_args_is_help=True, rich_markup_mode="markdown")
 
 
 def _print_version(wanted: bool) -> None:
@@ -55,9 +57,23 @@ def innerloop(
 
 
 def run() -> None:
-    """Run the command line; a call that fails says why on stderr and exits with 1."""
+    """Run the command line; what fails says why on standard error, and exits with 1 or, for wrong usage, with 2."""
+    with forgiving_output() as failures:
+        code = _run_command()
+    if failures and not code:
+        if not isinstance(failures[0], BrokenPipeError):
+            print_error(f"innerloop: can't write to standard output: {failures[0].strerror}")
+        code = 1
+    sys.exit(code)
+
+
+def _run_command() -> int | str | None:
+    """Run the command that the arguments name, and return its exit code."""
     try:
         app()
+    except SystemExit as leaving:
+        return leaving.code
     except InnerloopError as error:
-        typer.echo(f"innerloop: {error}", err=True)
-        sys.exit(1)
+        print_error(f"innerloop: {error}")
+        return 1
+    return 0

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-import typer
-from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from innerloop import Model, Prediction
+from innerloop_command.console import make_console
 
 
 def answer(kind: str, query: str, prediction: Prediction) -> dict[str, Any]:
@@ -26,28 +25,34 @@ def answer(kind: str, query: str, prediction: Prediction) -> dict[str, Any]:
 
 def print_json(data: Any) -> None:
     """Print `data`; named tuples become objects, times ISO 8601."""
-    typer.echo(json.dumps(_plain(data), indent=2))
+    make_console().print(json.dumps(_plain(data), indent=2), soft_wrap=True)
 
 
 def print_answers(answers: Sequence[dict[str, Any]]) -> None:
     """Print what `answer` made of several predictions, one line each."""
     regression = "values" in answers[0]
     kind = next(iter(answers[0]))
-    table = Table(kind, "values" if regression else "label", *([] if regression else ["probability"]))
+    table = _table(kind, "values") if regression else _table(kind, "label", "probability")
     for row in answers:
         if regression:
             table.add_row(row[kind], "  ".join(f"{value:.6g}" for value in row["values"]))
         else:
             table.add_row(row[kind], row["label"], f"{row['probability']:.1%}")
-    Console().print(table)
+    make_console().print(table)
 
 
 def print_models(models: Sequence[Model]) -> None:
     """Print one entry per model."""
-    table = Table("model", "state", "what it is", show_lines=True)
+    table = _table("model", "state", "what it is")
+    table.show_lines = True
     for model in models:
         table.add_row(model.name, model.state, model.error or "\n".join(_description(model)))
-    Console().print(table)
+    make_console().print(table)
+
+
+def _table(*columns: str) -> Table:
+    """A table in which nothing is cut, however narrow the terminal."""
+    return Table(*(Column(name, overflow="fold") for name in columns))
 
 
 def _description(model: Model) -> list[str]:

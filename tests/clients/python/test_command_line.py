@@ -1,8 +1,11 @@
 """The `innerloop` command: what it lists, what it says when something is missing, and its client for the shell."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from PIL import Image
 from scripted_server import bad_request
 from typer.testing import CliRunner
 
+from innerloop import Client
 from innerloop_command.app import InnerloopCommands, app
 
 
@@ -95,6 +99,68 @@ def test_answers_are_a_table_for_people(run, animals):
     assert code == 0
     assert "cat/1.png" in out.replace("\n", "")
     assert "60.0%" in out
+
+
+def test_brackets_and_colons_are_shown_as_they_are(run, animals):
+    names = ["[other]", "[/home]", "card [urgent]", ":cat:", r"back\[slash]"]
+    for name in names:
+        file = animals / f"scan {name.replace('/', '-')}.png"
+        shutil.copy(animals / "cat/1.png", file)
+        _, adaptation, _ = run("adapt", "grey", f"{name}={file}", f"dog={animals / 'dog/1.png'}")
+        code, out, _ = run("predict", adaptation.strip(), file)
+        assert code == 0
+        assert f" {name} " in out
+        assert file.name in out
+    code, _, err = run("predict", adaptation.strip(), "absent [/final].png")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "absent [/final].png" in err
+
+
+def command(*arguments, stdout=subprocess.PIPE, **environment):
+    """Run the command in a process of its own, whose standard output and environment may be unusual."""
+    return subprocess.run(
+        [sys.executable, "-m", "innerloop_command", *map(str, arguments)],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+@pytest.fixture
+def ask(server, animals):
+    """Asks about one image in a process of its own; the labels are Chinese."""
+    with Client(server.address) as client:
+        id_ = client.adapt("grey", [animals / "cat/1.png", animals / "dog/1.png"], ["猫", "犬"]).id
+    return lambda **unusual: command("predict", id_, animals / "cat/1.png", INNERLOOP_SERVER=server.address, **unusual)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "cp1252"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+    ids=["ascii", "cp1252", "LC_ALL=C"],
+)
+def test_a_terminal_without_the_characters_of_a_label_shows_them_as_escapes(ask, environment):
+    answer = ask(**environment)
+    assert (answer.returncode, answer.stderr) == (0, b"")
+    assert rb" \u732b " in answer.stdout
+    assert b"60.0%" in answer.stdout
+
+
+def test_an_answer_that_nobody_can_read_ends_with_1_and_no_traceback(ask):
+    read, write = os.pipe()
+    os.close(read)
+    answer = ask(stdout=write)
+    os.close(write)
+    assert (answer.returncode, answer.stderr) == (1, b"")
+    with Path("/dev/full").open("wb") as full:
+        answer = ask(stdout=full)
+    assert (answer.returncode, answer.stderr.count(b"\n")) == (1, 1)
+    assert b"can't write to standard output: No space left" in answer.stderr
 
 
 def test_models_are_described(run):

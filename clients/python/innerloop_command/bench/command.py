@@ -6,25 +6,22 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
-from innerloop.channel import TLS
 from innerloop.errors import InvalidArgumentError
 from innerloop_command.bench.report import print_result
 from innerloop_command.bench.results import BenchResult
 from innerloop_command.bench.run import run_bench
 from innerloop_command.bench.settings import BenchSettings, ClosedLoop, Load, OpenLoop, Popularity, parse_mix
+from innerloop_command.client_options import ServerAccess, with_client_options
+from innerloop_command.console import make_console, make_progress, print_error
 
-app = typer.Typer()
+app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 
 CLIENTS = 8
 
-FILE_WIDTH = 120
-"""Characters of a line that no terminal shows: enough for the tables."""
-
 
 @app.command()
+@with_client_options
 def bench(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
     clients: Annotated[
@@ -54,7 +51,6 @@ def bench(
     max_under_way: Annotated[
         int, typer.Option(help="Open loop: requests that may be under way; those beyond are counted as dropped.")
     ] = 4096,
-    timeout: Annotated[float, typer.Option(help="Seconds after which a request fails.")] = 30.0,
     seed: Annotated[int, typer.Option(help="Of tasks, arrivals and choices.")] = 0,
     keep_adaptations: Annotated[
         bool, typer.Option("--keep-adaptations", help="Leave the live adaptations on the server.")
@@ -70,11 +66,8 @@ def bench(
     allow_errors: Annotated[
         bool, typer.Option("--allow-errors", help="Exit with 0 although requests failed or were dropped.")
     ] = False,
-    server: Annotated[
-        str, typer.Option(envvar="INNERLOOP_SERVER", help="HOST:PORT of the server.")
-    ] = "localhost:50051",
-    tls: Annotated[bool, typer.Option("--tls", help="Talk TLS, trusting the system's authorities.")] = False,
-    tls_roots: Annotated[Path | None, typer.Option(help="Talk TLS, trusting the authorities of this file.")] = None,
+    *,
+    access: ServerAccess,
 ) -> None:
     """Measure latency and throughput of a running server, with tasks made up for one of its models.
 
@@ -91,8 +84,8 @@ def bench(
     settings = BenchSettings(
         model=model,
         loads=_loads(clients, rate, sweep, open_loop),
-        server=server,
-        tls=TLS(root_certificates=tls_roots) if tls_roots else tls,
+        server=access.target,
+        tls=access.tls,
         mix=parse_mix(mix),
         adaptations=adaptations,
         popularity=popularity,
@@ -106,14 +99,12 @@ def bench(
         processes=processes,
         connections=connections,
         max_under_way=max_under_way,
-        timeout=timeout,
+        timeout=access.timeout,
         seed=seed,
         keep_adaptations=keep_adaptations,
         metrics_url=metrics,
         server_pid=server_pid,
     )
-    if tls_roots is not None and not tls_roots.is_file():
-        raise InvalidArgumentError(f"tls_roots: there is no file {tls_roots}")
     if json_file is not None:
         _prepare("--json", json_file)
     if plot is not None:
@@ -122,13 +113,10 @@ def bench(
 
         check_type(plot)
         _prepare("--plot", plot)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with make_progress() as progress:
         bar = progress.add_task("", total=1)
         result = run_bench(settings, lambda stage, done: progress.update(bar, description=stage, completed=done))
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, FILE_WIDTH)
-    print_result(result, console)
+    print_result(result, make_console())
     if json_file is not None:
         json_file.write_text(json.dumps(result.as_dict(), indent=1) + "\n")
     if plot is not None:
@@ -176,5 +164,5 @@ def _prepare(option: str, file: Path) -> None:
 def _report_failures(result: BenchResult, allowed: bool) -> None:
     if result.failures and not allowed:
         counts = ", ".join(f"{what} {count}" for what, count in result.failures.most_common())
-        typer.echo(f"innerloop: requests failed: {counts}", err=True)
+        print_error(f"innerloop: requests failed: {counts}")
         raise typer.Exit(1)

@@ -24,21 +24,19 @@ def print_result(result: BenchResult, console: Console) -> None:
     console.print(
         f"{result.model.name} ({result.model.method}): {what}, {task.queries} queries; "
         f"AdaptPredict requests of {task.request_bytes / 1e3:.1f} kB",
-        highlight=False,
     )
     console.print(_latencies(result))
     console.print(_phases(result))
     for load in result.loads:
-        console.print(f"{load.load}: {'; '.join(_facts(load))}", highlight=False)
+        console.print(f"{load.load}: {'; '.join(_facts(load))}")
     if any(isinstance(load.load, ClosedLoop) for load in result.loads):
-        console.print(SERVICE_TIMES, style="dim", highlight=False)
+        console.print(SERVICE_TIMES, style="dim")
     for load in result.loads:
         if load.measures_itself:
             console.print(
                 f"{load.load}: the load generator used {load.cpu_cores:.2f} of the {load.cpu_available} cores that its "
                 "processes can use, so it measured itself; give it more --processes, or a machine of its own.",
                 style="yellow",
-                highlight=False,
             )
 
 

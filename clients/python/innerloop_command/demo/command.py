@@ -11,9 +11,9 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from rich.console import Console
 
 from innerloop import Client
+from innerloop_command.console import make_console
 from innerloop_command.demo.picture import draw_task
 from innerloop_command.demo.tasks import Task, draw_tasks, save_task
 from innerloop_command.server_process import ServerProcess
@@ -23,8 +23,8 @@ from innerloop_trainer.config import TrainingConfig
 from innerloop_trainer.data import ClassExamples, DataError, EpisodeShape, load_source
 from innerloop_trainer.runs.folder import RunFolder
 
-app = typer.Typer()
-console = Console()
+app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
+console = make_console()
 
 MODEL = "demo"
 SHAPE = EpisodeShape(ways=5, shots=1, queries=5)
@@ -150,5 +150,4 @@ def _print(figures: Figures, models: Path) -> None:
         f"The images of that task: {models.parent / 'task'}\n"
         f"Serve the model yourself: innerloop serve --models {models}",
         soft_wrap=True,
-        highlight=False,
     )
