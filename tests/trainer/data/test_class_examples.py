@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from innerloop_learner.inputs import normalise
 from innerloop_learner.spec import InputSpec
 from innerloop_trainer.data import ClassExamples, DataError, EpisodeShape
+from innerloop_trainer.data.class_digests import digest_arrays
 from innerloop_trainer.data.example_set import ExampleSet
 
 SPEC = InputSpec(shape=(1, 1, 2), dtype="uint8", mean=(0.5,), std=(0.5,), scale=1 / 255)
@@ -17,7 +18,8 @@ def split(*sizes: int) -> ClassExamples:
     pixels = [(index, example) for index, size in enumerate(sizes) for example in range(size)]
     images = np.array(pixels, dtype=np.uint8).reshape(-1, 1, 1, 2)
     names = tuple(f"class {index}" for index in range(len(sizes)))
-    data = ExampleSet(names, np.array(sizes, dtype=np.int64), images)
+    counts = np.array(sizes, dtype=np.int64)
+    data = ExampleSet(names, counts, images, digest_arrays(counts, images))
     return ClassExamples("toy, test split", data, SPEC, torch.device("cpu"))
 
 

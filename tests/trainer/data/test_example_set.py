@@ -1,21 +1,25 @@
 import numpy as np
 
+from innerloop_trainer.data.class_digests import digest_arrays
 from innerloop_trainer.data.class_split import shuffled
 from innerloop_trainer.data.example_set import ExampleSet
 
-IMAGES = ExampleSet(("a", "b", "c"), np.array([1, 2, 1]), np.arange(4 * 9, dtype=np.uint8).reshape(4, 1, 3, 3))
+COUNTS, PIXELS = np.array([1, 2, 1]), np.arange(4 * 9, dtype=np.uint8).reshape(4, 1, 3, 3)
+IMAGES = ExampleSet(("a", "b", "c"), COUNTS, PIXELS, digest_arrays(COUNTS, PIXELS))
 
 
 def test_selecting_classes_keeps_each_with_its_images_in_the_order_asked_for() -> None:
     chosen = IMAGES.select(["c", "b"])
     assert chosen.names == ("c", "b")
     assert chosen.counts.tolist() == [1, 2]
+    assert chosen.digests == (IMAGES.digests[2], IMAGES.digests[1])
     np.testing.assert_array_equal(chosen.examples, IMAGES.examples[[3, 1, 2]])
 
 
 def test_rotations_are_further_classes_of_the_same_images_turned() -> None:
     rotated = IMAGES.with_rotations()
-    assert len(set(rotated.names)) == 12
+    assert len(set(rotated.names)) == len(set(rotated.digests)) == 12
+    assert rotated.digests[:3] == IMAGES.digests
     assert rotated.counts.tolist() == [1, 2, 1] * 4
     quarter = rotated.select(["b rotated by 90"]).examples
     half = rotated.select(["b rotated by 180"]).examples

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 
 from innerloop_trainer.data.cache import cached
+from innerloop_trainer.data.class_digests import digest_arrays
 from innerloop_trainer.data.example_set import ExampleSet
 
-IMAGES = ExampleSet(("ä", "b"), np.array([2, 1]), np.arange(3 * 3 * 4, dtype=np.uint8).reshape(3, 1, 3, 4))
+COUNTS, PIXELS = np.array([2, 1]), np.arange(3 * 3 * 4, dtype=np.uint8).reshape(3, 1, 3, 4)
+IMAGES = ExampleSet(("ä", "b"), COUNTS, PIXELS, digest_arrays(COUNTS, PIXELS))
 
 
 class Builder:
@@ -21,7 +23,7 @@ class Builder:
 
 
 def check(images: ExampleSet) -> None:
-    assert images.names == IMAGES.names
+    assert (images.names, images.digests) == (IMAGES.names, IMAGES.digests)
     np.testing.assert_array_equal(images.counts, IMAGES.counts)
     np.testing.assert_array_equal(images.examples, IMAGES.examples)
 

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from innerloop_trainer.data import DataError, DataSource, EpisodeShape, load_source
+from innerloop_trainer.data.class_digests import ClassDigest
 
 Make = Callable[..., Path]
 SIX = dict.fromkeys(("ant", "bee", "cat", "dog", "eel", "fox"), 3)
@@ -137,9 +138,9 @@ def test_too_few_classes_to_split_are_refused(tmp_path: Path, class_folders: Mak
     with pytest.raises(DataError, match="2 classes leave none for training after 1 for validation and 1 for test"):
         load_source(f"images:{root}")
     for option in ("val=0", "test=1", "val=x", "test=nan"):
-        with pytest.raises(DataError, match="is not a number between 0 and 1"):
+        with pytest.raises(DataError, match="is not understood; write a number between 0 and 1"):
             load_source(f"images:{root}?{option}")
-    with pytest.raises(DataError, match="seed=x is not a whole number"):
+    with pytest.raises(DataError, match="seed=x is not understood; write a whole number"):
         load_source(f"images:{root}?seed=x")
 
 
@@ -151,3 +152,41 @@ def test_a_missing_split_folder_and_a_class_in_two_splits_are_refused(tmp_path: 
     class_folders(tmp_path / "zoo" / "val", {"cat": 2})
     with pytest.raises(DataError, match="class 'bee' is in both the test and the train split"):
         load_source(f"images:{tmp_path / 'zoo'}")
+
+
+def test_a_class_is_known_again_by_its_digests_whatever_its_name_size_and_split(
+    tmp_path: Path, class_folders: Make
+) -> None:
+    root = class_folders(tmp_path / "zoo", SIX)
+    before = digests(load_source(f"images:{root}"))
+    (root / "ant").rename(root / "emmet")
+    (root / "emmet" / "0.png").rename(root / "emmet" / "9.png")
+    Image.new("RGB", (3, 3), (1, 2, 3)).save(root / "bee" / "new.png")
+    after = digests(load_source(f"images:{root}?size=16&seed=4"))
+    assert after["emmet"] == before["ant"]
+    assert after["bee"].content != before["bee"].content
+    assert {name: after[name] for name in ("cat", "dog", "eel", "fox")} == {
+        name: before[name] for name in ("cat", "dog", "eel", "fox")
+    }
+
+
+def digests(source: DataSource) -> dict[str, ClassDigest]:
+    return {**source.train.digests, **source.validation.digests, **source.test.digests}
+
+
+def test_a_source_says_all_its_options_given_or_not(tmp_path: Path, class_folders: Make) -> None:
+    root = class_folders(tmp_path / "zoo", SIX)
+    given = "?size=8x9&seed=3&val=0.2"
+    options = load_source(f"images:{root}{given}").options
+    assert options == {"size": "8x9", "color": "auto", "val": "0.2", "test": "0.2", "seed": "3"}
+    text = "&".join(f"{key}={value}" for key, value in options.items())
+    assert load_source(f"images:{root}?{text}").options == options
+
+
+def test_classes_can_be_left_out_of_a_split(tmp_path: Path, class_folders: Make) -> None:
+    split = load_source(f"images:{class_folders(tmp_path / 'zoo', SIX)}").train
+    kept = split.without(split.names[1:2])
+    assert list(kept.names) == [split.names[0], *split.names[2:]]
+    assert kept.digests == {name: split.digests[name] for name in kept.names}
+    with pytest.raises(DataError, match="is empty"):
+        split.without(split.names)

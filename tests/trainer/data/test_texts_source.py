@@ -64,7 +64,7 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
         ("text,label\nHi,a\nBye\n", "", "line 3: has 1 columns, the header 2"),
         ("text,label\nHi,a\nBye,b\n", "", "2 classes leave none for training"),
         ("text,label\nHi\0,a\nBye,b\nYo,c\n", "", "U\\+0000|can't be read"),
-        ("text,label\nHi,a\n", "?encoding=latin-1", "unknown option 'encoding'; it has: text, label, val, test, seed"),
+        ("text,label\nHi,a\n", "?encoding=latin-1", "unknown option 'encoding'; it has: val, test, seed, text, label"),
     ],
 )
 def test_files_that_will_not_do_are_named(content: str, options: str, why: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import os
 import tempfile
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ import PIL
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from innerloop_trainer.data.class_digests import ClassDigest
 from innerloop_trainer.data.example_set import ExampleSet
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 def cached(source: str, identity: Mapping[str, Any], build: Callable[[], ExampleSet]) -> ExampleSet:
@@ -54,14 +56,22 @@ def _read(path: Path) -> ExampleSet:
         examples, counts = file.get_tensor("examples"), file.get_tensor("counts")
     if zlib.crc32(examples.data) != int(metadata["checksum"]):
         raise ValueError("examples differ from what was written")
-    return ExampleSet(tuple(json.loads(metadata["names"])), counts, examples)
+    names, digests = (
+        tuple(json.loads(metadata["names"])),
+        tuple(ClassDigest(*each) for each in json.loads(metadata["digests"])),
+    )
+    return ExampleSet(names, counts, examples, digests)
 
 
 def _write(path: Path, content: ExampleSet) -> None:
     """Write so that a reader, or a run that is killed halfway, never meets half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     examples = np.ascontiguousarray(content.examples)
-    metadata = {"names": json.dumps(content.names), "checksum": str(zlib.crc32(examples.data))}
+    metadata = {
+        "names": json.dumps(content.names),
+        "digests": json.dumps([astuple(each) for each in content.digests]),
+        "checksum": str(zlib.crc32(examples.data)),
+    }
     handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:

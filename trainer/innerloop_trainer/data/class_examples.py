@@ -1,6 +1,6 @@
 """Few-shot classification episodes, drawn from examples that reside on the training device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +43,7 @@ class ClassExamples(TaskSampler):
 
     Attributes:
         names: of the classes.
+        digests: as in `TaskSampler`.
 
     Raises:
         DataError: the split is empty.
@@ -52,6 +53,7 @@ class ClassExamples(TaskSampler):
         if not data.names:
             raise DataError(f"{label} is empty; add classes or change the split")
         self.names = data.names
+        self.digests = dict(zip(data.names, data.digests, strict=True))
         self._label = label
         self._spec = spec
         self._sizes = data.counts.tolist()
@@ -120,14 +122,23 @@ class ClassExamples(TaskSampler):
             )
 
     def with_inputs(self, change: Callable[[ExampleSet], ExampleSet], spec: InputSpec) -> "ClassExamples":
-        """The same split with other inputs.
+        """The same split with other inputs; its classes keep their digests.
 
         Args:
             change: what makes the other examples, of the same classes and in the same order.
             spec: normalisation of the other examples.
         """
-        data = ExampleSet(tuple(self.names), self._counts.cpu().numpy(), self._examples.cpu().numpy())
-        return ClassExamples(self._label, change(data), spec, self._examples.device)
+        return ClassExamples(self._label, change(self._data()), spec, self._examples.device)
+
+    def without(self, names: Collection[str]) -> "ClassExamples":
+        """As in `TaskSampler`."""
+        kept = [name for name in self.names if name not in names]
+        return ClassExamples(self._label, self._data().select(kept), self._spec, self._examples.device)
+
+    def _data(self) -> ExampleSet:
+        """The split in the host's memory."""
+        counts, examples = self._counts.cpu().numpy(), self._examples.cpu().numpy()
+        return ExampleSet(tuple(self.names), counts, examples, tuple(self.digests.values()))
 
     def _draw_classes(self, tasks: int, ways: int, generator: torch.Generator) -> Tensor:
         """Distinct classes in random order [T, W]."""
@@ -161,7 +172,9 @@ def source_of_classes(
     train: ExampleSet,
     validation: ExampleSet,
     test: ExampleSet,
+    options: Mapping[str, str],
     texts: bool = False,
+    notices: Sequence[str] = (),
 ) -> DataSource:
     """A data source of classes.
 
@@ -173,7 +186,9 @@ def source_of_classes(
         train: examples of the classes of one split.
         validation: those of another.
         test: those of the last one.
+        options: that the source was loaded with, as `DataSource.options`.
         texts: whether inputs are packed texts.
+        notices: what a user should know, as `DataSource.notices`.
 
     Raises:
         DataError: a split is empty.
@@ -192,4 +207,6 @@ def source_of_classes(
         validation=split("validation", validation),
         test=split("test", test),
         texts=texts,
+        options=options,
+        notices=tuple(notices),
     )

@@ -2,11 +2,20 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
-from innerloop_trainer.data.options import fraction, number
-from innerloop_trainer.data.source import DataError, SourceRequest
+from innerloop_trainer.data.options import FRACTION, option, whole_number
+from innerloop_trainer.data.source import DataError
 
-SPLIT_OPTIONS = ("val", "test", "seed")
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """How classes are divided where the data itself does not divide them."""
+
+    val: float = option(0.15, FRACTION, "Fraction of the classes for validation.")
+    test: float = option(0.2, FRACTION, "Fraction of the classes for test.")
+    seed: int = option(0, whole_number(), "Of the order in which classes are divided.")
+
 
 Splits = Mapping[str, list[str]]
 """Class names of the splits train, validation and test."""
@@ -21,28 +30,32 @@ def shuffled(names: Iterable[str], seed: int) -> list[str]:
     return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
 
 
-def split_by_seed(request: SourceRequest, names: list[str]) -> tuple[Splits, str]:
-    """Classes shuffled and divided as the options `val`, `test` and `seed` of a request say, and how that was done.
+def split_by_seed(source: str, options: SplitOptions, names: list[str]) -> tuple[Splits, str]:
+    """Classes shuffled and divided as options say, and how that was done.
+
+    Args:
+        source: its name, for messages.
+        options: fractions and seed.
+        names: of all classes.
 
     Raises:
         DataError: no class is left to train on.
     """
-    seed = number(request, "seed", default=0)
-    validation = max(1, round(len(names) * fraction(request, "val", default=0.15)))
-    test = max(1, round(len(names) * fraction(request, "test", default=0.2)))
+    validation = max(1, round(len(names) * options.val))
+    test = max(1, round(len(names) * options.test))
     train = len(names) - validation - test
     if train < 1:
         raise DataError(
-            f"{request.name}: {len(names)} classes leave none for training after {validation} for validation and "
+            f"{source}: {len(names)} classes leave none for training after {validation} for validation and "
             f"{test} for test; add classes or lower val and test"
         )
-    order = shuffled(names, seed)
+    order = shuffled(names, options.seed)
     splits = {
         "train": order[:train],
         "validation": order[train : train + validation],
         "test": order[train + validation :],
     }
-    return splits, f"by class with seed {seed}"
+    return splits, f"by class with seed {options.seed}"
 
 
 def describe_split(splits: Splits, how: str) -> str:

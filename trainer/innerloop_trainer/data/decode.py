@@ -1,5 +1,6 @@
 """Image files of any size, depth and colour to uint8 arrays of one shape."""
 
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from innerloop_trainer.data.class_digests import digest_classes
 from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.file_tree import FileTree
 from innerloop_trainer.data.progress import tracked
@@ -37,14 +39,17 @@ def decode_classes(
         DataError: a file is no readable image; the message names it.
     """
     files = [path for paths in classes.values() for path in paths]
+    counts = np.array([len(paths) for paths in classes.values()], dtype=np.int64)
     images = np.empty((len(files), 1 if color == "L" else 3, *size), dtype=np.uint8)
+    hashes = []
     for index, path in enumerate(tracked(files, f"Decoding {tree.root.name}")):
         content = tree.read(path)
+        hashes.append(hashlib.sha256(content).digest())
         try:
             images[index] = decode_image(content, size, color)
         except UnreadableImageError as error:
             raise DataError(f"{tree.root}: {path} {error}; replace or remove it") from error
-    return ExampleSet(tuple(classes), np.array([len(paths) for paths in classes.values()], dtype=np.int64), images)
+    return ExampleSet(tuple(classes), counts, images, digest_classes(counts, hashes))
 
 
 def decode_image(content: bytes, size: tuple[int, int], color: Color) -> NDArray[np.uint8]:

@@ -7,9 +7,10 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from innerloop_learner.spec import InputSpec
+from innerloop_trainer.data.class_digests import digest_arrays
 from innerloop_trainer.data.class_examples import source_of_classes
 from innerloop_trainer.data.example_set import ExampleSet
-from innerloop_trainer.data.options import reject_path, reject_unknown
+from innerloop_trainer.data.options import read_options, reject_path, write_options
 from innerloop_trainer.data.source import DataSource, SourceLoader, SourceRequest, sources
 
 INPUT = InputSpec(shape=(1, 8, 8), dtype="uint8", scale=1 / 255)
@@ -24,7 +25,7 @@ class Digits(SourceLoader):
     def load(self, request: SourceRequest) -> DataSource:
         """As in `SourceLoader`."""
         reject_path(request)
-        reject_unknown(request)
+        options = read_options(request, self.options)
         images = _images()
         return source_of_classes(
             "digits",
@@ -34,6 +35,7 @@ class Digits(SourceLoader):
             train=images.select(TRAIN),
             validation=images.select(VALIDATION),
             test=images.select(TEST),
+            options=write_options(options),
         )
 
 
@@ -42,7 +44,8 @@ def _images() -> ExampleSet:
     data = load_digits()
     order = np.argsort(data.target, kind="stable")
     images = (data.images[order, None] * (255 / 16)).round().astype(np.uint8)
-    return ExampleSet((*TRAIN, *VALIDATION, *TEST), np.bincount(data.target).astype(np.int64), images)
+    counts = np.bincount(data.target).astype(np.int64)
+    return ExampleSet((*TRAIN, *VALIDATION, *TEST), counts, images, digest_arrays(counts, images))
 
 
 sources.register("digits")(Digits())

@@ -61,7 +61,7 @@ def _features(data: ExampleSet, encoder: FrozenEncoder, title: str) -> ExampleSe
         parts = [
             encoder.encode(data.examples[start : start + AT_ONCE]) for start in tracked(starts, f"Encoding {title}")
         ]
-        return ExampleSet(data.names, data.counts, np.concatenate(parts))
+        return replace(data, examples=np.concatenate(parts))
 
     return cached("features", {"encoder": encoder.digest, "data": _digest(data)}, build)
 

@@ -1,11 +1,14 @@
 """Examples in the host's memory, sorted by class."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from innerloop_trainer.data.class_digests import ClassDigest, digest_class
 
 
 @dataclass(frozen=True)
@@ -16,11 +19,13 @@ class ExampleSet:
         names: of the K classes.
         counts: examples of each class [K] int64.
         examples: those of the first class first: images [N, C, H, W] or texts [N, L] uint8, features [N, F] float32.
+        digests: by which each of the K classes is known again, whatever its name.
     """
 
     names: tuple[str, ...]
     counts: NDArray[np.int64]
     examples: NDArray[Any]
+    digests: tuple[ClassDigest, ...]
 
     def select(self, names: Sequence[str]) -> "ExampleSet":
         """The classes `names`, in that order."""
@@ -28,13 +33,21 @@ class ExampleSet:
         chosen = np.array([position[name] for name in names], dtype=np.int64)
         starts = np.cumsum(self.counts) - self.counts
         rows = [np.arange(starts[index], starts[index] + self.counts[index]) for index in chosen]
-        return ExampleSet(tuple(names), self.counts[chosen], self.examples[np.concatenate([np.arange(0), *rows])])
+        examples = self.examples[np.concatenate([np.arange(0), *rows])]
+        return ExampleSet(tuple(names), self.counts[chosen], examples, tuple(self.digests[index] for index in chosen))
 
     def with_rotations(self) -> "ExampleSet":
         """These classes of images and, as further classes, each of them rotated by 90, 180 and 270 degrees."""
-        names = list(self.names)
+        names, digests = list(self.names), list(self.digests)
         images = [self.examples]
         for turns in (1, 2, 3):
-            names += [f"{name} rotated by {90 * turns}" for name in self.names]
+            turned = f" rotated by {90 * turns}"
+            names += [name + turned for name in self.names]
+            digests += [_turned(digest, turned) for digest in self.digests]
             images.append(np.rot90(self.examples, turns, axes=(2, 3)))
-        return ExampleSet(tuple(names), np.tile(self.counts, 4), np.concatenate(images))
+        return ExampleSet(tuple(names), np.tile(self.counts, 4), np.concatenate(images), tuple(digests))
+
+
+def _turned(digest: ClassDigest, how: str) -> ClassDigest:
+    """The digest of a class whose examples are those of another, all turned in one way."""
+    return digest_class([hashlib.sha256((digest.content + how).encode()).digest()])

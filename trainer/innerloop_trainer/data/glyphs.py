@@ -13,11 +13,12 @@ from torch.nn import functional as F
 
 from innerloop_learner.spec import InputSpec
 from innerloop_trainer.data.cache import cached
+from innerloop_trainer.data.class_digests import digest_arrays
 from innerloop_trainer.data.class_examples import source_of_classes
 from innerloop_trainer.data.class_split import shuffled
 from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.glyph_shapes import GlyphShapes, distinct_characters
-from innerloop_trainer.data.options import reject_path, reject_unknown
+from innerloop_trainer.data.options import read_options, reject_path, write_options
 from innerloop_trainer.data.source import DataSource, SourceLoader, SourceRequest, sources
 
 SEED = 2017
@@ -42,7 +43,7 @@ class Glyphs(SourceLoader):
     def load(self, request: SourceRequest) -> DataSource:
         """As in `SourceLoader`."""
         reject_path(request)
-        reject_unknown(request)
+        options = read_options(request, self.options)
         identity = {"version": VERSION, "fonts": mpl.__version__, "unicode": unicodedata.unidata_version}
         images = cached("glyphs", identity, draw_glyphs)
         characters = shuffled(images.names, SEED)
@@ -56,6 +57,7 @@ class Glyphs(SourceLoader):
             train=images.select(characters[:first]),
             validation=images.select(characters[first:second]),
             test=images.select(characters[second:]),
+            options=write_options(options),
         )
 
 
@@ -66,7 +68,8 @@ def draw_glyphs() -> ExampleSet:
     parts = [glyphs[start : start + AT_ONCE] for start in range(0, len(glyphs), AT_ONCE)]
     images = np.concatenate([_distorted(part, generator) for part in parts])
     counts = np.full(len(glyphs), EXAMPLES, dtype=np.int64)
-    return ExampleSet(tuple(glyph.character for glyph in glyphs), counts, images)
+    names = tuple(glyph.character for glyph in glyphs)
+    return ExampleSet(names, counts, images, digest_arrays(counts, images))
 
 
 def _distorted(glyphs: Sequence[GlyphShapes], generator: torch.Generator) -> NDArray[np.uint8]:

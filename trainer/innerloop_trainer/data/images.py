@@ -8,71 +8,71 @@ classes are shuffled with `seed` and split. Options:
 - val, test: fractions of the classes for validation and test.
 """
 
-import re
 from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from innerloop_learner.spec import InputSpec
 from innerloop_trainer.data.cache import cached
 from innerloop_trainer.data.class_examples import source_of_classes
-from innerloop_trainer.data.class_split import SPLIT_OPTIONS, Splits, describe_split, split_by_seed
+from innerloop_trainer.data.class_split import SplitOptions, Splits, describe_split, split_by_seed
 from innerloop_trainer.data.decode import decode_classes
 from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.file_tree import FileTree, open_tree
 from innerloop_trainer.data.image_layout import Classes, find_splits
-from innerloop_trainer.data.options import choice, existing_path, reject_unknown
+from innerloop_trainer.data.options import SIZE, existing_path, one_of, option, read_options, write_options
 from innerloop_trainer.data.source import DataError, DataSource, SourceLoader, SourceRequest, sources
 
 EXAMPLE = "images:~/pictures (a folder or a zip archive with one folder of images per class)"
 
 
+@dataclass(frozen=True)
+class ImageOptions(SplitOptions):
+    """Options of the source of images."""
+
+    size: tuple[int, int] = option((64, 64), SIZE, "Pixels to resize to; proportions are not kept.")
+    color: str = option("auto", one_of("auto", "gray", "rgb"), "What is read; auto is gray if no image has any colour.")
+
+
 class Images(SourceLoader):
     """The source of a user's own images."""
 
+    options = ImageOptions
+
     def load(self, request: SourceRequest) -> DataSource:
         """As in `SourceLoader`."""
-        reject_unknown(request, ("size", "color", *SPLIT_OPTIONS))
-        size = _size(request)
-        color = choice(request, "color", ("auto", "gray", "rgb"), "auto")
+        options = read_options(request, ImageOptions)
         path = existing_path(request, EXAMPLE)
         tree = open_tree(path)
         found = find_splits(tree)
         if "" in found:
-            splits, how = split_by_seed(request, list(found[""]))
+            splits, how = split_by_seed(request.name, options, list(found[""]))
         else:
             splits, how = _split_by_folder(request, found)
         classes = {name: files for part in found.values() for name, files in part.items()}
-        images = _decode(tree, classes, size, color)
+        images = _decode(tree, classes, options.size, options.color)
         channels = images.examples.shape[1]
         # The same for every data set, so that a bundle trained on one can be evaluated on another.
-        spec = InputSpec((channels, *size), dtype="uint8", mean=(0.5,), std=(0.5,), scale=1 / 255)
+        spec = InputSpec((channels, *options.size), dtype="uint8", mean=(0.5,), std=(0.5,), scale=1 / 255)
         name = f"images:{path.resolve().name.removesuffix('.zip')}"
+        height, width = options.size
         colors = "gray" if channels == 1 else "RGB"
         return source_of_classes(
             name,
-            f"{len(images.examples):,} images of {len(classes)} classes, {colors}, resized to {size[0]} x {size[1]}, "
+            f"{len(images.examples):,} images of {len(classes)} classes, {colors}, resized to {height} x {width}, "
             + describe_split(splits, how),
             spec,
             request.device,
             train=images.select(splits["train"]),
             validation=images.select(splits["validation"]),
             test=images.select(splits["test"]),
+            options=write_options(options),
         )
 
 
-def _size(request: SourceRequest) -> tuple[int, int]:
-    """Height and width."""
-    value = request.options.get("size", "64")
-    match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", value)
-    if match is None:
-        raise DataError(f"images: size={value} is not understood; write a number of pixels or HEIGHTxWIDTH, say 32x48")
-    height = int(match[1])
-    return height, int(match[2] or height)
-
-
 def _split_by_folder(request: SourceRequest, found: Mapping[str, Classes]) -> tuple[Splits, str]:
-    for key in SPLIT_OPTIONS:
+    for key in (field.name for field in fields(SplitOptions)):
         if key in request.options:
             raise DataError(f"images: {key} has no effect where train, val and test folders are the splits; leave it")
     return {part: list(classes) for part, classes in found.items()}, "by folder"
@@ -82,7 +82,7 @@ def _decode(tree: FileTree, classes: Classes, size: tuple[int, int], color: str)
     def decode() -> ExampleSet:
         decoded = decode_classes(tree, classes, size, "L" if color == "gray" else "RGB")
         if color == "auto" and _colourless(decoded):
-            return ExampleSet(decoded.names, decoded.counts, decoded.examples[:, :1])
+            return replace(decoded, examples=decoded.examples[:, :1])
         return decoded
 
     identity = {"files": tree.identity(), "classes": list(classes), "size": size, "color": color}

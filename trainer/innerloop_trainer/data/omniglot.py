@@ -6,6 +6,7 @@ images_*/ALPHABET/characterNN/NNNN_DD.png.
 """
 
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from innerloop_trainer.data.class_split import shuffled
 from innerloop_trainer.data.decode import decode_classes
 from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.file_tree import FileTree, open_tree
-from innerloop_trainer.data.options import choice, existing_path, flag, reject_unknown
+from innerloop_trainer.data.options import FLAG, existing_path, one_of, option, read_options, write_options
 from innerloop_trainer.data.source import DataError, DataSource, SourceLoader, SourceRequest, sources
 
 SIZE = (28, 28)
@@ -37,34 +38,47 @@ class Split(NamedTuple):
     test: list[str]
 
 
+@dataclass(frozen=True)
+class OmniglotOptions:
+    """Options of the Omniglot source."""
+
+    split: str = option(
+        "random",
+        one_of("random", "alphabet"),
+        "Test on characters drawn from all alphabets, or on alphabets that were never trained on.",
+    )
+    rotations: bool = option(True, FLAG, "Train on each character rotated by 90, 180 and 270 degrees as well.")
+
+
 class Omniglot(SourceLoader):
     """The Omniglot source."""
 
+    options = OmniglotOptions
+
     def load(self, request: SourceRequest) -> DataSource:
         """As in `SourceLoader`."""
-        reject_unknown(request, ("split", "rotations"))
-        split_name = choice(request, "split", ("random", "alphabet"), "random")
-        rotations = flag(request, "rotations", default=True)
+        options = read_options(request, OmniglotOptions)
         root = existing_path(request, EXAMPLE)
         background = _read(_part(root, "images_background"))
         evaluation = _read(_part(root, "images_evaluation"))
-        split = (
-            random_split(background, evaluation) if split_name == "random" else alphabet_split(background, evaluation)
-        )
+        divide = random_split if options.split == "random" else alphabet_split
+        split = divide(background, evaluation)
         everything = ExampleSet(
             background.names + evaluation.names,
             np.concatenate([background.counts, evaluation.counts]),
             np.concatenate([background.examples, evaluation.examples]),
+            background.digests + evaluation.digests,
         )
         train = everything.select(split.train)
         return source_of_classes(
-            f"omniglot:{split_name}",
-            _describe(split_name, split, rotations=rotations),
+            f"omniglot:{options.split}",
+            _describe(options.split, split, rotations=options.rotations),
             INPUT,
             request.device,
-            train=train.with_rotations() if rotations else train,
+            train=train.with_rotations() if options.rotations else train,
             validation=everything.select(split.validation),
             test=everything.select(split.test),
+            options=write_options(options),
         )
 
 

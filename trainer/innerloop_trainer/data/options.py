@@ -1,18 +1,168 @@
-"""Reads the options and the path of a source request, with messages that list what is possible."""
+"""Typed, documented options of data sources: what `?key=value&key=value` behind a source may say.
 
+The options of a source are a frozen dataclass whose fields are made by `option`. `read_options` fills it from a
+request, `write_options` gives its text back, and `describe_options` is what a command line prints.
+"""
+
+import dataclasses
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from innerloop_trainer.data.source import DataError, SourceRequest
 
+T = TypeVar("T")
 
-def reject_unknown(request: SourceRequest, known: Sequence[str] = ()) -> None:
-    """Raise a DataError if the request has an option that is not among `known`."""
-    for key in request.options:
-        if key not in known:
-            there_are = f"it has: {', '.join(known)}" if known else "it has none"
+
+@dataclass(frozen=True)
+class Kind(Generic[T]):
+    """What the values of an option look like in a source's text.
+
+    Attributes:
+        form: what may be written, for messages and help.
+        read: takes the text apart; raises ValueError if it is of another form.
+        write: the text that `read` makes the same value of.
+    """
+
+    form: str
+    read: Callable[[str], T]
+    write: Callable[[T], str] = str
+
+
+def one_of(*choices: str) -> Kind[str]:
+    """One word of several."""
+
+    def read(text: str) -> str:
+        if text not in choices:
+            raise ValueError(text)
+        return text
+
+    return Kind(f"one of: {', '.join(choices)}", read)
+
+
+def whole_number(smallest: int | None = None) -> Kind[int]:
+    """An integer, `smallest` or more."""
+
+    def read(text: str) -> int:
+        value = int(text)
+        if smallest is not None and value < smallest:
+            raise ValueError(text)
+        return value
+
+    return Kind("a whole number" if smallest is None else f"a whole number, at least {smallest}", read)
+
+
+def _read_fraction(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1 or math.isnan(value):
+        raise ValueError(text)
+    return value
+
+
+def _read_size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", text)
+    if match is None:
+        raise ValueError(text)
+    height = int(match[1])
+    return height, int(match[2] or height)
+
+
+def _write_size(size: tuple[int, int]) -> str:
+    height, width = size
+    return str(height) if height == width else f"{height}x{width}"
+
+
+def _read_flag(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(text)
+    return text == "true"
+
+
+FLAG = Kind("true or false", _read_flag, lambda value: str(value).lower())
+FRACTION = Kind("a number between 0 and 1", _read_fraction)
+SIZE = Kind("a number of pixels or HEIGHTxWIDTH, say 32x48", _read_size, _write_size)
+TEXT = Kind("a name", str)
+
+
+@dataclass(frozen=True)
+class OptionHelp:
+    """One option as a command line prints it.
+
+    Attributes:
+        name: the key.
+        form: what may be written as its value.
+        default: the text of the value that holds unless told.
+        help: what it does.
+    """
+
+    name: str
+    form: str
+    default: str
+    help: str
+
+
+def option(default: T, kind: Kind[T], help: str) -> T:  # noqa: A002 - the word of argparse, click and typer
+    """A field of a dataclass of options.
+
+    Args:
+        default: the value that holds unless told.
+        kind: what values look like.
+        help: what the option does, a sentence.
+    """
+    field: T = dataclasses.field(default=default, metadata={"kind": kind, "help": help})
+    return field
+
+
+def read_options(request: SourceRequest, options: type[T]) -> T:
+    """The options of a request, defaults filled in.
+
+    Args:
+        request: whose options to read.
+        options: the dataclass of the source's options.
+
+    Raises:
+        DataError: there is no such option, or a value is of another form; the message lists what is possible.
+    """
+    fields = {field.name: field for field in dataclasses.fields(options)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for key, text in request.options.items():
+        if key not in fields:
+            there_are = f"it has: {', '.join(fields)}" if fields else "it has none"
             raise DataError(f"{request.name}: unknown option {key!r}; {there_are}")
+        kind: Kind[Any] = fields[key].metadata["kind"]
+        try:
+            values[key] = kind.read(text)
+        except ValueError as error:
+            raise DataError(f"{request.name}: {key}={text} is not understood; write {kind.form}") from error
+    return options(**values)
+
+
+def write_options(options: Any) -> dict[str, str]:
+    """Every option of a source as the text that `read_options` reads, those that were not given included."""
+    return {
+        field.name: field.metadata["kind"].write(getattr(options, field.name)) for field in dataclasses.fields(options)
+    }
+
+
+def describe_options(options: type[Any]) -> list[OptionHelp]:
+    """What there is to say of each option of a source.
+
+    >>> from innerloop_trainer.data import sources
+    >>> [each.name for each in describe_options(sources["omniglot"].options)]
+    ['split', 'rotations']
+    """
+    return [
+        OptionHelp(
+            field.name,
+            field.metadata["kind"].form,
+            field.metadata["kind"].write(field.default),
+            field.metadata["help"],
+        )
+        for field in dataclasses.fields(options)
+    ]
 
 
 def reject_path(request: SourceRequest) -> None:
@@ -33,37 +183,3 @@ def existing_path(request: SourceRequest, example: str) -> Path:
     if not path.exists():
         raise DataError(f"{request.name}: {path} does not exist; give the path of the data, for example {example}")
     return path
-
-
-def choice(request: SourceRequest, key: str, choices: Sequence[str], default: str) -> str:
-    """The option `key`, one of `choices`."""
-    value = request.options.get(key, default)
-    if value not in choices:
-        raise DataError(f"{request.name}: {key}={value} is not known; choose one of: {', '.join(choices)}")
-    return value
-
-
-def flag(request: SourceRequest, key: str, *, default: bool) -> bool:
-    """The option `key`, true or false."""
-    return choice(request, key, ("true", "false"), str(default).lower()) == "true"
-
-
-def number(request: SourceRequest, key: str, *, default: int) -> int:
-    """The option `key`, a whole number."""
-    value = request.options.get(key, str(default))
-    try:
-        return int(value)
-    except ValueError as error:
-        raise DataError(f"{request.name}: {key}={value} is not a whole number") from error
-
-
-def fraction(request: SourceRequest, key: str, *, default: float) -> float:
-    """The option `key`, between 0 and 1, both excluded."""
-    value = request.options.get(key, str(default))
-    try:
-        result = float(value)
-    except ValueError:
-        result = math.nan
-    if not 0 < result < 1:
-        raise DataError(f"{request.name}: {key}={value} is not a number between 0 and 1")
-    return result

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from innerloop_learner.spec import InputSpec
 from innerloop_learner.tasks import Episodes, Query, Support
-from innerloop_trainer.data.options import reject_path, reject_unknown
+from innerloop_trainer.data.options import read_options, reject_path, write_options
 from innerloop_trainer.data.source import (
     DataError,
     DataSource,
@@ -80,7 +80,7 @@ class Sinusoid(SourceLoader):
     def load(self, request: SourceRequest) -> DataSource:
         """As in `SourceLoader`."""
         reject_path(request)
-        reject_unknown(request)
+        options = read_options(request, self.options)
         return DataSource(
             name="sinusoid",
             description=(
@@ -93,6 +93,7 @@ class Sinusoid(SourceLoader):
             train=Sinusoids(0, request.device),
             validation=Sinusoids(1, request.device),
             test=Sinusoids(2, request.device),
+            options=write_options(options),
         )
 
 

@@ -1,8 +1,10 @@
 """What a data source gives the trainer: three disjoint splits that draw episodes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 
@@ -10,6 +12,7 @@ from innerloop_learner.encoders import FrozenEncoder
 from innerloop_learner.registry import Registry
 from innerloop_learner.spec import InputSpec, TaskKind
 from innerloop_learner.tasks import Episodes
+from innerloop_trainer.data.class_digests import ClassDigest
 
 
 class DataError(ValueError):
@@ -36,9 +39,21 @@ class TaskSampler(ABC):
 
     Attributes:
         names: of its classes; empty for regression.
+        digests: by which its classes are known again, by name; empty for regression.
     """
 
     names: Sequence[str] = ()
+    digests: Mapping[str, ClassDigest] = MappingProxyType({})
+
+    def without(self, names: Collection[str]) -> "TaskSampler":
+        """The split without some of its classes, in the order they have.
+
+        Raises:
+            DataError: no class is left.
+        """
+        if names:
+            raise DataError(f"this split has no classes, so not {', '.join(names)} either")
+        return self
 
     @abstractmethod
     def sample(self, shape: EpisodeShape, tasks: int, generator: torch.Generator) -> Episodes:
@@ -66,6 +81,9 @@ class DataSource:
         train, validation, test: splits with no class in common.
         texts: whether inputs are packed texts, which only an encoder can read.
         encoder: whose features the inputs are, if they are any.
+        options: every option of the source by name, as text, those that the user did not give included: with the data
+            itself, they say how its classes were read and divided.
+        notices: what a user should know of what was read, a sentence each, for example how many files were left out.
     """
 
     name: str
@@ -78,6 +96,8 @@ class DataSource:
     test: TaskSampler
     texts: bool = False
     encoder: FrozenEncoder | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    notices: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -100,8 +120,19 @@ class SourceRequest:
     device: torch.device
 
 
+@dataclass(frozen=True)
+class NoOptions:
+    """The options of a source that has none."""
+
+
 class SourceLoader(ABC):
-    """Loads one kind of source; a new kind is a new file that registers one of these in `sources`."""
+    """Loads one kind of source; a new kind is a new file that registers one of these in `sources`.
+
+    Attributes:
+        options: dataclass of the options that it takes, see `innerloop_trainer.data.options`.
+    """
+
+    options: ClassVar[type[Any]] = NoOptions
 
     @abstractmethod
     def load(self, request: SourceRequest) -> DataSource:
