@@ -60,16 +60,22 @@ class GradientLearner(Learner):
 
     def frozen_features(self, params: Params, support: Support) -> Features | None:
         """Features of a body that does not adapt: computed once, not once per step."""
-        return None if self.adapts_body else self.backbone.apply(params, support.x, support.mask)
+        return None if self.adapts_body else self.backbone.apply(params, support.x, self.example_weights(support))
 
-    def support_loss(self, params: Params, support: Support, frozen: Features | None) -> Loss:
-        """What the inner loop lowers: the loss of each task's support set [T] by step and weights [T, ...]."""
+    def support_loss(
+        self, params: Params, support: Support, frozen: Features | None, examples: Tensor | None = None
+    ) -> Loss:
+        """What the inner loop lowers: the loss of each task's support set [T] by step and weights [T, ...].
+
+        `examples` are weights of the examples [T, S]; those of `example_weights` unless given.
+        """
+        examples = self.example_weights(support) if examples is None else examples
 
         def loss(step: Index, weights: Params) -> Tensor:
             merged = {**self.at_step(params, step), **weights}
-            features = frozen or self.backbone.apply(merged, support.x, support.mask)
+            features = frozen or self.backbone.apply(merged, support.x, examples)
             outputs = self.outputs(merged, features.values, support.ways, UNUSED_LOGIT)
-            return task_loss(self.spec.task_kind, outputs, support.y, support.mask)
+            return task_loss(self.spec.task_kind, outputs, support.y, examples)
 
         return loss
 
@@ -89,7 +95,7 @@ class GradientLearner(Learner):
         state = {WEIGHTS + name: weight for name, weight in weights.items()}
         if self.backbone.support_statistics:
             merged = {**self.at_step(params, steps), **weights}
-            features = frozen or self.backbone.apply(merged, support.x, support.mask)
+            features = frozen or self.backbone.apply(merged, support.x, self.example_weights(support))
             state |= prefixed(STATISTICS, features.statistics)
         return {**state, WAYS: support.ways}
 

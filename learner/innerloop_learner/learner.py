@@ -137,6 +137,16 @@ class Learner(ABC):
         An answer depends on the task state and its own query only.
         """
 
+    def example_weights(self, support: Support) -> Tensor:
+        """What each example of a support set counts in losses, sums, systems and statistics, [T, S]; 0 for padding.
+
+        As `spec.class_balance` says: `Support.class_weights`, or 1 for each. In regression 1 for each.
+        """
+        dtype = support.x.dtype
+        if self.spec.task_kind == "classification" and self.spec.class_balance == "equal":
+            return support.class_weights(dtype)
+        return support.mask.to(dtype)
+
 
 methods: Registry[type[Learner]] = Registry("method", "innerloop.methods", "innerloop_learner.methods")
 

@@ -1,4 +1,4 @@
-"""Masked losses and the conventions of padded logits."""
+"""Weighted losses, and the conventions of padded logits."""
 
 import torch
 import torch.nn.functional as F
@@ -15,38 +15,60 @@ def unused_ways(ways: Tensor, max_ways: int) -> Tensor:
     return (torch.arange(max_ways, device=ways.device) >= ways.unsqueeze(1)).unsqueeze(1)
 
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `values` [T, N, ...] where `mask` [T, N] is true, [T, ...]; zero for a task without examples."""
-    weights = mask.to(values.dtype).view(*mask.shape, *[1] * (values.dim() - 2))
-    return (values * weights).sum(1) / weights.sum(1).clamp(min=1)
+def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Mean of `values` [T, N, ...] over the examples of each task, [T, ...]; zero for a task without examples.
+
+    Args:
+        values: [T, N, ...].
+        weights: what each example counts, [T, N]: a mask, or numbers that are not negative.
+
+    Example:
+        >>> weighted_mean(torch.tensor([[1.0, 2.0, 6.0]]), torch.tensor([[True, True, False]]))
+        tensor([1.5000])
+        >>> weighted_mean(torch.tensor([[1.0, 2.0, 6.0]]), torch.tensor([[0.5, 0.5, 1.0]]))
+        tensor([3.7500])
+    """
+    weights = weights.to(values.dtype).view(*weights.shape, *[1] * (values.dim() - 2))
+    total = weights.sum(1)
+    return (values * weights).sum(1) / (total + (total == 0))
 
 
-def task_loss(kind: TaskKind, outputs: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+def task_loss(kind: TaskKind, outputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     """Mean loss of each task [T]: cross-entropy of logits [T, N, W], or squared error of values [T, N, D].
 
     Args:
         kind: of the tasks, which says which of the two.
         outputs: logits, unused columns at -inf or UNUSED_LOGIT; or values.
         targets: class indices [T, N] int64; or targets [T, N, D].
-        mask: [T, N] bool, true for examples that count.
+        weights: what each example counts, [T, N]; see `weighted_mean`.
     """
     if kind == "classification":
-        return classification_loss(outputs, targets, mask)
-    return regression_loss(outputs, targets, mask)
+        return classification_loss(outputs, targets, weights)
+    return regression_loss(outputs, targets, weights)
 
 
-def classification_loss(logits: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+def log_weights(weights: Tensor) -> Tensor:
+    """What to add to scores before a softmax so that each example counts as `weights` says; UNUSED_LOGIT for weight 0.
+
+    Example:
+        >>> (torch.tensor([0.0, 0.0, 0.0]) + log_weights(torch.tensor([0.5, 0.5, 1.0]))).softmax(-1)
+        tensor([0.2500, 0.2500, 0.5000])
+    """
+    return weights.log().clamp(min=UNUSED_LOGIT)
+
+
+def classification_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     """Cross-entropy of each task [T].
 
     Args:
         logits: [T, N, W], unused columns at -inf or UNUSED_LOGIT.
         labels: class indices [T, N] int64.
-        mask: [T, N] bool.
+        weights: what each example counts, [T, N]; see `weighted_mean`.
     """
     log_probabilities = F.log_softmax(logits.clamp(min=UNUSED_LOGIT), dim=-1)
-    return masked_mean(-log_probabilities.gather(-1, labels.unsqueeze(-1)).squeeze(-1), mask)
+    return weighted_mean(-log_probabilities.gather(-1, labels.unsqueeze(-1)).squeeze(-1), weights)
 
 
-def regression_loss(values: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-    """Mean squared error of each task [T], from values and targets [T, N, D] and a mask [T, N] bool."""
-    return masked_mean((values - targets).square().mean(-1), mask)
+def regression_loss(values: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Mean squared error of each task [T], from values and targets [T, N, D] and weights of examples [T, N]."""
+    return weighted_mean((values - targets).square().mean(-1), weights)

@@ -5,8 +5,10 @@ of meta-training), so that an answer never depends on other queries. Moments are
 `F.batch_norm`, whose double backward is wrong under `torch.func.vmap`, which knows no masks, and which on a CPU adds up
 all positions one by one.
 
-Every norm is `apply(params, x, mask, statistics) -> (y, statistics)`: given statistics are used, missing ones are
-computed from x and its mask and returned, so that adapting computes them and predicting reuses them.
+Every norm is `apply(params, x, weights, statistics) -> (y, statistics)`: given statistics are used, missing ones are
+computed from x and returned, so that adapting computes them and predicting reuses them. `weights` [T, N] are what each
+example counts in them: a mask, or weights that let every class of a support set count the same, which keeps a class
+with many examples from deciding how all others are normalised.
 """
 
 from abc import ABC, abstractmethod
@@ -53,12 +55,15 @@ class Norm(ABC):
         return params[f"{self.name}.weight"], params[f"{self.name}.bias"]
 
     @abstractmethod
-    def apply(self, params: Params, x: Tensor, mask: Tensor, statistics: Statistics) -> tuple[Tensor, Params]:
-        """Normalise x [T, N, C, ...]; returns it with the statistics computed here, empty if given ones were used."""
+    def apply(self, params: Params, x: Tensor, weights: Tensor, statistics: Statistics) -> tuple[Tensor, Params]:
+        """Normalise x [T, N, C, ...]; returns it with the statistics computed here, empty if given ones were used.
 
-    def refit(self, params: Params, x: Tensor, mask: Tensor) -> tuple[Tensor, Params]:
+        `weights` [T, N] are what each example counts in them.
+        """
+
+    def refit(self, params: Params, x: Tensor, weights: Tensor) -> tuple[Tensor, Params]:
         """Normalise x [T, N, C, ...] with its own moments; returns it with new values of the buffers."""
-        return self.apply(params, x, mask, {})[0], {}
+        return self.apply(params, x, weights, {})[0], {}
 
     def as_affine(self, params: Params, statistics: Statistics) -> tuple[Tensor, Tensor] | None:
         """What `apply` multiplies by and adds, [C] or [T, C] each; None where that depends on what it is given.
@@ -101,14 +106,14 @@ class TaskBatchNorm(Norm):
 
     support_statistics = True
 
-    def apply(self, params: Params, x: Tensor, mask: Tensor, statistics: Statistics) -> tuple[Tensor, Params]:
+    def apply(self, params: Params, x: Tensor, weights: Tensor, statistics: Statistics) -> tuple[Tensor, Params]:
         """See Norm.apply."""
         mean, variance = f"{self.name}.mean", f"{self.name}.variance"
         if mean in statistics:
             return self._scaled(params, x, statistics[mean], statistics[variance]), {}
         affine = (part.expand(x.shape[0], -1) for part in self.learned(params))  # [T, C]
         positions = x.unsqueeze(-1) if x.dim() == 3 else x.flatten(3)  # [T, N, C, P]
-        y, *moments = _standardise_by_task(positions, _shares(mask, x.dtype), *affine)
+        y, *moments = _standardise_by_task(positions, shares_of(weights, x.dtype), *affine)
         return y.view(x.shape), self.statistics(*moments)
 
     def as_affine(self, params: Params, statistics: Statistics) -> tuple[Tensor, Tensor] | None:
@@ -141,9 +146,9 @@ class BatchNorm(Norm):
         """The running moments."""
         return frozenset({f"{self.name}.running_mean", f"{self.name}.running_variance"})
 
-    def apply(self, params: Params, x: Tensor, mask: Tensor, statistics: Statistics) -> tuple[Tensor, Params]:
+    def apply(self, params: Params, x: Tensor, weights: Tensor, statistics: Statistics) -> tuple[Tensor, Params]:
         """See Norm.apply; statistics are parameters here."""
-        del mask, statistics
+        del weights, statistics
         return self._scaled(params, x, *self._running(params)), {}
 
     def as_affine(self, params: Params, statistics: Statistics) -> tuple[Tensor, Tensor] | None:
@@ -151,9 +156,9 @@ class BatchNorm(Norm):
         del statistics
         return self._combined(params, *self._running(params))
 
-    def refit(self, params: Params, x: Tensor, mask: Tensor) -> tuple[Tensor, Params]:
+    def refit(self, params: Params, x: Tensor, weights: Tensor) -> tuple[Tensor, Params]:
         """See Norm.refit; the moments are pooled over tasks."""
-        pooled = _moments(x.flatten(0, 1).unsqueeze(0), mask.flatten().unsqueeze(0))
+        pooled = _moments(x.flatten(0, 1).unsqueeze(0), weights.flatten().unsqueeze(0))
         mean, variance = (moment.squeeze(0) for moment in pooled)
         fresh = {f"{self.name}.running_mean": mean, f"{self.name}.running_variance": variance}
         return self._scaled(params, x, mean, variance), fresh
@@ -178,9 +183,9 @@ class GroupNorm(Norm):
         if channels % self._groups:
             raise ValueError(f"group norm needs a multiple of {self.group_size} channels, not {channels}")
 
-    def apply(self, params: Params, x: Tensor, mask: Tensor, statistics: Statistics) -> tuple[Tensor, Params]:
+    def apply(self, params: Params, x: Tensor, weights: Tensor, statistics: Statistics) -> tuple[Tensor, Params]:
         """See Norm.apply; there are no statistics."""
-        del mask, statistics
+        del weights, statistics
         grouped = x.reshape(*x.shape[:2], self._groups, -1)
         variance, mean = torch.var_mean(grouped, dim=-1, correction=0, keepdim=True)
         return self._affine(params, ((grouped - mean) * (variance + EPSILON).rsqrt()).view(x.shape)), {}
@@ -203,18 +208,18 @@ class NoNorm(Norm):
         """No parameters."""
         return {}
 
-    def apply(self, params: Params, x: Tensor, mask: Tensor, statistics: Statistics) -> tuple[Tensor, Params]:
+    def apply(self, params: Params, x: Tensor, weights: Tensor, statistics: Statistics) -> tuple[Tensor, Params]:
         """See Norm.apply."""
-        del params, mask, statistics
+        del params, weights, statistics
         return x, {}
 
 
-def _moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance over examples and positions of x [T, N, C, ...] where mask [T, N] is true, [T, C] each.
+def _moments(x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance over examples, by their weights [T, N], and positions of x [T, N, C, ...], [T, C] each.
 
-    Examples are averaged over positions before the mask applies, so that no masked copy of x is made.
+    Examples are averaged over positions before weights apply, so that no weighted copy of x is made.
     """
-    shares = _shares(mask, x.dtype).unsqueeze(1)  # [T, 1, N]
+    shares = shares_of(weights, x.dtype).unsqueeze(1)  # [T, 1, N]
     positions = x.flatten(3) if x.dim() > 3 else x.unsqueeze(-1)
     mean = (shares @ positions.mean(-1)).squeeze(1)
     centred = positions - mean[:, None, :, None]
@@ -222,10 +227,11 @@ def _moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return mean, variance
 
 
-def _shares(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """What each example counts in an average over the real ones, [T, N]."""
-    real = mask.to(dtype)
-    return real / real.sum(1, keepdim=True).clamp(min=1)
+def shares_of(weights: Tensor, dtype: torch.dtype) -> Tensor:
+    """Weights [T, N] that sum to 1 in each task; all zero for a task without examples."""
+    weights = weights.to(dtype)
+    total = weights.sum(1, keepdim=True)
+    return weights / (total + (total == 0))
 
 
 class _StandardisedByTask(torch.autograd.Function):

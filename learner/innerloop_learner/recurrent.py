@@ -53,3 +53,20 @@ class LSTMCell:
         write, keep, read, new = gates.chunk(4, -1)
         cell = keep.sigmoid() * state.cell + write.sigmoid() * new.tanh()
         return LSTMState(read.sigmoid() * cell.tanh(), cell)
+
+
+def blend(before: Params, after: Params, shares: Tensor) -> Params:
+    """State [T, ...] that has gone a share [T] of the way from `before` to `after`; with shares 0 or 1 exactly one.
+
+    Example:
+        >>> before, after = {"h": torch.zeros(2, 1)}, {"h": torch.ones(2, 1)}
+        >>> blend(before, after, torch.tensor([0.25, 1.0]))
+        {'h': tensor([[0.2500],
+                [1.0000]])}
+    """
+
+    def between(old: Tensor, new: Tensor) -> Tensor:
+        share = shares.view(-1, *[1] * (old.dim() - 1))
+        return share * new + (1 - share) * old
+
+    return {name: between(old, after[name]) for name, old in before.items()}

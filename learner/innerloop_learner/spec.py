@@ -9,6 +9,8 @@ from innerloop_learner.settings import with_settings
 
 TaskKind = Literal["classification", "regression"]
 InputType = Literal["uint8", "float32"]
+ClassBalance = Literal["equal", "proportional"]
+"""What the classes of a support set count: all the same, or each as much as it has examples."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class LearnerSpec:
         backbone: registered name.
         backbone_settings: keyword settings of the backbone.
         settings: keyword settings of the method.
+        class_balance: "equal" lets adapting follow all classes of a support set alike, whatever numbers of examples
+            they have; "proportional" lets it follow them in proportion to these numbers.
     """
 
     method: str
@@ -72,6 +76,7 @@ class LearnerSpec:
     backbone: str = "conv4"
     backbone_settings: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    class_balance: ClassBalance = "equal"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` reads back."""

@@ -45,6 +45,20 @@ class Support:
         classes = torch.arange(self.max_ways, device=self.y.device)  # not one_hot, which takes no symbolic width
         return ((self.y.unsqueeze(-1) == classes) & self.mask.unsqueeze(-1)).to(dtype)
 
+    def class_weights(self, dtype: torch.dtype) -> Tensor:
+        """Weights of examples [T, S] that sum to the same in every class of a task; zero for padding.
+
+            w_i = (examples of the smallest class that has any) / (examples of the class of i)
+
+        No example counts for more than one, and where all classes have equally many each counts for one exactly.
+        Repeating the examples of one class leaves the weights of all others as they are. Classification only.
+        """
+        counts = self.members(dtype).sum(1)  # [T, W]
+        # A class without examples must not pass for the smallest.
+        smallest = torch.where(counts > 0, counts, counts.sum(1, keepdim=True)).amin(1, keepdim=True)
+        # Gathered rather than multiplied with `members`: a GPU may round products to ten bits.
+        return (smallest / counts.clamp(min=1)).gather(1, self.y) * self.mask.to(dtype)
+
     def shares(self, dtype: torch.dtype) -> Tensor:
         """Each example's share of its class [T, S, W]: `shares.transpose(1, 2) @ features` are class means."""
         members = self.members(dtype)

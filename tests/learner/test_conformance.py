@@ -18,6 +18,9 @@ from innerloop_learner.tasks import Episodes
 ROUNDING = 1e-9
 """Largest difference relative to the largest answer; float64 rounding grows a little over inner steps."""
 
+REPETITION = {"mann": 0.2, "matching-fce": 0.15, "snail": 0.3}
+"""The same where the examples of one class come five times, of methods that read the support set as a sequence."""
+
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 each_device = pytest.mark.parametrize(
@@ -136,6 +139,32 @@ def test_classes_may_have_different_numbers_of_examples(case: Case) -> None:
     expected = answer(case, params, unequal, episodes.query)
     assert torch.isfinite(expected[..., :3]).all()
     assert_same(expected, answer(case, params, masked, episodes.query))
+
+
+def repeated(support: Support, label: int, times: int) -> Support:
+    """The same tasks, each example of a class so many times."""
+    kept = torch.arange(support.x.shape[1])
+    again = kept[support.y[0] == label].repeat(times - 1)
+    rows = torch.cat([kept, again])
+    return replace(support, x=support.x[:, rows], y=support.y[:, rows], mask=support.mask[:, rows])
+
+
+@each_case
+def test_repeating_the_examples_of_one_class_changes_little(case: Case) -> None:
+    if case.spec.task_kind == "regression":
+        pytest.skip("regression has no classes")
+    params, episodes = case.params(), case.episodes()
+    expected = answer(case, params, episodes.support, episodes.query)
+    found = answer(case, params, repeated(episodes.support, 0, 5), episodes.query)
+    assert_same(expected, found, REPETITION.get(case.spec.method, ROUNDING))
+
+
+@each_case
+def test_class_balance_is_nothing_where_classes_have_equally_many_examples(case: Case) -> None:
+    params, episodes = case.params(torch.float32), case.episodes().to(torch.float32)
+    proportional = Case(replace(case.spec, class_balance="proportional"))
+    balanced = answer(case, params, episodes.support, episodes.query)
+    assert torch.equal(balanced, answer(proportional, params, episodes.support, episodes.query))
 
 
 @each_case

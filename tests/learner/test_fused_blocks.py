@@ -114,6 +114,32 @@ class TestSameAsByLayers:
             torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
 
 
+class TestWeightsOfExamples:
+    """Padding counts nothing in statistics, and examples of large classes less than others."""
+
+    weights = torch.tensor([[1.0, 0.5, 0.5, 1.0, 0.0], [1.0, 1.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
+
+    def test_statistics(self, calls: list[str]) -> None:
+        network, (x, _) = backbone(), inputs(2, 5)
+        params = parameters(network, 2, OWN)
+        with torch.no_grad():
+            fused, layers = network.apply(params, x, self.weights), by_layers(network, params, x, self.weights)
+        assert calls == ["standardising"] * 2
+        assert_same(fused, layers)
+
+    def test_gradients(self, calls: list[str]) -> None:
+        network, (x, _) = backbone(), inputs(2, 5)
+        params = {name: value.requires_grad_() for name, value in parameters(network, 2, OWN).items()}
+        with differentiated_once(True):
+            fused = network.apply(params, x, self.weights).values
+        assert calls
+        layers = by_layers(network, params, x, self.weights).values
+        for one, other in zip(
+            *(torch.autograd.grad(y.sin().sum(), params.values()) for y in (fused, layers)), strict=True
+        ):
+            torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
+
+
 @pytest.mark.parametrize("pool", [True, False])
 def test_the_gradient_against_finite_differences(pool: bool) -> None:
     generator = torch.Generator().manual_seed(5)
@@ -121,11 +147,11 @@ def test_the_gradient_against_finite_differences(pool: bool) -> None:
     def random(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
 
-    x = random(3, 2, 6, 6)
+    x, shares = random(3, 2, 6, 6), torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
     tensors = [random(*shape) for inputs in (2, 3) for shape in ((3, inputs, 3, 3), (3,), (3,), (3,))]
 
     def maps(x: Tensor, *tensors: Tensor) -> Tensor:
-        return fused_blocks.standardising(x, [Block(*tensors[:4]), Block(*tensors[4:])], pool)[0]
+        return fused_blocks.standardising(x, shares, [Block(*tensors[:4]), Block(*tensors[4:])], pool)[0]
 
     assert gradcheck(maps, (x, *tensors), check_undefined_grad=False)
 
@@ -140,7 +166,8 @@ def test_rounding_stays_that_of_sums_in_pairs() -> None:
 
     def results(dtype: torch.dtype) -> list[Tensor]:
         own = Block(*(tensor.to(dtype).requires_grad_() for tensor in block))
-        y, mean, variance = fused_blocks.standardising(x.to(dtype), [own], pool=True)
+        shares = torch.full((50,), 1 / 50, dtype=dtype)
+        y, mean, variance = fused_blocks.standardising(x.to(dtype), shares, [own], pool=True)
         grads = torch.autograd.grad(y, (own.scale, own.shift), pull.to(dtype))
         return [mean, variance, *grads]
 
@@ -161,14 +188,6 @@ def test_channels_that_do_not_vary() -> None:
 
 class TestGoesByLayers:
     """Wherever fused kernels would be wrong, or slower."""
-
-    def test_padded_support_sets(self, calls: list[str]) -> None:
-        network = backbone()
-        x, mask = inputs(2, MANY_IMAGES)
-        mask[1, -1] = False
-        with torch.no_grad():
-            network.apply(parameters(network, 2, OWN), x, mask)
-        assert not calls
 
     def test_a_few_images_of_tasks_that_share_weights(self, calls: list[str]) -> None:
         network = backbone()

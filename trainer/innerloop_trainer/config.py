@@ -12,7 +12,7 @@ from innerloop_learner.learner import Learner, MethodInfo, build_learner, method
 from innerloop_learner.manifest import TaskLimits
 from innerloop_learner.objectives import build_objective, objectives
 from innerloop_learner.settings import SettingsError, StepSettings, described
-from innerloop_learner.spec import InputSpec, LearnerSpec
+from innerloop_learner.spec import ClassBalance, InputSpec, LearnerSpec
 from innerloop_learner.tasks import Params
 from innerloop_trainer.data import DataSource, EpisodeShape
 from innerloop_trainer.outer_loop import (
@@ -62,6 +62,7 @@ class TrainingConfig:
         settings: of the method beyond steps, of its objective and of the estimator.
         backbone: registered name.
         backbone_settings: keyword settings of the backbone.
+        class_balance: whether adapting follows all classes alike or in proportion to their examples, see LearnerSpec.
         init: SHA-256 of the parameters that training starts from, where it does not start from random ones.
         encoder: SHA-256 of the frozen encoder whose features are learned from, if there is one.
     """
@@ -84,6 +85,7 @@ class TrainingConfig:
     settings: Mapping[str, Any] = field(default_factory=dict)
     backbone: str | None = None
     backbone_settings: Mapping[str, Any] = field(default_factory=dict)
+    class_balance: ClassBalance = "equal"
     init: str | None = None
     encoder: str | None = None
 
@@ -195,8 +197,12 @@ def check_config(config: TrainingConfig) -> None:
             raise ConfigError(f"{_option(name)} must be at least 1, not {count}")
     if config.learning_rate is not None and not 0 < config.learning_rate < math.inf:
         raise ConfigError(f"--learning-rate must be a positive number, not {config.learning_rate}")
-    if config.schedule not in get_args(Schedule):
-        raise ConfigError(f"--schedule must be one of {', '.join(get_args(Schedule))}, not {config.schedule}")
+    for option, value, choices in (
+        ("schedule", config.schedule, get_args(Schedule)),
+        ("class-balance", config.class_balance, get_args(ClassBalance)),
+    ):
+        if value not in choices:
+            raise ConfigError(f"--{option} must be one of {', '.join(choices)}, not {value}")
     if config.steps is not None and not issubclass(methods[config.method].settings_class, StepSettings):
         raise ConfigError(f"{config.method} has no inner steps; leave --steps out")
     if config.steps is not None and config.settings.get("steps", config.steps) != config.steps:
@@ -290,6 +296,7 @@ def _spec(config: TrainingConfig, source: DataSource, info: MethodInfo, settings
             **config.backbone_settings,
         },
         settings=settings,
+        class_balance=config.class_balance,
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from innerloop_learner.learner import Learner
-from innerloop_learner.losses import masked_mean
+from innerloop_learner.losses import weighted_mean
 from innerloop_learner.manifest import Metric
 from innerloop_learner.spec import InputSpec, TaskKind
 from innerloop_learner.state import STATISTICS
@@ -180,8 +180,8 @@ def _check_steps(learner: Learner, steps: int | None) -> None:
 def score(outputs: Tensor, episodes: Episodes) -> Tensor:
     """Accuracy, or mean squared error, of each task [T]."""
     if episodes.targets.is_floating_point():
-        return masked_mean((outputs - episodes.targets).square().mean(-1), episodes.query.mask)
-    return masked_mean((outputs.argmax(-1) == episodes.targets).float(), episodes.query.mask)
+        return weighted_mean((outputs - episodes.targets).square().mean(-1), episodes.query.mask)
+    return weighted_mean((outputs.argmax(-1) == episodes.targets).float(), episodes.query.mask)
 
 
 def _without_statistics(state: TaskState) -> TaskState:

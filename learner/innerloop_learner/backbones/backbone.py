@@ -58,20 +58,22 @@ class Backbone(ABC):
         """Whether embedding queries needs statistics of the support set."""
         return any(norm.support_statistics for norm in self.norms)
 
-    def apply(self, params: Params, x: Tensor, mask: Tensor, statistics: Statistics | None = None) -> Features:
-        """Embed x [T, N, *input]; statistics given are used, others are computed from x and mask and returned.
+    def apply(self, params: Params, x: Tensor, weights: Tensor, statistics: Statistics | None = None) -> Features:
+        """Embed x [T, N, *input]; statistics given are used, others are computed from x and returned.
+
+        `weights` [T, N] are what each example counts in statistics: a mask, or `Learner.example_weights`.
 
         Where gradients are taken once only (`gradients.differentiated_once`), returned statistics may have none.
         """
         given = statistics or {}
         normalise = Normalise(
-            lambda norm, y: norm.apply(params, y, mask, given), lambda norm: norm.as_affine(params, given)
+            lambda norm, y: norm.apply(params, y, weights, given), lambda norm: norm.as_affine(params, given)
         )
         return Features(self._layers(params, x, normalise), normalise.statistics)
 
-    def refit(self, params: Params, x: Tensor, mask: Tensor) -> Params:
-        """Values of the buffers that fit x [T, N, *input], all tasks together."""
-        normalise = Normalise(lambda norm, y: norm.refit(params, y, mask))
+    def refit(self, params: Params, x: Tensor, weights: Tensor) -> Params:
+        """Values of the buffers that fit x [T, N, *input], all tasks together; arguments as in `apply`."""
+        normalise = Normalise(lambda norm, y: norm.refit(params, y, weights))
         self._layers(params, x, normalise)
         return normalise.statistics
 

@@ -20,7 +20,7 @@ from innerloop_learner.layers import (
     scaled,
     takes_over,
 )
-from innerloop_learner.norms import Statistics, TaskBatchNorm, norms
+from innerloop_learner.norms import Statistics, TaskBatchNorm, norms, shares_of
 from innerloop_learner.tasks import Params
 
 MANY_IMAGES = 5
@@ -92,12 +92,12 @@ class Conv4(Backbone):
             x = F.relu(x)
         return x.flatten(2).to(params["conv0.weight"].dtype)  # which convolutions in low precision leave
 
-    def apply(self, params: Params, x: Tensor, mask: Tensor, statistics: Statistics | None = None) -> Features:
+    def apply(self, params: Params, x: Tensor, weights: Tensor, statistics: Statistics | None = None) -> Features:
         """See Backbone.apply."""
-        fused = self._fused(params, x, mask, statistics or {}) if fused_blocks.can_take(x) else None
-        return fused or super().apply(params, x, mask, statistics)
+        fused = self._fused(params, x, weights, statistics or {}) if fused_blocks.can_take(x) else None
+        return fused or super().apply(params, x, weights, statistics)
 
-    def _fused(self, params: Params, x: Tensor, mask: Tensor, given: Statistics) -> Features | None:
+    def _fused(self, params: Params, x: Tensor, weights: Tensor, given: Statistics) -> Features | None:
         """What `apply` returns, one task after the other; None where norms can't be fused, or layers are faster."""
         shared = params["conv0.weight"].dim() == CONVOLUTION
         known = [affine for norm in self.norms if (affine := norm.as_affine(params, given)) is not None]
@@ -113,10 +113,11 @@ class Conv4(Backbone):
             parts = [fused_blocks.affine(xt, blocks, self._pool) for xt, blocks in zip(x, tasks, strict=True)]
             return Features(torch.stack(parts).flatten(2), {})
         standardise = [norm for norm in self.norms if type(norm) is TaskBatchNorm]
-        if known or len(standardise) < len(self.norms) or not (self._best_alone(x, shared=shared) and mask.all()):
+        if known or len(standardise) < len(self.norms) or not self._best_alone(x, shared=shared):
             return None
         tasks = self._tasks(params, [norm.learned(params) for norm in standardise], len(x))
-        results = [fused_blocks.standardising(xt, blocks, self._pool) for xt, blocks in zip(x, tasks, strict=True)]
+        each = zip(x, shares_of(weights, x.dtype), tasks, strict=True)
+        results = [fused_blocks.standardising(xt, shares, blocks, self._pool) for xt, shares, blocks in each]
         y, means, variances = (torch.stack(tensors) for tensors in zip(*results, strict=True))
         moments = zip(standardise, means.unbind(1), variances.unbind(1), strict=True)
         statistics = {name: value for norm, *own in moments for name, value in norm.statistics(*own).items()}

@@ -54,18 +54,19 @@ def can_take(x: Tensor) -> bool:
     )
 
 
-def standardising(x: Tensor, blocks: Sequence[Block], pool: bool) -> tuple[Tensor, Tensor, Tensor]:
+def standardising(x: Tensor, shares: Tensor, blocks: Sequence[Block], pool: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Blocks whose norm takes its moments from x.
 
     Args:
-        x: inputs of one task, all of them real, [N, C, H, W].
+        x: inputs of one task, [N, C, H, W].
+        shares: what each counts in the moments, [N], sum 1; zero for padding.
         blocks: B of them, of O channels each.
         pool: halve by 2x2 maxima, or else by the stride of the convolution.
 
     Returns:
         maps [N, O, H', W'], means [B, O] and biased variances [B, O] of the outputs of the convolutions.
     """
-    return _standardising(x, pool, *(tensor for block in blocks for tensor in block))
+    return _standardising(x, shares, pool, *(tensor for block in blocks for tensor in block))
 
 
 def affine(x: Tensor, blocks: Sequence[Block], pool: bool) -> Tensor:
@@ -99,22 +100,22 @@ class _Kept(NamedTuple):
 
 
 class _Standardising(torch.autograd.Function):
-    """See `standardising`. Takes x, whether to pool, and the tensors of all blocks.
+    """See `standardising`. Takes x, shares, whether to pool, and the tensors of all blocks.
 
     The norm is written out: PyTorch's kernels for it add up all positions one by one, where `sum` and `mean` add in
     pairs; they round ten times more, of which a steep inner loop makes other answers.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, pool: bool, *tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, shares: Tensor, pool: bool, *tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         kept: list[_Kept] = []
         moments: list[tuple[Tensor, Tensor]] = []
         for block in _blocks(tensors):
             x = channels_last(x)
             convolved = F.conv2d(x, channels_last(block.weight), block.bias, 1 if pool else 2, padding=1)
-            mean = convolved.mean(POSITIONS)
+            mean = _mean(convolved, shares)
             centred = convolved.sub_(_by_channel(mean))
-            variance = centred.square().mean(POSITIONS)
+            variance = _mean(centred.square(), shares)
             inverse = (variance + EPSILON).rsqrt()
             y = torch.addcmul(_by_channel(block.shift), centred, _by_channel(block.scale * inverse))
             maxima = None
@@ -124,7 +125,7 @@ class _Standardising(torch.autograd.Function):
             moments.append((mean, variance))
             x = y
         ctx.pool = pool
-        ctx.save_for_backward(*tensors, *(tensor for block in kept for tensor in block))
+        ctx.save_for_backward(shares, *tensors, *(tensor for block in kept for tensor in block))
         ctx.set_materialize_grads(False)
         means, variances = zip(*moments, strict=True)
         return x, torch.stack(means), torch.stack(variances)
@@ -134,7 +135,7 @@ class _Standardising(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, means_grad: None, variances_grad: None) -> tuple[Tensor | None, ...]:
         if means_grad is not None or variances_grad is not None:
             raise NotImplementedError("moments are not differentiated here")
-        saved = ctx.saved_tensors
+        shares, *saved = ctx.saved_tensors
         count = len(saved) // (len(Block._fields) + len(_Kept._fields))
         split = len(Block._fields) * count
         blocks = _blocks(saved[:split])
@@ -147,22 +148,29 @@ class _Standardising(torch.autograd.Function):
                 # Of what was pooled only shape and layout matter, which the convolution's output has too.
                 pooling = ([2, 2], [2, 2], [0, 0], [1, 1], False)
                 grad = aten.max_pool2d_with_indices_backward(grad, own.centred, *pooling, own.maxima)
-            grad, *norm_grads = _standardised_backward(grad, own, block.scale)
+            grad, *norm_grads = _standardised_backward(grad, own, block.scale, shares)
             asked = [index > 0 or ctx.needs_input_grad[0], True, True]
             sizes = (list(block.bias.shape), stride, [1, 1], [1, 1], False, [0, 0], 1)
             grad, *conv_grads = aten.convolution_backward(grad, own.x, channels_last(block.weight), *sizes, asked)
             grads = [*conv_grads, *norm_grads, *grads]
-        return grad, None, *grads
+        return grad, None, None, *grads
 
 
-def _standardised_backward(grad: Tensor, kept: _Kept, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _standardised_backward(grad: Tensor, kept: _Kept, scale: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of what was standardised, of scale and of shift (Ioffe and Szegedy 2015, section 3)."""
     shift_grad = grad.sum(POSITIONS)
     scale_grad = (grad * kept.centred).sum(POSITIONS) * kept.inverse
     factor = scale * kept.inverse
-    share = factor * (-scale.numel() / grad.numel())
-    rest = torch.addcmul(_by_channel(shift_grad * share), kept.centred, _by_channel(scale_grad * kept.inverse * share))
+    share = -shares[:, None] / grad.shape[2:].numel() * factor  # of one position of an example, [N, C]
+    rest = torch.addcmul(
+        (shift_grad * share)[..., None, None], kept.centred, (scale_grad * kept.inverse * share)[..., None, None]
+    )
     return rest.addcmul_(grad, _by_channel(factor)), scale_grad, shift_grad
+
+
+def _mean(x: Tensor, shares: Tensor) -> Tensor:
+    """Mean of x [N, C, H, W] over positions, and over examples by their shares [N]: [C]."""
+    return shares @ x.mean((2, 3))
 
 
 def _by_channel(values: Tensor) -> Tensor:

@@ -63,12 +63,13 @@ class Baseline(Learner):
         """See Learner.adapt."""
         if support.max_ways > self.spec.max_ways:
             raise TaskError(f"this {self.info.name} model takes at most {self.spec.max_ways} ways")
-        features = self.backbone.apply(params, support.x, support.mask)
+        examples = self.example_weights(support)
+        features = self.backbone.apply(params, support.x, examples)
 
         def loss(step: Index, head: Params) -> Tensor:
             del step
             logits = self._logits(head, features.values)
-            return classification_loss(mask_unused_ways(logits, support.ways, UNUSED_LOGIT), support.y, support.mask)
+            return classification_loss(mask_unused_ways(logits, support.ways, UNUSED_LOGIT), support.y, examples)
 
         initial = {name: params[name][: support.max_ways] for name in (heads.WEIGHT, heads.BIAS)}
         steps = self.default_steps if steps is None else steps

@@ -10,7 +10,7 @@ from torch import Tensor
 from innerloop_learner.heads import BIAS, WEIGHT, mask_unused_ways
 from innerloop_learner.layers import glorot, linear
 from innerloop_learner.learner import Learner, MethodInfo, methods
-from innerloop_learner.losses import masked_mean
+from innerloop_learner.losses import weighted_mean
 from innerloop_learner.settings import setting
 from innerloop_learner.state import STATISTICS, WAYS, WEIGHTS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
@@ -30,7 +30,7 @@ class CNAPs(Learner):
 
     With features f of the backbone and f_t of the backbone modulated for task t:
 
-        z_t = mean over the support set of relu(A f(x) + a),
+        z_t = weighted mean over the support set of relu(A f(x) + a),
         scale_l <- scale_l (1 + u_l(z_t)),  shift_l <- shift_l + v_l(z_t)     of every norm l,
         c_k = mean of f_t over class k,   w_k = c_k + g(c_k),  b_k = h(c_k),   logits_k(x) = w_k . f_t(x) + b_k
 
@@ -71,11 +71,12 @@ class CNAPs(Learner):
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
         """See Learner.adapt; state: modulated norms [T, C], head [T, W, F] and [T, W]."""
         del steps
-        plain = self.backbone.apply(params, support.x, support.mask).values
+        examples = self.example_weights(support)
+        plain = self.backbone.apply(params, support.x, examples).values
         embedded = F.relu(self._layer(params, "embedding", plain))
-        task = masked_mean(embedded, support.mask)  # [T, E]
+        task = weighted_mean(embedded, examples)  # [T, E]
         norms = {name: self._modulate(params, name, task) for name in self._modulated(params)}
-        features = self.backbone.apply({**params, **norms}, support.x, support.mask)
+        features = self.backbone.apply({**params, **norms}, support.x, examples)
         means = support.shares(plain.dtype).transpose(1, 2) @ features.values  # [T, W, F]
         hidden = F.relu(self._layer(params, "hidden", means))
         head = {

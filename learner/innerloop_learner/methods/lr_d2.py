@@ -10,8 +10,8 @@ from innerloop_learner.methods.r2d2 import LOG_PENALTY, R2D2, solve_without_wait
 from innerloop_learner.settings import setting
 from innerloop_learner.tasks import Params
 
-LEAST_WEIGHT = 1e-6
-"""Of an example that is certain already; its reciprocal must stay finite."""
+LEAST_CURVATURE = 1e-6
+"""Smallest p (1 - p) of an example whose class is certain already; its reciprocal must stay finite."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,13 @@ class LRD2Settings:
 class LRD2(R2D2):
     """R2-D2's logistic twin: every class against the rest, by Newton's method (Bertinetto et al. 2019, section 3.2).
 
-    Iteratively reweighted least squares in its dual form. With K = XX', labels y in {0, 1} and scores z of the support
-    set, which start at zero:
+    Iteratively reweighted least squares in its dual form. With K = XX', labels y in {0, 1}, weights c of the examples
+    (`Learner.example_weights`) and scores z of the support set, which start at zero:
 
-        p = sigmoid(z),  s = p (1 - p),  t = z + (y - p) / s,  a = (K + l diag(s)^-1)^-1 t,  z <- K a,   head = X' a
+        p = sigmoid(z),  s = p (1 - p),  t = z + (y - p) / s,  a = (K + l diag(c s)^-1)^-1 t,  z <- K a,   head = X' a
 
-    or, where the support set is larger than the features, in its primal form  head = (X'SX + l I)^-1 X'S t.
+    or, where the support set is larger than the features, in its primal form, with C = diag(c s),
+    head = (X'CX + l I)^-1 X'C t.
     A fixed number of iterations, through all of which gradients flow.
     """
 
@@ -38,17 +39,21 @@ class LRD2(R2D2):
     settings_class = LRD2Settings
     settings: LRD2Settings
 
-    def _solve(self, params: Params, x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+    def _solve(self, params: Params, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         """See R2D2._solve; a system for every class."""
         penalty = params[LOG_PENALTY].exp()
         labels = y.transpose(1, 2)  # [T, W, S]
+        real = weights > 0
+        x = x * real.unsqueeze(-1)
+        # Padding has neither inputs nor goals, and any weight that can be divided by will do.
+        counts = torch.where(real, weights, torch.ones_like(weights)).unsqueeze(1)  # [T, 1, S]
         solve = _dual if x.shape[1] <= x.shape[2] else _primal
         scores = torch.zeros_like(labels)
         for _ in range(self.settings.iterations):
             chances = scores.sigmoid()
-            weights = (chances * (1 - chances)).clamp(min=LEAST_WEIGHT)
-            goals = (scores + (labels - chances) / weights) * mask.unsqueeze(1)
-            head = solve(x, weights, goals, penalty)
+            curvatures = (chances * (1 - chances)).clamp(min=LEAST_CURVATURE)
+            goals = (scores + (labels - chances) / curvatures) * real.unsqueeze(1)
+            head = solve(x, counts * curvatures, goals, penalty)
             scores = head @ x.transpose(1, 2)
         return head.transpose(1, 2)
 

@@ -11,7 +11,7 @@ from innerloop_learner.heads import LinearHead, mask_unused_ways
 from innerloop_learner.layers import glorot, linear
 from innerloop_learner.learner import Learner, MethodInfo, methods
 from innerloop_learner.loops import Index, example, repeat
-from innerloop_learner.recurrent import LSTMCell, LSTMState
+from innerloop_learner.recurrent import LSTMCell, LSTMState, blend
 from innerloop_learner.settings import setting
 from innerloop_learner.spec import LearnerSpec
 from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
@@ -48,6 +48,8 @@ class MANN(Learner):
     and for a query  logits = W [h, M' w^r_1, ..., M' w^r_R]. Labels come with their examples: the paper's shift by one
     step hides the label of an example that is asked about too, and here support and query are apart. The strength b,
     learned as its logarithm, is that of neural Turing machines; without it attention to many slots is nearly uniform.
+    An example of weight w (`Learner.example_weights`) takes the controller and its memory the share w of the way, and
+    padding none of it. More examples of one class still take more slots, so that classes have not quite the same say.
     """
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -81,17 +83,14 @@ class MANN(Learner):
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
         """See Learner.adapt; state: memory [T, N, M] and the controller's state [T, H]."""
         del steps
-        features = self.backbone.apply(params, support.x, support.mask)
+        examples = self.example_weights(support)
+        features = self.backbone.apply(params, support.x, examples)
         labels = F.one_hot(support.y, self.spec.max_ways).to(features.values.dtype)
         inputs = torch.cat([features.values, labels], -1)
 
         def take_in(index: Index, state: Params) -> tuple[Params, Params]:
-            real, new = example(support.mask, index), self._write(params, example(inputs, index), state)
-            after = {
-                name: torch.where(real.view(-1, *[1] * (value.dim() - 1)), new[name], value)
-                for name, value in state.items()
-            }
-            return after, {}
+            new = self._write(params, example(inputs, index), state)
+            return blend(state, new, example(examples, index)), {}
 
         state, _ = repeat(take_in, self._start(params, inputs), inputs.shape[1])
         kept = {name: state[name] for name in (MEMORY, HIDDEN, CELL)}

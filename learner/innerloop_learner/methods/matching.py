@@ -11,13 +11,13 @@ from torch import Tensor
 from innerloop_learner.heads import mask_unused_ways
 from innerloop_learner.learner import Learner, MethodInfo, methods
 from innerloop_learner.loops import Index, example, repeat
-from innerloop_learner.losses import UNUSED_LOGIT
-from innerloop_learner.recurrent import LSTMCell, LSTMState
+from innerloop_learner.losses import log_weights
+from innerloop_learner.recurrent import LSTMCell, LSTMState, blend
 from innerloop_learner.settings import setting
 from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 
-EMBEDDINGS, LABELS = "embeddings", "labels"
+EMBEDDINGS, VOTES = "embeddings", "votes"
 LOG_SCALE = "attention.log_scale"
 
 
@@ -25,9 +25,10 @@ LOG_SCALE = "attention.log_scale"
 class MatchingNetwork(Learner):
     """Attends to the support set and answers with its labels (Vinyals et al. 2016, equation 1 and section 2.1.1).
 
-        P(y | x) = sum_i a(x, x_i) [y_i = y],   a = softmax_i (s cos(f(x), g(x_i)))
+        P(y | x) = sum_i a(x, x_i) [y_i = y],   a = softmax_i (s cos(f(x), g(x_i)) + log w_i)
 
-    Logits are logarithms of the sums. The scale s is learned; with s = 1, as published, attention could never be sharp.
+    The weights w of examples (`Learner.example_weights`) let each class have the same say. Logits are logarithms of the
+    sums. The scale s is learned; with s = 1, as published, attention could never be sharp.
     """
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -45,32 +46,33 @@ class MatchingNetwork(Learner):
         return {**self.backbone.init(generator), LOG_SCALE: torch.tensor(math.log(10.0))}
 
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
-        """See Learner.adapt; state: embeddings [T, S, F] and one-hot labels [T, S, W], zero for padding."""
+        """See Learner.adapt; state: embeddings [T, S, F] and votes [T, S, W], an example's weight for its class."""
         del steps
-        features = self.backbone.apply(params, support.x, support.mask)
-        embeddings = self._embed_support(params, features.values, support.mask)
-        labels = support.members(embeddings.dtype)
+        examples = self.example_weights(support)
+        features = self.backbone.apply(params, support.x, examples)
+        embeddings = self._embed_support(params, features.values, examples)
+        votes = support.members(examples.dtype) * examples.unsqueeze(-1)
         statistics = prefixed(STATISTICS, features.statistics)
-        return Adapted({EMBEDDINGS: embeddings, LABELS: labels, WAYS: support.ways, **statistics}, None)
+        return Adapted({EMBEDDINGS: embeddings, VOTES: votes, WAYS: support.ways, **statistics}, None)
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
         """See Learner.predict."""
         features = self.backbone.apply(params, query.x, query.mask, section(state, STATISTICS)).values
-        labels, memory = state[LABELS], state[EMBEDDINGS]
-        embeddings = self._embed_queries(params, features, memory, labels.sum(-1) > 0)
+        votes, memory = state[VOTES], state[EMBEDDINGS]
+        embeddings = self._embed_queries(params, features, memory, log_weights(votes.sum(-1)))
         cosines = F.normalize(embeddings, dim=-1) @ F.normalize(memory, dim=-1).transpose(1, 2)  # [T, Q, S]
         similarities = params[LOG_SCALE].exp() * cosines
-        by_class = similarities.unsqueeze(-1).masked_fill(labels.unsqueeze(1) == 0, UNUSED_LOGIT)  # [T, Q, S, W]
+        by_class = similarities.unsqueeze(-1) + log_weights(votes).unsqueeze(1)  # [T, Q, S, W]
         return mask_unused_ways(by_class.logsumexp(2), state[WAYS], -torch.inf)
 
-    def _embed_support(self, params: Params, features: Tensor, mask: Tensor) -> Tensor:
-        """g: embeddings [T, S, F] of the support set's features."""
-        del params, mask
+    def _embed_support(self, params: Params, features: Tensor, examples: Tensor) -> Tensor:
+        """g: embeddings [T, S, F] of the support set's features, given the weights of its examples [T, S]."""
+        del params, examples
         return features
 
-    def _embed_queries(self, params: Params, features: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
-        """f: embeddings [T, Q, F] of features, given those of the support set [T, S, F] and which are real [T, S]."""
-        del params, memory, mask
+    def _embed_queries(self, params: Params, features: Tensor, memory: Tensor, log_votes: Tensor) -> Tensor:
+        """f: embeddings [T, Q, F] of features, given the support set's [T, S, F] and their log weights [T, S]."""
+        del params, memory, log_votes
         return features
 
 
@@ -88,7 +90,11 @@ class FullContextMatchingNetwork(MatchingNetwork):
     The support set is read forwards and backwards, in the order it comes in; queries attend to it K times:
 
         g(x_i) = h_i + h'_i + f'(x_i),                h and h' of LSTMs over the features f'(x_1), f'(x_2), ...
-        h_k = LSTM([f'(x), r_{k-1}], h_{k-1}) + f'(x),   r_k = sum_i softmax_i(h_k . g(x_i)) g(x_i),   f(x) = h_K
+        h_k = LSTM([f'(x), r_{k-1}], h_{k-1}) + f'(x),   f(x) = h_K,
+        r_k = sum_i softmax_i(h_k . g(x_i) + log w_i) g(x_i)
+
+    The weights w let each class have the same say in what queries attend to. In reading the support set, an example
+    takes the LSTMs the share w of the way, so that more examples of one class still change embeddings a little.
     """
 
     info = replace(
@@ -112,31 +118,30 @@ class FullContextMatchingNetwork(MatchingNetwork):
             params |= cell.init(generator)
         return params
 
-    def _embed_support(self, params: Params, features: Tensor, mask: Tensor) -> Tensor:
+    def _embed_support(self, params: Params, features: Tensor, examples: Tensor) -> Tensor:
         forward, backward, _ = self._cells
-        read = _read(forward, params, features, mask)
-        back = _read(backward, params, features.flip(1), mask.flip(1)).flip(1)
+        read = _read(forward, params, features, examples)
+        back = _read(backward, params, features.flip(1), examples.flip(1)).flip(1)
         return features + read + back
 
-    def _embed_queries(self, params: Params, features: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
+    def _embed_queries(self, params: Params, features: Tensor, memory: Tensor, log_votes: Tensor) -> Tensor:
         cell = self._cells[2]
         state = cell.start(features)
         recalled = torch.zeros_like(features)
         for _ in range(self.settings.reads):
             state = cell.step(params, torch.cat([features, recalled], -1), state)
             state = LSTMState(state.hidden + features, state.cell)
-            scores = (state.hidden @ memory.transpose(1, 2)).masked_fill(~mask.unsqueeze(1), UNUSED_LOGIT)
+            scores = state.hidden @ memory.transpose(1, 2) + log_votes.unsqueeze(1)
             recalled = scores.softmax(-1) @ memory
         return state.hidden
 
 
-def _read(cell: LSTMCell, params: Params, features: Tensor, mask: Tensor) -> Tensor:
-    """Hidden states [T, S, F] of a cell that reads features [T, S, F] in order and skips padding."""
+def _read(cell: LSTMCell, params: Params, features: Tensor, examples: Tensor) -> Tensor:
+    """Hidden states [T, S, F] of a cell that reads features [T, S, F] in order; examples of weight 0 are skipped."""
 
     def step(index: Index, carried: Params) -> tuple[Params, Params]:
         new = cell.step(params, example(features, index), LSTMState(**carried))
-        real = example(mask, index).unsqueeze(-1)
-        after = {name: torch.where(real, value, carried[name]) for name, value in new._asdict().items()}
+        after = blend(carried, new._asdict(), example(examples, index))
         return after, {"read": after["hidden"]}
 
     _, left = repeat(step, cell.start(features[:, 0])._asdict(), features.shape[1])

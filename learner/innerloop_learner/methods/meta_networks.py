@@ -10,13 +10,13 @@ from torch import Tensor
 from innerloop_learner.heads import mask_unused_ways
 from innerloop_learner.layers import glorot, linear
 from innerloop_learner.learner import Learner, MethodInfo, methods
-from innerloop_learner.losses import UNUSED_LOGIT
+from innerloop_learner.losses import UNUSED_LOGIT, log_weights
 from innerloop_learner.settings import setting
 from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 from innerloop_learner.update_rules.coordinates import log_and_sign
 
-KEYS, FAST, REAL, EMBEDDING = "keys", "fast", "real", "embedding"
+KEYS, FAST, EXAMPLES, EMBEDDING = "keys", "fast", "examples", "embedding"
 INPUTS = 64
 """Size of the projected features that fast weights apply to."""
 
@@ -35,17 +35,17 @@ class MetaNetworks(Learner):
 
     On projected features e(x), an embedding u and a classifier b have slow weights U, B. Of the support set:
 
-        U* = d(mean_i grad_U L_emb(x_i)),   B*_i = m(grad_B L_task(x_i)),   r_i = u(x_i),
+        U* = d(sum_i w_i grad_U L_emb(x_i) / sum_i w_i),   B*_i = m(grad_B L_task(x_i)),   r_i = u(x_i),
         u(x) = relu(U e(x)) + relu(U* e(x))
 
     and of a query, whose fast weights are looked up in the memory of the B*_i:
 
-        a = softmax_i(s cos(u(x), r_i)),   logits = B e(x) + (sum_i a_i B*_i) e(x)
+        a = softmax_i(s cos(u(x), r_i) + log w_i),   logits = B e(x) + (sum_i a_i B*_i) e(x)
 
-    d and m are small networks that all coordinates share, on gradients as size and sign (Andrychowicz et al. 2016) and
-    as constants. Only the layers on top of the backbone are augmented: fast weights of every convolution and example
-    would take a thousand times the memory for each adaptation. d looks at the mean gradient where the paper's is
-    recurrent, so that the order of the support set does not matter.
+    w are the weights of examples (`Learner.example_weights`). d and m are small networks that all coordinates share, on
+    gradients as size and sign (Andrychowicz et al. 2016) and as constants. Only the layers on top of the backbone are
+    augmented: fast weights of every convolution and example would take a thousand times the memory for each adaptation.
+    d looks at the mean gradient where the paper's is recurrent, so that the order of the support set does not matter.
     """
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -79,16 +79,17 @@ class MetaNetworks(Learner):
         return params
 
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
-        """See Learner.adapt; state: U* [T, E, I], keys r [T, S, E] and fast weights B* [T, S, W, I]."""
+        """See Learner.adapt; state: U* [T, E, I], keys r [T, S, E], fast weights B* [T, S, W, I], and w [T, S]."""
         del steps
-        features = self.backbone.apply(params, support.x, support.mask)
+        examples = self.example_weights(support)
+        features = self.backbone.apply(params, support.x, examples)
         inputs = self._inputs(params, features.values)  # [T, S, I]
-        embedding = self._generate(params, "d", self._embedding_gradient(params, inputs, support))
+        embedding = self._generate(params, "d", self._embedding_gradient(params, inputs, support, examples))
         errors = self._errors(self._slow(params, "task", inputs), support)  # [T, S, W]
         fast = self._generate(params, "m", errors.unsqueeze(-1) * inputs.unsqueeze(2))
         keys = self._embed(params, embedding, inputs)
         statistics = prefixed(STATISTICS, features.statistics)
-        state = {KEYS: keys, FAST: fast, EMBEDDING: embedding, REAL: support.mask, WAYS: support.ways}
+        state = {KEYS: keys, FAST: fast, EMBEDDING: embedding, EXAMPLES: examples, WAYS: support.ways}
         return Adapted({**state, **statistics}, None)
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
@@ -97,7 +98,7 @@ class MetaNetworks(Learner):
         inputs = self._inputs(params, features)
         own, keys = (F.normalize(x, dim=-1) for x in (self._embed(params, state[EMBEDDING], inputs), state[KEYS]))
         similarities = params["attention.log_scale"].exp() * own @ keys.transpose(1, 2)  # [T, Q, S]
-        attention = similarities.masked_fill(~state[REAL].unsqueeze(1), UNUSED_LOGIT).softmax(-1)
+        attention = (similarities + log_weights(state[EXAMPLES]).unsqueeze(1)).softmax(-1)
         # B*_i e(x) for every example and query, then the mean: the mean matrices would be far larger.
         answers = (inputs @ state[FAST].flatten(1, 2).transpose(1, 2)).view(*inputs.shape[:2], *state[FAST].shape[1:3])
         logits = self._slow(params, "task", inputs) + (attention.unsqueeze(-1) * answers).sum(2)
@@ -119,13 +120,13 @@ class MetaNetworks(Learner):
         labels = F.one_hot(support.y, logits.shape[-1])
         return (chances - labels) * support.mask.unsqueeze(-1)
 
-    def _embedding_gradient(self, params: Params, inputs: Tensor, support: Support) -> Tensor:
-        """Mean gradient [T, E, I] of the cross-entropy of a classifier on relu(U e(x)), with respect to U."""
+    def _embedding_gradient(self, params: Params, inputs: Tensor, support: Support, examples: Tensor) -> Tensor:
+        """Weighted mean gradient [T, E, I] of the cross-entropy of a classifier on relu(U e(x)), with respect to U."""
         before = self._slow(params, "embedding", inputs)
-        errors = self._errors(self._slow(params, "labels", F.relu(before)), support)
+        errors = self._errors(self._slow(params, "labels", F.relu(before)), support) * examples.unsqueeze(-1)
         backward = (errors @ params["slow.labels.weight"]) * (before > 0)  # [T, S, E]
-        count = support.mask.sum(1).clamp(min=1).view(-1, 1, 1)
-        return backward.transpose(1, 2) @ inputs / count
+        total = examples.sum(1).view(-1, 1, 1)
+        return backward.transpose(1, 2) @ inputs / (total + (total == 0))
 
     def _generate(self, params: Params, name: str, gradients: Tensor) -> Tensor:
         """Fast weights of the shape of `gradients` [T, ...]."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from innerloop_learner.heads import mask_unused_ways
 from innerloop_learner.learner import Learner, MethodInfo, methods
-from innerloop_learner.losses import UNUSED_LOGIT
+from innerloop_learner.losses import UNUSED_LOGIT, log_weights
 from innerloop_learner.methods.protonet import ProtoNet, squared_distances
 from innerloop_learner.settings import setting
 from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
@@ -17,6 +17,11 @@ from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 
 SCALE = 10.0
 """Of squared distances between unit vectors, which lie between 0 and 4, in logits."""
+
+ROUNDING = 1e-3
+"""By how much the weights of k neighbours may miss k: thirds and the like do not add up to whole numbers exactly."""
+
+EMBEDDINGS, VOTES = "embeddings", "votes"
 
 
 @methods.register("nearest-centroid")
@@ -36,8 +41,8 @@ class NearestCentroid(ProtoNet):
         objective="all_classes",
     )
 
-    def _embed(self, params: Params, x: Tensor, mask: Tensor, statistics: Params) -> tuple[Tensor, Params]:
-        values, computed = super()._embed(params, x, mask, statistics)
+    def _embed(self, params: Params, x: Tensor, weights: Tensor, statistics: Params) -> tuple[Tensor, Params]:
+        values, computed = super()._embed(params, x, weights, statistics)
         return F.normalize(values, dim=-1) * SCALE**0.5, computed
 
 
@@ -45,18 +50,20 @@ class NearestCentroid(ProtoNet):
 class NearestNeighboursSettings:
     """How many neighbours vote."""
 
-    k: int = setting(1, "neighbours asked, at most all there are", least=1)
+    k: int = setting(1, "neighbours asked, by the sum of their weights; at most all there are", least=1)
 
 
 @methods.register("knn")
 class NearestNeighbours(Learner):
     """k nearest neighbours among features of a classifier of all training classes (Cover and Hart 1967).
 
-    With the k support examples i nearest to x, distances d_i between unit vectors and labels y_i:
+    With the support examples i nearest to x whose weights w_i (`Learner.example_weights`) together make k, distances
+    d_i between unit vectors and labels y_i:
 
-        logits_c(x) = log sum_{i: y_i = c} exp(-s d_i^2)
+        logits_c(x) = log sum_{i: y_i = c} w_i exp(-s d_i^2)
 
-    so that nearer neighbours count more and classes without any come last; with k = 1 the nearest one decides alone.
+    so that nearer neighbours count more and classes without any come last. Where all classes have equally many
+    examples these are the k nearest, and with k = 1 the nearest one decides alone.
     """
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -77,24 +84,29 @@ class NearestNeighbours(Learner):
         return self.backbone.init(generator)
 
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
-        """See Learner.adapt; state: embeddings [T, S, F] and one-hot labels [T, S, W], zero for padding."""
+        """See Learner.adapt; state: embeddings [T, S, F] and votes [T, S, W], an example's weight for its class."""
         del steps
-        features = self.backbone.apply(params, support.x, support.mask)
-        labels = support.members(features.values.dtype)
+        examples = self.example_weights(support)
+        features = self.backbone.apply(params, support.x, examples)
+        votes = support.members(examples.dtype) * examples.unsqueeze(-1)
         statistics = prefixed(STATISTICS, features.statistics)
         embeddings = F.normalize(features.values, dim=-1)
-        return Adapted({"embeddings": embeddings, "labels": labels, WAYS: support.ways, **statistics}, None)
+        return Adapted({EMBEDDINGS: embeddings, VOTES: votes, WAYS: support.ways, **statistics}, None)
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
         """See Learner.predict."""
-        labels = state["labels"]
+        votes = state[VOTES]
         features = self.backbone.apply(params, query.x, query.mask, section(state, STATISTICS)).values
-        distances = squared_distances(F.normalize(features, dim=-1), state["embeddings"])  # [T, Q, S]
-        padding = labels.sum(-1).unsqueeze(1) == 0
-        similarities = (-SCALE * distances).masked_fill(padding, UNUSED_LOGIT)
-        # Filled up to k, not k cut down to S: a traced graph has one k, and S is free in it.
-        filled = F.pad(similarities, (0, self.settings.k - 1), value=UNUSED_LOGIT)
-        nearest = filled.topk(self.settings.k, dim=-1).values[..., -1:]
-        asked = similarities.masked_fill(similarities < nearest, UNUSED_LOGIT)
-        votes = asked.unsqueeze(-1) + (1 - labels.unsqueeze(1)) * UNUSED_LOGIT  # [T, Q, S, W]
-        return mask_unused_ways(votes.logsumexp(2).clamp(min=UNUSED_LOGIT), state[WAYS], -torch.inf)
+        distances = squared_distances(F.normalize(features, dim=-1), state[EMBEDDINGS])  # [T, Q, S]
+        weights = votes.sum(-1).unsqueeze(1)  # [T, 1, S]
+        similarities = (-SCALE * distances).masked_fill(weights == 0, UNUSED_LOGIT)
+        asked = similarities.masked_fill(similarities < self._least_asked(similarities, weights), UNUSED_LOGIT)
+        by_class = asked.unsqueeze(-1) + log_weights(votes).unsqueeze(1)  # [T, Q, S, W]
+        return mask_unused_ways(by_class.logsumexp(2).clamp(min=UNUSED_LOGIT), state[WAYS], -torch.inf)
+
+    def _least_asked(self, similarities: Tensor, weights: Tensor) -> Tensor:
+        """The similarity [T, Q, 1] at which the weights [T, 1, S] of neighbours this near or nearer come to k."""
+        nearest = similarities.topk(similarities.shape[-1], dim=-1)  # a sort that every exporter knows
+        asked = weights.expand_as(similarities).gather(-1, nearest.indices).cumsum(-1)
+        enough = asked >= self.settings.k - ROUNDING
+        return nearest.values.masked_fill(~enough, UNUSED_LOGIT).amax(-1, keepdim=True)

@@ -39,7 +39,7 @@ class ProtoNet(Learner):
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
         """See Learner.adapt; state: prototypes [T, W, F], zero for unused ways."""
         del steps
-        values, computed = self._embed(params, support.x, support.mask, {})
+        values, computed = self._embed(params, support.x, self.example_weights(support), {})
         prototypes = support.shares(values.dtype).transpose(1, 2) @ values
         statistics = prefixed(STATISTICS, computed)
         return Adapted({PROTOTYPES: prototypes, WAYS: support.ways, **statistics}, None)
@@ -49,9 +49,9 @@ class ProtoNet(Learner):
         values, _ = self._embed(params, query.x, query.mask, section(state, STATISTICS))
         return mask_unused_ways(-squared_distances(values, state[PROTOTYPES]), state[WAYS], -torch.inf)
 
-    def _embed(self, params: Params, x: Tensor, mask: Tensor, statistics: Params) -> tuple[Tensor, Params]:
-        """Embeddings [T, N, F], and the statistics computed on the way."""
-        return self.backbone.apply(params, x, mask, statistics)
+    def _embed(self, params: Params, x: Tensor, weights: Tensor, statistics: Params) -> tuple[Tensor, Params]:
+        """Embeddings [T, N, F], and the statistics computed on the way; arguments as `Backbone.apply` takes them."""
+        return self.backbone.apply(params, x, weights, statistics)
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:

@@ -23,8 +23,9 @@ class R2D2(Learner):
 
         H = (X'X + l I)^-1 X'Y = X'(XX' + l I)^-1 Y,   logits(x) = a H' f(x) + b
 
-    The second form (equation 5) solves a system as small as the support set and is taken where that is smaller. The
-    penalty l, the scale a and the shift b are learned.
+    Rows of X and Y are multiplied by the roots of their examples' weights (`Learner.example_weights`). The second form
+    (equation 5) solves a system as small as the support set and is taken where that is smaller. The penalty l, the
+    scale a and the shift b are learned.
     """
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -46,12 +47,11 @@ class R2D2(Learner):
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
         """See Learner.adapt; state: head [T, W, F] and [T, W]."""
         del steps
-        features = self.backbone.apply(params, support.x, support.mask)
-        real = support.mask.unsqueeze(-1).to(features.values.dtype)
-        ones = torch.ones_like(features.values[..., :1])
-        x = torch.cat([features.values, ones], -1) * real  # [T, S, F + 1]
+        examples = self.example_weights(support)
+        features = self.backbone.apply(params, support.x, examples)
+        x = torch.cat([features.values, torch.ones_like(features.values[..., :1])], -1)  # [T, S, F + 1]
         y = support.members(x.dtype)  # [T, S, W]
-        head = self._solve(params, x, y, support.mask).transpose(1, 2)  # [T, W, F + 1]
+        head = self._solve(params, x, y, examples).transpose(1, 2)  # [T, W, F + 1]
         statistics = prefixed(STATISTICS, features.statistics)
         return Adapted({WEIGHT: head[..., :-1], BIAS: head[..., -1], WAYS: support.ways, **statistics}, None)
 
@@ -61,10 +61,11 @@ class R2D2(Learner):
         logits = params[LOG_SCALE].exp() * linear(features, state[WEIGHT], state[BIAS]) + params[SHIFT]
         return mask_unused_ways(logits, state[WAYS], -torch.inf)
 
-    def _solve(self, params: Params, x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
-        """The head [T, F + 1, W] for x [T, S, F + 1] and y [T, S, W], whose rows of padding are zero."""
-        del mask
+    def _solve(self, params: Params, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+        """The head [T, F + 1, W] for x [T, S, F + 1] and y [T, S, W], whose rows have weights [T, S]."""
         penalty = params[LOG_PENALTY].exp()
+        roots = weights.sqrt().unsqueeze(-1)
+        x, y = x * roots, y * roots
         xt = x.transpose(1, 2)
         examples, features = x.shape[1:]
         gram, goals = (x @ xt, y) if examples <= features else (xt @ x, xt @ y)

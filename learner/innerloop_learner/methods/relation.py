@@ -78,7 +78,7 @@ class RelationNetwork(Learner):
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
         """See Learner.adapt; state: the first block's share of each class [T, W, F]."""
         del steps
-        features = self.backbone.apply(params, support.x, support.mask)
+        features = self.backbone.apply(params, support.x, self.example_weights(support))
         means = support.shares(features.values.dtype).transpose(1, 2) @ features.values
         classes = self._layer(params, "class", means)
         statistics = prefixed(STATISTICS, features.statistics)
@@ -106,5 +106,4 @@ class RelationNetwork(Learner):
     def _normalise(self, block: int, params: Params, features: Tensor) -> Tensor:
         """Each pair [T, N, F] by itself."""
         maps = features.view(*features.shape[:2], *self.backbone.feature_shape)
-        mask = torch.ones((), device=features.device)
-        return self._norms[block].apply(params, maps, mask, {})[0].flatten(2)
+        return self._norms[block].apply(params, maps, torch.ones(()), {})[0].flatten(2)  # which needs no weights

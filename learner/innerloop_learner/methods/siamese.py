@@ -65,7 +65,7 @@ class SiameseNetwork(Learner):
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
         """See Learner.adapt; state: embeddings [T, S, E], and each class's share of its examples [T, S, W]."""
         del steps
-        features = self.backbone.apply(params, support.x, support.mask)
+        features = self.backbone.apply(params, support.x, self.example_weights(support))
         embeddings = self._embed(params, features.values)
         shares = support.shares(embeddings.dtype)
         statistics = prefixed(STATISTICS, features.statistics)

@@ -13,7 +13,7 @@ from torch import Tensor
 from innerloop_learner.heads import LinearHead, mask_unused_ways
 from innerloop_learner.layers import glorot, linear
 from innerloop_learner.learner import Learner, MethodInfo, methods
-from innerloop_learner.losses import UNUSED_LOGIT
+from innerloop_learner.losses import UNUSED_LOGIT, log_weights
 from innerloop_learner.settings import setting
 from innerloop_learner.spec import LearnerSpec
 from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
@@ -23,7 +23,7 @@ EMBEDDING = 64
 ATTENTION = ((64, 32), (256, 128), (512, 256))
 """Sizes of keys and values (Mishra et al. 2018, section 5.1)."""
 
-PAST, LENGTH = "past", "length"
+PAST, EXAMPLES = "past", "examples"
 
 
 Project = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -62,7 +62,14 @@ class Context(ABC):
 
 
 class OfSupport(Context):
-    """Each position looks back at those before it in the same sequence, and at itself."""
+    """Each position looks back at those before it in the same sequence, and at itself.
+
+    Args:
+        examples: weights of the positions in attention [T, S].
+    """
+
+    def __init__(self, examples: Tensor) -> None:
+        self._examples = examples
 
     def before(self, x: Tensor, distance: int) -> Tensor:
         """See Context.before."""
@@ -72,7 +79,7 @@ class OfSupport(Context):
         """See Context.read."""
         keys, values = project(x)
         later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
-        scores = query @ keys.transpose(1, 2) / math.sqrt(keys.shape[-1])
+        scores = query @ keys.transpose(1, 2) / math.sqrt(keys.shape[-1]) + log_weights(self._examples).unsqueeze(1)
         return scores.masked_fill(later, UNUSED_LOGIT).softmax(-1) @ values
 
 
@@ -82,11 +89,12 @@ class OfQueries(Context):
     Args:
         past: activations [T, S, C] of the whole network over the support set. What enters a layer is the first so many
             channels, since layers only append.
-        length: real examples [T], at the front of `past`.
+        examples: weights of its positions in attention [T, S], real examples first and zero for padding.
     """
 
-    def __init__(self, past: Tensor, length: Tensor) -> None:
-        self._past, self._length = past, length
+    def __init__(self, past: Tensor, examples: Tensor) -> None:
+        self._past, self._examples = past, examples
+        self._length = (examples > 0).sum(1)
 
     def before(self, x: Tensor, distance: int) -> Tensor:
         """See Context.before; the same for every query, [T, 1, C]."""
@@ -100,10 +108,10 @@ class OfQueries(Context):
         past = self._past[..., : x.shape[-1]]
         keys, values = project(past)
         own_keys, own_values = project(x)
-        padding = torch.arange(past.shape[1], device=x.device) >= self._length.unsqueeze(1)  # [T, S]
-        scores = (query @ keys.transpose(1, 2)).masked_fill(padding.unsqueeze(1), UNUSED_LOGIT)
-        own = (query * own_keys).sum(-1, keepdim=True)
-        weights = (torch.cat([scores, own], -1) / math.sqrt(keys.shape[-1])).softmax(-1)
+        root = math.sqrt(keys.shape[-1])
+        scores = query @ keys.transpose(1, 2) / root + log_weights(self._examples).unsqueeze(1)
+        own = (query * own_keys).sum(-1, keepdim=True) / root
+        weights = torch.cat([scores, own], -1).softmax(-1)
         return weights[..., :-1] @ values + weights[..., -1:] * own_values
 
 
@@ -126,7 +134,7 @@ class SNAIL(Learner):
 
         dense(d):   tanh(x * A) sigmoid(x * B)
         TC:         dense(1), dense(2), dense(4), ... up to the context
-        attention:  softmax(q(x) k(x')' / sqrt(K)) v(x')  over this position and those before
+        attention:  softmax(q(x) k(x')' / sqrt(K) + log w') v(x')  over this position and those before
 
         attention(64, 32), TC, attention(256, 128), TC, attention(512, 256), linear
 
@@ -177,23 +185,25 @@ class SNAIL(Learner):
         return {**params, **self._head.init(generator)}
 
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
-        """See Learner.adapt; state: activations [T, S, C] of all layers, real examples first, and their number [T]."""
+        """See Learner.adapt; state: activations [T, S, C] of all layers and weights [T, S], real examples first."""
         del steps
-        features = self.backbone.apply(params, support.x, support.mask)
+        examples = self.example_weights(support)
+        features = self.backbone.apply(params, support.x, examples)
         labels = support.y
         if self.spec.task_kind == "classification":
             labels = F.one_hot(labels, self.spec.max_ways)
         x = torch.cat([self._embed(params, features.values), labels.to(features.values.dtype)], -1)
-        order = (~support.mask).long().argsort(dim=1, stable=True).unsqueeze(-1)
-        past = self._run(params, x.gather(1, order.expand_as(x)), OfSupport())
+        order = (~support.mask).long().argsort(dim=1, stable=True)
+        examples = examples.gather(1, order)
+        past = self._run(params, x.gather(1, order.unsqueeze(-1).expand_as(x)), OfSupport(examples))
         statistics = prefixed(STATISTICS, features.statistics)
-        return Adapted({PAST: past, LENGTH: support.mask.sum(1), WAYS: support.ways, **statistics}, None)
+        return Adapted({PAST: past, EXAMPLES: examples, WAYS: support.ways, **statistics}, None)
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
         """See Learner.predict."""
         features = self.backbone.apply(params, query.x, query.mask, section(state, STATISTICS)).values
         x = F.pad(self._embed(params, features), (0, self._input - EMBEDDING))
-        outputs = self._head.apply(params, self._run(params, x, OfQueries(state[PAST], state[LENGTH])))
+        outputs = self._head.apply(params, self._run(params, x, OfQueries(state[PAST], state[EXAMPLES])))
         if self.spec.task_kind == "regression":
             return outputs
         return mask_unused_ways(outputs, state[WAYS], -torch.inf)

@@ -48,7 +48,7 @@ class AllClasses(Objective):
         in_use = {**params, **fresh}
         backbone = self.learner.backbone
         # As in serving, queries are normalised by the support set where a norm uses the examples at hand.
-        of_support = backbone.apply(in_use, support.x, support.mask)
+        of_support = backbone.apply(in_use, support.x, self.learner.example_weights(support))
         of_queries = backbone.apply(in_use, query.x, query.mask, of_support.statistics)
         logits = self._logits(in_use, torch.cat([of_support.values, of_queries.values], 1))
         labels = classes.gather(1, torch.cat([support.y, episodes.targets], 1))

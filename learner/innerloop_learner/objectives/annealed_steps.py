@@ -51,15 +51,16 @@ class AnnealedSteps(Objective):
         """See Objective.__call__; the norms are refitted to the batch for the weights after every step."""
         learner, support, query = self.learner, episodes.support, episodes.query
         own_norms, steps = learner.settings.per_step_norm, learner.default_steps
+        examples = learner.example_weights(support)
         shares = self._step_shares(steps, stage.progress)
         initial = learner.adapted(params)
         rows = [self._refitted(params, spread(initial, support.tasks), support, 0)]
 
         def support_loss(step: Index, weights: Params) -> Tensor:
             merged = {**learner.at_step(params, step), **rows[-1], **weights}
-            features = learner.backbone.apply(merged, support.x, support.mask)
+            features = learner.backbone.apply(merged, support.x, examples)
             outputs = learner.outputs(merged, features.values, support.ways, UNUSED_LOGIT)
-            return task_loss(learner.spec.task_kind, outputs, support.y, support.mask)
+            return task_loss(learner.spec.task_kind, outputs, support.y, examples)
 
         order: Literal[1, 2] = 1 if self.settings.anneal_order and stage.progress < FIRST_ORDER_SHARE else 2
         losses = []
@@ -88,7 +89,7 @@ class AnnealedSteps(Objective):
         backbone = self.learner.backbone
         if not backbone.support_statistics:
             return {}
-        return backbone.apply(merged, support.x, support.mask).statistics
+        return backbone.apply(merged, support.x, self.learner.example_weights(support)).statistics
 
     def _step_shares(self, steps: int, progress: float) -> list[float]:
         """Weight v of the query loss after each step; they sum to one."""

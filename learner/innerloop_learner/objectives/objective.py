@@ -107,7 +107,7 @@ def refitted(learner: Learner, params: Params, support: Support) -> Params:
     Training is serving with these: gradients flow through the statistics that the batch is normalised with, while the
     averages that serving uses are updated on the side (`averaged`). Empty for learners without buffers.
     """
-    return learner.backbone.refit(params, support.x, support.mask) if learner.buffers() else {}
+    return learner.backbone.refit(params, support.x, learner.example_weights(support)) if learner.buffers() else {}
 
 
 def averaged(old: Params, fresh: Params) -> Params:

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from innerloop_learner.losses import masked_mean
+from innerloop_learner.losses import weighted_mean
 from innerloop_learner.objectives.objective import objectives
 from innerloop_learner.objectives.query_loss import QueryLoss
 
@@ -18,4 +18,4 @@ class RelationScores(QueryLoss):
     def loss(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
         """See QueryLoss.loss."""
         right = F.one_hot(targets, outputs.shape[-1]).to(outputs.dtype)
-        return masked_mean((outputs.sigmoid() - right).square().sum(-1), mask)
+        return weighted_mean((outputs.sigmoid() - right).square().sum(-1), mask)

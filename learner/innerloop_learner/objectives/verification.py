@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from innerloop_learner.losses import masked_mean
+from innerloop_learner.losses import weighted_mean
 from innerloop_learner.objectives.objective import objectives
 from innerloop_learner.objectives.query_loss import QueryLoss
 
@@ -24,4 +24,4 @@ class Verification(QueryLoss):
         scores = outputs.masked_fill(unused, 0.0)
         right = (F.softplus(-scores) * same).sum(-1)
         wrong = (F.softplus(scores) * used).sum(-1) / used.sum(-1).clamp(min=1)
-        return masked_mean((right + wrong) / 2, mask)
+        return weighted_mean((right + wrong) / 2, mask)

@@ -8,6 +8,7 @@ from typing import Annotated
 import torch
 import typer
 
+from innerloop_learner.spec import ClassBalance
 from innerloop_trainer.cli.arguments import DataOption, DeviceOption, EncoderOption, TokenizerOption, parse_settings
 from innerloop_trainer.cli.display import print_evaluation, print_start
 from innerloop_trainer.cli.interrupts import INTERRUPTED
@@ -52,6 +53,10 @@ def train(
     backbone_settings: Annotated[
         list[str] | None, typer.Option("--backbone-set", help="Setting of the backbone, NAME=VALUE.")
     ] = None,
+    class_balance: Annotated[
+        ClassBalance,
+        typer.Option(help="Whether adapting follows all classes alike, or in proportion to the examples they have."),
+    ] = "equal",
     encoder: EncoderOption = None,
     tokenizer: TokenizerOption = None,
     init: Annotated[
@@ -84,6 +89,7 @@ def train(
             settings=parse_settings(settings),
             backbone=backbone,
             backbone_settings=parse_settings(backbone_settings),
+            class_balance=class_balance,
         )
         finished = train_and_test(
             config,

@@ -77,11 +77,14 @@ class Reptile(Estimator):
         generator = stage.generator()
         order = torch.cat([torch.randperm(count, generator=generator) for _ in range(passes)]).to(examples.y.device)
 
+        # Those of the whole task: a minibatch has more of one class than of another by chance only.
+        task_weights = learner.example_weights(examples)
+
         def loss(step: Index, weights: Params) -> Tensor:
             chosen = order[step * size : (step + 1) * size]
-            x, y, mask = (each[:, chosen] for each in (examples.x, examples.y, examples.mask))
+            x, y, mask, counts = (each[:, chosen] for each in (examples.x, examples.y, examples.mask, task_weights))
             batch = replace(examples, x=x, y=y, mask=mask)
-            return learner.support_loss(params, batch, learner.frozen_features(params, batch))(step, weights)
+            return learner.support_loss(params, batch, learner.frozen_features(params, batch), counts)(step, weights)
 
         return inner_loop(loss, learner.adapted(params), learner.rule, params, steps, examples.tasks, order=1).weights
 
