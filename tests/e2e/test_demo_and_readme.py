@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from innerloop_command.app import app
+from innerloop_command.demo import command
+from innerloop_command.demo.folder import RECORD
 from innerloop_command.server_process import ServerProcess
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,11 +23,10 @@ ITERATIONS = 150
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the demo was run, and run again."""
+    """A folder in which the demo was run."""
     folder = tmp_path_factory.mktemp("workplace")
-    for iterations in (1, ITERATIONS):
-        arguments = ["demo", "--iterations", str(iterations), "--json", "figures.json"]
-        subprocess.run([sys.executable, "-m", "innerloop_command", *arguments], cwd=folder, check=True)
+    arguments = ["demo", "--iterations", str(ITERATIONS), "--json", "figures.json"]
+    subprocess.run([sys.executable, "-m", "innerloop_command", *arguments], cwd=folder, check=True)
     return folder
 
 
@@ -72,7 +74,46 @@ def test_the_readme_example_works_as_pasted(
     ("data", "reason"),
     [("sinusoid", "images to look at"), ("digits", "2 classes"), ("nowhere", "unknown data source")],
 )
-def test_the_demo_says_what_it_needs(data: str, reason: str) -> None:
-    result = CliRunner().invoke(app, ["demo", "--data", data])
+def test_the_demo_says_what_it_needs(data: str, reason: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["demo", "--data", data, "--out", str(tmp_path)])
     assert result.exit_code == 2
-    assert reason in " ".join(result.stderr.replace("│", " ").split())
+    assert reason in unboxed(result.stderr)
+
+
+def unboxed(message: str) -> str:
+    """What stands in the box in which wrong usage is told."""
+    return " ".join(message.replace("│", " ").split())
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_the_demo_can_be_run_again_beside_what_others_put_there(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "EPISODES", 2)
+    own = shutil.copytree(workplace / "innerloop-demo", tmp_path / "own")
+    beside = [own / "notes.txt", own / "models" / "mine" / "notes.txt"]
+    for file in beside:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("mine")
+    before = contents(own)
+    result = CliRunner().invoke(app, ["demo", "--out", str(own), "--iterations", "1"])
+    assert result.exit_code == 0, result.output
+    assert [file.read_text() for file in beside] == ["mine", "mine"]
+    assert contents(own)[own / "models/demo/manifest.json"] != before[own / "models/demo/manifest.json"]
+
+
+@pytest.mark.parametrize("case", ["another run", "a changed file", "a new file"])
+def test_the_demo_replaces_nothing_that_it_did_not_write(workplace: Path, tmp_path: Path, case: str) -> None:
+    own = shutil.copytree(workplace / "innerloop-demo", tmp_path / "own")
+    if case == "another run":
+        (own / RECORD).unlink()
+    else:
+        (own / "run" / ("config.json" if case == "a changed file" else "notes.txt")).write_text("mine")
+    before = contents(own)
+    result = CliRunner().invoke(app, ["demo", "--out", str(own), "--iterations", "1"])
+    assert result.exit_code == 2
+    assert re.search("name (another|a) folder", unboxed(result.stderr))
+    assert contents(own) == before

@@ -76,4 +76,9 @@ def _run_command() -> int | str | None:
     except InnerloopError as error:
         print_error(f"innerloop: {error}")
         return 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print_error(f"innerloop: can't use {error.filename}: {error.strerror}")
+        return 1
     return 0

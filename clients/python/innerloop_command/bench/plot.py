@@ -40,7 +40,7 @@ def draw_latency(result: BenchResult, path: Path) -> None:
     counted = "from the moment a request was due" if open_loop else "service time"
     figure.supylabel(f"latency, {counted} (ms)", fontsize=10)
     figure.supxlabel("answers per second, all RPCs together", fontsize=10)
-    figure.suptitle(f"{result.model.name} ({result.model.method})", fontsize=11)
+    figure.suptitle(f"{result.model.name} ({result.model.method})", fontsize=11, parse_math=False)
     figure.savefig(path, dpi=130)
 
 

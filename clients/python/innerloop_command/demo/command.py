@@ -1,7 +1,6 @@
 """`innerloop demo`: the whole path on one machine, from episodes to answers over gRPC."""
 
 import json
-import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import typer
 
 from innerloop import Client
 from innerloop_command.console import make_console
+from innerloop_command.demo.folder import DemoFolder, FolderTakenError
 from innerloop_command.demo.picture import draw_task
 from innerloop_command.demo.tasks import Task, draw_tasks, save_task
 from innerloop_command.server_process import ServerProcess
@@ -26,7 +26,6 @@ from innerloop_trainer.runs.folder import RunFolder
 app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 console = make_console()
 
-MODEL = "demo"
 SHAPE = EpisodeShape(ways=5, shots=1, queries=5)
 EPISODES = 100
 
@@ -59,31 +58,39 @@ def demo(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
 ) -> None:
     """Meta-train a small model, serve it, adapt it to classes it has never seen, and show how well it does."""
+    folder = DemoFolder(out)
     try:
-        run, sampler = _train(data, out, iterations)
+        unseen = _unseen_classes(data)
+        folder.clear()
     except DataError as error:
         raise typer.BadParameter(str(error), param_hint="--data") from error
-    models = out / "models"
-    bundle = load_bundle(run.bundle)
-    save_bundle(models / MODEL, bundle.manifest, bundle.params, bundle.files)
-    tasks = draw_tasks(sampler, SHAPE, EPISODES)
-    console.print(f"Serving it, and adapting over gRPC to {SHAPE.ways} unseen classes from {SHAPE.shots} example each")
-    with ServerProcess(models) as server, Client(server.target) as client:
-        figures = _measure(client, tasks, out, _training_seconds(run))
-    _print(figures, models)
+    except FolderTakenError as error:
+        raise typer.BadParameter(str(error), param_hint="--out") from error
+    try:
+        run = _train(data, folder, iterations)
+        figures = _serve(run, unseen, folder)
+    finally:
+        folder.record()
+    _print(figures, folder)
     if json_file:
         json_file.write_text(json.dumps(asdict(figures), indent=2) + "\n")
 
 
-def _train(data: str, out: Path, iterations: int) -> tuple[RunFolder, ClassExamples]:
-    """Train into a fresh run folder; an earlier demo's run makes way."""
-    source = load_source(data)
-    if not isinstance(source.test, ClassExamples):
+def _unseen_classes(data: str) -> ClassExamples:
+    """The classes for testing, which training never shows.
+
+    Raises:
+        DataError: there is no such source, or it has no images or too few classes.
+    """
+    unseen = load_source(data).test
+    if not isinstance(unseen, ClassExamples):
         raise DataError(f"the demo needs images to look at, which {data!r} has not; try --data glyphs")
-    source.test.check(SHAPE)
-    run = RunFolder(out / "run")
-    if run.exists:
-        shutil.rmtree(run.path)
+    unseen.check(SHAPE)
+    return unseen
+
+
+def _train(data: str, folder: DemoFolder, iterations: int) -> RunFolder:
+    run = RunFolder(folder.run)
     config = TrainingConfig(
         method="anil",
         data=data,
@@ -101,16 +108,26 @@ def _train(data: str, out: Path, iterations: int) -> tuple[RunFolder, ClassExamp
     )
     if not train_and_test(config, run, torch.device("cpu")):
         raise typer.Exit(130)
-    return run, source.test
+    return run
 
 
-def _measure(client: Client, tasks: list[Task], out: Path, train_seconds: float) -> Figures:
+def _serve(run: RunFolder, unseen: ClassExamples, folder: DemoFolder) -> Figures:
+    """Serve what was trained, and measure it by way of the server."""
+    bundle = load_bundle(run.bundle)
+    save_bundle(folder.bundle, bundle.manifest, bundle.params, bundle.files)
+    tasks = draw_tasks(unseen, SHAPE, EPISODES)
+    console.print(f"Serving it, and adapting over gRPC to {SHAPE.ways} unseen classes from {SHAPE.shots} example each")
+    with ServerProcess(folder.models) as server, Client(server.target) as client:
+        return _measure(client, tasks, folder, _training_seconds(run))
+
+
+def _measure(client: Client, tasks: list[Task], folder: DemoFolder, train_seconds: float) -> Figures:
     before, after, answers, adapt_ms, predict_ms = [], [], [], [], []
     for task in tasks:
-        with client.adapt(MODEL, task.support, task.support_labels, steps=0) as untouched:
+        with client.adapt(folder.bundle.name, task.support, task.support_labels, steps=0) as untouched:
             before.append(_accuracy(untouched.predict(task.query).labels, task))
         start = time.perf_counter()
-        adaptation = client.adapt(MODEL, task.support, task.support_labels)
+        adaptation = client.adapt(folder.bundle.name, task.support, task.support_labels)
         adapted = time.perf_counter()
         predictions = adaptation.predict(task.query)
         adapt_ms.append((adapted - start) * 1e3)
@@ -118,16 +135,16 @@ def _measure(client: Client, tasks: list[Task], out: Path, train_seconds: float)
         answers.append(predictions.labels)
         after.append(_accuracy(answers[-1], task))
     typical = int(np.argmin(np.abs(np.array(after) - np.mean(after))))
-    shown, picture = tasks[typical], out / "demo.png"
-    save_task(shown, out / "task")
-    draw_task(shown.support, shown.support_labels, shown.query, shown.query_labels, answers[typical], picture)
+    shown = tasks[typical]
+    save_task(shown, folder.task)
+    draw_task(shown.support, shown.support_labels, shown.query, shown.query_labels, answers[typical], folder.picture)
     return Figures(
         accuracy_before=float(np.mean(before)),
         accuracy_after=float(np.mean(after)),
         adapt_p50_ms=median(adapt_ms),
         predict_p50_ms=median(predict_ms),
         train_seconds=train_seconds,
-        picture=str(picture.resolve()),
+        picture=str(folder.picture.resolve()),
     )
 
 
@@ -139,7 +156,7 @@ def _training_seconds(run: RunFolder) -> float:
     return run.load_latest(torch.device("cpu"))[1].seconds
 
 
-def _print(figures: Figures, models: Path) -> None:
+def _print(figures: Figures, folder: DemoFolder) -> None:
     chance = 1 / SHAPE.ways
     console.print(
         f"accuracy without adaptation {figures.accuracy_before:.1%} (chance is {chance:.0%})\n"
@@ -147,7 +164,7 @@ def _print(figures: Figures, models: Path) -> None:
         f"Adapt   p50 {figures.adapt_p50_ms:.1f} ms\n"
         f"Predict p50 {figures.predict_p50_ms:.1f} ms\n"
         f"Picture: {figures.picture}\n"
-        f"The images of that task: {models.parent / 'task'}\n"
-        f"Serve the model yourself: innerloop serve --models {models}",
+        f"The images of that task: {folder.task}\n"
+        f"Serve the model yourself: innerloop serve --models {folder.models}",
         soft_wrap=True,
     )

@@ -66,7 +66,7 @@ def _show(axes: Axes, image: NDArray[Any], title: str, colour: str, border: floa
     pixels = image.transpose(1, 2, 0)
     axes.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=255)
     axes.set(xticks=[], yticks=[])
-    axes.set_title(title, fontsize=8, color=colour)
+    axes.set_title(title, fontsize=8, color=colour, parse_math=False)  # a label may hold dollars
     for spine in axes.spines.values():
         spine.set(edgecolor=colour, linewidth=border)
 

@@ -1,6 +1,5 @@
 """Tasks as a client would have them, and as image files to try things out with."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,12 +43,11 @@ def draw_tasks(sampler: ClassExamples, shape: EpisodeShape, tasks: int) -> list[
 
 
 def save_task(task: Task, folder: Path) -> None:
-    """Write FOLDER/support/LABEL/N.png and FOLDER/query/LABEL/N.png, replacing those of another task."""
+    """Write FOLDER/support/LABEL/N.png and FOLDER/query/LABEL/N.png."""
     for part, images, labels in (
         ("support", task.support, task.support_labels),
         ("query", task.query, task.query_labels),
     ):
-        shutil.rmtree(folder / part, ignore_errors=True)
         for number, (image, label) in enumerate(zip(images, labels, strict=True)):
             # A label can be any character, "/" and "." among them, which name no folder.
             path = folder / part / label.replace("/", "-").replace(".", "_") / f"{number}.png"
