@@ -14,11 +14,11 @@ from rich.console import Console
 from innerloop_server.settings import ConfigurationError, ServerSettings, load_settings
 
 SPINS = "10000"
-"""Some ten microseconds."""
+"""Waits of about ten microseconds."""
 
 SWITCH_SECONDS = 0.0005
-"""After so long, a thread that has the interpreter gives way to others. With Python's 5 ms, a lane that hands a batch
-over or takes results in waits that long for the event loop, several times a batch."""
+"""Seconds after which a thread that holds the interpreter lets others run. With Python's default of 5 ms, a lane that
+takes a batch or returns results would wait that long for the event loop, several times per batch."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 

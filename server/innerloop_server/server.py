@@ -33,7 +33,7 @@ EXPIRY_INTERVAL = 1.0
 
 
 class Entrance(ModelListener, Protocol):
-    """Where requests come in, told what becomes of models: this process or others."""
+    """Where requests come in: this process, or front ends. It is told what becomes of models."""
 
     async def start(self, serving: Serving) -> int:
         """Answer gRPC by asking `serving`; returns the port. Raises ConfigurationError when it can't."""
@@ -66,7 +66,7 @@ async def _run(server: "InnerloopServer") -> bool:
     stopped = asyncio.create_task(stop.get())
     await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
     if loading.done():
-        loading.result()  # a server that can't become ready must not look as if it only took its time
+        loading.result()  # raises, so that a server that can't become ready ends
     await stopped
     loading.cancel()
     stopping = asyncio.create_task(server.stop())

@@ -11,10 +11,10 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from innerloop_server.backends import parse_backends
 
 CLEARER = {"byte_size": "is not a size; write a number of bytes, or for example 512MiB"}
-"""Better words than pydantic's, by its type of error."""
+"""Plainer messages than pydantic's, by its type of error."""
 
 LONGEST_LIFE = 100 * 365 * 86400.0
-"""Seconds; times of expiry that are much farther away have no timestamp."""
+"""Seconds, about 100 years: later times of expiry would not fit into a timestamp."""
 
 
 class ConfigurationError(ValueError):

@@ -84,7 +84,7 @@ class Flights:
             if self._flights.get(key) is flight:
                 del self._flights[key]
             if not task.cancelled():
-                task.exception()  # every caller may have left: an error nobody hears of is not worth a warning
+                task.exception()  # retrieved, so that asyncio doesn't warn of an error whose callers have all left
 
         flight.task.add_done_callback(land)
         return flight

@@ -18,7 +18,7 @@ TOMBSTONES = 65_536
 """How many dropped adaptations are remembered, so that their owners hear that they were dropped."""
 
 SLACK = 1024
-"""Entries of dropped adaptations that the expiry heap may hold beyond its real ones before it is rebuilt."""
+"""The expiry heap is rebuilt when it holds this many entries more than twice the adaptations that are kept."""
 
 
 class AdaptationStore:

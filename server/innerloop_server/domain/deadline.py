@@ -1,11 +1,11 @@
-"""Until when an answer is of use."""
+"""The deadline of a request."""
 
 import time
 from typing import Self
 
 
 class Deadline:
-    """The moment after which an answer is of no use; mutable, because several callers may wait for one answer.
+    """The moment after which an answer is useless. It can be extended, because several callers may wait for one answer.
 
     Args:
         seconds: from now; None means never.

@@ -61,7 +61,7 @@ class ModelDescription:
     texts: bool = False
 
     def head_width(self, ways: int) -> int:
-        """Classes to make room for: those of a fixed head, else a power of two, so that states have few shapes."""
+        """Classes that a task state has room for: a fixed head's, or a power of two so that states have few shapes."""
         if ways == 0:
             return 0
         if self.ways_can_change != "any":
@@ -71,7 +71,7 @@ class ModelDescription:
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model that is ready, as far as a transport must know it.
+    """A model that is ready to serve, as a transport sees it.
 
     Attributes:
         name: its sub-folder's name.
@@ -82,7 +82,7 @@ class ServedModel:
     description: ModelDescription
 
     def check_digest(self, digest: str) -> None:
-        """Refuse what was decoded for another bundle, which has meanwhile been replaced by this one.
+        """Refuse a request that was decoded for another bundle, if this one has replaced it meanwhile.
 
         Raises:
             ModelLoadingError: trying again helps.
@@ -101,7 +101,7 @@ class ModelState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """What is known of one name.
+    """A model in whatever state it is.
 
     Attributes:
         name: of the model.

@@ -1,4 +1,4 @@
-"""What computing a request consists of, and how long it took."""
+"""The operations that a request consists of, and how long they took."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -44,7 +44,7 @@ class FrontEnd:
         """Start the process, serve it, and clean up after it; returns its exit code.
 
         Args:
-            start: makes the first message, once it can be sent; news from then on follow it.
+            start: makes the first message; it is called when that can be sent, and all later news follow it.
 
         Raises:
             OSError: it can't be started.
@@ -52,11 +52,12 @@ class FrontEnd:
         try:
             return await self._serve(start)
         finally:
-            # Memory is freed when nothing computes on it any more, and not only when garbage is collected.
+            # Without these references, memory is freed as soon as nothing computes on it, not at the next garbage
+            # collection.
             del self._requests, self._segment
 
     def send(self, message: messages.ToFrontEnd) -> None:
-        """Tell the front end something, unless the first message, which is yet to be made, will."""
+        """Send a message, unless the first message is yet to be made: that one will contain the news."""
         if self._told:
             self._link.send(message)
 

@@ -36,12 +36,12 @@ from innerloop_server.ipc.segment import Segment, array_in
 R = TypeVar("R")
 
 LARGE = 1 << 20
-"""Bytes from which copying is worth a thread of its own."""
+"""Arrays of this many bytes are copied in a thread, so that the event loop goes on."""
 SMALL_ANSWERS = 4096
-"""Bytes up to which answers may as well travel in the message."""
+"""Answers of up to this many bytes travel in the message."""
 FULL_RETRY_SECONDS = 0.2
 RELEASE_SECONDS = 0.05
-"""By which the engine process lets go of a block after its answer, unless it is very busy."""
+"""Seconds after an answer by which the engine process has released the request's block, unless it is very busy."""
 
 
 class Parcel(NamedTuple):
@@ -49,8 +49,8 @@ class Parcel(NamedTuple):
 
     Attributes:
         block: that they lie in.
-        arrays: where, by field of the request.
-        room: for the answers.
+        arrays: where each array lies, by field of the request.
+        room: where the answers may be written, if there is room for them.
     """
 
     block: Block
@@ -83,7 +83,7 @@ class EngineClient:
         self._copiers = ThreadPoolExecutor(2, thread_name_prefix="copier")
         self._asked: dict[int, _Asked[Any]] = {}
         self._last_number = 0
-        self._answered = 0  # requests whose blocks are about to be released
+        self._answered = 0  # answered requests whose blocks are about to be released
         self._freed = asyncio.Event()
 
     async def pack(self, arrays: Mapping[str, Array], answer_bytes: int = 0) -> Parcel:
@@ -91,7 +91,7 @@ class EngineClient:
 
         Args:
             arrays: by the field of the request that they come from.
-            answer_bytes: that the answers may take.
+            answer_bytes: most bytes of the answers.
 
         Raises:
             InvalidRequestError: they are larger than the segment.
@@ -120,7 +120,7 @@ class EngineClient:
         return Parcel(block, places, room)
 
     async def ask(self, operation: Operation, read: Callable[[msgspec.Raw], R], deadline: Deadline | None = None) -> R:
-        """The engine process's answer to a request without arrays; `read` makes sense of it. Raises what it raises."""
+        """Ask for something without arrays; returns the answer as `read` decodes it, or raises the engine's error."""
         return await self._ask(operation, read, deadline, None)
 
     async def ask_about(
@@ -130,9 +130,9 @@ class EngineClient:
         read: Callable[[msgspec.Raw, NDArray[np.uint8]], R],
         deadline: Deadline,
     ) -> R:
-        """The engine process's answer to a request whose arrays lie in a parcel, which is used up by this.
+        """Ask for something whose arrays lie in a parcel, which can't be used again.
 
-        `read` is given the answer and the parcel's memory, which is not to be referred to later.
+        `read` decodes the answer, given the parcel's memory; it must copy what it keeps of that memory.
         """
         memory = self._segment.block(parcel.block)
         return await self._ask(operation, lambda result: read(result, memory), deadline, parcel.block)
@@ -172,16 +172,17 @@ class EngineClient:
             raise
 
     def _find_room(self, size: int, answer_bytes: int) -> tuple[Block, Room | None] | None:
-        """A block for so many bytes of arrays, and for answers behind them unless they may as well travel alone."""
+        """A block for arrays of so many bytes, and for answers behind them if they are too large for a message."""
         if answer_bytes > SMALL_ANSWERS and (block := self._allocator.allocate(size + answer_bytes)):
             return block, Room(size, answer_bytes)
         block = self._allocator.allocate(size)
         return None if block is None else (block, None)
 
     async def _release_before(self, moment: float) -> bool:
-        """Wait for the next block to be free again; false if none of those that are in use is to be so by a moment.
+        """Wait until another block is free; false if none is about to be.
 
-        An answer comes a little before its block is free: whoever asks on getting it must not find the segment full.
+        An answer arrives a little before its block is free. A caller that sends its next request at once must not find
+        the segment full.
         """
         if not self._answered:
             return False

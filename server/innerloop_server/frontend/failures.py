@@ -25,7 +25,7 @@ def error_of(failure: Failed) -> Exception:
     if not failure.kind:
         return EngineProcessError(failure.message)
     kind = KINDS[failure.kind]
-    error = kind.__new__(kind, failure.message)  # their constructors take what the message was made of
+    error = kind.__new__(kind, failure.message)  # constructors take other arguments than the message
     error.retry_after = failure.retry_after
     if isinstance(error, errors.InvalidRequestError):
         error.violations = failure.violations

@@ -1,4 +1,4 @@
-"""What front ends and the engine process tell each other.
+"""The messages between front ends and the engine process.
 
 Tensors never travel in messages: a message says where in the shared segment they lie. Small answers are the exception.
 """
@@ -48,7 +48,7 @@ class Room(_Message):
 
 
 class SentTask(_Message):
-    """An `AdaptTask`; `digest` tells the bundle that it was decoded for."""
+    """An `AdaptTask`; `digest` names the bundle that it was decoded for."""
 
     model: str
     digest: str
@@ -68,7 +68,7 @@ class Adapt(_Message):
 
 
 class Predict(_Message):
-    """Answered with `SentPrediction`; `digest` tells the bundle that the query was decoded for."""
+    """Answered with `SentPrediction`; `digest` names the bundle that the query was decoded for."""
 
     caller: Caller
     digest: str
@@ -192,7 +192,7 @@ class Start(_Message):
 
     Attributes:
         settings: `ServerSettings` as JSON.
-        slot: its number among the front ends; that of the one whose place it takes, if it takes one's place.
+        slot: its number among the front ends; a replacement has the number of the one that it replaces.
         metrics_folder: where it keeps its metrics.
         entries: the models there are.
         loaded: whether every model of the folder was loaded or refused.

@@ -8,11 +8,11 @@ from typing import Any
 from innerloop_server.settings import ConfigurationError
 
 ATTEMPTS = 10
-"""To find a port that is free on all addresses of a host."""
+"""Attempts to find a port that is free on all addresses of a host."""
 
 
 NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-"""Errors of binding to an address that a name stands for, and that this machine does not have, such as ::1."""
+"""Errors that binding raises if a host's name stands for an address that this machine lacks, such as ::1."""
 
 
 class SharedPort:

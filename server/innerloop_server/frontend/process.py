@@ -76,7 +76,7 @@ class FrontEndProcess:
             case messages.Reply() | messages.Failed() | messages.Released():
                 self._engine.receive(message)
                 return
-            # Models are known at once: answers that come next may be about adaptations of theirs.
+            # Models are remembered before the next message is read, which may answer about their adaptations.
             case messages.Start():
                 for entry in message.entries:
                     self._serving.model_changed(entry)

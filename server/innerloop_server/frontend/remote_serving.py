@@ -35,8 +35,8 @@ FLOAT_BYTES = 4
 class RemoteServing(Serving):
     """Models and adaptations of another process.
 
-    It remembers models, and of adaptations what never changes, so that most requests ask once; the engine process
-    refuses what was decoded for a model or an adaptation that is gone.
+    It remembers models, and those facts of adaptations that never change, so that most requests cross to the engine
+    process once. That process refuses a request that was decoded for a model or an adaptation that is gone.
 
     Args:
         engine: the engine process.

@@ -29,7 +29,7 @@ class RequestHandler:
     Args:
         serving: computes.
         link: to the front end.
-        segment: shared with it. Arrays that are computed on refer to it, so it outlives the front end if it must.
+        segment: shared with it. Arrays that are being computed on refer to it, so it may outlive the front end.
     """
 
     def __init__(self, serving: Serving, link: Link[Any], segment: Segment) -> None:
@@ -64,7 +64,8 @@ class RequestHandler:
             self._link.send(messages.Reply(number, msgspec.Raw(_encoder.encode(result))))
         except (Exception, asyncio.CancelledError) as error:
             self._link.send(failed(number, error))
-            # The frames that it went through hold requests' arrays, in cycles that only garbage collection would end.
+            # The traceback's frames hold the request's arrays in reference cycles, which only garbage collection would
+            # free.
             error.__traceback__ = error.__context__ = error.__cause__ = None
         finally:
             del self._tasks[number]
@@ -116,7 +117,7 @@ class RequestHandler:
         return AdaptTask(model, support, sent.classes, sent.steps)
 
     def _open_block(self, number: int, place: Block) -> NDArray[np.uint8]:
-        """The memory of a request; when nothing refers to it any more, the front end is told so."""
+        """The memory of a request; the front end is told as soon as nothing refers to it any more."""
         block = self._segment.block(place)
 
         def released(_: Any) -> None:
@@ -138,7 +139,7 @@ def _input(block: NDArray[np.uint8], place: messages.ArrayAt) -> Array:
 
 
 def _sent_answers(answers: Answers, block: NDArray[np.uint8], room: messages.Room | None) -> messages.SentAnswers:
-    """Answers, written into the room for them if there is some and they fit."""
+    """Answers, written into the room for them if they fit, otherwise put into the message."""
     arrays = (answers.logits, answers.probabilities, answers.values)
     size = sum(aligned(array.nbytes) for array in arrays if array is not None)
     offset = room.offset if room is not None and size <= room.size else None

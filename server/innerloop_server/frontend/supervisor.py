@@ -15,9 +15,9 @@ from innerloop_server.settings import ConfigurationError, ServerSettings
 from innerloop_server.transport.grpc.endpoint import FLUSH_SECONDS, LINGER_SECONDS
 
 SHORTEST_WAIT, LONGEST_WAIT = 0.1, 10.0
-"""Seconds before another attempt to replace a front end that ends before it listens; doubles each time."""
+"""Seconds before another attempt to replace a front end that ended before it listened; they double each time."""
 STOP_SECONDS = 2.0
-"""That a front end may take to stop, beyond what stopping takes by its settings."""
+"""Seconds that a front end may take to stop, beyond those that its settings allow."""
 
 
 class FrontEnds:
@@ -122,8 +122,8 @@ class FrontEnds:
                 wait = min(2 * wait, LONGEST_WAIT)
 
     def _start_message(self, slot: int) -> messages.Start:
-        # It reads its settings as any server does, which checks that files are there: those that it has no use for may
-        # be gone by the time that it takes another's place.
+        # Reading settings checks that their files exist. Files that a front end does not need may be gone when it
+        # replaces another.
         settings = self._settings.model_copy(update={"port": self._port.port, "models": Path("/"), "ready_file": None})
         return messages.Start(
             settings.model_dump_json(), slot, str(self._metrics_folder), tuple(self._entries.values()), self._loaded

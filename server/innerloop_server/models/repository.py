@@ -16,7 +16,7 @@ MANIFEST = "manifest.json"
 
 
 class ModelListener(Protocol):
-    """Someone who wants to know what becomes of models."""
+    """Is told what becomes of models."""
 
     async def model_changed(self, entry: ModelEntry) -> None:
         """A model began to load, is ready, or failed."""
@@ -43,7 +43,7 @@ class ModelRepository:
         self._entries: dict[str, ModelEntry] = {}
         self._models: dict[str, LoadedModel] = {}  # those whose entry is ready
         self._loads: dict[str, asyncio.Task[ModelEntry]] = {}
-        # One bundle at a time: loading is bound by the disk, and serving models should not starve.
+        # One bundle is loaded at a time: the disk is the limit, and models that serve should not starve.
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compiler")
         self._compilations: set[asyncio.Future[None]] = set()
@@ -121,7 +121,7 @@ class ModelRepository:
 
     def _bundles(self) -> dict[str, Path]:
         if (self._folder / MANIFEST).is_file():
-            folder = self._folder.resolve()  # whose name is the model's
+            folder = self._folder.resolve()  # the resolved folder's name is the model's
             return {folder.name: folder}
         # Hidden folders are bundles that are still being written.
         return {path.name: path for path in self._folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
@@ -155,7 +155,7 @@ class ModelRepository:
         return entry
 
     def _start_compiling(self, name: str, loaded: LoadedModel) -> None:
-        """Compile a model that serves already; it serves on as it is where that fails."""
+        """Compile a model that serves already; if that fails, it goes on serving uncompiled."""
 
         def compiled(compilation: "asyncio.Future[None]") -> None:
             self._compilations.discard(compilation)

@@ -1,4 +1,4 @@
-"""Metrics that several processes write, as one.
+"""Metrics of several processes, added up.
 
 Front ends write theirs through prometheus_client's multiprocess mode: into memory-mapped files, which outlive them. A
 front end that takes another's place takes over its file, so nothing is lost and no counter ever goes back.

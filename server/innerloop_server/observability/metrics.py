@@ -73,7 +73,7 @@ class Metrics(CallMetrics):
         self._batch_size(operation, model).observe(tasks)
 
     def device_busy(self, seconds: float) -> None:
-        """The device computed for some more time, however many batches at once."""
+        """The device was busy for so many seconds more, however many batches it computed at once."""
         self._device_busy.inc(seconds)
 
     def queue_depth(self, model: str, operation: str, depth: int) -> None:
@@ -92,7 +92,7 @@ class Metrics(CallMetrics):
         self._bytes(model).inc(size_bytes)
 
     def adaptation_dropped(self, model: str, size_bytes: int, *, expired: bool = False, evicted: bool = False) -> None:
-        """An adaptation is no longer kept: deleted by its owner unless said otherwise."""
+        """An adaptation is no longer kept: it expired, gave way, or else was deleted by its owner."""
         self._held(model).dec()
         self._bytes(model).dec(size_bytes)
         if expired:
@@ -108,7 +108,7 @@ class Metrics(CallMetrics):
             series(model)
 
     def model_gone(self, model: str) -> None:
-        """A model is no longer there, or no longer in the state it was in."""
+        """A model was unloaded, or is about to change its state."""
         self._model_info.remove_by_labels({"model": model})
 
     def frontends(self, count: int) -> None:

@@ -16,8 +16,8 @@ from innerloop_server.domain.tasks import AdaptTask, Array, PredictTask
 class Serving(ABC):
     """Models, adaptations, and what can be computed with them.
 
-    Whatever computes raises OverloadedError and DeadlinePassedError when it was not computed, and DivergedError when
-    the result is not numbers. Cancelling a call drops it, unless it is being computed already.
+    Calls that compute raise OverloadedError or DeadlinePassedError when nothing was computed, and DivergedError when
+    the result is not finite. A cancelled call is dropped unless it is being computed already.
     """
 
     @abstractmethod
@@ -32,7 +32,7 @@ class Serving(ABC):
     async def model_of(self, caller: Caller, adaptation_id: str) -> ServedModel:
         """The model of the caller's adaptation, for decoding a Predict request.
 
-        Raises what `look` raises, or not yet: whether the adaptation is still there is for `predict` to say.
+        May raise what `look` raises. It need not notice that the adaptation is gone: `predict` will.
         """
 
     @abstractmethod

@@ -106,7 +106,7 @@ class LocalServing(Serving):
         model = self._repository.find(name)
         try:
             await self._repository.unload(name)
-        finally:  # the caller may leave meanwhile, which must not leave adaptations of a model that is gone
+        finally:  # a caller that leaves meanwhile must not leave adaptations of an unloaded model behind
             if model is not None:
                 self._store.drop_model(model)
 
@@ -124,7 +124,7 @@ class LocalServing(Serving):
         deadline: Deadline,
         timings: Timings,
     ) -> tuple[AdaptationRecord, Answers | None]:
-        """What is kept, and the answers to the query if it was adapted here and now."""
+        """The record that is kept, and the answers to the query unless an earlier request made the record."""
         answers: Answers | None = None
 
         async def adapt_and_keep(shared: Deadline) -> AdaptationRecord:
@@ -133,7 +133,7 @@ class LocalServing(Serving):
             adapted, answers = await self._adapt(model, task, query, shared, timings)
             if query is not None:
                 _usable(answers)
-            # The model may have been unloaded meanwhile, and its adaptations dropped: this one must not come after.
+            # If the model was unloaded meanwhile, its adaptations were dropped, and no new one may appear.
             if not self._repository.serves(model):
                 raise ModelNotFoundError(model.name)
             return self._store.keep(caller.owner, model, task, adapted, keep)

@@ -1,7 +1,7 @@
 """Takes the data of large tensors out of requests as they arrive, so that nobody copies them.
 
-Parsing copies every field, and reading a bytes field copies it again. Instead, the bytes of a request are walked as far
-as the data of its tensors; these become views into the request, and protobuf parses what is left.
+Protobuf copies every field when it parses a message, and copies a bytes field again when it is read. So this module
+walks the bytes of a request itself, makes views of the data of its tensors, and has protobuf parse the rest.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -14,15 +14,16 @@ from google.protobuf.message import DecodeError, Message
 M = TypeVar("M", bound=Message)
 
 Detached: TypeAlias = Mapping[str, memoryview]
-"""Data of tensors by their paths in the request, as in "support.inputs.tensor"; left out of the message itself."""
+"""The data of tensors, by the tensor's path in the request, such as "support.inputs.tensor"; the message lacks them."""
 
 NOTHING: Detached = MappingProxyType({})
 
 THRESHOLD = 256 * 1024
-"""Bytes of data from which a walk in Python costs less than two copies."""
+"""From this many bytes of data on, a walk in Python costs less than two copies."""
 
 MOST_FIELDS = 32
-"""Of one message, for a walk: whoever sends more gets the ordinary parse, which takes millions in its stride."""
+"""A message with more fields than this is not walked: protobuf parses it as it is, and copes with millions of
+fields."""
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 SIZES = {FIXED64: 8, FIXED32: 4}
@@ -34,7 +35,7 @@ class Received(Generic[M]):
     """A request.
 
     Attributes:
-        message: as parsed, the detached data missing.
+        message: the parsed request, without the detached data.
         detached: data of large tensors.
     """
 
@@ -61,18 +62,18 @@ def detaching(kind: type[M], *paths: str) -> Callable[[bytes], Received[M]]:
                 if detached:
                     return Received(kind.FromString(b"".join(pieces)), detached)
             except (_OrdinaryParse, DecodeError):
-                pass  # protobuf shall judge the request as it came
+                pass  # protobuf reads the request unchanged and judges it
         return Received(kind.FromString(content), NOTHING)
 
     return read
 
 
 class _OrdinaryParse(Exception):  # noqa: N818 - nothing is wrong
-    """The walk leads nowhere."""
+    """The walk can't go on: protobuf must read the message unchanged."""
 
 
 class _Route:
-    """Where to look for data: field numbers that lead there, at the end of which stands the tensor's path."""
+    """A tree of the field numbers that lead to data; its leaves hold the tensor's path."""
 
     def __init__(self) -> None:
         self.path = ""
@@ -89,7 +90,7 @@ class _Route:
 
 
 class _Field(NamedTuple):
-    """One field of a message: its number, and where its tag and its content begin and end."""
+    """One field of a message: its number, where its tag begins, and where its content starts and ends."""
 
     number: int
     begin: int
@@ -101,10 +102,10 @@ class _Field(NamedTuple):
 def _strip(message: memoryview, route: _Route, detached: dict[str, memoryview]) -> Iterator[bytes | memoryview]:
     """The pieces of a message without the data that is put into `detached`.
 
-    A field that leads to data must stand there once: protobuf merges what is repeated.
+    A field that leads to data must occur once: protobuf would merge repeated ones.
 
     Raises:
-        _OrdinaryParse: the message is damaged, or not as simple as that.
+        _OrdinaryParse: the message is damaged, or repeats such a field.
     """
     seen: set[int] = set()
     kept = 0

@@ -12,7 +12,7 @@ from innerloop_server.transport.codec.texts import decode_texts
 from innerloop_server.transport.codec.violations import Violations
 
 LARGE = 1 << 20
-"""Bytes from which decoding is worth a thread of its own."""
+"""Inputs of this many bytes are decoded in a thread, so that the event loop goes on."""
 
 IMAGE_CHANNELS = (1, 3)
 IMAGE_RANGE = (0, 255)
@@ -23,7 +23,7 @@ def is_heavy(inputs: tensor_pb2.Inputs, field: str, detached: Detached) -> bool:
     form = inputs.WhichOneof("value")
     if form == "texts":
         return inputs.ByteSize() >= LARGE
-    # Not `ByteSize`: it serialises, which takes longer than the copy that reading the bytes makes.
+    # `ByteSize` would serialise the message, which takes longer than the copy that reading the bytes makes.
     return form == "images" or len(detached.get(f"{field}.tensor") or inputs.tensor.data) >= LARGE
 
 
@@ -84,7 +84,7 @@ def _check_range(array: Array | None, field: str, model: ModelDescription, viola
         violations.add(f"{field}.data", f"has values outside {low} to {high}, the range of this model's inputs")
         return False
     if low < largest <= 1:
-        # Many libraries scale images so; answers about what looks all black would be nonsense that nobody notices.
+        # Many libraries scale images to 0 to 1: here such images would look black, and the answers would be nonsense.
         violations.add(
             f"{field}.data", f"has no value above 1: this model's inputs go from {low} to {high}, multiply by {high}"
         )

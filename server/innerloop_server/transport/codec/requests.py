@@ -27,7 +27,7 @@ READERS = {
     "StreamPredict": detaching(pb.StreamPredictRequest, "query.tensor"),
     "AdaptPredict": detaching(pb.AdaptPredictRequest, "support.inputs.tensor", "query.tensor"),
 }
-"""How the requests of these methods are read from the bytes that arrive; the paths are those of violations."""
+"""How these methods' requests are read from the bytes that arrive; a tensor's path is the one that violations name."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def decode_keep_options(
     """How the result of an Adapt request shall be kept.
 
     Raises:
-        InvalidRequestError: a life that is too long or not positive, or a request id that is too long.
+        InvalidRequestError: the time to live is too long or not positive, or the request id is too long.
     """
     violations = Violations()
     time_to_live = limits.time_to_live
@@ -133,7 +133,7 @@ def _adapt_task(
     violations: Violations,
     detached: Detached,
 ) -> AdaptTask:
-    """The task; without meaning if there are violations."""
+    """The task; it is meaningless if there are violations."""
     description = model.description
     steps = _steps(request.options, description, violations)
     x = decode_inputs(request.support.inputs, "support.inputs", description, limits.support, violations, detached)
@@ -167,7 +167,7 @@ def _classes(
     if not support.HasField("labels"):
         violations.add("support.labels", "are missing: this model classifies")
         return np.zeros(0, np.int64), ()
-    # There may be millions of labels in a small message: reading them all would hold up everybody's requests.
+    # A small message can hold millions of labels, and reading them would hold up all other requests.
     if len(labels) > most:
         violations.add("support.labels", f"has {len(labels)} labels, at most {most} are accepted")
         return np.zeros(0, np.int64), ()

@@ -29,8 +29,8 @@ def decode_tensor(
 ) -> Array | None:
     """Examples [N, *example_shape] as uint8 or float32; other element types are converted to float32.
 
-    uint8 and float32 elements are not copied when they are detached, else once, out of the message; then the array is
-    read-only, and its elements may lie anywhere in memory, unaligned.
+    Elements of detached uint8 and float32 tensors are not copied; the array is then read-only and may be unaligned.
+    Other uint8 and float32 elements are copied once, out of the message.
 
     Args:
         message: the tensor.

@@ -9,7 +9,7 @@ from innerloop_learner.encoders import EncoderError, pack_texts
 from innerloop_server.transport.codec.violations import Violations
 
 MAX_TEXT_BYTES = 16_384
-"""Of one text. Encoders read a few hundred tokens, and one long text makes room for all others of its request."""
+"""Most bytes of one text: encoders read a few hundred tokens only."""
 MAX_PACKED_BYTES = 64 * 2**20
 """Of all texts of one request, each as long as the longest."""
 

@@ -26,9 +26,10 @@ REQUEST_ID_KEY = "innerloop-request-id"
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 CLOCK_SECONDS = 0.05
-"""By how much a client's deadline may come before the server's own: its clock starts with sending the request."""
+"""Seconds by which a client's deadline may come before the server's: the client's clock starts when it sends the
+request."""
 
-# One line for each of these at the info level would cost more than answering them.
+# A log line for each of these would cost more than answering it, so they are logged at the debug level.
 QUIET = frozenset({"Predict"})
 
 
@@ -40,7 +41,7 @@ class Call:
         request_id: names it in logs; the client's own if it sent a usable one.
         caller: who makes it.
         deadline: after which its answer is of no use.
-        model: the server's model it turned out to be about, for metrics.
+        model: name of the model that the call is about, once that is known, for metrics.
         queries: how many a stream has asked so far.
     """
 
@@ -52,10 +53,10 @@ class Call:
 
 
 Body: TypeAlias = Callable[[Request, Call], Awaitable[Response]]
-"""What an RPC does."""
+"""Answers a request of one RPC."""
 
 Report: TypeAlias = Callable[[str, Call, str, float], None]
-"""Told the RPC, the call, the name of its status code, and the seconds it took."""
+"""Is told the RPC, the call, the name of its status code, and the seconds that it took."""
 
 
 class Calls:
@@ -84,13 +85,13 @@ class Calls:
         return await self._run(rpc, body, request, context, self._report)
 
     async def run_stream(self, rpc: str, body: Body[Context, None], context: Context) -> None:
-        """Carry on one stream with `body`, or abort it; its queries are counted by `answer`, itself it is logged."""
+        """Run one stream with `body`, or abort it. The stream is logged; `answer` counts its queries."""
         await self._run(rpc, body, context, context, self._log_stream)
 
     async def answer(
         self, rpc: str, body: Body[Request, Response], request: Request, stream: Call
     ) -> Response | Failure:
-        """Answer one query of a stream with `body`, or with what it failed of; counted like an RPC of its own."""
+        """Answer one query of a stream with `body`, or say why it failed. A query is counted like an RPC of its own."""
         stream.queries += 1
         call = Call(stream.request_id, stream.caller, stream.deadline)
         return await self._attempt(rpc, body, request, call, self._count)
@@ -103,7 +104,7 @@ class Calls:
 
     @contextmanager
     def on_close(self, listener: Callable[[], object]) -> Iterator[None]:
-        """Have `listener` called should `close` be meanwhile."""
+        """Call `listener` if `close` is called inside."""
         self._close_listeners.add(listener)
         try:
             yield
@@ -178,7 +179,7 @@ class Calls:
         self._metrics.request(rpc, call.model, status, seconds)
 
     def _enter(self) -> bool:
-        """Count a call as under way, unless calls are refused: those must not hold up the stop."""
+        """Count a call as under way, unless calls are refused: refused ones must not hold up the stop."""
         if self._open:
             self._active += 1
             self._idle.clear()

@@ -1,4 +1,4 @@
-"""Decoding large requests beside the event loop."""
+"""Threads that decode large requests, so that the event loop goes on."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,7 +17,7 @@ class Decoders:
 
     Args:
         threads: how many decode at the same time.
-        most: how many may wait or be decoded; requests in line take memory.
+        most: how many requests may wait or be decoded at the same time, since each takes memory.
     """
 
     def __init__(self, threads: int = 2, most: int = 128) -> None:

@@ -17,9 +17,9 @@ from innerloop_server.transport.grpc.listen import build_server, identity_of
 from innerloop_server.transport.grpc.model_service import ModelServicer
 
 LINGER_SECONDS = 0.2
-"""For requests that clients send on getting their last answer: until gRPC shuts down they are refused with a reason."""
+"""Seconds between the last answer and the shutdown of gRPC, in which new requests are refused with a reason."""
 FLUSH_SECONDS = 1.0
-"""For answers that are on their way out, and for health watches, which never end by themselves."""
+"""Seconds that answers may take to leave, and after which health watches, which never end by themselves, are ended."""
 
 
 class Endpoint:

@@ -38,7 +38,7 @@ class Health:
         await self._update_server()
 
     async def stop(self) -> None:
-        """Nothing serves any more, and nothing will."""
+        """Say from now on that nothing serves."""
         await self.servicer.enter_graceful_shutdown()
 
     async def model_changed(self, entry: ModelEntry) -> None:

@@ -15,7 +15,7 @@ Identify = Callable[[Context], Caller]
 
 
 def anonymous(context: Context) -> Caller:
-    """Everybody is the same caller: for servers that ask for no certificate."""
+    """The one caller of a server that asks for no certificates."""
     del context
     return Caller(ANONYMOUS)
 

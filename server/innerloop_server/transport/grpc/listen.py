@@ -42,7 +42,7 @@ def build_server(
         ConfigurationError: the port is taken or the address is not of this machine, or the TLS files are unusable.
     """
     options: list[tuple[str, Any]] = [
-        # Unless asked for: a second server would silently share the port and take half of the requests.
+        # gRPC shares ports by default: a second server would silently take half of the requests.
         ("grpc.so_reuseport", int(share_port)),
         ("grpc.max_receive_message_length", int(settings.max_message_bytes)),
         ("grpc.max_send_message_length", -1),

@@ -20,13 +20,13 @@ def add_service(
 ) -> None:
     """Have `servicer` answer all methods of `service`, each with its method of the same name.
 
-    What generated code would do, but for stream methods that read and write by their context, requests that are more
-    than messages, and those that are `Unreadable`, which only methods of a single request are given.
+    Generated code would do the same, with three differences: methods of streams read and write through their context,
+    `readers` may make more of a request than its message, and methods of a single request are given `Unreadable` ones.
 
     Args:
         service: its description.
         servicer: what answers.
-        readers: makes requests of the bytes that arrive, for methods that do not take the bare message.
+        readers: functions that make requests of the bytes that arrive, by method; others are given the message itself.
         server: not started yet.
     """
     handlers = {

@@ -27,7 +27,7 @@ CODES: dict[type[errors.ServerError], grpc.StatusCode] = {
     errors.ShuttingDownError: grpc.StatusCode.UNAVAILABLE,
 }
 
-# A status travels in HTTP/2 trailers, of which gRPC accepts 8 KiB; each byte may take three there.
+# A status travels in HTTP/2 trailers. gRPC accepts 8 KiB of them, and a byte may take three there.
 MESSAGE_BYTES = 500
 DESCRIPTION_BYTES = 150
 MOST_VIOLATIONS = 10

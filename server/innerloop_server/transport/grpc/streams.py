@@ -15,7 +15,7 @@ from innerloop_server.transport.grpc.identity import Context
 from innerloop_server.transport.grpc.status import Failure
 
 UNDER_WAY = 32
-"""Requests of one stream that are read and not answered; further ones wait in HTTP/2's buffers, then at the client."""
+"""Most requests of one stream that are read and not answered yet; others wait in HTTP/2's buffers and at the client."""
 
 Ask = Callable[[str, Received[pb.StreamPredictRequest], Call], Awaitable[pb.PredictResponse]]
 """Has the adaptation of an id answer a query."""
@@ -23,11 +23,11 @@ Ask = Callable[[str, Received[pb.StreamPredictRequest], Call], Awaitable[pb.Pred
 
 @dataclass(slots=True)
 class Naming:
-    """A request that named an adaptation, for itself and those after it that name none.
+    """The adaptation that a stream's requests are about until one of them names another.
 
     Attributes:
         adaptation_id: what it named.
-        classes_sent: whether one of them was answered with the classes.
+        classes_sent: whether an answer has carried the classes.
     """
 
     adaptation_id: str
@@ -103,7 +103,7 @@ class PredictStream:
         try:
             await self._context.write(response)
         except grpc.aio.BaseError:
-            # The client has left, which writing may find out before gRPC cancels the call.
+            # The client has left; writing may notice that before gRPC cancels the call.
             self._abandoned = True
 
 
