@@ -83,7 +83,7 @@ LEARNER_WITHOUT_TORCH = {
         *("encoders.packed_texts", "encoders.session", "encoders.spec", "encoders.texts"),
     )
 }
-CHOOSES, TORCH_ENGINE = "innerloop_server.engine.make", "innerloop_server.engine.pytorch.engine"
+CHOOSES, TORCH_ENGINE = "innerloop_server.make_engine", "innerloop_server.engine.pytorch.engine"
 """The one module that imports what computes by PyTorch from outside of it, late, and what it imports."""
 
 
@@ -93,7 +93,7 @@ SERVER_LAYERS = {
     "settings": ["backends"],
     "observability": [],
     "ipc": ["domain", "frontend"],
-    "engine": ["domain", "ipc", "backends", "settings"],
+    "engine": ["domain", "ipc", "backends"],
     "models": ["domain", "engine"],
     "adaptations": ["domain", "engine", "observability"],
     "scheduling": ["domain", "engine", "observability"],

@@ -111,7 +111,7 @@ def test_the_server_says_what_to_install_to_compute_and_runs_graphs_without_pyto
     result = run_with(
         extras,
         "import innerloop_server.server, innerloop_server.frontend.child, innerloop_server.healthcheck\n"
-        "from innerloop_server.engine.make import make_engine\n"
+        "from innerloop_server.make_engine import make_engine\n"
         "from innerloop_server.settings import load_settings\n"
         "print(type(make_engine(load_settings({'models': sys.argv[1], 'device': 'cpu'}))).__name__)",
         str(tmp_path),

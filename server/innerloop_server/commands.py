@@ -60,7 +60,7 @@ def _run(settings: ServerSettings) -> None:
     from prometheus_client import disable_created_metrics
 
     from innerloop_learner.host_memory import keep_freed_memory
-    from innerloop_server.engine.make import make_engine
+    from innerloop_server.make_engine import make_engine
     from innerloop_server.observability.logs import configure_logging
     from innerloop_server.server import run_server
 

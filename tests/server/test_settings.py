@@ -8,7 +8,7 @@ import typer.testing
 
 from innerloop_server.backends import parse_backends
 from innerloop_server.commands import app
-from innerloop_server.engine.make import make_engine
+from innerloop_server.make_engine import make_engine
 from innerloop_server.settings import ConfigurationError, ServerSettings, load_settings
 
 
