@@ -53,12 +53,15 @@ class Metric:
         value: its mean over episodes.
         confidence_interval: half width of the 95% confidence interval.
         protocol: how it was measured, for example "inductive, 5-way 1-shot, 600 test episodes, omniglot:random".
+        classes: how many classes it was measured on, and a digest of which, for example "20 classes, 3f9a1c22b0d4";
+            empty where there are no classes, or in bundles of before this was recorded.
     """
 
     name: str
     value: float
     confidence_interval: float
     protocol: str
+    classes: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,10 @@ class Provenance:
         created: date and time, ISO 8601.
         versions: of innerloop, torch and Python.
         training: the run's configuration.
+        options: of the data source, those with defaults too.
+        classes: digests of the classes of its splits "train" and "validation", separated by blanks, so that nobody
+            measures the bundle on what it was trained on or chosen by; empty where there are no classes, or in bundles
+            of before this was recorded.
     """
 
     data: str
@@ -80,6 +87,8 @@ class Provenance:
     created: str
     versions: Mapping[str, str]
     training: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    classes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

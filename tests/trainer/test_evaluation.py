@@ -9,7 +9,7 @@ from torch import Tensor
 from innerloop_learner import Adapted, InputSpec, Learner, LearnerSpec, Params, Query, Support, TaskState, build_learner
 from innerloop_learner.learner import MethodInfo, TaskError
 from innerloop_learner.tasks import Episodes
-from innerloop_trainer.data import DataError, DataSource, EpisodeShape, load_source
+from innerloop_trainer.data import DataError, DataSource, EpisodeShape, TaskSampler, load_source
 from innerloop_trainer.evaluation import (
     Evaluation,
     EvaluationError,
@@ -94,7 +94,7 @@ def test_a_learner_that_always_gives_the_same_value_has_the_error_of_that_value(
     assert result.metric == "mean_squared_error"
 
 
-class Beacons:
+class Beacons(TaskSampler):
     """Tasks in which every example shows its class plainly."""
 
     def sample(self, shape: EpisodeShape, tasks: int, generator: torch.Generator) -> Episodes:
@@ -103,6 +103,9 @@ class Beacons:
         shown, mask = torch.eye(8)[y], torch.ones(y.shape, dtype=torch.bool)
         ways = torch.full((tasks,), shape.ways)
         return Episodes(Support(shown, y, mask, ways, shape.ways), Query(shown, mask), y)
+
+    def check(self, shape: EpisodeShape) -> None:
+        del shape
 
 
 def test_a_learner_that_can_only_be_right_is_right() -> None:

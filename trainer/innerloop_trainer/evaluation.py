@@ -16,6 +16,7 @@ from innerloop_learner.state import STATISTICS
 from innerloop_learner.tasks import Episodes, Params, TaskState
 from innerloop_trainer.data import DataSource, EpisodeShape, TaskSampler
 from innerloop_trainer.seeds import generator_for
+from innerloop_trainer.seen_classes import describe_classes
 
 Protocol = Literal["inductive", "transductive"]
 
@@ -38,6 +39,7 @@ class Evaluation:
         shape: of the episodes.
         split: they were drawn from.
         steps: inner steps, where they were not the model's default.
+        classes: how many the episodes were drawn from, and a digest of which; empty for regression.
     """
 
     metric: str
@@ -46,6 +48,7 @@ class Evaluation:
     shape: EpisodeShape
     split: str
     steps: int | None = None
+    classes: str = ""
 
     @property
     def mean(self) -> float:
@@ -63,7 +66,7 @@ class Evaluation:
         shots = shots if self.metric == "accuracy" else f"{self.shape.shots}-shot"
         steps = "" if self.steps is None else f"{self.steps} inner steps, "
         protocol = f"{self.protocol}, {shots}, {steps}{len(self.values)} {self.split} episodes, {data}"
-        return Metric(self.metric, self.mean, self.confidence_interval, protocol)
+        return Metric(self.metric, self.mean, self.confidence_interval, protocol, self.classes)
 
 
 def confidence_interval(values: Tensor) -> float:
@@ -124,7 +127,13 @@ def evaluate(
         scores.append(score(learner.predict(params, state, batch.query), batch))
     other_steps = None if steps == learner.default_steps else steps
     return Evaluation(
-        metric_name(learner.spec.task_kind), torch.cat(scores).double().cpu(), protocol, shape, split, other_steps
+        metric_name(learner.spec.task_kind),
+        torch.cat(scores).double().cpu(),
+        protocol,
+        shape,
+        split,
+        other_steps,
+        describe_classes(sampler),
     )
 
 

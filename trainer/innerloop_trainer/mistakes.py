@@ -11,6 +11,7 @@ from innerloop_trainer.evaluation import EvaluationError
 from innerloop_trainer.runs.folder import RunError
 from innerloop_trainer.runs.initial_parameters import InitialParametersError
 from innerloop_trainer.runs.training import DivergedError
+from innerloop_trainer.seen_classes import SeenClassesError
 
 MISTAKES = (
     BundleError,
@@ -22,6 +23,7 @@ MISTAKES = (
     InitialParametersError,
     OSError,
     RunError,
+    SeenClassesError,
     SettingsError,
     TaskError,
     UnknownNameError,

@@ -10,6 +10,7 @@ from rich.table import Table
 from innerloop_learner.bundle import Bundle
 from innerloop_learner.learner import MethodInfo
 from innerloop_learner.manifest import Graphs, Manifest, Metric, TaskLimits
+from innerloop_trainer.bundle_evaluation import BundleFigure
 from innerloop_trainer.cli.output import console
 from innerloop_trainer.runs.initial_parameters import Start
 from innerloop_trainer.runs.log import Row
@@ -20,10 +21,11 @@ def print_json(data: Any) -> None:
     typer.echo(json.dumps(data, indent=2))
 
 
-def print_start(start: Start) -> None:
-    """Print what training starts from."""
+def print_start(start: Start, left_out: Sequence[str]) -> None:
+    """Print what training starts from, and which test classes do not count because of that."""
     fresh = f"; fresh: {', '.join(start.fresh)}" if start.fresh else ""
     console.print(f"Starts from {start.name}: {len(start.taken)} of its parameters{fresh}", soft_wrap=True)
+    _print_left_out(left_out)
 
 
 def validation_line(row: Row, metric: str, *, best: bool) -> str:
@@ -38,6 +40,14 @@ def validation_line(row: Row, metric: str, *, best: bool) -> str:
 def print_evaluation(metric: Metric) -> None:
     """Print a figure with its confidence interval, and how it was measured."""
     console.print(f"{_words(metric.name)} {_figure(metric)}  ({metric.protocol})")
+
+
+def print_figure(figure: BundleFigure, bundle: Bundle) -> None:
+    """Print a figure of a bundle, and what is to be known of the classes that it was measured on."""
+    print_evaluation(figure.metric)
+    _print_left_out(figure.left_out)
+    if figure.metric.classes and not bundle.manifest.provenance.classes:
+        console.print("the bundle does not say what it was trained on, so that may be among these classes")
 
 
 def print_methods(infos: Sequence[MethodInfo]) -> None:
@@ -68,6 +78,7 @@ def print_bundle(bundle: Bundle) -> None:
         ("takes", _takes(manifest.limits)),
         *((("ONNX graphs", _described(manifest.graphs)),) if manifest.graphs else ()),
         ("data", provenance.data),
+        *((("data options", _listed(provenance.options)),) if provenance.options else ()),
         ("training", f"{provenance.iterations:,} outer steps, seed {provenance.seed}"),
         ("created", provenance.created),
         ("made with", _listed(provenance.versions)),
@@ -76,6 +87,12 @@ def print_bundle(bundle: Bundle) -> None:
     for name, text in rows:
         table.add_row(name, text)
     console.print(table)
+
+
+def _print_left_out(classes: Sequence[str]) -> None:
+    if classes:
+        count = f"{len(classes)} {'classes' if len(classes) > 1 else 'class'}"
+        console.print(f"left out: {count} that the parameters were trained on or chosen by", soft_wrap=True)
 
 
 def _figure(metric: Metric) -> str:

@@ -140,7 +140,7 @@ def train_and_test(
     training = prepared.training
     console.print(f"{config.method} on {training.source.description}")
     if prepared.start is not None and not resume:
-        print_start(prepared.start)
+        print_start(prepared.start, prepared.left_out)
     if not run_with_progress(training):
         return False
     print_evaluation(measure_on_test_split(training, training.plan.validation, test_episodes))

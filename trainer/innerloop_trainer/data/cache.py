@@ -23,7 +23,7 @@ from safetensors.numpy import save
 from innerloop_trainer.data.class_digests import ClassDigest
 from innerloop_trainer.data.example_set import ExampleSet
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 def cached(source: str, identity: Mapping[str, Any], build: Callable[[], ExampleSet]) -> ExampleSet:
@@ -58,7 +58,7 @@ def _read(path: Path) -> ExampleSet:
         raise ValueError("examples differ from what was written")
     names, digests = (
         tuple(json.loads(metadata["names"])),
-        tuple(ClassDigest(*each) for each in json.loads(metadata["digests"])),
+        tuple(ClassDigest(tuple(known_by), content) for known_by, content in json.loads(metadata["digests"])),
     )
     return ExampleSet(names, counts, examples, digests)
 

@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-HEX_DIGITS = 12
-"""Of each digest. With 48 bits, 5,000 classes meet 5,000 others by chance once in ten million times."""
+KEPT = 2
+"""Examples by which a class is known. With two, adding or removing any one example changes nothing."""
+
+KNOWN_BY_DIGITS, CONTENT_DIGITS = 8, 12
+"""Hexadecimal digits of digests. With 8, one of 1,000 classes is taken for one of 1,000 others once in 1,000 times."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +24,21 @@ class ClassDigest:
     """Two digests of one class.
 
     Attributes:
-        identity: the smallest of its examples' digests. It stays when examples are added or removed, but for 1 in n
-            times with n examples, so that a class that has grown is still known.
+        known_by: the smallest two of its examples' digests. Two classes are taken for one if they share one of these,
+            so that a class that has grown or shrunk is still known: always if by one example, three times in four if
+            it has doubled.
         content: of all its examples, in any order. It changes with each of them.
     """
 
-    identity: str
+    known_by: tuple[str, ...]
     content: str
+
+    def turned(self, how: str) -> "ClassDigest":
+        """The digest of a class whose examples are those of this one, all changed in one way."""
+        return ClassDigest(
+            tuple(_changed(digest, how, KNOWN_BY_DIGITS) for digest in self.known_by),
+            _changed(self.content, how, CONTENT_DIGITS),
+        )
 
 
 def digest_class(examples: Sequence[bytes]) -> ClassDigest:
@@ -40,8 +51,8 @@ def digest_class(examples: Sequence[bytes]) -> ClassDigest:
         examples: SHA-256 of each, in any order.
     """
     content = hashlib.sha256(b"".join(sorted(examples))).hexdigest()
-    identity = min(examples).hex() if examples else content
-    return ClassDigest(identity[:HEX_DIGITS], content[:HEX_DIGITS])
+    known_by = tuple(example.hex()[:KNOWN_BY_DIGITS] for example in sorted(set(examples))[:KEPT])
+    return ClassDigest(known_by, content[:CONTENT_DIGITS])
 
 
 def digest_classes(counts: NDArray[np.int64], examples: Sequence[bytes]) -> tuple[ClassDigest, ...]:
@@ -58,3 +69,7 @@ def digest_classes(counts: NDArray[np.int64], examples: Sequence[bytes]) -> tupl
 def digest_arrays(counts: NDArray[np.int64], examples: NDArray[Any]) -> tuple[ClassDigest, ...]:
     """The digests of K classes whose examples [N, ...] were made rather than read from files."""
     return digest_classes(counts, [hashlib.sha256(example.tobytes()).digest() for example in examples])
+
+
+def _changed(digest: str, how: str, digits: int) -> str:
+    return hashlib.sha256((digest + how).encode()).hexdigest()[:digits]

@@ -1,6 +1,5 @@
 """Examples in the host's memory, sorted by class."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from innerloop_trainer.data.class_digests import ClassDigest, digest_class
+from innerloop_trainer.data.class_digests import ClassDigest
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,6 @@ class ExampleSet:
         for turns in (1, 2, 3):
             turned = f" rotated by {90 * turns}"
             names += [name + turned for name in self.names]
-            digests += [_turned(digest, turned) for digest in self.digests]
+            digests += [digest.turned(turned) for digest in self.digests]
             images.append(np.rot90(self.examples, turns, axes=(2, 3)))
         return ExampleSet(tuple(names), np.tile(self.counts, 4), np.concatenate(images), tuple(digests))
-
-
-def _turned(digest: ClassDigest, how: str) -> ClassDigest:
-    """The digest of a class whose examples are those of another, all turned in one way."""
-    return digest_class([hashlib.sha256((digest.content + how).encode()).digest()])

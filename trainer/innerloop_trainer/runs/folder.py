@@ -13,6 +13,7 @@ from torch import Tensor
 from innerloop_learner.disk import replace_file
 from innerloop_learner.manifest import MANIFEST, BundleError
 from innerloop_trainer.config import TrainingConfig
+from innerloop_trainer.runs.classes import RunClasses
 
 
 class RunError(ValueError):
@@ -57,6 +58,7 @@ class RunFolder:
         self.curve = path / "learning_curve.png"
         self.bundle = path / "bundle"
         self._config = path / "config.json"
+        self._classes = path / "classes.json"
         self._latest = path / "latest.safetensors"
 
     @property
@@ -82,6 +84,24 @@ class RunFolder:
     def save_config(self, config: TrainingConfig) -> None:
         """Record what the run was asked to do."""
         replace_file(self._config, (json.dumps(config.to_json(), indent=2) + "\n").encode())
+
+    def save_classes(self, classes: RunClasses) -> None:
+        """Record the classes that the run is trained, validated and tested on."""
+        replace_file(self._classes, (json.dumps(classes, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def load_classes(self) -> RunClasses:
+        """The classes that were recorded; nothing if none were.
+
+        Raises:
+            RunError: the record is damaged.
+        """
+        try:
+            classes = json.loads(self._classes.read_bytes())
+            return {split: dict(digests) for split, digests in classes.items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise RunError(f"{self._classes} can't be read ({error}); train again into another folder") from error
 
     def load_config(self) -> TrainingConfig:
         """What the run was asked to do.

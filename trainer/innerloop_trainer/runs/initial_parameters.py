@@ -1,8 +1,8 @@
 """Starting from parameters that were trained before."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -27,11 +27,13 @@ class InitialParameters:
         name: of the file or folder, without its path.
         digest: SHA-256 of the bundle or file.
         params: by name.
+        classes: what the bundle keeps of the classes that it was trained on and chosen by; nothing for a file.
     """
 
     name: str
     digest: str
     params: Params
+    classes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def record(self) -> str:
@@ -65,7 +67,7 @@ def read_initial_parameters(path: Path) -> InitialParameters:
     """
     if path.is_dir():
         bundle = load_bundle(find_bundle(path))
-        return InitialParameters(path.name, bundle.manifest.digest, bundle.params)
+        return InitialParameters(path.name, bundle.manifest.digest, bundle.params, bundle.manifest.provenance.classes)
     if not path.is_file():
         raise InitialParametersError(f"{path} does not exist; --init takes a bundle, a run or a safetensors file")
     content = path.read_bytes()

@@ -1,5 +1,6 @@
 """From what was asked for to a run that is ready to train."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from innerloop_trainer.runs.folder import RunFolder
 from innerloop_trainer.runs.initial_parameters import Start, read_initial_parameters, start_from
 from innerloop_trainer.runs.training import SAVE_MINUTES, Training
 from innerloop_trainer.seeds import generator_for
+from innerloop_trainer.seen_classes import leave_out_seen
 
 
 @dataclass(frozen=True)
@@ -22,10 +24,12 @@ class PreparedRun:
     Attributes:
         training: to run.
         start: the given parameters that it starts from; None if it starts from random ones.
+        left_out: names of test classes that those were trained on or chosen by, and that are not tested on.
     """
 
     training: Training
     start: Start | None
+    left_out: Sequence[str]
 
 
 def prepare(
@@ -53,8 +57,8 @@ def prepare(
 
     Raises:
         RunError, ConfigError, UnknownNameError, SettingsError, DataError, EncoderError, InitialParametersError,
-            BundleError: what was asked for won't do; found before the data is read where possible, since that may take
-            a while.
+            BundleError, SeenClassesError: what was asked for won't do; found before the data is read where possible,
+            since that may take a while.
     """
     keep_freed_memory()
     folder.check(resume=resume)
@@ -63,6 +67,9 @@ def prepare(
     if given is not None:
         config = replace(config, init=given.record)
     source = source or load_encoded(config.data, device, encoder)
+    seen = {} if given is None else given.classes
+    test, left_out = leave_out_seen(source.test, "test", seen, config.ways)
+    source = replace(source, test=test)
     plan = make_plan(config, source)
     initial = plan.init(generator_for(config.seed, "initialisation"))
     start = None if given is None else start_from(given, plan.learner, initial)
@@ -74,5 +81,6 @@ def prepare(
         start.params if start else initial,
         resume=resume,
         save_minutes=save_minutes,
+        seen=seen,
     )
-    return PreparedRun(training, start)
+    return PreparedRun(training, start, left_out)

@@ -1,7 +1,7 @@
 """What a bundle says of the run it comes from."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -11,9 +11,16 @@ from innerloop_learner.manifest import Manifest, Metric, Provenance
 from innerloop_trainer.config import TrainingPlan
 from innerloop_trainer.data import DataSource
 from innerloop_trainer.runs.folder import Progress
+from innerloop_trainer.seen_classes import record_classes
 
 
-def make_manifest(plan: TrainingPlan, source: DataSource, progress: Progress, metrics: Sequence[Metric]) -> Manifest:
+def make_manifest(
+    plan: TrainingPlan,
+    source: DataSource,
+    progress: Progress,
+    metrics: Sequence[Metric],
+    earlier: Mapping[str, str],
+) -> Manifest:
     """Manifest of a run's best parameters.
 
     Args:
@@ -21,6 +28,7 @@ def make_manifest(plan: TrainingPlan, source: DataSource, progress: Progress, me
         source: it was trained on.
         progress: of the run; its best iteration is the one described.
         metrics: figures to record.
+        earlier: digests of the classes that the initial parameters were trained on, by split.
     """
     provenance = Provenance(
         data=source.description,
@@ -30,6 +38,8 @@ def make_manifest(plan: TrainingPlan, source: DataSource, progress: Progress, me
         versions={"innerloop": version("innerloop"), "torch": torch.__version__, "python": platform.python_version()},
         # Where the data lay on this machine is nobody's affair; the source's name says enough.
         training={**plan.config.to_json(), "data": source.name},
+        options=source.options,
+        classes=record_classes(source, earlier),
     )
     name = f"{source.name.partition(':')[0]}-{plan.config.method}"
     return Manifest(

@@ -2,9 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import torch
 
@@ -15,6 +16,7 @@ from innerloop_trainer.data import DataSource
 from innerloop_trainer.evaluation import Evaluation, evaluate, metric_name, score
 from innerloop_trainer.outer_loop import OuterLoop
 from innerloop_trainer.plots import plot_learning_curve
+from innerloop_trainer.runs.classes import class_differences, run_classes
 from innerloop_trainer.runs.folder import Progress, RunError, RunFolder
 from innerloop_trainer.runs.log import Row, RunLog, read_rows
 from innerloop_trainer.runs.provenance import make_manifest
@@ -62,6 +64,7 @@ class Training:
         initial: parameters to start from; a run that is resumed has its own.
         resume: continue the run that the folder holds.
         save_minutes: after which the run is saved, besides at validations and at its end.
+        seen: what bundles keep of the classes that `initial` was trained on.
 
     Attributes:
         plan, source, folder, device: as given.
@@ -81,6 +84,7 @@ class Training:
         *,
         resume: bool = False,
         save_minutes: float = SAVE_MINUTES,
+        seen: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         folder.check(resume=resume)
         self.plan, self.source, self.folder, self.device = plan, source, folder, device
@@ -94,6 +98,7 @@ class Training:
         self._recent = RecentFigures(device)
         self._clock = self._reported = self._saved = 0.0
         self._save_seconds = 60 * save_minutes
+        self._seen = seen
         self.progress = Progress()
         if resume:
             self._resume()
@@ -120,6 +125,7 @@ class Training:
             DivergedError: the outer loss is not a number any more, or no validation ever gave a finite figure.
             OSError: a file of the run can't be written.
         """
+        self.folder.save_classes(run_classes(self.source))
         self.folder.save_config(self.plan.config)
         self._clock = time.perf_counter()
         self._save()
@@ -175,7 +181,8 @@ class Training:
         result = self._evaluate_validation()
         if self._is_best(result.mean):
             progress = replace(self.progress, best_iteration=self.progress.iteration, best_value=result.mean)
-            manifest = make_manifest(self.plan, self.source, progress, [result.to_metric(self.source.name)])
+            metric = result.to_metric(self.source.name)
+            manifest = make_manifest(self.plan, self.source, progress, [metric], self._seen)
             files = {} if self.source.encoder is None else self.source.encoder.files
             save_bundle(self.folder.bundle, manifest, self._loop.params, files)
             self.progress = progress
@@ -235,18 +242,26 @@ class Training:
         self._saved = self._clock = time.perf_counter()  # saving is not training
 
     def _resume(self) -> None:
-        different = differences(self.folder.load_config(), self.plan.config)
-        if different:
-            raise RunError(
-                f"{self.folder.path} holds a run with other settings: {'; '.join(different)}; "
-                f"resume with those of the run, or name another folder"
-            )
+        self._check_resumable()
         state, self.progress = self.folder.load_latest(self.device)
         try:
             self._loop.restore(state)
             self._recent.restore(state[RECENT_FIGURES])
         except (KeyError, ValueError) as error:
             raise RunError(f"{self.folder.path} can't be resumed ({error}); train again into another folder") from error
+
+    def _check_resumable(self) -> None:
+        theirs = self.folder.load_config()
+        settings = differences(theirs, self.plan.config)
+        # Settings may follow from the classes; where the user named the same data, it is these that need to be named.
+        same_name = theirs.data == self.plan.config.data
+        classes = class_differences(self.folder.load_classes(), run_classes(self.source)) if same_name else []
+        if classes or settings:
+            what, different = ("on other data", classes) if classes else ("with other settings", settings)
+            raise RunError(
+                f"{self.folder.path} holds a run {what}: {'; '.join(different)}; "
+                f"resume with those of the run, or name another folder"
+            )
 
     def _draw(self) -> None:
         rows = read_rows(self.folder.log)
