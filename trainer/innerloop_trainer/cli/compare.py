@@ -10,6 +10,7 @@ from rich.markdown import Markdown
 
 from innerloop_learner.learner import methods as registered_methods
 from innerloop_trainer.cli.arguments import DataOption, DeviceOption, EncoderOption, TokenizerOption, parse_settings
+from innerloop_trainer.cli.display import print_notices
 from innerloop_trainer.cli.interrupts import INTERRUPTED
 from innerloop_trainer.cli.mistakes import mistakes_as_messages
 from innerloop_trainer.cli.output import console
@@ -63,6 +64,7 @@ def compare(
         budget = Budget(iterations, minutes)
         target = choose_device(device)
         source = load_encoded(data, target, read_encoder_file(encoder, tokenizer))
+        print_notices(source)
         result = compare_methods(
             list(dict.fromkeys(names)),
             common,

@@ -12,6 +12,7 @@ from innerloop_learner.learner import MethodInfo
 from innerloop_learner.manifest import Graphs, Manifest, Metric, TaskLimits
 from innerloop_trainer.bundle_evaluation import BundleFigure
 from innerloop_trainer.cli.output import console
+from innerloop_trainer.data import DataSource
 from innerloop_trainer.runs.initial_parameters import Start
 from innerloop_trainer.runs.log import Row
 
@@ -42,8 +43,15 @@ def print_evaluation(metric: Metric) -> None:
     console.print(f"{_words(metric.name)} {_figure(metric)}  ({metric.protocol})")
 
 
+def print_notices(source: DataSource) -> None:
+    """Print what is to be known of how data was read, the files that were left out for example."""
+    for notice in source.notices:
+        console.print(notice, soft_wrap=True)
+
+
 def print_figure(figure: BundleFigure, bundle: Bundle) -> None:
     """Print a figure of a bundle, and what is to be known of the classes that it was measured on."""
+    print_notices(figure.source)
     print_evaluation(figure.metric)
     _print_left_out(figure.left_out)
     if figure.metric.classes and not bundle.manifest.provenance.classes:

@@ -10,7 +10,7 @@ import typer
 
 from innerloop_learner.spec import ClassBalance
 from innerloop_trainer.cli.arguments import DataOption, DeviceOption, EncoderOption, TokenizerOption, parse_settings
-from innerloop_trainer.cli.display import print_evaluation, print_start
+from innerloop_trainer.cli.display import print_evaluation, print_notices, print_start
 from innerloop_trainer.cli.interrupts import INTERRUPTED
 from innerloop_trainer.cli.mistakes import mistakes_as_messages
 from innerloop_trainer.cli.output import console
@@ -139,6 +139,7 @@ def train_and_test(
     prepared = prepare(config, folder, device, encoder=encoder, init=init, resume=resume, save_minutes=save_minutes)
     training = prepared.training
     console.print(f"{config.method} on {training.source.description}")
+    print_notices(training.source)
     if prepared.start is not None and not resume:
         print_start(prepared.start, prepared.left_out)
     if not run_with_progress(training):
