@@ -12,16 +12,13 @@ from innerloop_learner.bundle import save_bundle
 from innerloop_learner.learner import build_learner
 from innerloop_learner.manifest import Graphs, Manifest, Provenance, TaskLimits
 from innerloop_learner.spec import LearnerSpec
+from innerloop_learner.traits import Traits
 
 FEATURES, RATE = 6, 0.1
 WEIGHT = np.random.default_rng(0).normal(size=(int(np.prod(IMAGE)), FEATURES)).astype(np.float32)
 
-CLASSES = Graphs(
-    opset=20, ways_can_change="any", order_matters=False, gradients_at_serving=False, default_steps=0, max_steps=0
-)
-CURVES = Graphs(
-    opset=20, ways_can_change="any", order_matters=False, gradients_at_serving=True, default_steps=2, max_steps=50
-)
+CLASSES = build_learner(PROTOTYPES).traits
+CURVES = replace(build_learner(REGRESSION).traits, ways_can_change="any", max_steps=50)
 
 # Class means of projected images; `spread`, which nothing reads, stands for states that serving does not need.
 ADAPT_CLASSES = """<ir_version: 10, opset_import: ["": 20]>
@@ -154,17 +151,20 @@ def _dotted(name: str, ends: set[str]) -> str:
     return name.replace("state_", "state.") if name in ends else name
 
 
-def write_onnx_bundle(path: Path, spec: LearnerSpec, graphs: Graphs, adapt: str, predict: str) -> Manifest:
+def write_onnx_bundle(
+    path: Path, spec: LearnerSpec, traits: Traits, adapt: str, predict: str, refused: str = ""
+) -> Manifest:
     """Save an untrained learner with graphs, which need not compute what the learner does."""
     learner = build_learner(spec)
     manifest = Manifest(
         name=path.name,
         learner=spec,
-        limits=TaskLimits(5, 1, graphs.default_steps, spec.max_ways, graphs.max_steps),
+        limits=TaskLimits(5, 1, traits.default_steps, spec.max_ways, traits.max_steps),
         provenance=Provenance("none", 0, 0, "2026-01-01T00:00:00", {}),
-        graphs=graphs,
+        traits=traits,
+        graphs=Graphs(20, refused),
     )
-    files = {} if graphs.refused else {"adapt.onnx": graph(adapt), "predict.onnx": graph(predict)}
+    files = {} if refused else {"adapt.onnx": graph(adapt), "predict.onnx": graph(predict)}
     return save_bundle(path, manifest, learner.init(torch.Generator().manual_seed(0)), files)
 
 
@@ -172,8 +172,8 @@ def write_onnx_models(folder: Path) -> Path:
     """Bundles "classes" and "curves" with graphs, and "refused", which has none."""
     write_onnx_bundle(folder / "classes", PROTOTYPES, CLASSES, ADAPT_CLASSES, PREDICT_CLASSES)
     write_onnx_bundle(folder / "curves", REGRESSION, CURVES, ADAPT_CURVES, PREDICT_CURVES)
-    refused = replace(CLASSES, refused="its memory has no end")
-    write_onnx_bundle(folder / "refused", PROTOTYPES, refused, ADAPT_CLASSES, PREDICT_CLASSES)
+    refused = "its memory has no end"
+    write_onnx_bundle(folder / "refused", PROTOTYPES, CLASSES, ADAPT_CLASSES, PREDICT_CLASSES, refused)
     return folder
 
 

@@ -78,7 +78,7 @@ COMPUTES_BY_TORCH = (
 LEARNER_WITHOUT_TORCH = {
     f"innerloop_learner.{name}"
     for name in (
-        *("disk", "host_memory", "manifest", "self_contained", "settings", "spec"),
+        *("disk", "host_memory", "manifest", "self_contained", "settings", "spec", "traits"),
         *("encoders", "encoders.encoder", "encoders.errors", "encoders.images", "encoders.open"),
         *("encoders.packed_texts", "encoders.session", "encoders.spec", "encoders.texts"),
     )

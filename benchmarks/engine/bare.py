@@ -96,7 +96,7 @@ def _batches(engine: Engine, model: LoadedModel, tasks: int, seconds: float) -> 
 
 def _adapt(model: LoadedModel, tasks: list[SupportSet]) -> list[object]:
     description = model.description
-    return list(model.adapt(tasks, description.default_steps, description.head_width(tasks[0].ways)))
+    return list(model.adapt(tasks, description.traits.default_steps, description.head_width(tasks[0].ways)))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import innerloop_trainer.onnx_export
 from innerloop_learner import build_learner
 from innerloop_learner.manifest import ADAPT, PARAMETERS, PREDICT, Graphs, read_manifest
 from innerloop_learner.spec import LearnerSpec
+from innerloop_learner.traits import Traits
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from training import run_innerloop
@@ -38,10 +39,12 @@ class Portable:
     Attributes:
         path: of the bundle.
         graphs: what its manifest says of them.
+        traits: of its learner.
     """
 
     path: Path
     graphs: Graphs
+    traits: Traits
 
     def files(self) -> dict[str, int]:
         """Sizes in bytes of the graphs, which hold the parameters, and of the parameters alone."""
@@ -61,10 +64,10 @@ def exported(method: str) -> Portable:
         path = CACHE / _digest(read_manifest(plain).digest) / method
         if not path.is_dir():
             run_innerloop("export", str(plain), "--out", str(path), "--onnx")
-    graphs = read_manifest(path).graphs
-    if graphs is None:
+    manifest = read_manifest(path)
+    if manifest.graphs is None or manifest.traits is None:
         raise RuntimeError(f"{path} was exported without a word on graphs")
-    return Portable(path, graphs)
+    return Portable(path, manifest.graphs, manifest.traits)
 
 
 def _spec(method: str) -> LearnerSpec:

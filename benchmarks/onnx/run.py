@@ -98,7 +98,7 @@ class Measuring:
         x = random.integers(0, 256, (WAYS * SHOTS, *IMAGES.shape), dtype=np.uint8)
         support = SupportSet(x, np.arange(WAYS * SHOTS) % WAYS, WAYS)
         query = random.integers(0, 256, (QUERIES, *IMAGES.shape), dtype=np.uint8)
-        steps = bundle.graphs.default_steps
+        steps = bundle.traits.default_steps
         timing = Timing(self._models(bundle), support, query, steps, self._seconds)
         difference = timing.difference()
         gc.collect()

@@ -58,7 +58,7 @@ def save_bundle(
 
     Args:
         path: folder to write.
-        manifest: `files` and `digest` are filled in here.
+        manifest: `files`, `digest` and, if they are left out, `traits` are filled in here.
         params: every parameter of the learner, buffers included; others, which only training reads, are left out.
         files: what the manifest's `graphs` and `encoder` speak of, by name.
 
@@ -73,11 +73,12 @@ def save_bundle(
     earlier = _replaceable(path)
     if files.keys() | {PARAMETERS} != manifest.file_names:
         raise BundleError(f"this bundle holds {', '.join(sorted(manifest.file_names))}, not {', '.join(sorted(files))}")
-    served = build_learner(manifest.learner).init(torch.Generator())
+    learner = build_learner(manifest.learner)
+    served = learner.init(torch.Generator())
     tensors = {name: params[name].detach().cpu().contiguous() for name in served if name in params}
     contents = {PARAMETERS: save(tensors), **files}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    manifest = replace(manifest, files=digests, digest="")
+    manifest = replace(manifest, traits=manifest.traits or learner.traits, files=digests, digest="")
     manifest = replace(manifest, digest=digest_of(manifest.to_json()))
     text = json.dumps(manifest.to_json(), indent=2) + "\n"
     contents[MANIFEST] = text.encode()

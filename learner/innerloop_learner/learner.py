@@ -10,8 +10,9 @@ from torch import Tensor
 from innerloop_learner.backbones.backbone import backbones, build_backbone
 from innerloop_learner.registry import Registry
 from innerloop_learner.settings import NoSettings, SettingsError, StepSettings, complete, refusing, with_settings
-from innerloop_learner.spec import LearnerSpec, TaskKind
+from innerloop_learner.spec import LearnerSpec
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
+from innerloop_learner.traits import TaskKind, Traits, WaysCanChange
 
 Family = Literal["initialisation", "optimizer", "metric", "memory", "weights", "baseline"]
 
@@ -40,7 +41,7 @@ class MethodInfo:
     paper: str
     gradients_at_serving: bool
     order_matters: bool
-    ways_can_change: Literal["no", "fewer", "any"]
+    ways_can_change: WaysCanChange
     tasks: tuple[TaskKind, ...]
     objective: str = "query_loss"
 
@@ -92,6 +93,21 @@ class Learner(ABC):
     def buffers(self) -> frozenset[str]:
         """Names of parameters that no gradient updates."""
         return self.backbone.buffers()
+
+    @property
+    def traits(self) -> Traits:
+        """What it takes and does, for those that serve it."""
+        return Traits(
+            task_kind=self.spec.task_kind,
+            ways_can_change=self.info.ways_can_change,
+            order_matters=self.info.order_matters,
+            gradients_at_serving=self.info.gradients_at_serving,
+            default_steps=self.default_steps,
+            max_steps=self.max_steps,
+            head_ways=self.spec.max_ways,
+            max_ways=self.spec.max_ways,
+            target_size=self.spec.target_size,
+        )
 
     def padded_ways(self, ways: int) -> int:
         """The `Support.max_ways` of tasks with up to `ways` classes: the width of a fixed head, otherwise `ways`.

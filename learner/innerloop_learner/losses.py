@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from innerloop_learner.spec import TaskKind
+from innerloop_learner.traits import TaskKind
 
 UNUSED_LOGIT = -1e9
 """Stands for -inf inside losses, where a true -inf would turn gradients of gradients into NaN."""

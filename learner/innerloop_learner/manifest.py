@@ -5,16 +5,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from innerloop_learner.disk import INCOMING
 from innerloop_learner.encoders.spec import ENCODER, TOKENIZER, EncoderSpec
 from innerloop_learner.settings import with_settings
 from innerloop_learner.spec import LearnerSpec
+from innerloop_learner.traits import Traits
 
 FORMAT = "innerloop-bundle"
-PLAIN_VERSION, FORMAT_VERSION = 1, 2
-"""Of bundles of parameters alone, which older readers understand, and of those with ONNX files."""
+FORMAT_VERSION = 3
+"""Written since manifests tell a model's traits; 1 were parameters alone, 2 had ONNX files, too."""
 
 MANIFEST = "manifest.json"
 PARAMETERS = "parameters.safetensors"
@@ -93,24 +94,14 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Graphs:
-    """The learner as ONNX graphs, `adapt.onnx` and `predict.onnx`, and what serving them must know of it.
+    """The learner as ONNX graphs, `adapt.onnx` and `predict.onnx`.
 
     Attributes:
         opset: of the standard domain, whose operators are the only ones.
-        ways_can_change: which numbers of ways other than the trained one it can serve.
-        order_matters: whether the order of the support set changes the answer.
-        gradients_at_serving: whether adapting computes gradients.
-        default_steps: inner steps taken when a request names none; zero for methods without steps.
-        max_steps: most inner steps a request may ask for; zero for methods without steps.
         refused: why there are no graphs; empty if there are.
     """
 
     opset: int
-    ways_can_change: Literal["no", "fewer", "any"]
-    order_matters: bool
-    gradients_at_serving: bool
-    default_steps: int
-    max_steps: int
     refused: str = ""
 
 
@@ -124,6 +115,7 @@ class Manifest:
         limits: what its tasks may look like.
         provenance: where it comes from.
         metrics: evaluated figures.
+        traits: what the learner takes and does; None in bundles of before this was recorded, and before it is saved.
         graphs: the learner as ONNX graphs; None if it was never exported as such.
         encoder: the frozen feature extractor in front of the learner; None if there is none.
         files: SHA-256 of every other file of the bundle, by name.
@@ -135,6 +127,7 @@ class Manifest:
     limits: TaskLimits
     provenance: Provenance
     metrics: Sequence[Metric] = ()
+    traits: Traits | None = None
     graphs: Graphs | None = None
     encoder: EncoderSpec | None = None
     files: Mapping[str, str] = field(default_factory=dict)
@@ -157,12 +150,10 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, format and version first; sections that a bundle lacks are left out."""
-        sections = {name for name in ("graphs", "encoder") if getattr(self, name) is not None}
-        version = FORMAT_VERSION if sections else PLAIN_VERSION
         fields = {**asdict(self), "learner": self.learner.to_json()}
-        absent = {"graphs", "encoder"} - sections
+        absent = {name for name in ("traits", "graphs", "encoder") if getattr(self, name) is None}
         content = {name: value for name, value in fields.items() if name not in absent}
-        return {"format": FORMAT, "format_version": version, **content}
+        return {"format": FORMAT, "format_version": FORMAT_VERSION, **content}
 
 
 def own_files(path: Path) -> frozenset[str]:
@@ -230,18 +221,37 @@ def digest_of(manifest: Mapping[str, Any]) -> str:
 
 
 def _from_json(data: Mapping[str, Any]) -> Manifest:
-    graphs, encoder = data.get("graphs"), data.get("encoder")
+    graphs, encoder, learner = data.get("graphs"), data.get("encoder"), LearnerSpec.from_json(data["learner"])
     return Manifest(
         name=data["name"],
-        learner=LearnerSpec.from_json(data["learner"]),
+        learner=learner,
         limits=with_settings("limits", TaskLimits, data["limits"]),
         provenance=with_settings("provenance", Provenance, data["provenance"]),
         metrics=[with_settings("metric", Metric, metric) for metric in data["metrics"]],
-        graphs=None if graphs is None else with_settings("graphs", Graphs, graphs),
+        traits=_traits(data, learner),
+        graphs=None if graphs is None else with_settings("graphs", Graphs, _without(graphs, _TRAITS_OF_GRAPHS)),
         encoder=None if encoder is None else EncoderSpec.from_json(encoder),
         files=dict(data["files"]),
         digest=data["digest"],
     )
+
+
+_TRAITS_OF_GRAPHS = ("ways_can_change", "order_matters", "gradients_at_serving", "default_steps", "max_steps")
+"""Traits that format 2 kept in the section about graphs."""
+
+
+def _traits(data: Mapping[str, Any], learner: LearnerSpec) -> Traits | None:
+    if "traits" in data:
+        return with_settings("traits", Traits, data["traits"])
+    if data["format_version"] == FORMAT_VERSION or data.get("graphs") is None:
+        return None
+    sizes = {"head_ways": learner.max_ways, "max_ways": learner.max_ways, "target_size": learner.target_size}
+    of_graphs = {name: data["graphs"][name] for name in _TRAITS_OF_GRAPHS}
+    return with_settings("traits", Traits, {"task_kind": learner.task_kind, **sizes, **of_graphs})
+
+
+def _without(data: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name, value in data.items() if name not in names}
 
 
 def _read_file(path: Path, name: str, digest: str) -> bytes:

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from innerloop_learner.settings import with_settings
+from innerloop_learner.traits import TaskKind
 
-TaskKind = Literal["classification", "regression"]
 InputType = Literal["uint8", "float32"]
 ClassBalance = Literal["equal", "proportional"]
 """What the classes of a support set count: all the same, or each as much as it has examples."""

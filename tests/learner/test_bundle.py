@@ -98,7 +98,8 @@ def refusal(bundle: Path) -> str:
 
 def test_everything_saved_comes_back(bundle: Path) -> None:
     loaded = load_bundle(bundle)
-    assert loaded.manifest == replace(MANIFEST, files=loaded.manifest.files, digest=loaded.manifest.digest)
+    filled_in = {name: getattr(loaded.manifest, name) for name in ("traits", "files", "digest")}
+    assert loaded.manifest == replace(MANIFEST, **filled_in)
     assert loaded.learner.spec == build_learner(SPEC).spec
     assert loaded.params.keys() == params().keys()
     assert all(torch.equal(value, params()[name]) for name, value in loaded.params.items())
@@ -121,7 +122,7 @@ def test_the_digest_identifies_content(tmp_path: Path) -> None:
 def test_a_bundle_holds_a_manifest_and_safetensors_that_others_may_read(bundle: Path) -> None:
     assert sorted(path.name for path in bundle.iterdir()) == ["manifest.json", PARAMETERS]
     data = manifest_of(bundle)
-    assert (data["format"], data["format_version"]) == ("innerloop-bundle", 1)
+    assert (data["format"], data["format_version"]) == ("innerloop-bundle", 3)
     assert data["files"] == {PARAMETERS: hashlib.sha256((bundle / PARAMETERS).read_bytes()).hexdigest()}
     assert bundle.stat().st_mode & 0o777 == 0o755
 
@@ -197,10 +198,10 @@ def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "file").startswith("file: manifest.json can't be read (NotADirectoryError)")
 
 
-@pytest.mark.parametrize("version", [3, 99, 0, -1, "1", None])
+@pytest.mark.parametrize("version", [4, 99, 0, -1, "1", None])
 def test_another_format_version_is_refused(version: object, bundle: Path) -> None:
     forge(bundle, lambda data: data.update(format_version=version))
-    assert refusal(bundle) == f"birds: written in bundle format {version}, this Innerloop reads up to 2; upgrade it"
+    assert refusal(bundle) == f"birds: written in bundle format {version}, this Innerloop reads up to 3; upgrade it"
 
 
 @pytest.mark.parametrize(
@@ -252,14 +253,7 @@ def test_parameters_that_do_not_fit_the_learner_are_refused(
     assert refusal(bundle).startswith(f"birds: its parameters do not fit its learner: {why}")
 
 
-GRAPHS = Graphs(
-    opset=20,
-    ways_can_change="fewer",
-    order_matters=False,
-    gradients_at_serving=True,
-    default_steps=3,
-    max_steps=9,
-)
+GRAPHS = Graphs(opset=20)
 ENCODER = EncoderSpec("images", 384, "features", shape=(3, 224, 224), mean=(0.5,), std=(0.2, 0.3, 0.4))
 FURTHER = {"adapt.onnx": b"adapting", "predict.onnx": b"predicting", "encoder.onnx": b"encoding"}
 
@@ -271,15 +265,49 @@ def test_a_bundle_with_onnx_files_comes_back_with_them(tmp_path: Path) -> None:
     assert loaded.manifest == written
     assert (written.graphs, written.encoder) == (GRAPHS, ENCODER)
     assert loaded.files == FURTHER
-    assert manifest_of(tmp_path / "birds")["format_version"] == 2
 
 
-def test_a_bundle_without_onnx_files_is_as_older_readers_know_it(bundle: Path) -> None:
-    data = manifest_of(bundle)
-    assert data["format_version"] == 1
-    assert data.keys() == {
-        *("format", "format_version", "name", "learner", "limits", "provenance", "metrics", "files", "digest")
-    }
+def test_a_bundle_tells_the_traits_of_its_learner_without_pytorch(bundle: Path) -> None:
+    assert read_manifest(bundle).traits == build_learner(SPEC).traits
+
+
+def test_bundles_of_the_first_format_still_load(bundle: Path) -> None:
+    def age(data: dict[str, Any]) -> None:
+        data.update(format_version=1)
+        del data["traits"]
+
+    forge(bundle, age)
+    assert load_bundle(bundle).manifest.traits is None
+
+
+def test_bundles_of_the_second_format_kept_traits_beside_their_graphs(tmp_path: Path) -> None:
+    files = {name: FURTHER[name] for name in ("adapt.onnx", "predict.onnx")}
+    written = save_bundle(tmp_path / "birds", replace(MANIFEST, graphs=GRAPHS), params(), files)
+    assert written.traits is not None
+
+    def age(data: dict[str, Any]) -> None:
+        traits = data.pop("traits")
+        names = ("ways_can_change", "order_matters", "gradients_at_serving", "default_steps", "max_steps")
+        data["graphs"] |= {name: traits[name] for name in names}
+        data.update(format_version=2)
+
+    forge(tmp_path / "birds", age)
+    loaded = load_bundle(tmp_path / "birds").manifest
+    assert (loaded.traits, loaded.graphs) == (written.traits, GRAPHS)
+
+
+@pytest.mark.parametrize(
+    ("method", "retired"),
+    [
+        ("reptile", {"train_steps": 4, "batch": 5}),
+        ("maml++", {"multi_step_loss": False, "anneal_order": True}),
+        ("lstm-optimizer", {"step_weights": [], "truncate": 0, "initialisation": "learned"}),
+    ],
+)
+def test_settings_of_training_are_passed_over_in_older_bundles(method: str, retired: dict[str, Any]) -> None:
+    spec = replace(SPEC, method=method, settings={"steps": 3, "max_steps": 9})
+    learner = build_learner(replace(spec, settings={**spec.settings, **retired}))
+    assert learner.spec == build_learner(spec).spec
 
 
 @pytest.mark.parametrize("file", FURTHER)
@@ -387,7 +415,7 @@ def test_what_lies_beside_a_bundle_stays_when_the_bundle_is_replaced(bundle: Pat
 
 def test_a_file_of_another_origin_is_not_replaced_by_one_of_the_same_name(bundle: Path) -> None:
     (bundle / "adapt.onnx").write_text("mine")
-    graphs = Graphs(18, "no", order_matters=False, gradients_at_serving=True, default_steps=3, max_steps=9)
+    graphs = Graphs(18)
     with pytest.raises(BundleError, match=r"holds a file adapt.onnx that is not of the bundle there; move it away"):
         save_bundle(bundle, replace(MANIFEST, graphs=graphs), params(), {"adapt.onnx": b"a", "predict.onnx": b"p"})
     assert (bundle / "adapt.onnx").read_text() == "mine"

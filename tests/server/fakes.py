@@ -1,10 +1,12 @@
 """An engine that computes nothing, to see what the layers above ask of it."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from innerloop_learner.traits import Traits
 from innerloop_server.domain.adaptations import KeepOptions
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.models import ModelDescription
@@ -81,7 +83,9 @@ def describe(**changes):
         "order_matters": False,
         "gradients_at_serving": False,
     }
-    return ModelDescription(**{**fields, **changes})
+    fields |= changes
+    traits = Traits(**{each.name: fields.pop(each.name) for each in dataclasses.fields(Traits)})
+    return ModelDescription(**fields, traits=traits)
 
 
 def keep(store, model, owner="me", size=100, life=60.0, request_id="", fingerprint=b""):

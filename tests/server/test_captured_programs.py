@@ -98,7 +98,7 @@ def models(request, device, tmp_path):
 def task(model, seed, shots):
     random = np.random.default_rng(seed)
     shape = model.description.input_shape
-    if model.description.task_kind == "regression":
+    if model.description.traits.task_kind == "regression":
         x = random.normal(size=(5 * shots, *shape)).astype(np.float32)
         return SupportSet(x, np.sin(x), 0)
     return SupportSet(random.integers(0, 256, (5 * shots, *shape), np.uint8), np.arange(5 * shots) % 5, 5)
@@ -106,7 +106,7 @@ def task(model, seed, shots):
 
 def answers(model, tasks, queries):
     width = model.description.head_width(tasks[0].ways)
-    adapted = model.adapt(tasks, model.description.default_steps, width)
+    adapted = model.adapt(tasks, model.description.traits.default_steps, width)
     given = model.predict([one.state for one in adapted], queries)
     return [one.losses for one in adapted], [one.probabilities if one.values is None else one.values for one in given]
 

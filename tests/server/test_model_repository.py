@@ -46,7 +46,8 @@ async def test_serves_every_bundle_of_a_folder_under_its_folders_name(open_repos
     await repository.load_all()
     assert [entry.name for entry in repository.entries()] == ["gradients", "prototypes", "regression"]
     description = repository.get("gradients").description
-    assert (description.method, description.head_ways, description.default_steps) == ("maml", FIXED_WAYS, 3)
+    assert (description.method, description.traits.head_ways) == ("maml", FIXED_WAYS)
+    assert description.traits.default_steps == 3
 
 
 async def test_serves_a_folder_that_is_itself_a_bundle(open_repository, folder):
@@ -92,7 +93,7 @@ def tamper(bundle):
 
 def come_from_the_future(bundle):
     file = bundle / "manifest.json"
-    file.write_text(file.read_text().replace('"format_version": 1', '"format_version": 99'))
+    file.write_text(file.read_text().replace('"format_version": 3', '"format_version": 99'))
 
 
 def be_foreign(bundle):

@@ -258,10 +258,8 @@ def test_preparing_tries_no_batches_for_which_there_is_no_room(folder, monkeypat
 
 def test_a_model_describes_itself_as_its_manifest_does(engine, folder):
     classes, curves = (engine.load(name, folder / name).description for name in ("classes", "curves"))
-    assert (classes.method, classes.input_dtype, classes.max_ways, classes.ways_can_change) == (
-        *("protonet", "uint8", PROTOTYPES.max_ways, "any"),
-    )
-    assert (curves.task_kind, curves.default_steps, curves.max_steps, curves.target_size) == ("regression", 2, 50, 1)
+    assert (classes.method, classes.input_dtype) == ("protonet", "uint8")
+    assert (classes.traits, curves.traits) == (CLASSES, CURVES)
 
 
 def test_a_bundle_without_graphs_is_refused_and_the_way_to_make_them_told(engine, tmp_path):

@@ -256,7 +256,7 @@ def test_a_compiled_model_answers_as_before(folder, monkeypatch):
     model, task = TorchEngine(TorchSettings("cpu")).load("gradients", folder / "gradients"), image_task(0, 5, 1)
     answers = []
     for _ in range(2):
-        (adapted,) = model.adapt([task], model.description.default_steps, 5)
+        (adapted,) = model.adapt([task], model.description.traits.default_steps, 5)
         answers.append(model.predict([adapted.state], [task.x[:2]])[0].probabilities)
         model.compile()
     np.testing.assert_allclose(*answers, atol=1e-5)

@@ -68,7 +68,7 @@ def model(request, engine, folder):
 
 def answers(model, tasks):
     width = model.description.head_width(tasks[0].ways)
-    adapted = model.adapt(tasks, model.description.default_steps, width)
+    adapted = model.adapt(tasks, model.description.traits.default_steps, width)
     given = model.predict([one.state for one in adapted], [one.x[: 1 + index] for index, one in enumerate(tasks)])
     return [one.losses for one in adapted], [one.probabilities if one.values is None else one.values for one in given]
 
@@ -125,14 +125,14 @@ async def busy_scheduler(engine, metrics):
 
 def know(engine, model):
     """Have the worker of the first lane told of a model."""
-    kind = "regression" if model.description.task_kind == "regression" else "images"
+    kind = "regression" if model.description.traits.task_kind == "regression" else "images"
     by_worker(engine, engine._device._workers[LANE], lambda: answers(model, [task(kind, 0)]))
 
 
 def adapt_job(model, support):
     """A job that learns a task and answers it."""
     description = model.description
-    width, steps = description.head_width(support.ways), description.default_steps
+    width, steps = description.head_width(support.ways), description.traits.default_steps
     bucket = adapt_bucket(support, steps, width, asks=True)
     return AdaptJob(
         model,
@@ -208,7 +208,7 @@ async def test_what_a_worker_could_not_compute_for_the_event_loop_is_computed(en
 def test_states_made_by_a_worker_are_read_by_all(engine, worker, model):
     loaded, tasks = model
     width = loaded.description.head_width(tasks[0].ways)
-    adapted, _ = by_worker(engine, worker, lambda: loaded.adapt(tasks, loaded.description.default_steps, width))
+    adapted, _ = by_worker(engine, worker, lambda: loaded.adapt(tasks, loaded.description.traits.default_steps, width))
     here = loaded.predict([one.state for one in adapted], [one.x for one in tasks])
     there, _ = by_worker(
         engine, worker, lambda: loaded.predict([one.state for one in adapted], [one.x for one in tasks])

@@ -11,9 +11,10 @@ from torch import Tensor
 from innerloop_learner.learner import Learner
 from innerloop_learner.losses import weighted_mean
 from innerloop_learner.manifest import Metric
-from innerloop_learner.spec import InputSpec, TaskKind
+from innerloop_learner.spec import InputSpec
 from innerloop_learner.state import STATISTICS
 from innerloop_learner.tasks import Episodes, Params, TaskState
+from innerloop_learner.traits import TaskKind
 from innerloop_trainer.data import DataSource, EpisodeShape, TaskSampler
 from innerloop_trainer.seeds import generator_for
 from innerloop_trainer.seen_classes import describe_classes

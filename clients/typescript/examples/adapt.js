@@ -45,7 +45,7 @@ const { losses, ...state } = await run("adapt.onnx", {
   ...labelled,
   support_x: inputs(support),
   support_mask: new Tensor("bool", new Uint8Array(support.length).fill(1), [1, support.length]),
-  steps: integers([steps ?? manifest.graphs.default_steps], []),
+  steps: integers([steps ?? manifest.traits.default_steps], []),
 });
 const { probabilities, values } = await run("predict.onnx", { ...state, query_x: inputs(queries) });
 console.log(JSON.stringify({ answers: rows(probabilities ?? values), losses: losses ? [...losses.data] : [] }));

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from innerloop_learner.traits import Traits
 from innerloop_server.domain.errors import ModelFailedError, ModelLoadingError, ServerError
 
 
@@ -25,17 +26,10 @@ class ModelDescription:
         version: short form of `digest`.
         digest: SHA-256 that identifies the bundle.
         method: registered name.
-        task_kind: classification or regression.
         input_shape: of one example.
         input_dtype: element type of the data it was trained on.
-        target_size: target values per example (zero for classification).
         trained_ways, trained_shots, trained_steps: the tasks it was trained for.
-        max_ways, max_steps: the largest values a request may ask for.
-        default_steps: taken when a request names none.
-        ways_can_change: which other numbers of ways than `head_ways` it can serve.
-        head_ways: width of a fixed head; the ways it was built for.
-        order_matters: whether the order of support examples changes answers.
-        gradients_at_serving: whether adapting computes gradients.
+        traits: what it takes and does.
         metrics: evaluated figures.
         texts: whether examples are texts, packed as rows of bytes [N, L]; then `input_shape` is empty.
     """
@@ -43,20 +37,12 @@ class ModelDescription:
     version: str
     digest: str
     method: str
-    task_kind: Literal["classification", "regression"]
     input_shape: tuple[int, ...]
     input_dtype: Literal["uint8", "float32"]
-    target_size: int
     trained_ways: int
     trained_shots: int
     trained_steps: int
-    max_ways: int
-    max_steps: int
-    default_steps: int
-    ways_can_change: Literal["no", "fewer", "any"]
-    head_ways: int
-    order_matters: bool
-    gradients_at_serving: bool
+    traits: Traits
     metrics: tuple[ModelMetric, ...] = ()
     texts: bool = False
 
@@ -64,9 +50,9 @@ class ModelDescription:
         """Classes that a task state has room for: a fixed head's, or a power of two so that states have few shapes."""
         if ways == 0:
             return 0
-        if self.ways_can_change != "any":
-            return self.head_ways
-        return min(1 << (ways - 1).bit_length(), self.max_ways)
+        if self.traits.fixed_head:
+            return self.traits.head_ways
+        return min(1 << (ways - 1).bit_length(), self.traits.max_ways)
 
 
 @dataclass(frozen=True, slots=True)

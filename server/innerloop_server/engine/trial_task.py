@@ -8,11 +8,12 @@ from innerloop_server.domain.tasks import Array, SupportSet
 
 def made_up_support(model: ModelDescription) -> SupportSet:
     """Random examples of as many ways and shots as the model was trained for."""
-    random, shots = np.random.default_rng(0), max(model.trained_shots, 1)
-    if model.task_kind == "regression":
+    random, shots, traits = np.random.default_rng(0), max(model.trained_shots, 1), model.traits
+    if traits.task_kind == "regression":
         size = max(model.trained_ways, 1) * shots
-        return SupportSet(_inputs(random, size, model), np.zeros((size, model.target_size), np.float32), 0)
-    ways = model.head_ways if model.ways_can_change == "no" else min(max(model.trained_ways, 2), model.max_ways)
+        return SupportSet(_inputs(random, size, model), np.zeros((size, traits.target_size), np.float32), 0)
+    exactly = traits.ways_can_change == "no"
+    ways = traits.head_ways if exactly else min(max(model.trained_ways, 2), traits.max_ways)
     return SupportSet(_inputs(random, ways * shots, model), np.arange(ways * shots) % ways, ways)
 
 

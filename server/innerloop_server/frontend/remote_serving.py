@@ -160,7 +160,8 @@ def _sent(task: AdaptTask, parcel: Parcel) -> messages.SentTask:
 
 def _answer_bytes(model: ServedModel, ways: int, queries: int) -> int:
     """Bytes that the answers to some queries take: logits and probabilities, or values."""
-    return 2 * aligned(queries * ways * FLOAT_BYTES) + aligned(queries * model.description.target_size * FLOAT_BYTES)
+    values = queries * model.description.traits.target_size
+    return 2 * aligned(queries * ways * FLOAT_BYTES) + aligned(values * FLOAT_BYTES)
 
 
 def _read_predicted(result: msgspec.Raw, memory: NDArray[np.uint8]) -> PredictResult:

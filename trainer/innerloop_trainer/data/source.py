@@ -10,8 +10,9 @@ import torch
 
 from innerloop_learner.encoders import FrozenEncoder
 from innerloop_learner.registry import Registry
-from innerloop_learner.spec import InputSpec, TaskKind
+from innerloop_learner.spec import InputSpec
 from innerloop_learner.tasks import Episodes
+from innerloop_learner.traits import TaskKind
 from innerloop_trainer.data.class_digests import ClassDigest
 
 

@@ -60,16 +60,7 @@ def export_graphs(bundle: Bundle) -> tuple[Graphs, dict[str, bytes]]:
         check_graphs(learner, params, files)
     except Exception as error:  # tracers and exporters raise whatever they like
         files, refused = {}, _reason(error)
-    graphs = Graphs(
-        opset=OPSET,
-        ways_can_change=learner.info.ways_can_change,
-        order_matters=learner.info.order_matters,
-        gradients_at_serving=learner.info.gradients_at_serving,
-        default_steps=learner.default_steps,
-        max_steps=learner.max_steps,
-        refused=refused,
-    )
-    return graphs, files
+    return Graphs(OPSET, refused), files
 
 
 def _reason(error: BaseException) -> str:

@@ -79,7 +79,7 @@ class OnnxEngine(Engine):
             files = read_files(path, manifest)
         except BundleError as error:
             raise LoadError(str(error)) from error
-        if manifest.graphs is None:
+        if manifest.graphs is None or manifest.traits is None:
             raise LoadError(
                 f"{path.name}: has no ONNX graphs for ONNX Runtime to run; make some with "
                 f"`innerloop export {path.name} --out DIR --onnx`, or serve it by PyTorch"
@@ -87,7 +87,7 @@ class OnnxEngine(Engine):
         if manifest.graphs.refused:
             raise LoadError(f"{path.name}: can't be served by ONNX Runtime: {manifest.graphs.refused}")
         try:
-            return OnnxModel(name, manifest, manifest.graphs, files, self._device, self._states)
+            return OnnxModel(name, manifest, manifest.traits, files, self._device, self._states)
         except LoadError as error:
             raise LoadError(f"{path.name}: {error}; export it again") from error
         except Exception as error:  # ONNX Runtime's exceptions have no base of their own

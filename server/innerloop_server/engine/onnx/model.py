@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from innerloop_learner.manifest import ADAPT, PREDICT, Graphs, Manifest
+from innerloop_learner.manifest import ADAPT, PREDICT, Manifest
+from innerloop_learner.traits import Traits
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.tasks import Array, SupportSet
 from innerloop_server.engine.description import describe
@@ -30,7 +31,7 @@ class OnnxModel(LoadedModel):
     Args:
         name: that callers know it by.
         manifest: of the bundle.
-        graphs: its section about graphs.
+        traits: of its learner.
         files: content of the bundle's files.
         device: where the graphs run.
         states: where task states lie.
@@ -43,20 +44,13 @@ class OnnxModel(LoadedModel):
         self,
         name: str,
         manifest: Manifest,
-        graphs: Graphs,
+        traits: Traits,
         files: Mapping[str, bytes],
         device: OnnxDevice,
         states: OnnxStates,
     ) -> None:
         self.name = name
-        self.description = describe(
-            manifest,
-            ways_can_change=graphs.ways_can_change,
-            order_matters=graphs.order_matters,
-            gradients_at_serving=graphs.gradients_at_serving,
-            default_steps=graphs.default_steps,
-            max_steps=graphs.max_steps,
-        )
+        self.description = describe(manifest, traits)
         self._device = device
         self._states = states
         self._adapting, self._predicting = device.session(files[ADAPT]), device.session(files[PREDICT])
@@ -69,20 +63,20 @@ class OnnxModel(LoadedModel):
         fits = {*given} <= {*SUPPORT} and {*self._kept} <= {*made} and {*self._answers} <= {*answered}
         if not fits or not self._kept or not all(name.startswith(STATE) for name in self._kept):
             raise LoadError(f"{ADAPT} and {PREDICT} do not fit together")
-        self._check(graphs)
+        self._check(traits)
 
-    def _check(self, graphs: Graphs) -> None:
+    def _check(self, traits: Traits) -> None:
         """Refuse graphs that take other inputs or steps than the manifest says."""
         wanted = (INPUT_TYPES[self.description.input_dtype], self.description.input_shape)
         for name, file, session in ((X, ADAPT, self._adapting), (QUERY, PREDICT, self._predicting)):
             if [(end.type, tuple(end.shape[2:])) for end in session.get_inputs() if end.name == name] != [wanted]:
                 raise LoadError(f"{file} takes other inputs than its manifest says")
-        if ("steps" in self._taken) != bool(graphs.max_steps):
-            raise LoadError(f"{ADAPT} takes {'no ' if graphs.max_steps else ''}steps, but its manifest says otherwise")
+        if ("steps" in self._taken) != bool(traits.max_steps):
+            raise LoadError(f"{ADAPT} takes {'no ' if traits.max_steps else ''}steps, but its manifest says otherwise")
 
     def prepare(self) -> None:
         """Run both graphs for tasks like those that the model was trained for, in batches of all usual sizes."""
-        support, steps = made_up_support(self.description), self.description.default_steps
+        support, steps = made_up_support(self.description), self.description.traits.default_steps
         width = self.description.head_width(support.ways)
         size = 1
         while size <= self._device.usual_batch:

@@ -12,7 +12,6 @@ from torch import Tensor
 from innerloop_learner.bundle import Bundle
 from innerloop_learner.layers import TASK_CONVOLUTIONS
 from innerloop_server.domain.answers import Answers
-from innerloop_server.domain.models import ModelDescription
 from innerloop_server.domain.tasks import Array, SupportSet
 from innerloop_server.engine.description import describe
 from innerloop_server.engine.interface import AdaptedTask, AwaitedModel, LoadedModel, TaskState
@@ -48,7 +47,7 @@ class TorchModel(LoadedModel):
 
     def __init__(self, name: str, bundle: Bundle, device: Device, memory: StateMemory, precision: Precision) -> None:
         self.name = name
-        self.description = _describe(bundle)
+        self.description = describe(bundle.manifest, bundle.learner.traits)
         self.computation = Computation(bundle.learner, bundle.params, precision)
         self._device = device
         self._memory = memory
@@ -97,7 +96,7 @@ class TorchModel(LoadedModel):
         with self._claimed(own) as pages:
             outputs = await run(self._predicting(own[0].signature, pages, queries), None)
         arrays, sizes = [output.numpy() for output in outputs], [len(query) for query in queries]
-        if self.description.task_kind == "regression":
+        if self.description.traits.task_kind == "regression":
             return [Answers(values=arrays[0][task, :size]) for task, size in enumerate(sizes)]
         return [
             Answers(*(array[task, :size, : state.ways] for array in arrays))
@@ -106,7 +105,7 @@ class TorchModel(LoadedModel):
 
     def prepare(self) -> None:
         """Choose what suits the device, and capture programs for tasks like those that the model was trained for."""
-        support, steps = made_up_support(self.description), self.description.default_steps
+        support, steps = made_up_support(self.description), self.description.traits.default_steps
         width = self.description.head_width(support.ways)
         (adapted,) = self.adapt([support], steps, width)
         self.predict([adapted.state], [support.x[:1]])
@@ -155,7 +154,7 @@ class TorchModel(LoadedModel):
 
     def _usual_programs(self) -> Iterator[Program]:
         """Both operations, on tasks like those that the model was trained for, for all sizes of a batch."""
-        support, steps = made_up_support(self.description), self.description.default_steps
+        support, steps = made_up_support(self.description), self.description.traits.default_steps
         width = self.description.head_width(support.ways)
         (state,) = (adapted.state for adapted in self.adapt([support], steps, width))
         if not isinstance(state, StoredState):
@@ -203,15 +202,3 @@ class TorchModel(LoadedModel):
             mask([len(query) for query in queries], count, longest, allocate),
         )
         return PredictProgram(self.computation, layout, self._memory, inputs)
-
-
-def _describe(bundle: Bundle) -> ModelDescription:
-    learner = bundle.learner
-    return describe(
-        bundle.manifest,
-        ways_can_change=learner.info.ways_can_change,
-        order_matters=learner.info.order_matters,
-        gradients_at_serving=learner.info.gradients_at_serving,
-        default_steps=learner.default_steps,
-        max_steps=learner.max_steps,
-    )

@@ -139,7 +139,7 @@ def _adapt_task(
     x = decode_inputs(request.support.inputs, "support.inputs", description, limits.support, violations, detached)
     size = len(x) or None  # an empty array was reported already
     classes: tuple[str, ...] = ()
-    if description.task_kind == "classification":
+    if description.traits.task_kind == "classification":
         y, classes = _classes(request.support, size, limits.support, description, violations)
     else:
         y = _targets(request.support, size, description, violations)
@@ -148,9 +148,10 @@ def _adapt_task(
 
 def _steps(options: pb.AdaptOptions, model: ModelDescription, violations: Violations) -> int:
     if not options.HasField("steps"):
-        return model.default_steps
-    if options.steps > model.max_steps:
-        takes = f"at most {model.max_steps} are possible" if model.max_steps else "this model has no inner steps"
+        return model.traits.default_steps
+    if options.steps > model.traits.max_steps:
+        most = model.traits.max_steps
+        takes = f"at most {most} are possible" if most else "this model has no inner steps"
         violations.add("options.steps", f"is {options.steps}, {takes}")
     return options.steps
 
@@ -176,7 +177,8 @@ def _classes(
     if any(len(label) > LONGEST_LABEL for label in labels):
         violations.add("support.labels", f"has a label of more than {LONGEST_LABEL} characters")
     distinct = dict.fromkeys(labels)
-    indices = {label: index for index, label in enumerate(distinct if model.order_matters else sorted(distinct))}
+    in_order = distinct if model.traits.order_matters else sorted(distinct)
+    indices = {label: index for index, label in enumerate(in_order)}
     y = np.fromiter((indices[label] for label in labels), np.int64, len(labels))
     _check_ways(len(indices), model, violations)
     return y, tuple(indices)
@@ -185,19 +187,19 @@ def _classes(
 def _check_ways(ways: int, model: ModelDescription, violations: Violations) -> None:
     if ways < 2:
         violations.add("support.labels", f"has {ways} class{'es' * (ways != 1)}, at least 2 are needed")
-    elif ways > model.max_ways:
-        violations.add("support.labels", f"has {ways} classes, this model takes at most {model.max_ways}")
-    elif model.ways_can_change == "no" and ways != model.head_ways:
-        violations.add("support.labels", f"has {ways} classes, this model takes exactly {model.head_ways}")
+    elif ways > model.traits.max_ways:
+        violations.add("support.labels", f"has {ways} classes, this model takes at most {model.traits.max_ways}")
+    elif model.traits.ways_can_change == "no" and ways != model.traits.head_ways:
+        violations.add("support.labels", f"has {ways} classes, this model takes exactly {model.traits.head_ways}")
 
 
 def _targets(support: pb.Support, size: int | None, model: ModelDescription, violations: Violations) -> Array:
     """Regression targets [S, D]."""
-    missing = np.zeros((0, model.target_size), np.float32)
+    missing = np.zeros((0, model.traits.target_size), np.float32)
     if not support.HasField("targets"):
         violations.add("support.targets", "are missing: this model regresses")
         return missing
-    targets = decode_tensor(support.targets, "support.targets", (model.target_size,), violations)
+    targets = decode_tensor(support.targets, "support.targets", (model.traits.target_size,), violations)
     if targets is None:
         return missing
     if size is not None and len(targets) != size:

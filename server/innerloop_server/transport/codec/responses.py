@@ -73,23 +73,24 @@ def encode_model(entry: ModelEntry, limits: RequestLimits) -> model_pb2.Model:
     description = entry.description
     if description is None:
         return model_pb2.Model(name=entry.name, state=STATES[entry.state], error=entry.error)
+    traits = description.traits
     return model_pb2.Model(
         name=entry.name,
         version=description.version,
         state=STATES[entry.state],
         method=description.method,
-        task_kind=TASK_KINDS[description.task_kind],
+        task_kind=TASK_KINDS[traits.task_kind],
         input_shape=description.input_shape,
         input_data_type=DATA_TYPES[description.input_dtype],
-        target_size=description.target_size,
+        target_size=traits.target_size,
         limits=model_pb2.TaskLimits(
             trained_ways=description.trained_ways,
             trained_shots=description.trained_shots,
             trained_steps=description.trained_steps,
-            max_ways=description.max_ways,
+            max_ways=traits.max_ways,
             max_support=limits.support,
             max_query=limits.query,
-            max_steps=description.max_steps,
+            max_steps=traits.max_steps,
             max_text_bytes=MAX_TEXT_BYTES if description.texts else 0,
         ),
         metrics=[
@@ -102,9 +103,9 @@ def encode_model(entry: ModelEntry, limits: RequestLimits) -> model_pb2.Model:
             for metric in description.metrics
         ],
         digest=description.digest,
-        ways_can_change=WAYS_CHANGES[description.ways_can_change],
-        order_matters=description.order_matters,
-        gradients_at_serving=description.gradients_at_serving,
+        ways_can_change=WAYS_CHANGES[traits.ways_can_change],
+        order_matters=traits.order_matters,
+        gradients_at_serving=traits.gradients_at_serving,
         input_kind=model_pb2.INPUT_KIND_TEXT if description.texts else model_pb2.INPUT_KIND_TENSOR,
     )
 
