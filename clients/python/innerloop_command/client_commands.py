@@ -6,13 +6,15 @@ from typing import Annotated
 
 import typer
 
+from innerloop.nothing import listing
 from innerloop_command.client_options import ServerAccess, with_client_options
+from innerloop_command.console import print_error, print_line
 from innerloop_command.display import answer, print_answers, print_json, print_models
 from innerloop_command.examples import labelled_files, labelled_texts
 
 app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 
-Texts = Annotated[bool, typer.Option("--texts", help="Examples are texts, and not images.")]
+Texts = Annotated[bool, typer.Option("--texts", help="Examples and queries are texts instead of images.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -21,27 +23,44 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def adapt(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
     examples: Annotated[
-        list[str], typer.Argument(help="A folder with one folder of images per label, or LABEL=PATH, or LABEL=TEXT.")
+        list[str],
+        typer.Argument(
+            help="A folder that has a folder of images for each label, or LABEL=PATH of an image or of a folder of "
+            "images; with --texts, LABEL=TEXT."
+        ),
     ],
     texts: Texts = False,
-    steps: Annotated[int | None, typer.Option(help="Inner-loop steps; the model's default if not given.")] = None,
-    time_to_live: Annotated[float | None, typer.Option(help="Seconds to keep it while nobody uses it.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Inner-loop steps. [default: the model's]")] = None,
+    time_to_live: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds for which the server keeps the adaptation while nobody uses it. [default: the server's]"
+        ),
+    ] = None,
     as_json: AsJson = False,
     *,
     access: ServerAccess,
 ) -> None:
     """Adapt a model to labelled images or texts, and print the id of the adaptation."""
-    inputs: tuple[Sequence[str | Path], list[str]] = labelled_texts(examples) if texts else labelled_files(examples)
+    inputs, labels = labelled_texts(examples) if texts else _files(examples)
     with access.connect() as client:
-        info = client.adapt(model, *inputs, steps=steps, time_to_live=time_to_live).info
-    print_json(vars(info)) if as_json else typer.echo(info.id)
+        info = client.adapt(model, inputs, labels, steps=steps, time_to_live=time_to_live).info
+    print_json(vars(info)) if as_json else print_line(info.id)
+
+
+def _files(examples: Sequence[str]) -> tuple[Sequence[Path], Sequence[str]]:
+    """Images and their labels; what is left out beside them is said."""
+    found = labelled_files(examples)
+    if found.left_out:
+        print_error(f"innerloop: left out {len(found.left_out)}: {listing(found.left_out, ', ')}")
+    return found.paths, found.labels
 
 
 @app.command()
 @with_client_options
 def predict(
     adaptation_id: Annotated[str, typer.Argument(help="What `innerloop adapt` printed.")],
-    queries: Annotated[list[str], typer.Argument(help="PNG or JPEG files, or texts.")],
+    queries: Annotated[list[str], typer.Argument(help="Image files; texts with --texts.")],
     texts: Texts = False,
     as_json: AsJson = False,
     *,

@@ -23,6 +23,11 @@ def make_progress() -> Progress:
     return Progress(*columns, console=make_console(stderr=True), transient=True)
 
 
+def print_line(text: str) -> None:
+    """Print a text on standard output without folding it."""
+    make_console().print(text, soft_wrap=True)
+
+
 def print_error(message: str) -> None:
-    """Say something on standard error."""
+    """Say on standard error what went wrong or was left out."""
     make_console(stderr=True).print(message, soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Column, Table
 
 from innerloop import Model, Prediction
-from innerloop_command.console import make_console
+from innerloop_command.console import make_console, print_line
 
 
 def answer(kind: str, query: str, prediction: Prediction) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def answer(kind: str, query: str, prediction: Prediction) -> dict[str, Any]:
 
 def print_json(data: Any) -> None:
     """Print `data`; named tuples become objects, times ISO 8601."""
-    make_console().print(json.dumps(_plain(data), indent=2), soft_wrap=True)
+    print_line(json.dumps(_plain(data), indent=2))
 
 
 def print_answers(answers: Sequence[dict[str, Any]]) -> None:

@@ -1,60 +1,102 @@
 """Labelled examples, named on the command line."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import typer
 
-_SUFFIXES = {".png", ".jpg", ".jpeg"}
+from innerloop.nothing import nothing
+from innerloop_command.image_folders import images_in, label_folders_in
 
 
-def labelled_files(arguments: Iterable[str]) -> tuple[list[Path], list[str]]:
+@dataclass
+class LabelledFiles:
+    """Image files with their labels.
+
+    Attributes:
+        paths: one per example.
+        labels: one per example.
+        left_out: what lay beside them and is no example, each with the reason in brackets.
+    """
+
+    paths: list[Path] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def labelled_files(arguments: Sequence[str]) -> LabelledFiles:
     """Find the files and their labels.
 
     Args:
         arguments: each a folder with one folder of images per label, or `label=path` where the path is an image or a
             folder of images.
 
-    Returns:
-        paths and labels, one of each per example.
-
     Raises:
-        typer.BadParameter: an argument is neither, or there is nothing to find in it.
+        typer.BadParameter: an argument is neither, or a label has no images.
     """
-    found = [pair for argument in arguments for pair in _read_argument(argument)]
-    return [path for path, _ in found], [label for _, label in found]
+    found = LabelledFiles()
+    for number, argument in enumerate(arguments, start=1):
+        if Path(argument).is_dir():
+            _add_label_folders(Path(argument), found)
+            continue
+        label, path = _split(argument, number, "a folder or LABEL=PATH")
+        if Path(path).is_dir():
+            _add_folder(label, Path(path), found)
+        elif Path(path).exists():
+            found.paths.append(Path(path))
+            found.labels.append(label)
+        else:
+            raise typer.BadParameter(f"there is no file or folder {path}")
+    return found
 
 
-def labelled_texts(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
+def labelled_texts(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Texts and labels, one of each per example, of arguments `label=text`.
 
     Raises:
-        typer.BadParameter: an argument is of another form.
+        typer.BadParameter: an argument is of another form, or its label or text is empty.
     """
-    pairs = [argument.partition("=") for argument in arguments]
-    for label, separator, _ in pairs:
-        if not (label and separator):
-            raise typer.BadParameter(f"{label!r} is not LABEL=TEXT")
-    return [text for _, _, text in pairs], [label for label, _, _ in pairs]
+    pairs = [_split(argument, number, "LABEL=TEXT") for number, argument in enumerate(arguments, start=1)]
+    return [text for _, text in pairs], [label for label, _ in pairs]
 
 
-def _read_argument(argument: str) -> list[tuple[Path, str]]:
-    if Path(argument).is_dir():
-        folders = sorted(entry for entry in Path(argument).iterdir() if entry.is_dir())
-        pairs = [(path, folder.name) for folder in folders for path in _images(folder)]
-        if not pairs:
-            raise typer.BadParameter(f"{argument} has no folders with PNG or JPEG files, one folder per label")
-        return pairs
-    label, separator, path = argument.partition("=")
-    if not (label and separator):
-        raise typer.BadParameter(f"{argument!r} is neither a folder nor LABEL=PATH")
-    if not Path(path).is_dir():
-        return [(Path(path), label)]
-    pairs = [(image, label) for image in _images(Path(path))]
-    if not pairs:
-        raise typer.BadParameter(f"{path} has no PNG or JPEG files")
-    return pairs
+def _split(argument: str, number: int, form: str) -> tuple[str, str]:
+    """Label and content of an argument.
+
+    Raises:
+        typer.BadParameter: it is of another form than `form`, or one of both is empty.
+    """
+    label, separator, content = argument.partition("=")
+    if not separator:
+        raise typer.BadParameter(f"example {number}, {argument!r}, is not {form}")
+    if nothing(label) or nothing(content):
+        missing = "label" if nothing(label) else form.rpartition("=")[2].lower()
+        raise typer.BadParameter(f"example {number}, {argument!r}, has an empty {missing}")
+    return label.strip(), content
 
 
-def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+def _add_label_folders(root: Path, found: LabelledFiles) -> None:
+    before = len(found.paths)
+    for path, reason in label_folders_in(root):
+        if reason:
+            found.left_out.append(f"{path} ({reason})")
+        elif any(entry.left_out != "hidden" for entry in images_in(path)):
+            _add_folder(path.name, path, found)
+        else:
+            found.left_out.append(f"{path} (an empty folder)")
+    if len(found.paths) == before:
+        raise typer.BadParameter(
+            f"{root} has no folders with images, one folder per label; for one label, LABEL={root}"
+        )
+
+
+def _add_folder(label: str, folder: Path, found: LabelledFiles) -> None:
+    entries = list(images_in(folder))
+    left_out = [f"{path} ({reason})" for path, reason in entries if reason]
+    if len(left_out) == len(entries):
+        beside = f", only {left_out[0]}" if left_out else ""
+        raise typer.BadParameter(f"label {label!r} has no images in {folder}{beside}")
+    found.paths += [path for path, reason in entries if not reason]
+    found.labels += [label for _, reason in entries if not reason]
+    found.left_out += left_out

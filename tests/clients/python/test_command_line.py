@@ -15,16 +15,16 @@ from typer.testing import CliRunner
 
 from innerloop import Client
 from innerloop_command.app import InnerloopCommands, app
+from innerloop_command.image_folders import EXTENSIONS
 
 
 @pytest.fixture
 def animals(tmp_path):
-    """A folder with two folders of two images, and a text beside them."""
+    """A folder with two folders of two images."""
     for index, name in enumerate(["cat/1.png", "cat/2.JPG", "dog/1.png", "dog/2.jpeg"]):
         file = tmp_path / "animals" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((9, 9), index, np.uint8)).save(file)
-    (tmp_path / "animals" / "cat" / "notes.txt").write_text("not an image")
     return tmp_path / "animals"
 
 
@@ -196,9 +196,60 @@ def test_a_failed_connection_is_one_line_on_stderr(server, monkeypatch):
     assert "innerloop: failed to connect" in result.stderr
 
 
-@pytest.mark.parametrize("argument", ["absent", "=file.png", "label=absent.png"])
-def test_a_wrong_argument_is_refused(run, server, argument):
-    code, _, err = run("adapt", "grey", argument)
-    assert code == (1 if "absent.png" in argument else 2)
-    assert err
+def test_what_is_left_out_of_a_folder_is_counted_and_named(run, server, animals):
+    (animals / "cat" / "notes.txt").write_text("not an image")
+    code, _, err = run("adapt", "grey", animals)
+    assert (code, err) == (0, f"innerloop: left out 1: {animals / 'cat/notes.txt'} (not an image)\n")
+    (animals / "cat" / "._1.png").write_bytes(b"Mac OS X")
+    (animals / ".DS_Store").write_bytes(b"")
+    (animals / "__MACOSX").mkdir()
+    (animals / "stray.png").write_bytes(b"")
+    (animals / "bird").mkdir()
+    (animals / "bird" / "Thumbs.db").write_bytes(b"")
+    (animals / "dog" / "puppies").mkdir()
+    code, _, err = run("adapt", "grey", animals)
+    assert (code, err.count("\n")) == (0, 1)
+    assert err.startswith(f"innerloop: left out 7: {animals / '.DS_Store'} (hidden), {animals / '__MACOSX'} (hidden), ")
+    assert f"{animals / 'bird'} (an empty folder)" in err
+    assert err.endswith(", and 2 more\n")
+    first, second = server.requests("Adapt")
+    assert list(first.support.labels.values) == list(second.support.labels.values)
+
+
+def test_images_of_every_format_and_linked_folders_are_sent(run, server, animals, tmp_path):
+    names = [f"a{extension}" for extension in sorted(EXTENSIONS)] + ["B.WEBP"]
+    for name in names:
+        (tmp_path / "elsewhere" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "elsewhere" / name).write_bytes(name.encode())
+    (animals / "fox").symlink_to(tmp_path / "elsewhere")
+    code, _, _ = run("adapt", "grey", animals)
+    assert code == 0
+    (request,) = server.requests("Adapt")
+    assert list(request.support.labels.values)[4:] == ["fox"] * len(names)
+    assert {file.decode() for file in request.support.inputs.images.files[4:]} == set(names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["absent"], "example 1, 'absent', is not a folder or LABEL=PATH"),
+        (["=file.png"], "example 1, '=file.png', has an empty label"),
+        (["cat= "], "example 1, 'cat= ', has an empty path"),
+        (["label=absent.png"], "there is no file or folder absent.png"),
+        (["--texts", "a=one", "two"], "example 2, 'two', is not LABEL=TEXT"),
+        (["--texts", "a=one", "b="], "example 2, 'b=', has an empty text"),
+        (["cat={empty}"], "label 'cat' has no images"),
+        (["{texts}"], "label 'letters' has no images"),
+        (["{empty}"], "has no folders with images"),
+    ],
+)
+def test_a_wrong_argument_is_refused_before_anything_is_sent(run, server, tmp_path, arguments, says):
+    folders = {"empty": tmp_path / "empty", "texts": tmp_path / "texts"}
+    for folder in folders.values():
+        folder.mkdir()
+    (folders["texts"] / "letters").mkdir()
+    (folders["texts"] / "letters" / "a.txt").write_text("a")
+    code, out, err = run("adapt", "grey", *(argument.format(**folders) for argument in arguments))
+    assert (code, out) == (2, "")
+    assert says in " ".join(err.replace("│", " ").split())
     assert not server.received
