@@ -61,7 +61,7 @@ CANDIDATES: dict[str, list[Sequence[str]]] = {
         for shots in ("1", "5")
         for rate in ("0.0003", "0.0001")
     ],
-    # Its head has a width: one of 20 ways answers for fewer, too.
+    # Its head has a fixed width; a head of 20 ways answers for fewer ways, too.
     "anil": [
         (
             *("--ways", "20", "--shots", shots, "--iterations", "1000", "--meta-batch", "4"),

@@ -80,7 +80,7 @@ def _batches(engine: Engine, model: LoadedModel, tasks: int, seconds: float) -> 
 
     def work(lane: int) -> None:
         engine.enter_lane(lane)
-        while time.perf_counter() < start:  # lanes take a while until they are at their best
+        while time.perf_counter() < start:  # lanes are slower at first
             _adapt(model, batch)
         while time.perf_counter() < start + seconds:
             _adapt(model, batch)

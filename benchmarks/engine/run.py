@@ -42,12 +42,13 @@ from untrained import IMAGES, QUERIES, SPECS, WAYS, write_bundles
 BARE = Path(__file__).with_name("bare.py")
 ROUNDS = 3
 TURNS, TURN_SECONDS, TURN_REQUESTS = 48, 0.1, 15
-"""Of one client. A turn has at least so many requests, the first few of which are slow, as they come after a pause; the
-first turns are not counted."""
+"""One client's turn has at least this many requests. The first few are slow because they come after a pause, so the
+first
+turns are not counted."""
 
 UNCOUNTED_TURNS, WARM_UP = 8, 20
 REST_SECONDS = 10.0
-"""Before what is measured at one client: a virtual machine that was busy is slower for a while."""
+"""Seconds of rest before one client is measured: a virtual machine that was busy stays slower for a while."""
 
 STEADY = 0.7
 """Share of the capacity at which latency under a steady load is measured."""

@@ -32,7 +32,8 @@ from machine import describe_machine, results_file
 CALLS = 200
 PACKED = ("anil", "maml", "protonet")
 TOLERANCE = 1e-3
-"""Of a probability. Batch shapes and numbers of threads change rounding, and an inner loop amplifies it."""
+"""Largest difference of a probability that counts as equal: batch shapes and threads change rounding, and an inner loop
+amplifies it."""
 
 
 @dataclass(frozen=True)

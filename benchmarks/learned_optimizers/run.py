@@ -41,7 +41,7 @@ METHODS = ("lstm-optimizer", "meta-lstm")
 SHAPE = EpisodeShape(5, 1, 15)
 EPISODES, TUNING_EPISODES = 600, 200
 RATES = tuple(round(10 ** (exponent / 4), 5) for exponent in range(-12, 7))
-"""From 0.001 to about 30, four to a decade."""
+"""Learning rates from 0.001 to about 30, four to a decade."""
 
 
 def main() -> None:

@@ -38,7 +38,8 @@ STAGES = {
         "--set", "truncate=20", "--iterations", "150", "--learning-rate", "0.001", "--validate-every", "50",
     ],
 }  # fmt: skip
-"""By number of steps, each from the one before: trained for few steps alone, an optimizer goes astray after them."""
+"""Training stages by number of steps, each starting from the one before: an optimizer trained on few steps only goes
+astray after them."""
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "20 sigmoid units (trained on)": {"widths": [20], "activation": "sigmoid"},
@@ -52,7 +53,8 @@ HAND_MADE: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "Adam": torch.optim.Adam,
 }
 RATES = tuple(round(10 ** (exponent / 3), 5) for exponent in range(-10, 4))
-"""From 0.0005 to 10, three to a decade; each optimizer's is chosen by its last loss on other tasks."""
+"""Learning rates from 0.0005 to 10, three to a decade; each optimizer gets the one with the lowest last loss on other
+tasks."""
 
 Loss = Callable[[Params], Tensor]
 

@@ -6,7 +6,7 @@ STRIDED = ("--backbone-set", "downsample=stride")
 """The network of MAML's Omniglot experiments: strides in place of pooling, a quarter of the arithmetic."""
 
 SMALL_STEPS = ("--meta-batch", "8", "--queries", "3", "--learning-rate", "0.002")
-"""Many small outer steps: on a CPU they reach 93% in a quarter of the time that MAML's own settings take."""
+"""Many small outer steps reach 93% on a CPU in a quarter of the time that MAML's own settings take."""
 
 SMALL_WIDE_STEPS = ("--meta-batch", "4", "--queries", "2", "--learning-rate", "0.002")
 
@@ -60,7 +60,7 @@ def _gradient(steps: int, rate: float, five: int, twenty: int, **known: tuple[fl
 
 
 def _learned_optimizer(five: int, twenty: int, learning_rate: float) -> Recipe:
-    """On the head alone: a learned optimizer costs thousands of operations for each weight and step."""
+    """Learned optimizers adapt the head alone: they cost thousands of operations per weight and step."""
     options = ("--steps", "5", "--set", "adapts=head", "--set", "rate=0.1", "--learning-rate", str(learning_rate))
     return Recipe(
         ("--iterations", str(five), *options, "--meta-batch", "8", "--queries", "3"),

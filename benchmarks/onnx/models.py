@@ -29,7 +29,7 @@ EXPORTING = (innerloop_learner, innerloop_trainer.onnx_export)
 TRAIN_CLASSES = 64
 STEPS = 5
 HEAD_ONLY = ("lstm-optimizer", "meta-lstm")
-"""On all weights, a learned optimizer costs thousands of operations for each weight and step."""
+"""Learned optimizers adapt the head alone: they cost thousands of operations per weight and step."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _spec(method: str) -> LearnerSpec:
 
 
 def _digest(bundle: str) -> str:
-    """Of a bundle and of all that its graphs are made by, in short."""
+    """A short digest of a bundle and of the packages that its graphs are made by."""
     digest = hashlib.sha256(f"{bundle} {onnx.__version__} {torch.__version__}".encode())
     for package in EXPORTING:
         for file in sorted(Path(package.__path__[0]).rglob("*.py")):

@@ -16,7 +16,7 @@ PROCESSES = 4
 TIMEOUT_SECONDS = 60.0
 PAUSE_AFTER_ERROR_SECONDS = 0.1
 LEAD_SECONDS = 0.3
-"""Between deciding when to begin and beginning: connections and threads are made meanwhile."""
+"""Seconds before the clients begin, in which connections and threads are made."""
 
 Call = Callable[[bytes], bytes]
 

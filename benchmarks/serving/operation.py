@@ -27,7 +27,7 @@ class Operation:
     read: Callable[[bytes], NDArray[Any]]
 
     def largest_difference(self, right: list[NDArray[Any]]) -> float:
-        """Between any probability and the right one [Q, W], all tasks asked at once so that servers batch them."""
+        """Largest difference of a probability from the right one, all tasks asked at once so that servers batch."""
 
         def ask(client: int) -> float:
             answer = self.read(self.endpoint.connect(client)(self.requests[client]))

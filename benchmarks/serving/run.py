@@ -34,8 +34,9 @@ from table import OURS, compare, markdown
 from task import make_tasks, right_answers, write_model
 
 TOLERANCE = {"cpu": 5e-3, "cuda": 5e-2}
-"""Of a probability: one ReLU that flips by rounding moves it by 0.001, one step too few by 0.02. On GPUs, convolutions
-round to TF32 by default, and steps amplify that."""
+"""Largest difference of a probability from the right one. A ReLU that flips by rounding moves it by 0.001, one step too
+few
+by 0.02. On GPUs, convolutions round to TF32 by default, and inner steps amplify that."""
 
 
 def main() -> None:

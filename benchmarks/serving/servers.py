@@ -29,7 +29,7 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": KEPT_BYTES,
     "MALLOC_MMAP_THRESHOLD_": KEPT_BYTES,
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Despite its name, what makes Ray stay on loopback.
+    # Despite its name, this variable keeps Ray on loopback.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
 BATCHES = {"cpu": (8, 16), "cuda": (16, 32)}

@@ -4,7 +4,7 @@ from typing import Any
 
 OURS = "Innerloop"
 OPERATIONS = {"AdaptPredict": "", "Predict": ": Predict"}
-"""And how a row of the table is marked."""
+"""What marks the row of each operation of ours in the table."""
 
 RATIOS = {"times_best_peer": "Innerloop / best peer", "predict_times_adapt_predict": "Predict / AdaptPredict"}
 """Rows of the table by what `compare` calls them."""

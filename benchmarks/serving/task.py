@@ -18,12 +18,13 @@ from untrained import initial_params, write_bundle
 MODEL = "maml"
 QUERIES = 5 * conv4.WAYS
 TASKS = 32
-"""Different ones, which clients send in turn."""
+"""Number of different tasks, which clients send in turn."""
 
 LARGER = 30.0
-"""Convolutions start so many times larger than Glorot's, which only makes steps smaller beside them, since a norm
-follows. Without training, the inner loop otherwise amplifies rounding by flipping ReLUs and maxima, until servers that
-compute the same differ by 0.1."""
+"""Factor by which convolutions start larger than Glorot's. A norm follows them, so this only makes inner steps
+relatively
+smaller. Otherwise an untrained inner loop amplifies rounding by flipping ReLUs and maxima, until servers that compute
+the same differ by 0.1."""
 
 SPEC = LearnerSpec(
     "maml",

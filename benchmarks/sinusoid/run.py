@@ -39,7 +39,7 @@ SHOTS = (5, 10)
 STEPS = (1, 5, 10)
 METHODS = {
     "maml": ["--iterations", "15000", "--steps", "5", "--set", "rate=0.01"],
-    # One step, as in its paper: with five, rates of its own for every weight soon make the loop diverge.
+    # One step, as in its paper: with five steps, learned rates of every weight soon make the loop diverge.
     "meta-sgd": ["--iterations", "15000", "--steps", "1", "--set", "rate=0.01"],
     "lstm-optimizer": ["--iterations", "4000", "--steps", "5", "--learning-rate", "0.002"],
     "meta-lstm": ["--iterations", "4000", "--steps", "5", "--set", "rate=0.01", "--learning-rate", "0.002"],
