@@ -22,9 +22,8 @@ TASKS = 32
 
 LARGER = 30.0
 """Factor by which convolutions start larger than Glorot's. A norm follows them, so this only makes inner steps
-relatively
-smaller. Otherwise an untrained inner loop amplifies rounding by flipping ReLUs and maxima, until servers that compute
-the same differ by 0.1."""
+relatively smaller. Otherwise an untrained inner loop amplifies rounding by flipping ReLUs and maxima, until servers
+that compute the same differ by 0.1."""
 
 SPEC = LearnerSpec(
     "maml",

@@ -27,6 +27,7 @@ class ServerProcess:
     Args:
         models: model folder.
         start_seconds: how long to wait for the models.
+        python: the interpreter that runs the server; another one may have another version of Innerloop.
         settings: further settings by name, as in `ServerSettings`; a bool becomes a flag.
 
     Attributes:
@@ -35,8 +36,10 @@ class ServerProcess:
         process: the running process.
     """
 
-    def __init__(self, models: Path, *, start_seconds: float = START_SECONDS, **settings: Any) -> None:
-        self._models = models
+    def __init__(
+        self, models: Path, *, start_seconds: float = START_SECONDS, python: str = sys.executable, **settings: Any
+    ) -> None:
+        self._models, self._python = models, python
         self._settings = {"port": 0, "metrics_port": 0, **settings}
         self._start_seconds = start_seconds
         self._folder: Path | None = None
@@ -67,7 +70,7 @@ class ServerProcess:
     def launch(self) -> None:
         """Start the server without waiting for anything."""
         self._folder = Path(tempfile.mkdtemp(prefix="innerloop-server-"))
-        command = [sys.executable, "-m", "innerloop_server", "serve", "--models", str(self._models)]
+        command = [self._python, "-m", "innerloop_server", "serve", "--models", str(self._models)]
         command += [*_flags(self._settings), "--ready-file", str(self._folder / READY)]
         with (self._folder / LOG).open("wb") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # noqa: S603
