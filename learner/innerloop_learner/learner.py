@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from innerloop_learner.backbones.backbone import backbones, build_backbone
+from innerloop_learner.backbones.backbone import build_backbone
 from innerloop_learner.registry import Registry
-from innerloop_learner.settings import NoSettings, SettingsError, StepSettings, complete, refusing, with_settings
+from innerloop_learner.settings import NoSettings, SettingsError, StepSettings, refusing, with_settings
 from innerloop_learner.spec import LearnerSpec
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 from innerloop_learner.traits import TaskKind, Traits, WaysCanChange
@@ -75,8 +75,8 @@ class Learner(ABC):
         self.backbone = build_backbone(spec.backbone, spec.input.shape, spec.backbone_settings)
         self.spec = replace(
             spec,
-            settings=vars(self.settings),
-            backbone_settings=complete(backbones[spec.backbone], spec.backbone_settings),
+            settings=dict(vars(self.settings)),
+            backbone_settings=dict(vars(self.backbone.settings)),
         )
 
     def _configure(self) -> None:  # noqa: B027 - most methods have nothing to make

@@ -141,13 +141,6 @@ def with_settings(owner: str, function: Callable[..., T], settings: Mapping[str,
         return function(*args, **settings)
 
 
-def complete(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with the function's defaults filled in, so that a later change of a default does not change them."""
-    parameters = inspect.signature(function).parameters.values()
-    defaults = {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
-    return {**defaults, **settings}
-
-
 def _declared(function: Any, name: str) -> Mapping[str, Any]:
     """What `setting` was told of a field, by the class itself or by the nearest one that it inherits from."""
     classes = inspect.getmro(function) if inspect.isclass(function) else ()

@@ -12,7 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from innerloop_learner import build_learner
 from innerloop_learner.backbones import fused_blocks
 from innerloop_learner.backbones.backbone import Features
-from innerloop_learner.backbones.conv4 import MANY_IMAGES, Conv4
+from innerloop_learner.backbones.conv4 import MANY_IMAGES, Conv4, Conv4Settings
 from innerloop_learner.backbones.fused_blocks import Block
 from innerloop_learner.gradients import differentiated_once
 from innerloop_learner.layers import convolve_tasks_by
@@ -45,7 +45,7 @@ def _noting(made: list[str], name: str, function):  # type: ignore[no-untyped-de
 
 
 def backbone(norm: str = "task", downsample: str = "max_pool", size: int = 19) -> Conv4:
-    return Conv4((2, size, size), WIDTH, downsample, norm)  # type: ignore[arg-type]
+    return Conv4((2, size, size), Conv4Settings(WIDTH, downsample, norm))  # type: ignore[arg-type]
 
 
 def parameters(network: Conv4, tasks: int, own: str = "") -> Params:

@@ -1,12 +1,16 @@
 """Settings of methods and backbones, checked by name, type and range."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytest
 
 from innerloop_learner import InputSpec, LearnerSpec, build_learner
-from innerloop_learner.settings import SettingsError, with_settings
+from innerloop_learner.backbones import backbones
+from innerloop_learner.learner import methods
+from innerloop_learner.objectives import objectives
+from innerloop_learner.settings import Described, SettingsError, described, setting, with_settings
 
 
 def oven(
@@ -46,6 +50,60 @@ def test_settings_that_do_not_fit_are_named_with_what_is_allowed(settings: dict[
     with pytest.raises(SettingsError) as caught:
         with_settings("oven", oven, settings, 60)
     assert str(caught.value) == message
+
+
+@dataclass(frozen=True)
+class Kiln:
+    heat: int = setting(900, "degrees", least=100, most=1300)
+    share: float = setting(0.5, "how full it is", least=0)
+
+
+@dataclass(frozen=True)
+class SmallKiln(Kiln):
+    heat: int = 700
+
+
+@pytest.mark.parametrize("kind", [Kiln, SmallKiln])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"heat": 99}, "kiln: heat must be at least 100, not 99"),
+        ({"heat": 1301}, "kiln: heat must be at most 1300, not 1301"),
+        ({"share": float("nan")}, "kiln: share must be at least 0, not nan"),
+    ],
+)
+def test_numbers_outside_their_range_are_refused(kind: type[Kiln], settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        with_settings("kiln", kind, settings)
+    assert str(caught.value) == message
+
+
+def test_another_default_keeps_what_a_setting_means() -> None:
+    assert described(SmallKiln)[0] == Described("heat", "a whole number", 700, "degrees")
+
+
+OWNERS = [
+    *(methods[name] for name in methods),
+    *(backbones[name] for name in backbones),
+    *(objectives[name] for name in objectives),
+]
+
+
+@pytest.mark.parametrize("owner", OWNERS, ids=lambda owner: owner.__name__)
+def test_every_setting_is_documented_and_fixed(owner: Any) -> None:
+    kind = owner.settings_class
+    assert kind.__dataclass_params__.frozen
+    assert all(each.doc and each.kind for each in described(kind))
+    assert with_settings("default", kind, vars(kind())) == kind()
+
+
+@pytest.mark.parametrize("name", list(methods))
+def test_no_setting_of_a_method_is_called_as_one_of_its_objective(name: str) -> None:
+    own, of_objective = (
+        {each.name for each in described(owner.settings_class)}
+        for owner in (methods[name], objectives[methods[name].info.objective])
+    )
+    assert own.isdisjoint(of_objective)
 
 
 def test_a_missing_argument_is_told() -> None:

@@ -1,6 +1,7 @@
 """A linear map for features that are good already."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,11 +22,11 @@ class Adapter(Backbone):
     Meta-learning so begins with what the encoder knows, and not with a random view of it. At first e^s is the root of
     10, which spreads distances between features of length 1 over a range that a softmax can use.
 
-    Args:
-        input_shape: of one example, any.
+    Inputs may have any shape.
     """
 
-    def __init__(self, input_shape: tuple[int, ...]) -> None:
+    def __init__(self, input_shape: tuple[int, ...], settings: Any) -> None:
+        super().__init__(input_shape, settings)
         self.features = torch.Size(input_shape).numel()
         self.norms = []
 

@@ -2,14 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from innerloop_learner.norms import Norm, Statistics
 from innerloop_learner.registry import Registry
-from innerloop_learner.settings import with_settings
+from innerloop_learner.settings import NoSettings, refusing, with_settings
 from innerloop_learner.tasks import Params
 
 
@@ -30,11 +30,25 @@ class Backbone(ABC):
 
     Args:
         input_shape: of one example.
-        norm: registered name of the normalisation between layers.
+        settings: of `settings_class`, checked.
+
+    Attributes:
+        norms: between its layers.
+        features: F.
+
+    Raises:
+        ValueError: an input shape that it does not take.
     """
+
+    settings_class: ClassVar[type[Any]] = NoSettings
+    """A frozen dataclass of the backbone's settings, each declared by `settings.setting`."""
 
     norms: list[Norm]
     features: int
+
+    def __init__(self, input_shape: tuple[int, ...], settings: Any) -> None:
+        del input_shape
+        self.settings = settings
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
@@ -106,7 +120,7 @@ class Normalise:
         return y
 
 
-backbones: Registry[Callable[..., Backbone]] = Registry("backbone", "innerloop.backbones")
+backbones: Registry[type[Backbone]] = Registry("backbone", "innerloop.backbones")
 
 
 def build_backbone(name: str, input_shape: tuple[int, ...], settings: Mapping[str, Any]) -> Backbone:
@@ -116,4 +130,6 @@ def build_backbone(name: str, input_shape: tuple[int, ...], settings: Mapping[st
         UnknownNameError: no such backbone.
         SettingsError: settings or an input shape that it does not take.
     """
-    return with_settings(f"backbone {name}", backbones[name], settings, input_shape)
+    kind, owner = backbones[name], f"backbone {name}"
+    with refusing(owner):
+        return kind(input_shape, with_settings(owner, kind.settings_class, settings))

@@ -1,6 +1,7 @@
 """Conv4, the backbone of the few-shot papers."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -21,40 +22,45 @@ from innerloop_learner.layers import (
     takes_over,
 )
 from innerloop_learner.norms import Statistics, TaskBatchNorm, norms, shares_of
+from innerloop_learner.settings import setting
 from innerloop_learner.tasks import Params
 
 MANY_IMAGES = 5
-"""Of one task, from which on its convolutions gain nothing from other tasks' images beside them (measured)."""
+"""From this many images per task on, convolving tasks together gains nothing (measured on a CPU)."""
+
+
+@dataclass(frozen=True)
+class Conv4Settings:
+    """Settings of Conv4."""
+
+    width: int = setting(64, "channels of every block", least=1)
+    downsample: Literal["max_pool", "stride"] = setting(
+        "max_pool", "how blocks halve images; stride, in the convolution, takes about a quarter of the arithmetic"
+    )
+    norm: str = setting("task", "registered name of the norm in every block")
 
 
 @backbones.register("conv4")
 class Conv4(Backbone):
-    """Four blocks of 3x3 convolution, norm and ReLU, each halving the image.
+    """Four blocks of 3x3 convolution, norm and ReLU, each halving the image (channels, height, width).
 
-    Args:
-        input_shape: (channels, height, width).
-        width: channels of every block.
-        downsample: "max_pool" (Vinyals et al. 2016; before the ReLU, which comes to the same with less to do) or
-            "stride" in the convolution (MAML's Omniglot network; about a quarter of the arithmetic).
-        norm: registered name of the norm.
+    Max-pooling (Vinyals et al. 2016) stands before the ReLU, which comes to the same with less to do. Strides are those
+    of MAML's Omniglot network (Finn et al. 2017).
 
     Raises:
-        ValueError: the input is not an image, or too small to halve four times, or there are no channels.
+        ValueError: the input is not an image, or too small to halve four times.
     """
 
-    def __init__(
-        self,
-        input_shape: tuple[int, ...],
-        width: int = 64,
-        downsample: Literal["max_pool", "stride"] = "max_pool",
-        norm: str = "task",
-    ) -> None:
+    settings_class = Conv4Settings
+    settings: Conv4Settings
+
+    def __init__(self, input_shape: tuple[int, ...], settings: Conv4Settings) -> None:
+        super().__init__(input_shape, settings)
         if len(input_shape) != 3:
             raise ValueError(f"conv4 takes images (channels, height, width), not inputs of shape {input_shape}")
-        if width < 1:
-            raise ValueError(f"width must be at least 1, not {width}")
+        width = settings.width
         self._channels = (input_shape[0], width, width, width, width)
-        self._pool = downsample == "max_pool"
+        self._pool = settings.downsample == "max_pool"
         height, breadth = input_shape[1:]
         for _ in range(4):
             height, breadth = (height // 2, breadth // 2) if self._pool else ((height + 1) // 2, (breadth + 1) // 2)
@@ -62,7 +68,7 @@ class Conv4(Backbone):
             raise ValueError(f"images of {input_shape[1]}x{input_shape[2]} are too small to halve four times")
         self.features = width * height * breadth
         self._maps = (width, height, breadth)
-        self.norms = [norms[norm](f"norm{block}", width) for block in range(4)]
+        self.norms = [norms[settings.norm](f"norm{block}", width) for block in range(4)]
 
     @property
     def feature_shape(self) -> tuple[int, ...]:

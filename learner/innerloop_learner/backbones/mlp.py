@@ -1,6 +1,7 @@
 """Multi-layer perceptron."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -10,39 +11,39 @@ from torch import Tensor
 from innerloop_learner.backbones.backbone import Backbone, Normalise, backbones
 from innerloop_learner.layers import glorot, linear
 from innerloop_learner.norms import norms
+from innerloop_learner.settings import setting
 from innerloop_learner.tasks import Params
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
 
 
+@dataclass(frozen=True)
+class MLPSettings:
+    """Settings of the multi-layer perceptron."""
+
+    widths: Sequence[int] = setting((40, 40), "outputs of each layer; the default is MAML's sinusoid network")
+    norm: str = setting("none", "registered name of the norm between layers")
+    activation: Literal["relu", "tanh", "sigmoid"] = setting("relu", "activation after each norm")
+
+    def __post_init__(self) -> None:
+        if any(width < 1 for width in self.widths):
+            raise ValueError(f"widths must be at least 1, not {list(self.widths)}")
+
+
 @backbones.register("mlp")
 class MLP(Backbone):
-    """Linear layers, each followed by norm and activation, on flattened inputs.
+    """Linear layers, each followed by norm and activation, on flattened inputs of any shape."""
 
-    Args:
-        input_shape: of one example, any.
-        widths: outputs of each layer; the default is MAML's sinusoid network.
-        norm: registered name of the norm.
-        activation: after each norm.
+    settings_class = MLPSettings
+    settings: MLPSettings
 
-    Raises:
-        ValueError: a layer without outputs.
-    """
-
-    def __init__(
-        self,
-        input_shape: tuple[int, ...],
-        widths: Sequence[int] = (40, 40),
-        norm: str = "none",
-        activation: Literal["relu", "tanh", "sigmoid"] = "relu",
-    ) -> None:
-        if any(width < 1 for width in widths):
-            raise ValueError(f"widths must be at least 1, not {list(widths)}")
-        size = torch.Size(input_shape).numel()
-        self._sizes = (size, *widths)
+    def __init__(self, input_shape: tuple[int, ...], settings: MLPSettings) -> None:
+        super().__init__(input_shape, settings)
+        self._sizes = (torch.Size(input_shape).numel(), *settings.widths)
         self.features = self._sizes[-1]
-        self._activation = ACTIVATIONS[activation]
-        self.norms = [norms[norm](f"norm{layer}", width) for layer, width in enumerate(widths)]
+        self._activation = ACTIVATIONS[settings.activation]
+        norm = norms[settings.norm]
+        self.norms = [norm(f"norm{layer}", width) for layer, width in enumerate(settings.widths)]
 
     def init(self, generator: torch.Generator) -> Params:
         """See Backbone.init."""
