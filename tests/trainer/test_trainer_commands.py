@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,18 @@ def test_methods_as_json_says_what_a_program_needs_to_choose() -> None:
     assert maml["gradients_at_serving"] is True
     assert maml["ways_can_change"] == "fewer"
     assert maml["tasks"] == ["classification", "regression"]
+
+
+@pytest.mark.parametrize("method", list(methods))
+def test_a_method_is_shown_with_every_setting_and_its_default(method: str) -> None:
+    answer, described = innerloop("methods", method), json.loads(innerloop("methods", method, "--json").output)
+    assert readable(answer.output)
+    assert described["learns"][0] == "backbone"
+    assert described["summary"].endswith(".")
+    names = [setting["name"] for setting in described["settings"]]
+    assert set(names) >= {each.name for each in fields(methods[method].settings_class)}
+    assert all(name in answer.output for name in names)
+    assert all(setting["doc"] for setting in described["settings"])
 
 
 def test_train_leaves_a_bundle_that_says_where_it_comes_from(run: Path) -> None:

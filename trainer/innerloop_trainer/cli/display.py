@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import typer
@@ -13,6 +14,7 @@ from innerloop_learner.manifest import Graphs, Manifest, Metric, TaskLimits
 from innerloop_trainer.bundle_evaluation import BundleFigure
 from innerloop_trainer.cli.output import console
 from innerloop_trainer.data import DataSource
+from innerloop_trainer.method_description import MethodDescription
 from innerloop_trainer.runs.initial_parameters import Start
 from innerloop_trainer.runs.log import Row
 
@@ -62,12 +64,29 @@ def print_methods(infos: Sequence[MethodInfo]) -> None:
     """Print one entry per method."""
     table = Table("method", "what it is", show_lines=True)
     for info in infos:
-        adapts = "adapts by gradients" if info.gradients_at_serving else "adapts without gradients"
-        ways = {"no": "the trained number of ways only", "fewer": "fewer ways too", "any": "any number of ways"}
-        traits = [info.family, adapts, ways[info.ways_can_change], " and ".join(info.tasks)]
-        traits += ["the order of examples matters"] * info.order_matters
-        table.add_row(info.name, f"{'; '.join(traits)}\n{info.paper}")
+        table.add_row(info.name, f"{_traits(info)}\n{info.paper}")
     console.print(table)
+
+
+def print_method(method: MethodDescription) -> None:
+    """Print what one method is, what it learns, and its settings with their defaults."""
+    table = Table(show_header=False, title=method.info.name)
+    defaults = {name: value for name, value in asdict(method.training).items() if value is not None}
+    for name, text in (
+        ("what it is", f"{method.summary}\n{_traits(method.info)}"),
+        ("paper", method.info.paper),
+        ("learns", ", ".join(method.learns)),
+        ("trained with", _listed(defaults)),
+    ):
+        table.add_row(name, text)
+    console.print(table)
+    if not method.settings:
+        console.print("It has no settings.")
+        return
+    settings = Table("--set", "default", "what it is")
+    for setting in method.settings:
+        settings.add_row(setting.name, json.dumps(setting.default), f"{setting.doc} ({setting.kind})")
+    console.print(settings)
 
 
 def print_bundle(bundle: Bundle) -> None:
@@ -95,6 +114,13 @@ def print_bundle(bundle: Bundle) -> None:
     for name, text in rows:
         table.add_row(name, text)
     console.print(table)
+
+
+def _traits(info: MethodInfo) -> str:
+    adapts = "adapts by gradients" if info.gradients_at_serving else "adapts without gradients"
+    ways = {"no": "the trained number of ways only", "fewer": "fewer ways too", "any": "any number of ways"}
+    traits = [info.family, adapts, ways[info.ways_can_change], " and ".join(info.tasks)]
+    return "; ".join([*traits, *["the order of examples matters"] * info.order_matters])
 
 
 def _print_left_out(classes: Sequence[str]) -> None:

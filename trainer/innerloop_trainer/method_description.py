@@ -1,0 +1,73 @@
+"""What a user may want to know of one method: what it is, what it learns, and what can be set."""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from innerloop_learner.learner import MethodInfo, build_learner, methods
+from innerloop_learner.objectives import objectives
+from innerloop_learner.settings import Described, described
+from innerloop_learner.spec import InputSpec, LearnerSpec
+from innerloop_trainer.outer_loop import TrainingDefaults, defaults_of, estimators
+
+_EXAMPLE = InputSpec((1, 28, 28))
+"""Images of Omniglot's size, to see what a method learns on them."""
+
+
+@dataclass(frozen=True)
+class MethodDescription:
+    """One method, for people.
+
+    Attributes:
+        info: what it is.
+        summary: the same in a sentence, with its source.
+        learns: names of the groups of parameters that training changes.
+        settings: what `--set NAME=VALUE` takes: of the method, of its objective and of its estimator.
+        training: how it is trained unless the user says otherwise.
+    """
+
+    info: MethodInfo
+    summary: str
+    learns: Sequence[str]
+    settings: Sequence[Described]
+    training: TrainingDefaults
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        described = asdict(self)
+        return {**described.pop("info"), **described}
+
+
+def describe_method(name: str) -> MethodDescription:
+    """Describe the method of that name.
+
+        >>> maml = describe_method("maml")
+        >>> maml.info.family, maml.learns
+        ('initialisation', ['backbone', 'head'])
+        >>> [setting.name for setting in maml.settings]
+        ['steps', 'max_steps', 'update_rule', 'rate']
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    method, training = methods[name], defaults_of(name)
+    kinds = (method, objectives[method.info.objective], estimators[training.estimator])
+    return MethodDescription(
+        info=method.info,
+        summary=(inspect.getdoc(method) or "").partition("\n\n")[0].replace("\n", " "),
+        learns=_learned(name),
+        settings=[setting for kind in kinds for setting in described(kind.settings_class)],
+        training=training,
+    )
+
+
+def _learned(name: str) -> list[str]:
+    """Groups of learned parameters, as their names begin."""
+    learner = build_learner(LearnerSpec(name, _EXAMPLE, max_ways=5, train_classes=5, backbone="conv4"))
+    params, backbone = learner.init(torch.Generator()), learner.backbone.init(torch.Generator())
+    learned = [each for each in params if each not in learner.buffers()]
+    groups = ("backbone" if each in backbone else each.partition(".")[0] for each in learned)
+    return list(dict.fromkeys(groups))
