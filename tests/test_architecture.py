@@ -81,6 +81,7 @@ LEARNER_WITHOUT_TORCH = {
         *("disk", "host_memory", "manifest", "self_contained", "settings", "spec", "traits"),
         *("encoders", "encoders.encoder", "encoders.errors", "encoders.images", "encoders.open"),
         *("encoders.packed_texts", "encoders.session", "encoders.spec", "encoders.texts"),
+        *("media", "media.formats", "media.images"),
     )
 }
 CHOOSES, TORCH_ENGINE = "innerloop_server.make_engine", "innerloop_server.engine.pytorch.engine"

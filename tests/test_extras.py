@@ -27,6 +27,7 @@ EXTRAS = {
 SDK_NEEDS = {"google", "grpc", "grpc_status", "numpy", "tenacity"}
 LEARNER_NEEDS = {"torch", "numpy", "safetensors"}
 ENCODERS_NEED = {"numpy", "onnxruntime", "tokenizers"}
+MEDIA_NEEDS = {"numpy", "PIL", "pillow_heif"}
 
 ONLY_BASE = """
 import json, sys
@@ -65,7 +66,11 @@ def test_a_part_imports_only_what_its_extra_installs(package):
 def test_the_learner_needs_tensors_and_files_of_tensors_only():
     for module, file in modules():
         if is_within(module, "innerloop_learner"):
-            needs = ENCODERS_NEED if is_within(module, "innerloop_learner.encoders") else LEARNER_NEEDS
+            needs = LEARNER_NEEDS
+            if is_within(module, "innerloop_learner.encoders"):
+                needs = ENCODERS_NEED
+            if is_within(module, "innerloop_learner.media"):
+                needs = MEDIA_NEEDS
             assert top_level(file.read_text()) <= {*needs, *sys.stdlib_module_names, "innerloop_learner"}, module
 
 

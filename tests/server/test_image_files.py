@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from wire import images
 
+from innerloop_learner.media import decode_image
 from innerloop_server.domain.errors import InvalidRequestError
 from innerloop_server.transport.codec import images as images_module
 from innerloop_server.transport.codec.requests import RequestLimits, decode_query
-from innerloop_trainer.data.decode import decode_image
 
 LIMITS = RequestLimits(support=4, query=4, time_to_live=60.0, max_time_to_live=600.0)
 
@@ -35,6 +35,12 @@ def turned(image):
     return encoded(image, "JPEG", exif=exif)
 
 
+def white_on_nothing():
+    image = Image.new("RGBA", (31, 17))
+    image.paste("white", (5, 5, 20, 12))
+    return image
+
+
 FILES = {
     "gray png": encoded(photo("L")),
     "colour png": encoded(photo("RGB")),
@@ -46,6 +52,13 @@ FILES = {
     "gray jpeg": encoded(photo("L"), "JPEG"),
     "cmyk jpeg": encoded(photo("CMYK"), "JPEG"),
     "turned jpeg": turned(photo("RGB")),
+    "12 bit tiff": encoded(Image.fromarray(np.arange(31 * 17, dtype=np.uint16).reshape(17, 31) * 7), "TIFF"),
+    "white on nothing": encoded(white_on_nothing()),
+    "webp": encoded(photo("RGB"), "WEBP"),
+    "bmp": encoded(photo("RGB"), "BMP"),
+    "gif": encoded(photo("L"), "GIF"),
+    "pgm": encoded(photo("L"), "PPM"),
+    "avif": encoded(photo("RGB"), "AVIF"),
 }
 
 
@@ -77,8 +90,8 @@ def png_header(width, height):
 
 @pytest.mark.parametrize(
     "damaged",
-    [b"", b"not an image", FILES["jpeg"][:200], FILES["gray png"][:-40], encoded(photo("RGB"), "BMP")],
-    ids=["empty", "text", "truncated jpeg", "truncated png", "bmp"],
+    [b"", b"not an image", FILES["jpeg"][:200], FILES["gray png"][:-40], encoded(photo("RGB"), "PCX")],
+    ids=["empty", "text", "truncated jpeg", "truncated png", "pcx"],
 )
 def test_a_file_that_is_no_readable_image_is_named_by_its_index(fake_model, damaged):
     field, _ = violation(fake_model(), FILES["gray png"], damaged)

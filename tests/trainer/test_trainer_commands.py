@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from shell import innerloop
 
@@ -213,3 +214,18 @@ def test_output_of_any_encoding_takes_any_text(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, "ascii"))
     console.print("accuracy 97% ± 1%  (images:日本)")
     assert content.getvalue() == b"accuracy 97% ? 1%  (images:??)\n"
+
+
+def test_train_and_evaluate_say_what_they_leave_out_of_the_data(tmp_path: Path) -> None:
+    for name in "abcdef":
+        (tmp_path / "zoo" / name).mkdir(parents=True)
+        for index in range(2):
+            Image.linear_gradient("L").rotate(30 * ord(name)).save(tmp_path / "zoo" / name / f"{index}.png")
+    (tmp_path / "zoo" / "empty").mkdir()
+    data = ("--data", f"images:{tmp_path / 'zoo'}?size=8&test=0.34&val=0.34")
+    sizes = ("--ways", 2, "--train-ways", 2, "--iterations", 1, "--meta-batch", 1, "--validation-episodes", 2)
+    rest = ("--test-episodes", 2, "--queries", 1, "--device", "cpu", "--backbone-set", "width=8")
+    said = "1 empty folder left out"
+    assert said in innerloop("train", "protonet", *data, *sizes, *rest, "--out", tmp_path / "run").output
+    figures = ("--episodes", 2, "--queries", 1, "--device", "cpu")
+    assert said in innerloop("evaluate", tmp_path / "run", *data, *figures).output

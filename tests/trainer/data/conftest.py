@@ -38,7 +38,9 @@ def class_folders() -> Callable[..., Path]:
             (root / name).mkdir(parents=True)
             for index in range(count):
                 color = (20 + 10 * position, 10 * index, 5) if mode == "RGB" else 20 + 10 * position
-                Image.new(mode, size, color).save(root / name / f"{index}.png")
+                image = Image.new(mode, size, color)
+                image.paste(0, (0, 0, 2, 2 + index))
+                image.save(root / name / f"{index}.png")
         return root
 
     return make

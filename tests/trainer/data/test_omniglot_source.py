@@ -91,7 +91,7 @@ def test_a_damaged_drawing_or_archive_is_named(
     root = omniglot_folders(tmp_path)
     drawing = root / "images_background" / "Alphabet_B" / "character02" / "0001_02.png"
     drawing.write_bytes(drawing.read_bytes()[:70])
-    with pytest.raises(DataError, match=r"images_background: Alphabet_B/character02/0001_02\.png is not a readable"):
+    with pytest.raises(DataError, match=r"images_background: Alphabet_B/character02/0001_02\.png is damaged"):
         load_source(f"omniglot:{root}")
     archive = zipped(root / "images_background")
     (root / "images_background").rename(root / "elsewhere")

@@ -58,6 +58,24 @@ def split_by_seed(source: str, options: SplitOptions, names: list[str]) -> tuple
     return splits, f"by class with seed {options.seed}"
 
 
+def hold_out(source: str, options: SplitOptions, splits: Splits) -> Splits:
+    """Splits with classes for validation, where there are none, out of those for training.
+
+    Args:
+        source: its name, for messages.
+        options: fraction and seed.
+        splits: those for training and for test.
+
+    Raises:
+        DataError: no class is left to train on.
+    """
+    order = shuffled(splits["train"], options.seed)
+    validation = max(1, round(len(order) * options.val))
+    if validation >= len(order):
+        raise DataError(f"{source}: {len(order)} classes leave none for training after {validation} for validation")
+    return {**splits, "train": order[validation:], "validation": order[:validation]}
+
+
 def describe_split(splits: Splits, how: str) -> str:
     """How many classes each split has, and how they were divided, for descriptions of sources."""
     train, validation, test = (len(splits[part]) for part in ("train", "validation", "test"))

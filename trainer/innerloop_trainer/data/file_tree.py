@@ -1,19 +1,57 @@
-"""A folder or a zip archive of files, read alike."""
+"""A folder or an archive of files, read alike."""
 
+import bz2
+import contextlib
+import gzip
+import lzma
+import os
+import shutil
+import tarfile
+import tempfile
+import unicodedata
+import weakref
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
 from innerloop_trainer.data.source import DataError
 
 Stamp = list[str | int]
 """Name, size and time of a file: changes when the file does."""
 
+Entry = tuple[PurePosixPath, bool]
+"""A path, and whether a folder lies there."""
+
+JUNK = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information"}
+"""What macOS, Windows and network drives leave among people's files, in lower case."""
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
+OPENERS: Mapping[str, Callable[..., Any]] = {
+    ".gz": gzip.open,
+    ".tgz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+}
+"""What unpacks compressed tar archives, by the end of their names."""
+
+MS_DOS = 0
+"""Mark of a zip entry made on Windows, where no name has a backslash but between folders."""
+
+UTF8_FLAG = 0x800
+"""Mark of a zip entry whose name is UTF-8."""
+
+
+class UnreadableFileError(ValueError):
+    """A file that can't be read; the message goes on from its name."""
+
 
 class FileTree(ABC):
-    """Files and folders below one root; hidden ones and what macOS adds to archives are left out.
+    """Files and folders below one root; hidden ones and what systems leave among people's files are left out.
 
     Attributes:
         root: the folder or the archive.
@@ -37,44 +75,99 @@ class FileTree(ABC):
         """Content of one file.
 
         Raises:
-            DataError: it can't be read.
+            UnreadableFileError: it can't be read.
         """
 
     @abstractmethod
     def identity(self) -> list[Stamp]:
         """Plain data that differs whenever the content does."""
 
+    @staticmethod
+    def shown(path: PurePosixPath) -> str:
+        """A path as its user sees it.
+
+        Names that are not UTF-8 are from an old Windows or Linux of western Europe, and macOS takes accents apart.
+        """
+        name = os.fsencode(str(path))
+        try:
+            text = name.decode()
+        except UnicodeDecodeError:
+            text = name.decode("cp1252", errors="replace")
+        return unicodedata.normalize("NFC", text)
+
 
 class FolderTree(FileTree):
-    """The files below a folder."""
+    """The files below a folder; links to files and folders are followed."""
 
     @cached_property
     def files(self) -> list[PurePosixPath]:  # noqa: D102
-        return sorted(path for path in self._walk() if (self.root / path).is_file())
+        return sorted(path for path, is_folder in self._entries if not is_folder)
 
     @cached_property
     def folders(self) -> list[PurePosixPath]:  # noqa: D102
-        return sorted(path for path in self._walk() if (self.root / path).is_dir())
+        return sorted(path for path, is_folder in self._entries if is_folder)
 
     def read(self, path: PurePosixPath) -> bytes:  # noqa: D102
         try:
             return (self.root / path).read_bytes()
         except OSError as error:
-            raise DataError(f"{self.root / path} can't be read ({error.strerror})") from error
+            raise UnreadableFileError(f"can't be read ({error.strerror})") from error
 
     def identity(self) -> list[Stamp]:  # noqa: D102
         stamps: list[Stamp] = [[str(self.root.resolve())]]
         for path in self.files:
-            stat = (self.root / path).stat()
-            stamps.append([str(path), stat.st_size, stat.st_mtime_ns])
+            with contextlib.suppress(OSError):  # a link to nothing
+                found = (self.root / path).stat()
+                stamps.append([str(path), found.st_size, found.st_mtime_ns])
         return stamps
 
-    def _walk(self) -> list[PurePosixPath]:
-        paths = (PurePosixPath(path.relative_to(self.root)) for path in self.root.rglob("*"))
-        return [path for path in paths if _visible(path)]
+    @cached_property
+    def _entries(self) -> list[Entry]:
+        """Paths below the root, and whether they are folders."""
+        return list(self._walk(PurePosixPath(), frozenset()))
+
+    def _walk(self, folder: PurePosixPath, above: frozenset[tuple[int, int]]) -> Iterator[Entry]:
+        """What lies below a folder; `above` are the devices and numbers of the folders that it lies in."""
+        try:
+            found = (self.root / folder).stat()
+            names = sorted(os.listdir(self.root / folder))  # noqa: PTH208 - names, not paths
+        except OSError as error:
+            raise DataError(f"{self.root / folder} can't be read ({error.strerror})") from error
+        here = (found.st_dev, found.st_ino)
+        if here in above:  # a link to a folder that it lies in
+            return
+        for path in (folder / name for name in names if _is_visible(name)):
+            target = self.root / path
+            if target.is_dir():
+                yield path, True
+                yield from self._walk(path, above | {here})
+            elif target.is_file() or target.is_symlink():  # a link to nothing is a file that can't be read
+                yield path, False
 
 
-class ZipTree(FileTree):
+class ArchiveTree(FileTree):
+    """The files of an archive."""
+
+    @cached_property
+    def files(self) -> list[PurePosixPath]:  # noqa: D102
+        return sorted(path for path, is_folder in self._entries() if not is_folder and _is_all_visible(path))
+
+    @cached_property
+    def folders(self) -> list[PurePosixPath]:  # noqa: D102
+        named = {path for path, is_folder in self._entries() if is_folder}
+        implied = {parent for path in (*named, *self.files) for parent in path.parents if parent.parts}
+        return sorted(path for path in named | implied if path.parts and _is_all_visible(path))
+
+    def identity(self) -> list[Stamp]:  # noqa: D102
+        found = self.root.stat()
+        return [[str(self.root.resolve()), found.st_size, found.st_mtime_ns]]
+
+    @abstractmethod
+    def _entries(self) -> Iterator[Entry]:
+        """Paths of all entries, and whether they are folders."""
+
+
+class ZipTree(ArchiveTree):
     """The files of a zip archive."""
 
     def __init__(self, root: Path) -> None:
@@ -83,37 +176,87 @@ class ZipTree(FileTree):
             self._archive = zipfile.ZipFile(root)
         except (OSError, zipfile.BadZipFile) as error:
             raise DataError(f"{root} is not a readable zip archive ({error}); copy or download it again") from error
-
-    @cached_property
-    def files(self) -> list[PurePosixPath]:  # noqa: D102
-        names = (entry.filename for entry in self._archive.infolist() if not entry.is_dir())
-        return sorted(path for path in map(PurePosixPath, names) if _visible(path))
-
-    @cached_property
-    def folders(self) -> list[PurePosixPath]:  # noqa: D102
-        named = {PurePosixPath(entry.filename) for entry in self._archive.infolist() if entry.is_dir()}
-        implied = {parent for path in (*named, *self.files) for parent in path.parents if parent.parts}
-        return sorted(path for path in named | implied if _visible(path))
+        self._names = {_zip_name(entry): entry for entry in self._archive.infolist()}
 
     def read(self, path: PurePosixPath) -> bytes:  # noqa: D102
         try:
-            return self._archive.read(str(path))
+            return self._archive.read(self._names[str(path)])
         except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-            raise DataError(f"{self.root}: {path} can't be unpacked ({error}); copy or download it again") from error
+            raise UnreadableFileError(f"can't be unpacked ({error})") from error
 
-    def identity(self) -> list[Stamp]:  # noqa: D102
-        stat = self.root.stat()
-        return [[str(self.root.resolve()), stat.st_size, stat.st_mtime_ns]]
+    def _entries(self) -> Iterator[Entry]:
+        return ((PurePosixPath(name), name.endswith("/")) for name in self._names)
+
+
+class TarTree(ArchiveTree):
+    """The files of a tar archive, compressed or not; links in it are passed over."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        try:
+            file = _unpacked(root)
+            weakref.finalize(self, file.close)
+            self._archive = tarfile.open(fileobj=file)  # noqa: SIM115 - it is read as long as the tree
+            self._members = {str(PurePosixPath(each.name)): each for each in self._archive.getmembers()}
+        except (OSError, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+            raise DataError(f"{root} is not a readable tar archive ({error}); copy or download it again") from error
+
+    def read(self, path: PurePosixPath) -> bytes:  # noqa: D102
+        try:
+            file = self._archive.extractfile(self._members[str(path)])
+            return file.read() if file else b""
+        except (OSError, tarfile.TarError) as error:
+            raise UnreadableFileError(f"can't be unpacked ({error})") from error
+
+    def _entries(self) -> Iterator[Entry]:
+        kept = ((name, each) for name, each in self._members.items() if each.isdir() or each.isreg())
+        return ((PurePosixPath(name), each.isdir()) for name, each in kept)
 
 
 def open_tree(path: Path) -> FileTree:
-    """The files below the folder or in the zip archive at `path`.
+    """The files below the folder or in the archive at `path`.
 
     Raises:
         DataError: it is neither.
     """
-    return FolderTree(path) if path.is_dir() else ZipTree(path)
+    if path.is_dir():
+        return FolderTree(path)
+    return TarTree(path) if path.name.lower().endswith(ARCHIVES[1:]) else ZipTree(path)
 
 
-def _visible(path: PurePosixPath) -> bool:
-    return not any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+def title_of(path: Path) -> str:
+    """Name of a folder or an archive, without what the archive's name ends in."""
+    name = FileTree.shown(PurePosixPath(path.resolve().name))
+    ends = [end for end in ARCHIVES if name.lower().endswith(end)]
+    return name[: -max(map(len, ends))] if ends else name
+
+
+def _is_visible(name: str) -> bool:
+    return not name.startswith(".") and name.lower() not in JUNK
+
+
+def _is_all_visible(path: PurePosixPath) -> bool:
+    return all(map(_is_visible, path.parts))
+
+
+def _zip_name(entry: zipfile.ZipInfo) -> str:
+    """The path of an entry, its folders divided by slashes."""
+    name = entry.filename
+    if not entry.flag_bits & UTF8_FLAG:
+        with contextlib.suppress(UnicodeError):  # macOS writes UTF-8 without saying so
+            name = name.encode("cp437").decode()
+    return name.replace("\\", "/") if entry.create_system == MS_DOS else name
+
+
+def _unpacked(root: Path) -> IO[bytes]:
+    """A tar archive without compression, in which files are found without reading all that lies before them."""
+    opener = next((opener for end, opener in OPENERS.items() if root.name.lower().endswith(end)), open)
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - it is read as long as the tree
+    try:
+        with opener(root, "rb") as packed:
+            shutil.copyfileobj(packed, file)
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return file

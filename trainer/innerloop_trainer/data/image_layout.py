@@ -1,42 +1,79 @@
-"""Finds the classes in a tree of image files."""
+"""Finds the classes in a tree of image files, and the splits that they are divided into, if they are.
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+Two layouts are read: a folder for each class (`cat/`, `dog/`), and folders of splits with class folders in them
+(`train/cat/`, `test/dog/`). Class folders may lie in further folders (`Greek/alpha/`). Anything else is refused: a
+class that is taken for two, or test classes that are taken for training classes, spoil every figure without a word.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Literal
 
+from innerloop_learner.media import format_names, missing_extensions, readable_extensions
 from innerloop_trainer.data.file_tree import FileTree
 from innerloop_trainer.data.source import DataError
 
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-SPLIT_FOLDERS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+Split = Literal["train", "validation", "test"]
+
+SPLIT_NAMES: Mapping[str, Split] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "development"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""What folders of splits are called, in lower case; `set`, `data` or `images` may stand behind, as in `train_set`."""
+
+LAYOUTS = (
+    "what is read is a folder for each class, or train, val and test folders (in any case; also training, valid, "
+    "validation, dev, testing) with class folders in them"
+)
 
 Classes = Mapping[str, Sequence[PurePosixPath]]
-"""Image files by class name, which is the folder's path below the root or the split's folder."""
+"""Image files by class name, which is the class folder's path below the root or below the folder of its split."""
 
 
-def find_splits(tree: FileTree) -> dict[str, Classes]:
-    """The classes of each split if the tree is divided by folders, those of the one split "" otherwise.
+@dataclass(frozen=True)
+class ImageLayout:
+    """Where the images of each class lie.
+
+    Attributes:
+        splits: the classes of each split that has a folder; those of the one split "" where there are none.
+        notices: what was left out, a sentence each.
+    """
+
+    splits: Mapping[str, Classes]
+    notices: Sequence[str]
+
+
+def find_classes(tree: FileTree, *, nested: bool = False, empty: bool = False) -> ImageLayout:
+    """Find the classes, and the splits if the tree is divided by folders.
 
     A single folder that everything lies in, as archives tend to have, is passed through.
 
+    Args:
+        tree: to look through.
+        nested: whether folders of one name below different folders are different classes.
+        empty: whether folders without images are left out, if they hold other files.
+
     Raises:
-        DataError: there are no classes, an image lies outside of any, a folder has no images, a split is missing, or a
-            class is in two splits.
+        DataError: there are no classes, or the layout is not one of those that are read.
     """
-    images = [path for path in tree.files if path.suffix.lower() in EXTENSIONS]
+    images = [path for path in tree.files if path.suffix.lower() in readable_extensions()]
+    others = [path for path in tree.files if path.suffix.lower() not in readable_extensions()]
     if not images:
-        raise DataError(f"images: {tree.root} has no images ({', '.join(EXTENSIONS)}); give a folder of class folders")
-    _reject_empty_folders(tree, images)
+        raise DataError(f"images: {tree.root} has no images ({format_names()}); {_others_said(others) or LAYOUTS}")
+    if not empty:
+        _reject_folders_of_others(tree, images, others)
     top = _top(images)
-    below = {path.relative_to(top).parts[0] for path in images}
-    if "train" not in below or not below <= set(SPLIT_FOLDERS):
-        return {"": _classes(tree, top, images)}
-    splits: dict[str, Classes] = {}
-    for folder in sorted(below):
-        root = top / folder
-        splits[SPLIT_FOLDERS[folder]] = _classes(tree, root, [path for path in images if path.is_relative_to(root)])
-    _reject_bad_splits(tree, splits)
-    return splits
+    folders = _split_folders(tree, top, images)
+    splits: dict[str, Classes] = {
+        split: _classes(tree, top / folder, images) for folder, split in (folders or {"": ""}).items()
+    }
+    _reject_repeated(tree, splits, nested=nested)
+    _reject_bad_splits(tree, splits, nested=nested)
+    return ImageLayout(splits, [*_notices(tree, images, others)])
 
 
 def _top(images: Sequence[PurePosixPath]) -> PurePosixPath:
@@ -50,42 +87,115 @@ def _top(images: Sequence[PurePosixPath]) -> PurePosixPath:
         top = deeper
 
 
-def _classes(tree: FileTree, root: PurePosixPath, images: Sequence[PurePosixPath]) -> Classes:
+def _split_folders(tree: FileTree, top: PurePosixPath, images: Sequence[PurePosixPath]) -> dict[str, str]:
+    """The splits by the folder of each; nothing where folders are classes."""
+    below = {path.relative_to(top).parts[0] for path in images}
+    divided = {path.relative_to(top).parts[0] for path in images if len(path.relative_to(top).parts) > 2}
+    found: dict[str, str] = {name: split for name in sorted(below) if (split := _split_called(name)) is not None}
+    if not divided & found.keys() and found.keys() != below:
+        return {}  # trains among other vehicles
+    unclear = below - found.keys() or len(set(found.values())) < len(found) or "train" not in found.values()
+    if found and unclear:
+        raise DataError(
+            f"images: {tree.root} has the folders {', '.join(sorted(below))}, which are neither classes nor one folder "
+            f"for each split; {LAYOUTS}"
+        )
+    return found
+
+
+def _split_called(folder: str) -> Split | None:
+    """The split whose folder has this name."""
+    word = re.sub(r"[-_ .]*(set|data|images)?$", "", folder.lower())
+    return SPLIT_NAMES.get(word)
+
+
+def _classes(tree: FileTree, root: PurePosixPath, images: Iterable[PurePosixPath]) -> Classes:
+    """The images below `root` by class."""
     classes = defaultdict[str, list[PurePosixPath]](list)
     for path in images:
+        if not path.is_relative_to(root):
+            continue
         if path.parent == root:
-            raise DataError(f"images: {tree.root}: {path} lies in no class folder; move it into that of its class")
-        classes[str(path.parent.relative_to(root))].append(path)
+            raise DataError(
+                f"images: {tree.root}: {tree.shown(path)} lies in no class folder; move it into that of its class"
+            )
+        classes[tree.shown(path.parent.relative_to(root))].append(path)
     return classes
 
 
-def _reject_empty_folders(tree: FileTree, images: Sequence[PurePosixPath]) -> None:
+def _reject_repeated(tree: FileTree, splits: Mapping[str, Classes], *, nested: bool) -> None:
+    """Refuse classes that may be one, and folders that may be a class or hold some."""
+    for classes in splits.values():
+        home: dict[str, str] = {}
+        for name in classes:
+            above, _, last = name.rpartition("/")
+            if any(str(parent) in classes for parent in PurePosixPath(name).parents):
+                raise DataError(
+                    f"images: {tree.root}: a folder above {name} has images of its own; {LAYOUTS}. Move its images "
+                    f"into a folder beside the others"
+                )
+            if home.setdefault(last.casefold(), above) != above and not nested:
+                raise DataError(
+                    f"images: {tree.root}: class {last!r} is in {home[last.casefold()] or '.'} and in {above or '.'}; "
+                    f"{LAYOUTS}. If these are different classes, add ?nested=true"
+                )
+
+
+def _reject_folders_of_others(tree: FileTree, images: Sequence[PurePosixPath], others: Sequence[PurePosixPath]) -> None:
+    """Refuse folders that hold files but no images; those that hold nothing are nobody's class."""
     filled = {folder for path in images for folder in path.parents}
-    for folder in tree.folders:
-        if folder not in filled:
+    for path in others:
+        if path.parent not in filled:
+            there = [other for other in others if other.parent == path.parent]
             raise DataError(
-                f"images: {tree.root}: folder {folder} has no images ({', '.join(EXTENSIONS)}); add some or remove it"
+                f"images: {tree.root}: folder {tree.shown(path.parent)} has no images ({format_names()}): "
+                f"{_others_said(there)}; add images, remove it, or leave such folders out with ?min_examples=1"
             )
 
 
-def _reject_bad_splits(tree: FileTree, splits: Mapping[str, Classes]) -> None:
-    missing = {"train", "validation", "test"} - set(splits)
-    if missing:
-        raise DataError(
-            f"images: {tree.root} has a train folder but nothing for {' and '.join(sorted(missing))}; give it train/, "
-            f"val/ and test/, or class folders only, which are then split"
-        )
-    for name, first, second in _shared(splits):
-        raise DataError(
-            f"images: {tree.root}: class {name!r} is in both the {first} and the {second} split, but few-shot "
-            f"learners are measured on classes they have never seen; give each split its own, or class folders only"
-        )
-
-
-def _shared(splits: Mapping[str, Classes]) -> Iterator[tuple[str, str, str]]:
+def _reject_bad_splits(tree: FileTree, splits: Mapping[str, Classes], *, nested: bool) -> None:
+    if "" in splits:
+        return
     home: dict[str, str] = {}
     for split, classes in splits.items():
         for name in classes:
-            if name in home:
-                yield name, home[name], split
-            home[name] = split
+            known = (name if nested else name.rpartition("/")[2]).casefold()
+            if home.setdefault(known, split) != split:
+                raise DataError(
+                    f"images: {tree.root}: class {name!r} is in both the {home[known]} and the {split} "
+                    f"split, but few-shot learners are measured on classes they have never seen; give each split its "
+                    f"own classes, or give the folder of one split as the source, whose classes are then divided"
+                )
+    if "test" not in splits:
+        raise DataError(
+            f"images: {tree.root} has a train folder but nothing for test; add a test folder with other classes, or "
+            f"give class folders only, which are then divided"
+        )
+
+
+def _notices(tree: FileTree, images: Sequence[PurePosixPath], others: Sequence[PurePosixPath]) -> list[str]:
+    notices = []
+    if others:
+        notices.append(f"{_others_said(others)} of no format that is read, left out")
+    filled = {folder for path in (*images, *others) for folder in path.parents}
+    empty = [folder for folder in tree.folders if folder not in filled]
+    if empty:
+        notices.append(f"{_counted(len(empty), 'empty folder')} left out")
+    return notices
+
+
+def _others_said(others: Sequence[PurePosixPath]) -> str:
+    """How many files of which kind are not read, and what is needed to read them."""
+    if not others:
+        return ""
+    kinds = Counter(path.suffix.lower() or "without an extension" for path in others)
+    missing = missing_extensions()
+    said = [
+        f"{count:,} {kind}{f' (to read them, {missing[kind]})' if kind in missing else ''}"
+        for kind, count in kinds.most_common()
+    ]
+    return f"{_counted(len(others), 'file')} ({', '.join(said)})"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -1,38 +1,36 @@
-"""`images:PATH[?size=64&color=auto&val=0.15&test=0.2&seed=0]`: one's own images, a folder per class.
+"""`images:PATH?key=value&...`: one's own images, a folder per class.
 
-PATH is a folder or a zip archive. If there are train, val and test folders in it, they are the splits; otherwise the
-classes are shuffled with `seed` and split. Options:
-
-- size: pixels to resize to, one number or HEIGHTxWIDTH; proportions are not kept. 64 unless told.
-- color: gray, rgb, or auto, which is gray if no image has any colour.
-- val, test: fractions of the classes for validation and test.
+PATH is a folder, or a zip or tar archive of one. If there are train, val and test folders in it, they are the splits;
+otherwise the classes are shuffled with `seed` and split. `ImageOptions` says what options there are.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from innerloop_learner.spec import InputSpec
 from innerloop_trainer.data.cache import cached
 from innerloop_trainer.data.class_examples import source_of_classes
-from innerloop_trainer.data.class_split import SplitOptions, Splits, describe_split, split_by_seed
+from innerloop_trainer.data.class_split import SplitOptions, Splits, describe_split, hold_out, split_by_seed
 from innerloop_trainer.data.decode import decode_classes
 from innerloop_trainer.data.example_set import ExampleSet
-from innerloop_trainer.data.file_tree import FileTree, open_tree
-from innerloop_trainer.data.image_layout import Classes, find_splits
-from innerloop_trainer.data.options import SIZE, existing_path, one_of, option, read_options, write_options
+from innerloop_trainer.data.file_tree import FileTree, open_tree, title_of
+from innerloop_trainer.data.image_layout import Classes, find_classes
+from innerloop_trainer.data.options import FLAG, SIZE, existing_path, one_of, option, read_options, write_options
+from innerloop_trainer.data.small_classes import SmallClassOptions, leave_out_small
 from innerloop_trainer.data.source import DataError, DataSource, SourceLoader, SourceRequest, sources
 
-EXAMPLE = "images:~/pictures (a folder or a zip archive with one folder of images per class)"
+EXAMPLE = "images:~/pictures (a folder, or a zip or tar archive, with one folder of images per class)"
 
 
 @dataclass(frozen=True)
-class ImageOptions(SplitOptions):
+class ImageOptions(SplitOptions, SmallClassOptions):
     """Options of the source of images."""
 
     size: tuple[int, int] = option((64, 64), SIZE, "Pixels to resize to; proportions are not kept.")
     color: str = option("auto", one_of("auto", "gray", "rgb"), "What is read; auto is gray if no image has any colour.")
+    nested: bool = option(False, FLAG, "Folders of one name below different folders are different classes.")
 
 
 class Images(SourceLoader):
@@ -45,53 +43,94 @@ class Images(SourceLoader):
         options = read_options(request, ImageOptions)
         path = existing_path(request, EXAMPLE)
         tree = open_tree(path)
-        found = find_splits(tree)
-        if "" in found:
-            splits, how = split_by_seed(request.name, options, list(found[""]))
-        else:
-            splits, how = _split_by_folder(request, found)
-        classes = {name: files for part in found.values() for name, files in part.items()}
-        images = _decode(tree, classes, options.size, options.color)
+        layout = find_classes(tree, nested=options.nested, empty=options.min_examples > 0)
+        files = {name: files for classes in layout.splits.values() for name, files in classes.items()}
+        decoded = _decode(tree, files, options)
+        images, small = leave_out_small(request.name, decoded, options)
+        blanks = _blanks(images)
+        _reject_blank(tree, images, blanks)
+        splits, how = _divide(request, options, layout.splits, images.names)
         channels = images.examples.shape[1]
-        # The same for every data set, so that a bundle trained on one can be evaluated on another.
-        spec = InputSpec((channels, *options.size), dtype="uint8", mean=(0.5,), std=(0.5,), scale=1 / 255)
-        name = f"images:{path.resolve().name.removesuffix('.zip')}"
         height, width = options.size
-        colors = "gray" if channels == 1 else "RGB"
         return source_of_classes(
-            name,
-            f"{len(images.examples):,} images of {len(classes)} classes, {colors}, resized to {height} x {width}, "
-            + describe_split(splits, how),
-            spec,
+            f"images:{title_of(path)}",
+            f"{len(images.examples):,} images of {len(images.names)} classes, {'gray' if channels == 1 else 'RGB'}, "
+            f"resized to {height} x {width}, {describe_split(splits, how)}",
+            # The same for every data set, so that a bundle trained on one can be evaluated on another.
+            InputSpec((channels, height, width), dtype="uint8", mean=(0.5,), std=(0.5,), scale=1 / 255),
             request.device,
             train=images.select(splits["train"]),
             validation=images.select(splits["validation"]),
             test=images.select(splits["test"]),
             options=write_options(options),
+            notices=[*layout.notices, *_notices(files, decoded, blanks), *small],
         )
 
 
-def _split_by_folder(request: SourceRequest, found: Mapping[str, Classes]) -> tuple[Splits, str]:
-    for key in (field.name for field in fields(SplitOptions)):
+def _divide(
+    request: SourceRequest, options: ImageOptions, found: Mapping[str, Classes], names: Sequence[str]
+) -> tuple[Splits, str]:
+    """The splits of the classes `names`, and how they were divided."""
+    if "" in found:
+        return split_by_seed(request.name, options, list(names))
+    splits = {split: [name for name in classes if name in set(names)] for split, classes in found.items()}
+    for key in ("test", "val", "seed") if "validation" in found else ("test",):
         if key in request.options:
-            raise DataError(f"images: {key} has no effect where train, val and test folders are the splits; leave it")
-    return {part: list(classes) for part, classes in found.items()}, "by folder"
+            raise DataError(f"images: {key} has no effect where folders are the splits; leave it")
+    if "validation" in found:
+        return splits, "by folder"
+    return hold_out(request.name, options, splits), (
+        f"by folder, validation classes held out of those for training with seed {options.seed}"
+    )
 
 
-def _decode(tree: FileTree, classes: Classes, size: tuple[int, int], color: str) -> ExampleSet:
+def _decode(tree: FileTree, classes: Classes, options: ImageOptions) -> ExampleSet:
     def decode() -> ExampleSet:
-        decoded = decode_classes(tree, classes, size, "L" if color == "gray" else "RGB")
-        if color == "auto" and _colourless(decoded):
+        decoded = decode_classes(
+            tree,
+            classes,
+            options.size,
+            "L" if options.color == "gray" else "RGB",
+            skip_broken=options.skip_broken,
+            advice="replace or remove them, or leave them out with ?skip_broken=true",
+        )
+        if options.color == "auto" and _colourless(decoded):
             return replace(decoded, examples=decoded.examples[:, :1])
         return decoded
 
-    identity = {"files": tree.identity(), "classes": list(classes), "size": size, "color": color}
-    return cached("images", identity, decode)
+    told = {"size": options.size, "color": options.color, "skip_broken": options.skip_broken}
+    return cached("images", {"files": tree.identity(), "classes": list(classes), **told}, decode)
 
 
 def _colourless(images: ExampleSet) -> bool:
     """Whether all channels are equal, looked at image by image to need no second copy of all."""
     return all(bool(np.array_equal(image, np.broadcast_to(image[:1], image.shape))) for image in images.examples)
+
+
+def _blanks(images: ExampleSet) -> dict[str, int]:
+    """How many images of each class have one colour and nothing else."""
+    blank = np.fromiter((bool((image == image[:, :1, :1]).all()) for image in images.examples), bool)
+    starts = np.cumsum(images.counts) - images.counts
+    sizes = zip(images.names, starts, images.counts, strict=True)
+    return {name: int(blank[start : start + count].sum()) for name, start, count in sizes}
+
+
+def _reject_blank(tree: FileTree, images: ExampleSet, blanks: Mapping[str, int]) -> None:
+    empty = [name for name, count in zip(images.names, images.counts, strict=True) if blanks[name] == count]
+    if empty:
+        raise DataError(
+            f"images: {tree.root}: every image of {', '.join(map(repr, empty[:10]))} is blank, of one colour and "
+            f"nothing else; look at the files, and replace or remove them"
+        )
+
+
+def _notices(files: Classes, decoded: ExampleSet, blanks: Mapping[str, int]) -> Iterator[str]:
+    broken = sum(map(len, files.values())) - len(decoded.examples)
+    if broken:
+        yield f"{broken:,} broken image{'s' if broken > 1 else ''} left out"
+    if any(blanks.values()):
+        total, most = sum(blanks.values()), max(blanks, key=lambda name: blanks[name])
+        yield f"{total:,} blank image{'s' if total > 1 else ''}, of one colour and nothing else, most of them in {most}"
 
 
 sources.register("images")(Images())

@@ -1,0 +1,19 @@
+"""Files as people have them to arrays: one place for trainer and server, so that a model is served what it learned.
+
+`formats` says which image files are read, `images` decodes them. Nothing here needs PyTorch.
+"""
+
+from innerloop_learner.media.formats import format_names, missing_extensions, readable_extensions
+from innerloop_learner.media.images import MAX_PIXELS, Color, UnreadableImageError, decode_image, fit_image, open_image
+
+__all__ = [
+    "MAX_PIXELS",
+    "Color",
+    "UnreadableImageError",
+    "decode_image",
+    "fit_image",
+    "format_names",
+    "missing_extensions",
+    "open_image",
+    "readable_extensions",
+]

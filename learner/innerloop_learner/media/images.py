@@ -1,0 +1,137 @@
+"""Image files of any size, depth and colour to uint8 arrays of one shape.
+
+What a person sees in an image must be there when it is decoded:
+
+- it is turned upright, as its EXIF orientation says;
+- transparent parts show white paper, or black where the drawing could not be seen on white;
+- gray values of more than 8 bits are scaled by the depth that the image uses: 8, 10, 12, 14 or 16 bits, the least that
+  holds its largest value (a 12-bit camera stores 0 to 4,095 in 16 bits). Floating-point values are from 0 to 1;
+- what can't be scaled without a guess is refused.
+
+The rules look at one image alone, so that it is decoded alike in a training set and in a request.
+"""
+
+from io import BytesIO
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from innerloop_learner.media.formats import format_names, readable_formats
+
+Color = Literal["L", "RGB"]
+"""Gray or colour, by Pillow's names."""
+
+MAX_PIXELS = 50_000_000
+"""Of one image, in training and serving alike; a small file can unfold to a huge image."""
+
+DEPTHS = (8, 10, 12, 14, 16)
+"""Bits that cameras and scanners use."""
+
+CLEAREST = 32
+"""A drawing whose darkest part differs from white by less than this, of 255, can't be seen on white."""
+
+LEAST_COLOUR = 16
+"""Pillow gives the upper 8 of 16 bits of a colour; where none reaches this value, the image uses 12 or fewer."""
+
+
+class UnreadableImageError(ValueError):
+    """Bytes that are no image, or one of a kind that can't be used; the message goes on from the name of the file."""
+
+
+def decode_image(content: bytes, size: tuple[int, int], color: Color) -> NDArray[np.uint8]:
+    """Decode one image file.
+
+    Args:
+        content: of the file.
+        size: height and width to resize to, whatever the proportions were.
+        color: gray or colour.
+
+    Returns:
+        [C, height, width].
+
+    Raises:
+        UnreadableImageError: it is no image, damaged, too large, or of values that can't be scaled to 8 bits.
+    """
+    with open_image(content) as image:
+        return fit_image(image, size, color)
+
+
+def open_image(content: bytes) -> Image.Image:
+    """Read the header of an image file.
+
+    Raises:
+        UnreadableImageError: it is of no format that is read, damaged, or too large.
+    """
+    try:
+        image = Image.open(BytesIO(content), formats=readable_formats())
+    except Image.DecompressionBombError as error:
+        raise UnreadableImageError(f"has more than {MAX_PIXELS:,} pixels") from error
+    except Exception as error:  # damaged files raise almost anything, SyntaxError and struct.error included
+        raise UnreadableImageError(f"is not a readable image ({format_names()})") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise UnreadableImageError(f"has more than {MAX_PIXELS:,} pixels")
+    return image
+
+
+def fit_image(image: Image.Image, size: tuple[int, int], color: Color) -> NDArray[np.uint8]:
+    """Decode an opened image, as `decode_image`."""
+    try:
+        flat = _flatten(image).convert(color)
+        height, width = size
+        # Bicubic is Pillow's own default, so a client that resizes its images itself sends what the model learned on.
+        pixels = np.asarray(flat.resize((width, height), Image.Resampling.BICUBIC))
+    except UnreadableImageError:
+        raise
+    except Exception as error:  # decoders of damaged files raise almost anything
+        raise UnreadableImageError("is damaged, or has colours that can't be converted") from error
+    return pixels[None] if color == "L" else pixels.transpose(2, 0, 1)
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """Upright, eight bits a channel, and no transparency."""
+    cut = _loses_depth(image)
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode == "F" or upright.mode.startswith("I"):
+        return Image.fromarray(_scale(np.asarray(upright)))
+    if cut and max(high for _, high in _extremes(upright)) < LEAST_COLOUR:
+        raise UnreadableImageError("has colours of 16 bits that use 12 or fewer; convert it to 8 bits")
+    return _on_paper(upright.convert("RGBA")) if upright.has_transparency_data else upright
+
+
+def _loses_depth(image: Image.Image) -> bool:
+    """Whether Pillow reads only the upper 8 of 16 bits: it has no mode for colours of more."""
+    layouts = [str(tile[3]) for tile in getattr(image, "tile", ())]
+    return not image.mode.startswith("I") and any(";16" in layout for layout in layouts)
+
+
+def _extremes(image: Image.Image) -> list[tuple[int, int]]:
+    """The least and the largest value of each channel, without transparency."""
+    found = image.convert("RGB").getextrema()
+    return [(int(low), int(high)) for low, high in found]  # type: ignore[misc]
+
+
+def _scale(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Gray values of more than 8 bits [H, W] as 8 bits."""
+    if values.dtype.kind == "f":
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+            raise UnreadableImageError("has floating-point pixels that are not from 0 to 1; convert it to 8 bits")
+        return np.asarray(np.rint(values * 255), np.uint8)
+    largest = int(values.max())
+    if values.min() < 0 or largest >= 2 ** DEPTHS[-1]:
+        raise UnreadableImageError("has pixels of 32 bits that are not from 0 to 65,535; convert it to 8 bits")
+    depth = next(depth for depth in DEPTHS if largest < 2**depth)
+    return np.asarray(values >> (depth - 8), np.uint8)
+
+
+def _on_paper(image: Image.Image) -> Image.Image:
+    """An RGBA image on white, or on black where nothing of it can be seen on white."""
+    white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    darkest, _ = _extremes(white.convert("L"))[0]
+    if 255 - darkest >= CLEAREST:
+        return white
+    black = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("RGB")
+    # Nothing at all is white paper, and so is a picture without transparent parts.
+    low, high = image.getchannel("A").getextrema()
+    return black if low != high else white
