@@ -39,7 +39,7 @@ class LinearHead:
 
 
 def cosine_logits(scale: float, features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """S cos(w_k, f) + b_k: logits [T, N, O] of features [T, N, F]; weights [O, F], or [T, O, F], one per task."""
+    """Logits s cos(w_k, f) + b_k, [T, N, O]; features [T, N, F], weights [O, F] shared, or [T, O, F] one per task."""
     return linear(scale * F.normalize(features, dim=-1), F.normalize(weight, dim=-1), bias)
 
 

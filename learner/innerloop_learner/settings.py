@@ -91,11 +91,6 @@ def described(kind: type[Any]) -> list[Described]:
     ]
 
 
-def setting_names(kind: type[Any]) -> frozenset[str]:
-    """Names of the settings that a dataclass holds."""
-    return frozenset(each.name for each in fields(kind))
-
-
 @contextmanager
 def refusing(owner: str) -> Iterator[None]:
     """Inside, values that don't fit (ValueError) are refused in the name of their owner.

@@ -1,0 +1,61 @@
+"""Batch normalisation with the statistics of the bundle."""
+
+import torch
+from torch import Tensor
+
+from innerloop_learner.norms.norm import Norm, Statistics, norms, shares_of
+from innerloop_learner.tasks import Params
+
+
+@norms.register("batch")
+class BatchNorm(Norm):
+    """Batch normalisation (Ioffe and Szegedy 2015) with the statistics of the bundle.
+
+    Meta-training normalises with the moments of all support sets of the meta-batch together, and averages them into
+    the buffers that serving uses.
+    """
+
+    def init(self) -> Params:
+        """Affine parameters and running moments [C]."""
+        moments = {
+            f"{self.name}.running_mean": torch.zeros(self.channels),
+            f"{self.name}.running_variance": torch.ones(self.channels),
+        }
+        return {**super().init(), **moments}
+
+    def buffers(self) -> frozenset[str]:
+        """The running moments."""
+        return frozenset({f"{self.name}.running_mean", f"{self.name}.running_variance"})
+
+    def apply(self, params: Params, x: Tensor, weights: Tensor, statistics: Statistics) -> tuple[Tensor, Params]:
+        """See Norm.apply; statistics are parameters here."""
+        del weights, statistics
+        return self._scaled(params, x, *self._running(params)), {}
+
+    def as_affine(self, params: Params, statistics: Statistics) -> tuple[Tensor, Tensor] | None:
+        """See Norm.as_affine."""
+        del statistics
+        return self._combined(params, *self._running(params))
+
+    def refit(self, params: Params, x: Tensor, weights: Tensor) -> tuple[Tensor, Params]:
+        """See Norm.refit; the moments are pooled over tasks."""
+        pooled = _moments(x.flatten(0, 1).unsqueeze(0), weights.flatten().unsqueeze(0))
+        mean, variance = (moment.squeeze(0) for moment in pooled)
+        fresh = {f"{self.name}.running_mean": mean, f"{self.name}.running_variance": variance}
+        return self._scaled(params, x, mean, variance), fresh
+
+    def _running(self, params: Params) -> tuple[Tensor, Tensor]:
+        return params[f"{self.name}.running_mean"], params[f"{self.name}.running_variance"]
+
+
+def _moments(x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance over examples, by their weights [T, N], and positions of x [T, N, C, ...], [T, C] each.
+
+    Examples are averaged over positions before weights apply, so that no weighted copy of x is made.
+    """
+    shares = shares_of(weights, x.dtype).unsqueeze(1)  # [T, 1, N]
+    positions = x.flatten(3) if x.dim() > 3 else x.unsqueeze(-1)
+    mean = (shares @ positions.mean(-1)).squeeze(1)
+    centred = positions - mean[:, None, :, None]
+    variance = (shares @ centred.square().mean(-1)).squeeze(1)
+    return mean, variance

@@ -1,0 +1,40 @@
+"""Normalisation of each example by itself."""
+
+import torch
+from torch import Tensor
+
+from innerloop_learner.norms.norm import EPSILON, Norm, Statistics, norms
+from innerloop_learner.tasks import Params
+
+
+@norms.register("group")
+class GroupNorm(Norm):
+    """Group normalisation (Wu and He 2018) in groups of eight channels: each example by itself.
+
+    Raises:
+        ValueError: the channels do not divide into such groups.
+    """
+
+    group_size = 8
+
+    def __init__(self, name: str, channels: int) -> None:
+        super().__init__(name, channels)
+        self._groups = max(1, channels // self.group_size)
+        if channels % self._groups:
+            raise ValueError(f"group norm needs a multiple of {self.group_size} channels, not {channels}")
+
+    def apply(self, params: Params, x: Tensor, weights: Tensor, statistics: Statistics) -> tuple[Tensor, Params]:
+        """See Norm.apply; there are no statistics."""
+        del weights, statistics
+        grouped = x.reshape(*x.shape[:2], self._groups, -1)
+        variance, mean = torch.var_mean(grouped, dim=-1, correction=0, keepdim=True)
+        return self._affine(params, ((grouped - mean) * (variance + EPSILON).rsqrt()).view(x.shape)), {}
+
+
+@norms.register("layer")
+class LayerNorm(GroupNorm):
+    """Layer normalisation (Ba et al. 2016): all channels of an example together."""
+
+    def __init__(self, name: str, channels: int) -> None:
+        self.group_size = channels
+        super().__init__(name, channels)

@@ -1,0 +1,94 @@
+"""The interface of norms."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from innerloop_learner.registry import Registry
+from innerloop_learner.tasks import Params
+
+Statistics = Mapping[str, Tensor]
+"""Means and variances by layer, [T, C] each."""
+
+EPSILON = 1e-5
+"""Added to variances, so that no root is of zero."""
+
+
+class Norm(ABC):
+    """One normalisation layer over the channels (third dimension) of [T, N, C, ...].
+
+    Args:
+        name: prefix of its parameters and statistics.
+        channels: C.
+    """
+
+    support_statistics: ClassVar[bool] = False
+    """Whether adapting must hand statistics of the support set to predicting."""
+
+    def __init__(self, name: str, channels: int) -> None:
+        self.name = name
+        self.channels = channels
+
+    def init(self) -> Params:
+        """Scale one and shift zero, [C] each."""
+        return {f"{self.name}.weight": torch.ones(self.channels), f"{self.name}.bias": torch.zeros(self.channels)}
+
+    def buffers(self) -> frozenset[str]:
+        """Names of parameters that are averaged, not learned."""
+        return frozenset()
+
+    def learned(self, params: Params) -> tuple[Tensor, Tensor]:
+        """Scale and shift, [C] or [T, C] each."""
+        return params[f"{self.name}.weight"], params[f"{self.name}.bias"]
+
+    @abstractmethod
+    def apply(self, params: Params, x: Tensor, weights: Tensor, statistics: Statistics) -> tuple[Tensor, Params]:
+        """Normalise x [T, N, C, ...]; returns it with the statistics computed here, empty if given ones were used.
+
+        `weights` [T, N] are what each example counts in them.
+        """
+
+    def refit(self, params: Params, x: Tensor, weights: Tensor) -> tuple[Tensor, Params]:
+        """Normalise x [T, N, C, ...] with its own moments; returns it with new values of the buffers."""
+        return self.apply(params, x, weights, {})[0], {}
+
+    def as_affine(self, params: Params, statistics: Statistics) -> tuple[Tensor, Tensor] | None:
+        """What `apply` multiplies by and adds, [C] or [T, C] each; None where that depends on what it is given.
+
+        A norm that overrides `apply` overrides this, too.
+        """
+        del params, statistics
+        return None
+
+    def _affine(self, params: Params, y: Tensor) -> Tensor:
+        scale, shift = self.learned(params)
+        return y * self._aligned(scale, y) + self._aligned(shift, y)
+
+    def _scaled(self, params: Params, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        """Normalise and apply the affine map as one multiplication and one addition per element."""
+        scale, shift = self._combined(params, mean, variance)
+        return torch.addcmul(self._aligned(shift, x), x, self._aligned(scale, x))
+
+    def _combined(self, params: Params, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """One multiplication and one addition that normalise and apply the affine map."""
+        weight, bias = self.learned(params)
+        scale = weight * (variance + EPSILON).rsqrt()
+        return scale, bias - mean * scale
+
+    def _aligned(self, values: Tensor, x: Tensor) -> Tensor:
+        """View [C] or [T, C] so that it broadcasts over x [T, N, C, ...]."""
+        tasks = values.shape[0] if values.dim() == 2 else 1
+        return values.view(tasks, 1, self.channels, *(1,) * (x.dim() - 3))
+
+
+norms: Registry[type[Norm]] = Registry("norm", "innerloop.norms", "innerloop_learner.norms")
+
+
+def shares_of(weights: Tensor, dtype: torch.dtype) -> Tensor:
+    """Weights [T, N] that sum to 1 in each task; all zero for a task without examples."""
+    weights = weights.to(dtype)
+    total = weights.sum(1, keepdim=True)
+    return weights / (total + (total == 0))
