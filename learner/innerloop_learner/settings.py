@@ -46,8 +46,8 @@ def setting(default: T, doc: str, *, least: float | None = None, most: float | N
         least: smallest number that it may be, if there is one.
         most: largest number that it may be, if there is one.
     """
-    declared: Any = field(default=default, metadata={"doc": doc, "least": least, "most": most})
-    return declared  # type: ignore[no-any-return]
+    made: Any = field(default=default, metadata={"doc": doc, "least": least, "most": most})
+    return made  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Described:
 def described(kind: type[Any]) -> list[Described]:
     """What a dataclass of settings holds, in the order of its fields."""
     return [
-        Described(each.name, _describe(each.type), each.default, _declared(kind, each.name).get("doc", ""))
+        Described(each.name, _describe(each.type), each.default, declared(kind, each.name).get("doc", ""))
         for each in fields(kind)
     ]
 
@@ -126,8 +126,8 @@ def with_settings(owner: str, function: Callable[..., T], settings: Mapping[str,
             raise SettingsError(f"{owner} has no setting {name!r}; {there_are}")
         if not _fits(value, known[name].annotation):
             raise SettingsError(f"{owner}: {name} must be {_describe(known[name].annotation)}, not {value!r}")
-        declared = _declared(function, name)
-        least, most = declared.get("least"), declared.get("most")
+        limits = declared(function, name)
+        least, most = limits.get("least"), limits.get("most")
         if least is not None and not value >= least:
             raise SettingsError(f"{owner}: {name} must be at least {least}, not {value}")
         if most is not None and not value <= most:
@@ -136,8 +136,12 @@ def with_settings(owner: str, function: Callable[..., T], settings: Mapping[str,
         return function(*args, **settings)
 
 
-def _declared(function: Any, name: str) -> Mapping[str, Any]:
-    """What `setting` was told of a field, by the class itself or by the nearest one that it inherits from."""
+def declared(function: Any, name: str) -> Mapping[str, Any]:
+    """What `setting` was told of a field, by the class itself or by the nearest one that it inherits from.
+
+    Returns:
+        "doc", "least" and "most"; nothing for a field that was not declared by it.
+    """
     classes = inspect.getmro(function) if inspect.isclass(function) else ()
     found = (vars(each).get("__dataclass_fields__", {}).get(name) for each in classes)
     return next((each.metadata for each in found if each is not None and each.metadata), {})

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import torch
 
-from innerloop_trainer.config import TrainingConfig, make_plan
+from innerloop_trainer.config import TrainingConfig
 from innerloop_trainer.data import load_source
+from innerloop_trainer.plan import make_plan
 from innerloop_trainer.runs.folder import RunFolder
 from innerloop_trainer.runs.training import Training
 from innerloop_trainer.seeds import generator_for

@@ -10,9 +10,10 @@ from runs import CPU, DIGITS, SINUSOID, train, training
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from innerloop_learner.bundle import load_bundle
-from innerloop_trainer.config import TrainingConfig, make_plan
+from innerloop_trainer.config import TrainingConfig
 from innerloop_trainer.data import load_source
 from innerloop_trainer.evaluation import evaluate
+from innerloop_trainer.plan import make_plan
 from innerloop_trainer.runs.folder import RunError, RunFolder
 from innerloop_trainer.runs.log import Row, RunLog, read_rows
 from innerloop_trainer.runs.training import DivergedError, Report

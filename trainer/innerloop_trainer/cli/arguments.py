@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from innerloop_trainer.config import ConfigError
+from innerloop_learner.settings import declared
+from innerloop_trainer.config import ConfigError, TrainingConfig
 
 DataOption = Annotated[str, typer.Option("--data", help="Data source, for example omniglot:PATH or glyphs.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
@@ -22,6 +23,13 @@ EncoderOption = Annotated[
 TokenizerOption = Annotated[
     Path | None, typer.Option("--tokenizer", help="Its tokenizer.json, for an encoder of texts.")
 ]
+
+
+def option(name: str) -> Any:
+    """The option of a field of `TrainingConfig`: what it is, and the least that it takes, as declared there."""
+    field = declared(TrainingConfig, name)
+    doc = field["doc"]
+    return typer.Option(min=field["least"], help=f"{doc[0].upper()}{doc[1:]}.")
 
 
 def parse_settings(texts: Sequence[str] | None) -> dict[str, Any]:

@@ -9,7 +9,14 @@ import typer
 from rich.markdown import Markdown
 
 from innerloop_learner.learner import methods as registered_methods
-from innerloop_trainer.cli.arguments import DataOption, DeviceOption, EncoderOption, TokenizerOption, parse_settings
+from innerloop_trainer.cli.arguments import (
+    DataOption,
+    DeviceOption,
+    EncoderOption,
+    TokenizerOption,
+    option,
+    parse_settings,
+)
 from innerloop_trainer.cli.display import print_notices
 from innerloop_trainer.cli.interrupts import INTERRUPTED
 from innerloop_trainer.cli.mistakes import mistakes_as_messages
@@ -25,12 +32,12 @@ def compare(
     methods: Annotated[str, typer.Option(help="Names that `innerloop methods` lists, separated by commas.")],
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Folder of the comparison and its runs.")],
-    ways: Annotated[int, typer.Option(min=2, help="Classes per task.")] = 5,
-    shots: Annotated[int, typer.Option(min=1, help="Support examples per class.")] = 1,
+    ways: Annotated[int, option("ways")] = TrainingConfig.ways,
+    shots: Annotated[int, option("shots")] = TrainingConfig.shots,
     queries: Annotated[int, typer.Option(min=1, help="Queries per class in test episodes.")] = 15,
     minutes: Annotated[float | None, typer.Option(help="Training time of each method.")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Outer steps of each method, instead.")] = None,
-    seed: Annotated[int, typer.Option(help="Of initialisation and episodes.")] = 0,
+    seed: Annotated[int, option("seed")] = TrainingConfig.seed,
     test_episodes: Annotated[int, typer.Option(min=2, help="Tasks that methods are compared on.")] = 600,
     backbone: Annotated[str | None, typer.Option(help="Feature extractor of all methods.")] = None,
     settings: Annotated[

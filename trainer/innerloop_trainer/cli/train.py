@@ -9,7 +9,14 @@ import torch
 import typer
 
 from innerloop_learner.spec import ClassBalance
-from innerloop_trainer.cli.arguments import DataOption, DeviceOption, EncoderOption, TokenizerOption, parse_settings
+from innerloop_trainer.cli.arguments import (
+    DataOption,
+    DeviceOption,
+    EncoderOption,
+    TokenizerOption,
+    option,
+    parse_settings,
+)
 from innerloop_trainer.cli.display import print_evaluation, print_notices, print_start
 from innerloop_trainer.cli.interrupts import INTERRUPTED
 from innerloop_trainer.cli.mistakes import mistakes_as_messages
@@ -29,34 +36,28 @@ def train(
     method: Annotated[str, typer.Argument(help="A name that `innerloop methods` lists.")],
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
-    ways: Annotated[int, typer.Option(min=2, help="Classes per task.")] = 5,
-    shots: Annotated[int, typer.Option(min=1, help="Support examples per class.")] = 1,
-    queries: Annotated[int | None, typer.Option(min=1, help="Queries per class in training.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Inner steps.")] = None,
-    train_ways: Annotated[int | None, typer.Option(min=2, help="Classes per training episode.")] = None,
-    iterations: Annotated[int | None, typer.Option(min=1, help="Outer steps.")] = None,
-    meta_batch: Annotated[int | None, typer.Option(min=1, help="Tasks per outer step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Outer learning rate.")] = None,
-    schedule: Annotated[Schedule, typer.Option(help="Of the outer learning rate.")] = "cosine",
-    estimator: Annotated[
-        str | None,
-        typer.Option(help="How the meta-gradient is found: backpropagation, reptile or nothing."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of initialisation and episodes.")] = 0,
-    validate_every: Annotated[int, typer.Option(min=1, help="Outer steps between validations.")] = 250,
-    validation_episodes: Annotated[int, typer.Option(min=2, help="Tasks per validation.")] = 200,
+    ways: Annotated[int, option("ways")] = TrainingConfig.ways,
+    shots: Annotated[int, option("shots")] = TrainingConfig.shots,
+    queries: Annotated[int | None, option("queries")] = TrainingConfig.queries,
+    steps: Annotated[int | None, option("steps")] = TrainingConfig.steps,
+    train_ways: Annotated[int | None, option("train_ways")] = TrainingConfig.train_ways,
+    iterations: Annotated[int | None, option("iterations")] = TrainingConfig.iterations,
+    meta_batch: Annotated[int | None, option("meta_batch")] = TrainingConfig.meta_batch,
+    learning_rate: Annotated[float | None, option("learning_rate")] = TrainingConfig.learning_rate,
+    schedule: Annotated[Schedule, option("schedule")] = TrainingConfig.schedule,
+    estimator: Annotated[str | None, option("estimator")] = TrainingConfig.estimator,
+    seed: Annotated[int, option("seed")] = TrainingConfig.seed,
+    validate_every: Annotated[int, option("validate_every")] = TrainingConfig.validate_every,
+    validation_episodes: Annotated[int, option("validation_episodes")] = TrainingConfig.validation_episodes,
     test_episodes: Annotated[int, typer.Option(min=2, help="Tasks of the final test.")] = 600,
-    backbone: Annotated[str | None, typer.Option(help="Feature extractor.")] = None,
+    backbone: Annotated[str | None, option("backbone")] = TrainingConfig.backbone,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Setting of the method or its training, NAME=VALUE.")
     ] = None,
     backbone_settings: Annotated[
         list[str] | None, typer.Option("--backbone-set", help="Setting of the backbone, NAME=VALUE.")
     ] = None,
-    class_balance: Annotated[
-        ClassBalance,
-        typer.Option(help="Whether adapting follows all classes alike, or in proportion to the examples they have."),
-    ] = "equal",
+    class_balance: Annotated[ClassBalance, option("class_balance")] = TrainingConfig.class_balance,
     encoder: EncoderOption = None,
     tokenizer: TokenizerOption = None,
     init: Annotated[

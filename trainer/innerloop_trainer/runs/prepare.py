@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 
 from innerloop_learner.host_memory import keep_freed_memory
-from innerloop_trainer.config import TrainingConfig, check_config, make_plan
+from innerloop_trainer.config import TrainingConfig, check_config
 from innerloop_trainer.data import DataSource
 from innerloop_trainer.encoder_file import EncoderFile, load_encoded
+from innerloop_trainer.plan import make_plan
 from innerloop_trainer.runs.folder import RunFolder
 from innerloop_trainer.runs.initial_parameters import Start, read_initial_parameters, start_from
 from innerloop_trainer.runs.training import SAVE_MINUTES, Training

@@ -8,8 +8,8 @@ from importlib.metadata import version
 import torch
 
 from innerloop_learner.manifest import Manifest, Metric, Provenance
-from innerloop_trainer.config import TrainingPlan
 from innerloop_trainer.data import DataSource
+from innerloop_trainer.plan import TrainingPlan
 from innerloop_trainer.runs.folder import Progress
 from innerloop_trainer.seen_classes import record_classes
 

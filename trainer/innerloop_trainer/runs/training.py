@@ -11,10 +11,11 @@ import torch
 
 from innerloop_learner.bundle import save_bundle
 from innerloop_learner.tasks import Params
-from innerloop_trainer.config import TrainingPlan, differences
+from innerloop_trainer.config import differences
 from innerloop_trainer.data import DataSource
 from innerloop_trainer.evaluation import Evaluation, evaluate, metric_name, score
 from innerloop_trainer.outer_loop import OuterLoop
+from innerloop_trainer.plan import TrainingPlan
 from innerloop_trainer.plots import plot_learning_curve
 from innerloop_trainer.runs.classes import class_differences, run_classes
 from innerloop_trainer.runs.folder import Progress, RunError, RunFolder

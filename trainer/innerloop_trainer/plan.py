@@ -1,0 +1,187 @@
+"""From what a run was asked to do to what it does: every open choice made, and the whole checked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+
+from innerloop_learner.learner import Learner, MethodInfo, build_learner, methods
+from innerloop_learner.manifest import TaskLimits
+from innerloop_learner.objectives import build_objective, objectives
+from innerloop_learner.settings import SettingsError, described
+from innerloop_learner.spec import InputSpec, LearnerSpec
+from innerloop_learner.tasks import Params
+from innerloop_trainer.config import ConfigError, TrainingConfig, check_config
+from innerloop_trainer.data import DataSource, EpisodeShape
+from innerloop_trainer.outer_loop import (
+    Estimator,
+    OptimizerPlan,
+    TrainingDefaults,
+    build_estimator,
+    defaults_of,
+    estimators,
+)
+
+SERVING_WAYS = 64
+"""Most classes that a request may have where the method itself sets no limit."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A run with every open choice made.
+
+    Attributes:
+        config: what was asked for, defaults filled in.
+        learner: the learner to train.
+        estimator: finds the gradient of the learner's objective.
+        episodes: shape of training episodes.
+        validation: shape of validation and test episodes.
+        iterations: number of outer steps.
+        meta_batch: number of tasks per outer step.
+        optimizer: how parameters are changed.
+    """
+
+    config: TrainingConfig
+    learner: Learner
+    estimator: Estimator
+    episodes: EpisodeShape
+    validation: EpisodeShape
+    iterations: int
+    meta_batch: int
+    optimizer: OptimizerPlan
+
+    def init(self, generator: torch.Generator) -> Params:
+        """Fresh parameters of the learner, and those that only training needs."""
+        return {**self.learner.init(generator), **self.estimator.objective.init(generator)}
+
+    @property
+    def limits(self) -> TaskLimits:
+        """What the bundle's tasks may look like."""
+        return TaskLimits(
+            trained_ways=self.validation.ways if self.learner.spec.task_kind == "classification" else 0,
+            trained_shots=self.validation.shots,
+            trained_steps=self.learner.default_steps,
+            max_ways=self.learner.spec.max_ways,
+            max_steps=self.learner.max_steps,
+        )
+
+
+def make_plan(config: TrainingConfig, source: DataSource) -> TrainingPlan:
+    """Fill in defaults and check the whole, before anything is computed.
+
+    Raises:
+        ConfigError: settings that contradict each other or the method.
+        DataError: the data can't give such episodes.
+        UnknownNameError: no such method or backbone.
+        SettingsError: settings that the method or backbone does not take.
+    """
+    check_config(config)
+    info, defaults = methods[config.method].info, defaults_of(config.method)
+    estimator_name = _given(config.estimator, defaults.estimator)
+    settings = _settings(config, estimator_name)
+    queries = _given(config.queries, defaults.queries)
+    iterations = _given(config.iterations, defaults.iterations)
+    meta_batch = _given(config.meta_batch, defaults.meta_batch)
+    learning_rate = _given(config.learning_rate, defaults.learning_rate)
+    spec = _spec(config, source, info, settings.of_method)
+    learner = build_learner(spec)
+    estimator = build_estimator(estimator_name, build_objective(learner, settings.of_objective), settings.of_estimator)
+    if not learner.init(torch.Generator()):
+        raise ConfigError(f"{config.method} learns nothing on a backbone without layers; choose another --backbone")
+    validation = EpisodeShape(config.ways, config.shots, queries)
+    episodes = replace(validation, ways=_training_ways(config, source, defaults))
+    source.train.check(episodes)
+    source.validation.check(validation)
+    source.test.check(validation)
+    completed = replace(
+        config,
+        encoder=None if source.encoder is None else f"sha256:{source.encoder.digest}",
+        train_ways=episodes.ways if source.task_kind == "classification" else None,
+        queries=queries,
+        iterations=iterations,
+        meta_batch=meta_batch,
+        learning_rate=learning_rate,
+        steps=learner.default_steps or None,
+        estimator=None if estimator_name == defaults.estimator else estimator_name,
+        settings={name: value for name, value in config.settings.items() if name != "steps"},
+        backbone=spec.backbone,
+        backbone_settings=spec.backbone_settings,
+    )
+    optimizer = OptimizerPlan(iterations, learning_rate, defaults.gradient_clip, config.schedule)
+    return TrainingPlan(completed, learner, estimator, episodes, validation, iterations, meta_batch, optimizer)
+
+
+def _given(value: T | None, default: T) -> T:
+    return default if value is None else value
+
+
+def _training_ways(config: TrainingConfig, source: DataSource, defaults: TrainingDefaults) -> int:
+    """Classes per training episode; a method that likes many takes as many as there are."""
+    if config.train_ways is not None:
+        return config.train_ways
+    if defaults.ways is None or source.task_kind == "regression":
+        return config.ways
+    return min(defaults.ways, len(source.train.names))
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """A run's settings by what they belong to."""
+
+    of_method: Mapping[str, Any]
+    of_objective: Mapping[str, Any]
+    of_estimator: Mapping[str, Any]
+
+
+def _settings(config: TrainingConfig, estimator: str) -> _Settings:
+    """Tell apart what the user set, by name.
+
+    Raises:
+        SettingsError: a name that is none of the method's, its objective's or the estimator's.
+    """
+    method = methods[config.method]
+    kinds = (method, objectives[method.info.objective], estimators[estimator])
+    names = [[each.name for each in described(kind.settings_class)] for kind in kinds]
+    known = [name for group in names for name in group]
+    for name in config.settings:
+        if name not in known:
+            there_are = f"it has: {', '.join(known)}" if known else "it has none"
+            raise SettingsError(f"{config.method} has no setting {name!r}; {there_are}")
+    given = [{name: value for name, value in config.settings.items() if name in group} for group in names]
+    if config.steps is not None:
+        given[0]["steps"] = config.steps
+    return _Settings(*given)
+
+
+def _spec(config: TrainingConfig, source: DataSource, info: MethodInfo, settings: Mapping[str, Any]) -> LearnerSpec:
+    max_ways = max(SERVING_WAYS, config.ways) if info.ways_can_change == "any" else config.ways
+    if source.texts:
+        raise ConfigError(f"{source.name} has texts, which methods don't read; name an encoder of texts with --encoder")
+    usual = "adapter" if source.encoder is not None else "conv4" if len(source.input.shape) == 3 else "mlp"
+    backbone = config.backbone or usual
+    return LearnerSpec(
+        method=config.method,
+        input=source.input,
+        task_kind=source.task_kind,
+        max_ways=max_ways if source.task_kind == "classification" else 0,
+        target_size=source.target_size,
+        train_classes=len(source.train.names),
+        backbone=backbone,
+        backbone_settings={
+            **_backbone_defaults(backbone, source.input, defaults_of(config.method)),
+            **config.backbone_settings,
+        },
+        settings=settings,
+        class_balance=config.class_balance,
+    )
+
+
+def _backbone_defaults(backbone: str, inputs: InputSpec, defaults: TrainingDefaults) -> dict[str, Any]:
+    """The norm that suits the method, and strides where pooling would leave nothing of the image."""
+    if backbone != "conv4":
+        return {}
+    small = len(inputs.shape) == 3 and min(inputs.shape[1:]) < 16
+    return {"norm": defaults.norm, "downsample": "stride" if small else "max_pool"}
