@@ -1,5 +1,7 @@
 """The load generator against a real server: its report and the server's own counts agree."""
 
+from collections import Counter
+
 import pytest
 from running import Metrics, wait_until
 
@@ -8,21 +10,13 @@ from innerloop_command.bench import BenchSettings, ClosedLoop, OpenLoop, run_ben
 RPCS = {"Adapt", "Predict", "AdaptPredict", "DeleteAdaptation"}
 
 
-@pytest.fixture
-def counted(server):
-    """Tells how many calls the server has answered since, by RPC and status."""
-    metrics = Metrics(server.metrics_url)
-
-    def read():
-        counts = {}
-        for sample in metrics.samples("innerloop_requests_total"):
-            key = sample.labels["rpc"], sample.labels["status"]
-            if key[0] in RPCS:
-                counts[key] = counts.get(key, 0) + int(sample.value)
-        return counts
-
-    before = read()
-    return lambda: {key: count - before.get(key, 0) for key, count in read().items() if count != before.get(key, 0)}
+def answered_calls(server, model=None):
+    """How many calls the server has answered so far, by RPC and status; those of one model if it is given."""
+    counts = Counter()
+    for sample in Metrics(server.metrics_url).samples("innerloop_requests_total"):
+        if sample.labels["rpc"] in RPCS and model in (None, sample.labels["model"]):
+            counts[sample.labels["rpc"], sample.labels["status"]] += int(sample.value)
+    return counts
 
 
 def bench(server, model, **changed):
@@ -37,28 +31,38 @@ def bench(server, model, **changed):
     )
 
 
-@pytest.mark.parametrize("model", ["prototypes", "gradients", "regression"])
-def test_counts_are_those_of_the_server(server, counted, model):
-    result = bench(server, model, loads=(ClosedLoop(3), OpenLoop(80)), processes=2)
+@pytest.fixture(scope="module", params=["prototypes", "gradients", "regression"])
+def measured(request, server):
+    """A run with a closed and an open loop, and the calls that the server counted meanwhile."""
+    before = answered_calls(server)
+    result = bench(server, request.param, loads=(ClosedLoop(3), OpenLoop(80)), processes=2)
+    # A call is counted after it was answered.
+    wait_until(lambda: (answered_calls(server) - before).total() >= result.calls.total())
+    return result, answered_calls(server) - before
+
+
+def test_counts_are_those_of_the_server(measured):
+    result, counted = measured
     assert not result.failures
-    wait_until(lambda: sum(counted().values()) >= result.calls.total())  # a call is counted after it was answered
-    assert counted() == dict(result.calls)
+    assert counted == result.calls
     for load in result.loads:
         assert set(load.rpcs) == RPCS - {"DeleteAdaptation"}
         assert all(measured.requests == measured.latency.count > 0 for measured in load.rpcs.values())
 
 
-def test_phases_add_up_to_the_latency(server):
-    (load,) = bench(server, "gradients", loads=(ClosedLoop(2),)).loads
-    for measured in load.rpcs.values():
-        assert sum(times.mean for times in measured.phases.values()) == pytest.approx(measured.latency.mean, rel=0.01)
-    assert load.rpcs["Adapt"].phases["adapt"].percentile(50) > 0
-    assert load.rpcs["Adapt"].phases["predict"].max == 0
-    assert load.rpcs["Predict"].phases["predict"].percentile(50) > 0
+@pytest.mark.parametrize("measured", ["gradients"], indirect=True)
+def test_phases_add_up_to_the_latency(measured):
+    rpcs = measured[0].loads[0].rpcs
+    for rpc in rpcs.values():
+        assert sum(times.mean for times in rpc.phases.values()) == pytest.approx(rpc.latency.mean, rel=0.01)
+    assert rpcs["Adapt"].phases["adapt"].percentile(50) > 0
+    assert rpcs["Adapt"].phases["predict"].max == 0
+    assert rpcs["Predict"].phases["predict"].percentile(50) > 0
 
 
-def test_what_server_and_device_did_is_told(server):
-    (load,) = bench(server, "gradients", loads=(ClosedLoop(4),)).loads
+@pytest.mark.parametrize("measured", ["gradients"], indirect=True)
+def test_what_server_and_device_did_is_told(measured):
+    load = measured[0].loads[0]
     assert 0 < load.server.cpu_cores < 8
     assert 0 < load.server.main_cpu_cores < 8
     assert load.server.batches_at_once > 0
@@ -71,29 +75,30 @@ def test_what_server_and_device_did_is_told(server):
     assert load.cpu_cores > 0
 
 
-def test_batches_and_processes_side_by_side_are_all_told_of(start_server):
-    with start_server(lanes=3, frontends=2) as server:
-        settings = {"mix": {"Adapt": 1.0}, "steps": 200, "duration": 1.5}
-        (load,) = bench(server, "gradients", loads=(ClosedLoop(6),), **settings).loads
-        assert load.server.batches_at_once > 1
-        assert load.server.cpu_cores > load.server.main_cpu_cores
+@pytest.fixture(scope="module")
+def crowded_server(start_server):
+    """A server of several processes that has room for few adaptations."""
+    with start_server(lanes=2, frontends=1, adaptation_bytes="20KiB") as server:
+        yield server
 
 
-def test_more_adaptations_than_fit_are_evicted_and_made_again(start_server):
-    with start_server(adaptation_bytes="20KiB") as server:
-        result = bench(server, "prototypes", loads=(ClosedLoop(2),), adaptations=100, popularity="zipf")
-        (load,) = result.loads
-        outcomes = load.rpcs["Predict"].outcomes
-        assert not result.failures
-        assert set(outcomes) == {"OK", "EVICTED"}
-        assert load.measured.remade["OK"] > 0
-        assert load.server.adaptations_evicted > 0
-        assert load.server.adaptations_bytes <= 20 * 1024
-        metrics = Metrics(server.metrics_url)
-        assert (
-            metrics("innerloop_requests_total", rpc="Predict", model="prototypes", status="OK")
-            == (result.calls["Predict", "OK"])
-        )
+def test_batches_and_processes_side_by_side_are_all_told_of(crowded_server):
+    settings = {"mix": {"Adapt": 1.0}, "steps": 100, "duration": 1.0}
+    (load,) = bench(crowded_server, "gradients", loads=(ClosedLoop(4),), **settings).loads
+    assert load.server.batches_at_once > 1
+    assert load.server.cpu_cores > load.server.main_cpu_cores
+
+
+def test_more_adaptations_than_fit_are_evicted_and_made_again(crowded_server):
+    result = bench(crowded_server, "prototypes", loads=(ClosedLoop(2),), adaptations=100, popularity="zipf")
+    (load,) = result.loads
+    outcomes = load.rpcs["Predict"].outcomes
+    assert not result.failures
+    assert set(outcomes) == {"OK", "EVICTED"}
+    assert load.measured.remade["OK"] > 0
+    assert load.server.adaptations_evicted > 0
+    assert load.server.adaptations_bytes <= 20 * 1024
+    assert answered_calls(crowded_server, "prototypes")["Predict", "OK"] == result.calls["Predict", "OK"]
 
 
 def test_a_request_that_the_model_refuses_is_told_before_any_load(server):

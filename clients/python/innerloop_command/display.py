@@ -46,7 +46,7 @@ def print_models(models: Sequence[Model]) -> None:
     table = _table("model", "state", "what it is")
     table.show_lines = True
     for model in models:
-        table.add_row(model.name, model.state, model.error or "\n".join(_description(model)))
+        table.add_row(model.name, model.state, "\n".join(_description(model)))
     make_console().print(table)
 
 
@@ -56,6 +56,9 @@ def _table(*columns: str) -> Table:
 
 
 def _description(model: Model) -> list[str]:
+    """What a model is, a line each; of one that is not loaded, why, if that is known."""
+    if model.state != "ready":
+        return [model.error]
     inputs = "texts" if model.input_kind == "text" else f"{' x '.join(map(str, model.input_shape))} inputs"
     metrics = [f"{m.name} {m.value:.4g} ± {m.confidence_interval:.2g} ({m.protocol})" for m in model.metrics]
     ways = {"no": "takes that many classes only", "fewer": "takes fewer classes too", "any": "takes any classes"}
