@@ -1,73 +1,50 @@
 """Adapted models, ready for questions."""
 
-import asyncio
-import threading
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from types import TracebackType
 from typing import Any, Self
 
-from innerloop import calls
+from innerloop.adaptation_core import AdaptationCore
 from innerloop.adaptation_info import NO_LABELS, AdaptationInfo
 from innerloop.async_connection import AsyncConnection
-from innerloop.async_predict_stream import AsyncPredictStream
-from innerloop.calls import Call
 from innerloop.connection import Connection
-from innerloop.conversation import OneStream
-from innerloop.errors import AdaptationNotFoundError, InnerloopError
-from innerloop.examples import Names
+from innerloop.errors import InnerloopError
 from innerloop.inputs import Inputs
-from innerloop.locks import acquired, acquired_async
-from innerloop.predict_stream import PredictStream
+from innerloop.predict_stream import AsyncPredictStream, PredictStream
 from innerloop.predictions import Predictions
 from innerloop.recipe import Recipe
-from innerloop.retry import Deadline
-from innerloop.v1 import tensor_pb2 as pb
 
 
 class AdaptationHandle:
-    """What `Adaptation` and `AsyncAdaptation` share: the description, the caller's labels, and how to make it again."""
+    """What `Adaptation` and `AsyncAdaptation` tell of themselves."""
 
-    def __init__(self, info: AdaptationInfo, labels: Mapping[str, Any], recipe: Recipe | None) -> None:
-        self._info = info
-        self._labels = labels
-        self._recipe = recipe
+    _core: AdaptationCore
 
     @property
     def info(self) -> AdaptationInfo:
         """All that the server said; another description after the adaptation had to be made again."""
-        return self._info
+        return self._core.info
 
     @property
     def id(self) -> str:
         """Its present id."""
-        return self._info.id
+        return self.info.id
 
     @property
     def model(self) -> str:
         """The model it adapts."""
-        return self._info.model
+        return self.info.model
 
     @property
     def classes(self) -> tuple[Any, ...]:
         """The labels, in the order of every probability vector; empty for regression."""
-        return self._info.classes
+        return self.info.classes
 
     @property
     def support_losses(self) -> tuple[float, ...]:
         """Mean support loss before each inner step; empty for methods without steps."""
-        return self._info.support_losses
-
-    def _question(self, asked: AdaptationInfo, query: pb.Inputs, return_logits: bool) -> Call[Predictions]:
-        return calls.predict(asked.id, query, return_logits=return_logits, labels=self._labels)
-
-    def _remake(
-        self, gone: AdaptationNotFoundError, query: pb.Inputs, return_logits: bool
-    ) -> Call[tuple[AdaptationInfo, Predictions]]:
-        """The call that adapts again and asks, under a new request id: the old one would name what is gone."""
-        if self._recipe is None:
-            raise gone
-        return calls.adapt_again(self._recipe, query, return_logits=return_logits)
+        return self.info.support_losses
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(id={self.id!r}, model={self.model!r}, classes={self.classes!r})"
@@ -87,23 +64,22 @@ class Adaptation(AdaptationHandle):
         labels: Mapping[str, Any] = NO_LABELS,
         recipe: Recipe | None = None,
     ) -> None:
-        super().__init__(info, labels, recipe)
         self._connection = connection
-        self._lock = threading.Lock()
+        self._core = AdaptationCore(connection, info, labels, recipe)
 
     def predict(self, inputs: Inputs, *, return_logits: bool = False, timeout: float | None = None) -> Predictions:
         """Answer queries.
 
         Args:
-            inputs: Q queries, in any form that `Client.adapt` takes.
+            inputs: any number of queries, in any form that `Client.adapt` takes. They are sent in as many requests as
+                the server's limits ask for, one after another.
             return_logits: whether to get the raw logits too.
-            timeout: seconds; the client's default when None.
+            timeout: seconds for all of them; when None, the client's default for each request.
 
         Raises:
             AdaptationNotFoundError: the server has dropped it, and it was deleted here or can't be made again.
         """
-        deadline = self._connection.deadline(timeout)
-        return self._ask(self._encoded(inputs, deadline), return_logits, deadline)
+        return self._connection.run(self._core.predict_steps(inputs, return_logits, timeout))
 
     def predict_stream(
         self, queries: Iterable[Inputs], *, return_logits: bool = False, timeout: float | None = None
@@ -115,7 +91,7 @@ class Adaptation(AdaptationHandle):
         before it are there. Nothing is sent before the first answer is asked for; leaving the loop ends the stream.
 
         Args:
-            queries: each in any form that `predict` takes.
+            queries: each in any form that `predict` takes, as many as go into one request.
             return_logits: whether to get the raw logits too.
             timeout: seconds to wait for an answer; the client's default when None.
 
@@ -123,42 +99,11 @@ class Adaptation(AdaptationHandle):
             What `predict` raises for the first query that fails, after the answers to those before it; and what
             reading `queries` raises.
         """
-        stream = PredictStream(
-            self._connection,
-            (
-                self._connection.read(
-                    self.model, query, Names("query"), self._connection.deadline(timeout)
-                ).to_message()
-                for query in queries
-            ),
-            lambda conversation: OneStream(conversation, lambda: self.id, self._labels, return_logits),
-            lambda query: self._ask(query, return_logits, self._connection.deadline(timeout)),
-            self._connection.deadline(timeout).remaining(),
-        )
-        return stream.answers()
-
-    def _encoded(self, query: Inputs, deadline: Deadline) -> pb.Inputs:
-        return self._connection.read(self.model, query, Names("query"), deadline).to_message()
-
-    def _ask(self, query: pb.Inputs, return_logits: bool, deadline: Deadline) -> Predictions:
-        while True:
-            asked = self._info
-            try:
-                return self._connection.run(self._question(asked, query, return_logits), deadline)
-            except AdaptationNotFoundError as gone:
-                with acquired(self._lock, deadline):
-                    if self._info is asked:  # otherwise another thread was first: ask again
-                        remake = self._remake(gone, query, return_logits)
-                        self._info, predictions = self._connection.run(remake, deadline)
-                        return predictions
+        return PredictStream(self._connection, self._core, queries, return_logits, timeout).answers()
 
     def delete(self, *, timeout: float | None = None) -> None:
         """Make the server forget it; does nothing when the server has already."""
-        deadline = self._connection.deadline(timeout)
-        with acquired(self._lock, deadline):
-            self._recipe = None
-            with suppress(AdaptationNotFoundError):
-                self._connection.run(calls.delete_adaptation(self.id), deadline)
+        self._connection.run(self._core.delete_steps(self._connection.deadline(timeout)))
 
     def __enter__(self) -> Self:
         return self
@@ -172,7 +117,7 @@ class Adaptation(AdaptationHandle):
 
 
 class AsyncAdaptation(AdaptationHandle):
-    """The twin of `Adaptation` for one event loop; as an asynchronous context manager, it is deleted at the end."""
+    """The twin of `Adaptation` for event loops; as an asynchronous context manager, it is deleted at the end."""
 
     def __init__(
         self,
@@ -181,17 +126,14 @@ class AsyncAdaptation(AdaptationHandle):
         labels: Mapping[str, Any] = NO_LABELS,
         recipe: Recipe | None = None,
     ) -> None:
-        super().__init__(info, labels, recipe)
         self._connection = connection
-        self._lock = asyncio.Lock()
+        self._core = AdaptationCore(connection, info, labels, recipe)
 
     async def predict(
         self, inputs: Inputs, *, return_logits: bool = False, timeout: float | None = None
     ) -> Predictions:
         """Answer queries, as `Adaptation.predict` does."""
-        deadline = self._connection.deadline(timeout)
-        query = await self._connection.read(self.model, inputs, Names("query"), deadline)
-        return await self._ask(query.to_message(), return_logits, deadline)
+        return await self._connection.run(self._core.predict_steps(inputs, return_logits, timeout))
 
     def predict_stream(
         self,
@@ -201,48 +143,11 @@ class AsyncAdaptation(AdaptationHandle):
         timeout: float | None = None,
     ) -> AsyncIterator[Predictions]:
         """Answer many queries, as `Adaptation.predict_stream` does; `queries` is read by another task of the loop."""
-        stream = AsyncPredictStream(
-            self._connection,
-            self._encoded(queries, timeout),
-            lambda conversation: OneStream(conversation, lambda: self.id, self._labels, return_logits),
-            lambda query: self._ask(query, return_logits, self._connection.deadline(timeout)),
-            self._connection.deadline(timeout).remaining(),
-        )
-        return stream.answers()
-
-    async def _encoded(
-        self, queries: Iterable[Inputs] | AsyncIterable[Inputs], timeout: float | None
-    ) -> AsyncIterator[pb.Inputs]:
-        if isinstance(queries, AsyncIterable):
-            async for query in queries:
-                yield await self._encoded_one(query, timeout)
-        else:
-            for query in queries:
-                yield await self._encoded_one(query, timeout)
-
-    async def _encoded_one(self, query: Inputs, timeout: float | None) -> pb.Inputs:
-        deadline = self._connection.deadline(timeout)
-        return (await self._connection.read(self.model, query, Names("query"), deadline)).to_message()
-
-    async def _ask(self, query: pb.Inputs, return_logits: bool, deadline: Deadline) -> Predictions:
-        while True:
-            asked = self._info
-            try:
-                return await self._connection.run(self._question(asked, query, return_logits), deadline)
-            except AdaptationNotFoundError as gone:
-                async with acquired_async(self._lock, deadline):
-                    if self._info is asked:  # otherwise another task was first: ask again
-                        remake = self._remake(gone, query, return_logits)
-                        self._info, predictions = await self._connection.run(remake, deadline)
-                        return predictions
+        return AsyncPredictStream(self._connection, self._core, queries, return_logits, timeout).answers()
 
     async def delete(self, *, timeout: float | None = None) -> None:
         """Make the server forget it; does nothing when the server has already."""
-        deadline = self._connection.deadline(timeout)
-        async with acquired_async(self._lock, deadline):
-            self._recipe = None
-            with suppress(AdaptationNotFoundError):
-                await self._connection.run(calls.delete_adaptation(self.id), deadline)
+        await self._connection.run(self._core.delete_steps(self._connection.deadline(timeout)))
 
     async def __aenter__(self) -> Self:
         return self

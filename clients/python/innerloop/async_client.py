@@ -3,23 +3,27 @@
 from collections.abc import AsyncIterator, Hashable, Iterable
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from numpy.typing import ArrayLike
 
-from innerloop import calls
+from innerloop import calls, operations
 from innerloop.adaptation import AsyncAdaptation
 from innerloop.async_connection import AsyncConnection
+from innerloop.calls import Call
 from innerloop.channel import TLS
-from innerloop.examples import Names
 from innerloop.inputs import Inputs
 from innerloop.models import Model
 from innerloop.predictions import Predictions
-from innerloop.recipe import make_recipe, read_answers
+
+T = TypeVar("T")
 
 
 class AsyncClient:
-    """Talks to an Innerloop server from one event loop; methods, arguments and errors are those of `Client`.
+    """Talks to an Innerloop server from event loops; methods, arguments and errors are those of `Client`.
+
+    It may be made anywhere, and used by several event loops, one after another or in threads: each gets a connection
+    of its own.
 
     Example:
         >>> async with AsyncClient("localhost:50051") as client:
@@ -53,11 +57,9 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> AsyncAdaptation:
         """Adapt a model to labelled examples; arguments as those of `Client.adapt`."""
-        deadline = self._connection.deadline(timeout)
-        answers = read_answers(labels, targets)
-        examples = await self._connection.read(model, inputs, answers.names, deadline)
-        recipe = make_recipe(model, examples, answers, steps, time_to_live)
-        info = await self._connection.run(calls.adapt(recipe), deadline)
+        info, recipe = await self._connection.run(
+            operations.adapt(self._connection, model, inputs, labels, targets, steps, time_to_live, timeout)
+        )
         return AsyncAdaptation(self._connection, info, recipe.labels, recipe if self._readapt else None)
 
     async def adapt_predict(
@@ -72,13 +74,16 @@ class AsyncClient:
         return_logits: bool = False,
         timeout: float | None = None,
     ) -> Predictions:
-        """Adapt and predict in one round trip; the server keeps nothing. Arguments as in `adapt` and `predict`."""
-        deadline = self._connection.deadline(timeout)
-        answers = read_answers(labels, targets)
-        examples = await self._connection.read(model, inputs, answers.names, deadline)
-        recipe = make_recipe(model, examples, answers, steps, None)
-        asked = (await self._connection.read(model, query, Names("query"), deadline)).to_message()
-        return await self._connection.run(calls.adapt_predict(recipe, asked, return_logits=return_logits), deadline)
+        """Adapt and predict in one round trip; the server keeps nothing. Arguments as in `adapt` and `predict`.
+
+        Queries that are too many for one request take several; the server then keeps the adaptation until the last one
+        is answered.
+        """
+        return await self._connection.run(
+            operations.adapt_predict(
+                self._connection, model, inputs, labels, query, targets, steps, return_logits, timeout
+            )
+        )
 
     async def get_adaptation(self, adaptation_id: str, *, timeout: float | None = None) -> AsyncAdaptation:
         """An adaptation made before, perhaps by another process; its labels are strings, and it is not made again.
@@ -86,7 +91,7 @@ class AsyncClient:
         Raises:
             AdaptationNotFoundError: there is none of this id.
         """
-        info = await self._connection.run(calls.get_adaptation(adaptation_id), self._connection.deadline(timeout))
+        info = await self._call(calls.get_adaptation(adaptation_id), timeout)
         return AsyncAdaptation(self._connection, info)
 
     async def list_adaptations(
@@ -95,7 +100,7 @@ class AsyncClient:
         """The caller's own adaptations, newest first, fetched page by page; `timeout` is that of one page."""
         token = ""
         while True:
-            page = await self._connection.run(calls.list_adaptations(model, token), self._connection.deadline(timeout))
+            page = await self._call(calls.list_adaptations(model, token), timeout)
             for info in page.adaptations:
                 yield AsyncAdaptation(self._connection, info)
             token = page.next_token
@@ -108,11 +113,11 @@ class AsyncClient:
         Raises:
             AdaptationNotFoundError: there is none of this id.
         """
-        await self._connection.run(calls.delete_adaptation(adaptation_id), self._connection.deadline(timeout))
+        await self._call(calls.delete_adaptation(adaptation_id), timeout)
 
     async def models(self, *, timeout: float | None = None) -> list[Model]:
         """All models of the server, those that failed to load included."""
-        return await self._connection.run(calls.list_models(), self._connection.deadline(timeout))
+        return await self._call(calls.list_models(), timeout)
 
     async def model(self, name: str, *, timeout: float | None = None) -> Model:
         """One model.
@@ -120,15 +125,18 @@ class AsyncClient:
         Raises:
             ModelNotFoundError: there is none of this name.
         """
-        return await self._connection.run(calls.get_model(name), self._connection.deadline(timeout))
+        return await self._call(calls.get_model(name), timeout)
 
     async def load_model(self, name: str, *, timeout: float | None = None) -> Model:
         """Load a bundle of the server's model directory; needs admin scope. Not retried."""
-        return await self._connection.run(calls.load_model(name), self._connection.deadline(timeout))
+        return await self._call(calls.load_model(name), timeout)
 
     async def unload_model(self, name: str, *, timeout: float | None = None) -> None:
         """Unload a model and drop its adaptations; needs admin scope. Not retried."""
-        await self._connection.run(calls.unload_model(name), self._connection.deadline(timeout))
+        await self._call(calls.unload_model(name), timeout)
+
+    async def _call(self, call: Call[T], timeout: float | None) -> T:
+        return await self._connection.run(self._connection.call(call, self._connection.deadline(timeout)))
 
     async def close(self) -> None:
         """Close the connection; calls under way fail."""

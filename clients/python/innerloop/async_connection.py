@@ -1,95 +1,98 @@
-"""Carries out calls asynchronously: the twin of `Connection`."""
+"""Carries out calls asynchronously: the twin of `connection`."""
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import grpc
-import numpy as np
+import grpc.aio
 
-from innerloop import calls
 from innerloop.calls import Call, call_metadata
 from innerloop.channel import TLS, open_async_channel
-from innerloop.examples import Examples, Names
-from innerloop.inputs import Inputs, are_strings, list_inputs, read_inputs, texts_to_examples
-from innerloop.locks import acquired_async
-from innerloop.models import Model
-from innerloop.retry import Deadline, RetryPolicy
-from innerloop.status import error_from
-from innerloop.v1.adaptation_pb2_grpc import AdaptationServiceStub
-from innerloop.v1.model_pb2_grpc import ModelServiceStub
+from innerloop.connection_core import ConnectionCore
+from innerloop.errors import ClientClosedError
+from innerloop.links import Link, Links
+from innerloop.locks import acquire_async
+from innerloop.retry import Deadline
+from innerloop.status import error_from, is_silence
+from innerloop.steps import Steps, run_async
 
 T = TypeVar("T")
 
 
-class AsyncConnection:
-    """A channel to one server, for one event loop; arguments as those of `AsyncClient`."""
+class AsyncConnection(ConnectionCore):
+    """Connections to one server, one for each event loop that asks; arguments as those of `AsyncClient`."""
 
     def __init__(self, target: str, tls: bool | TLS, timeout: float, retries: int) -> None:
-        self._target = target
-        self._tls = tls
-        self._timeout = timeout
-        self.policy = RetryPolicy(retries)
-        self._channel: grpc.aio.Channel | None = None
-        self._methods: dict[str, Callable[..., Any]] = {}
-        self._models: dict[str, Model] = {}
-        self._models_lock = asyncio.Lock()
+        super().__init__(target, tls, timeout, retries)
+        credentials = self.credentials
+        self._links: Links[grpc.aio.Channel] = Links(lambda: open_async_channel(target, credentials))
+        self._closing: set[asyncio.Future[None]] = set()
 
-    def deadline(self, timeout: float | None) -> Deadline:
-        """The deadline of a call that begins now, `timeout` seconds away or the client's default."""
-        return Deadline(self._timeout if timeout is None else timeout)
+    async def run(self, steps: Steps[T]) -> T:
+        """Carry out steps."""
+        return await run_async(steps)
 
-    async def run(self, call: Call[T], deadline: Deadline) -> T:
-        """Carry out a call.
-
-        Raises:
-            InnerloopError: the last attempt failed.
-        """
-        if self._channel is None:
-            self._open()
+    async def send(self, call: Call[Any], deadline: Deadline) -> Any:
+        """The response to a call, tried again as the policy says."""
         response: Any = await self.policy.async_retrying(deadline, safe=call.safe)(self._attempt, call, deadline)
-        return call.read(response)
+        return response
 
-    def open_stream(self, request_id: str) -> Any:
-        """A StreamPredict call, to be written to and read from."""
-        if self._channel is None:
-            self._open()
-        return self._methods["StreamPredict"](metadata=call_metadata(request_id))
+    async def apart(self, work: Callable[[], T]) -> T:
+        """What some work gives, done in a thread."""
+        return await asyncio.to_thread(work)
 
-    async def read(self, model: str, inputs: Inputs, names: Names, deadline: Deadline) -> Examples:
-        """Read `inputs` to `model`, asking the server what the model takes if need be.
+    async def acquire(self, lock: threading.Lock, deadline: Deadline) -> None:
+        """Take a lock."""
+        await acquire_async(lock, deadline)
 
-        Raises:
-            InvalidArgumentError: they can't be sent.
-        """
-        # Reading files and encoding images takes long enough to hold up an event loop.
-        in_memory = isinstance(inputs, np.ndarray)
-        items = (
-            list_inputs(inputs, names.role) if in_memory else await asyncio.to_thread(list_inputs, inputs, names.role)
-        )
-        if are_strings(items) and (await self._model(model, deadline)).input_kind == "text":
-            return texts_to_examples(items, names)
-        examples = read_inputs(items, names) if in_memory else await asyncio.to_thread(read_inputs, items, names)
-        return examples.arranged((await self._model(model, deadline)).input_shape) if examples.need_shape else examples
+    def open_stream(self, request_id: str) -> tuple[Any, Link[grpc.aio.Channel]]:
+        """A StreamPredict call, to be written to and read from, and its link."""
+        link = self._links.take(asyncio.get_running_loop())
+        call = link.methods["StreamPredict"](metadata=call_metadata(request_id))
+        call.add_done_callback(lambda _: self._release(link))
+        return call, link
+
+    def give_up(self, link: Link[grpc.aio.Channel]) -> None:
+        """Let later calls make another link than this one."""
+        self._links.give_up(link)
 
     async def close(self) -> None:
-        """Close the channel."""
-        if self._channel is not None:
-            await self._channel.close()
-
-    def _open(self) -> None:
-        """Open the channel; not before the first call, because it belongs to the event loop that runs then."""
-        self._channel = open_async_channel(self._target, self._tls)
-        self._methods = {**vars(AdaptationServiceStub(self._channel)), **vars(ModelServiceStub(self._channel))}
+        """Close the channels, those of other event loops too."""
+        for link in self._links.close():
+            if link.loop is asyncio.get_running_loop():
+                await link.channel.close()
+            elif link.loop is not None and link.loop.is_running():
+                asyncio.run_coroutine_threadsafe(link.channel.close(), link.loop)
 
     async def _attempt(self, call: Call[Any], deadline: Deadline) -> Any:
+        link, began = self._links.take(asyncio.get_running_loop()), time.monotonic()
         try:
-            return await self._methods[call.method](call.request, timeout=deadline.remaining(), metadata=call.metadata)
+            method = link.methods[call.method]
+            response = await method(call.request, timeout=deadline.remaining(), metadata=call.metadata)
+            link.hear()
+            return response
         except grpc.RpcError as failure:
+            if self._links.closed:
+                raise ClientClosedError("the client was closed during the call") from failure
+            if not is_silence(failure):
+                link.hear()
+            elif link.silent_since(began):
+                self._links.give_up(link)
             raise error_from(failure, call.request_id) from failure
+        except asyncio.CancelledError:
+            # gRPC cancels the calls of a channel that is closed, as if somebody had cancelled their tasks.
+            task = asyncio.current_task()
+            if self._links.closed and task is not None and not task.cancelling():
+                raise ClientClosedError("the client was closed during the call") from None
+            raise
+        finally:
+            self._release(link)
 
-    async def _model(self, name: str, deadline: Deadline) -> Model:
-        async with acquired_async(self._models_lock, deadline):
-            if name not in self._models:
-                self._models[name] = await self.run(calls.get_model(name), deadline)
-            return self._models[name]
+    def _release(self, link: Link[grpc.aio.Channel]) -> None:
+        if self._links.release(link):
+            closing = asyncio.ensure_future(link.channel.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)

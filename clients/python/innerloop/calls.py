@@ -1,5 +1,6 @@
 """Every remote call as data: which method, what to send, how to read the answer. The clients only carry them out."""
 
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,13 +9,15 @@ from typing import Any, Generic, TypeVar
 from google.protobuf.message import Message
 
 from innerloop.adaptation_info import AdaptationInfo
+from innerloop.errors import InvalidArgumentError
+from innerloop.examples import EncodedExamples, Names
 from innerloop.models import Model
+from innerloop.nothing import name_of
 from innerloop.predictions import Predictions
 from innerloop.recipe import Recipe
 from innerloop.status import REQUEST_ID_KEY
 from innerloop.v1 import adaptation_pb2 as adaptations
 from innerloop.v1 import model_pb2 as models
-from innerloop.v1 import tensor_pb2 as tensors
 
 T = TypeVar("T")
 
@@ -29,6 +32,27 @@ def call_metadata(request_id: str) -> tuple[tuple[str, str], ...]:
     return ((REQUEST_ID_KEY, request_id),)
 
 
+_PATH_OF_EXAMPLE = re.compile(r"\b(support\.inputs|query)\.(?:images\.files|texts\.values|tensor(?:\.data)?)\[(\d+)\]")
+
+
+def explained(error: InvalidArgumentError, support: Names, query: Names) -> InvalidArgumentError:
+    """A refusal, with what the caller calls examples in place of their paths in the request.
+
+    Example:
+        >>> refusal = InvalidArgumentError("query.images.files[1] is damaged")
+        >>> explained(refusal, Names("support example"), Names("query", {1: "cat.png"})).message
+        "'cat.png' is damaged"
+    """
+
+    def name(path: re.Match[str]) -> str:
+        return (query if path[1] == "query" else support)[int(path[2])]
+
+    unsaid = [f"{v.field}: {v.description}" for v in error.violations if v.description not in error.message]
+    error.message = _PATH_OF_EXAMPLE.sub(name, "; ".join([error.message, *unsaid]))
+    error.args = (error.message,)
+    return error
+
+
 @dataclass(frozen=True)
 class Call(Generic[T]):
     """One remote call.
@@ -39,6 +63,8 @@ class Call(Generic[T]):
         read: turns the response into what the caller gets.
         safe: whether it may be repeated when its fate is unknown.
         request_id: names it in the server's logs, and in errors.
+        support: what its support examples are called.
+        query: what its queries are called.
     """
 
     method: str
@@ -46,11 +72,17 @@ class Call(Generic[T]):
     read: Callable[[Any], T]
     safe: bool = True
     request_id: str = field(default_factory=new_request_id)
+    support: Names = field(default_factory=lambda: Names("support example"))
+    query: Names = field(default_factory=lambda: Names("query"))
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What goes along with the request."""
         return call_metadata(self.request_id)
+
+    def explained(self, error: InvalidArgumentError) -> InvalidArgumentError:
+        """The server's refusal, with what the caller calls the examples in place of their paths in the request."""
+        return explained(error, self.support, self.query)
 
 
 def adapt(recipe: Recipe) -> Call[AdaptationInfo]:
@@ -64,40 +96,50 @@ def adapt(recipe: Recipe) -> Call[AdaptationInfo]:
         request,
         lambda response: AdaptationInfo.from_message(response.adaptation, recipe.labels, response.timings),
         request_id=request_id,
+        support=recipe.names,
     )
 
 
 def predict(
-    adaptation_id: str, query: tensors.Inputs, *, return_logits: bool, labels: Mapping[str, Any]
+    adaptation_id: str, query: EncodedExamples, *, return_logits: bool, labels: Mapping[str, Any]
 ) -> Call[Predictions]:
     """Ask an adaptation."""
-    request = adaptations.PredictRequest(adaptation_id=adaptation_id, query=query, return_logits=return_logits)
-    return Call("Predict", request, lambda response: Predictions(response.predictions, labels, response.timings))
+    request = adaptations.PredictRequest(adaptation_id=adaptation_id, query=query.message, return_logits=return_logits)
+    return Call(
+        "Predict",
+        request,
+        lambda response: Predictions(response.predictions, labels, response.timings),
+        query=query.names,
+    )
 
 
-def adapt_predict(recipe: Recipe, query: tensors.Inputs, *, return_logits: bool) -> Call[Predictions]:
+def adapt_predict(recipe: Recipe, query: EncodedExamples, *, return_logits: bool) -> Call[Predictions]:
     """Adapt and ask in one round trip, keeping nothing."""
     request = adaptations.AdaptPredictRequest(
         model=recipe.model,
         support=recipe.support,
-        query=query,
+        query=query.message,
         options=recipe.options,
         return_logits=return_logits,
     )
     return Call(
-        "AdaptPredict", request, lambda response: Predictions(response.predictions, recipe.labels, response.timings)
+        "AdaptPredict",
+        request,
+        lambda response: Predictions(response.predictions, recipe.labels, response.timings),
+        support=recipe.names,
+        query=query.names,
     )
 
 
 def adapt_again(
-    recipe: Recipe, query: tensors.Inputs, *, return_logits: bool
+    recipe: Recipe, query: EncodedExamples, *, return_logits: bool
 ) -> Call[tuple[AdaptationInfo, Predictions]]:
     """Make an adaptation and ask it in one round trip, so that nothing can drop it in between."""
     request_id = new_request_id()
     request = adaptations.AdaptPredictRequest(
         model=recipe.model,
         support=recipe.support,
-        query=query,
+        query=query.message,
         options=recipe.options,
         return_logits=return_logits,
         keep=True,
@@ -108,12 +150,12 @@ def adapt_again(
         info = AdaptationInfo.from_message(response.adaptation, recipe.labels, response.timings)
         return info, Predictions(response.predictions, recipe.labels, response.timings)
 
-    return Call("AdaptPredict", request, read, request_id=request_id)
+    return Call("AdaptPredict", request, read, request_id=request_id, support=recipe.names, query=query.names)
 
 
 def get_adaptation(adaptation_id: str) -> Call[AdaptationInfo]:
     """Look an adaptation up."""
-    request = adaptations.GetAdaptationRequest(adaptation_id=adaptation_id)
+    request = adaptations.GetAdaptationRequest(adaptation_id=name_of("adaptation", adaptation_id))
     return Call("GetAdaptation", request, lambda response: AdaptationInfo.from_message(response.adaptation))
 
 
@@ -127,7 +169,9 @@ class Page:
 
 def list_adaptations(model: str | None, token: str) -> Call[Page]:
     """One page of the caller's adaptations, newest first."""
-    request = adaptations.ListAdaptationsRequest(model=model or "", page_token=token)
+    request = adaptations.ListAdaptationsRequest(
+        model="" if model is None else name_of("model", model), page_token=token
+    )
     return Call(
         "ListAdaptations",
         request,
@@ -139,7 +183,7 @@ def list_adaptations(model: str | None, token: str) -> Call[Page]:
 
 def delete_adaptation(adaptation_id: str) -> Call[None]:
     """Forget an adaptation."""
-    request = adaptations.DeleteAdaptationRequest(adaptation_id=adaptation_id)
+    request = adaptations.DeleteAdaptationRequest(adaptation_id=name_of("adaptation", adaptation_id))
     return Call("DeleteAdaptation", request, lambda _: None)
 
 
@@ -154,14 +198,18 @@ def list_models() -> Call[list[Model]]:
 
 def get_model(name: str) -> Call[Model]:
     """Describe one model."""
-    return Call("GetModel", models.GetModelRequest(model=name), lambda response: Model.from_message(response.model))
+    return Call(
+        "GetModel",
+        models.GetModelRequest(model=name_of("model", name)),
+        lambda response: Model.from_message(response.model),
+    )
 
 
 def load_model(name: str) -> Call[Model]:
     """Load a bundle of the server's model directory."""
     return Call(
         "LoadModel",
-        models.LoadModelRequest(model=name),
+        models.LoadModelRequest(model=name_of("model", name)),
         lambda response: Model.from_message(response.model),
         safe=False,
     )
@@ -169,4 +217,4 @@ def load_model(name: str) -> Call[Model]:
 
 def unload_model(name: str) -> Call[None]:
     """Unload a model and drop its adaptations."""
-    return Call("UnloadModel", models.UnloadModelRequest(model=name), lambda _: None, safe=False)
+    return Call("UnloadModel", models.UnloadModelRequest(model=name_of("model", name)), lambda _: None, safe=False)

@@ -3,19 +3,20 @@
 from collections.abc import Hashable, Iterable, Iterator
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from numpy.typing import ArrayLike
 
-from innerloop import calls
+from innerloop import calls, operations
 from innerloop.adaptation import Adaptation
+from innerloop.calls import Call
 from innerloop.channel import TLS
 from innerloop.connection import Connection
-from innerloop.examples import Names
 from innerloop.inputs import Inputs
 from innerloop.models import Model
 from innerloop.predictions import Predictions
-from innerloop.recipe import make_recipe, read_answers
+
+T = TypeVar("T")
 
 
 class Client:
@@ -43,7 +44,7 @@ class Client:
         """Prepare a connection, which is made when first used.
 
         Args:
-            target: "host:port".
+            target: "host:port", or a name in one of gRPC's own schemes such as "dns:///host:port".
             tls: True for TLS with the system's authorities, or the details.
             timeout: seconds that a call may take unless it says otherwise.
             retries: attempts after the first where a repetition is safe; zero for none.
@@ -68,20 +69,19 @@ class Client:
         Args:
             model: name of the model.
             inputs: N examples: an array [N, *shape] (images with channels first or last, or without where the model
-                has one), or a list of arrays, PIL images, paths of image files or their bytes; to a model that takes
-                texts, a list of strings. Values are those that the model was trained on, from 0 to 255 for images,
-                whatever their type.
-            labels: classification: N labels, strings or anything hashable; answers carry the same objects.
+                has one), or a list of arrays, PIL images, or image files (paths, contents, or files opened in binary
+                mode); to a model that takes texts, a list of strings. Values are those that the model was trained on,
+                from 0 to 255 for images, whatever their type. None, NaN and empty texts are refused.
+            labels: classification: N labels, strings or anything hashable; answers carry the same objects, and plain
+                numbers for scalars of NumPy and for tensors without dimensions.
             targets: regression: N numbers, or [N, D].
             steps: inner-loop steps; the model's default when None.
             time_to_live: seconds for which the server keeps the adaptation unused; its default when None.
             timeout: seconds; the client's default when None.
         """
-        deadline = self._connection.deadline(timeout)
-        answers = read_answers(labels, targets)
-        examples = self._connection.read(model, inputs, answers.names, deadline)
-        recipe = make_recipe(model, examples, answers, steps, time_to_live)
-        info = self._connection.run(calls.adapt(recipe), deadline)
+        info, recipe = self._connection.run(
+            operations.adapt(self._connection, model, inputs, labels, targets, steps, time_to_live, timeout)
+        )
         return Adaptation(self._connection, info, recipe.labels, recipe if self._readapt else None)
 
     def adapt_predict(
@@ -96,13 +96,16 @@ class Client:
         return_logits: bool = False,
         timeout: float | None = None,
     ) -> Predictions:
-        """Adapt and predict in one round trip; the server keeps nothing. Arguments as in `adapt` and `predict`."""
-        deadline = self._connection.deadline(timeout)
-        answers = read_answers(labels, targets)
-        examples = self._connection.read(model, inputs, answers.names, deadline)
-        recipe = make_recipe(model, examples, answers, steps, None)
-        asked = self._connection.read(model, query, Names("query"), deadline).to_message()
-        return self._connection.run(calls.adapt_predict(recipe, asked, return_logits=return_logits), deadline)
+        """Adapt and predict in one round trip; the server keeps nothing. Arguments as in `adapt` and `predict`.
+
+        Queries that are too many for one request take several; the server then keeps the adaptation until the last one
+        is answered.
+        """
+        return self._connection.run(
+            operations.adapt_predict(
+                self._connection, model, inputs, labels, query, targets, steps, return_logits, timeout
+            )
+        )
 
     def get_adaptation(self, adaptation_id: str, *, timeout: float | None = None) -> Adaptation:
         """An adaptation made before, perhaps by another process; its labels are strings, and it is not made again.
@@ -110,14 +113,14 @@ class Client:
         Raises:
             AdaptationNotFoundError: there is none of this id.
         """
-        info = self._connection.run(calls.get_adaptation(adaptation_id), self._connection.deadline(timeout))
+        info = self._call(calls.get_adaptation(adaptation_id), timeout)
         return Adaptation(self._connection, info)
 
     def list_adaptations(self, model: str | None = None, *, timeout: float | None = None) -> Iterator[Adaptation]:
         """The caller's own adaptations, newest first, fetched page by page; `timeout` is that of one page."""
         token = ""
         while True:
-            page = self._connection.run(calls.list_adaptations(model, token), self._connection.deadline(timeout))
+            page = self._call(calls.list_adaptations(model, token), timeout)
             yield from (Adaptation(self._connection, info) for info in page.adaptations)
             token = page.next_token
             if not token:
@@ -129,11 +132,11 @@ class Client:
         Raises:
             AdaptationNotFoundError: there is none of this id.
         """
-        self._connection.run(calls.delete_adaptation(adaptation_id), self._connection.deadline(timeout))
+        self._call(calls.delete_adaptation(adaptation_id), timeout)
 
     def models(self, *, timeout: float | None = None) -> list[Model]:
         """All models of the server, those that failed to load included."""
-        return self._connection.run(calls.list_models(), self._connection.deadline(timeout))
+        return self._call(calls.list_models(), timeout)
 
     def model(self, name: str, *, timeout: float | None = None) -> Model:
         """One model.
@@ -141,15 +144,18 @@ class Client:
         Raises:
             ModelNotFoundError: there is none of this name.
         """
-        return self._connection.run(calls.get_model(name), self._connection.deadline(timeout))
+        return self._call(calls.get_model(name), timeout)
 
     def load_model(self, name: str, *, timeout: float | None = None) -> Model:
         """Load a bundle of the server's model directory; needs admin scope. Not retried."""
-        return self._connection.run(calls.load_model(name), self._connection.deadline(timeout))
+        return self._call(calls.load_model(name), timeout)
 
     def unload_model(self, name: str, *, timeout: float | None = None) -> None:
         """Unload a model and drop its adaptations; needs admin scope. Not retried."""
-        self._connection.run(calls.unload_model(name), self._connection.deadline(timeout))
+        self._call(calls.unload_model(name), timeout)
+
+    def _call(self, call: Call[T], timeout: float | None) -> T:
+        return self._connection.run(self._connection.call(call, self._connection.deadline(timeout)))
 
     def close(self) -> None:
         """Close the connection; calls under way fail."""

@@ -1,82 +1,84 @@
-"""Carries out calls synchronously: deadlines, retries, error mapping, and what models take, learned once."""
+"""Carries out calls synchronously."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import grpc
 
-from innerloop import calls
 from innerloop.calls import Call, call_metadata
 from innerloop.channel import TLS, open_channel
-from innerloop.examples import Examples, Names
-from innerloop.inputs import Inputs, are_strings, list_inputs, read_inputs, texts_to_examples
-from innerloop.locks import acquired
-from innerloop.models import Model
-from innerloop.retry import Deadline, RetryPolicy
-from innerloop.status import error_from
+from innerloop.connection_core import ConnectionCore
+from innerloop.errors import ClientClosedError
+from innerloop.links import Link, Links
+from innerloop.locks import acquire
+from innerloop.retry import Deadline
+from innerloop.status import error_from, is_silence
+from innerloop.steps import Steps, run
 from innerloop.v1.adaptation_pb2 import StreamPredictRequest
-from innerloop.v1.adaptation_pb2_grpc import AdaptationServiceStub
-from innerloop.v1.model_pb2_grpc import ModelServiceStub
 
 T = TypeVar("T")
 
 
-class Connection:
-    """A channel to one server, for many threads; arguments as those of `Client`."""
+class Connection(ConnectionCore):
+    """Connections to one server, for many threads; arguments as those of `Client`."""
 
     def __init__(self, target: str, tls: bool | TLS, timeout: float, retries: int) -> None:
-        self._timeout = timeout
-        self.policy = RetryPolicy(retries)
-        self._channel = open_channel(target, tls)
-        self._methods: dict[str, Callable[..., Any]] = {
-            **vars(AdaptationServiceStub(self._channel)),
-            **vars(ModelServiceStub(self._channel)),
-        }
-        self._models: dict[str, Model] = {}
-        self._models_lock = threading.Lock()
+        super().__init__(target, tls, timeout, retries)
+        credentials = self.credentials
+        self._links: Links[grpc.Channel] = Links(lambda: open_channel(target, credentials))
 
-    def deadline(self, timeout: float | None) -> Deadline:
-        """The deadline of a call that begins now, `timeout` seconds away or the client's default."""
-        return Deadline(self._timeout if timeout is None else timeout)
+    def run(self, steps: Steps[T]) -> T:
+        """Carry out steps."""
+        return run(steps)
 
-    def run(self, call: Call[T], deadline: Deadline) -> T:
-        """Carry out a call.
+    def send(self, call: Call[Any], deadline: Deadline) -> Any:
+        """The response to a call, tried again as the policy says."""
+        return self.policy.retrying(deadline, safe=call.safe)(self._attempt, call, deadline)
 
-        Raises:
-            InnerloopError: the last attempt failed.
-        """
-        response = self.policy.retrying(deadline, safe=call.safe)(self._attempt, call, deadline)
-        return call.read(response)
+    def apart(self, work: Callable[[], T]) -> T:
+        """What some work gives; there is no event loop to hold up."""
+        return work()
 
-    def open_stream(self, requests: Iterator[StreamPredictRequest], request_id: str) -> Any:
-        """A StreamPredict call that sends what `requests` gives, which is read in a thread of its own."""
-        return self._methods["StreamPredict"](requests, metadata=call_metadata(request_id))
+    def acquire(self, lock: threading.Lock, deadline: Deadline) -> None:
+        """Take a lock."""
+        acquire(lock, deadline)
 
-    def read(self, model: str, inputs: Inputs, names: Names, deadline: Deadline) -> Examples:
-        """Read `inputs` to `model`, asking the server what the model takes if need be.
+    def open_stream(self, requests: Iterator[StreamPredictRequest], request_id: str) -> tuple[Any, Link[grpc.Channel]]:
+        """A StreamPredict call that sends what `requests` gives, which is read in a thread of its own; and its link."""
+        link = self._links.take()
+        call = link.methods["StreamPredict"](requests, metadata=call_metadata(request_id))
+        if not call.add_callback(lambda: self._release(link)):
+            self._release(link)
+        return call, link
 
-        Raises:
-            InvalidArgumentError: they can't be sent.
-        """
-        items = list_inputs(inputs, names.role)
-        if are_strings(items) and self._model(model, deadline).input_kind == "text":
-            return texts_to_examples(items, names)
-        examples = read_inputs(items, names)
-        return examples.arranged(self._model(model, deadline).input_shape) if examples.need_shape else examples
+    def give_up(self, link: Link[grpc.Channel]) -> None:
+        """Let later calls make another link than this one."""
+        self._links.give_up(link)
 
     def close(self) -> None:
         """Close the channel."""
-        self._channel.close()
+        for link in self._links.close():
+            link.channel.close()
 
     def _attempt(self, call: Call[Any], deadline: Deadline) -> Any:
+        link, began = self._links.take(), time.monotonic()
         try:
-            return self._methods[call.method](call.request, timeout=deadline.remaining(), metadata=call.metadata)
+            response = link.methods[call.method](call.request, timeout=deadline.remaining(), metadata=call.metadata)
+            link.hear()
+            return response
         except grpc.RpcError as failure:
+            if self._links.closed:
+                raise ClientClosedError("the client was closed during the call") from failure
+            if not is_silence(failure):
+                link.hear()
+            elif link.silent_since(began):
+                self._links.give_up(link)
             raise error_from(failure, call.request_id) from failure
+        finally:
+            self._release(link)
 
-    def _model(self, name: str, deadline: Deadline) -> Model:
-        with acquired(self._models_lock, deadline):
-            if name not in self._models:
-                self._models[name] = self.run(calls.get_model(name), deadline)
-            return self._models[name]
+    def _release(self, link: Link[grpc.Channel]) -> None:
+        if self._links.release(link):
+            link.channel.close()

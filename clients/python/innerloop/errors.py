@@ -1,7 +1,7 @@
 """What can go wrong, as types: every failed call raises a subclass of InnerloopError."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import grpc
 
@@ -44,6 +44,12 @@ class InnerloopError(Exception):
         self.request_id = request_id
         self.retry_after = retry_after
         self.violations = tuple(violations)
+
+    def because(self, cause: str) -> Self:
+        """The same error whose message says first what caused it."""
+        self.message = f"{cause} ({self.message})"
+        self.args = (self.message,)
+        return self
 
     def __str__(self) -> str:
         unsaid = [v for v in self.violations if v.description not in self.message]
@@ -106,6 +112,16 @@ class UnavailableError(InnerloopError):
     """The server can't be reached, or is shutting down; worth another try."""
 
     code = grpc.StatusCode.UNAVAILABLE
+
+
+class ClientClosedError(InnerloopError):
+    """The client was closed, before the call or during it."""
+
+    code = grpc.StatusCode.CANCELLED
+
+
+class MissingAnswerError(InnerloopError, AttributeError):
+    """The answers have no such part: logits that were not asked for, or values of a classification."""
 
 
 class UnauthenticatedError(InnerloopError):

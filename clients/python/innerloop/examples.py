@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from innerloop.errors import InvalidArgumentError
-from innerloop.tensors import Array, encode_tensor
+from innerloop.tensors import Array, encode_tensor, wire_bytes
 from innerloop.v1 import tensor_pb2 as pb
 
 _COLOUR_CHANNELS = (1, 3)
+_FRAME_BYTES = 6
+"""What the protocol puts in front of each file or text: a tag, and a length of at most 5 bytes."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,21 @@ class Examples:
         """
         return self if isinstance(self.values, list) else replace(self, values=_arrange(self.values, shape))
 
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes that each takes in a request, at most."""
+        if isinstance(self.values, list):
+            return [len(value.encode() if isinstance(value, str) else value) + _FRAME_BYTES for value in self.values]
+        return [wire_bytes(self.values) // len(self.values)] * len(self.values)
+
+    def encoded(self) -> "EncodedExamples":
+        """Ready to be sent.
+
+        Raises:
+            InvalidArgumentError: their element type has no place on the wire.
+        """
+        return EncodedExamples(self.to_message(), self.names)
+
     def to_message(self) -> pb.Inputs:
         """The wire form.
 
@@ -91,6 +109,18 @@ class Examples:
         if isinstance(self.values[0], bytes):
             return pb.Inputs(images=pb.EncodedImages(files=self.values))
         return pb.Inputs(texts=pb.Texts(values=self.values))
+
+
+class EncodedExamples(NamedTuple):
+    """Examples in their wire form.
+
+    Attributes:
+        message: what is sent.
+        names: what they are called.
+    """
+
+    message: pb.Inputs
+    names: Names
 
 
 def _arrange(values: Array, shape: tuple[int, ...]) -> Array:
@@ -108,11 +138,14 @@ def refuse_not_finite(values: Array, names: Names) -> None:
     """Refuse numbers that are none.
 
     Raises:
-        InvalidArgumentError: an example holds NaN or infinity; it is named.
+        InvalidArgumentError: an example holds NaN, infinity, or what float32 has no room for; it is named.
     """
     if values.dtype.kind != "f":
         return
-    finite = np.isfinite(values)
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(values.astype(np.float32, copy=False))
     if not finite.all():
         position = int(np.flatnonzero(~finite.reshape(len(values), -1).all(axis=1))[0])
-        raise InvalidArgumentError(f"{names[position]} holds NaN or infinity; leave it out or fill in")
+        raise InvalidArgumentError(
+            f"{names[position]} holds NaN, infinity, or a number too large for float32; leave it out or fill in"
+        )

@@ -1,40 +1,29 @@
-"""Taking a lock within a deadline."""
+"""Taking a lock within a deadline, in threads and in event loops alike."""
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
 
 from innerloop.errors import DeadlineExceededError
 from innerloop.retry import Deadline
 
 _MESSAGE = "timed out while another call prepared what this one needs"
+_LOOK_AGAIN_SECONDS = 0.01
+"""How often an event loop looks whether a lock is free. Locks of asyncio would belong to one event loop."""
 
 
-@contextmanager
-def acquired(lock: threading.Lock, deadline: Deadline) -> Iterator[None]:
-    """Hold `lock`.
+def acquire(lock: threading.Lock, deadline: Deadline) -> None:
+    """Take `lock`.
 
     Raises:
         DeadlineExceededError: it did not become free in time.
     """
     if not lock.acquire(timeout=deadline.remaining()):
         raise DeadlineExceededError(_MESSAGE)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
-@asynccontextmanager
-async def acquired_async(lock: asyncio.Lock, deadline: Deadline) -> AsyncIterator[None]:
-    """The same for a lock of the running event loop."""
-    try:
-        async with asyncio.timeout(deadline.remaining()):
-            await lock.acquire()
-    except TimeoutError:
-        raise DeadlineExceededError(_MESSAGE) from None
-    try:
-        yield
-    finally:
-        lock.release()
+async def acquire_async(lock: threading.Lock, deadline: Deadline) -> None:
+    """The same without holding up the running event loop."""
+    while not lock.acquire(blocking=False):
+        if not deadline.remaining():
+            raise DeadlineExceededError(_MESSAGE)
+        await asyncio.sleep(_LOOK_AGAIN_SECONDS)

@@ -15,7 +15,8 @@ WaysCanChange = Literal["no", "fewer", "any", "unspecified"]
 class TaskLimits(NamedTuple):
     """Sizes of tasks: those trained for (zero where the word does not apply), and the largest that are taken.
 
-    `max_text_bytes` is that of one text in UTF-8; zero for models that take no texts.
+    `max_text_bytes` is that of one text in UTF-8; zero for models that take no texts. `max_request_bytes` is that of
+    one request, whatever it carries; zero where the server does not say.
     """
 
     trained_ways: int
@@ -26,6 +27,7 @@ class TaskLimits(NamedTuple):
     max_query: int
     max_steps: int
     max_text_bytes: int
+    max_request_bytes: int
 
 
 class Metric(NamedTuple):

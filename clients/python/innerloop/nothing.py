@@ -51,6 +51,23 @@ def refuse_nothing(values: Iterable[Any], subject: str) -> None:
         raise InvalidArgumentError(f"{listing(found, ', ')}; leave out or fill in")
 
 
+def name_of(kind: str, name: Any) -> str:
+    """The name of a model or the id of an adaptation, which can only be a string.
+
+    Raises:
+        InvalidArgumentError: it is something else, or nothing.
+
+    Example:
+        >>> name_of("model", None)
+        Traceback (most recent call last):
+        innerloop.errors.InvalidArgumentError: name the model by a string that is not empty; this is a NoneType
+    """
+    if not isinstance(name, str) or nothing(name):
+        kind_given = "an empty one" if isinstance(name, str) else f"a {type(name).__name__}"
+        raise InvalidArgumentError(f"name the {kind} by a string that is not empty; this is {kind_given}")
+    return name
+
+
 def listing(found: list[str], separator: str = "; ") -> str:
     """The first few of many findings, and how many there are besides.
 

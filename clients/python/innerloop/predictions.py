@@ -1,9 +1,13 @@
 """Answers: arrays decoded once, single predictions made when somebody looks at them."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from typing import Any, Literal, overload
 
+import numpy as np
+
+from innerloop.errors import InnerloopError, MissingAnswerError
 from innerloop.tensors import Array, decode_tensor
 from innerloop.timings import Timings
 from innerloop.v1 import adaptation_pb2 as pb
@@ -13,7 +17,15 @@ class Predictions(Sequence["Prediction"]):
     """Answers to Q queries: a sequence of Prediction, with the same as read-only arrays.
 
     A regression has no labels, probabilities or logits, a classification no values: asking for those raises
-    AttributeError.
+    MissingAnswerError, which is an AttributeError.
+
+    Example:
+        >>> import numpy as np
+        >>> from innerloop.tensors import encode_tensor
+        >>> message = pb.Predictions(classes=["cat", "dog"], probabilities=encode_tensor(np.array([[0.25, 0.75]])))
+        >>> answers = Predictions(message, {}, pb.Timings())
+        >>> answers.labels, answers[0].label, answers[0].probabilities
+        (['dog'], 'dog', {'cat': 0.25, 'dog': 0.75})
     """
 
     def __init__(
@@ -31,11 +43,25 @@ class Predictions(Sequence["Prediction"]):
             timings: what the server measured.
             class_names: names of the classes, where the message leaves them out.
         """
-        self._message = message
-        self._timings = timings
+        self._messages = [message]
+        self._timings = [timings]
         names = message.classes if class_names is None else class_names
         self.classes: tuple[Any, ...] = tuple(labels.get(name, name) for name in names)
         """The W labels, in the column order of the arrays; empty for regression."""
+
+    @classmethod
+    def joined(cls, parts: Sequence["Predictions"]) -> "Predictions":
+        """Answers to queries that were asked one part after another.
+
+        Raises:
+            InnerloopError: they are in terms of different classes.
+        """
+        whole = copy(parts[0])
+        if any(part.classes != whole.classes for part in parts):
+            raise InnerloopError("the classes of the adaptation changed while its queries were answered; ask again")
+        whole._messages = [message for part in parts for message in part._messages]
+        whole._timings = [timings for part in parts for timings in part._timings]
+        return whole
 
     @cached_property
     def probabilities(self) -> Array:
@@ -59,8 +85,8 @@ class Predictions(Sequence["Prediction"]):
 
     @property
     def timings(self) -> Timings:
-        """Where the time went on the server."""
-        return Timings.from_message(self._timings)
+        """Where the time went on the server, of all requests together where the queries took several."""
+        return Timings(*map(sum, zip(*map(Timings.from_message, self._timings), strict=True)))
 
     def __len__(self) -> int:
         return len(self.probabilities if self.classes else self.values)
@@ -79,11 +105,16 @@ class Predictions(Sequence["Prediction"]):
         return repr(list(self))
 
     def _decode(self, field: Literal["probabilities", "logits", "values"]) -> Array:
-        if not self._message.HasField(field):
+        if not all(message.HasField(field) for message in self._messages):
             kind = "classification" if self.classes else "regression"
             hint = "; ask for them with return_logits=True" if field == "logits" and self.classes else ""
-            raise AttributeError(f"these answers to a {kind} task carry no {field}{hint}")
-        return decode_tensor(getattr(self._message, field))
+            raise MissingAnswerError(f"these answers to a {kind} task carry no {field}{hint}")
+        arrays = [decode_tensor(getattr(message, field)) for message in self._messages]
+        if len(arrays) == 1:
+            return arrays[0]
+        array = np.concatenate(arrays)
+        array.flags.writeable = False
+        return array
 
 
 class Prediction:
@@ -120,11 +151,11 @@ class Prediction:
         """Regression of one value: the value.
 
         Raises:
-            AttributeError: there are several, see `values`; or this is a classification.
+            MissingAnswerError: there are several, see `values`; or this is a classification.
         """
         values = self.values
         if len(values) != 1:
-            raise AttributeError(f"this answer has {len(values)} values; read `values`")
+            raise MissingAnswerError(f"this answer has {len(values)} values; read `values`")
         return float(values[0])
 
     @property

@@ -12,6 +12,7 @@ from innerloop.errors import InvalidArgumentError
 from innerloop.examples import Examples, Names, refuse_not_finite
 from innerloop.guard import guarded
 from innerloop.labels import name_labels
+from innerloop.nothing import name_of
 from innerloop.tensors import Array, encode_tensor
 from innerloop.v1 import adaptation_pb2 as pb
 
@@ -87,7 +88,7 @@ def make_recipe(
         support.labels.values.extend(answers.labels)
     else:
         support.targets.CopyFrom(encode_tensor(answers.targets))
-    return Recipe(model, support, _options(steps, time_to_live), answers.originals, examples.names)
+    return Recipe(name_of("model", model), support, _options(steps, time_to_live), answers.originals, examples.names)
 
 
 def _options(steps: int | None, time_to_live: float | timedelta | None) -> pb.AdaptOptions:
@@ -105,7 +106,7 @@ def _options(steps: int | None, time_to_live: float | timedelta | None) -> pb.Ad
 
 def _columns(targets: ArrayLike) -> Array:
     """Targets as float32 [N, D]; a flat list is one value per example."""
-    with guarded("targets, numbers of which each example has as many,"):
+    with guarded("targets, numbers of which each example has as many,"), np.errstate(over="ignore"):
         array = np.asarray(targets, dtype=np.float32)
     if array.ndim == 0:
         raise InvalidArgumentError("targets are one per example, in a list; this is a single one")

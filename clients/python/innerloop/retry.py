@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -18,6 +19,7 @@ from tenacity import (
 from innerloop.errors import (
     AdaptationNotFoundError,
     InnerloopError,
+    InvalidArgumentError,
     ModelLoadingError,
     OverloadedError,
     UnavailableError,
@@ -31,11 +33,33 @@ _LONGEST_SECONDS = 1e8
 """Three years: gRPC and locks take longer waits, infinite ones among them, for mistakes or for none at all."""
 
 
+def check_seconds(seconds: float, name: str) -> float:
+    """A number of seconds to wait.
+
+    Raises:
+        InvalidArgumentError: it is no number above 0.
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float | np.number) or not seconds > 0:
+        raise InvalidArgumentError(f"{name} must be a number of seconds above 0")
+    return float(min(seconds, _LONGEST_SECONDS))
+
+
+def check_retries(retries: int) -> int:
+    """A number of further attempts.
+
+    Raises:
+        InvalidArgumentError: it is no whole number, or below 0.
+    """
+    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+        raise InvalidArgumentError("retries must be a whole number, 0 for none")
+    return retries
+
+
 class Deadline:
     """The moment by which a call and all its attempts must be done."""
 
     def __init__(self, seconds: float) -> None:
-        self._moment = time.monotonic() + min(seconds, _LONGEST_SECONDS)
+        self._moment = time.monotonic() + seconds
 
     def remaining(self) -> float:
         """Seconds left, at least zero."""

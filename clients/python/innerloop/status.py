@@ -62,6 +62,11 @@ def error_from(failure: grpc.RpcError, request_id: str) -> errors.InnerloopError
     return _error(failure.code(), failure.details(), status, _request_id(failure) or request_id)
 
 
+def is_silence(failure: grpc.RpcError) -> bool:
+    """Whether a call ended without a word from the server, because of its deadline or of the connection."""
+    return not _request_id(failure)
+
+
 def error_from_status(status: Status, request_id: str) -> errors.InnerloopError:
     """The typed error that one query on a stream is answered with.
 

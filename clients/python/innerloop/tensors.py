@@ -34,6 +34,17 @@ _SENT_AS: dict[np.dtype[Any], pb.DataType] = {
 }
 
 
+def wire_bytes(array: Array) -> int:
+    """Bytes of `array` on the wire; those in memory where it has no place there.
+
+    Example:
+        >>> wire_bytes(np.zeros((2, 3))), wire_bytes(np.zeros((2, 3), np.uint8))
+        (24, 6)
+    """
+    data_type = _SENT_AS.get(array.dtype.newbyteorder("="))
+    return array.nbytes if data_type is None else array.size * _DTYPES[data_type].itemsize
+
+
 def encode_tensor(array: Array) -> pb.Tensor:
     """The message that carries `array`, row-major; float64 travels as float32, other integers than uint8 as int64.
 

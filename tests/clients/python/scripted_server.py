@@ -86,6 +86,7 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
         models: what the model service knows.
         evicted: ids that were dropped.
         slow: seconds that every adaptation takes.
+        slow_predict: seconds that every Predict takes.
         going: clear it, and requests that come in wait until it is set again.
         held_back: how many answers a stream holds back, to give the last one first.
         silent: whether streams go without any answer.
@@ -96,6 +97,7 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
         self.models = {name: model(name, *shape) for name, shape in MODELS.items()}
         self.evicted: set[str] = set()
         self.slow = 0.0
+        self.slow_predict = 0.0
         self.going = threading.Event()
         self.going.set()
         self.held_back = 0
@@ -138,6 +140,7 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
 
     def Predict(self, request: pb.PredictRequest, context: Any) -> pb.PredictResponse:  # noqa: N802
         self._begin("Predict", request, context)
+        time.sleep(self.slow_predict)
         adaptation = self._find(request.adaptation_id, context)
         return pb.PredictResponse(predictions=_answers(adaptation.classes, request.query, request.return_logits))
 

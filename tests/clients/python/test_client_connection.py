@@ -12,7 +12,7 @@ import trustme
 from scripted_server import running
 from twins import connect
 
-from innerloop import TLS, AsyncClient, Client, UnavailableError
+from innerloop import TLS, AsyncClient, Client, ClientClosedError, InvalidArgumentError, UnavailableError
 
 IMAGES = np.zeros((2, 1, 28, 28), np.uint8)
 KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
@@ -74,8 +74,82 @@ async def test_a_server_that_asks_gets_the_clients_certificate(kind, authority):
 
 
 def test_a_certificate_without_its_key_is_refused():
-    with pytest.raises(ValueError, match="go together"):
+    with pytest.raises(InvalidArgumentError, match="go together"):
         TLS(client_certificate=b"certificate")
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("http://localhost:50051", 'leave out "http://"'),
+        ("https://localhost:50051", 'leave out "https://", and set tls=True'),
+        ("grpc://localhost:50051", 'leave out "grpc://"'),
+        ("localhost", "name the host and the port"),
+        ("localhost:", "name the host and the port"),
+        ("localhost:port", "name the host and the port"),
+        ("localhost:65536", "name the host and the port"),
+        ("localhost:50051/path", "leave out what follows"),
+        ("::1:50051", r"\[::1\]:50051"),
+        ("", "name the host and the port"),
+        (50051, "this is a int"),
+        (None, "this is a NoneType"),
+    ],
+)
+def test_a_target_that_names_no_server_is_refused_at_once(target, message):
+    for kind in (Client, AsyncClient):
+        with pytest.raises(InvalidArgumentError, match=message):
+            kind(target)
+
+
+@pytest.mark.parametrize("target", ["localhost:1", "[::1]:50051", "dns:///host:50051", "unix:/tmp/socket", "a-b.c:80"])
+def test_targets_that_grpc_knows_are_taken(target):
+    Client(target).close()
+
+
+@KINDS
+async def test_a_mistake_with_tls_is_named(kind, authority):
+    """What is tried, and what the message says."""
+    own, other = authority.cert_pem.bytes(), trustme.CA().cert_pem.bytes()
+    elsewhere = authority.issue_cert("elsewhere.invalid")
+    named_otherwise = grpc.ssl_server_credentials(
+        [(elsewhere.private_key_pem.bytes(), elsewhere.cert_chain_pems[0].bytes())]
+    )
+    cases = [
+        (None, TLS(own), "doesn't speak TLS: leave out tls"),
+        (server_credentials(authority), False, "speaks TLS: set tls=True"),
+        (server_credentials(authority), TLS(other), "authority that this client doesn't trust"),
+        (named_otherwise, TLS(own), "of another host than 'localhost'"),
+        (server_credentials(authority, ask_client=True), TLS(own), "asks for a certificate"),
+    ]
+    for credentials, tls, message in cases:
+        with running(credentials) as server:
+            client = connect(kind, server.address, tls=tls, retries=0)
+            with pytest.raises(UnavailableError, match=message):
+                await client.models()
+            await client.close()
+
+
+def test_pem_files_that_can_not_be_used_are_named(tmp_path):
+    (tmp_path / "empty.pem").touch()
+    with pytest.raises(InvalidArgumentError, match=r"root_certificates: can't read 'absent\.pem': No such file"):
+        Client("localhost:1", tls=TLS("absent.pem"))
+    with pytest.raises(InvalidArgumentError, match="root_certificates holds no PEM"):
+        Client("localhost:1", tls=TLS(tmp_path / "empty.pem"))
+
+
+@KINDS
+async def test_a_closed_client_says_so(kind, server):
+    client = connect(kind, server.address)
+    await client.models()
+    server.slow = 1.0
+    under_way = asyncio.ensure_future(client.adapt("grey", IMAGES, [1, 2]))
+    while not server.requests("Adapt"):
+        await asyncio.sleep(0.01)
+    await client.close()
+    with pytest.raises(ClientClosedError):
+        await under_way
+    with pytest.raises(ClientClosedError):
+        await client.models()
 
 
 def test_one_client_serves_many_threads(server):
@@ -109,6 +183,32 @@ def test_an_async_client_may_be_made_before_its_event_loop(server):
             return await client.models()
 
     assert asyncio.run(main())
+
+
+def test_an_async_client_serves_one_event_loop_after_another(server):
+    client = AsyncClient(server.address)
+
+    async def work(number):
+        async with await client.adapt("grey", IMAGES[:, 0], [number, -number]) as adaptation:
+            return (await adaptation.predict(IMAGES)).labels
+
+    assert [asyncio.run(work(number)) for number in (1, 2, 3)] == [[1, -1], [2, -2], [3, -3]]
+
+
+def test_an_async_client_and_its_adaptations_serve_threads_with_an_event_loop_each(server):
+    client = AsyncClient(server.address)
+    adaptation = asyncio.run(client.adapt("grey", IMAGES, [1, 2]))
+    server.evict_all()
+
+    async def work(_):
+        answers = await asyncio.gather(*(adaptation.predict(IMAGES) for _ in range(5)))
+        streamed = [answer.labels async for answer in adaptation.predict_stream([IMAGES] * 3)]
+        return [answer.labels for answer in answers] + streamed
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda _: asyncio.run(work(_)), range(8))) == [[[1, 2]] * 8] * 8
+    assert len(server.requests("AdaptPredict")) == 1
+    asyncio.run(client.close())
 
 
 @KINDS

@@ -20,7 +20,7 @@ from innerloop import (
     PermissionDeniedError,
     UnavailableError,
 )
-from innerloop.conversation import LOOK_AHEAD
+from innerloop.predict_stream import LOOK_AHEAD
 
 IMAGES = np.zeros((2, 1, 28, 28), np.uint8)
 SHUTTING_DOWN = Failure(grpc.StatusCode.UNAVAILABLE, "stopping", (reason("SHUTTING_DOWN"),))
@@ -105,7 +105,7 @@ async def test_queries_may_come_asynchronously(adaptation):
     if hasattr(stream, "__aiter__"):
         assert sizes([answer async for answer in stream]) == sizes(queries(10))
     else:
-        with pytest.raises(TypeError, match="async_generator"):
+        with pytest.raises(InvalidArgumentError, match="async_generator"):
             await stream
 
 

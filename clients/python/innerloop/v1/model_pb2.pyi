@@ -49,7 +49,7 @@ INPUT_KIND_TENSOR: InputKind
 INPUT_KIND_TEXT: InputKind
 
 class TaskLimits(_message.Message):
-    __slots__ = ("trained_ways", "trained_shots", "trained_steps", "max_ways", "max_support", "max_query", "max_steps", "max_text_bytes")
+    __slots__ = ("trained_ways", "trained_shots", "trained_steps", "max_ways", "max_support", "max_query", "max_steps", "max_text_bytes", "max_request_bytes")
     TRAINED_WAYS_FIELD_NUMBER: _ClassVar[int]
     TRAINED_SHOTS_FIELD_NUMBER: _ClassVar[int]
     TRAINED_STEPS_FIELD_NUMBER: _ClassVar[int]
@@ -58,6 +58,7 @@ class TaskLimits(_message.Message):
     MAX_QUERY_FIELD_NUMBER: _ClassVar[int]
     MAX_STEPS_FIELD_NUMBER: _ClassVar[int]
     MAX_TEXT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
     trained_ways: int
     trained_shots: int
     trained_steps: int
@@ -66,7 +67,8 @@ class TaskLimits(_message.Message):
     max_query: int
     max_steps: int
     max_text_bytes: int
-    def __init__(self, trained_ways: _Optional[int] = ..., trained_shots: _Optional[int] = ..., trained_steps: _Optional[int] = ..., max_ways: _Optional[int] = ..., max_support: _Optional[int] = ..., max_query: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_text_bytes: _Optional[int] = ...) -> None: ...
+    max_request_bytes: int
+    def __init__(self, trained_ways: _Optional[int] = ..., trained_shots: _Optional[int] = ..., trained_steps: _Optional[int] = ..., max_ways: _Optional[int] = ..., max_support: _Optional[int] = ..., max_query: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_text_bytes: _Optional[int] = ..., max_request_bytes: _Optional[int] = ...) -> None: ...
 
 class Metric(_message.Message):
     __slots__ = ("name", "value", "confidence_interval", "protocol")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 
 import grpc.aio
 
-from innerloop.channel import open_async_channel
+from innerloop.channel import make_credentials, open_async_channel
 from innerloop.errors import InnerloopError
 from innerloop.status import error_from
 from innerloop.v1 import adaptation_pb2 as pb
@@ -61,7 +61,7 @@ class Sender:
         self.calls: Counter[tuple[str, str]] = Counter()
         self._timeout = settings.timeout
         self._channels = [
-            open_async_channel(settings.server, settings.tls, own_connection=True) for _ in range(settings.connections)
+            open_async_channel(settings.server, make_credentials(settings.tls)) for _ in range(settings.connections)
         ]
         # Without a serializer, requests are bytes and sent as they are.
         self._methods: dict[str, Iterator[Any]] = {

@@ -1,0 +1,113 @@
+"""What both kinds of connections do, as steps: calls whose errors are explained, and what models take."""
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+
+from innerloop import calls
+from innerloop.calls import Call
+from innerloop.channel import TLS, check_target, make_credentials
+from innerloop.errors import InnerloopError, InvalidArgumentError, UnavailableError
+from innerloop.examples import EncodedExamples, Examples, Names
+from innerloop.inputs import Inputs, are_strings, list_inputs, read_inputs, texts_to_examples
+from innerloop.mistakes import CONNECTING_FAILED, mistake_in_connecting
+from innerloop.models import Model
+from innerloop.retry import Deadline, RetryPolicy, check_retries, check_seconds
+from innerloop.splitting import is_small, split
+from innerloop.steps import Steps
+
+T = TypeVar("T")
+
+
+class ConnectionCore(ABC):
+    """Settings, what is known of models, and steps; arguments as those of `Client`.
+
+    The abstract methods are operations: subclasses implement them as plain functions, or as asynchronous ones.
+    """
+
+    def __init__(self, target: str, tls: bool | TLS, timeout: float, retries: int) -> None:
+        self._target = check_target(target)
+        self._tls = tls
+        self.credentials = make_credentials(tls)
+        self._timeout = check_seconds(timeout, "timeout")
+        self.policy = RetryPolicy(check_retries(retries))
+        self._models: dict[str, Model] = {}
+
+    @abstractmethod
+    def send(self, call: Call[Any], deadline: Deadline) -> Any:
+        """The response to a call, tried again as the policy says."""
+
+    @abstractmethod
+    def apart(self, work: Callable[[], Any]) -> Any:
+        """What some work gives that may take long enough to hold up an event loop."""
+
+    @abstractmethod
+    def acquire(self, lock: threading.Lock, deadline: Deadline) -> Any:
+        """Take a lock."""
+
+    def deadline(self, timeout: float | None) -> Deadline:
+        """The deadline of a call that begins now, `timeout` seconds away or the client's default."""
+        return Deadline(self._timeout if timeout is None else check_seconds(timeout, "timeout"))
+
+    def call(self, call: Call[T], deadline: Deadline) -> Steps[T]:
+        """Carry out a call.
+
+        Raises:
+            InnerloopError: the last attempt failed.
+        """
+        try:
+            response = yield partial(self.send, call, deadline)
+        except InvalidArgumentError as error:
+            raise call.explained(error) from error.__cause__
+        except UnavailableError as error:
+            raise (yield from self._explained(error)) from error.__cause__
+        return call.read(response)
+
+    def read(self, model: str, inputs: Inputs, names: Names, deadline: Deadline) -> Steps[Examples]:
+        """Read `inputs` to `model`, asking the server what the model takes if need be.
+
+        Raises:
+            InvalidArgumentError: they can't be sent.
+        """
+        in_memory = isinstance(inputs, np.ndarray)  # anything else may have to be read from files or computed first
+        listing = partial(list_inputs, inputs, names.role)
+        items = listing() if in_memory else (yield partial(self.apart, listing))
+        if are_strings(items) and (yield from self._model(model, deadline)).input_kind == "text":
+            return texts_to_examples(items, names)
+        reading = partial(read_inputs, items, names)
+        examples: Examples = reading() if in_memory else (yield partial(self.apart, reading))
+        if examples.need_shape:
+            return examples.arranged((yield from self._model(model, deadline)).input_shape)
+        return examples
+
+    def split(
+        self, model: str, query: Examples, beside: Callable[[], int], deadline: Deadline
+    ) -> Steps[list[EncodedExamples]]:
+        """Queries in as many parts as the server's limits ask for, each of which fits into one request.
+
+        Args:
+            model: that is asked.
+            query: what is asked.
+            beside: tells the bytes that a request may carry besides, such as those of a support set.
+            deadline: of asking for the limits, which is left out where no server's limits can matter.
+        """
+        if is_small(query):
+            return [query.encoded()]
+        limits = (yield from self._model(model, deadline)).limits
+        return [part.encoded() for part in split(query, limits, beside())]
+
+    def _model(self, name: str, deadline: Deadline) -> Steps[Model]:
+        if name not in self._models:
+            self._models[name] = yield from self.call(calls.get_model(name), deadline)
+        return self._models[name]
+
+    def _explained(self, error: UnavailableError) -> Steps[InnerloopError]:
+        """The same error, with the mistake in the client's settings that makes connecting fail, if there is one."""
+        if not error.message.startswith(CONNECTING_FAILED):
+            return error
+        mistake = yield partial(self.apart, partial(mistake_in_connecting, self._target, self._tls))
+        return error.because(mistake) if mistake else error

@@ -1,0 +1,81 @@
+"""What `Client` and `AsyncClient` do, as steps that either carries out on its connection."""
+
+from collections.abc import Hashable, Iterable
+from contextlib import suppress
+from datetime import timedelta
+
+from numpy.typing import ArrayLike
+
+from innerloop import calls
+from innerloop.adaptation_core import AdaptationCore
+from innerloop.adaptation_info import AdaptationInfo
+from innerloop.connection_core import ConnectionCore
+from innerloop.errors import InnerloopError
+from innerloop.examples import Names
+from innerloop.inputs import Inputs
+from innerloop.predictions import Predictions
+from innerloop.recipe import Recipe, make_recipe, read_answers
+from innerloop.retry import Deadline
+from innerloop.steps import Steps
+
+
+def adapt(
+    connection: ConnectionCore,
+    model: str,
+    inputs: Inputs,
+    labels: Iterable[Hashable] | None,
+    targets: ArrayLike | None,
+    steps: int | None,
+    time_to_live: float | timedelta | None,
+    timeout: float | None,
+) -> Steps[tuple[AdaptationInfo, Recipe]]:
+    """Adapt a model; what the server made, and how to make it again. Arguments as those of `Client.adapt`."""
+    deadline = connection.deadline(timeout)
+    recipe = yield from _recipe(connection, model, inputs, labels, targets, steps, time_to_live, deadline)
+    return (yield from connection.call(calls.adapt(recipe), deadline)), recipe
+
+
+def adapt_predict(
+    connection: ConnectionCore,
+    model: str,
+    inputs: Inputs,
+    labels: Iterable[Hashable] | None,
+    query: Inputs,
+    targets: ArrayLike | None,
+    steps: int | None,
+    return_logits: bool,
+    timeout: float | None,
+) -> Steps[Predictions]:
+    """Adapt and answer queries. Arguments as those of `Client.adapt_predict`."""
+    deadline = connection.deadline(timeout)
+    recipe = yield from _recipe(connection, model, inputs, labels, targets, steps, None, deadline)
+    examples = yield from connection.read(model, query, Names("query"), deadline)
+    first, *others = yield from connection.split(model, examples, recipe.support.ByteSize, deadline)
+    if not others:
+        return (yield from connection.call(calls.adapt_predict(recipe, first, return_logits=return_logits), deadline))
+    # The server keeps the adaptation for as long as the other parts take.
+    remade = calls.adapt_again(recipe, first, return_logits=return_logits)
+    info, answers = yield from connection.call(remade, deadline)
+    adaptation = AdaptationCore(connection, info, recipe.labels, recipe)
+    try:
+        return Predictions.joined(
+            [answers, *(yield from adaptation.predict_parts(others, return_logits, deadline, timeout))]
+        )
+    finally:
+        with suppress(InnerloopError):
+            yield from adaptation.delete_steps(deadline)
+
+
+def _recipe(
+    connection: ConnectionCore,
+    model: str,
+    inputs: Inputs,
+    labels: Iterable[Hashable] | None,
+    targets: ArrayLike | None,
+    steps: int | None,
+    time_to_live: float | timedelta | None,
+    deadline: Deadline,
+) -> Steps[Recipe]:
+    answers = read_answers(labels, targets)
+    examples = yield from connection.read(model, inputs, answers.names, deadline)
+    return make_recipe(model, examples, answers, steps, time_to_live)
