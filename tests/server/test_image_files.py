@@ -14,7 +14,7 @@ from innerloop_server.domain.errors import InvalidRequestError
 from innerloop_server.transport.codec import images as images_module
 from innerloop_server.transport.codec.requests import RequestLimits, decode_query
 
-LIMITS = RequestLimits(support=4, query=4, time_to_live=60.0, max_time_to_live=600.0)
+LIMITS = RequestLimits(support=4, query=4, time_to_live=60.0, max_time_to_live=600.0, message_bytes=2**20)
 
 
 def encoded(image, form="PNG", **options):

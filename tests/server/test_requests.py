@@ -21,7 +21,7 @@ from innerloop_server.transport.codec.requests import (
     decode_query,
 )
 
-LIMITS = RequestLimits(support=20, query=10, time_to_live=60.0, max_time_to_live=600.0)
+LIMITS = RequestLimits(support=20, query=10, time_to_live=60.0, max_time_to_live=600.0, message_bytes=2**20)
 X = np.arange(4 * 64, dtype=np.uint8).reshape(4, 1, 8, 8)
 LABELS = ["dog", "cat", "dog", "eel"]
 

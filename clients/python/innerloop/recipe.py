@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from innerloop.errors import InvalidArgumentError
+from innerloop.errors import FieldViolation, InvalidArgumentError
 from innerloop.examples import Examples, Names, refuse_not_finite
 from innerloop.guard import guarded
 from innerloop.labels import name_labels
@@ -82,7 +82,8 @@ def make_recipe(
     """
     if len(answers) != len(examples):
         kind = "labels" if answers.targets is None else "targets"
-        raise InvalidArgumentError(f"there are {len(answers)} {kind} for {len(examples)} inputs; give one for each")
+        message = f"there are {len(answers)} {kind} for {len(examples)} inputs; give one for each"
+        raise InvalidArgumentError(message, violations=[FieldViolation(f"support.{kind}", message)])
     support = pb.Support(inputs=examples.to_message())
     if answers.targets is None:
         support.labels.values.extend(answers.labels)

@@ -8,6 +8,7 @@ import pytest
 from twins import collect, connect
 
 from innerloop import DeadlineExceededError, channel
+from innerloop_server.transport.grpc import listen
 
 IMAGES = np.zeros((2, 1, 28, 28), np.uint8)
 
@@ -132,3 +133,7 @@ async def test_calls_under_way_on_a_connection_that_is_given_up_still_get_their_
     assert (await client.adapt("grey", IMAGES, [3, 4])).classes == (3, 4)
     assert proxy.connections == 2
     assert (await patient).classes == (1, 2)
+
+
+def test_servers_permit_the_pings_of_clients():
+    assert listen.MIN_PING_SECONDS < channel.KEEPALIVE_SECONDS

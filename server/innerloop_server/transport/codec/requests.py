@@ -39,12 +39,14 @@ class RequestLimits:
         query: most queries.
         time_to_live: seconds an adaptation lives unused when the request says nothing.
         max_time_to_live: the longest a request may ask for.
+        message_bytes: the largest request.
     """
 
     support: int
     query: int
     time_to_live: float
     max_time_to_live: float
+    message_bytes: int
 
 
 def decode_adapt(

@@ -91,6 +91,7 @@ def encode_model(entry: ModelEntry, limits: RequestLimits) -> model_pb2.Model:
             max_support=limits.support,
             max_query=limits.query,
             max_steps=traits.max_steps,
+            max_request_bytes=limits.message_bytes,
             max_text_bytes=MAX_TEXT_BYTES if description.texts else 0,
         ),
         metrics=[

@@ -48,7 +48,11 @@ class Endpoint:
         """
         settings = self._settings
         limits = RequestLimits(
-            settings.max_support, settings.max_query, settings.time_to_live, settings.max_time_to_live
+            settings.max_support,
+            settings.max_query,
+            settings.time_to_live,
+            settings.max_time_to_live,
+            int(settings.max_message_bytes),
         )
         self._server, port = build_server(
             settings,

@@ -17,6 +17,25 @@ from innerloop_server.transport.grpc.identity import Identify, anonymous, certif
 from innerloop_server.transport.grpc.model_service import ModelServicer
 from innerloop_server.transport.grpc.registration import add_service
 
+KEEPALIVE_SECONDS = 60
+"""How long nothing may be heard from a client before it is asked for a sign of life: its calls and streams end when it
+is gone, instead of when the kernel gives it up after hours."""
+
+KEEPALIVE_TIMEOUT_SECONDS = 20
+"""How long that sign may take."""
+
+MIN_PING_SECONDS = 5
+"""How often a client may ask for one. Ours asks every 10 seconds; gRPC's own default of 5 minutes would end its
+connection."""
+
+_KEEPALIVE = [
+    ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
+    ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_SECONDS * 1000),
+]
+
 
 def build_server(
     settings: ServerSettings,
@@ -46,6 +65,7 @@ def build_server(
         ("grpc.so_reuseport", int(share_port)),
         ("grpc.max_receive_message_length", int(settings.max_message_bytes)),
         ("grpc.max_send_message_length", -1),
+        *_KEEPALIVE,
     ]
     server = grpc.aio.server(options=options)
     add_service(adaptation_pb2.DESCRIPTOR.services_by_name["AdaptationService"], adaptations, READERS, server)
