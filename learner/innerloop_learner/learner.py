@@ -51,6 +51,23 @@ class Learner(ABC):
 
     A learner holds settings only, every default filled in. Its functions are pure: parameters come in, nothing is kept.
     Whether gradients flow through `adapt` follows from torch's grad mode, so training and serving run the same code.
+
+    Args:
+        spec: what it is made of.
+
+    Raises:
+        SettingsError: a kind of task, an input or settings that it does not take.
+
+    Example:
+        >>> from innerloop_learner.spec import InputSpec
+        >>> spec = LearnerSpec("protonet", InputSpec((2,)), backbone="mlp", backbone_settings={"widths": [8]})
+        >>> learner = build_learner(spec)
+        >>> params = learner.init(torch.Generator().manual_seed(0))
+        >>> x, real = torch.tensor([[[0.0, 1.0], [1.0, 0.0]]]), torch.ones(1, 2, dtype=torch.bool)
+        >>> support = Support(x, torch.tensor([[0, 1]]), real, ways=torch.tensor([2]), max_ways=2)
+        >>> state, losses = learner.adapt(params, support)
+        >>> learner.predict(params, state, Query(x, real)).argmax(-1)
+        tensor([[0, 1]])
     """
 
     info: ClassVar[MethodInfo]
@@ -58,7 +75,7 @@ class Learner(ABC):
     """A frozen dataclass of the method's settings, each declared by `settings.setting`."""
 
     retired_settings: ClassVar[frozenset[str]] = frozenset()
-    """Names that older bundles give settings under which are not the method's any more; they are passed over."""
+    """Names of settings that older bundles have and the method has not any more; they are passed over."""
 
     settings: object
     """The settings, of `settings_class`, every default filled in."""
@@ -80,7 +97,7 @@ class Learner(ABC):
         )
 
     def _configure(self) -> None:  # noqa: B027 - most methods have nothing to make
-        """Make what `settings` describe, before there is a backbone.
+        """Make what `settings` describe, such as an update rule; there is no backbone yet.
 
         Raises:
             ValueError: settings that contradict each other.
@@ -96,7 +113,7 @@ class Learner(ABC):
 
     @property
     def traits(self) -> Traits:
-        """What it takes and does, for those that serve it."""
+        """What the learner takes and does, for those that serve it."""
         return Traits(
             task_kind=self.spec.task_kind,
             ways_can_change=self.info.ways_can_change,

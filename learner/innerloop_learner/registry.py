@@ -1,6 +1,16 @@
-"""Names for methods, backbones and update rules; third parties add theirs through entry points.
+"""Names for methods, backbones, norms, update rules, objectives and whatever else there are several of.
 
-A distribution that registers something new declares, for example::
+    >>> shapes: Registry[type] = Registry("shape", "innerloop.shapes")
+    >>> @shapes.register("circle")
+    ... class Circle: ...
+    >>> list(shapes), shapes["circle"].__name__
+    (['circle'], 'Circle')
+    >>> shapes["square"]
+    Traceback (most recent call last):
+        ...
+    innerloop_learner.registry.UnknownNameError: unknown shape 'square'; there are: circle
+
+Third parties add theirs through entry points. A distribution that registers a method declares::
 
     [project.entry-points."innerloop.methods"]
     my_method = "my_package.my_method:MyMethod"
@@ -24,7 +34,7 @@ class Registry(Generic[T]):
     Args:
         kind: what one entry is called in messages, in the singular.
         group: entry-point group that third parties register under.
-        home: module whose import registers Innerloop's own; None where importing the registry does.
+        home: module whose import registers Innerloop's own entries; None if whoever imports the registry imports them.
     """
 
     def __init__(self, kind: str, group: str, home: str | None = None) -> None:

@@ -1,6 +1,6 @@
 """How a task state lies in memory: its tensors one behind the other, as rows of 32-bit words."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -89,9 +89,6 @@ class StateLayouts:
 
     def __init__(self) -> None:
         self._by_shapes: dict[Shapes, StateLayout] = {}
-
-    def __iter__(self) -> Iterator[StateLayout]:
-        return iter(list(self._by_shapes.values()))
 
     def of(self, state: Mapping[str, Tensor]) -> StateLayout:
         """The layout of a batch of states."""
