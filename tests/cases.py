@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -36,11 +37,11 @@ class Case:
         norm = self.spec.backbone_settings.get("norm", "none")
         return f"{self.spec.method}-{self.spec.task_kind}-{norm}"
 
-    @property
+    @cached_property
     def learner(self) -> Learner:
         return build_learner(self.spec)
 
-    @property
+    @cached_property
     def objective(self) -> Objective:
         return build_objective(self.learner, self.training)
 

@@ -317,7 +317,8 @@ def test_every_tensor_lies_where_the_inputs_do(case: Case) -> None:
     with torch.no_grad():
         state = learner.adapt(params, episodes.support).state
         assert learner.predict(params, state, episodes.query).is_meta
-    for progress in (0.0, 1.0):
+    changes = case.learner.info.objective == "annealed_steps"  # in the course of training
+    for progress in (0.0, 1.0) if changes else (1.0,):
         loss = objective(params, episodes, Stage(progress)).loss
         torch.autograd.grad(loss, list(params.values()), allow_unused=True)
 
@@ -331,15 +332,16 @@ def test_learning_reduces_the_outer_loss(case: Case) -> None:
     params = {**learner.init(generator), **objective.init(generator)}
     learned = {name: value.requires_grad_() for name, value in params.items() if name not in learner.buffers()}
     optimizer = torch.optim.Adam(learned.values(), lr=3e-3)
-    losses = []
+    first = objective(params, episodes, Stage()).loss.item()
     for _ in range(30):
         outcome = objective(params, episodes, Stage())
+        if outcome.loss.item() < 0.8 * first:
+            return
         optimizer.zero_grad()
         outcome.loss.backward()
         optimizer.step()
         params.update(outcome.buffers)
-        losses.append(outcome.loss.item())
-    assert losses[-1] < 0.8 * losses[0]
+    pytest.fail(f"the outer loss is {outcome.loss.item():.3f} after 30 steps, and was {first:.3f}")
 
 
 @each_case
