@@ -22,8 +22,7 @@ from innerloop.v1 import tensor_pb2
 from innerloop.v1.model_pb2 import INPUT_KIND_TENSOR, INPUT_KIND_TEXT, GetModelRequest
 from innerloop_learner import InputSpec, LearnerSpec, Query, Support
 from innerloop_learner.bundle import load_bundle, save_bundle
-from innerloop_learner.encoders import EncoderOptions, describe_encoder, open_encoder, pack_texts
-from innerloop_server.transport.codec.texts import MAX_TEXT_BYTES
+from innerloop_learner.encoders import MAX_TEXT_BYTES, EncoderOptions, describe_encoder, open_encoder, pack_texts
 from innerloop_trainer.onnx_export.graphs import export_graphs
 
 pytestmark = pytest.mark.with_and_without_front_ends

@@ -7,14 +7,16 @@ needs PyTorch. ONNX Runtime and tokenizers are imported when an encoder is opene
 from innerloop_learner.encoders.encoder import FrozenEncoder
 from innerloop_learner.encoders.errors import EncoderError
 from innerloop_learner.encoders.open import describe_encoder, open_encoder
-from innerloop_learner.encoders.packed_texts import join_packed, pack_texts, unpack_texts
+from innerloop_learner.encoders.packed_texts import MAX_TEXT_BYTES, cut_text, join_packed, pack_texts, unpack_texts
 from innerloop_learner.encoders.spec import EncoderOptions, EncoderSpec
 
 __all__ = [
+    "MAX_TEXT_BYTES",
     "EncoderError",
     "EncoderOptions",
     "EncoderSpec",
     "FrozenEncoder",
+    "cut_text",
     "describe_encoder",
     "join_packed",
     "open_encoder",

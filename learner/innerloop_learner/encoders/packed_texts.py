@@ -7,6 +7,20 @@ from numpy.typing import NDArray
 
 from innerloop_learner.encoders.errors import EncoderError
 
+MAX_TEXT_BYTES = 16_384
+"""Most bytes of one text, in training and serving alike. Encoders read a few hundred tokens only, and where texts are
+packed, one long text makes room for every other."""
+
+
+def cut_text(text: str) -> str:
+    """The text if it has at most MAX_TEXT_BYTES, or as much of its beginning.
+
+    >>> len(cut_text("é" * 20_000))
+    8192
+    """
+    content = text.encode()
+    return text if len(content) <= MAX_TEXT_BYTES else content[:MAX_TEXT_BYTES].decode(errors="ignore")
+
 
 def pack_texts(texts: Sequence[str]) -> NDArray[np.uint8]:
     """Texts as rows of UTF-8 [N, L], the longest of L bytes, zeros behind the others; L is at least 1.

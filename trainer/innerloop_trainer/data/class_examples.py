@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from innerloop_learner.encoders import pack_texts
 from innerloop_learner.inputs import normalise
 from innerloop_learner.spec import InputSpec
 from innerloop_learner.tasks import Episodes, Query, Support
@@ -56,23 +57,25 @@ class ClassExamples(TaskSampler):
         self.digests = dict(zip(data.names, data.digests, strict=True))
         self._label = label
         self._spec = spec
+        self._device = device
+        self._data = data
         self._sizes = data.counts.tolist()
         self._counts = torch.from_numpy(data.counts).to(device)  # [K]
         self._starts = self._counts.cumsum(0) - self._counts  # [K]
-        self._examples = torch.from_numpy(data.examples).to(device)  # [N, *input]
+        # Texts stay as strings until an encoder reads them; drawn, they are packed.
+        self._resident = None if data.examples.dtype == object else torch.from_numpy(data.examples).to(device)
 
     def sample(self, shape: EpisodeShape, tasks: int, generator: torch.Generator) -> Episodes:
         """As in `TaskSampler`; the support set comes in random order, its labels numbered by first appearance."""
         raw = self.sample_raw(shape, tasks, generator)
-        device = self._examples.device
         support = Support(
             x=normalise(self._spec, raw.support),
             y=raw.support_labels,
-            mask=torch.ones(raw.support_labels.shape, dtype=torch.bool, device=device),
-            ways=torch.full((tasks,), shape.ways, device=device),
+            mask=torch.ones(raw.support_labels.shape, dtype=torch.bool, device=self._device),
+            ways=torch.full((tasks,), shape.ways, device=self._device),
             max_ways=shape.ways,
         )
-        mask = torch.ones(raw.query_labels.shape, dtype=torch.bool, device=device)
+        mask = torch.ones(raw.query_labels.shape, dtype=torch.bool, device=self._device)
         return Episodes(support, Query(normalise(self._spec, raw.query), mask), raw.query_labels, raw.classes)
 
     def sample_raw(self, shape: EpisodeShape, tasks: int, generator: torch.Generator) -> RawEpisodes:
@@ -92,9 +95,9 @@ class ClassExamples(TaskSampler):
         order = self._draw_order(tasks, shape, generator)
         labels = torch.arange(shape.ways, device=classes.device)
         return RawEpisodes(
-            support=self._examples[rows[..., : shape.shots].flatten(1).gather(1, order)],
+            support=self._take(rows[..., : shape.shots].flatten(1).gather(1, order)),
             support_labels=order // shape.shots,
-            query=self._examples[rows[..., shape.shots :].flatten(1)],
+            query=self._take(rows[..., shape.shots :].flatten(1)),
             query_labels=labels.repeat_interleave(shape.queries).repeat(tasks, 1),
             classes=classes,
         )
@@ -128,28 +131,28 @@ class ClassExamples(TaskSampler):
             change: what makes the other examples, of the same classes and in the same order.
             spec: normalisation of the other examples.
         """
-        return ClassExamples(self._label, change(self._data()), spec, self._examples.device)
+        return ClassExamples(self._label, change(self._data), spec, self._device)
 
     def without(self, names: Collection[str]) -> "ClassExamples":
         """As in `TaskSampler`."""
         kept = [name for name in self.names if name not in names]
-        return ClassExamples(self._label, self._data().select(kept), self._spec, self._examples.device)
+        return ClassExamples(self._label, self._data.select(kept), self._spec, self._device)
 
-    def _data(self) -> ExampleSet:
-        """The split in the host's memory."""
-        counts, examples = self._counts.cpu().numpy(), self._examples.cpu().numpy()
-        return ExampleSet(tuple(self.names), counts, examples, tuple(self.digests.values()))
+    def _take(self, rows: Tensor) -> Tensor:
+        """Examples [T, N, *input] by their rows [T, N]; texts are packed, as long as the longest of them."""
+        if self._resident is not None:
+            return self._resident[rows]
+        packed = torch.from_numpy(pack_texts(self._data.examples[rows.flatten().cpu().numpy()]))
+        return packed.to(self._device).reshape(*rows.shape, -1)
 
     def _draw_classes(self, tasks: int, ways: int, generator: torch.Generator) -> Tensor:
         """Distinct classes in random order [T, W]."""
-        keys = torch.rand(tasks, len(self.names), generator=generator, device=self._examples.device)
+        keys = torch.rand(tasks, len(self.names), generator=generator, device=self._device)
         return keys.topk(ways).indices
 
     def _draw_order(self, tasks: int, shape: EpisodeShape, generator: torch.Generator) -> Tensor:
         """A random order of support examples grouped by class [T, S], in which classes appear one after the other."""
-        order = torch.rand(tasks, shape.ways * shape.shots, generator=generator, device=self._examples.device).argsort(
-            1
-        )
+        order = torch.rand(tasks, shape.ways * shape.shots, generator=generator, device=self._device).argsort(1)
         places = order.argsort(1).view(tasks, shape.ways, shape.shots)  # where each example comes
         appearance = places.amin(2).argsort(1).argsort(1)  # [T, W], as which class each appears
         renumbered: Tensor = appearance.gather(1, order // shape.shots) * shape.shots + order % shape.shots
@@ -187,7 +190,7 @@ def source_of_classes(
         validation: those of another.
         test: those of the last one.
         options: that the source was loaded with, as `DataSource.options`.
-        texts: whether inputs are packed texts.
+        texts: whether inputs are texts.
         notices: what a user should know, as `DataSource.notices`.
 
     Raises:

@@ -7,10 +7,10 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from innerloop_learner.media import Color, UnreadableImageError, decode_image
-from innerloop_trainer.data.broken import Broken
 from innerloop_trainer.data.class_digests import digest_classes
 from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.file_tree import FileTree, UnreadableFileError
+from innerloop_trainer.data.left_out import Broken
 from innerloop_trainer.data.progress import tracked
 
 

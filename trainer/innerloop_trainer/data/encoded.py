@@ -3,10 +3,12 @@
 import hashlib
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from innerloop_learner.encoders import FrozenEncoder
+from innerloop_learner.encoders import FrozenEncoder, pack_texts
 from innerloop_learner.spec import InputSpec
 from innerloop_trainer.data.cache import cached
 from innerloop_trainer.data.class_examples import ClassExamples
@@ -59,16 +61,24 @@ def _features(data: ExampleSet, encoder: FrozenEncoder, title: str) -> ExampleSe
     def build() -> ExampleSet:
         starts = range(0, len(data.examples), AT_ONCE)
         parts = [
-            encoder.encode(data.examples[start : start + AT_ONCE]) for start in tracked(starts, f"Encoding {title}")
+            encoder.encode(_raw(data.examples[start : start + AT_ONCE]))
+            for start in tracked(starts, f"Encoding {title}")
         ]
         return replace(data, examples=np.concatenate(parts))
 
-    return cached("features", {"encoder": encoder.digest, "data": _digest(data)}, build)
+    features = cached("features", {"encoder": encoder.digest, "data": _digest(data)}, build)
+    return replace(data, examples=features.examples)
+
+
+def _raw(examples: NDArray[Any]) -> NDArray[Any]:
+    """What an encoder takes: texts are packed."""
+    return pack_texts(examples.tolist()) if examples.dtype == object else examples
 
 
 def _digest(data: ExampleSet) -> str:
-    examples = np.ascontiguousarray(data.examples)
+    examples = data.examples
     described = [data.names, data.counts.tolist(), str(examples.dtype), examples.shape]
     digest = hashlib.sha256(json.dumps(described).encode())
-    digest.update(examples.data)
+    for example in examples:
+        digest.update(hashlib.sha256(example.encode() if isinstance(example, str) else example.tobytes()).digest())
     return digest.hexdigest()

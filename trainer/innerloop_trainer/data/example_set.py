@@ -12,12 +12,13 @@ from innerloop_trainer.data.class_digests import ClassDigest
 
 @dataclass(frozen=True)
 class ExampleSet:
-    """Images, packed texts or features of named classes.
+    """Images, texts or features of named classes.
 
     Attributes:
         names: of the K classes.
         counts: examples of each class [K] int64.
-        examples: those of the first class first: images [N, C, H, W] or texts [N, L] uint8, features [N, F] float32.
+        examples: those of the first class first: images [N, C, H, W] uint8, features [N, F] float32, or texts [N] as
+            strings, each of which takes the memory of its own length.
         digests: by which each of the K classes is known again, whatever its name.
     """
 

@@ -15,7 +15,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, Any
 
 from innerloop_trainer.data.source import DataError
@@ -83,7 +83,7 @@ class FileTree(ABC):
         """Plain data that differs whenever the content does."""
 
     @staticmethod
-    def shown(path: PurePosixPath) -> str:
+    def shown(path: PurePath) -> str:
         """A path as its user sees it.
 
         Names that are not UTF-8 are from an old Windows or Linux of western Europe, and macOS takes accents apart.

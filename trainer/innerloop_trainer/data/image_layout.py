@@ -6,7 +6,7 @@ class that is taken for two, or test classes that are taken for training classes
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -14,6 +14,7 @@ from typing import Literal
 
 from innerloop_learner.media import format_names, missing_extensions, readable_extensions
 from innerloop_trainer.data.file_tree import FileTree
+from innerloop_trainer.data.left_out import count_kinds, counted
 from innerloop_trainer.data.source import DataError
 
 Split = Literal["train", "validation", "test"]
@@ -63,7 +64,9 @@ def find_classes(tree: FileTree, *, nested: bool = False, empty: bool = False) -
     images = [path for path in tree.files if path.suffix.lower() in readable_extensions()]
     others = [path for path in tree.files if path.suffix.lower() not in readable_extensions()]
     if not images:
-        raise DataError(f"images: {tree.root} has no images ({format_names()}); {_others_said(others) or LAYOUTS}")
+        raise DataError(
+            f"images: {tree.root} has no images ({format_names()}); {_others_said(others) if others else LAYOUTS}"
+        )
     if not empty:
         _reject_folders_of_others(tree, images, others)
     top = _top(images)
@@ -180,22 +183,10 @@ def _notices(tree: FileTree, images: Sequence[PurePosixPath], others: Sequence[P
     filled = {folder for path in (*images, *others) for folder in path.parents}
     empty = [folder for folder in tree.folders if folder not in filled]
     if empty:
-        notices.append(f"{_counted(len(empty), 'empty folder')} left out")
+        notices.append(f"{counted(len(empty), 'empty folder')} left out")
     return notices
 
 
 def _others_said(others: Sequence[PurePosixPath]) -> str:
     """How many files of which kind are not read, and what is needed to read them."""
-    if not others:
-        return ""
-    kinds = Counter(path.suffix.lower() or "without an extension" for path in others)
-    missing = missing_extensions()
-    said = [
-        f"{count:,} {kind}{f' (to read them, {missing[kind]})' if kind in missing else ''}"
-        for kind, count in kinds.most_common()
-    ]
-    return f"{_counted(len(others), 'file')} ({', '.join(said)})"
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+    return count_kinds(others, {kind: f"to read them, {need}" for kind, need in missing_extensions().items()})

@@ -80,7 +80,7 @@ class DataSource:
         task_kind: classification or regression.
         target_size: target values per example (zero for classification).
         train, validation, test: splits with no class in common.
-        texts: whether inputs are packed texts, which only an encoder can read.
+        texts: whether inputs are texts, which only an encoder can read.
         encoder: whose features the inputs are, if they are any.
         options: every option of the source by name, as text, those that the user did not give included: with the data
             itself, they say how its classes were read and divided.

@@ -1,14 +1,9 @@
-"""`texts:PATH[?text=text&label=label&val=0.15&test=0.2&seed=0]`: labelled texts in CSV files, to be read by an encoder.
+"""`texts:PATH?key=value&...`: labelled texts in CSV files, to be read by an encoder.
 
 PATH is a CSV file with a header, or a folder of such files, whose rows are put together: how files divide the examples
-says nothing of classes, and these are shuffled with `seed` and split. Options:
-
-- text, label: names of the columns. The text stands in `text` unless told; where there are two columns, the label
-  stands in the other one, else in `label`.
-- val, test: fractions of the classes for validation and test.
+says nothing of classes, and these are shuffled with `seed` and split. `TextOptions` says what options there are.
 """
 
-import csv
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,24 +12,42 @@ from pathlib import Path
 
 import numpy as np
 
-from innerloop_learner.encoders import EncoderError, pack_texts
+from innerloop_learner.encoders import MAX_TEXT_BYTES, cut_text
 from innerloop_learner.spec import InputSpec
 from innerloop_trainer.data.class_digests import digest_classes
 from innerloop_trainer.data.class_examples import source_of_classes
 from innerloop_trainer.data.class_split import SplitOptions, describe_split, split_by_seed
 from innerloop_trainer.data.example_set import ExampleSet
+from innerloop_trainer.data.file_tree import FileTree, title_of
+from innerloop_trainer.data.left_out import Broken, count_kinds, counted
 from innerloop_trainer.data.options import TEXT, existing_path, option, read_options, write_options
+from innerloop_trainer.data.small_classes import SmallClassOptions, leave_out_small
 from innerloop_trainer.data.source import DataError, DataSource, SourceLoader, SourceRequest, sources
+from innerloop_trainer.data.tables import Table, read_table
 
 EXAMPLE = "texts:~/data/intents (a CSV file, or a folder of them, with columns text and label)"
 
+TABLES = (".csv", ".tsv")
+"""Ends of the names of files that are read in a folder."""
+
+LABELS = ("label", "category", "class", "intent")
+"""What the column of labels may be called in a table of more than two columns, if only one has such a name."""
+
+NOTHING = {"", "None", "NaN", "nan", "NaT", "NULL", "null", "<NA>", "#N/A"}
+"""What programs write where there is no value."""
+
 
 @dataclass(frozen=True)
-class TextOptions(SplitOptions):
+class TextOptions(SplitOptions, SmallClassOptions):
     """Options of the source of texts."""
 
-    text: str = option("text", TEXT, "Column of the texts.")
-    label: str = option("", TEXT, "Column of the labels; found by the header unless told.")
+    text: str = option("text", TEXT, "Column of the texts, in any case.")
+    label: str = option(
+        "",
+        TEXT,
+        f"Column of the labels, in any case. Unless told, it is the other one of two columns, or the only one that is "
+        f"called {', '.join(LABELS[:-1])} or {LABELS[-1]}.",
+    )
 
 
 class Texts(SourceLoader):
@@ -46,77 +59,106 @@ class Texts(SourceLoader):
         """As in `SourceLoader`."""
         options = read_options(request, TextOptions)
         path = existing_path(request, EXAMPLE)
-        data = read_texts(options, path)
+        everything, notices = read_texts(options, path)
+        data, small = leave_out_small(request.name, everything, options)
         splits, how = split_by_seed(request.name, options, list(data.names))
-        spec = InputSpec(data.examples.shape[1:], dtype="uint8")
-        name = f"texts:{path.resolve().name.removesuffix('.csv')}"
         return source_of_classes(
-            name,
+            f"texts:{title_of(path).removesuffix('.csv').removesuffix('.tsv')}",
             f"{len(data.examples):,} texts of {len(data.names)} classes, {describe_split(splits, how)}",
-            spec,
+            InputSpec((MAX_TEXT_BYTES,), dtype="uint8"),
             request.device,
             train=data.select(splits["train"]),
             validation=data.select(splits["validation"]),
             test=data.select(splits["test"]),
             options=write_options(options),
             texts=True,
+            notices=[*notices, *small],
         )
 
 
-def read_texts(options: TextOptions, path: Path) -> ExampleSet:
-    """All texts, packed, by class.
+def read_texts(options: TextOptions, path: Path) -> tuple[ExampleSet, Sequence[str]]:
+    """All texts by class, and what is to be said of those that were left out or cut.
 
     Raises:
         DataError: there are none, or a file can't be read; the message names it and the line.
     """
-    files = sorted(path.glob("*.csv")) if path.is_dir() else [path]
-    texts = defaultdict[str, list[str]](list)
+    files, notices = _files(path)
+    texts, broken = defaultdict[str, list[str]](list), 0
     for file in files:
-        for text, label in _rows(options, file):
-            texts[label].append(text)
+        broken += _read_file(options, file, texts)
     if not texts:
         raise DataError(f"texts: {path} has no texts; give a CSV file with a header, or a folder of them")
+    if broken:
+        notices.append(f"{counted(broken, 'row')} without a usable text and label left out")
     names = tuple(sorted(texts))
-    try:
-        packed = pack_texts([text for name in names for text in texts[name]])
-    except EncoderError as error:
-        raise DataError(f"texts: {path}: {error}") from error
+    whole = [text for name in names for text in texts[name]]
+    cut = [cut_text(text) for text in whole]
+    shorter = sum(map(str.__ne__, cut, whole))
+    if shorter:
+        notices.append(f"{counted(shorter, 'text')} of more than {MAX_TEXT_BYTES:,} bytes cut, as no server takes more")
     counts = np.array([len(texts[name]) for name in names], dtype=np.int64)
-    hashes = [hashlib.sha256(text.encode()).digest() for name in names for text in texts[name]]
-    return ExampleSet(names, counts, packed, digest_classes(counts, hashes))
+    digests = digest_classes(counts, [hashlib.sha256(text.encode()).digest() for text in cut])
+    return ExampleSet(names, counts, np.array(cut, dtype=object), digests), notices
 
 
-def _rows(options: TextOptions, file: Path) -> list[tuple[str, str]]:
-    """Text and label of each row."""
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as content:
-            reader = csv.reader(content, strict=True)
-            header = next(reader, [])
-            text, label = _columns(options, file, header)
-            rows = []
-            for row in reader:
-                if len(row) != len(header):
-                    raise DataError(
-                        f"texts: {file}, line {reader.line_num}: has {len(row)} columns, the header {len(header)}"
-                    )
-                rows.append((row[text], row[label]))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"texts: {file} can't be read as CSV in UTF-8 ({error})") from error
-    return rows
+def _files(path: Path) -> tuple[list[Path], list[str]]:
+    """The tables at a path, and what is to be said of other files there."""
+    if not path.is_dir():
+        return [path], []
+    there = sorted(each for each in path.iterdir() if each.is_file() and not each.name.startswith("."))
+    tables = [each for each in there if each.suffix.lower() in TABLES]
+    others = [each for each in there if each.suffix.lower() not in TABLES]
+    return tables, [f"{count_kinds(others)} left out: no CSV or TSV"] if others else []
 
 
-def _columns(options: TextOptions, file: Path, header: Sequence[str]) -> tuple[int, int]:
+def _read_file(options: TextOptions, file: Path, texts: dict[str, list[str]]) -> int:
+    """Add a file's texts to those of their labels, and count its rows that can't be used."""
+    shown = f"texts: {FileTree.shown(file)}"
+    table = read_table(shown, file)
+    text_column, label_column = _columns(options, shown, table)
+    broken = Broken(shown)
+    for line, row in table.rows:
+        if len(row) != len(table.header):
+            broken.note(f"line {line} has {len(row)} columns, the header {len(table.header)}")
+            continue
+        text, label = row[text_column], row[label_column].strip()
+        if label in NOTHING:
+            broken.note(f"line {line} has no label ({label!r})")
+        elif text.strip() in NOTHING:
+            broken.note(f"line {line} has no text ({text!r})")
+        elif "\0" in text:
+            broken.note(f"line {line} has a character U+0000")
+        else:
+            texts[label].append(text)
+    if not options.skip_broken:
+        broken.refuse("mend these rows, or leave them out with ?skip_broken=true")
+    return len(broken)
+
+
+def _columns(options: TextOptions, shown: str, table: Table) -> tuple[int, int]:
     """Where text and label stand."""
-    text = options.text
-    others = [name for name in header if name != text]
-    label = options.label or (others[0] if len(header) == 2 and len(others) == 1 else "label")
-    for name, key in ((text, "text"), (label, "label")):
-        if name not in header:
-            columns = ", ".join(header) or "none"
-            raise DataError(f"texts: {file} has no column {name!r}, only: {columns}; name it with ?{key}=...")
+    text = _column(shown, table, "text", options.text)
+    if options.label:
+        label = _column(shown, table, "label", options.label)
+    elif len(table.header) == 2:
+        label = 1 - text
+    else:
+        named = [index for index, name in enumerate(table.header) if name.casefold() in LABELS]
+        label = named[0] if len(named) == 1 else _column(shown, table, "label", "label")
     if text == label:
-        raise DataError(f"texts: text and label are one column, {text!r}; name two")
-    return header.index(text), header.index(label)
+        raise DataError(f"texts: text and label are one column, {options.text!r}; name two")
+    return text, label
+
+
+def _column(shown: str, table: Table, key: str, name: str) -> int:
+    """Where the column `name` stands: the one that is written like this, or the only one that is but for its case."""
+    alike = [index for index, each in enumerate(table.header) if each.casefold() == name.strip().casefold()]
+    exact = [index for index in alike if table.header[index] == name.strip()]
+    for found in (exact, alike):
+        if len(found) == 1:
+            return found[0]
+    columns = ", ".join(table.header) or "none"
+    raise DataError(f"{shown} has no column {name!r}, only: {columns}; name it with ?{key}=...")
 
 
 sources.register("texts")(Texts())

@@ -5,13 +5,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import model_pb2, tensor_pb2
+from innerloop_learner.encoders import MAX_TEXT_BYTES
 from innerloop_server.domain.adaptations import Adaptation
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.models import ModelEntry, ModelState
 from innerloop_server.domain.timings import Timings
 from innerloop_server.transport.codec.requests import RequestLimits
 from innerloop_server.transport.codec.tensors import encode_tensor
-from innerloop_server.transport.codec.texts import MAX_TEXT_BYTES
 
 STATES = {
     ModelState.LOADING: model_pb2.MODEL_STATE_LOADING,

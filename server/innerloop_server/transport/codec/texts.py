@@ -5,11 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from innerloop_learner.encoders import EncoderError, pack_texts
+from innerloop_learner.encoders import MAX_TEXT_BYTES, EncoderError, pack_texts
 from innerloop_server.transport.codec.violations import Violations
 
-MAX_TEXT_BYTES = 16_384
-"""Most bytes of one text: encoders read a few hundred tokens only."""
 MAX_PACKED_BYTES = 64 * 2**20
 """Of all texts of one request, each as long as the longest."""
 

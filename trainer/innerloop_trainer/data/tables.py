@@ -1,0 +1,103 @@
+"""CSV files as programs and people leave them.
+
+The header line says what divides the columns: comma, semicolon or tab. Files are in UTF-8, or in UTF-16 with its mark,
+as spreadsheets save "Unicode text". Blank lines are passed over.
+"""
+
+import codecs
+import csv
+import io
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from innerloop_trainer.data.source import DataError
+
+SEPARATORS = (",", ";", "\t")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file's content.
+
+    Attributes:
+        header: names of the columns, without blanks around them.
+        rows: the line that each row begins at, counted from 1, and its cells.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[tuple[int, Sequence[str]]]
+
+
+def read_table(shown: str, file: Path) -> Table:
+    """Read a CSV file.
+
+    Args:
+        shown: what messages call the file.
+        file: its path.
+
+    Raises:
+        DataError: it can't be read.
+    """
+    content = _decode(shown, file)
+    skipped, separator = _separator(content)
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator, strict=True)
+    rows, line = [], 1
+    with _fields_of_any_length():
+        try:
+            for row in reader:
+                if any(cell.strip() for cell in row) and line > skipped:
+                    rows.append((line, row))
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise DataError(
+                f"{shown}, line {line}: can't be read as CSV ({error}); a quote inside a quoted cell is written twice"
+            ) from error
+    if not rows:
+        return Table((), ())
+    (_, header), *rest = rows
+    return Table(
+        [name.strip() for name in header], [(line, _without_empty_end(row, len(header))) for line, row in rest]
+    )
+
+
+def _decode(shown: str, file: Path) -> str:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{shown} can't be read ({error.strerror})") from error
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return content.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"{shown}, line {line}: can't be read as CSV in UTF-8 ({error.reason}); save it as CSV in UTF-8"
+        ) from error
+
+
+def _separator(content: str) -> tuple[int, str]:
+    """Lines before the header, and what divides its columns."""
+    told = re.match(r"sep=([,;\t])\r?\n", content)  # Excel reads and writes such a line
+    if told:
+        return 1, told[1]
+    header = next((line for line in io.StringIO(content) if line.strip()), "")
+    return 0, max(SEPARATORS, key=lambda separator: len(next(csv.reader([header], delimiter=separator), [])))
+
+
+@contextmanager
+def _fields_of_any_length() -> Iterator[None]:
+    """Take off the limit that the csv module has for the length of a cell; too long texts are cut later."""
+    limit = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _without_empty_end(row: Sequence[str], columns: int) -> Sequence[str]:
+    """A row without the empty cells that spreadsheets leave behind the last column."""
+    return row[:columns] if not any(cell.strip() for cell in row[columns:]) else row
