@@ -77,7 +77,7 @@ def measure_transfer() -> dict[str, Any]:
         tuning, testing = _problem(network, seed=1), _problem(network, seed=0)
         with torch.no_grad():
             start, loss = testing
-            result = inner_loop(lambda _, w, loss=loss: loss(w), start, rule, learned, STEPS, TASKS, order=1)  # type: ignore[misc]
+            result = inner_loop(lambda _, w, __, loss=loss: loss(w), start, rule, learned, STEPS, TASKS, order=1)  # type: ignore[misc]
         curves[title] = {"learned": result.losses}
         rates = {}
         for name, make in HAND_MADE.items():

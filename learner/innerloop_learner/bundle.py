@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from innerloop_learner.acceleration import accelerated
 from innerloop_learner.disk import replace_files, write_folder
 from innerloop_learner.learner import Learner, build_learner
 from innerloop_learner.manifest import (
@@ -97,14 +98,14 @@ def save_bundle(
 
 
 def load_bundle(path: Path, device: torch.device | str = "cpu") -> Bundle:
-    """Load a bundle onto `device`, every digest checked.
+    """Load a bundle onto `device`, every digest checked, and its learner as the twin that is fastest there.
 
     Raises:
         BundleError: it is truncated, altered, foreign, from a later format, or needs a method that is not installed.
     """
     manifest = read_manifest(path)
     try:
-        learner = build_learner(manifest.learner)
+        learner = accelerated(build_learner(manifest.learner), device)
         expected = learner.init(torch.Generator().manual_seed(0))
     except (ValueError, TypeError, RuntimeError) as error:
         raise BundleError(f"{path.name}: this Innerloop can't build its learner: {error}") from error

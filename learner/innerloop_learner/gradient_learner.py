@@ -71,9 +71,10 @@ class GradientLearner(Learner):
         """
         examples = self.example_weights(support) if examples is None else examples
 
-        def loss(step: Index, weights: Params) -> Tensor:
+        def loss(step: Index, weights: Params, twice: bool) -> Tensor:
             merged = {**self.at_step(params, step), **weights}
-            features = frozen or self.backbone.apply(merged, support.x, examples)
+            backbone = self.backbone if twice else self.backbone.once
+            features = frozen or backbone.apply(merged, support.x, examples)
             outputs = self.outputs(merged, features.values, support.ways, UNUSED_LOGIT)
             return task_loss(self.spec.task_kind, outputs, support.y, examples)
 

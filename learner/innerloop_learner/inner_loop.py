@@ -1,12 +1,11 @@
 """The inner loop: a few gradient steps on each task's own weights, for a batch of tasks."""
 
-from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+from collections.abc import Iterator
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from innerloop_learner.gradients import differentiated_once
 from innerloop_learner.layers import channels_last
 from innerloop_learner.loops import Index, repeat
 from innerloop_learner.state import WEIGHTS, prefixed, section
@@ -17,8 +16,18 @@ from innerloop_learner.update_rules.update_rule import Step
 RULE = "rule."
 """Prefix of what the update rule carries from one step to the next."""
 
-Loss = Callable[[Index, Params], Tensor]
-"""From the number of steps taken before and weights [T, ...] to the support loss of each task [T]."""
+
+class Loss(Protocol):
+    """The support loss of an inner loop."""
+
+    def __call__(self, step: Index, weights: Params, twice: bool, /) -> Tensor:
+        """The loss of each task [T].
+
+        Args:
+            step: steps taken before.
+            weights: [T, ...] each.
+            twice: whether the gradient of the loss will be differentiated again.
+        """
 
 
 class InnerStep(NamedTuple):
@@ -113,9 +122,9 @@ def _step(
     """New weights, the losses [T] of the old ones, and the rule's new state."""
     differentiable = torch.is_grad_enabled()
     twice = differentiable and order == 2
-    with torch.enable_grad(), differentiated_once(not twice):
+    with torch.enable_grad():
         weights = {name: _tracked(weight, differentiable) for name, weight in weights.items()}
-        losses = loss(index, weights)
+        losses = loss(index, weights, twice)
         gradients = torch.autograd.grad(losses.sum(), list(weights.values()), create_graph=twice)
     step = Step(index, weights, dict(zip(weights, gradients, strict=True)), losses.detach())
     updated, state = rule.update(params, state, step)

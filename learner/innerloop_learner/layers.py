@@ -1,25 +1,27 @@
-"""Task-batched layers: the only place that knows whether a layer's weights are shared or belong to each task.
+"""Task-batched layers: the place that knows whether a layer's weights are shared or belong to each task.
 
 Activations are always [T, N, ...]. A weight is either shared by all tasks, then tasks fold into the batch, or carries a
-leading task dimension, then tasks run side by side. Whatever is built on these layers never asks which, but for fused
-blocks, which take the place of several.
-
-How tasks with weights of their own share a convolution is the device's business: `convolve_tasks_by` chooses.
+leading task dimension, then tasks run side by side. Whatever is built on these layers never asks which. Only
+`fused_conv4` does, whose blocks take the place of several layers on a CPU.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable
 from itertools import repeat
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 KERNEL = 3
+"""Height and width of all convolutions, in pixels."""
+
 CONVOLUTION = 4
 """Dimensions of a convolution's weight that tasks share."""
+
+TaskConvolution = Literal["loop", "grouped", "matmul"]
+"""A name of `TASK_CONVOLUTIONS`."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -29,13 +31,22 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         x: inputs.
         weight: [O, I] shared, or [T, O, I] one per task.
         bias: [O] or [T, O].
+
+    Example:
+        >>> x = torch.ones(2, 3, 4)  # two tasks of three examples
+        >>> linear(x, torch.ones(5, 4), torch.zeros(5)).shape
+        torch.Size([2, 3, 5])
+        >>> linear(x, torch.tensor([1.0, 2.0]).view(2, 1, 1).expand(2, 5, 4), torch.zeros(2, 5))[:, 0, 0]
+        tensor([4., 8.])
     """
     if weight.dim() == 2:
         return F.linear(x, weight, bias)
     return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
 
 
-def conv2d(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1) -> Tensor:
+def conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1, task_convolution: TaskConvolution | None = None
+) -> Tensor:
     """3x3 convolution, padding 1, of [T, N, I, H, W] to [T, N, O, H / stride, W / stride] (rounded up).
 
     Args:
@@ -43,23 +54,23 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1) -> Tensor:
         weight: [O, I, 3, 3] shared, or [T, O, I, 3, 3] one per task.
         bias: [O] or [T, O].
         stride: in both directions.
+        task_convolution: how tasks with weights of their own share it; one after the other on a CPU and grouped on
+            other devices unless given, which suits most of the kind (measured).
+
+    Example:
+        >>> x = torch.zeros(2, 3, 1, 8, 8)  # two tasks of three images
+        >>> conv2d(x, torch.zeros(16, 1, 3, 3), torch.zeros(16)).shape
+        torch.Size([2, 3, 16, 8, 8])
+        >>> conv2d(x, torch.zeros(2, 16, 1, 3, 3), torch.zeros(2, 16), stride=2).shape
+        torch.Size([2, 3, 16, 4, 4])
     """
     tasks, examples, channels, height, width = x.shape
-    if weight.dim() == 4:
+    if weight.dim() == CONVOLUTION:
         folded = channels_last(x.reshape(tasks * examples, channels, height, width))
         y = F.conv2d(folded, weight, bias, stride, padding=1)
         return y.view(tasks, examples, *y.shape[1:])
-    return TASK_CONVOLUTIONS[_form(x)](x, weight, bias, stride)
-
-
-def takes_over(weight: Tensor, scale: Tensor, shift: Tensor) -> bool:
-    """Whether a convolution may multiply by `scale` and add `shift`, too, instead of a pass over what it gives.
-
-    Never where that would make weights which tasks share those of each task. On GPUs, where weights of tasks may be
-    more than what a few queries give, it was not measured and is not done.
-    """
-    same = weight.dim() > CONVOLUTION or max(scale.dim(), shift.dim()) == 1
-    return same and weight.device.type == "cpu"
+    form = task_convolution or ("loop" if x.device.type == "cpu" else "grouped")
+    return TASK_CONVOLUTIONS[form](x, weight, bias, stride)
 
 
 def of_each_task(value: Tensor, dims: int, tasks: int) -> Iterable[Tensor]:
@@ -74,11 +85,6 @@ def scaled(weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor) -> tuple[
     return weight * scale[..., None, None, None], torch.addcmul(shift, bias, scale)
 
 
-def convolves_task_by_task(x: Tensor) -> bool:
-    """Whether tasks with weights of their own are convolved one after the other."""
-    return _form(x) == "loop"
-
-
 def max_pool2d(x: Tensor) -> Tensor:
     """2x2 maximum with stride 2 of [T, N, C, H, W]."""
     tasks, examples = x.shape[:2]
@@ -86,20 +92,6 @@ def max_pool2d(x: Tensor) -> Tensor:
     if _folded(x):
         return y.view(examples, tasks, *y.shape[1:]).transpose(0, 1)
     return y.view(tasks, examples, *y.shape[1:])
-
-
-@contextmanager
-def convolve_tasks_by(form: str | None) -> Iterator[None]:
-    """Inside, convolutions whose weights belong to tasks take this form.
-
-    Args:
-        form: a name of `TASK_CONVOLUTIONS`, or None for what suits most devices of the kind.
-    """
-    before = _task_convolution.set(form)
-    try:
-        yield
-    finally:
-        _task_convolution.reset(before)
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -146,19 +138,12 @@ def _matmul(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
     return y.view(*y.shape[:2], examples, *size).transpose(1, 2)
 
 
-TASK_CONVOLUTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, int], Tensor]] = {
+TASK_CONVOLUTIONS: dict[TaskConvolution, Callable[[Tensor, Tensor, Tensor, int], Tensor]] = {
     "loop": _loop,
     "grouped": _grouped,
     "matmul": _matmul,
 }
 """Ways to run a 3x3 convolution of [T, N, I, H, W] with weights [T, O, I, 3, 3], biases [T, O] and a stride."""
-
-_task_convolution: ContextVar[str | None] = ContextVar("task_convolution", default=None)
-
-
-def _form(x: Tensor) -> str:
-    """How tasks share a convolution of x."""
-    return _task_convolution.get() or ("loop" if x.device.type == "cpu" else "grouped")
 
 
 def _folded(x: Tensor) -> bool:

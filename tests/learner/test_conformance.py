@@ -9,6 +9,7 @@ from cases import CASES, Case
 from torch import Tensor
 
 from innerloop_learner import Params, Query, Support, TaskState
+from innerloop_learner.acceleration import accelerated
 from innerloop_learner.bundle import load_bundle, save_bundle
 from innerloop_learner.manifest import Manifest, Provenance, TaskLimits
 from innerloop_learner.objectives import Stage
@@ -39,9 +40,10 @@ def assert_same(a: Tensor, b: Tensor, tolerance: float = ROUNDING) -> None:
 def answer(case: Case, params: Params, support: Support, query: Query, device: str = "cpu") -> Tensor:
     """Adapt and predict on a device; the outputs come back to the CPU."""
     placed = {name: value.to(device) for name, value in params.items()}
+    learner = accelerated(case.learner, device)
     with torch.no_grad():
-        state = case.learner.adapt(placed, support.to(device)).state
-        return case.learner.predict(placed, state, query.to(device)).cpu()
+        state = learner.adapt(placed, support.to(device)).state
+        return learner.predict(placed, state, query.to(device)).cpu()
 
 
 def task(episodes: Episodes, index: int) -> Episodes:

@@ -1,4 +1,4 @@
-"""Conv4 by fused kernels, one task after the other, against Conv4 by layers, which every device and exporter takes."""
+"""Conv4 by fused blocks, one task after the other, against the plain Conv4, which goes by layers."""
 
 from collections.abc import Iterator
 from unittest.mock import patch
@@ -10,12 +10,12 @@ from torch.autograd import gradcheck
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from innerloop_learner import build_learner
+from innerloop_learner.acceleration import accelerated
 from innerloop_learner.backbones import fused_blocks
 from innerloop_learner.backbones.backbone import Features
-from innerloop_learner.backbones.conv4 import MANY_IMAGES, Conv4, Conv4Settings
+from innerloop_learner.backbones.conv4 import Conv4, Conv4Settings
 from innerloop_learner.backbones.fused_blocks import Block
-from innerloop_learner.gradients import differentiated_once
-from innerloop_learner.layers import convolve_tasks_by
+from innerloop_learner.backbones.fused_conv4 import MANY_IMAGES, FusedConv4
 from innerloop_learner.norms import TaskBatchNorm
 from innerloop_learner.spec import InputSpec, LearnerSpec
 from innerloop_learner.tasks import Params, Support
@@ -44,8 +44,8 @@ def _noting(made: list[str], name: str, function):  # type: ignore[no-untyped-de
     return noted
 
 
-def backbone(norm: str = "task", downsample: str = "max_pool", size: int = 19) -> Conv4:
-    return Conv4((2, size, size), Conv4Settings(WIDTH, downsample, norm))  # type: ignore[arg-type]
+def backbone(norm: str = "task", downsample: str = "max_pool", size: int = 19) -> FusedConv4:
+    return FusedConv4((2, size, size), Conv4Settings(WIDTH, downsample, norm))  # type: ignore[arg-type]
 
 
 def parameters(network: Conv4, tasks: int, own: str = "") -> Params:
@@ -67,9 +67,11 @@ def inputs(tasks: int, examples: int, size: int = 19) -> tuple[Tensor, Tensor]:
     return x, torch.ones(tasks, examples, dtype=torch.bool)
 
 
-def by_layers(network: Conv4, *arguments: object) -> Features:
-    with patch.object(fused_blocks, "can_take", return_value=False):
-        return network.apply(*arguments)  # type: ignore[arg-type]
+def by_layers(network: FusedConv4, *arguments: object) -> Features:
+    """What a plain Conv4 of the same layers gives."""
+    plain = Conv4.__new__(Conv4)
+    vars(plain).update(vars(network))
+    return plain.apply(*arguments)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("downsample", ["max_pool", "stride"])
@@ -103,8 +105,7 @@ class TestSameAsByLayers:
         params, (x, mask) = parameters(network, tasks, own), inputs(tasks, MANY_IMAGES)
         learned = [value.requires_grad_() for name, value in params.items() if name not in network.buffers()]
         x.requires_grad_()
-        with differentiated_once(True):
-            fused = network.apply(params, x, mask).values
+        fused = network.once.apply(params, x, mask).values
         assert calls
         layers = by_layers(network, params, x, mask).values
         weights = torch.randn_like(layers)
@@ -130,8 +131,7 @@ class TestWeightsOfExamples:
     def test_gradients(self, calls: list[str]) -> None:
         network, (x, _) = backbone(), inputs(2, 5)
         params = {name: value.requires_grad_() for name, value in parameters(network, 2, OWN).items()}
-        with differentiated_once(True):
-            fused = network.apply(params, x, self.weights).values
+        fused = network.once.apply(params, x, self.weights).values
         assert calls
         layers = by_layers(network, params, x, self.weights).values
         for one, other in zip(
@@ -207,12 +207,6 @@ class TestGoesByLayers:
         network.apply(parameters(network, 1, OWN), *inputs(1, MANY_IMAGES))
         assert not calls
 
-    def test_tasks_that_share_convolutions(self, calls: list[str]) -> None:
-        network = backbone()
-        with torch.no_grad(), convolve_tasks_by("grouped"):
-            network.apply(parameters(network, 2, OWN), *inputs(2, MANY_IMAGES))
-        assert not calls
-
     def test_no_examples(self, calls: list[str]) -> None:
         network = backbone()
         with torch.no_grad():
@@ -247,23 +241,12 @@ class TestGoesByLayers:
         with torch.no_grad():
             torch.testing.assert_close(values, network.apply(params, x, mask).values)
 
-    def test_low_precision(self, calls: list[str]) -> None:
-        network = backbone()
-        params = {name: value.float() for name, value in parameters(network, 1, OWN).items()}
-        x, mask = inputs(1, MANY_IMAGES)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            features = network.apply(params, x.float(), mask)
-            answers = network.apply(params, x.float(), mask, features.statistics)
-        assert not calls
-        assert features.values.dtype == answers.values.dtype == torch.float32
-
 
 def test_moments_have_no_gradient_here() -> None:
     network = backbone()
     params, (x, mask) = parameters(network, 1, OWN), inputs(1, MANY_IMAGES)
     x.requires_grad_()
-    with differentiated_once(True):
-        mean = network.apply(params, x, mask).statistics["norm0.mean"]
+    mean = network.once.apply(params, x, mask).statistics["norm0.mean"]
     with pytest.raises(NotImplementedError, match="moments"):
         mean.sum().backward()
 
@@ -271,7 +254,7 @@ def test_moments_have_no_gradient_here() -> None:
 @pytest.mark.parametrize("method", ["maml", "anil", "boil", "fomaml", "meta-sgd", "reptile"])
 def test_an_inner_loop_at_serving_takes_them(calls: list[str], method: str) -> None:
     spec = LearnerSpec(method, InputSpec((1, 19, 19), "float32"), max_ways=3, settings={"steps": 2})
-    learner = build_learner(spec)
+    learner = accelerated(build_learner(spec), "cpu")
     params = learner.init(torch.Generator().manual_seed(0))
     x, y = torch.randn(2, 6, 1, 19, 19), torch.arange(6).remainder(3).expand(2, -1)
     support = Support(x, y, torch.ones(2, 6, dtype=torch.bool), torch.full((2,), 3), 3)

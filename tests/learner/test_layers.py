@@ -11,12 +11,11 @@ from innerloop_learner.norms import TaskBatchNorm
 @pytest.mark.parametrize("form", layers.TASK_CONVOLUTIONS)
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "per-task"])
-def test_a_convolution_over_tasks_equals_one_per_task(form: str, stride: int, shared: bool) -> None:
+def test_a_convolution_over_tasks_equals_one_per_task(form: layers.TaskConvolution, stride: int, shared: bool) -> None:
     x = torch.randn(3, 5, 2, 7, 7, dtype=torch.float64)
     weight = torch.randn(*(() if shared else (3,)), 4, 2, 3, 3, dtype=torch.float64)
     bias = torch.randn(*weight.shape[:-3], dtype=torch.float64)
-    with layers.convolve_tasks_by(form):
-        y = layers.conv2d(x, weight, bias, stride)
+    y = layers.conv2d(x, weight, bias, stride, form)
     for task in range(3):
         own = (weight, bias) if shared else (weight[task], bias[task])
         torch.testing.assert_close(y[task], F.conv2d(x[task], *own, stride=stride, padding=1))

@@ -107,7 +107,7 @@ def test_the_bundle_holds_the_best_validated_parameters(config: TrainingConfig, 
     (metric,) = bundle.manifest.metrics
     assert (metric.value, metric.confidence_interval) == (best.validation, best.validation_interval)
     source = load_source(config.data)
-    shape = make_plan(config, source).validation
+    shape = make_plan(config, source, CPU).validation
     again = evaluate(bundle.learner, bundle.params, source.validation, shape, split="validation", episodes=4)
     assert again.mean == best.validation
 

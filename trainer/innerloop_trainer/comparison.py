@@ -247,7 +247,7 @@ def _iterations(
 
 def _seconds_per_step(config: TrainingConfig, source: DataSource, device: torch.device) -> float:
     """Measured on steps that are thrown away."""
-    plan = make_plan(replace(config, iterations=10**6), source)
+    plan = make_plan(replace(config, iterations=10**6), source, device)
     initial = plan.init(generator_for(config.seed, "initialisation"))
     params = {name: value.to(device) for name, value in initial.items()}
     loop = OuterLoop(plan.estimator, params, plan.optimizer, config.seed)

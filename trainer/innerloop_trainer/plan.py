@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from innerloop_learner.acceleration import accelerated
 from innerloop_learner.learner import Learner, MethodInfo, build_learner, methods
 from innerloop_learner.manifest import TaskLimits
 from innerloop_learner.objectives import build_objective, objectives
@@ -69,7 +70,7 @@ class TrainingPlan:
         )
 
 
-def make_plan(config: TrainingConfig, source: DataSource) -> TrainingPlan:
+def make_plan(config: TrainingConfig, source: DataSource, device: torch.device | str) -> TrainingPlan:
     """Fill in defaults and check the whole, before anything is computed.
 
     Raises:
@@ -87,7 +88,7 @@ def make_plan(config: TrainingConfig, source: DataSource) -> TrainingPlan:
     meta_batch = _given(config.meta_batch, defaults.meta_batch)
     learning_rate = _given(config.learning_rate, defaults.learning_rate)
     spec = _spec(config, source, info, settings.of_method)
-    learner = build_learner(spec)
+    learner = accelerated(build_learner(spec), device)
     estimator = build_estimator(estimator_name, build_objective(learner, settings.of_objective), settings.of_estimator)
     if not learner.init(torch.Generator()):
         raise ConfigError(f"{config.method} learns nothing on a backbone without layers; choose another --backbone")

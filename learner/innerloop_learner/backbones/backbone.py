@@ -72,12 +72,18 @@ class Backbone(ABC):
         """Whether embedding queries needs statistics of the support set."""
         return any(norm.support_statistics for norm in self.norms)
 
+    @property
+    def once(self) -> "Backbone":
+        """The same backbone for where its gradients are never differentiated again, which may be faster.
+
+        The statistics that it returns may have no gradients.
+        """
+        return self
+
     def apply(self, params: Params, x: Tensor, weights: Tensor, statistics: Statistics | None = None) -> Features:
         """Embed x [T, N, *input]; statistics given are used, others are computed from x and returned.
 
         `weights` [T, N] are what each example counts in statistics: a mask, or `Learner.example_weights`.
-
-        Where gradients are taken once only (`gradients.differentiated_once`), returned statistics may have none.
         """
         given = statistics or {}
         normalise = Normalise(

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from innerloop_learner.gradients import may_be_differentiated_twice
-from innerloop_learner.layers import channels_last, convolves_task_by_task, scaled
+from innerloop_learner.layers import channels_last, scaled
 from innerloop_learner.norms import EPSILON
 
 aten = torch.ops.aten
@@ -37,21 +36,6 @@ class Block(NamedTuple):
     bias: Tensor
     scale: Tensor
     shift: Tensor
-
-
-def can_take(x: Tensor) -> bool:
-    """Whether inputs [T, N, C, H, W] may go through fused blocks."""
-    return (
-        # Not what stands in for a tensor while an exporter or compiler looks on.
-        type(x) is Tensor
-        and x.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and x.shape[:2].numel() > 0
-        and x.dtype in (torch.float32, torch.float64)
-        and not torch.is_autocast_enabled("cpu")
-        and convolves_task_by_task(x)
-        and not may_be_differentiated_twice()
-    )
 
 
 def standardising(x: Tensor, shares: Tensor, blocks: Sequence[Block], pool: bool) -> tuple[Tensor, Tensor, Tensor]:

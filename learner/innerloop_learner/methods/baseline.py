@@ -66,8 +66,8 @@ class Baseline(Learner):
         examples = self.example_weights(support)
         features = self.backbone.apply(params, support.x, examples)
 
-        def loss(step: Index, head: Params) -> Tensor:
-            del step
+        def loss(step: Index, head: Params, twice: bool) -> Tensor:
+            del step, twice
             logits = self._logits(head, features.values)
             return classification_loss(mask_unused_ways(logits, support.ways, UNUSED_LOGIT), support.y, examples)
 

@@ -56,9 +56,10 @@ class AnnealedSteps(Objective):
         initial = learner.adapted(params)
         rows = [self._refitted(params, spread(initial, support.tasks), support, 0)]
 
-        def support_loss(step: Index, weights: Params) -> Tensor:
+        def support_loss(step: Index, weights: Params, twice: bool) -> Tensor:
             merged = {**learner.at_step(params, step), **rows[-1], **weights}
-            features = learner.backbone.apply(merged, support.x, examples)
+            backbone = learner.backbone if twice else learner.backbone.once
+            features = backbone.apply(merged, support.x, examples)
             outputs = learner.outputs(merged, features.values, support.ways, UNUSED_LOGIT)
             return task_loss(learner.spec.task_kind, outputs, support.y, examples)
 

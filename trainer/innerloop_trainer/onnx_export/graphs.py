@@ -17,7 +17,6 @@ from torch import Tensor
 
 from innerloop_learner.bundle import Bundle
 from innerloop_learner.inputs import normalise
-from innerloop_learner.layers import convolve_tasks_by
 from innerloop_learner.learner import Learner
 from innerloop_learner.loops import recording, repeat
 from innerloop_learner.manifest import ADAPT, PREDICT, Graphs
@@ -136,7 +135,7 @@ def _recorded(function: Traced, inputs: Mapping[str, Example]) -> Traced:
 
     def run(*tensors: Tensor) -> Mapping[str, Tensor]:
         counted = dict(zip(inputs, tensors, strict=True)).get(COUNTED, tensors[0])
-        with torch.no_grad(), recording(MarkingRecorder(counted)), convolve_tasks_by("loop"):
+        with torch.no_grad(), recording(MarkingRecorder(counted)):
             return function(*tensors)
 
     return run

@@ -71,7 +71,7 @@ def prepare(
     seen = {} if given is None else given.classes
     test, left_out = leave_out_seen(source.test, "test", seen, config.ways)
     source = replace(source, test=test)
-    plan = make_plan(config, source)
+    plan = make_plan(config, source, device)
     initial = plan.init(generator_for(config.seed, "initialisation"))
     start = None if given is None else start_from(given, plan.learner, initial)
     training = Training(

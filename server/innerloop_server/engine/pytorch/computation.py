@@ -9,8 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from innerloop_learner.acceleration import accelerated
 from innerloop_learner.inputs import normalise
-from innerloop_learner.layers import convolve_tasks_by
+from innerloop_learner.layers import TaskConvolution
 from innerloop_learner.learner import Learner
 from innerloop_learner.tasks import Params, Query, Support
 from innerloop_server.engine.pytorch.thread_choice import ThreadChoice
@@ -29,11 +30,12 @@ class Computation:
     """A learner with its parameters.
 
     Args:
-        learner: what computes.
+        learner: what computes; its twin that suits the device and the precision takes its place.
         params: meta-learned, on the device.
         precision: of convolutions and matrix products; bfloat16 computes them in that type and keeps float32 weights.
 
     Attributes:
+        learner: that twin.
         number: no two of a process have the same.
         layouts: of the task states that it has made.
         compiled: learners that are faster at programs of some keys.
@@ -43,14 +45,21 @@ class Computation:
 
     def __init__(self, learner: Learner, params: Params, precision: Precision) -> None:
         self.number = next(_numbers)
-        self.learner = learner
         self.params = params
         self.precision = precision
+        self.learner = learner
+        self.convolve_tasks_by(None)
         self.layouts = StateLayouts()
         self.compiled: dict[Hashable, Learner] = {}
         self.threads: int | None = None
-        self.task_convolution: str | None = None
         self._thread_choices: OrderedDict[Hashable, ThreadChoice] = OrderedDict()
+
+    def convolve_tasks_by(self, form: TaskConvolution | None) -> None:
+        """Let tasks with weights of their own share convolutions in this form; None for what suits most devices."""
+        device = next((value.device for value in self.params.values()), torch.device("cpu"))
+        low = self.precision == "bfloat16"
+        self.learner = accelerated(self.learner, device, low_precision=low, task_convolution=form)
+        self.task_convolution = form
 
     def thread_choice(self, key: Hashable, choices: Sequence[int]) -> ThreadChoice:
         """Chooses CPU threads for programs of a key that run alone."""
@@ -113,5 +122,5 @@ class Computation:
     def _computing(self, device: torch.device) -> Iterator[None]:
         # Captured programs must not depend on what a cache holds.
         low = torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16", cache_enabled=False)
-        with torch.no_grad(), low, convolve_tasks_by(self.task_convolution):
+        with torch.no_grad(), low:
             yield

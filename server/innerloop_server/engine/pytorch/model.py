@@ -10,7 +10,7 @@ import structlog
 from torch import Tensor
 
 from innerloop_learner.bundle import Bundle
-from innerloop_learner.layers import TASK_CONVOLUTIONS
+from innerloop_learner.layers import TASK_CONVOLUTIONS, TaskConvolution
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.tasks import Array, SupportSet
 from innerloop_server.engine.description import describe
@@ -138,15 +138,15 @@ class TorchModel(LoadedModel):
         """Take the form of convolution that is fastest here, by the best of a few trials."""
         self.computation.threads = 1  # as many as a batch of several gets
         try:
-            self.computation.task_convolution = self._fastest_task_convolution(tasks, steps, width)
+            self.computation.convolve_tasks_by(self._fastest_task_convolution(tasks, steps, width))
         finally:
             self.computation.threads = None
 
-    def _fastest_task_convolution(self, tasks: Sequence[SupportSet], steps: int, width: int) -> str:
+    def _fastest_task_convolution(self, tasks: Sequence[SupportSet], steps: int, width: int) -> TaskConvolution:
         best = dict.fromkeys(TASK_CONVOLUTIONS, float("inf"))
         for _ in range(TRIALS):
             for form in best:
-                self.computation.task_convolution = form
+                self.computation.convolve_tasks_by(form)
                 started = time.perf_counter()
                 self.adapt(tasks, steps, width)
                 best[form] = min(best[form], time.perf_counter() - started)

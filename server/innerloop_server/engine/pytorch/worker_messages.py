@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from innerloop_learner.layers import TaskConvolution
 from innerloop_server.engine.states.layout import PlainShapes
 
 LARGEST_MESSAGE, LONGEST_REASON = 2**17, 2**12
@@ -37,7 +38,7 @@ class AdaptOrder(msgspec.Struct, frozen=True, tag=True):
     """Learn tasks; arguments as those of `Computation.adapt`."""
 
     model: int
-    task_convolution: str | None
+    task_convolution: TaskConvolution | None
     inputs: tuple[TensorAt, ...]
     steps: int
     width: int
@@ -47,7 +48,7 @@ class PredictOrder(msgspec.Struct, frozen=True, tag=True):
     """Answer queries; arguments as those of `Computation.predict`."""
 
     model: int
-    task_convolution: str | None
+    task_convolution: TaskConvolution | None
     inputs: tuple[TensorAt, ...]
     layout: PlainShapes
 

@@ -58,7 +58,8 @@ class WorkerProcess:
                 del self._models[order.model]
                 return Done()
         computation = self._models[order.model]
-        computation.task_convolution = order.task_convolution
+        if computation.task_convolution != order.task_convolution:
+            computation.convolve_tasks_by(order.task_convolution)
         inputs = [self._staging.at(place) for place in order.inputs]
         learner, behind = computation.learner, end_of(order.inputs)
         if isinstance(order, PredictOrder):

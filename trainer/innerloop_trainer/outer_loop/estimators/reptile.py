@@ -80,11 +80,12 @@ class Reptile(Estimator):
         # Those of the whole task: a minibatch has more of one class than of another by chance only.
         task_weights = learner.example_weights(examples)
 
-        def loss(step: Index, weights: Params) -> Tensor:
+        def loss(step: Index, weights: Params, twice: bool) -> Tensor:
             chosen = order[step * size : (step + 1) * size]
             x, y, mask, counts = (each[:, chosen] for each in (examples.x, examples.y, examples.mask, task_weights))
             batch = replace(examples, x=x, y=y, mask=mask)
-            return learner.support_loss(params, batch, learner.frozen_features(params, batch), counts)(step, weights)
+            support_loss = learner.support_loss(params, batch, learner.frozen_features(params, batch), counts)
+            return support_loss(step, weights, twice)
 
         return inner_loop(loss, learner.adapted(params), learner.rule, params, steps, examples.tasks, order=1).weights
 

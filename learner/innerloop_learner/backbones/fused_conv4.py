@@ -1,0 +1,110 @@
+"""Conv4 on a CPU: the same maths as `conv4.Conv4` in fewer and larger operations.
+
+`acceleration.accelerated` puts these in the place of a plain Conv4 when a model is loaded onto a CPU.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from innerloop_learner.backbones import fused_blocks
+from innerloop_learner.backbones.backbone import Features, Normalise
+from innerloop_learner.backbones.conv4 import Conv4
+from innerloop_learner.backbones.fused_blocks import Block
+from innerloop_learner.layers import CONVOLUTION, conv2d, of_each_task, scaled
+from innerloop_learner.norms import Norm, Statistics, TaskBatchNorm, shares_of
+from innerloop_learner.tasks import Params
+
+MANY_IMAGES = 5
+"""From this many images per task on, batching tasks that share weights gains nothing (measured on two cores)."""
+
+
+class FoldedConv4(Conv4):
+    """Conv4 whose convolutions take over what their norms multiply by and add, where that is known beforehand.
+
+    That saves a pass over the activations of each block.
+    """
+
+    def _convolved(self, params: Params, block: int, norm: Norm, x: Tensor, normalise: Normalise) -> Tensor:
+        """See Conv4._convolved."""
+        weight, bias = params[f"conv{block}.weight"], params[f"conv{block}.bias"]
+        known = normalise.as_affine(norm)
+        if known is None or _would_part(weight, *known):
+            return super()._convolved(params, block, norm, x, normalise)
+        return conv2d(x, *scaled(weight, bias, *known), self._stride, self.task_convolution)
+
+
+class FusedConv4(FoldedConv4):
+    """Conv4 that takes one task after the other through all its blocks, see `fused_blocks`.
+
+    Their gradients can't be differentiated again, so wherever that may be asked for it goes by layers: where gradients
+    are recorded, unless it is the twin that `once` gives.
+    """
+
+    _once = False
+
+    @property
+    def once(self) -> "FusedConv4":
+        """See Backbone.once."""
+        twin = copy.copy(self)
+        twin._once = True
+        return twin
+
+    def apply(self, params: Params, x: Tensor, weights: Tensor, statistics: Statistics | None = None) -> Features:
+        """See Backbone.apply."""
+        fused = self._fused(params, x, weights, statistics or {}) if self._may_fuse(x) else None
+        return fused or super().apply(params, x, weights, statistics)
+
+    def _may_fuse(self, x: Tensor) -> bool:
+        """Whether x [T, N, C, H, W] may go through fused blocks."""
+        differentiated_twice = torch.is_grad_enabled() and not self._once
+        # Neither what stands in for a tensor while an exporter looks on, nor what is being compiled.
+        real = type(x) is Tensor and not torch.compiler.is_compiling()
+        return real and not differentiated_twice and x.shape[:2].numel() > 0
+
+    def _fused(self, params: Params, x: Tensor, weights: Tensor, given: Statistics) -> Features | None:
+        """What `apply` returns, one task after the other; None where norms can't be fused, or layers are faster."""
+        shared = params["conv0.weight"].dim() == CONVOLUTION
+        known = [affine for norm in self.norms if (affine := norm.as_affine(params, given)) is not None]
+        if len(known) == len(self.norms):
+            if shared and all(scale.dim() == shift.dim() == 1 for scale, shift in known):
+                # Nothing belongs to a task: all images are those of one.
+                (blocks,) = self._tasks(params, known, 1)
+                y = fused_blocks.affine(x.flatten(0, 1), blocks, self._pool)
+                return Features(y.reshape(*x.shape[:2], -1), {})
+            if not _best_alone(x, shared=shared):
+                return None
+            tasks = self._tasks(params, known, len(x))
+            parts = [fused_blocks.affine(xt, blocks, self._pool) for xt, blocks in zip(x, tasks, strict=True)]
+            return Features(torch.stack(parts).flatten(2), {})
+        standardise = [norm for norm in self.norms if type(norm) is TaskBatchNorm]
+        if known or len(standardise) < len(self.norms) or not _best_alone(x, shared=shared):
+            return None
+        tasks = self._tasks(params, [norm.learned(params) for norm in standardise], len(x))
+        each = zip(x, shares_of(weights, x.dtype), tasks, strict=True)
+        results = [fused_blocks.standardising(xt, shares, blocks, self._pool) for xt, shares, blocks in each]
+        y, means, variances = (torch.stack(tensors) for tensors in zip(*results, strict=True))
+        moments = zip(standardise, means.unbind(1), variances.unbind(1), strict=True)
+        statistics = {name: value for norm, *own in moments for name, value in norm.statistics(*own).items()}
+        return Features(y.flatten(2), statistics)
+
+    def _tasks(self, params: Params, affine: Sequence[tuple[Tensor, Tensor]], tasks: int) -> Iterator[list[Block]]:
+        """The blocks of each task, whose norms multiply by and add these, [C] or [T, C] each."""
+        columns = []
+        for block, (scale, shift) in enumerate(affine):
+            weight, bias = params[f"conv{block}.weight"], params[f"conv{block}.bias"]
+            parts = [(weight, CONVOLUTION), (bias, 1), (scale, 1), (shift, 1)]
+            columns.append(map(Block, *(of_each_task(value, dims, tasks) for value, dims in parts)))
+        return map(list, zip(*columns, strict=True))
+
+
+def _would_part(weight: Tensor, scale: Tensor, shift: Tensor) -> bool:
+    """Whether a weight that tasks share would become one of each task if it was multiplied by `scale`."""
+    return weight.dim() == CONVOLUTION and max(scale.dim(), shift.dim()) > 1
+
+
+def _best_alone(x: Tensor, *, shared: bool) -> bool:
+    """Whether tasks are best convolved one by one; a few images of each are faster together, if weights allow."""
+    return x.shape[0] == 1 or x.shape[1] >= MANY_IMAGES or not shared

@@ -1,0 +1,58 @@
+"""Which twin of a learner is made for a device."""
+
+import pytest
+import torch
+from by_hand import vector_case
+
+from innerloop_learner import InputSpec, LearnerSpec, Query, Support, build_learner
+from innerloop_learner.acceleration import accelerated
+from innerloop_learner.backbones.conv4 import Conv4
+from innerloop_learner.backbones.fused_conv4 import FoldedConv4, FusedConv4
+from innerloop_learner.layers import TASK_CONVOLUTIONS, TaskConvolution
+
+SPEC = LearnerSpec("maml", InputSpec((1, 16, 16)), max_ways=3, settings={"steps": 2}, backbone_settings={"width": 6})
+
+
+@pytest.mark.parametrize(
+    ("device", "low_precision", "form", "kind"),
+    [
+        ("cpu", False, None, FusedConv4),
+        ("cpu", False, "loop", FusedConv4),
+        ("cpu", False, "grouped", FoldedConv4),
+        ("cpu", True, None, FoldedConv4),
+        ("cuda", False, "matmul", Conv4),
+    ],
+)
+def test_a_conv4_has_a_twin_for_each_device(
+    device: str, low_precision: bool, form: TaskConvolution | None, kind: type
+) -> None:
+    learner = build_learner(SPEC)
+    twin = accelerated(learner, device, low_precision=low_precision, task_convolution=form)
+    assert type(twin.backbone) is kind
+    assert isinstance(twin.backbone, Conv4)
+    assert twin.backbone.task_convolution == form
+    assert type(learner.backbone) is Conv4
+    assert type(accelerated(twin, "cuda").backbone) is Conv4
+
+
+@pytest.mark.parametrize("form", TASK_CONVOLUTIONS)
+@pytest.mark.parametrize("low_precision", [False, True])
+def test_twins_answer_alike(form: TaskConvolution, low_precision: bool) -> None:
+    learner = build_learner(SPEC)
+    params = learner.init(torch.Generator().manual_seed(0))
+    x = torch.randn(2, 6, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    y = torch.arange(6).remainder(3).expand(2, -1)
+    support = Support(x, y, torch.ones(2, 6, dtype=torch.bool), torch.full((2,), 3), 3)
+    twin = accelerated(learner, "cpu", low_precision=low_precision, task_convolution=form)
+    answers = []
+    for each in (learner, twin):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=low_precision):
+            state = each.adapt(params, support).state
+            assert each.backbone.apply(params, x, support.mask).values.dtype == torch.float32
+            answers.append(each.predict(params, state, Query(x + 0.1, support.mask)).float())
+    torch.testing.assert_close(*answers, rtol=0, atol=0.1 if low_precision else 1e-4)
+
+
+def test_other_backbones_have_no_twins() -> None:
+    learner = vector_case("maml").learner
+    assert accelerated(learner, "cpu") is learner
