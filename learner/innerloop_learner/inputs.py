@@ -19,5 +19,8 @@ def normalise(spec: InputSpec, raw: Tensor) -> Tensor:
 
 @cache
 def _by_channel(values: tuple[float, ...], dimensions: int, device: torch.device) -> Tensor:
-    """Values that broadcast over the first of so many dimensions; made once, not copied to a GPU each time."""
+    """Values as a tensor of so many dimensions that broadcasts over channels, the first of them.
+
+    It is kept, so that it is not copied to a GPU for every request.
+    """
     return torch.tensor(values, device=device).reshape(-1, *(1,) * (dimensions - 1))

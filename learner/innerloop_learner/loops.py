@@ -15,10 +15,10 @@ from torch import Tensor
 from innerloop_learner.tasks import Params
 
 Index = int | Tensor
-"""A round's number from 0, or while recording a scalar tensor that stands for it."""
+"""The number of a round, from 0; while a recorder records, a scalar tensor that stands for it."""
 
 Body = Callable[[Any, Params], tuple[Params, Params]]
-"""From a round's number and what the last one carried over to what this one does, and what it leaves."""
+"""One round: from its number and what the last one carried over to what it carries over and what it leaves."""
 
 
 class Recorder(Protocol):
@@ -29,16 +29,23 @@ class Recorder(Protocol):
 
 
 def repeat(body: Body, carried: Params, rounds: Any) -> tuple[Params, Params]:
-    """Run `body` so many times.
+    """Run `body` for a number of rounds.
 
     Args:
-        body: called with the number of each round and what was carried over to it, of the same shapes in every round.
+        body: one round; what it carries over has the same shapes in every round.
         carried: what goes into the first round.
-        rounds: how many.
+        rounds: number of rounds, an integer, or a scalar tensor while a recorder records.
 
     Returns:
-        what the last round carried over, and what each round left, stacked along a new first dimension; nothing of
-        that where there are no rounds.
+        what the last round carried over; and what the rounds left, stacked along a new first dimension (empty without
+        rounds).
+
+    Example:
+        >>> def double(index, carried):
+        ...     return {"x": 2 * carried["x"]}, {"seen": carried["x"]}
+        >>> carried, left = repeat(double, {"x": torch.tensor(1)}, 4)
+        >>> carried["x"].item(), left["seen"].tolist()
+        (16, [1, 2, 4, 8])
     """
     recorder = _recorder.get()
     if recorder is not None:
@@ -52,13 +59,13 @@ def repeat(body: Body, carried: Params, rounds: Any) -> tuple[Params, Params]:
 
 
 def row(table: Tensor, index: Index) -> Tensor:
-    """The row of `table` [R, ...] with that number, the last one for all beyond."""
+    """Row number `index` of `table` [R, ...]; numbers past the end give the last row."""
     last = table.shape[0] - 1
     return _select(table, 0, min(index, last) if isinstance(index, int) else index.clamp(max=last))
 
 
 def example(x: Tensor, index: Index) -> Tensor:
-    """The example of x [T, N, ...] with that number, [T, ...]."""
+    """Example number `index` of every task: [T, ...] of x [T, N, ...]."""
     return _select(x, 1, index)
 
 
@@ -70,7 +77,7 @@ def _select(x: Tensor, dimension: int, index: Index) -> Tensor:
 
 @contextmanager
 def recording(recorder: Recorder) -> Iterator[None]:
-    """Inside, loops go to the recorder."""
+    """Have `repeat` hand loops to the recorder inside this context, instead of running them."""
     before = _recorder.set(recorder)
     try:
         yield

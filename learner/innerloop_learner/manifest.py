@@ -15,7 +15,7 @@ from innerloop_learner.traits import Traits
 
 FORMAT = "innerloop-bundle"
 FORMAT_VERSION = 3
-"""Written since manifests tell a model's traits; 1 were parameters alone, 2 had ONNX files, too."""
+"""Format 1 had parameters alone, format 2 ONNX files, too; since format 3 manifests tell a model's traits."""
 
 MANIFEST = "manifest.json"
 PARAMETERS = "parameters.safetensors"

@@ -1,6 +1,7 @@
-"""What an ONNX graph may not hold, since a bundle may come from anybody: ways to reach beyond the bundle.
+"""Finds in an ONNX graph whatever reaches beyond its bundle, which a bundle of unknown origin must not do.
 
-Read off the bytes: ONNX Runtime opens such files while it loads a graph, and gives no way to look at a graph before.
+The graph's bytes are searched, because ONNX Runtime opens the files that a graph names while it loads the graph, and
+offers no way to look at it before.
 """
 
 import re
@@ -13,7 +14,7 @@ REACHES = {
 
 
 def reach_of(graph: bytes) -> str:
-    """How a graph reaches beyond itself, in words that go behind its name; nothing if it doesn't."""
+    """How a graph reaches beyond itself, in words that follow its name in a message; empty if it does not."""
     return next((what for word, what in REACHES.items() if _field(word).search(graph)), "")
 
 

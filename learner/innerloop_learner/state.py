@@ -1,22 +1,27 @@
-"""Names inside task states."""
+"""Names of the tensors in task states that several methods have in common."""
 
 from innerloop_learner.tasks import Params, TaskState
 
 WEIGHTS = "weights."
-"""Prefix of adapted weights."""
+"""Prefix of the names of adapted weights, [T, ...] each."""
 
 STATISTICS = "statistics."
-"""Prefix of the support set's statistics that normalise queries."""
+"""Prefix of the names of statistics of the support set that normalise queries, [T, C] each."""
 
 WAYS = "ways"
-"""Classes of each task [T]."""
+"""Name of the number of classes of each task, [T] int64."""
 
 
 def prefixed(prefix: str, tensors: Params) -> TaskState:
-    """Tensors under a prefix, as entries of a task state."""
+    """The tensors with a prefix before their names.
+
+    >>> import torch
+    >>> sorted(prefixed("weights.", {"a": torch.zeros(1), "b": torch.zeros(1)}))
+    ['weights.a', 'weights.b']
+    """
     return {prefix + name: value for name, value in tensors.items()}
 
 
 def section(state: TaskState, prefix: str) -> Params:
-    """The entries below a prefix, without it."""
+    """The entries whose names begin with a prefix, by the rest of their names; the reverse of `prefixed`."""
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -42,7 +42,7 @@ class Support:
 
     def members(self, dtype: torch.dtype) -> Tensor:
         """Which class each example belongs to, one-hot [T, S, W]; zero for padding. Classification only."""
-        classes = torch.arange(self.max_ways, device=self.y.device)  # not one_hot, which takes no symbolic width
+        classes = torch.arange(self.max_ways, device=self.y.device)  # one_hot takes no symbolic width
         return ((self.y.unsqueeze(-1) == classes) & self.mask.unsqueeze(-1)).to(dtype)
 
     def class_weights(self, dtype: torch.dtype) -> Tensor:

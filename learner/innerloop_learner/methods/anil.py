@@ -1,4 +1,4 @@
-"""Almost no inner loop."""
+"""ANIL: almost no inner loop."""
 
 from innerloop_learner.learner import MethodInfo, methods
 from innerloop_learner.methods.maml import MAML
@@ -13,7 +13,7 @@ class ANIL(MAML):
         h_{k+1} = h_k - a * grad_h L_S(b, h_k),   (b*, h*) = argmin  E_task L_Q(b, h_K)
 
     The body is computed once per support set and the task state holds a head only, so adapting is cheap and states are
-    small. Settings are those of MAML.
+    small.
     """
 
     info = MethodInfo(

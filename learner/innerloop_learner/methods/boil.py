@@ -1,4 +1,4 @@
-"""Body only inner loop."""
+"""BOIL: body only inner loop."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ class BOIL(MAML):
 
         b_{k+1} = b_k - a * grad_b L_S(b_k, h),   (b*, h*) = argmin  E_task L_Q(b_K, h)
 
-    The features must change to fit a task, which helps where tasks differ much. Settings are those of MAML.
+    The features must change to fit a task, which helps where tasks differ much.
     """
 
     info = replace(

@@ -50,9 +50,9 @@ class LRD2(R2D2):
         solve = _dual if x.shape[1] <= x.shape[2] else _primal
         scores = torch.zeros_like(labels)
         for _ in range(self.settings.iterations):
-            chances = scores.sigmoid()
-            curvatures = (chances * (1 - chances)).clamp(min=LEAST_CURVATURE)
-            goals = (scores + (labels - chances) / curvatures) * real.unsqueeze(1)
+            probabilities = scores.sigmoid()
+            curvatures = (probabilities * (1 - probabilities)).clamp(min=LEAST_CURVATURE)
+            goals = (scores + (labels - probabilities) / curvatures) * real.unsqueeze(1)
             head = solve(x, counts * curvatures, goals, penalty)
             scores = head @ x.transpose(1, 2)
         return head.transpose(1, 2)

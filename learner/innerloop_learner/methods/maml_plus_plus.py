@@ -15,12 +15,12 @@ from innerloop_learner.tasks import Params, Support, TaskState
 from innerloop_learner.update_rules import update_rules
 
 NORM = "norm."
-"""Prefix of a task state's norm parameters: those of the step it stopped at."""
+"""Prefix in task states of the norm parameters that belong to the last step taken."""
 
 
 @dataclass(frozen=True)
 class MAMLPlusPlusSettings(MAMLSettings):
-    """MAML's, and which of its improvements are on."""
+    """Settings of MAML, and which improvements of the inner loop are on."""
 
     update_rule: str = setting(
         "layer_rates", "layer_rates learns a rate for every layer and step (LSLR), sgd keeps one fixed rate"

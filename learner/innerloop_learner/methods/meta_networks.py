@@ -111,14 +111,14 @@ class MetaNetworks(Learner):
         return linear(x, params[f"slow.{name}.weight"], params[f"slow.{name}.bias"])
 
     def _embed(self, params: Params, fast: Tensor, inputs: Tensor) -> Tensor:
-        """U [T, N, E] with fast weights [T, E, I]."""
+        """The embedding u [T, N, E] of projected features [T, N, I], with fast weights U* [T, E, I]."""
         return F.relu(self._slow(params, "embedding", inputs)) + F.relu(inputs @ fast.transpose(1, 2))
 
     def _errors(self, logits: Tensor, support: Support) -> Tensor:
         """Gradient of each example's cross-entropy with respect to its logits [T, S, W]; zero for padding."""
-        chances = mask_unused_ways(logits, support.ways, UNUSED_LOGIT).softmax(-1)
+        probabilities = mask_unused_ways(logits, support.ways, UNUSED_LOGIT).softmax(-1)
         labels = F.one_hot(support.y, logits.shape[-1])
-        return (chances - labels) * support.mask.unsqueeze(-1)
+        return (probabilities - labels) * support.mask.unsqueeze(-1)
 
     def _embedding_gradient(self, params: Params, inputs: Tensor, support: Support, examples: Tensor) -> Tensor:
         """Weighted mean gradient [T, E, I] of the cross-entropy of a classifier on relu(U e(x)), with respect to U."""

@@ -8,7 +8,7 @@ from innerloop_learner.methods.maml import MAML, MAMLSettings
 
 @dataclass(frozen=True)
 class MetaSGDSettings(MAMLSettings):
-    """MAML's with one step and learned rates."""
+    """Settings of MAML, with one step and learned rates."""
 
     steps: int = 1
     update_rule: str = "learned_rates"

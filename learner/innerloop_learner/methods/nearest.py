@@ -16,7 +16,7 @@ from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 
 SCALE = 10.0
-"""Of squared distances between unit vectors, which lie between 0 and 4, in logits."""
+"""Factor that takes squared distances between unit vectors, which lie between 0 and 4, to logits."""
 
 ROUNDING = 1e-3
 """By how much the weights of k neighbours may miss k: thirds and the like do not add up to whole numbers exactly."""

@@ -29,7 +29,7 @@ class RelationSettings:
 
 @methods.register("relation")
 class RelationNetwork(Learner):
-    """Learns how to compare, too (Sung et al. 2018, equations 1 and 2).
+    """Learns an embedding and how to compare in it (Sung et al. 2018, equations 1 and 2).
 
         r_k(x) = sigmoid(g([c_k, f(x)])),   loss = sum_k (r_k(x) - [y = k])^2,
         c_k = mean of f over the support examples of class k
@@ -87,7 +87,7 @@ class RelationNetwork(Learner):
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
         """See Learner.predict."""
         features = self.backbone.apply(params, query.x, query.mask, section(state, STATISTICS)).values
-        # A layer on a pair side by side is the sum of one on each, which is W and Q applications and not W times Q.
+        # A layer on two inputs side by side is the sum of a layer on each: W + Q applications, not W * Q.
         queries, classes = self._layer(params, "query", features).flatten(2), state[CLASSES]
         pairs = (queries.unsqueeze(2) + classes.unsqueeze(1)).flatten(1, 2)  # [T, Q * W, F]
         pairs = F.relu(self._normalise(0, params, pairs))
@@ -104,6 +104,6 @@ class RelationNetwork(Learner):
         return conv2d(features.view(*features.shape[:2], *self.backbone.feature_shape), weight, bias)
 
     def _normalise(self, block: int, params: Params, features: Tensor) -> Tensor:
-        """Each pair [T, N, F] by itself."""
+        """Layer normalisation of pairs [T, N, F], each by itself."""
         maps = features.view(*features.shape[:2], *self.backbone.feature_shape)
         return self._norms[block].apply(params, maps, torch.ones(()), {})[0].flatten(2)  # which needs no weights

@@ -8,7 +8,7 @@ from innerloop_learner.methods.maml import MAML, MAMLSettings
 
 @dataclass(frozen=True)
 class ReptileSettings(MAMLSettings):
-    """MAML's, with more steps at serving, on the whole support set each; the paper's rule is Adam without momentum."""
+    """Settings of MAML, with more steps at serving, each on the whole support set."""
 
     steps: int = 20
     max_steps: int = 100

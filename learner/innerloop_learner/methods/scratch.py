@@ -8,7 +8,7 @@ from innerloop_learner.methods.maml import MAML, MAMLSettings
 
 @dataclass(frozen=True)
 class ScratchSettings(MAMLSettings):
-    """MAML's, with more steps."""
+    """Settings of MAML, with more steps."""
 
     steps: int = 50
     max_steps: int = 200

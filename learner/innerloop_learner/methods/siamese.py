@@ -18,7 +18,7 @@ DENSE_WEIGHT, DENSE_BIAS = "siamese.dense.weight", "siamese.dense.bias"
 WEIGHTS, SHIFT = "siamese.weights", "siamese.shift"
 
 EXAMPLES_AT_ONCE = 32
-"""Support examples that all queries are compared with together: each pair takes memory for a whole embedding."""
+"""Number of support examples that all queries are compared with at a time, which bounds the memory for pairs."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class SiameseNetwork(Learner):
     settings: SiameseSettings
 
     def init(self, generator: torch.Generator) -> Params:
-        """See Learner.init; distance speaks against one class from the beginning."""
+        """See Learner.init; weights are negative at first, so that distance speaks against being of one class."""
         size = self.settings.embedding
         return {
             **self.backbone.init(generator),

@@ -34,14 +34,14 @@ class Layer:
 
     Args:
         params: meta-learned parameters.
-        prefix: of the layer's own.
+        prefix: how the names of this layer's parameters begin.
     """
 
     def __init__(self, params: Params, prefix: str) -> None:
         self._params, self._prefix = params, prefix
 
     def __call__(self, name: str, x: Tensor) -> Tensor:
-        """One of its maps, of x [T, N, C]."""
+        """Apply the map of that name to x [T, N, C]."""
         return linear(x, self._params[f"{self._prefix}.{name}.weight"], self._params[f"{self._prefix}.{name}.bias"])
 
     def key_and_value(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,7 +54,7 @@ class Context(ABC):
 
     @abstractmethod
     def before(self, x: Tensor, distance: int) -> Tensor:
-        """Activations so many positions before those of x [T, N, C]; zeros before the beginning."""
+        """The activations `distance` positions before each position of x [T, N, C]; zeros before the beginning."""
 
     @abstractmethod
     def read(self, x: Tensor, query: Tensor, project: Project) -> Tensor:

@@ -28,7 +28,7 @@ class BatchNorm(Norm):
         return frozenset({f"{self.name}.running_mean", f"{self.name}.running_variance"})
 
     def apply(self, params: Params, x: Tensor, weights: Tensor, statistics: Statistics) -> tuple[Tensor, Params]:
-        """See Norm.apply; statistics are parameters here."""
+        """See Norm.apply; the running moments among `params` are used, and no other statistics."""
         del weights, statistics
         return self._scaled(params, x, *self._running(params)), {}
 

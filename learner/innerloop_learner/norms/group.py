@@ -24,7 +24,7 @@ class GroupNorm(Norm):
             raise ValueError(f"group norm needs a multiple of {self.group_size} channels, not {channels}")
 
     def apply(self, params: Params, x: Tensor, weights: Tensor, statistics: Statistics) -> tuple[Tensor, Params]:
-        """See Norm.apply; there are no statistics."""
+        """See Norm.apply; each example has its own moments, and no statistics are kept."""
         del weights, statistics
         grouped = x.reshape(*x.shape[:2], self._groups, -1)
         variance, mean = torch.var_mean(grouped, dim=-1, correction=0, keepdim=True)

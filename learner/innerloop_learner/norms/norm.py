@@ -33,7 +33,7 @@ class Norm(ABC):
         self.channels = channels
 
     def init(self) -> Params:
-        """Scale one and shift zero, [C] each."""
+        """Fresh parameters: scale one and shift zero, [C] each."""
         return {f"{self.name}.weight": torch.ones(self.channels), f"{self.name}.bias": torch.zeros(self.channels)}
 
     def buffers(self) -> frozenset[str]:
@@ -46,9 +46,16 @@ class Norm(ABC):
 
     @abstractmethod
     def apply(self, params: Params, x: Tensor, weights: Tensor, statistics: Statistics) -> tuple[Tensor, Params]:
-        """Normalise x [T, N, C, ...]; returns it with the statistics computed here, empty if given ones were used.
+        """Normalise x.
 
-        `weights` [T, N] are what each example counts in them.
+        Args:
+            params: the norm's own among them.
+            x: activations [T, N, C, ...].
+            weights: what each example counts in statistics, [T, N].
+            statistics: of the support set, if they are known; then these are used.
+
+        Returns:
+            x normalised, and the statistics that were computed (empty if given ones were used).
         """
 
     def refit(self, params: Params, x: Tensor, weights: Tensor) -> tuple[Tensor, Params]:
@@ -56,9 +63,9 @@ class Norm(ABC):
         return self.apply(params, x, weights, {})[0], {}
 
     def as_affine(self, params: Params, statistics: Statistics) -> tuple[Tensor, Tensor] | None:
-        """What `apply` multiplies by and adds, [C] or [T, C] each; None where that depends on what it is given.
+        """The factor and the summand [C] or [T, C] that `apply` comes to; None where they depend on x.
 
-        A norm that overrides `apply` overrides this, too.
+        A layer before the norm can then take them over. Whoever overrides `apply` overrides this, too.
         """
         del params, statistics
         return None
@@ -68,12 +75,12 @@ class Norm(ABC):
         return y * self._aligned(scale, y) + self._aligned(shift, y)
 
     def _scaled(self, params: Params, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        """Normalise and apply the affine map as one multiplication and one addition per element."""
+        """Normalise by mean and variance, scale and shift: one multiplication and one addition per element."""
         scale, shift = self._combined(params, mean, variance)
         return torch.addcmul(self._aligned(shift, x), x, self._aligned(scale, x))
 
     def _combined(self, params: Params, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        """One multiplication and one addition that normalise and apply the affine map."""
+        """The factor and the summand that normalise by mean and variance, scale and shift."""
         weight, bias = self.learned(params)
         scale = weight * (variance + EPSILON).rsqrt()
         return scale, bias - mean * scale

@@ -35,7 +35,7 @@ class TaskBatchNorm(Norm):
         return self._combined(params, statistics[mean], statistics[variance]) if mean in statistics else None
 
     def statistics(self, mean: Tensor, variance: Tensor) -> Params:
-        """Moments [T, C] by their names."""
+        """Mean and variance [T, C] as statistics, by name."""
         return {f"{self.name}.mean": mean, f"{self.name}.variance": variance}
 
 
@@ -82,7 +82,7 @@ class _StandardisedByTask(torch.autograd.Function):
             scale_grad = along * inverse
             at_mean = at_mean - slope * shift_grad
             at_variance = at_variance - 0.5 * slope * inverse.square() * along
-        weights = (shares / x.shape[3])[:, :, None, None]  # of one position of an example
+        weights = (shares / x.shape[3])[:, :, None, None]  # what one position of an example counts in a moment
         x_grad = torch.addcmul(
             weights * at_mean[:, None, :, None], centred, 2 * weights * at_variance[:, None, :, None]
         )

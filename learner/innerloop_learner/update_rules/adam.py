@@ -48,7 +48,10 @@ class Adam(UpdateRule):
 
 
 def _power(base: float, exponent: Index) -> Index | float:
-    """In double precision also where the exponent is a tensor: 1 - b is small, and a graph rounds plain numbers."""
+    """The power, in double precision.
+
+    1 - b^t is a small difference, which single precision would spoil; a tensor is needed where a graph is recorded.
+    """
     if isinstance(exponent, int):
         return base**exponent
     return torch.tensor(base, dtype=torch.float64, device=exponent.device).pow(exponent)

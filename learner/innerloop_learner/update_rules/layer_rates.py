@@ -13,11 +13,11 @@ PREFIX = "rate."
 class LayerRates(UpdateRule):
     """w <- w - a_{l,k} * gradient for weight tensor l and step k (MAML++, Antoniou et al. 2019, section 4, LSLR).
 
-    Steps past those that have a rate of their own take the last one.
+    Steps beyond these take the last step's rate.
 
     Args:
-        rate: that every layer and step starts with.
-        steps: that have rates of their own.
+        rate: what every layer's and step's rate is before training.
+        steps: number of steps with rates of their own.
 
     Raises:
         ValueError: the rate is not positive, or there are no steps.

@@ -15,7 +15,7 @@ class LearnedRates(UpdateRule):
     The signs of a are free, so the rule learns directions as well as sizes.
 
     Args:
-        rate: that every weight starts with.
+        rate: what every weight's rate is before training.
 
     Raises:
         ValueError: the rate is not a positive number.

@@ -12,7 +12,7 @@ from innerloop_learner.update_rules.coordinates import flatten, log_and_sign, un
 from innerloop_learner.update_rules.update_rule import Step, Updated, UpdateRule, update_rules
 
 OPEN = 6.0
-"""Where the forget gate's bias starts: weights are kept, to a quarter of a percent."""
+"""First value of the forget gate's bias: sigmoid(6) keeps weights to a quarter of a percent."""
 
 
 @update_rules.register("lstm_gates")
@@ -26,11 +26,11 @@ class LSTMGates(UpdateRule):
     beginning i is about `rate` and f close to one, so that meta-training starts near plain gradient descent.
 
     Args:
-        rate: that the input gates start from, below one.
+        rate: what the input gates are before training, between 0 and 1.
         hidden: units of the LSTM.
 
     Raises:
-        ValueError: the rate is no gate, or there are no units.
+        ValueError: a rate outside 0 to 1, or no units.
     """
 
     def __init__(self, rate: float, hidden: int = 20) -> None:
