@@ -272,10 +272,12 @@ MODELS = {"grey": (1, 28, 28), "colour": (3, 32, 32), "waves": (1,), "vectors": 
 
 
 @contextmanager
-def running(credentials: grpc.ServerCredentials | None = None) -> Iterator[ScriptedServer]:
+def running(
+    credentials: grpc.ServerCredentials | None = None, options: list[tuple[str, int]] | None = None
+) -> Iterator[ScriptedServer]:
     """A scripted server on a free port."""
     scripted = ScriptedServer()
-    server = grpc.server(ThreadPoolExecutor(16))
+    server = grpc.server(ThreadPoolExecutor(16), options=options)
     adaptation_pb2_grpc.add_AdaptationServiceServicer_to_server(scripted, server)
     model_pb2_grpc.add_ModelServiceServicer_to_server(scripted, server)
     port = server.add_secure_port(ANY_PORT, credentials) if credentials else server.add_insecure_port(ANY_PORT)

@@ -2,12 +2,14 @@
 
 import asyncio
 import threading
+import time
 
 import numpy as np
 import pytest
+from scripted_server import running
 from twins import collect, connect
 
-from innerloop import DeadlineExceededError, channel
+from innerloop import Client, DeadlineExceededError, channel
 from innerloop_server.transport.grpc import listen
 
 IMAGES = np.zeros((2, 1, 28, 28), np.uint8)
@@ -135,5 +137,17 @@ async def test_calls_under_way_on_a_connection_that_is_given_up_still_get_their_
     assert (await patient).classes == (1, 2)
 
 
-def test_servers_permit_the_pings_of_clients():
+def test_servers_permit_as_many_pings_as_clients_send(monkeypatch):
     assert listen.MIN_PING_SECONDS < channel.KEEPALIVE_SECONDS
+    for module in (listen, channel):  # in a hundredth of the time
+        for setting in ("KEEPALIVE_SECONDS", "KEEPALIVE_TIMEOUT_SECONDS", "MIN_PING_SECONDS"):
+            if hasattr(module, setting):
+                monkeypatch.setattr(module, setting, getattr(module, setting) / 100)
+    with running(options=listen.keepalive_options()) as server:
+        proxy = ForgetfulProxy(server.address)
+        with Client(proxy.address) as client:
+            client.models()
+            time.sleep(3.5)  # gRPC sends no more than one ping a second, and the third too many ends a connection
+            client.models()
+            assert proxy.connections == 1
+        proxy.close()

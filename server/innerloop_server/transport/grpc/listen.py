@@ -28,13 +28,18 @@ MIN_PING_SECONDS = 5
 """How often a client may ask for one. Ours asks every 10 seconds; gRPC's own default of 5 minutes would end its
 connection."""
 
-_KEEPALIVE = [
-    ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
-    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
-    ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_SECONDS * 1000),
-]
+
+def keepalive_options() -> list[tuple[str, int]]:
+    """How a server finds out that a client is gone, and lets clients find out that it is."""
+    patience = int(KEEPALIVE_TIMEOUT_SECONDS * 1000)
+    return [
+        ("grpc.keepalive_time_ms", int(KEEPALIVE_SECONDS * 1000)),
+        # Both, because gRPC counts its other pings as signs of life asked for, and waits a minute for them.
+        ("grpc.keepalive_timeout_ms", patience),
+        ("grpc.http2.ping_timeout_ms", patience),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", int(MIN_PING_SECONDS * 1000)),
+    ]
 
 
 def build_server(
@@ -65,7 +70,7 @@ def build_server(
         ("grpc.so_reuseport", int(share_port)),
         ("grpc.max_receive_message_length", int(settings.max_message_bytes)),
         ("grpc.max_send_message_length", -1),
-        *_KEEPALIVE,
+        *keepalive_options(),
     ]
     server = grpc.aio.server(options=options)
     add_service(adaptation_pb2.DESCRIPTOR.services_by_name["AdaptationService"], adaptations, READERS, server)
