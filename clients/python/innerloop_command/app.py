@@ -22,17 +22,17 @@ class InnerloopCommands(LazyGroup):
     """All commands, in the order of a model's life."""
 
     sources = {  # noqa: RUF012 - never changed
-        "demo": Source(_DEMO, "all", "Train, serve and adapt a small model, end to end."),
+        "demo": Source(_DEMO, "all", "Train a small model, serve it, and adapt it to new classes."),
         "methods": Source(_TRAINER, "trainer", "List the methods that models can learn to learn by."),
         "train": Source(_TRAINER, "trainer", "Meta-train a learner on episodes."),
-        "evaluate": Source(_TRAINER, "trainer", "Measure a bundle on tasks it has never seen."),
+        "evaluate": Source(_TRAINER, "trainer", "Measure a bundle on tasks of classes it has never seen."),
         "compare": Source(_TRAINER, "trainer", "Train several methods on one budget and compare them."),
         "export": Source(_TRAINER, "trainer", "Turn a training run into a bundle."),
         "inspect": Source(_TRAINER, "trainer", "Show what a bundle holds."),
         "serve": Source(_SERVER, "server", "Serve bundles over gRPC."),
         "models": Source(_CLIENT, "", "Describe the models of a server."),
-        "adapt": Source(_CLIENT, "", "Adapt a model to labelled images."),
-        "predict": Source(_CLIENT, "", "Ask an adaptation about images."),
+        "adapt": Source(_CLIENT, "", "Adapt a model to labelled images or texts."),
+        "predict": Source(_CLIENT, "", "Ask an adaptation about images or texts."),
         "delete": Source(_CLIENT, "", "Make a server forget an adaptation."),
         "bench": Source(_BENCH, "bench", "Measure latency and throughput of a running server."),
     }

@@ -1,4 +1,4 @@
-"""Runs a server as a process of its own and stops it again: for demonstrations, tests and benchmarks."""
+"""Runs a server as a process of its own and stops it again, for the demo, tests and benchmarks."""
 
 import json
 import shutil
@@ -12,7 +12,11 @@ from types import TracebackType
 from typing import Any, Self
 
 START_SECONDS = 60.0
+"""How long a server may take to load its models."""
+
 STOP_SECONDS = 40.0
+"""How long a server may take to answer what it has accepted, before it is killed."""
+
 LOG, READY = "log", "ready.json"
 POLL_SECONDS = 0.02
 

@@ -1,4 +1,10 @@
-"""The load generator: measures latency and throughput of a running server. Needs the extra `bench`."""
+"""The load generator: measures latency and throughput of a running server. Needs the extra `bench`.
+
+`run` leads a measurement with `settings`: it makes the adaptations that Predict asks (`live_adaptations`) and starts
+processes (`workers`), of which each sends requests (`load_generator`, `sender`) that are prepared (`workload`) and
+chosen at random (`request_sampling`), and times the answers (`measurements`, `histogram`). Meanwhile it looks at the
+server (`server_usage`). `results` are for programs, `report` and `plot` for people.
+"""
 
 from innerloop_command.bench.histogram import Histogram
 from innerloop_command.bench.results import BenchResult, LoadResult

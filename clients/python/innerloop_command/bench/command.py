@@ -25,61 +25,76 @@ CLIENTS = 8
 def bench(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
     clients: Annotated[
-        int | None, typer.Option(help=f"Closed loop: callers that each wait for their answer. [default: {CLIENTS}]")
+        int | None,
+        typer.Option(
+            help=f"Closed loop: clients that send a request when their last is answered. [default: {CLIENTS}]"
+        ),
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(help="Open loop: requests per second, Poisson arrivals, latency from when due.")
+        float | None, typer.Option(help="Open loop: requests per second, sent at random (Poisson) times.")
     ] = None,
     sweep: Annotated[
-        str | None, typer.Option(help="Several loads one after another: numbers of clients, such as 1,8,32.")
+        str | None, typer.Option(help="Measure several loads in turn: numbers of clients, for example 1,8,32.")
     ] = None,
     open_loop: Annotated[
-        bool, typer.Option("--open", help="The numbers of --sweep are rates of the open loop.")
+        bool, typer.Option("--open", help="Take the numbers of --sweep for rates of the open loop.")
     ] = False,
-    mix: Annotated[str, typer.Option(help="Weights of the RPCs.")] = "adapt=1,predict=8,adapt-predict=1",
-    adaptations: Annotated[int, typer.Option(help="Live adaptations that predict chooses from.")] = 100,
-    popularity: Annotated[Popularity, typer.Option(help="How it chooses.")] = "uniform",
-    zipf_exponent: Annotated[float, typer.Option(help="The k-th adaptation has a weight of 1 / k^exponent.")] = 0.99,
+    mix: Annotated[
+        str, typer.Option(help="How often each RPC is called, relative to the others.")
+    ] = "adapt=1,predict=8,adapt-predict=1",
+    adaptations: Annotated[int, typer.Option(help="Live adaptations that Predict chooses from.")] = 100,
+    popularity: Annotated[
+        Popularity, typer.Option(help="Whether it chooses all equally often, or a few most of the time.")
+    ] = "uniform",
+    zipf_exponent: Annotated[
+        float, typer.Option(help="With zipf, the k-th is chosen in proportion to 1 / k^exponent.")
+    ] = 0.99,
     ways: Annotated[int | None, typer.Option(help="Classes of a task. [default: as trained]")] = None,
     shots: Annotated[int | None, typer.Option(help="Examples of each class. [default: as trained]")] = None,
-    queries: Annotated[int, typer.Option(help="Inputs that a request asks about.")] = 5,
+    queries: Annotated[int, typer.Option(help="Queries in each request.")] = 5,
     steps: Annotated[int | None, typer.Option(help="Inner-loop steps. [default: the model's]")] = None,
-    warm_up: Annotated[float, typer.Option(help="Seconds of load before anything is measured.")] = 2.0,
-    duration: Annotated[float, typer.Option(help="Seconds that are measured.")] = 10.0,
-    processes: Annotated[int, typer.Option(help="Processes that make the load.")] = 1,
+    warm_up: Annotated[float, typer.Option(help="Seconds of load before measuring begins.")] = 2.0,
+    duration: Annotated[float, typer.Option(help="Seconds to measure.")] = 10.0,
+    processes: Annotated[int, typer.Option(help="Processes that send requests.")] = 1,
     connections: Annotated[int, typer.Option(help="Connections of each process.")] = 4,
     max_under_way: Annotated[
-        int, typer.Option(help="Open loop: requests that may be under way; those beyond are counted as dropped.")
+        int, typer.Option(help="Open loop: most requests that wait for an answer at a time; further ones are dropped.")
     ] = 4096,
-    seed: Annotated[int, typer.Option(help="Of tasks, arrivals and choices.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of tasks, sending times and choices.")] = 0,
     keep_adaptations: Annotated[
-        bool, typer.Option("--keep-adaptations", help="Leave the live adaptations on the server.")
+        bool, typer.Option("--keep-adaptations", help="Leave the live adaptations on the server in the end.")
     ] = False,
     metrics: Annotated[
-        str | None, typer.Option(help="URL of the server's metrics, to tell what server and device did.")
+        str | None,
+        typer.Option(help="URL of the server's metrics; with it, the report says what server and device did."),
     ] = None,
     server_pid: Annotated[
-        int | None, typer.Option(help="Process of the server on this machine, to tell its CPU use, with children.")
+        int | None, typer.Option(help="Process id of a server on this machine; with it, the report says its CPU use.")
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything, histograms included.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw latency over throughput (PNG, SVG or PDF).")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write all figures to this file, with their histograms.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw latency over throughput to this file (PNG, SVG or PDF).")
+    ] = None,
     allow_errors: Annotated[
-        bool, typer.Option("--allow-errors", help="Exit with 0 although requests failed or were dropped.")
+        bool, typer.Option("--allow-errors", help="Exit with 0 even if requests failed or were dropped.")
     ] = False,
     *,
     access: ServerAccess,
 ) -> None:
-    """Measure latency and throughput of a running server, with tasks made up for one of its models.
+    """Measure latency and throughput of a running server, with random tasks for one of its models.
 
-    The closed loop sends a request when the answer to the last one is there: it finds out what a server can do, and
-    its latencies are service times. The open loop sends requests when they are due, like independent users: its
-    latencies count from that moment, so that a server which stalls is seen to stall for all who came meanwhile.
+    The closed loop has clients that send their next request when the last one is answered. It shows how much a server
+    can do; its latencies are service times. The open loop sends requests at random times, as independent users do. Its
+    latencies count from the time at which a request was due, so that a stall of the server counts for all requests
+    that were due meanwhile.
 
-    Predict asks live adaptations, which are made beforehand and deleted at the end. One that the server has dropped
-    counts as evicted and is made again, outside of all latencies. What measured Adapt calls make lives for one second:
-    it can't fill the server, and no calls to delete it disturb the measurement.
+    Predict asks adaptations that are made beforehand and deleted at the end. One that the server has dropped counts as
+    evicted and is made again; that takes no part in the latencies. Adaptations of the Adapt requests that are measured
+    live for one second, so that they do not fill the server.
 
-    Exits with 1 if a request failed or was dropped.
+    The exit code is 1 if a request failed or was dropped.
     """
     settings = BenchSettings(
         model=model,
@@ -148,7 +163,7 @@ def _numbers(text: str, kind: type[int] | type[float]) -> list[float]:
 
 
 def _prepare(option: str, file: Path) -> None:
-    """Make the folder of a file that will be written after the run, which must not have been for nothing.
+    """Check, before the run, that a file can be written after it, and make its folder.
 
     Raises:
         InvalidArgumentError: it can't be written.

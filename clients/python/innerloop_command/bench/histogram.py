@@ -6,7 +6,7 @@ from typing import Self
 from hdrh.histogram import HdrHistogram
 
 SHORTEST, LONGEST = 1, 3_600_000_000
-"""Microseconds told apart: from one to an hour's; longer times count as an hour."""
+"""Microseconds: times from one microsecond to an hour are told apart; longer ones count as an hour."""
 
 DIGITS = 3
 """Significant decimal digits of every value."""
@@ -36,7 +36,7 @@ class Histogram:
         return whole
 
     def record(self, seconds: float) -> None:
-        """Add one value; what clocks of two machines make negative counts as zero."""
+        """Add one value. Negative ones, which two clocks that disagree can give, count as zero."""
         self._counts.record_value(min(max(round(seconds * 1e6), 0), LONGEST))
 
     def add(self, other: "Histogram") -> None:

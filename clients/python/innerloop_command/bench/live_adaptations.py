@@ -13,6 +13,7 @@ from innerloop_command.bench.workload import Workload
 T = TypeVar("T")
 
 AT_ONCE = 16
+"""Adaptations that are made or deleted at the same time."""
 
 
 class LiveAdaptations:
@@ -29,7 +30,7 @@ class LiveAdaptations:
         workload: of the run.
 
     Attributes:
-        ids: as they are known now.
+        ids: as last heard from the server.
         remade: attempts to make one again, by gRPC status.
     """
 

@@ -1,4 +1,4 @@
-"""Makes the load of one process, and measures it."""
+"""Sends the requests of one process, and times the answers."""
 
 import asyncio
 import time
@@ -41,7 +41,7 @@ async def make_load(
 
 
 class _Generator:
-    """Everything here runs on one event loop: there are no locks. Arguments as those of `make_load`."""
+    """Makes one load; takes the arguments of `make_load`. Everything runs on one event loop, so there are no locks."""
 
     def __init__(
         self, share: Share, settings: BenchSettings, sender: Sender, live: LiveAdaptations, workload: Workload
@@ -63,27 +63,27 @@ class _Generator:
         self._end = self._begin + self._settings.duration
         match self._share.load:
             case ClosedLoop(clients):
-                load = [self._client() for _ in range(clients)]
+                load = [self._send_in_turn() for _ in range(clients)]
             case OpenLoop(rate):
-                load = [self._come_and_go(started, rate)]
+                load = [self._send_when_due(started, rate)]
         await asyncio.gather(*load, self._watch_cpu())
         self._measured.calls = self._sender.calls - calls
         self._measured.remade = self._live.remade - remade
         return self._measured
 
-    async def _client(self) -> None:
-        """One caller of the closed loop."""
+    async def _send_in_turn(self) -> None:
+        """One client of the closed loop: it sends its next request when it has the answer to its last."""
         while perf_counter() < self._end:
             await self._ask()
 
-    async def _come_and_go(self, started: float, rate: float) -> None:
-        """The open loop: requests go out when they are due, whatever has become of those before them."""
+    async def _send_when_due(self, started: float, rate: float) -> None:
+        """The open loop: each request is sent when it is due, whether or not earlier ones have been answered."""
         under_way: set[asyncio.Task[None]] = set()
         for moment in arrivals(rate, np.random.default_rng([*self._share.seeds, 1])):
             due = started + moment
             if due >= self._end:
                 break
-            # Also when it is late already: otherwise requests would be made and never sent.
+            # Wait even when it is late: otherwise requests would be prepared, and the event loop would never send them.
             await asyncio.sleep(max(0.0, due - perf_counter()))
             if len(under_way) < self._share.max_under_way:
                 task = asyncio.create_task(self._ask(due))
@@ -94,7 +94,7 @@ class _Generator:
         await asyncio.gather(*under_way)
 
     async def _ask(self, due: float | None = None) -> None:
-        """Send one request, due at a moment or at once, and record what becomes of it."""
+        """Send one request and record what becomes of it; it is due at the given moment, or now."""
         choice = next(self._choices)
         asked = self._live.ids[choice.slot] if choice.rpc == "Predict" else ""
         request = self._request(choice, asked)

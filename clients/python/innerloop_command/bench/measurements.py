@@ -1,4 +1,4 @@
-"""What one process counts and times, to be added up over processes."""
+"""What one process counts and times; the figures of several processes can be added up."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -9,13 +9,13 @@ from innerloop_command.bench.histogram import Histogram
 from innerloop_command.bench.settings import Rpc
 
 PHASES = (*Timings._fields, "network and client")
-"""Where the time of a request goes: as the server says, and the rest."""
+"""Parts of the time that a request takes: those that the server reports, and the rest."""
 
 EVICTED = "EVICTED"
-"""Outcome of a Predict whose adaptation the server had dropped, as it does when it is short of memory."""
+"""Outcome of a Predict whose adaptation the server had dropped because it was short of memory."""
 
 TIMED = frozenset({"OK", "DEADLINE_EXCEEDED"})
-"""Outcomes that are part of the latencies: without requests that ran out of time, the slowest would look fast."""
+"""Outcomes whose latencies count. Requests that ran out of time do: without the slowest, a server would look fast."""
 
 
 @dataclass

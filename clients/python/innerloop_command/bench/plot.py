@@ -1,4 +1,4 @@
-"""Latency over throughput."""
+"""Draws latency over throughput."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ SHOWN = {50.0: "#0969da", 99.0: "#cf222e"}
 
 
 def check_type(path: Path) -> None:
-    """Whether pictures of the type that a path's ending names can be drawn.
+    """Check that pictures of the type that a path ends in can be drawn.
 
     Raises:
         InvalidArgumentError: they can't.

@@ -1,4 +1,4 @@
-"""A result for people to read."""
+"""Prints a result for people to read."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ SERVICE_TIMES = (
 
 
 def print_result(result: BenchResult, console: Console) -> None:
-    """Print latencies, where the time went, and what the machines did."""
+    """Print latencies, the parts of the time that requests took, and what load generator and server used."""
     task = result.task
     what = f"{task.ways} classes, {task.support} support examples" if task.ways else f"{task.support} support examples"
     console.print(
@@ -67,7 +67,7 @@ def _phases(result: BenchResult) -> Table:
 
 
 def _table(title: str) -> Table:
-    """A table whose first columns are load and RPC; all columns fold what is too wide, for figures that are cut lie."""
+    """A table whose first columns are load and RPC. Wide cells are folded, since a figure that is cut would lie."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("load", justify="right", overflow="fold")
     table.add_column("RPC", overflow="fold")
@@ -84,7 +84,7 @@ def _mean_and_tail(times: Histogram) -> str:
 
 
 def _facts(load: LoadResult) -> Iterator[str]:
-    """What else is worth knowing, a few words each."""
+    """What else there is to know, a few words each."""
     server = load.server
     yield f"{load.throughput:.1f} answers/s in all"
     yield f"generator {load.cpu_cores:.2f} cores"

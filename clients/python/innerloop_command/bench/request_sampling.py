@@ -1,4 +1,4 @@
-"""Everything that is left to chance: when requests come, what they ask, and of which adaptation. All of it seeded."""
+"""Draws requests at random, from a seed: when each is sent, which RPC it calls, and which adaptation it asks."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 from innerloop_command.bench.settings import Popularity, Rpc
 
 BLOCK = 4096
-"""Drawn at once: NumPy takes as long for one number as for hundreds."""
+"""Random numbers that are drawn at a time: NumPy takes as long for one as for hundreds."""
 
 
 class Choice(NamedTuple):
-    """What the next request is to be.
+    """What the next request will be.
 
     Attributes:
         rpc: its RPC.
         slot: which of the live adaptations it asks, if it is a Predict.
-        variant: a large number that picks one of the requests made up beforehand.
+        variant: a large number that picks one of the requests that were prepared.
     """
 
     rpc: Rpc
@@ -44,7 +44,7 @@ def popularities(kind: Popularity, count: int, exponent: float) -> NDArray[np.fl
     """Probability of each of `count` adaptations [count].
 
     Args:
-        kind: all alike, or Zipf's law: the k-th has a weight of 1 / k^exponent.
+        kind: "uniform", or "zipf" for Zipf's law: the k-th is chosen in proportion to 1 / k^exponent.
         count: how many there are.
         exponent: of Zipf's law.
     """
@@ -56,12 +56,12 @@ def popularities(kind: Popularity, count: int, exponent: float) -> NDArray[np.fl
 def choices(
     mix: Mapping[Rpc, float], popularity: NDArray[np.float64], generator: np.random.Generator
 ) -> Iterator[Choice]:
-    """What to ask, without end.
+    """Requests to send, without end.
 
     Args:
         mix: weights of RPCs.
         popularity: probability of each live adaptation; may be empty if the mix has no Predict.
-        generator: draws.
+        generator: draws them.
     """
     rpcs = list(mix)
     weights = np.array([mix[rpc] for rpc in rpcs])

@@ -1,4 +1,4 @@
-"""What came out."""
+"""The figures of a run."""
 
 import os
 import platform
@@ -18,19 +18,19 @@ from innerloop_command.bench.settings import BenchSettings, Load, OpenLoop, Rpc
 from innerloop_command.bench.workload import TaskSize
 
 CPU_LIMIT = 0.9
-"""Part of its processors from which on the load generator measures itself."""
+"""Above this share of the CPU that it can use, the load generator's own delays become a part of the latencies."""
 
 
 @dataclass(frozen=True)
 class LoadResult:
-    """What came out under one load.
+    """The figures of one load.
 
     Attributes:
-        load: that was made.
-        seconds: that were measured.
-        measured: by all processes together.
-        cpu_available: cores that the processes which make the load may use: each runs on one at a time.
-        server: what the server did meanwhile.
+        load: the load.
+        seconds: for how long it was measured.
+        measured: what all processes together counted and timed.
+        cpu_available: cores that the processes which make the load can use; each uses at most one.
+        server: what the server did at the same time.
     """
 
     load: Load
@@ -55,7 +55,7 @@ class LoadResult:
 
     @property
     def failures(self) -> Counter[str]:
-        """What went wrong, by gRPC status, and requests that were dropped. Evictions are none."""
+        """Requests that failed by gRPC status, and those that were dropped. Evictions are no failures."""
         failed: Counter[str] = Counter({"dropped": self.measured.dropped})
         for measured in self.rpcs.values():
             failed += measured.outcomes
@@ -103,7 +103,7 @@ class LoadResult:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """What came out of a run.
+    """The figures of a run.
 
     Attributes:
         settings: of the run.
@@ -123,7 +123,7 @@ class BenchResult:
 
     @property
     def failures(self) -> Counter[str]:
-        """What went wrong under any load, by gRPC status, and requests that were dropped."""
+        """Requests of all loads that failed, by gRPC status, and those that were dropped."""
         return sum((load.failures for load in self.loads), Counter())
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A run from beginning to end."""
+"""Leads a measurement from beginning to end."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ TICK_SECONDS = 0.1
 
 
 class Progress(Protocol):
-    """Hears how far a run is."""
+    """Is told how far a run has come."""
 
     def __call__(self, stage: str, done: float) -> None:
         """A stage such as "warm-up and measurement" is done up to this fraction."""
@@ -45,7 +45,7 @@ def run_bench(settings: BenchSettings, progress: Progress | None = None) -> Benc
 
 
 class _Run:
-    """Arguments as those of `run_bench`."""
+    """One run; takes the arguments of `run_bench`."""
 
     def __init__(self, settings: BenchSettings, progress: Progress) -> None:
         self._settings = settings
@@ -58,7 +58,7 @@ class _Run:
     def run(self) -> BenchResult:
         model = self._ask_about_model()
         workload = Workload(model, self._settings)
-        self._watch.look()  # what can't be seen is better known now than after the first load
+        self._watch.look()  # fails now, instead of after the first load, if the metrics can't be read
         try:
             ids = asyncio.run(self._prepare(workload))
             with Workers(Job(self._settings, workload, self._name, ids)) as workers:
@@ -93,7 +93,7 @@ class _Run:
         return live.ids
 
     def _measure(self, workers: Workers, point: int) -> LoadResult:
-        """Make one load."""
+        """Make one load, and measure it."""
         settings = self._settings
         load = settings.loads[point]
         parts = shares(load, settings, point)

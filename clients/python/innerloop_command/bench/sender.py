@@ -1,4 +1,4 @@
-"""Sends serialised requests on several connections."""
+"""Sends serialised requests over several connections."""
 
 import asyncio
 from collections import Counter
@@ -49,9 +49,9 @@ class Answer(NamedTuple):
 
 
 class Sender:
-    """Connections to one server, which requests take in turns; for one event loop, as a context manager.
+    """Connections to one server, used in turn; a context manager for one event loop.
 
-    One HTTP/2 connection is one stream of bytes, and goes to one of the server's processes if there are several.
+    A connection ends at one process of the server; several connections reach several processes.
 
     Attributes:
         calls: number of calls so far by RPC and gRPC status.

@@ -1,4 +1,4 @@
-"""What the server did meanwhile: its own metrics, and its processes where they are on this machine."""
+"""What a server did and used while it was measured: from its metrics, and from its processes if they run here."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,21 +22,21 @@ SCRAPE_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class ServerUsage:
-    """What the server did while it was measured. What could not be found out is None or empty.
+    """What the server did while it was measured. Figures that could not be found out are None or empty.
 
     Attributes:
         cpu_cores: CPU seconds per second of all its processes, if they were watched.
         main_cpu_cores: the same of the process that the metrics come from; others may answer and compute for it.
-        batches_at_once: estimate of the batches of this model that were computed at any moment, or made ready for it,
-            on average. The server tells how long batches took by request; from that it follows where all have the same
-            size, and with mixed sizes somewhat too much.
-        device_busy: share of the time in which the device computed a batch of any model, or one was made ready for it.
+        batches_at_once: estimate of how many batches of this model were being prepared or computed at a time, on
+            average. The server reports the time of a batch once for each of its requests, so the estimate is exact for
+            batches of one size, and somewhat too high for batches of mixed sizes.
+        device_busy: share of the time in which a batch of any model was being prepared or computed.
         batch_size: mean number of requests computed together, by operation.
         device_memory_bytes: at the end, by device and kind, as in "cuda:0 allocated".
         adaptations_held: of this model, at the end.
         adaptations_bytes: memory that these take.
         adaptations_evicted: of this model, dropped meanwhile to make room.
-        unseen: why nothing could be found out, where something should have been.
+        unseen: why the metrics could not be read, if they should have been.
     """
 
     cpu_cores: float | None = None

@@ -16,12 +16,12 @@ RPCS: Mapping[str, Rpc] = MappingProxyType({"adapt": "Adapt", "predict": "Predic
 """RPCs by their names in a mix."""
 
 MOST_STEPS = 2**32 - 1
-"""That a request can name."""
+"""The largest number of steps that a request can carry, a uint32."""
 
 
 @dataclass(frozen=True)
 class ClosedLoop:
-    """Callers of which each sends its next request when it has the answer to the last one.
+    """Clients of which each sends its next request when it has the answer to its last.
 
     Attributes:
         clients: how many.
@@ -39,7 +39,7 @@ class ClosedLoop:
 
 @dataclass(frozen=True)
 class OpenLoop:
-    """Requests that come as a Poisson process, however long the answers to earlier ones take.
+    """Requests at the times of a Poisson process, however long the answers to earlier ones take.
 
     Attributes:
         rate: requests per second.
@@ -64,27 +64,28 @@ class BenchSettings:
 
     Attributes:
         model: its name.
-        loads: measured one after another, each with a warm-up of its own.
+        loads: what to measure, one after another, each with a warm-up of its own.
         server: "host:port".
         tls: as for `Client`.
-        mix: how often each RPC is sent, relative to the others.
+        mix: how often each RPC is called, relative to the others.
         adaptations: how many live adaptations Predict chooses from.
-        popularity: how: all alike, or the k-th with a weight of 1 / k^zipf_exponent.
-        zipf_exponent: the default is YCSB's.
-        ways: classes of a task; those the model was trained for when None.
-        shots: support examples of each class (for regression, in all); as trained when None.
+        popularity: whether it chooses all equally often, or the k-th in proportion to 1 / k^zipf_exponent.
+        zipf_exponent: exponent of Zipf's law; the default is that of YCSB (Cooper et al. 2010).
+        ways: classes of a task; as many as the model was trained for when None.
+        shots: support examples of each class, or in all for regression; as many as in training when None.
         queries: inputs that a request asks about.
         steps: inner-loop steps; the model's default when None.
         warm_up: seconds of load before anything is measured.
         duration: seconds that are measured.
-        processes: that make the load.
-        connections: of each process.
-        max_under_way: requests of the open loop that may be under way; those beyond are counted as dropped.
+        processes: number of processes that send requests.
+        connections: number of connections of each process.
+        max_under_way: most requests of the open loop that may wait for an answer at a time; further ones are counted as
+            dropped.
         timeout: seconds after which a request fails.
-        seed: of tasks, arrivals and choices.
+        seed: of tasks, sending times and choices.
         keep_adaptations: leave the live adaptations on the server.
-        metrics_url: of the server's Prometheus metrics, to tell what server and device did.
-        server_pid: the server's process on this machine, to tell how much CPU it used, its children included.
+        metrics_url: URL of the server's Prometheus metrics, from which follows what server and device did.
+        server_pid: process id of a server on this machine, whose CPU use is measured, its children included.
     """
 
     model: str
@@ -135,7 +136,7 @@ class BenchSettings:
 
     @property
     def live_adaptations(self) -> int:
-        """Adaptations that have to be made: none when the mix has no Predict."""
+        """Number of adaptations to make beforehand: none when the mix has no Predict."""
         return self.adaptations if self.mix.get("Predict") else 0
 
 

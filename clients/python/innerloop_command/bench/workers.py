@@ -24,7 +24,7 @@ ENDED = "a process that makes load has ended; what it printed says why"
 
 @dataclass(frozen=True)
 class Job:
-    """What a process needs to know.
+    """What a process needs for its work.
 
     Attributes:
         settings: of the run.
@@ -56,7 +56,7 @@ def shares(load: Load, settings: BenchSettings, point: int) -> list[Share]:
 
 
 class Workers:
-    """Processes that are connected and know the workload; a context manager that ends them."""
+    """Processes that are connected to the server and ready to send; a context manager that ends them."""
 
     def __init__(self, job: Job) -> None:
         # Forking would copy gRPC's threads half-way.
@@ -120,7 +120,7 @@ def _receive(pipe: "Connection[Any, Any]") -> Any:
 
 def _work(pipe: "Connection[Any, Any]") -> None:
     """What a process does."""
-    # Ctrl-C reaches all processes of a terminal; the first one sees to it that the others end.
+    # Ctrl-C reaches all processes of a terminal; the one that started the others ends them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     job: Job = pipe.recv()
     with asyncio.Runner(loop_factory=_event_loop) as runner:

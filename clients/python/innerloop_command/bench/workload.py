@@ -1,4 +1,4 @@
-"""Requests made up from what a server says of a model, serialised once: sending one costs next to nothing."""
+"""Requests with random content that fits a model, serialised beforehand so that sending one costs next to nothing."""
 
 from dataclasses import dataclass
 
@@ -14,13 +14,15 @@ from innerloop.v1.tensor_pb2 import Inputs, Texts
 from innerloop_command.bench.settings import BenchSettings
 
 VARIANTS = 16
-"""Different requests of each kind, as long as they take little memory."""
+"""Different requests of each kind; fewer where these would take more than `MEMORY`."""
 
 MEMORY = 32 * 2**20
+"""Bytes of prepared requests, about."""
 
 REGRESSION_EXAMPLES = 5
-TRAINED_WAYS, TRAINED_SHOTS = 5, 1
-"""For models that were not trained for any number in particular."""
+"""Support examples for regression models that were not trained for a number of them."""
+DEFAULT_WAYS, DEFAULT_SHOTS = 5, 1
+"""Size of tasks for models that were not trained for tasks of one size."""
 
 WORDS = (
     "how",
@@ -39,16 +41,16 @@ WORDS = (
     "the",
     "rate",
 )
-"""Of made-up texts."""
+"""Words that random texts are made of."""
 
 MEASURED_LIFE = Duration(seconds=1)
-"""Of adaptations that measured Adapt calls leave behind: they must not fill the server in a long run, and deleting
-each would add a call that nobody asked to be measured."""
+"""How long adaptations of measured Adapt calls live. They must not fill the server in a long run, and deleting each
+would add calls that nobody asked to be measured."""
 
 
 @dataclass(frozen=True)
 class TaskSize:
-    """Size of the tasks of a run.
+    """The size of the tasks of a run.
 
     Attributes:
         ways: classes; 0 for regression.
@@ -64,18 +66,18 @@ class TaskSize:
 
 
 class Workload:
-    """Serialised requests. Every method returns the bytes of one message.
+    """Serialised requests; every method returns the bytes of one message.
 
-    The wire format lets fields of a message follow one another in any number of pieces, so that the large part, which
-    is always the same, is only copied behind the small part, which is new each time.
+    Serialised messages can be joined: their fields add up. So the large part of a request, which stays the same, is
+    serialised once, and only the small part, such as an id, is serialised anew each time.
     """
 
     def __init__(self, model: Model, settings: BenchSettings) -> None:
-        """Make up tasks for a model.
+        """Prepare requests for a model.
 
         Raises:
             FailedPreconditionError: the model can't be used now.
-            InvalidArgumentError: it takes inputs that can't be made up.
+            InvalidArgumentError: its inputs are of a type for which no random ones can be made.
         """
         if model.state != "ready":
             raise FailedPreconditionError(f"model {model.name} is {model.state}: {model.error or 'try again later'}")
@@ -94,7 +96,7 @@ class Workload:
         self.size = TaskSize(ways, count, settings.queries, len(self._adapt_predicts[0]))
 
     def adapt(self, variant: int) -> bytes:
-        """An Adapt that is measured; its adaptation lives for `MEASURED_LIFE`."""
+        """An Adapt to be measured; its adaptation lives for `MEASURED_LIFE`."""
         rest = pb.AdaptRequest(
             options=pb.AdaptOptions(time_to_live=MEASURED_LIFE), request_id=new_request_id()
         ).SerializeToString()
@@ -125,8 +127,8 @@ def _support(model: Model, settings: BenchSettings, generator: np.random.Generat
         inputs = _examples(model, count, generator)
         targets = generator.normal(size=(count, model.target_size)).astype(np.float32)
         return pb.Support(inputs=inputs, targets=encode_tensor(targets)), 0, count
-    ways = settings.ways or limits.trained_ways or min(TRAINED_WAYS, limits.max_ways)
-    shots = settings.shots or limits.trained_shots or TRAINED_SHOTS
+    ways = settings.ways or limits.trained_ways or min(DEFAULT_WAYS, limits.max_ways)
+    shots = settings.shots or limits.trained_shots or DEFAULT_SHOTS
     labels = [f"class {way}" for way in range(ways)] * shots
     inputs = _examples(model, len(labels), generator)
     return pb.Support(inputs=inputs, labels=pb.Labels(values=labels)), ways, len(labels)
@@ -142,4 +144,6 @@ def _examples(model: Model, count: int, generator: np.random.Generator) -> Input
         return Inputs(tensor=encode_tensor(generator.integers(0, 256, shape, dtype=np.uint8)))
     if model.input_data_type.startswith("float"):
         return Inputs(tensor=encode_tensor(generator.normal(size=shape).astype(model.input_data_type)))
-    raise InvalidArgumentError(f"model {model.name} takes {model.input_data_type} inputs, which can't be made up")
+    raise InvalidArgumentError(
+        f"model {model.name} takes {model.input_data_type} inputs, for which there are no random ones"
+    )

@@ -32,13 +32,13 @@ EPISODES = 100
 
 @dataclass(frozen=True)
 class Figures:
-    """What the demo measured, all through the server.
+    """What the demo measured, by way of the server.
 
     Attributes:
-        accuracy_before: of the meta-learned initialisation itself, zero inner steps.
-        accuracy_after: after adapting to one example of each class.
+        accuracy_before: accuracy of the meta-learned initialisation itself, after zero inner steps.
+        accuracy_after: accuracy after adapting to one example of each class.
         adapt_p50_ms, predict_p50_ms: median latency of a call, in milliseconds.
-        train_seconds: of meta-training.
+        train_seconds: how long meta-training took.
         picture: where the picture of a typical task is.
     """
 

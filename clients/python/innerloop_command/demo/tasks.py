@@ -1,4 +1,4 @@
-"""Tasks as a client would have them, and as image files to try things out with."""
+"""Draws tasks with the names of their classes, and writes one as image files to try commands on."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ class Task:
 
 
 def draw_tasks(sampler: ClassExamples, shape: EpisodeShape, tasks: int) -> list[Task]:
-    """Episodes with the names of their classes, always the same ones."""
+    """Episodes with the names of their classes; the same ones in every run."""
     raw = sampler.sample_raw(shape, tasks, generator_for(0, "demo"))
     return [
         Task(
