@@ -192,7 +192,7 @@ def test_a_failed_connection_is_one_line_on_stderr(server, monkeypatch):
     monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
     result = python("from innerloop_command import main; main()", "models", "--server", server.address, "--tls")
     assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
-    assert "innerloop: failed to connect" in result.stderr
+    assert "innerloop: the server doesn't speak TLS" in result.stderr
 
 
 def test_what_is_left_out_of_a_folder_is_counted_and_named(run, server, animals):
@@ -226,6 +226,14 @@ def test_images_of_every_format_and_linked_folders_are_sent(run, server, animals
     (request,) = server.requests("Adapt")
     assert list(request.support.labels.values)[4:] == ["fox"] * len(names)
     assert {file.decode() for file in request.support.inputs.images.files[4:]} == set(names)
+
+
+def test_a_refused_image_is_named_by_its_file(run, server, animals):
+    server.script("Adapt", bad_request("support.inputs.images.files[2]", "is not an image"))
+    code, _, err = run("adapt", "grey", animals)
+    assert code == 1
+    assert str(animals / "dog" / "1.png") in err
+    assert "files[" not in err
 
 
 @pytest.mark.parametrize(
