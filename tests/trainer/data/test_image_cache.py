@@ -1,3 +1,6 @@
+import os
+import pwd
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,7 +69,46 @@ def test_a_damaged_cache_file_is_built_again_and_replaced(damage: Callable[[byte
     assert list((cache_home / "innerloop").iterdir()) == [file]
 
 
-def test_a_cache_folder_that_cannot_be_written_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_folder_that_cannot_be_written_is_done_without_and_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "file").write_text("in the way of a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    check(cached("toy", {}, Builder()))
+    for _ in range(2):
+        check(cached("toy", {}, Builder()))
+    (said,) = caplog.messages
+    assert "file/innerloop can't be written" in said
+    assert "set XDG_CACHE_HOME" in said
+
+
+@pytest.fixture
+def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No home folder and no name; the folder of temporary files."""
+    for variable in ("XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(variable)
+
+    def unknown(_: object) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_a_user_without_home_and_name_has_a_cache_of_his_own_among_temporary_files(nobody: Path) -> None:
+    build = Builder()
+    for _ in range(2):
+        check(cached("toy", {}, build))
+    assert build.calls == 1
+    (folder,) = nobody.iterdir()
+    assert (folder.name, folder.stat().st_mode & 0o777) == (f"innerloop-{os.getuid()}", 0o700)
+
+
+def test_a_cache_that_others_can_write_to_is_never_read(nobody: Path, caplog: pytest.LogCaptureFixture) -> None:
+    build = Builder()
+    check(cached("toy", {}, build))
+    (folder,) = nobody.iterdir()
+    folder.chmod(0o777)
+    check(cached("toy", {}, build))
+    assert build.calls == 2
+    assert "not a folder of this user alone" in caplog.text

@@ -1,17 +1,20 @@
 """Decoded images and encoded examples kept on disk, so that a data set is decoded and encoded once.
 
 A cache file is named after a digest of everything its content depends on, so a stale one is never read. It is an
-optimisation only: a damaged file is built again, and a folder that can't be written is done without.
+optimisation only: a damaged file is built again, and a folder that can't be written only costs time and is said once.
 """
 
-import contextlib
+import errno
 import hashlib
 import json
+import logging
 import os
+import stat
 import tempfile
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import astuple
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,8 @@ from innerloop_trainer.data.class_digests import ClassDigest
 from innerloop_trainer.data.example_set import ExampleSet
 
 FORMAT_VERSION = 4
+
+logger = logging.getLogger(__name__)
 
 
 def cached(source: str, identity: Mapping[str, Any], build: Callable[[], ExampleSet]) -> ExampleSet:
@@ -40,32 +45,61 @@ def cached(source: str, identity: Mapping[str, Any], build: Callable[[], Example
         return _read(path)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         examples = build()
-    with contextlib.suppress(OSError):
+    try:
         _write(path, examples)
+    except OSError as error:
+        _say_once(path.parent, error.strerror or str(error))
     return examples
 
 
 def cache_folder() -> Path:
-    """Where decoded data is kept: `innerloop` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "innerloop"
+    """Where decoded data is kept: `innerloop` in the user's cache folder.
+
+    A user without a home folder, as containers have under a number without a name, gets one of the number's own among
+    temporary files.
+    """
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    if Path(given).is_absolute():
+        return Path(given) / "innerloop"
+    try:
+        return Path("~/.cache/innerloop").expanduser()
+    except RuntimeError:  # neither HOME nor an entry among the users
+        return Path(tempfile.gettempdir()) / f"innerloop-{os.getuid()}"
+
+
+@cache
+def _say_once(folder: Path, reason: str) -> None:
+    logger.warning("%s can't be written (%s), so data is decoded anew each time; set XDG_CACHE_HOME", folder, reason)
+
+
+def _check_owner(folder: Path) -> None:
+    """Refuse a folder among temporary files that is not the user's own: anybody may make one of its name there.
+
+    Raises:
+        PermissionError: others own it or can write to it.
+    """
+    if folder.parent != Path(tempfile.gettempdir()):
+        return
+    found = folder.lstat()
+    if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or not stat.S_ISDIR(found.st_mode):
+        raise PermissionError(errno.EPERM, "it is not a folder of this user alone", str(folder))
 
 
 def _read(path: Path) -> ExampleSet:
+    _check_owner(path.parent)
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata()
         examples, counts = file.get_tensor("examples"), file.get_tensor("counts")
     if zlib.crc32(examples.data) != int(metadata["checksum"]):
         raise ValueError("examples differ from what was written")
-    names, digests = (
-        tuple(json.loads(metadata["names"])),
-        tuple(ClassDigest(tuple(known_by), content) for known_by, content in json.loads(metadata["digests"])),
-    )
-    return ExampleSet(names, counts, examples, digests)
+    digests = tuple(ClassDigest(tuple(known_by), content) for known_by, content in json.loads(metadata["digests"]))
+    return ExampleSet(tuple(json.loads(metadata["names"])), counts, examples, digests)
 
 
 def _write(path: Path, content: ExampleSet) -> None:
     """Write so that a reader, or a run that is killed halfway, never meets half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _check_owner(path.parent)
     examples = np.ascontiguousarray(content.examples)
     metadata = {
         "names": json.dumps(content.names),
