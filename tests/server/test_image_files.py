@@ -98,6 +98,13 @@ def test_a_file_that_is_no_readable_image_is_named_by_its_index(fake_model, dama
     assert field == "query.images.files[1]"
 
 
+def test_all_files_that_are_no_images_are_named_as_far_as_there_is_room(fake_model, monkeypatch):
+    monkeypatch.setattr(images_module, "MOST_NAMED", 2)
+    with pytest.raises(InvalidRequestError) as refused:
+        decode_query(images(b"", FILES["gray png"], b"", b""), fake_model(), LIMITS)
+    assert [found.field for found in refused.value.violations] == ["query.images.files[0]", "query.images.files[2]"]
+
+
 @pytest.mark.parametrize("size", [(60_000, 1_000), (200_000, 200_000)])
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_an_image_that_would_unfold_hugely_is_refused_unopened(fake_model, size):

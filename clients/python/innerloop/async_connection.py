@@ -16,7 +16,6 @@ from innerloop.errors import ClientClosedError
 from innerloop.links import Link, Links
 from innerloop.locks import acquire_async
 from innerloop.retry import Deadline
-from innerloop.status import error_from, is_silence
 from innerloop.steps import Steps, run_async
 
 T = TypeVar("T")
@@ -75,13 +74,7 @@ class AsyncConnection(ConnectionCore):
             link.hear()
             return response
         except grpc.RpcError as failure:
-            if self._links.closed:
-                raise ClientClosedError("the client was closed during the call") from failure
-            if not is_silence(failure):
-                link.hear()
-            elif link.silent_since(began):
-                self._links.give_up(link)
-            raise error_from(failure, call.request_id) from failure
+            raise self._links.error_from(failure, link, began, call.request_id) from failure
         except asyncio.CancelledError:
             # gRPC cancels the calls of a channel that is closed, as if somebody had cancelled their tasks.
             task = asyncio.current_task()
@@ -92,7 +85,7 @@ class AsyncConnection(ConnectionCore):
             self._release(link)
 
     def _release(self, link: Link[grpc.aio.Channel]) -> None:
-        if self._links.release(link):
+        if self._links.release(link) and link.loop is not None and link.loop.is_running():
             closing = asyncio.ensure_future(link.channel.close())
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)

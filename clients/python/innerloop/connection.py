@@ -10,11 +10,9 @@ import grpc
 from innerloop.calls import Call, call_metadata
 from innerloop.channel import TLS, open_channel
 from innerloop.connection_core import ConnectionCore
-from innerloop.errors import ClientClosedError
 from innerloop.links import Link, Links
 from innerloop.locks import acquire
 from innerloop.retry import Deadline
-from innerloop.status import error_from, is_silence
 from innerloop.steps import Steps, run
 from innerloop.v1.adaptation_pb2 import StreamPredictRequest
 
@@ -69,13 +67,7 @@ class Connection(ConnectionCore):
             link.hear()
             return response
         except grpc.RpcError as failure:
-            if self._links.closed:
-                raise ClientClosedError("the client was closed during the call") from failure
-            if not is_silence(failure):
-                link.hear()
-            elif link.silent_since(began):
-                self._links.give_up(link)
-            raise error_from(failure, call.request_id) from failure
+            raise self._links.error_from(failure, link, began, call.request_id) from failure
         finally:
             self._release(link)
 

@@ -62,6 +62,7 @@ class ConnectionCore(ABC):
         try:
             response = yield partial(self.send, call, deadline)
         except InvalidArgumentError as error:
+            self._models.clear()  # what the server takes may have changed since it was asked
             raise call.explained(error) from error.__cause__
         except UnavailableError as error:
             raise (yield from self._explained(error)) from error.__cause__

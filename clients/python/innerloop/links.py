@@ -14,7 +14,8 @@ from typing import Any, Generic, TypeVar
 import grpc
 import grpc.aio
 
-from innerloop.errors import ClientClosedError
+from innerloop.errors import ClientClosedError, InnerloopError
+from innerloop.status import error_from, is_answered
 from innerloop.v1.adaptation_pb2_grpc import AdaptationServiceStub
 from innerloop.v1.model_pb2_grpc import ModelServiceStub
 
@@ -40,11 +41,6 @@ class Link(Generic[Channel]):
         self.loop = loop
         self.users = 0
         self._heard: float | None = None
-
-    @property
-    def worked(self) -> bool:
-        """Whether the server has ever answered on it."""
-        return self._heard is not None
 
     def hear(self) -> None:
         """The server has answered."""
@@ -95,6 +91,23 @@ class Links(Generic[Channel]):
         with self._lock:
             if self._present.get(link.loop) is link:
                 del self._present[link.loop]
+
+    def error_from(self, failure: grpc.RpcError, link: Link[Channel], began: float, request_id: str) -> InnerloopError:
+        """The error that a failed call stands for; a link that was silent all the time is given up.
+
+        Args:
+            failure: what gRPC raised.
+            link: that the call was made on.
+            began: when the call was made, on the monotonic clock.
+            request_id: of the call.
+        """
+        if self.closed:
+            return ClientClosedError("the client was closed during the call", request_id=request_id)
+        if is_answered(failure):
+            link.hear()
+        elif failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED and link.silent_since(began):
+            self.give_up(link)
+        return error_from(failure, request_id)
 
     def close(self) -> list[Link[Channel]]:
         """Refuse calls from now on; the links whose channels are to be closed."""

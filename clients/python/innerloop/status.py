@@ -62,9 +62,9 @@ def error_from(failure: grpc.RpcError, request_id: str) -> errors.InnerloopError
     return _error(failure.code(), failure.details(), status, _request_id(failure) or request_id)
 
 
-def is_silence(failure: grpc.RpcError) -> bool:
-    """Whether a call ended without a word from the server, because of its deadline or of the connection."""
-    return not _request_id(failure)
+def is_answered(failure: grpc.RpcError) -> bool:
+    """Whether a call was failed by the server, and not on the way to it or by the client's own clock."""
+    return bool(_request_id(failure))
 
 
 def error_from_status(status: Status, request_id: str) -> errors.InnerloopError:

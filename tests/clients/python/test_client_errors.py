@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from scripted_server import Failure, bad_request, reason, retry_after
+from twins import collect
 
 import innerloop
 
@@ -54,6 +55,30 @@ async def test_invalid_arguments_name_the_fields(client, server):
         await client.adapt("grey", IMAGES, ["a", "b"])
     assert caught.value.violations == (innerloop.FieldViolation("support.labels", "3 labels for 2 examples"),)
     assert isinstance(caught.value, ValueError)
+
+
+async def test_a_refused_file_is_named_by_its_path_and_other_examples_by_their_label(client, server, tmp_path):
+    file = tmp_path / "cat.png"
+    file.write_bytes(b"content")
+    for position, name in ((0, r"cat\.png': is damaged"), (1, r"support example 1 \(label 'dog'\): is damaged")):
+        server.script("Adapt", bad_request(f"support.inputs.images.files[{position}]", "is damaged"))
+        with pytest.raises(innerloop.InvalidArgumentError, match=name) as caught:
+            await client.adapt("grey", [file, b"content"], ["cat", "dog"])
+        assert "files[" not in str(caught.value)
+    server.script("answer", bad_request("query.images.files[0]", "is damaged"))
+    adaptation = await client.adapt("grey", [file, b"content"], ["cat", "dog"])
+    with pytest.raises(innerloop.InvalidArgumentError, match=r"cat\.png': is damaged"):
+        await collect(adaptation.predict_stream([[file]]))
+
+
+async def test_a_refusal_makes_the_client_ask_again_what_the_model_takes(client, server):
+    server.models["grey"].input_shape[:] = (1, 14, 14)
+    await client.adapt("grey", np.zeros((2, 28, 28), np.uint8), ["a", "b"])
+    server.script("Adapt", bad_request("support.inputs.tensor.shape", "is wrong"))
+    with pytest.raises(innerloop.InvalidArgumentError):
+        await client.adapt("grey", np.zeros((2, 28, 28), np.uint8), ["a", "b"])
+    await client.adapt("grey", np.zeros((2, 28, 28), np.uint8), ["a", "b"])
+    assert len(server.requests("GetModel")) == 2
 
 
 async def test_details_of_other_systems_do_no_harm(client, server):

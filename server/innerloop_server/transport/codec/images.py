@@ -11,6 +11,9 @@ from innerloop_server.transport.codec.violations import Violations
 MAX_PIXELS_IN_ALL = 1_000_000_000
 """Of all images of one request."""
 
+MOST_NAMED = 20
+"""Files that one refusal names, for its sender to mend at once; the headers of an answer have no room for many more."""
+
 
 def decode_images(
     files: Sequence[bytes], field: str, shape: tuple[int, ...], violations: Violations
@@ -28,7 +31,7 @@ def decode_images(
     """
     images = np.empty((len(files), *shape), np.uint8)
     channels, *size = shape
-    pixels = 0
+    pixels = unreadable = 0
     for index, content in enumerate(files):
         try:
             with open_image(content) as image:
@@ -39,5 +42,7 @@ def decode_images(
                 images[index] = fit_image(image, (size[0], size[1]), "L" if channels == 1 else "RGB")
         except UnreadableImageError as error:
             violations.add(f"{field}[{index}]", str(error))
-            return None
-    return images
+            unreadable += 1
+            if unreadable == MOST_NAMED:
+                break
+    return None if unreadable else images
