@@ -9,12 +9,12 @@ side by side as the device takes.
 """
 
 import argparse
+import asyncio
 import json
 import os
 import sys
 import time
 from pathlib import Path
-from threading import Thread
 
 from innerloop_server.commands import SPINS
 
@@ -24,14 +24,15 @@ import numpy as np
 
 from innerloop_learner.host_memory import keep_freed_memory
 from innerloop_server.domain.tasks import SupportSet
-from innerloop_server.engine.interface import Engine, LoadedModel
+from innerloop_server.engine.interface import AdaptBatch, Engine, LoadedModel
 from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
 from innerloop_server.engine.trial_task import made_up_support
+from innerloop_server.scheduling.lanes import Lanes
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from untrained import QUERIES
 
-START_SECONDS = 5.0
+START_SECONDS, STOP_SECONDS = 5.0, 5.0
 
 
 def main() -> None:
@@ -51,7 +52,7 @@ def main() -> None:
     model.prepare()
     if given.what == "batches":
         tasks = given.tasks or engine.largest_batch
-        rate = _batches(engine, model, tasks, given.seconds)
+        rate = asyncio.run(_batches(engine, model, tasks, given.seconds))
         print(json.dumps({"tasks": tasks, "adaptations_per_second": rate}))
         return
     print(flush=True)  # it is ready
@@ -73,25 +74,29 @@ def _single(model: LoadedModel, count: int) -> dict[str, list[float]]:
     return times
 
 
-def _batches(engine: Engine, model: LoadedModel, tasks: int, seconds: float) -> float:
-    batch = [made_up_support(model.description)] * tasks
-    done = [0] * engine.threads
-    start = time.perf_counter() + START_SECONDS
+async def _batches(engine: Engine, model: LoadedModel, tasks: int, seconds: float) -> float:
+    description = model.description
+    support = made_up_support(description)
+    steps, width = description.traits.default_steps, description.head_width(support.ways)
+    batch = AdaptBatch([support] * tasks, steps, width)
+    lanes = Lanes(engine.threads, engine.start_worker)
+    await lanes.start()
+    start, done = time.perf_counter() + START_SECONDS, 0
 
-    def work(lane: int) -> None:
-        engine.enter_lane(lane)
+    async def work() -> None:
+        nonlocal done
+        lane = await lanes.take()
         while time.perf_counter() < start:  # lanes are slower at first
-            _adapt(model, batch)
+            await lane.compute(model, batch)
         while time.perf_counter() < start + seconds:
-            _adapt(model, batch)
-            done[lane] += tasks
+            await lane.compute(model, batch)
+            done += tasks
+        lanes.give_back(lane)
 
-    lanes = [Thread(target=work, args=(lane,)) for lane in range(engine.threads)]
-    for lane in lanes:
-        lane.start()
-    for lane in lanes:
-        lane.join()
-    return sum(done) / (time.perf_counter() - start)
+    await asyncio.gather(*(work() for _ in range(engine.threads)))
+    rate = done / (time.perf_counter() - start)
+    await lanes.stop(STOP_SECONDS)
+    return rate
 
 
 def _adapt(model: LoadedModel, tasks: list[SupportSet]) -> list[object]:

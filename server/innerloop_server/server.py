@@ -18,11 +18,11 @@ from innerloop_server.adaptations.store import AdaptationStore
 from innerloop_server.domain.models import ModelEntry
 from innerloop_server.domain.timings import Operation
 from innerloop_server.engine.interface import Engine
-from innerloop_server.engine.lanes import Lanes
 from innerloop_server.frontend.supervisor import FrontEnds
 from innerloop_server.models.repository import ModelListener, ModelRepository
 from innerloop_server.observability.metrics import Metrics
-from innerloop_server.scheduling.queue import BatchLimits
+from innerloop_server.scheduling.lanes import Lanes
+from innerloop_server.scheduling.policy import BatchLimits
 from innerloop_server.scheduling.scheduler import QueueLimits, Scheduler
 from innerloop_server.serving.interface import Serving
 from innerloop_server.serving.local import LocalServing
@@ -91,12 +91,13 @@ class InnerloopServer:
             else FrontEnds(settings, self._metrics, metrics_folder)
         )
         self._engine = engine
-        self._lanes = Lanes(engine.threads, engine.enter_lane)
+        self._lanes = Lanes(engine.threads, engine.start_worker)
         self._store = AdaptationStore(kept_bytes, self._metrics)
         self._repository = ModelRepository(
-            settings.models, engine, self._lanes, [self._entrance, _MetricsListener(self._metrics)]
+            settings.models, engine, self._lanes.call, [self._entrance, _MetricsListener(self._metrics)]
         )
         self._port = self._metrics_port = 0
+        self._scheduler: Scheduler | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -123,6 +124,7 @@ class InnerloopServer:
         Raises:
             ConfigurationError: the model folder can't be read, or the ready file can't be written.
         """
+        await self._lanes.start()  # before models are tried out, which workers that start would disturb
         try:
             await self._repository.load_all()
         except OSError as error:
@@ -138,6 +140,8 @@ class InnerloopServer:
         await self._entrance.stop()
         if self._sweeper is not None:
             self._sweeper.cancel()
+        if self._scheduler is not None:
+            self._scheduler.stop()
         clean = await self._lanes.stop(FLUSH_SECONDS)
         self._log.info("stopped", clean=clean)
         return clean
@@ -153,7 +157,7 @@ class InnerloopServer:
 
     def _serving(self) -> LocalServing:
         settings = self._settings
-        scheduler = Scheduler(
+        self._scheduler = Scheduler(
             self._lanes,
             self._engine.lanes,
             BatchLimits(settings.max_batch_tasks or self._engine.largest_batch, settings.max_batch_bytes),
@@ -161,7 +165,7 @@ class InnerloopServer:
             {Operation.ADAPT: settings.adapt_weight, Operation.PREDICT: settings.predict_weight},
             self._metrics,
         )
-        return LocalServing(self._repository, scheduler, self._store, self._metrics)
+        return LocalServing(self._repository, self._scheduler, self._store, self._metrics)
 
     async def _expire_adaptations(self) -> None:
         while True:

@@ -45,12 +45,12 @@ class RecordingModel(LoadedModel):
     def compile(self):
         pass
 
-    def adapt(self, tasks, steps, width):
-        del steps, width
+    def adapt(self, tasks, steps, width, *, alone=True):
+        del steps, width, alone
         return self._compute("adapt", tasks, lambda _: AdaptedTask(FakeState(), ()))
 
-    def predict(self, states, queries):
-        del states
+    def predict(self, states, queries, *, alone=True):
+        del states, alone
         return self._compute("predict", queries, lambda query: Answers(values=query))
 
     def _compute(self, operation, tasks, answer):

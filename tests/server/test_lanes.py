@@ -1,161 +1,264 @@
-"""Lanes: work on threads, and work that other processes do while the event loop goes on."""
+"""Lanes: batches on threads, and batches that worker processes compute while the event loop goes on."""
 
 import asyncio
 import socket
 import threading
+from dataclasses import dataclass, field
 
 import pytest
+from fakes import RecordingModel, describe
 
-from innerloop_server.engine.interface import RemoteError
-from innerloop_server.engine.lanes import Lanes
-from innerloop_server.engine.waiting import finish, readable
+from innerloop_server.domain.timings import Operation
+from innerloop_server.engine.interface import BatchResult, MemoryFullError, PredictBatch, Worker, WorkerError
+from innerloop_server.scheduling import lanes as module
+from innerloop_server.scheduling.lanes import Lanes
 
-
-@pytest.fixture
-async def lanes():
-    lanes = Lanes(2)
-    yield lanes
-    assert await lanes.stop(5)
+BATCH = PredictBatch([], [])
 
 
-class Process:
-    """The two ends of a link to a process that answers when the test says so."""
+class FakeWorker(Worker):
+    """The two ends of a link to a process that says what the test has it say."""
 
-    def __init__(self):
+    def __init__(self, *, starts=True):
         self.ours, self.its = socket.socketpair()
-        self.lane = None
+        self.stopped = False
+        if starts:
+            self.say(b"started")
 
-    def elsewhere(self, lane):
-        self.lane = lane
-        return self._read()
+    def fileno(self):
+        return self.ours.fileno()
 
-    def answer(self, content=b"result"):
+    def say(self, content=b"computed"):
         self.its.send(content)
 
-    async def _read(self):
-        await readable(self.ours)
+    def end(self):
+        self.its.close()
+
+    def receive(self):
         content = self.ours.recv(100)
         if not content:
-            raise RemoteError("it has ended")
+            raise WorkerError("it has ended")
         return content
+
+    def stop(self):
+        self.stopped = True
+        self.ours.close()
+        self.its.close()
+
+
+@dataclass(eq=False)
+class FakeModel(RecordingModel):
+    """A model that workers compute; notes on which thread what is done."""
+
+    computed_by_workers: bool = True
+    size: float = 0
+    done: list = field(default_factory=list)
+    full: bool = False
+
+    def _note(self, what):
+        self.done.append((what, threading.current_thread().name))
+
+    def compute(self, batch, *, alone):
+        self._note("alone" if alone else "beside others")
+        return BatchResult([], [batch], {Operation.PREDICT: 0.0})
+
+    def bytes_to_copy(self, batch, worker):
+        del batch, worker
+        return self.size
+
+    def send(self, batch, worker):
+        del batch, worker
+        self._note("send")
+
+    def take(self, batch, reply, worker):
+        del batch, worker
+        self._note("take")
+        if self.full:
+            raise MemoryFullError
+        if reply == b"failed":
+            raise WorkerError("it can't")
+        return BatchResult([], [reply], {})
 
 
 @pytest.fixture
-def process():
-    process = Process()
-    yield process
-    process.ours.close()
-    process.its.close()
+def model():
+    return FakeModel(describe())
 
 
-def submit(lanes, run=lambda: b"here", elsewhere=lambda _: None):
-    """Submit work; returns a future of its result."""
-    future = asyncio.get_running_loop().create_future()
-    lanes.submit(run, future.set_result, elsewhere)
-    return future
+@pytest.fixture
+async def make_lanes():
+    """Makes lanes with workers; also returns the list of all workers that were started."""
+    made, workers = [], []
+
+    async def make(count=1, **worker):
+        def start():
+            workers.append(FakeWorker(**worker))
+            return workers[-1]
+
+        made.append(Lanes(count, start))
+        await made[-1].start()
+        return made[-1], workers
+
+    yield make
+    for lanes in made:
+        assert await lanes.stop(5)
+    assert all(worker.stopped for worker in workers)
 
 
-async def test_the_event_loop_goes_on_while_another_process_works(lanes, process):
-    result = submit(lanes, elsewhere=process.elsewhere)
-    assert process.lane == 0
-    for _ in range(3):
+@pytest.fixture(autouse=True)
+def briefly(monkeypatch):
+    monkeypatch.setattr(module, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(module, "WORKER_START_SECONDS", 0.05)
+
+
+async def compute(lanes, model, meanwhile=lambda: None, *, busy=True):
+    """Have a lane compute; returns the one answer. While `busy`, something else is computed beside it."""
+    lane = await lanes.take()
+    try:
+        if not busy:
+            return (await lane.compute(model, BATCH)).answers[0]
+        with lane._side_by_side.counted():
+            computing = asyncio.create_task(lane.compute(model, BATCH))
+            await asyncio.sleep(0)
+            meanwhile()
+            return (await asyncio.wait_for(computing, 5)).answers[0]
+    finally:
+        lanes.give_back(lane)
+
+
+async def test_a_batch_alone_is_computed_by_the_lanes_thread_and_one_beside_others_by_its_worker(make_lanes, model):
+    lanes, (worker,) = await make_lanes()
+    assert await compute(lanes, model, busy=False) is BATCH
+    assert await compute(lanes, model, worker.say) == b"computed"
+    await asyncio.sleep(0.06)
+    assert await compute(lanes, model, busy=False) is BATCH
+    assert [what for what, _ in model.done[:3]] == ["alone", "send", "take"]
+    assert model.done[-1] == ("alone", "lane0")
+
+
+async def test_a_moment_after_batches_ran_side_by_side_one_that_comes_alone_goes_to_the_worker(make_lanes, model):
+    lanes, (worker,) = await make_lanes()
+    await compute(lanes, model, worker.say)
+    worker.say()
+    assert await compute(lanes, model, busy=False) == b"computed"
+
+
+async def test_the_event_loop_goes_on_while_a_worker_computes(make_lanes, model):
+    lanes, (worker,) = await make_lanes()
+    computing = asyncio.create_task(compute(lanes, model))
+    for _ in range(10):
         await asyncio.sleep(0)
-    assert not result.done()
-    process.answer()
-    assert await asyncio.wait_for(result, 5) == b"result"
+    assert not computing.done()
+    worker.say()
+    assert await asyncio.wait_for(computing, 5) == b"computed"
+    assert {thread for _, thread in model.done} == {threading.main_thread().name}
 
 
-async def test_work_that_waits_several_times_goes_on_each_time(lanes, process):
-    read = []
-
-    async def twice():
-        read.append(await process._read())
-        return read[0] + await process._read()
-
-    result = submit(lanes, elsewhere=lambda _: twice())
-    process.answer(b"one ")
-    while not read:
-        await asyncio.sleep(0)
-    assert not result.done()
-    process.answer(b"two")
-    assert await asyncio.wait_for(result, 5) == b"one two"
+async def test_what_would_hold_up_the_event_loop_is_copied_by_the_lanes_thread(make_lanes, model):
+    lanes, (worker,) = await make_lanes()
+    model.size = module.MOST_BYTES_ON_LOOP + 1
+    assert await compute(lanes, model, worker.say) == b"computed"
+    assert model.done == [("send", "lane0"), ("take", "lane0")]
 
 
-async def test_a_lane_whose_process_works_takes_nothing_else(lanes, process):
-    begun = []
-    first = submit(lanes, elsewhere=process.elsewhere)
-    gate = threading.Event()
-    second = submit(lanes, gate.wait)
-    third = submit(lanes, elsewhere=lambda lane: begun.append(lane))
-    assert not begun
-    process.answer()
-    await asyncio.wait_for(first, 5)
-    assert begun == [0]
-    assert await asyncio.wait_for(third, 5) == b"here", "its coroutine was None"
-    gate.set()
-    await asyncio.wait_for(second, 5)
+@pytest.mark.parametrize("computed_by_workers", [True, False])
+async def test_models_that_workers_can_not_compute_are_computed_by_threads(make_lanes, model, computed_by_workers):
+    lanes, _ = await make_lanes(starts=computed_by_workers is False)
+    model.computed_by_workers = computed_by_workers
+    assert await compute(lanes, model) is BATCH, "its worker has not started, or computes no such models"
+    assert model.done == [("beside others", "lane0")]
 
 
-async def test_what_another_process_failed_to_do_is_done_by_the_lanes_thread(lanes, process):
-    result = submit(lanes, lambda: threading.current_thread().name, process.elsewhere)
-    process.its.close()
-    assert await asyncio.wait_for(result, 5) == "lane0"
+async def test_what_a_worker_fails_to_compute_is_computed_by_the_lanes_thread(make_lanes, model):
+    lanes, workers = await make_lanes()
+    assert await compute(lanes, model, lambda: workers[0].say(b"failed")) is BATCH
+    assert len(workers) == 1, "the process goes on"
+    assert await compute(lanes, model, workers[0].say) == b"computed"
 
 
-async def test_work_that_ends_at_its_first_step_may_come_in_any_number(lanes):
-    async def at_once():
-        return b"result"
-
-    results = []
-
-    def submit_more(_):
-        results.append(_)
-        if len(results) < 5000:
-            lanes.submit(None, submit_more, lambda _: at_once())
-
-    submit_more(None)
-    assert len(results) == 5000
+async def test_a_worker_that_ends_takes_no_batch_with_it_and_is_replaced(make_lanes, model):
+    lanes, workers = await make_lanes()
+    assert await compute(lanes, model, workers[0].end) is BATCH
+    assert workers[0].stopped
+    await asyncio.sleep(0.01)
+    assert await compute(lanes, model, workers[1].say) == b"computed"
 
 
-async def test_what_comes_after_work_has_nothing_to_do_with_its_result(lanes, process):
-    """A result is what a coroutine raises to say that it has ended; it must not stick to errors that come later."""
-    contexts = []
-
-    def note(_):
-        try:
-            raise ValueError
-        except ValueError as error:
-            contexts.append(error.__context__)
-
-    lanes.submit(None, note, process.elsewhere)
-    process.answer()
-    while not contexts:
-        await asyncio.sleep(0)
-    assert contexts == [None]
+async def test_a_worker_that_ends_before_it_could_compute_is_not_replaced(make_lanes, model):
+    lanes, workers = await make_lanes(starts=False)
+    workers[0].end()
+    await asyncio.sleep(0.01)
+    assert await compute(lanes, model) is BATCH
+    assert len(workers) == 1
 
 
-async def test_lanes_stop_when_other_processes_are_done(process):
+async def test_a_lane_without_room_for_another_process_computes_by_its_thread(model):
+    def refuse():
+        raise OSError("too many open files")
+
+    lanes = Lanes(2, refuse)
+    await lanes.start()
+    assert await compute(lanes, model) is BATCH
+    assert await lanes.stop(5)
+
+
+async def test_a_worker_whose_states_have_no_room_has_not_failed(make_lanes, model):
+    lanes, (worker,) = await make_lanes()
+    model.full = True
+    with pytest.raises(MemoryFullError):
+        await compute(lanes, model, worker.say)
+
+
+async def test_lanes_are_taken_in_order_and_whoever_waits_gets_the_next_that_is_free():
     lanes = Lanes(2)
-    result = submit(lanes, elsewhere=process.elsewhere)
-    asyncio.get_running_loop().call_later(0.1, process.answer)
+    first, second = await lanes.take(), await lanes.take()
+    assert (first.number, second.number) == (0, 1)
+    left, third = asyncio.create_task(lanes.take()), asyncio.create_task(lanes.take())
+    await asyncio.sleep(0)
+    left.cancel()
+    await asyncio.sleep(0)
+    lanes.give_back(second)
+    assert (await asyncio.wait_for(third, 5)).number == 1
+    for lane in (first, second):
+        lanes.give_back(lane)
     assert await lanes.stop(5)
-    assert result.done()
 
 
-async def test_lanes_that_do_not_end_in_time_are_told_of(process):
+async def test_one_who_leaves_when_a_lane_was_his_already_gives_it_back():
     lanes = Lanes(1)
-    submit(lanes, elsewhere=process.elsewhere)
-    assert not await lanes.stop(0.05)
-    process.answer()
+    lane = await lanes.take()
+    waiting = asyncio.create_task(lanes.take())
+    await asyncio.sleep(0)
+    lanes.give_back(lane)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
     assert await lanes.stop(5)
 
 
-def test_a_thread_blocks_where_an_event_loop_would_go_on(process):
-    threading.Timer(0.05, process.answer).start()
-    assert finish(process._read()) == b"result"
+async def test_a_function_is_called_on_a_lanes_thread_and_what_it_raises_reaches_the_caller():
+    lanes = Lanes(1)
+    assert await lanes.call(lambda: threading.current_thread().name) == "lane0"
+    with pytest.raises(ZeroDivisionError):
+        await lanes.call(lambda: 1 / 0)
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await asyncio.wait_for(lanes.call(lambda: next(iter(()))), 5)
+    assert await lanes.stop(5)
 
 
-def test_what_a_coroutine_raises_on_a_thread_reaches_the_caller(process):
-    process.its.close()
-    with pytest.raises(RemoteError):
-        finish(process._read())
+async def test_lanes_stop_once_what_they_compute_is_done(make_lanes, model):
+    lanes, (worker,) = await make_lanes()
+    computing = asyncio.create_task(compute(lanes, model))
+    asyncio.get_running_loop().call_later(0.1, worker.say)
+    await asyncio.sleep(0)
+    assert await lanes.stop(5)
+    assert computing.done()
+
+
+async def test_lanes_that_do_not_end_in_time_are_told_of():
+    lanes, gate = Lanes(1), threading.Event()
+    calling = asyncio.create_task(lanes.call(gate.wait))
+    await asyncio.sleep(0.01)
+    assert not await lanes.stop(0.05)
+    gate.set()
+    await calling
+    assert await lanes.stop(5)

@@ -8,9 +8,9 @@ from bundles import FIXED_WAYS, PROTOTYPES, write_bundle, write_models
 
 from innerloop_server.domain.errors import ModelFailedError, ModelLoadingError, ModelNotFoundError
 from innerloop_server.domain.models import ModelState
-from innerloop_server.engine.lanes import Lanes
 from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
 from innerloop_server.models.repository import ModelRepository
+from innerloop_server.scheduling.lanes import Lanes
 
 
 class Listener:
@@ -32,7 +32,7 @@ def listener():
 @pytest.fixture
 async def open_repository(listener):
     thread = Lanes(1)
-    yield lambda folder: ModelRepository(folder, TorchEngine(TorchSettings("cpu")), thread, [listener])
+    yield lambda folder: ModelRepository(folder, TorchEngine(TorchSettings("cpu")), thread.call, [listener])
     await thread.stop(5)
 
 

@@ -1,12 +1,14 @@
 """Scheduling: batches, fairness, admission, and requests that nobody waits for any more."""
 
 import asyncio
+import doctest
 import gc
 import math
 import threading
 import time
 import weakref
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,11 +20,12 @@ from innerloop_server.domain.errors import DeadlinePassedError, OverloadedError
 from innerloop_server.domain.tasks import SupportSet
 from innerloop_server.domain.timings import Operation
 from innerloop_server.engine.interface import AdaptedTask, MemoryFullError
-from innerloop_server.engine.lanes import Lanes
-from innerloop_server.scheduling import scheduler as scheduling
+from innerloop_server.scheduling import policy
 from innerloop_server.scheduling.buckets import adapt_bucket, size_range
 from innerloop_server.scheduling.job import AdaptJob, PredictJob
-from innerloop_server.scheduling.queue import LATEST_BATCHES, MOST_BUCKETS, BatchLimits, FairQueue
+from innerloop_server.scheduling.lanes import Lanes
+from innerloop_server.scheduling.policy import LATEST_BATCHES, MOST_BUCKETS, BatchLimits, BatchPolicy
+from innerloop_server.scheduling.queue import FairQueue
 from innerloop_server.scheduling.scheduler import QueueLimits, Scheduler
 
 EVEN = {Operation.ADAPT: 1.0, Operation.PREDICT: 1.0}
@@ -50,11 +53,16 @@ async def make_lanes():
 
 @pytest.fixture
 def make_scheduler(lane, metrics):
+    made = []
+
     def make(tasks=8, size_bytes=10**6, waiting=100, waiting_bytes=10**6, lanes=lane, side_by_side=1, weights=EVEN):
         limits = QueueLimits(waiting, waiting_bytes)
-        return Scheduler(lanes, side_by_side, BatchLimits(tasks, size_bytes), limits, weights, metrics)
+        made.append(Scheduler(lanes, side_by_side, BatchLimits(tasks, size_bytes), limits, weights, metrics))
+        return made[-1]
 
-    return make
+    yield make
+    for scheduler in made:
+        scheduler.stop()
 
 
 @pytest.fixture
@@ -100,7 +108,7 @@ async def busy(scheduler, model):
 async def test_the_engine_hears_of_a_state_as_soon_as_a_request_for_it_waits(make_scheduler, gated):
     """It may have to bring it to the device, and has time for that meanwhile."""
     heard = []
-    gated.expect = heard.append
+    gated.prefetch = heard.append
     scheduler = make_scheduler(waiting=1)
     running = await busy(scheduler, gated)
     first, second = predict_job(gated), predict_job(gated)
@@ -202,16 +210,16 @@ async def test_models_take_turns_however_many_wait(make_scheduler, gated, fake_m
 
 
 async def test_a_full_batch_is_ready_before_the_running_one_ends_but_a_smaller_one_keeps_growing(
-    make_scheduler, gated, value
+    make_scheduler, make_lanes, gated, value
 ):
-    scheduler = make_scheduler(tasks=3)
-    first = await busy(scheduler, gated)
+    scheduler = make_scheduler(tasks=3, lanes=make_lanes(2))
+    running = await submit(scheduler, *(adapt_job(gated) for _ in range(3)))
     waiting = await submit(scheduler, *(adapt_job(gated) for _ in range(2)))
     assert value("innerloop_queue_depth", operation="adapt", model="fake") == 2
     waiting += await submit(scheduler, adapt_job(gated))
     assert value("innerloop_queue_depth", operation="adapt", model="fake") == 0
     gated.gate.set()
-    await asyncio.gather(first, *waiting)
+    await asyncio.gather(*running, *waiting)
 
 
 async def test_a_cancelled_request_is_not_computed_and_takes_nobody_with_it(scheduler, gated, value):
@@ -223,17 +231,6 @@ async def test_a_cancelled_request_is_not_computed_and_takes_nobody_with_it(sche
     gated.gate.set()
     await asyncio.gather(first, waiting[0], waiting[2])
     assert sizes(gated) == [("adapt", 1), ("adapt", 2)]
-
-
-async def test_a_request_cancelled_after_it_was_handed_over_is_not_computed_either(make_scheduler, gated):
-    scheduler = make_scheduler(tasks=2)
-    first = await busy(scheduler, gated)
-    waiting = await submit(scheduler, adapt_job(gated), adapt_job(gated))
-    waiting[0].cancel()
-    await asyncio.sleep(0)
-    gated.gate.set()
-    await asyncio.gather(first, waiting[1])
-    assert sizes(gated) == [("adapt", 1), ("adapt", 1)]
 
 
 async def test_a_request_past_its_deadline_is_told_so_and_not_computed(scheduler, gated):
@@ -298,13 +295,15 @@ async def test_one_model_waiting_does_not_keep_another_out(make_scheduler, gated
     await asyncio.gather(first, *waiting)
 
 
-FEW = BatchLimits(tasks=2, size_bytes=10**6)
+def take(queue, rule=lambda _: 2):
+    """The next batch of a queue, of two jobs unless a rule says otherwise."""
+    return queue.next_batch(rule, 10**6)
 
 
 def serve(queue, had, seconds, until):
     """Batches that take as long as `seconds` says, until a time; adds up what each model and operation had."""
     while had.total() < until:
-        batch = queue.next_batch(FEW)
+        batch = take(queue)
         job = batch[0]
         took = seconds(job)
         had[job.model.name, job.operation] += took
@@ -353,10 +352,10 @@ async def test_one_who_never_waits_while_it_is_computed_gets_no_more_than_its_sh
 async def test_nobody_saves_time_up_while_idle_nor_pays_for_having_been_alone(fake_model, alone):
     busy, idle, queue = fake_model("busy"), fake_model("idle"), FairQueue(EVEN)
     queue.add(adapt_job(idle))
-    assert queue.next_batch(FEW)
+    assert take(queue)
     for _ in range(alone):
         queue.add(adapt_job(busy))
-        (job,) = queue.next_batch(FEW)
+        (job,) = take(queue)
         assert job.model is busy
         queue.charge([job], 1.0, 1)
     for _ in range(20):
@@ -393,8 +392,8 @@ async def test_a_lane_that_frees_takes_its_share_of_what_is_outstanding(
     make_scheduler, make_lanes, fake_model, monkeypatch
 ):
     # Whatever the batches happen to take here, they are neither long nor short.
-    monkeypatch.setattr(scheduling, "LONGEST_BATCH", math.inf)
-    monkeypatch.setattr(scheduling, "SHORT_BATCH", 0.0)
+    monkeypatch.setattr(policy, "LONGEST_BATCH", math.inf)
+    monkeypatch.setattr(policy, "SHORT_BATCH", 0.0)
     model = fake_model()
     gate = model.gate = Turnstile()
     scheduler = make_scheduler(lanes=make_lanes(2), side_by_side=2)
@@ -491,12 +490,12 @@ async def test_models_share_the_device_evenly_where_batches_are_made_ready_while
 class TellingModel(RecordingModel):
     """Answers tell which task and which queries they are of."""
 
-    def adapt(self, tasks, steps, width):
-        super().adapt(tasks, steps, width)
+    def adapt(self, tasks, steps, width, *, alone=True):
+        super().adapt(tasks, steps, width, alone=alone)
         return [AdaptedTask(FakeState(signature=int(task.x[0, 0, 0, 0])), ()) for task in tasks]
 
-    def predict(self, states, queries):
-        super().predict(states, queries)
+    def predict(self, states, queries, *, alone=True):
+        super().predict(states, queries, alone=alone)
         return [
             Answers(values=np.stack([np.full(len(query), state.signature), query[:, 0].astype(int)], 1))
             for state, query in zip(states, queries, strict=True)
@@ -526,9 +525,9 @@ async def test_each_of_a_batch_of_adapt_requests_gets_the_answers_to_its_own_que
     computed = await asyncio.gather(*await submit(scheduler, *jobs))
     assert sizes(telling)[0] == ("adapt", 8)
     for index, (job, one) in enumerate(zip(jobs, computed, strict=True)):
-        assert one.value.task.state.signature == index
+        assert one.value[0].state.signature == index
         expected = np.stack([np.full(len(job.query), index), job.query[:, 0].astype(int)], 1)
-        np.testing.assert_array_equal(one.value.answers.values, expected)
+        np.testing.assert_array_equal(one.value[1].values, expected)
         assert set(one.seconds) == {Operation.ADAPT, Operation.PREDICT}
     for _, queries in telling.batches[1:]:
         assert len({query.dtype for query in queries}) == 1
@@ -564,15 +563,15 @@ async def test_how_fast_a_batch_fails_says_nothing_of_how_long_one_takes(schedul
     model = fake_model()
     job, model.fails = adapt_job(model), lambda _: True
     await asyncio.gather(*await submit(scheduler, job), return_exceptions=True)
-    assert scheduler._queue.expected([job]) is None
+    assert scheduler._queue.seconds_each(job) is None
     model.fails = lambda _: False
     await asyncio.gather(*await submit(scheduler, adapt_job(model)))
-    assert scheduler._queue.expected([job]) is not None
+    assert scheduler._queue.seconds_each(job) is not None
 
 
 async def test_an_engine_that_loses_an_answer_leaves_nobody_waiting(scheduler, fake_model):
     model = fake_model()
-    model.adapt = lambda tasks, *_: [AdaptedTask(FakeState(), ())] * (len(tasks) - 1)
+    model.adapt = lambda tasks, *_, **__: [AdaptedTask(FakeState(), ())] * (len(tasks) - 1)
     async with asyncio.timeout(5):
         results = await asyncio.gather(
             *await submit(scheduler, adapt_job(model), adapt_job(model)), return_exceptions=True
@@ -595,76 +594,89 @@ def test_a_fixed_head_keeps_its_width_and_others_grow_by_powers_of_two(fake_mode
 
 async def test_a_batch_ahead_shares_evenly_what_there_is_of_its_size_only(fake_model):
     model, queue = fake_model(), FairQueue(EVEN)
-    spread = BatchLimits(tasks=100, size_bytes=10**6, spread=2)
+    ahead = BatchPolicy(BatchLimits(tasks=100, size_bytes=10**6), lanes=1).ahead
     for _ in range(9):
         queue.add(adapt_job(model))
-    running = queue.next_batch(spread)
+    running = take(queue, ahead)
     assert len(running) == 9, "nothing of it is being computed"
     for _ in range(8):
         queue.add(adapt_job(model))
-    assert queue.next_batch(spread, full=True) == []
+    assert take(queue, ahead) == []
     queue.add(predict_job(model))
-    assert len(queue.next_batch(spread, full=True)) == 1
+    assert len(take(queue, ahead)) == 1
     for _ in range(5):
         queue.add(adapt_job(model))
-    assert len(queue.next_batch(spread, full=True)) == 11, "of 9 and 13, half"
+    assert len(take(queue, ahead)) == 11, "of 9 and 13, half"
     queue.charge(running, 1.0, 9)
-    assert queue.next_batch(spread, full=True) == []
+    assert take(queue, ahead) == []
 
 
-LONGEST = BatchLimits(tasks=8, size_bytes=10**6, seconds=0.05)
+@pytest.fixture
+def at_once(monkeypatch):
+    """The rule of a free lane for batches of 8 jobs or 50 ms, of a device that has much to do."""
+    monkeypatch.setattr(policy, "LONGEST_BATCH", 0.05)
+    rules = BatchPolicy(BatchLimits(tasks=8, size_bytes=10**6), lanes=2)
+    return lambda load, short=0: rules.at_once(load, outstanding=1000, short=short)
 
 
-async def test_a_batch_is_as_long_as_it_may_be_by_the_shortest_time_of_the_latest(fake_model):
+async def test_a_batch_is_as_long_as_it_may_be_by_the_shortest_time_of_the_latest(fake_model, at_once):
     model, queue = fake_model(), FairQueue(EVEN)
     jobs = [adapt_job(model) for _ in range(40)]
     for job in jobs:
         queue.add(job)
-    assert len(queue.next_batch(LONGEST)) == 8  # nothing is known yet
+    assert len(take(queue, at_once)) == 8  # nothing is known yet
     queue.charge([jobs[0]], 0.032, 2)
     queue.charge([jobs[0]], 0.9, 1)  # something was in its way
     queue.charge([jobs[0]], 0.0, 0)  # nobody waited any more
-    assert len(queue.next_batch(LONGEST)) == 3
-    assert queue.next_batch(LONGEST, full=True)
-    assert len(queue.next_batch(FEW)) == 2
+    assert len(take(queue, at_once)) == 3
     for _ in range(LATEST_BATCHES):
         queue.charge([jobs[0]], 0.1, 1)
-    assert len(queue.next_batch(LONGEST)) == 1
+    assert len(take(queue, at_once)) == 1
 
 
-async def test_times_of_one_size_tell_nothing_of_another(fake_model):
+async def test_times_of_one_size_tell_nothing_of_another(fake_model, at_once):
     model, queue = fake_model(), FairQueue(EVEN)
     queue.add(adapt_job(model, 5))
-    queue.charge(queue.next_batch(LONGEST), 0.1, 1)
+    queue.charge(take(queue, at_once), 0.1, 1)
     for _ in range(8):
         queue.add(adapt_job(model, 100))
-    assert len(queue.next_batch(LONGEST)) == 8
+    assert len(take(queue, at_once)) == 8
     for steps in range(MOST_BUCKETS):
         queue.charge([adapt_job(model, steps=steps + 2)], 0.1, 1)
-    assert queue.expected([adapt_job(model, 5)]) is None  # those of long ago are forgotten
+    assert queue.seconds_each(adapt_job(model, 5)) is None  # those of long ago are forgotten
 
 
-async def test_a_batch_ahead_is_as_full_as_its_time_allows(fake_model):
+async def test_a_batch_ahead_is_as_full_as_its_time_allows(fake_model, monkeypatch):
+    monkeypatch.setattr(policy, "LONGEST_BATCH", 0.05)
+    ahead = BatchPolicy(BatchLimits(tasks=8, size_bytes=10**6), lanes=2).ahead
     model, queue = fake_model(), FairQueue(EVEN)
-    job = adapt_job(model)
-    for waiting in (job, adapt_job(model)):
-        queue.add(waiting)
-    assert queue.next_batch(LONGEST, full=True) == []
-    queue.charge([job], 0.025, 1)
-    assert len(queue.next_batch(LONGEST, full=True)) == 2
+    for _ in range(8):
+        queue.add(adapt_job(model))
+    running = take(queue, ahead)
+    for _ in range(2):
+        queue.add(adapt_job(model))
+    assert take(queue, ahead) == []
+    queue.charge([running.pop()], 0.025, 1)
+    assert len(take(queue, ahead)) == 2
 
 
-async def test_what_is_known_to_be_short_lets_others_go_first_where_it_shall_grow(fake_model):
+async def test_what_is_known_to_be_short_lets_others_go_first_where_it_shall_grow(fake_model, at_once):
     short, long, new, queue = fake_model("short"), fake_model("long"), fake_model("new"), FairQueue(EVEN)
     for model, seconds in ((short, 0.001), (long, 0.02)):
         queue.add(adapt_job(model))
-        queue.charge(queue.next_batch(FEW), seconds, 1)
+        queue.charge(take(queue), seconds, 1)
     for model in (short, long, new):
         queue.add(adapt_job(model))
-    first, second = queue.next_batch(LONGEST, least_seconds=0.01), queue.next_batch(LONGEST, least_seconds=0.01)
+    grows = partial(at_once, short=1)
+    first, second = take(queue, grows), take(queue, grows)
     assert {first[0].model, second[0].model} == {long, new}
-    assert queue.next_batch(LONGEST, least_seconds=0.01) == []
-    assert [job.model for job in queue.next_batch(LONGEST)] == [short]
+    assert take(queue, grows) == []
+    assert [job.model for job in take(queue, at_once)] == [short]
+
+
+def test_the_examples_of_the_rules_are_right():
+    assert doctest.testmod(policy).failed == 0
+    assert doctest.testmod(policy).attempted
 
 
 async def test_what_waits_behind_jobs_that_are_all_too_late_is_taken_at_once(fake_model):
@@ -672,15 +684,15 @@ async def test_what_waits_behind_jobs_that_are_all_too_late_is_taken_at_once(fak
     late, alive = adapt_job(model, steps=1, deadline=Deadline(0.0)), adapt_job(model, steps=2)
     for job in (late, alive):
         queue.add(job)
-    assert queue.next_batch(FEW) == [alive]
-    assert list(queue._models.of(model).of(Operation.ADAPT)._taken) == [alive.bucket]
+    assert take(queue) == [alive]
+    assert list(queue._models.queue_of(model).queue_of(Operation.ADAPT)._running) == [alive.bucket]
     assert isinstance(late.future.exception(), DeadlinePassedError)
 
 
 async def test_short_batches_take_half_of_the_lanes_until_one_of_them_ends(
     make_scheduler, make_lanes, gated, monkeypatch
 ):
-    monkeypatch.setattr(scheduling, "SHORT_BATCH", math.inf)  # as all are of which it is known how long they take
+    monkeypatch.setattr(policy, "SHORT_BATCH", math.inf)  # as all are of which it is known how long they take
     scheduler = make_scheduler(lanes=make_lanes(4), side_by_side=4)
     gate = gated.gate = Turnstile()
     gate.let_through(1)

@@ -15,10 +15,10 @@ from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.errors import AdaptationEvictedError, DivergedError
 from innerloop_server.domain.tasks import AdaptTask, SupportSet
 from innerloop_server.engine.interface import AdaptedTask
-from innerloop_server.engine.lanes import Lanes
 from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
 from innerloop_server.models.repository import ModelRepository
-from innerloop_server.scheduling.job import Computed, Learnt
+from innerloop_server.scheduling.job import Computed
+from innerloop_server.scheduling.lanes import Lanes
 from innerloop_server.serving.local import LocalServing
 
 ME = Caller("me")
@@ -38,13 +38,13 @@ class Diverging:
     """A scheduler whose device adapts well until the last step."""
 
     async def run(self, job):  # noqa: ARG002
-        learnt = Learnt(AdaptedTask(FakeState(), (0.7,)), Answers(values=np.full((1, 1), np.nan, np.float32)))
+        learnt = AdaptedTask(FakeState(), (0.7,)), Answers(values=np.full((1, 1), np.nan, np.float32))
         return Computed(learnt, 0.0, {})
 
 
 async def test_a_task_whose_answers_are_no_numbers_is_not_kept_for_a_caller_who_never_hears_its_id(tmp_path, metrics):
     lanes = Lanes(1)
-    repository = ModelRepository(write_models(tmp_path), TorchEngine(TorchSettings("cpu")), lanes, [])
+    repository = ModelRepository(write_models(tmp_path), TorchEngine(TorchSettings("cpu")), lanes.call, [])
     await repository.load("regression")
     await lanes.stop(5)
     store = AdaptationStore(1000, metrics)
@@ -59,7 +59,9 @@ async def test_a_task_whose_answers_are_no_numbers_is_not_kept_for_a_caller_who_
 
 async def test_an_unload_whose_caller_leaves_still_drops_the_models_adaptations(tmp_path, metrics):
     thread = Lanes(1)
-    repository = ModelRepository(write_models(tmp_path), TorchEngine(TorchSettings("cpu")), thread, [SlowListener()])
+    repository = ModelRepository(
+        write_models(tmp_path), TorchEngine(TorchSettings("cpu")), thread.call, [SlowListener()]
+    )
     await repository.load("prototypes")
     await thread.stop(5)
     store = AdaptationStore(1000, metrics)

@@ -2,8 +2,6 @@
 
 import gc
 import os
-import threading
-import time
 from functools import partial
 from types import SimpleNamespace
 
@@ -192,9 +190,9 @@ class Calling:
     inputs = ()
     learner = None
 
-    def __init__(self, function, threads=None):
+    def __init__(self, function):
         self._function = function
-        self.computation = SimpleNamespace(threads=threads, thread_choice=lambda _, choices: MostThreads(choices))
+        self.computation = SimpleNamespace(thread_choice=lambda _, choices: MostThreads(choices))
 
     def run(self, learner):
         del learner
@@ -208,20 +206,14 @@ def test_a_computation_alone_gets_half_of_the_cores_and_each_of_several_gets_one
     device, threads, before = choose_device("cpu", None, None), [], torch.get_num_threads()
     assert device.lanes == 6
 
-    def alone():
+    def note():
         threads.append(torch.get_num_threads())
 
-    def with_another():
-        other = threading.Thread(target=device.run, args=(Calling(alone),))
-        other.start()
-        other.join()
-        alone()
-
-    device.run(Calling(alone))
-    device.run(Calling(with_another))
-    device.run(Calling(alone, threads=1))
+    device.run(Calling(note), alone=True)
+    device.run(Calling(note), alone=False)
+    device.run(Calling(note), alone=True)
     torch.set_num_threads(before)
-    assert threads == [3, 1, 3, 1]
+    assert threads == [3, 1, 3]
 
 
 def test_a_lone_request_tries_both_numbers_of_threads(folder, monkeypatch):
@@ -273,33 +265,15 @@ def test_the_backbone_is_what_is_compiled():
     assert twin.default_steps == learner.default_steps
 
 
-def test_timing_waits_for_workers_that_start_and_counts_as_alone_whatever_else_runs(monkeypatch):
-    device, threads, events = cpu_device.CpuDevice(2, 2), [], []
-    may_start = threading.Event()
+def test_convolutions_are_timed_as_one_of_several_batches_computes_them(tmp_path, monkeypatch):
+    write_bundle(tmp_path / "conv", LearnerSpec("maml", InputSpec((1, 16, 16), "uint8"), max_ways=5))
+    model, timed = TorchEngine(TorchSettings("cpu", threads=2)).load("conv", tmp_path / "conv"), []
+    adapt = model.adapt
 
-    class SlowWorker:
-        def wait(self, seconds):
-            assert may_start.wait(seconds)
-            events.append("started")
+    def noting(*arguments, alone=True):
+        timed.append((alone, model._device._timing.locked()))
+        return adapt(*arguments, alone=alone)
 
-    monkeypatch.setattr(cpu_device, "Worker", SlowWorker)
-    before = torch.get_num_threads()
-
-    def time_it():
-        with device.undisturbed():
-            events.append("timed")
-            with device._alone():
-                device.run(Calling(lambda: threads.append(torch.get_num_threads())))
-
-    lane = threading.Thread(target=device.enter_lane, args=(0,))
-    lane.start()
-    while not device._starting:
-        time.sleep(0.001)
-    timing = threading.Thread(target=time_it)
-    timing.start()
-    may_start.set()
-    lane.join()
-    timing.join()
-    torch.set_num_threads(before)
-    assert events == ["started", "timed"]
-    assert threads == [2]
+    monkeypatch.setattr(model, "adapt", noting)
+    model.prepare()
+    assert timed[1:] == [(False, True)] * (torch_model.TRIALS * len(TASK_CONVOLUTIONS))

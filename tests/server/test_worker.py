@@ -2,12 +2,12 @@
 
 import asyncio
 import gc
-import math
 import os
 import signal
+import socket
 import subprocess
+from dataclasses import replace
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 import pytest
@@ -16,18 +16,22 @@ from bundles import FIXED_WAYS, IMAGE, write_models
 from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.tasks import SupportSet
 from innerloop_server.domain.timings import Operation
-from innerloop_server.engine.lanes import Lanes
-from innerloop_server.engine.pytorch import cpu_device
+from innerloop_server.engine.interface import AdaptBatch, PredictBatch, QueryGroup, WorkerError
 from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
-from innerloop_server.engine.pytorch.model import MOST_BYTES_AWAITED
-from innerloop_server.engine.pytorch.worker import Worker, WorkerError
-from innerloop_server.engine.pytorch.worker_messages import LARGEST_MESSAGE, Failed, connect, receive, send
+from innerloop_server.engine.pytorch.worker import TorchWorker
+from innerloop_server.engine.pytorch.worker_messages import Failed
+from innerloop_server.ipc.packets import (
+    LARGEST_PACKET,
+    packet_sockets,
+    receive_packet,
+    receive_packet_with_descriptors,
+    send_packet,
+)
 from innerloop_server.scheduling.buckets import adapt_bucket
 from innerloop_server.scheduling.job import AdaptJob
-from innerloop_server.scheduling.queue import BatchLimits
+from innerloop_server.scheduling.lanes import Lanes
+from innerloop_server.scheduling.policy import BatchLimits
 from innerloop_server.scheduling.scheduler import QueueLimits, Scheduler
-
-LANE = 0
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +52,8 @@ def worker():
 
 
 def started():
-    worker = Worker()
-    assert worker.wait(30)
+    worker = TorchWorker()
+    worker.receive()
     return worker
 
 
@@ -66,67 +70,169 @@ def model(request, engine, folder):
     return engine.load(request.param, folder / request.param), [task(request.param, seed) for seed in range(3)]
 
 
-def answers(model, tasks):
-    width = model.description.head_width(tasks[0].ways)
-    adapted = model.adapt(tasks, model.description.traits.default_steps, width)
-    given = model.predict([one.state for one in adapted], [one.x[: 1 + index] for index, one in enumerate(tasks)])
-    return [one.losses for one in adapted], [one.probabilities if one.values is None else one.values for one in given]
+def adapt_batch(model, tasks, *, asks=True):
+    """Tasks, of which the first and the last bring queries of like size."""
+    description = model.description
+    groups = [QueryGroup([0, 2], [tasks[0].x[:2], tasks[2].x[:2]]), QueryGroup([1], [tasks[1].x[:5]])]
+    steps, width = description.traits.default_steps, description.head_width(tasks[0].ways)
+    return AdaptBatch(tasks, steps, width, groups if asks else [])
 
 
-def by_worker(engine, worker, function):
-    """What a function returns on a lane that has a worker, and the programs that the worker ran."""
-    ran, results, run = [], [], worker.run
-    worker.run = lambda program: (ran.append(program), run(program))[1]
-
-    def lane():
-        engine._device._local.lane = LANE
-        engine._device._workers[LANE] = worker
-        with engine._device._alone():  # something else is being computed
-            results.append(function())
-
-    thread = Thread(target=lane)
-    thread.start()
-    thread.join()
-    del worker.run
-    return results[0], ran
+def by_worker(worker, model, batch):
+    """What a worker gives for a batch."""
+    model.send(batch, worker)
+    return model.take(batch, worker.receive(), worker)
 
 
-def test_a_worker_answers_as_the_process_itself(engine, worker, model):
-    (losses, values), ran = by_worker(engine, worker, lambda: answers(*model))
-    assert len(ran) == 2
-    expected_losses, expected = answers(*model)
-    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
-    for found, wanted in zip(values, expected, strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+def numbers(answers):
+    return answers.logits if answers.values is None else answers.values
 
 
-@pytest.fixture
-async def busy_scheduler(engine, metrics):
-    """A scheduler of two lanes that have workers, in a process that computes something else."""
-    lanes = Lanes(engine.threads, engine.enter_lane)
-    while len(engine._device._workers) < engine.threads or not all(
-        worker.ready for worker in engine._device._workers.values()
-    ):
-        await asyncio.sleep(0.01)
-    scheduler = Scheduler(
-        lanes,
-        engine.lanes,
-        BatchLimits(8, 10**8),
-        QueueLimits(100, 10**8),
-        dict.fromkeys(Operation, 1.0),
-        metrics,
-    )
-    with engine._device._alone():
-        yield scheduler
-    assert await lanes.stop(5)
-    for worker in engine._device._workers.values():
+def assert_equal(found, wanted):
+    for one, other in zip(found.adapted, wanted.adapted, strict=True):
+        np.testing.assert_allclose(one.losses, other.losses, rtol=1e-5)
+    assert len(found.answers) == len(wanted.answers)
+    for one, other in zip(found.answers, wanted.answers, strict=True):
+        assert (one.values is None, one.probabilities is None) == (other.values is None, other.probabilities is None)
+        np.testing.assert_allclose(numbers(one), numbers(other), rtol=1e-4, atol=1e-5)
+    assert found.seconds.keys() == wanted.seconds.keys()
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_worker_gives_what_the_process_itself_gives(worker, model, asks):
+    loaded, tasks = model
+    batch = adapt_batch(loaded, tasks, asks=asks)
+    found = by_worker(worker, loaded, batch)
+    assert len(found.answers) == 3 * asks
+    assert_equal(found, loaded.compute(batch, alone=True))
+
+
+def test_states_made_by_a_worker_are_read_by_all(worker, model):
+    loaded, tasks = model
+    states = [one.state for one in by_worker(worker, loaded, adapt_batch(loaded, tasks)).adapted]
+    batch = PredictBatch(states, [task.x[: 1 + index] for index, task in enumerate(tasks)])
+    assert_equal(by_worker(worker, loaded, batch), loaded.compute(batch, alone=False))
+
+
+def test_answers_stay_as_they_were_when_the_worker_computes_the_next(worker, model):
+    loaded, tasks = model
+    first = by_worker(worker, loaded, adapt_batch(loaded, tasks))
+    before = [np.array(numbers(answers)) for answers in first.answers]
+    by_worker(worker, loaded, adapt_batch(loaded, tasks[::-1]))
+    for answers, kept in zip(first.answers, before, strict=True):
+        np.testing.assert_array_equal(numbers(answers), kept)
+
+
+def test_what_is_copied_to_a_worker_is_counted(worker, engine, folder):
+    model, tasks = engine.load("gradients", folder / "gradients"), [task("gradients", seed) for seed in range(3)]
+    batch = adapt_batch(model, tasks, asks=False)
+    inputs = sum(task.x.nbytes + task.y.nbytes for task in tasks)
+    params = sum(tensor.nbytes for tensor in model.computation.params.values())
+    assert model.bytes_to_copy(batch, worker) == inputs + params, "it does not know the model yet"
+    states = [one.state for one in by_worker(worker, model, batch).adapted]
+    assert model.bytes_to_copy(batch, worker) == inputs + 3 * states[0].size_bytes
+    asked = PredictBatch(states[:2], [tasks[0].x, tasks[1].x])
+    assert model.bytes_to_copy(asked, worker) == 2 * (tasks[0].x.nbytes + states[0].size_bytes)
+
+
+def test_a_worker_says_why_it_can_not_compute_and_goes_on(worker, engine, folder):
+    model = engine.load("gradients", folder / "gradients")
+    batch = adapt_batch(model, [task("gradients", seed) for seed in range(3)])
+    worker._models[model.computation] = 99
+    with pytest.raises(WorkerError, match="it knows no such model"):
+        by_worker(worker, model, batch)
+    del worker._models[model.computation]
+    with pytest.raises(WorkerError, match="RuntimeError"):
+        by_worker(
+            worker, model, replace(batch, tasks=[SupportSet(each.x[:, :, 1:], each.y, 5) for each in batch.tasks])
+        )
+    assert by_worker(worker, model, batch).answers
+
+
+def test_a_worker_forgets_models_that_are_gone(worker, engine, folder):
+    gc.collect()
+    for name in ("gradients", "prototypes", "regression"):
+        model = engine.load(name, folder / name)
+        assert by_worker(worker, model, adapt_batch(model, [task(name, seed) for seed in range(3)])).answers
+        del model
+        gc.collect()
+    assert len(worker._models) == 0
+    assert len(worker._forgotten) == 1, "those before were told to it with the next"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "reason"),
+    [
+        ("innerloop_server.engine.pytorch.worker.MEMORY_BYTES", 64, "more than the 64 of the shared memory"),
+        ("innerloop_server.ipc.packets.LARGEST_PACKET", 64, "message is too large"),
+    ],
+)
+def test_what_can_not_be_passed_on_is_refused(engine, folder, monkeypatch, setting, value, reason):
+    monkeypatch.setattr(setting, value)
+    worker = started()
+    model = engine.load("prototypes", folder / "prototypes")
+    with pytest.raises(WorkerError, match=reason):
+        model.send(adapt_batch(model, [task("prototypes", seed) for seed in range(3)]), worker)
+    worker.stop()
+
+
+def test_a_worker_that_has_ended_is_told_of(engine, folder):
+    worker, model = started(), engine.load("prototypes", folder / "prototypes")
+    os.kill(worker._process.pid, signal.SIGKILL)
+    worker._process.wait()
+    with pytest.raises(WorkerError):
+        worker.receive()
+    with pytest.raises(WorkerError):
+        model.send(adapt_batch(model, [task("prototypes", seed) for seed in range(3)]), worker)
+    worker.stop()
+
+
+def test_a_worker_that_cannot_be_started_leaves_no_descriptors(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    before = open_descriptors()
+    with pytest.raises(OSError, match="no more processes"):
+        TorchWorker()
+    assert open_descriptors() == before
+
+
+def test_telling_a_worker_of_a_model_leaves_no_descriptors(worker, engine, folder):
+    model = engine.load("prototypes", folder / "prototypes")
+    batch, before = adapt_batch(model, [task("prototypes", seed) for seed in range(3)]), open_descriptors()
+    by_worker(worker, model, batch)
+    assert open_descriptors() == before
+    assert not [each for each in targets(worker._process.pid) if "innerloop-model" in each]
+
+
+def open_descriptors():
+    """Numbers that are in use, without that of the look at them."""
+    return {int(path.name) for path in Path("/proc/self/fd").iterdir() if path.exists()}
+
+
+def targets(process):
+    return [str(path.readlink()) for path in Path(f"/proc/{process}/fd").iterdir()]
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_cpu_of_one_lane_needs_no_worker(lanes):
+    worker = TorchEngine(TorchSettings("cpu", lanes=lanes)).start_worker()
+    assert (worker is not None) == (lanes > 1)
+    if worker is not None:
         worker.stop()
 
 
-def know(engine, model):
-    """Have the worker of the first lane told of a model."""
-    kind = "regression" if model.description.traits.task_kind == "regression" else "images"
-    by_worker(engine, engine._device._workers[LANE], lambda: answers(model, [task(kind, 0)]))
+@pytest.fixture
+async def scheduler(engine, metrics):
+    """A scheduler of two lanes that have workers."""
+    lanes = Lanes(engine.threads, engine.start_worker)
+    await lanes.start()
+    limits = BatchLimits(8, 10**8), QueueLimits(100, 10**8)
+    scheduler = Scheduler(lanes, engine.lanes, *limits, dict.fromkeys(Operation, 1.0), metrics)
+    yield scheduler
+    scheduler.stop()
+    assert await lanes.stop(5)
 
 
 def adapt_job(model, support):
@@ -146,156 +252,47 @@ def adapt_job(model, support):
     )
 
 
-async def test_the_event_loop_has_batches_computed_by_workers(engine, busy_scheduler, model, monkeypatch):
-    """Threads would have to wait for the interpreter, which the event loop keeps busy."""
-    loaded, tasks = model
-    _, expected = answers(loaded, tasks[:1])
-    know(engine, loaded)
-    monkeypatch.setattr(engine._device, "run", None)  # what threads call
-    learnt = await asyncio.wait_for(busy_scheduler.run(adapt_job(loaded, tasks[0])), 60)
-    found = learnt.value.answers
-    values = found.probabilities if found.values is None else found.values
-    np.testing.assert_allclose(values[:1], expected[0], rtol=1e-4, atol=1e-6)
-
-
-async def test_a_worker_that_dies_while_the_event_loop_waits_takes_no_batch_with_it(engine, busy_scheduler, folder):
-    model, first = engine.load("gradients", folder / "gradients"), engine._device._workers[LANE]
-    know(engine, model)
-    os.kill(first._process.pid, signal.SIGSTOP)
-    waiting = asyncio.create_task(busy_scheduler.run(adapt_job(model, task("gradients", 0))))
-    await asyncio.sleep(0.1)
-    assert not waiting.done()
-    os.kill(first._process.pid, signal.SIGKILL)
-    learnt = await asyncio.wait_for(waiting, 60)
-    assert learnt.value.answers.finite
-    assert engine._device._workers[LANE] is not first
-
-
-@pytest.mark.usefixtures("busy_scheduler")
-async def test_the_event_loop_leaves_to_threads_what_would_hold_it_up(engine, folder, monkeypatch):
-    model = engine.load("gradients", folder / "gradients")
-    assert model.remote(LANE, 1, 1000) is None, "the worker does not know the model yet"
-    know(engine, model)
-    (adapted,) = model.adapt([task("gradients", 0)], 1, FIXED_WAYS)
-    state_bytes = adapted.state.size_bytes
-    assert model.remote(LANE, 1, MOST_BYTES_AWAITED - state_bytes) is not None
-    assert model.remote(LANE, 1, MOST_BYTES_AWAITED - state_bytes + 1) is None, "the inputs are large"
-    assert model.remote(LANE, MOST_BYTES_AWAITED // state_bytes + 1, 0) is None, "the states are large"
-    monkeypatch.setattr(engine._device, "_running", 0)
-    monkeypatch.setattr(engine._device, "_shared", -math.inf)
-    assert model.remote(LANE, 1, 1000) is None, "nothing else is computed"
+async def test_requests_side_by_side_are_computed_by_workers_and_lose_nothing_when_one_dies(
+    engine, scheduler, folder, monkeypatch
+):
+    model, support = engine.load("gradients", folder / "gradients"), task("gradients", 0)
+    (expected,) = model.compute(
+        AdaptBatch([support], model.description.traits.default_steps, FIXED_WAYS, [QueryGroup([0], [support.x])]),
+        alone=True,
+    ).answers
+    lane, other = scheduler._lanes._lanes
+    process = lane._worker._worker._process
+    with lane._side_by_side.counted():  # something else is computed
+        monkeypatch.setattr(type(model), "compute", None)  # what threads call
+        _, answers = (await asyncio.wait_for(scheduler.run(adapt_job(model, support)), 60)).value
+        np.testing.assert_allclose(answers.probabilities, expected.probabilities, rtol=1e-4, atol=1e-6)
+        monkeypatch.undo()
+        os.kill(process.pid, signal.SIGSTOP)
+        waiting = asyncio.create_task(scheduler.run(adapt_job(model, support)))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        os.kill(process.pid, signal.SIGKILL)
+        _, answers = (await asyncio.wait_for(waiting, 60)).value
+    np.testing.assert_allclose(answers.probabilities, expected.probabilities, rtol=1e-4, atol=1e-6)
+    assert lane._worker._worker._process is not process
+    assert other._worker is not None
 
 
 def test_messages_that_would_not_arrive_whole_are_not_sent():
-    one, other = connect()
+    one, other = packet_sockets()
     with one, other:
-        send(one, Failed("x" * (LARGEST_MESSAGE - 100)))
-        assert len(receive(other, Failed).why) == LARGEST_MESSAGE - 100
+        send_packet(one, Failed("x" * (LARGEST_PACKET - 100)))
+        assert len(receive_packet(other, Failed).why) == LARGEST_PACKET - 100
         with pytest.raises(ValueError, match="too large"):
-            send(one, Failed("x" * LARGEST_MESSAGE))
+            send_packet(one, Failed("x" * LARGEST_PACKET))
 
 
-async def test_what_a_worker_could_not_compute_for_the_event_loop_is_computed(engine, busy_scheduler, folder):
-    model = engine.load("gradients", folder / "gradients")
-    know(engine, model)
-    worker = engine._device._workers[LANE]
-    worker._models[model.computation] = 99  # it knows no such model
-    learnt = await asyncio.wait_for(busy_scheduler.run(adapt_job(model, task("gradients", 0))), 60)
-    assert learnt.value.answers.finite
-    assert engine._device._workers[LANE] is worker
-
-
-def test_states_made_by_a_worker_are_read_by_all(engine, worker, model):
-    loaded, tasks = model
-    width = loaded.description.head_width(tasks[0].ways)
-    adapted, _ = by_worker(engine, worker, lambda: loaded.adapt(tasks, loaded.description.traits.default_steps, width))
-    here = loaded.predict([one.state for one in adapted], [one.x for one in tasks])
-    there, _ = by_worker(
-        engine, worker, lambda: loaded.predict([one.state for one in adapted], [one.x for one in tasks])
-    )
-    for one, other in zip(here, there, strict=True):
-        found, wanted = (given.logits if given.values is None else given.values for given in (one, other))
-        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
-
-
-def test_what_a_worker_can_not_compute_is_computed_by_the_process_itself(engine, worker, model, monkeypatch):
-    def refuse(*_):
-        raise WorkerError("no")
-
-    monkeypatch.setattr(Worker, "run", refuse)
-    (losses, values), asked = by_worker(engine, worker, lambda: answers(*model))
-    assert len(asked) == 2
-    assert len(losses) == len(values) == 3
-
-
-def test_a_worker_that_dies_takes_no_batch_with_it_and_is_replaced(engine, folder):
-    worker, model = started(), engine.load("gradients", folder / "gradients")
-    successors = []
-
-    def die_and_answer():
-        os.kill(worker._process.pid, signal.SIGKILL)
-        worker._process.wait()
-        given = answers(model, [task("gradients", 0)])
-        successors.append(engine._device._workers[LANE])
-        return given
-
-    (_, values), _ = by_worker(engine, worker, die_and_answer)
-    assert np.isfinite(values[0]).all()
-    assert successors[0] is not worker
-    successors[0].stop()
-
-
-def test_a_worker_forgets_models_that_are_gone(engine, worker, folder):
-    for name in ("gradients", "prototypes", "regression"):
-        model = engine.load(name, folder / name)
-        assert by_worker(engine, worker, lambda name=name, model=model: answers(model, [task(name, 0)]))[0]
-        del model
-        gc.collect()
-    assert len(worker._models) == 0
-    assert len(worker._forgotten) == 1, "those before were told to it with the next"
-
-
-def test_a_lane_whose_process_cannot_be_started_computes_by_itself(engine, model, monkeypatch):
-    def refuse():
-        raise OSError("too many open files")
-
-    monkeypatch.setattr(cpu_device, "Worker", refuse)
-    results = []
-
-    def lane():
-        engine.enter_lane(1)
-        results.append(answers(*model))
-
-    thread = Thread(target=lane)
-    thread.start()
-    thread.join()
-    assert len(results[0][1]) == 3
-
-
-def test_a_model_that_can_not_be_passed_on_is_computed_by_the_process_itself(engine, folder, monkeypatch):
-    monkeypatch.setattr(
-        "innerloop_server.engine.pytorch.worker.STAGING_BYTES", 2048
-    )  # a batch fits, the parameters do not
-    worker = started()
-    (_, values), asked = by_worker(
-        engine, worker, lambda: answers(engine.load("prototypes", folder / "prototypes"), [task("prototypes", 0)])
-    )
-    worker.stop()
-    assert len(asked) == 2
-    assert np.isfinite(values[0]).all()
-
-
-def test_a_worker_that_cannot_be_started_leaves_no_descriptors(monkeypatch):
-    def refuse(*_, **__):
-        raise OSError("no more processes")
-
-    monkeypatch.setattr(subprocess, "Popen", refuse)
-    before = open_descriptors()
-    with pytest.raises(OSError, match="no more processes"):
-        Worker()
-    assert open_descriptors() == before
-
-
-def open_descriptors():
-    """Numbers that are in use, without that of the look at them."""
-    return {int(path.name) for path in Path("/proc/self/fd").iterdir() if path.exists()}
+def test_a_descriptor_arrives_with_its_message():
+    one, other = packet_sockets()
+    with one, other, socket.socket() as sent:
+        send_packet(one, Failed("with"), [sent.fileno()])
+        send_packet(one, Failed("without"))
+        message, (descriptor,) = receive_packet_with_descriptors(other, Failed)
+        os.close(descriptor)
+        assert message.why == "with"
+        assert receive_packet_with_descriptors(other, Failed) == (Failed("without"), [])

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from innerloop_server.backends import Backend, Backends
-from innerloop_server.engine.interface import Engine, LoadedModel
+from innerloop_server.engine.interface import Engine, LoadedModel, Worker
 
 
 class CompositeEngine(Engine):
@@ -23,10 +23,10 @@ class CompositeEngine(Engine):
         self.largest_batch = min(engine.largest_batch for engine in engines.values())
         self.compiles = any(engine.compiles for engine in engines.values())
 
-    def enter_lane(self, lane: int) -> None:
-        """A thread feeds them all."""
-        for engine in self._engines.values():
-            engine.enter_lane(lane)
+    def start_worker(self) -> Worker | None:
+        """See Engine.start_worker: at most one of the engines has its models computed by processes."""
+        workers = (engine.start_worker() for engine in self._engines.values())
+        return next((worker for worker in workers if worker is not None), None)
 
     def load(self, name: str, path: Path) -> LoadedModel:
         """Load a bundle by the engine that is meant for it."""

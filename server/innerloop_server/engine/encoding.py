@@ -1,8 +1,10 @@
 """Frozen encoders in front of models, whichever engine computes what follows."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +13,17 @@ from innerloop_learner.encoders.session import Computing
 from innerloop_learner.manifest import BundleError, read_files, read_manifest
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.tasks import Array, SupportSet
-from innerloop_server.engine.interface import AdaptedTask, Engine, LoadedModel, LoadError, TaskState
+from innerloop_server.engine.interface import (
+    AdaptedTask,
+    Batch,
+    BatchResult,
+    Engine,
+    LoadedModel,
+    LoadError,
+    PredictBatch,
+    TaskState,
+    Worker,
+)
 
 
 class EncodingEngine(Engine):
@@ -28,9 +40,9 @@ class EncodingEngine(Engine):
         self.lanes, self.threads = engine.lanes, engine.threads
         self.largest_batch, self.compiles = engine.largest_batch, engine.compiles
 
-    def enter_lane(self, lane: int) -> None:
-        """See Engine.enter_lane."""
-        self._engine.enter_lane(lane)
+    def start_worker(self) -> Worker | None:
+        """See Engine.start_worker."""
+        return self._engine.start_worker()
 
     def load(self, name: str, path: Path) -> LoadedModel:
         """See Engine.load."""
@@ -62,6 +74,7 @@ class EncodedModel(LoadedModel):
         self.description = replace(
             model.description, input_shape=spec.shape, input_dtype="uint8", texts=spec.input == "texts"
         )
+        self.computed_by_workers = model.computed_by_workers
         self._model = model
         self._encoder = encoder
 
@@ -73,18 +86,39 @@ class EncodedModel(LoadedModel):
         """See LoadedModel.compile."""
         self._model.compile()
 
-    def adapt(self, tasks: Sequence[SupportSet], steps: int, width: int) -> list[AdaptedTask]:
+    def adapt(self, tasks: Sequence[SupportSet], steps: int, width: int, *, alone: bool = True) -> list[AdaptedTask]:
         """See LoadedModel.adapt."""
-        features = self._encode([task.x for task in tasks])
-        return self._model.adapt([replace(task, x=x) for task, x in zip(tasks, features, strict=True)], steps, width)
+        return self._model.adapt(self._encode_tasks(tasks), steps, width, alone=alone)
 
-    def predict(self, states: Sequence[TaskState], queries: Sequence[Array]) -> list[Answers]:
+    def predict(self, states: Sequence[TaskState], queries: Sequence[Array], *, alone: bool = True) -> list[Answers]:
         """See LoadedModel.predict."""
-        return self._model.predict(states, self._encode(queries))
+        return self._model.predict(states, self._encode(queries), alone=alone)
 
-    def expect(self, state: TaskState) -> None:
-        """See LoadedModel.expect."""
-        self._model.expect(state)
+    def prefetch(self, state: TaskState) -> None:
+        """See LoadedModel.prefetch."""
+        self._model.prefetch(state)
+
+    def bytes_to_copy(self, batch: Batch, worker: Worker) -> float:
+        """See LoadedModel.bytes_to_copy."""
+        del batch, worker
+        return math.inf  # `send` encodes
+
+    def send(self, batch: Batch, worker: Worker) -> None:
+        """See LoadedModel.send: the inputs are encoded here, and the worker computes what follows."""
+        if isinstance(batch, PredictBatch):
+            encoded: Batch = replace(batch, queries=self._encode(batch.queries))
+        else:
+            groups = [replace(group, queries=self._encode(group.queries)) for group in batch.groups]
+            encoded = replace(batch, tasks=self._encode_tasks(batch.tasks), groups=groups)
+        self._model.send(encoded, worker)
+
+    def take(self, batch: Batch, reply: Any, worker: Worker) -> BatchResult:
+        """See LoadedModel.take."""
+        return self._model.take(batch, reply, worker)
+
+    def _encode_tasks(self, tasks: Sequence[SupportSet]) -> list[SupportSet]:
+        features = self._encode([task.x for task in tasks])
+        return [replace(task, x=x) for task, x in zip(tasks, features, strict=True)]
 
     def _encode(self, inputs: Sequence[Array]) -> list[Array]:
         """Features of each task's inputs."""

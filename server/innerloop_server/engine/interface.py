@@ -5,14 +5,16 @@ clients sent them (uint8 or float32); the engine normalises them as the bundle s
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
+from typing import Any
 
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.models import ModelDescription, ServedModel
 from innerloop_server.domain.tasks import Array, SupportSet
-from innerloop_server.engine.waiting import Waiting
+from innerloop_server.domain.timings import Operation
 
 CPU_BATCH, GPU_BATCH = 8, 256
 """Tasks beyond which larger batches gain nothing."""
@@ -22,8 +24,8 @@ class LoadError(ValueError):
     """A bundle that the engine refuses; the message may be shown to clients."""
 
 
-class RemoteError(RuntimeError):
-    """Another process could not compute, and this one can."""
+class WorkerError(RuntimeError):
+    """A worker process could not compute a batch; a thread of this process can."""
 
 
 class MemoryFullError(RuntimeError):
@@ -50,18 +52,92 @@ class AdaptedTask:
     losses: tuple[float, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class QueryGroup:
+    """Queries of some tasks of a batch that are answered together, because they are of like size.
+
+    Attributes:
+        members: indices of the tasks in their batch.
+        queries: raw inputs [Q, *input] of each of these tasks, of any Q but one element type.
+    """
+
+    members: list[int]
+    queries: list[Array]
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptBatch:
+    """Tasks to learn together.
+
+    Attributes:
+        tasks: support sets of any sizes, their inputs of one element type.
+        steps: inner steps, the same for all.
+        width: classes to make room for, at least the largest `ways` (zero for regression).
+        groups: queries to answer with what was learned; either none, or every task is a member of one group.
+    """
+
+    tasks: Sequence[SupportSet]
+    steps: int
+    width: int
+    groups: Sequence[QueryGroup] = ()
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes of all inputs."""
+        queries = sum(query.nbytes for group in self.groups for query in group.queries)
+        return queries + sum(task.x.nbytes + task.y.nbytes for task in self.tasks)
+
+
+@dataclass(frozen=True, slots=True)
+class PredictBatch:
+    """Queries to answer together.
+
+    Attributes:
+        states: task states with equal signatures.
+        queries: raw inputs [Q, *input] for each state, of any Q but one element type.
+    """
+
+    states: Sequence[TaskState]
+    queries: Sequence[Array]
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes of all inputs, without those of the states."""
+        return sum(query.nbytes for query in self.queries)
+
+
+Batch = AdaptBatch | PredictBatch
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What a batch gave.
+
+    Attributes:
+        adapted: one for each task of an AdaptBatch; empty for a PredictBatch.
+        answers: one for each state of a PredictBatch, or for each task of an AdaptBatch that brought queries.
+        seconds: that each operation took that was asked for.
+    """
+
+    adapted: Sequence[AdaptedTask]
+    answers: Sequence[Answers]
+    seconds: Mapping[Operation, float]
+
+
 class LoadedModel(ABC):
     """A bundle on a device; loading it again makes another one.
 
-    Functions that compute block, and run on the engine's threads only, several at a time.
+    Functions that compute block, and may run on several threads at a time.
 
     Attributes:
         name: that callers know it by.
         description: what the bundle says of itself.
+        computed_by_workers: whether worker processes can compute its batches, too.
     """
 
     name: str
     description: ModelDescription
+    computed_by_workers: bool = False
 
     @property
     def served(self) -> ServedModel:
@@ -77,52 +153,101 @@ class LoadedModel(ABC):
         """Make it faster, at length: this may run on any thread, while the model serves."""
 
     @abstractmethod
-    def adapt(self, tasks: Sequence[SupportSet], steps: int, width: int) -> list[AdaptedTask]:
+    def adapt(self, tasks: Sequence[SupportSet], steps: int, width: int, *, alone: bool = True) -> list[AdaptedTask]:
         """Learn a batch of tasks; raises MemoryFullError where there is no room for their states.
 
         Args:
-            tasks: support sets of any sizes, their inputs of one element type.
-            steps: inner steps, the same for all.
-            width: classes to make room for, at least the largest `ways` (zero for regression).
+            tasks: as in AdaptBatch.
+            steps: as in AdaptBatch.
+            width: as in AdaptBatch.
+            alone: whether nothing else computes meanwhile, so that several cores may be used.
         """
 
     @abstractmethod
-    def predict(self, states: Sequence[TaskState], queries: Sequence[Array]) -> list[Answers]:
+    def predict(self, states: Sequence[TaskState], queries: Sequence[Array], *, alone: bool = True) -> list[Answers]:
         """Answer a batch of tasks; raises MemoryFullError where there is no room to bring their states back.
 
         Args:
-            states: task states with equal signatures.
-            queries: raw inputs [Q, *input] for each state, of any Q but one element type.
+            states: as in PredictBatch.
+            queries: as in PredictBatch.
+            alone: whether nothing else computes meanwhile, so that several cores may be used.
         """
 
-    def expect(self, state: TaskState) -> None:  # noqa: B027 - most engines gain nothing from it
-        """Told of a state that will be predicted with when it is its turn; may be called at any time, never waits."""
+    def compute(self, batch: Batch, *, alone: bool) -> BatchResult:
+        """Compute a batch on this thread."""
+        started = perf_counter()
+        if isinstance(batch, PredictBatch):
+            answers = self.predict(batch.states, batch.queries, alone=alone)
+            return BatchResult([], answers, {Operation.PREDICT: perf_counter() - started})
+        adapted = self.adapt(batch.tasks, batch.steps, batch.width, alone=alone)
+        between = perf_counter()
+        if not batch.groups:
+            return BatchResult(adapted, [], {Operation.ADAPT: between - started})
+        answered = [
+            self.predict([adapted[member].state for member in group.members], group.queries, alone=alone)
+            for group in batch.groups
+        ]
+        seconds = {Operation.ADAPT: between - started, Operation.PREDICT: perf_counter() - between}
+        return BatchResult(adapted, in_task_order(batch, answered), seconds)
 
-    def remote(self, lane: int, tasks: int, size_bytes: int) -> "AwaitedModel | None":
-        """The model in the process behind a lane, where that shall compute now; None where the lane's thread shall.
+    def prefetch(self, state: TaskState) -> None:  # noqa: B027 - most engines gain nothing from it
+        """Hear of a state that will be predicted with when it is its turn; may be called at any time, never waits."""
+
+    def bytes_to_copy(self, batch: Batch, worker: "Worker") -> float:
+        """Bytes that `send` and `take` copy; infinity where `send` must compute something first."""
+        raise NotImplementedError
+
+    def send(self, batch: Batch, worker: "Worker") -> None:
+        """Have a worker compute a batch, which is called only where `computed_by_workers` is true.
+
+        Raises:
+            WorkerError: it can't.
+        """
+        raise NotImplementedError
+
+    def take(self, batch: Batch, reply: Any, worker: "Worker") -> BatchResult:
+        """Copy what the worker computed out of the memory shared with it, and keep the states.
 
         Args:
-            lane: its number.
-            tasks: of the batch.
-            size_bytes: of the batch's inputs.
+            batch: that was sent.
+            reply: what `worker.receive` returned.
+            worker: that computed it.
+
+        Raises:
+            WorkerError: it could not compute the batch.
+            MemoryFullError: there is no room for the states.
         """
-        del lane, tasks, size_bytes
-        return None
+        raise NotImplementedError
 
 
-@dataclass(frozen=True, slots=True)
-class AwaitedModel:
-    """Functions of a loaded model as coroutines, which wait for nothing but another process that computes.
+def in_task_order(batch: AdaptBatch, answered: Sequence[Sequence[Answers]]) -> list[Answers]:
+    """The answers to all groups of a batch, in the order of its tasks."""
+    of_task = {
+        member: answers
+        for group, given in zip(batch.groups, answered, strict=True)
+        for member, answers in zip(group.members, given, strict=True)
+    }
+    return [of_task[task] for task in range(len(batch.tasks))]
 
-    They raise RemoteError where that could not, and the loaded model can.
 
-    Attributes:
-        adapt: see LoadedModel.adapt.
-        predict: see LoadedModel.predict.
-    """
+class Worker(ABC):
+    """A process that computes batches for this one, one at a time."""
 
-    adapt: Callable[[Sequence[SupportSet], int, int], Waiting[list[AdaptedTask]]]
-    predict: Callable[[Sequence[TaskState], Sequence[Array]], Waiting[list[Answers]]]
+    @abstractmethod
+    def fileno(self) -> int:
+        """Descriptor that has something to read when a reply has come, the first one when the process has started."""
+
+    @abstractmethod
+    def receive(self) -> Any:
+        """The reply that has come.
+
+        Raises:
+            WorkerError: the process has ended.
+        """
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End the process."""
 
 
 class Engine(ABC):
@@ -130,7 +255,7 @@ class Engine(ABC):
 
     Attributes:
         lanes: batches that run side by side without taking time from each other.
-        threads: threads that feed the device; those beyond its lanes make the next batch ready.
+        threads: threads that feed the device; those beyond `lanes` make the next batch ready.
         largest_batch: tasks beyond which larger batches gain nothing.
         compiles: whether models shall be compiled once they serve.
     """
@@ -140,9 +265,13 @@ class Engine(ABC):
     largest_batch: int
     compiles: bool
 
-    @abstractmethod
-    def enter_lane(self, lane: int) -> None:
-        """Called on each thread that feeds the device, numbered from 0, before anything else is computed there."""
+    def start_worker(self) -> Worker | None:
+        """A new process that computes batches side by side with others; None where threads do that as well.
+
+        Raises:
+            OSError: the system has no room for another process.
+        """
+        return None
 
     @abstractmethod
     def load(self, name: str, path: Path) -> LoadedModel:

@@ -18,7 +18,6 @@ from innerloop_server.domain.errors import FieldViolation, InvalidRequestError, 
 from innerloop_server.domain.tasks import Array
 from innerloop_server.frontend.failures import error_of
 from innerloop_server.frontend.messages import (
-    ArrayAt,
     ArrayHere,
     Cancel,
     Failed,
@@ -30,8 +29,9 @@ from innerloop_server.frontend.messages import (
     SentAnswers,
 )
 from innerloop_server.ipc.allocator import Allocator, Block, aligned
+from innerloop_server.ipc.arrays import ArrayAt, array_in, end_of, lay_out
 from innerloop_server.ipc.link import Link
-from innerloop_server.ipc.segment import Segment, array_in
+from innerloop_server.ipc.segment import Segment
 
 R = TypeVar("R")
 
@@ -97,10 +97,8 @@ class EngineClient:
             InvalidRequestError: they are larger than the segment.
             OverloadedError: there is no room now.
         """
-        places, size = {}, 0
-        for field, array in arrays.items():
-            places[field] = ArrayAt(size, array.dtype.str, array.shape)  # type: ignore[arg-type]
-            size += aligned(array.nbytes)
+        places = dict(zip(arrays, lay_out(arrays.values()), strict=True))
+        size = aligned(end_of(places.values()))
         give_up = self._loop.time() + RELEASE_SECONDS
         while (found := self._find_room(size, answer_bytes)) is None:
             if size > self._allocator.size or not await self._release_before(give_up):

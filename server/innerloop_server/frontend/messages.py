@@ -3,8 +3,6 @@
 Tensors never travel in messages: a message says where in the shared segment they lie. Small answers are the exception.
 """
 
-from typing import Literal
-
 import msgspec
 
 from innerloop_server.domain.adaptations import Adaptation, KeepOptions
@@ -13,24 +11,11 @@ from innerloop_server.domain.errors import FieldViolation
 from innerloop_server.domain.models import ModelEntry
 from innerloop_server.domain.timings import Timings
 from innerloop_server.ipc.allocator import Block
+from innerloop_server.ipc.arrays import ArrayAt
 
 
 class _Message(msgspec.Struct, array_like=True, tag=True):
     """A message, or a part of one that can be one of several things."""
-
-
-class ArrayAt(_Message):
-    """An array that lies in the block of its request.
-
-    Attributes:
-        offset: from the start of the block, in bytes.
-        dtype: element type.
-        shape: of the array.
-    """
-
-    offset: int
-    dtype: Literal["|u1", "<f4", "<i8"]
-    shape: tuple[int, ...]
 
 
 class ArrayHere(_Message):

@@ -15,8 +15,9 @@ from innerloop_server.domain.tasks import AdaptTask, Array, PredictTask, Support
 from innerloop_server.frontend import messages
 from innerloop_server.frontend.failures import failed
 from innerloop_server.ipc.allocator import Block, aligned
+from innerloop_server.ipc.arrays import ArrayAt, array_in, write
 from innerloop_server.ipc.link import Link
-from innerloop_server.ipc.segment import Segment, array_in
+from innerloop_server.ipc.segment import Segment
 from innerloop_server.serving.interface import Serving
 
 _encoder = msgspec.msgpack.Encoder()
@@ -132,7 +133,7 @@ class RequestHandler:
         self._link.send(messages.Released(number))
 
 
-def _input(block: NDArray[np.uint8], place: messages.ArrayAt) -> Array:
+def _input(block: NDArray[np.uint8], place: ArrayAt) -> Array:
     array = array_in(block, place)
     array.flags.writeable = False
     return array
@@ -142,16 +143,9 @@ def _sent_answers(answers: Answers, block: NDArray[np.uint8], room: messages.Roo
     """Answers, written into the room for them if they fit, otherwise put into the message."""
     arrays = (answers.logits, answers.probabilities, answers.values)
     size = sum(aligned(array.nbytes) for array in arrays if array is not None)
-    offset = room.offset if room is not None and size <= room.size else None
-    sent: list[messages.ArrayAt | messages.ArrayHere | None] = []
-    for array in arrays:
-        if array is None:
-            sent.append(None)
-        elif offset is None:
-            sent.append(messages.ArrayHere(array.tobytes(), array.shape))
-        else:
-            place = messages.ArrayAt(offset, "<f4", array.shape)
-            array_in(block, place)[...] = array
-            offset += aligned(array.nbytes)
-            sent.append(place)
-    return messages.SentAnswers(*sent)
+    if room is None or size > room.size:
+        return messages.SentAnswers(
+            *(None if array is None else messages.ArrayHere(array.tobytes(), array.shape) for array in arrays)
+        )
+    places = iter(write(block, [array for array in arrays if array is not None], room.offset))
+    return messages.SentAnswers(*(None if array is None else next(places) for array in arrays))

@@ -1,5 +1,8 @@
 """Memory and messages that the server's processes share.
 
-`shared_memory` makes memory that two processes map, a `segment` is one mapping of it and `allocator` knows which of its
-blocks are free; a `link` carries messages between event loops; `child_process` ends a process with its parent.
+Arrays never travel in messages. Both processes map one `segment` of `shared_memory`, one of them writes the arrays
+there, and a message says where each of them lies (`arrays`). Where several requests share a segment, an `allocator`
+knows which blocks of it are free. Messages travel in two ways: by a `link` between two event loops, which sends all
+messages of a turn at once (front ends), and as `packets` to a child that has no event loop (worker processes). A
+`child_process` ends with its parent.
 """

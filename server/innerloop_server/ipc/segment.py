@@ -1,6 +1,5 @@
-"""Memory that a front end and the engine process share."""
+"""Memory that two processes share."""
 
-import math
 import mmap
 import os
 from typing import Self
@@ -8,8 +7,6 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from innerloop_server.domain.tasks import Array
-from innerloop_server.frontend.messages import ArrayAt
 from innerloop_server.ipc.allocator import Block
 from innerloop_server.ipc.shared_memory import create_shared_memory
 
@@ -35,9 +32,18 @@ class Segment:
             raise
 
     @classmethod
-    def create(cls, size: int) -> Self:
-        """New shared memory; takes up space only where it has been written to."""
-        return cls(create_shared_memory("innerloop-frontend", size))
+    def create(cls, size: int, name: str = "innerloop-frontend") -> Self:
+        """New shared memory; it takes up space only where it has been written to, and its name only shows in /proc.
+
+        Raises:
+            OSError: there is none to be had.
+        """
+        return cls(create_shared_memory(name, size))
+
+    @property
+    def whole(self) -> NDArray[np.uint8]:
+        """All bytes."""
+        return self.block(Block(0, self.size))
 
     def block(self, block: Block) -> NDArray[np.uint8]:
         """The bytes of a block.
@@ -52,14 +58,3 @@ class Segment:
     def close(self) -> None:
         """Close the descriptor; the mapping stays."""
         os.close(self.descriptor)
-
-
-def array_in(block: NDArray[np.uint8], place: ArrayAt) -> Array:
-    """The array at a place of a block.
-
-    Raises:
-        ValueError: the place is not within the block.
-    """
-    dtype = np.dtype(place.dtype)
-    size = math.prod(place.shape) * dtype.itemsize
-    return block[place.offset : place.offset + size].view(dtype).reshape(place.shape)

@@ -1,6 +1,7 @@
 """Finds bundles in the model folder, loads and unloads them, and knows which can serve."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +11,6 @@ import structlog
 from innerloop_server.domain.errors import ModelLoadingError, ModelNotFoundError
 from innerloop_server.domain.models import LOADING_RETRY_SECONDS, ModelEntry, ModelState
 from innerloop_server.engine.interface import Engine, LoadedModel, LoadError
-from innerloop_server.engine.lanes import Lanes
 
 MANIFEST = "manifest.json"
 
@@ -31,14 +31,20 @@ class ModelRepository:
     Args:
         folder: holds one bundle per sub-folder, named as the model, or is itself a bundle.
         engine: loads bundles.
-        lanes: where the engine computes.
+        call_on_lane: calls a function where the engine computes.
         listeners: told about every change.
     """
 
-    def __init__(self, folder: Path, engine: Engine, lanes: Lanes, listeners: list[ModelListener]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        engine: Engine,
+        call_on_lane: Callable[[Callable[[], None]], Awaitable[None]],
+        listeners: list[ModelListener],
+    ) -> None:
         self._folder = folder
         self._engine = engine
-        self._lanes = lanes
+        self._call_on_lane = call_on_lane
         self._listeners = listeners
         self._entries: dict[str, ModelEntry] = {}
         self._models: dict[str, LoadedModel] = {}  # those whose entry is ready
@@ -137,7 +143,7 @@ class ModelRepository:
         await self._set(ModelEntry(name, ModelState.LOADING))
         try:
             loaded = await asyncio.get_running_loop().run_in_executor(self._loader, self._engine.load, name, path)
-            await self._lanes.run(loaded.prepare)
+            await self._call_on_lane(loaded.prepare)
         except LoadError as error:
             self._log.error("bundle refused", model=name, reason=str(error))
             entry = ModelEntry(name, ModelState.FAILED, error=str(error))

@@ -24,14 +24,6 @@ class Computed(Generic[R]):
     seconds: Mapping[Operation, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Learnt:
-    """A task that was learned, and the answers to its queries if it brought any."""
-
-    task: AdaptedTask
-    answers: Answers | None
-
-
 @dataclass(eq=False, slots=True)
 class Job(Generic[R]):
     """A request waiting for the device or being computed.
@@ -61,7 +53,7 @@ class Job(Generic[R]):
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
-class AdaptJob(Job[Learnt]):
+class AdaptJob(Job[tuple[AdaptedTask, Answers | None]]):
     """Learn one task, and answer its queries at once if it brings any."""
 
     operation = Operation.ADAPT

@@ -1,9 +1,10 @@
-"""Requests waiting for the device, and whose turn it is."""
+"""Requests that wait, in order: models and operations take turns, and requests of one bucket go by arrival.
 
-import math
-from collections import Counter, OrderedDict, deque
+How many of them make a batch, and whether a batch is taken yet, is for the policy to say.
+"""
+
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -11,52 +12,13 @@ from innerloop_server.domain.errors import DeadlinePassedError
 from innerloop_server.domain.timings import Operation
 from innerloop_server.engine.interface import LoadedModel
 from innerloop_server.scheduling.job import AnyJob
-
-LATEST_BATCHES, MOST_BUCKETS = 32, 256
-"""Whose times are remembered: of each bucket, and buckets of a model's operation."""
+from innerloop_server.scheduling.policy import BatchTimes, BucketLoad
 
 K = TypeVar("K")
 T = TypeVar("T")
 
-
-@dataclass(frozen=True)
-class BatchLimits:
-    """How much may be computed at once.
-
-    Attributes:
-        tasks: most requests of one batch.
-        size_bytes: most input bytes of one batch; a request larger than that runs alone.
-        seconds: longest that a batch of several shall take, going by those before.
-        spread: batches that share evenly what waits of one bucket and what is being computed of it.
-    """
-
-    tasks: int
-    size_bytes: int
-    seconds: float = math.inf
-    spread: int = 1
-
-
-class BatchTimes:
-    """How long jobs of each bucket take when nothing is in their way: the shortest time of the latest batches.
-
-    Their mean would grow with what else runs, and what depends on it would depend on itself.
-    """
-
-    def __init__(self) -> None:
-        self._latest: OrderedDict[Hashable, deque[float]] = OrderedDict()
-
-    def note(self, bucket: Hashable, seconds: float, jobs: int) -> None:
-        """Take note of a batch of so many jobs."""
-        latest = self._latest.setdefault(bucket, deque(maxlen=LATEST_BATCHES))
-        latest.append(seconds / jobs)
-        self._latest.move_to_end(bucket)
-        if len(self._latest) > MOST_BUCKETS:
-            self._latest.popitem(last=False)
-
-    def expected(self, bucket: Hashable, jobs: int) -> float | None:
-        """Seconds that so many jobs will take at least; None if none has been computed lately."""
-        latest = self._latest.get(bucket)
-        return min(latest) * jobs if latest else None
+Rule = Callable[[BucketLoad], int]
+"""Says how many requests of a bucket the next batch may have; zero leaves them waiting."""
 
 
 class OperationQueue:
@@ -70,7 +32,7 @@ class OperationQueue:
 
     def __init__(self) -> None:
         self._buckets: dict[Hashable, OrderedDict[AnyJob, None]] = {}
-        self._taken: Counter[Hashable] = Counter()  # and not ended
+        self._running: Counter[Hashable] = Counter()  # jobs that were taken and have not ended
         self.times = BatchTimes()
         self.depth = 0
         self.size_bytes = 0
@@ -93,109 +55,104 @@ class OperationQueue:
         self.size_bytes -= job.size_bytes
         return True
 
-    def is_full(self, limits: BatchLimits) -> bool:
-        """Whether the next batch has all the jobs that it may have, or as many as are computed of its bucket."""
-        bucket, jobs = self._longest_waiting()
-        most = self._most(bucket, limits)
-        return len(jobs) >= (most if limits.spread == 1 else min(self._taken[bucket], most))
+    def next_size(self, rule: Rule) -> int:
+        """How many jobs the next batch may have, which is of the bucket whose first job has waited longest."""
+        bucket = self._longest_waiting()
+        load = BucketLoad(len(self._buckets[bucket]), self._running[bucket], self.times.seconds_each(bucket))
+        return rule(load)
 
-    def expected(self, limits: BatchLimits) -> float | None:
-        """Seconds that the next batch will take at least; None if that isn't known."""
-        bucket, jobs = self._longest_waiting()
-        return self.times.expected(bucket, min(len(jobs), self._most(bucket, limits)))
+    def take(self, most: int, size_bytes: int) -> list[AnyJob]:
+        """The next batch, in order of arrival; jobs that nobody waits for or that are too late are dropped.
 
-    def take(self, limits: BatchLimits) -> list[AnyJob]:
-        """The next batch, in order of arrival; jobs that nobody waits for or that are too late are dropped."""
+        Args:
+            most: jobs of the batch.
+            size_bytes: most bytes of their inputs; a job larger than that is taken alone.
+        """
         batch: list[AnyJob] = []
-        bucket, waiting = self._longest_waiting()
-        size_bytes, most = 0, self._most(bucket, limits)
-        for job in list(waiting):
+        bucket = self._longest_waiting()
+        for job in list(self._buckets[bucket]):
             if drop_if_useless(job):
                 self.discard(job)
                 continue
-            if batch and (len(batch) >= most or size_bytes + job.size_bytes > limits.size_bytes):
+            if batch and (len(batch) >= most or size_bytes < job.size_bytes):
                 break
             self.discard(job)
             batch.append(job)
-            size_bytes += job.size_bytes
+            size_bytes -= job.size_bytes
         if batch:  # what a client makes up must not be remembered
-            self._taken[bucket] += len(batch)
+            self._running[bucket] += len(batch)
         return batch
 
     def ended(self, bucket: Hashable, jobs: int) -> None:
-        """So many jobs that were taken are not computed any more."""
-        self._taken[bucket] -= jobs
-        if not self._taken[bucket]:
-            del self._taken[bucket]
+        """Take note that so many jobs that were taken are not computed any more."""
+        self._running[bucket] -= jobs
+        if not self._running[bucket]:
+            del self._running[bucket]
 
-    def _longest_waiting(self) -> tuple[Hashable, OrderedDict[AnyJob, None]]:
-        """The bucket whose first job has waited longest."""
-        return min(self._buckets.items(), key=lambda item: next(iter(item[1])).submitted)
-
-    def _most(self, bucket: Hashable, limits: BatchLimits) -> int:
-        """How many jobs of a bucket a batch may have."""
-        most, alone, taken = limits.tasks, self.times.expected(bucket, 1), self._taken[bucket]
-        if taken and limits.spread > 1:
-            most = min(-(-(len(self._buckets[bucket]) + taken) // limits.spread), most)
-        return most if not alone else max(int(min(limits.seconds / alone, most)), 1)
+    def _longest_waiting(self) -> Hashable:
+        return min(self._buckets, key=lambda bucket: next(iter(self._buckets[bucket])).submitted)
 
 
-class _Turn(Generic[T]):
-    """Someone who takes turns with others, by the device's time that each has had.
+class _Share(Generic[T]):
+    """What one of those who take turns lets wait, and the device's time that it has had.
 
     Attributes:
-        of: what waits.
+        queue: what waits.
         had: seconds of the device, divided by its weight.
     """
 
-    def __init__(self, of: T) -> None:
-        self.of = of
+    def __init__(self, queue: T) -> None:
+        self.queue = queue
         self.had = 0.0
 
 
-class _Turns(Generic[K, T]):
+class FairTurns(Generic[K, T]):
     """Those who take turns: whoever has had least of the device's time is next (start-time fair queueing).
 
     One that comes back after a pause begins where the others are, so that nobody saves time up; or where it was, if
     that is later, so that nobody gets rid of what it has had by leaving, as one does whose last requests are taken.
 
     Args:
-        make: makes what a newcomer lets wait.
+        make_queue: makes what a newcomer lets wait.
 
     Attributes:
         waiting: those of whom something waits.
     """
 
-    def __init__(self, make: Callable[[], T]) -> None:
-        self._make = make
-        self._known: WeakKeyDictionary[K, _Turn[T]] = WeakKeyDictionary()
-        self._reached = 0.0
-        self.waiting: dict[K, _Turn[T]] = {}
+    def __init__(self, make_queue: Callable[[], T]) -> None:
+        self._make_queue = make_queue
+        self._known: WeakKeyDictionary[K, _Share[T]] = WeakKeyDictionary()
+        self._reached = 0.0  # what the one had whose turn was the latest
+        self.waiting: dict[K, _Share[T]] = {}
 
     def join(self, key: K) -> T:
         """What `key` lets wait, who waits from now on."""
         if key not in self.waiting:
-            turn = self.waiting[key] = self._known.setdefault(key, _Turn(self._make()))
-            turn.had = max(turn.had, self._reached)
-        return self.waiting[key].of
+            share = self.waiting[key] = self._known.setdefault(key, _Share(self._make_queue()))
+            share.had = max(share.had, self._reached)
+        return self.waiting[key].queue
 
     def in_turn(self) -> list[tuple[K, T]]:
         """Those who wait, whoever is next first."""
         waiting = sorted(self.waiting.items(), key=lambda item: item[1].had)
-        return [(key, turn.of) for key, turn in waiting]
+        return [(key, share.queue) for key, share in waiting]
 
     def begin(self, key: K) -> None:
         """Take note that `key`, who waits, has its turn."""
         self._reached = self.waiting[key].had
 
     def charge(self, key: K, seconds: float) -> T:
-        """Count time against `key`, who has joined before, and say what it lets wait."""
+        """Count time against `key`, who has joined before; returns what it lets wait."""
         self._known[key].had += seconds
-        return self.of(key)
+        return self.queue_of(key)
 
-    def of(self, key: K) -> T:
+    def queue_of(self, key: K) -> T:
         """What `key` lets wait, who has joined before."""
-        return self._known[key].of
+        return self._known[key].queue
+
+    def leave(self, key: K) -> None:
+        """Take note that nothing of `key` waits any more."""
+        del self.waiting[key]
 
 
 class FairQueue:
@@ -207,7 +164,9 @@ class FairQueue:
 
     def __init__(self, weights: Mapping[Operation, float]) -> None:
         self._weights = weights
-        self._models: _Turns[LoadedModel, _Turns[Operation, OperationQueue]] = _Turns(lambda: _Turns(OperationQueue))
+        self._models: FairTurns[LoadedModel, FairTurns[Operation, OperationQueue]] = FairTurns(
+            lambda: FairTurns(OperationQueue)
+        )
 
     def add(self, job: AnyJob) -> None:
         """Let a job wait for its turn."""
@@ -215,68 +174,49 @@ class FairQueue:
 
     def discard(self, job: AnyJob) -> bool:
         """Forget a job; false when it is not waiting any more."""
-        queue = self._queue(job.model, job.operation)
+        queue = self._waiting(job.model, job.operation)
         if queue is None or not queue.discard(job):
             return False
-        self._remove_empty(job.model, job.operation)
+        self._leave_if_empty(job.model, job.operation)
         return True
 
     @property
     def depth(self) -> int:
         """Jobs that wait, of all models."""
-        return sum(queue.of.depth for turn in self._models.waiting.values() for queue in turn.of.waiting.values())
+        operations = (share.queue for share in self._models.waiting.values())
+        return sum(share.queue.depth for turns in operations for share in turns.waiting.values())
 
     def depth_of(self, model: LoadedModel, operation: Operation) -> int:
         """Jobs of one model and operation that wait."""
-        queue = self._queue(model, operation)
+        queue = self._waiting(model, operation)
         return queue.depth if queue else 0
 
     def load(self, model: LoadedModel) -> tuple[int, int]:
         """Jobs of one model that wait, and their bytes."""
-        queues = [queue for queue in (self._queue(model, operation) for operation in Operation) if queue is not None]
+        queues = [queue for queue in (self._waiting(model, operation) for operation in Operation) if queue is not None]
         return sum(queue.depth for queue in queues), sum(queue.size_bytes for queue in queues)
 
-    def next_batch(self, limits: BatchLimits, *, full: bool = False, least_seconds: float = 0.0) -> list[AnyJob]:
+    def next_batch(self, rule: Rule, size_bytes: int) -> list[AnyJob]:
         """Take the batch whose turn it is; empty when nothing waits that may be taken.
 
         Args:
-            limits: of the batch.
-            full: leave it waiting, to grow, if it has fewer jobs than it may have; where these are spread, take the
-                next in turn then.
-            least_seconds: leave it waiting, and take the next in turn, if it is known to take less.
+            rule: says how many jobs of a bucket may be taken; where it says none, the next in turn comes first.
+            size_bytes: most input bytes of a batch; a job larger than that is taken alone.
         """
-        while (turn := self._next_turn(limits, full=full, least_seconds=least_seconds)) is not None:
-            model, operation = turn
-            operations = self._models.of(model)
+        while (found := self._next_turn(rule)) is not None:
+            model, operation, most = found
+            operations = self._models.queue_of(model)
             self._models.begin(model)
             operations.begin(operation)
-            batch = operations.of(operation).take(limits)
-            self._remove_empty(model, operation)
+            batch = operations.queue_of(operation).take(most, size_bytes)
+            self._leave_if_empty(model, operation)
             if batch:  # or all of them were dropped, and others may wait behind them
                 return batch
         return []
 
-    def _next_turn(
-        self, limits: BatchLimits, *, full: bool, least_seconds: float
-    ) -> tuple[LoadedModel, Operation] | None:
-        """Whose turn it is, arguments as in `next_batch`; None if nothing waits that may be taken."""
-        for model, operations in self._models.in_turn():
-            for operation, queue in operations.in_turn():
-                if full:
-                    if queue.is_full(limits):
-                        return model, operation
-                    if limits.spread == 1:
-                        return None  # it comes first when a lane is free
-                    continue  # of it, some are being computed
-                expected = queue.expected(limits) if least_seconds else None
-                if expected is None or expected >= least_seconds:
-                    return model, operation
-        return None
-
-    def expected(self, batch: Sequence[AnyJob]) -> float | None:
-        """Seconds that a batch will take at least; None if that isn't known."""
-        job = batch[0]
-        return self._models.of(job.model).of(job.operation).times.expected(job.bucket, len(batch))
+    def seconds_each(self, job: AnyJob) -> float | None:
+        """Seconds that a job which was taken takes at least; None if that isn't known."""
+        return self._models.queue_of(job.model).queue_of(job.operation).times.seconds_each(job.bucket)
 
     def charge(self, batch: Sequence[AnyJob], seconds: float, computed: int) -> None:
         """Count the device's time on a batch that was taken against its model and operation.
@@ -292,16 +232,25 @@ class FairQueue:
         if computed:
             queue.times.note(job.bucket, seconds, computed)
 
-    def _queue(self, model: LoadedModel, operation: Operation) -> OperationQueue | None:
-        turn = self._models.waiting.get(model)
-        return turn.of.waiting[operation].of if turn is not None and operation in turn.of.waiting else None
+    def _next_turn(self, rule: Rule) -> tuple[LoadedModel, Operation, int] | None:
+        """Whose turn it is and how many jobs it may take; None if nothing waits that may be taken."""
+        for model, operations in self._models.in_turn():
+            for operation, queue in operations.in_turn():
+                most = queue.next_size(rule)
+                if most:
+                    return model, operation, most
+        return None
 
-    def _remove_empty(self, model: LoadedModel, operation: Operation) -> None:
-        operations = self._models.waiting[model].of
-        if not operations.waiting[operation].of.depth:
-            del operations.waiting[operation]
+    def _waiting(self, model: LoadedModel, operation: Operation) -> OperationQueue | None:
+        share = self._models.waiting.get(model)
+        return share.queue.waiting[operation].queue if share is not None and operation in share.queue.waiting else None
+
+    def _leave_if_empty(self, model: LoadedModel, operation: Operation) -> None:
+        operations = self._models.queue_of(model)
+        if not operations.queue_of(operation).depth:
+            operations.leave(operation)
         if not operations.waiting:
-            del self._models.waiting[model]
+            self._models.leave(model)
 
 
 def drop_if_useless(job: AnyJob) -> bool:

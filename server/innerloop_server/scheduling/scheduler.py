@@ -1,33 +1,28 @@
-"""Feeds the device: admits requests, forms batches when the device is free, hands results back."""
+"""Feeds the device: admits requests, has batches computed by lanes that are free, hands results back."""
 
 import asyncio
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
+
+import structlog
 
 from innerloop_server.domain.errors import OverloadedError
 from innerloop_server.domain.timings import Operation
-from innerloop_server.engine.lanes import Lanes
 from innerloop_server.observability.metrics import Metrics
-from innerloop_server.scheduling.batch import BatchOutcome, run_batch, run_batch_elsewhere
+from innerloop_server.scheduling.batch import compute
 from innerloop_server.scheduling.job import AnyJob, Computed, Job, PredictJob
-from innerloop_server.scheduling.queue import BatchLimits, FairQueue
+from innerloop_server.scheduling.lanes import Lane, Lanes
+from innerloop_server.scheduling.policy import BatchLimits, BatchPolicy, is_short
+from innerloop_server.scheduling.queue import FairQueue
 
 R = TypeVar("R")
 
-# One batch waits behind those that run: more would only age in the lanes' queue.
-AHEAD = 1
 SHORTEST_RETRY, LONGEST_RETRY = 0.1, 30.0
-
-# Where batches run side by side:
-LONGEST_BATCH = 0.1
-"""Seconds after which one more request in a batch saves next to nothing, and makes whoever comes next wait."""
-
-SHORT_BATCH = 0.01
-"""Seconds of batches of which half of the lanes are enough: more of them at once are smaller, which costs more in all,
-and take their time from those who answer."""
+"""Seconds after which a refused request is told to come back, at least and at most."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +39,15 @@ class QueueLimits:
 
 
 class Scheduler:
-    """Batches continuously: a free lane takes what waits, at once, however little it is.
+    """Batches continuously: each lane that is free takes the batch whose turn it is, by the rules of the policy.
 
-    While as many batches run as can, requests gather; those known to be short do while half of the lanes run such. One
-    batch more is handed over before a running one ends: a full one, or, where there are lanes that make batches ready
-    meanwhile, one as large as those that run of its bucket. Everything here runs on the event loop: there are no locks.
+    There is a feeder, an asyncio task, for every lane: it takes a batch, awaits the lane that computes it, hands the
+    results back, and takes the next one, or sleeps until a request comes. All of this runs on the event loop, and
+    there are no locks.
 
     Args:
         lanes: where batches are computed.
-        side_by_side: batches that run without taking time from each other; they share what is outstanding evenly.
+        side_by_side: batches that run without taking time from each other; lanes beyond these make batches ready.
         batch_limits: of one batch.
         queue_limits: of one model.
         weights: shares of the device's time by operation.
@@ -71,17 +66,16 @@ class Scheduler:
         self._loop = asyncio.get_running_loop()
         self._lanes = lanes
         self._side_by_side = side_by_side
-        self._batch_limits = replace(batch_limits, seconds=LONGEST_BATCH) if side_by_side > 1 else batch_limits
+        self._policy = BatchPolicy(batch_limits, side_by_side)
         self._limits = queue_limits
         self._metrics = metrics
         self._queue = FairQueue(weights)
-        self._running = 0
-        self._batches = 0
-        self._busy_since = 0.0  # up to which it has been counted, while there are batches
-        self._short = 0  # of the batches, those that are known to be
-        self._scheduled = False
-        self._seconds_per_job = 0.01
+        self._batches = self._short_batches = self._jobs = 0  # that run
+        self._busy_since = 0.0  # up to which the device's busy time has been counted, while batches run
         self._last_end = 0.0
+        self._seconds_per_job = 0.01
+        self._sleeping: deque[asyncio.Future[None]] = deque()
+        self._feeders = [self._loop.create_task(self._feed()) for _ in range(lanes.count)]
 
     async def run(self, job: Job[R]) -> Computed[R]:
         """Compute a job when its turn comes. Cancelling drops it unless it is being computed already.
@@ -101,6 +95,11 @@ class Scheduler:
             # Also when it was dropped from the queue, which may have happened without a batch to report.
             self._report_depth(waiting)
 
+    def stop(self) -> None:
+        """Take no more batches."""
+        for feeder in self._feeders:
+            feeder.cancel()
+
     def _admit(self, job: AnyJob) -> None:
         requests, size_bytes = self._queue.load(job.model)
         too_large = requests > 0 and size_bytes + job.size_bytes > self._limits.size_bytes
@@ -109,74 +108,97 @@ class Scheduler:
             raise OverloadedError(retry_after=min(max(wait, SHORTEST_RETRY), LONGEST_RETRY))
         self._queue.add(job)
         if isinstance(job, PredictJob):
-            job.model.expect(job.state)
+            job.model.prefetch(job.state)
         self._report_depth(job)
-        if not self._scheduled:
-            # One turn of the event loop later, so that requests which arrived together are computed together.
-            self._scheduled = True
-            self._loop.call_soon(self._dispatch)
+        self._wake_feeder()
 
-    def _dispatch(self) -> None:
-        self._scheduled = False
-        while self._batches < self._side_by_side + AHEAD:
-            ahead = self._batches >= self._side_by_side
-            batch = self._next_ahead() if ahead else self._next_at_once()
-            if not batch:
-                return
-            self._report_depth(batch[0])
-            if not self._batches:
-                self._busy_since = self._loop.time()
-            self._batches += 1
-            self._running += len(batch)
-            short = (self._queue.expected(batch) or math.inf) < SHORT_BATCH
-            self._short += short
-            done = partial(self._finished, short=short)
-            self._lanes.submit(partial(run_batch, batch), done, partial(run_batch_elsewhere, batch))
+    async def _feed(self) -> None:
+        """Have one batch after another computed, for ever."""
+        while True:
+            lane, found = await self._lanes.take(), False
+            try:
+                found = await self._compute_next(lane)
+            except Exception:  # a fault of ours must not leave a lane without its feeder
+                structlog.get_logger().exception("a batch was not fed to its lane")
+            finally:
+                self._lanes.give_back(lane)
+            if not found:
+                await self._sleep()
 
-    def _next_at_once(self) -> list[AnyJob]:
-        enough_short = self._side_by_side > 1 and self._short >= self._side_by_side // 2
-        share = -(-(self._queue.depth + self._running) // self._side_by_side)
-        limits = replace(self._batch_limits, tasks=max(min(share, self._batch_limits.tasks), 1))
-        return self._queue.next_batch(limits, least_seconds=SHORT_BATCH if enough_short else 0.0)
+    async def _sleep(self) -> None:
+        woken = self._loop.create_future()
+        self._sleeping.append(woken)
+        await woken
 
-    def _next_ahead(self) -> list[AnyJob]:
-        prepares = self._lanes.count > self._side_by_side
-        spread = self._side_by_side + AHEAD if prepares else 1
-        return self._queue.next_batch(replace(self._batch_limits, spread=spread), full=True)
+    def _wake_feeder(self) -> None:
+        """Have one of the feeders that sleep look for a batch, one turn of the event loop later.
 
-    def _finished(self, batch: BatchOutcome, *, short: bool) -> None:
-        now = self._loop.time()
-        self._metrics.device_busy(now - self._busy_since)
-        self._busy_since = now
+        Requests that arrived together are computed together, because each feeder looks once all of them wait.
+        """
+        if self._sleeping:
+            self._sleeping.popleft().set_result(None)
+
+    async def _compute_next(self, lane: Lane) -> bool:
+        """Have the next batch computed; false if none may be taken."""
+        jobs = self._next_batch()
+        if not jobs:
+            return False
+        self._report_depth(jobs[0])
+        if self._queue.depth:
+            self._wake_feeder()  # there may be a batch for another lane, too
+        if not self._batches:
+            self._busy_since = self._loop.time()
+        short = is_short(self._queue.seconds_each(jobs[0]), len(jobs))
+        self._batches += 1
+        self._short_batches += short
+        self._jobs += len(jobs)
+        started = time.monotonic()
+        results = await compute(lane, jobs)
         self._batches -= 1
-        self._short -= short
-        self._running -= len(batch.outcomes)
-        seconds = self._device_seconds(batch)
-        succeeded = any(isinstance(outcome.result, Computed) for outcome in batch.outcomes)
-        self._queue.charge([outcome.job for outcome in batch.outcomes], seconds, batch.computed if succeeded else 0)
-        self._dispatch()
-        for outcome in batch.outcomes:
-            if outcome.job.abandoned:
+        self._short_batches -= short
+        self._jobs -= len(jobs)
+        self._hand_back(jobs, results, self._device_seconds(started))
+        return True
+
+    def _next_batch(self) -> list[AnyJob]:
+        """The batch that the policy's rules let be taken now, whoever's turn it is."""
+        size_bytes = self._policy.limits.size_bytes
+        if self._batches >= self._side_by_side:
+            return self._queue.next_batch(self._policy.ahead, size_bytes)
+        outstanding = self._queue.depth + self._jobs
+        at_once = partial(self._policy.at_once, outstanding=outstanding, short=self._short_batches)
+        return self._queue.next_batch(at_once, size_bytes)
+
+    def _hand_back(self, jobs: Sequence[AnyJob], results: Sequence[Computed[Any] | Exception], seconds: float) -> None:
+        """Give each job its result, and take note of how long the batch took."""
+        succeeded = any(isinstance(result, Computed) for result in results)
+        self._queue.charge(jobs, seconds, len(jobs) if succeeded else 0)
+        for job, result in zip(jobs, results, strict=True):
+            if job.abandoned:
                 continue
-            if isinstance(outcome.result, Exception):
-                outcome.job.future.set_exception(outcome.result)
+            if isinstance(result, Exception):
+                job.future.set_exception(result)
             else:
-                outcome.job.future.set_result(outcome.result)
-        if batch.computed:
-            self._loop.call_soon(self._report, batch, seconds)  # answers come first
+                job.future.set_result(result)
+        self._loop.call_soon(self._report, jobs[0], results, seconds)  # answers come first
 
-    def _device_seconds(self, batch: BatchOutcome) -> float:
-        """How long the device worked on a batch: where one runs at a time, it waited for those that ended before."""
-        started = max(batch.started, self._last_end) if self._side_by_side == 1 else batch.started
-        self._last_end = max(batch.ended, self._last_end)
-        return max(batch.ended - started, 0.0)
+    def _device_seconds(self, started: float) -> float:
+        """How long the device worked on a batch that ends now.
 
-    def _report(self, batch: BatchOutcome, seconds: float) -> None:
-        job = batch.outcomes[0].job
-        self._seconds_per_job += 0.1 * (seconds / batch.computed - self._seconds_per_job)
-        computed = [outcome.result for outcome in batch.outcomes if isinstance(outcome.result, Computed)]
+        Where one batch runs at a time, one that was made ready waited for that before it.
+        """
+        ended = time.monotonic()
+        self._metrics.device_busy(self._loop.time() - self._busy_since)
+        self._busy_since = self._loop.time()
+        begun = max(started, self._last_end) if self._side_by_side == 1 else started
+        self._last_end = ended
+        return ended - begun
+
+    def _report(self, job: AnyJob, results: Sequence[Computed[Any] | Exception], seconds: float) -> None:
+        self._seconds_per_job += 0.1 * (seconds / len(results) - self._seconds_per_job)
+        computed = [result for result in results if isinstance(result, Computed)]
         for operation in computed[0].seconds if computed else ():
-            self._metrics.batch(operation, job.model.name, batch.computed)
+            self._metrics.batch(operation, job.model.name, len(results))
         for result in computed:
             self._metrics.phase("queue", job.model.name, result.queue_seconds)
             for operation, taken in result.seconds.items():

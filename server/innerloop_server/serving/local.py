@@ -162,11 +162,11 @@ class LocalServing(Serving):
             width=width,
             query=query,
         )
-        learnt = await self._compute(job, timings)
-        if not np.isfinite(learnt.task.losses).all():
+        adapted, answers = await self._compute(job, timings)
+        if not np.isfinite(adapted.losses).all():
             raise DivergedError
         self._metrics.adapted(model.name, support.size, task.steps)
-        return learnt.task, learnt.answers
+        return adapted, answers
 
     async def _predict(
         self, model: LoadedModel, state: TaskState, query: Array, deadline: Deadline, timings: Timings

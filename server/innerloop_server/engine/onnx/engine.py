@@ -69,9 +69,6 @@ class OnnxEngine(Engine):
         self.compiles = False
         self._states = OnnxStates(self._device, with_room(settings.state_bytes), settings.host_state_bytes)
 
-    def enter_lane(self, lane: int) -> None:
-        """Lanes need nothing of their own: running a graph leaves the interpreter to other threads."""
-
     def load(self, name: str, path: Path) -> LoadedModel:
         """Load a bundle's graphs onto the device."""
         try:

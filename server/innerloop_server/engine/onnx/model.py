@@ -90,9 +90,9 @@ class OnnxModel(LoadedModel):
     def compile(self) -> None:
         """Graphs are optimised when they are loaded."""
 
-    def adapt(self, tasks: Sequence[SupportSet], steps: int, width: int) -> list[AdaptedTask]:
+    def adapt(self, tasks: Sequence[SupportSet], steps: int, width: int, *, alone: bool = True) -> list[AdaptedTask]:
         """Learn a batch of tasks, padded to the largest of them; graphs make states as wide as its most `ways`."""
-        del width
+        del width, alone
         inputs = self._support(tasks, steps)
         outputs = self._device.run(self._adapting, inputs, {}, self._kept, self._losses)
         states = self._states.put(outputs.kept, [task.ways for task in tasks])
@@ -100,8 +100,9 @@ class OnnxModel(LoadedModel):
         history = outputs.read[0][: len(tasks)].tolist() if self._losses and steps else [()] * len(tasks)
         return [AdaptedTask(state, tuple(row)) for state, row in zip(states, history, strict=True)]
 
-    def predict(self, states: Sequence[TaskState], queries: Sequence[Array]) -> list[Answers]:
+    def predict(self, states: Sequence[TaskState], queries: Sequence[Array], *, alone: bool = True) -> list[Answers]:
         """Answer a batch of tasks, padded to the one with most queries."""
+        del alone
         own = [state for state in states if isinstance(state, OnnxState)]
         count = self._device.padded(len(queries))
         longest = self._device.padded(max(len(query) for query in queries))

@@ -39,7 +39,6 @@ class Computation:
         number: no two of a process have the same.
         layouts: of the task states that it has made.
         compiled: learners that are faster at programs of some keys.
-        threads: CPU threads that it takes when it runs alone; None for what is fastest.
         task_convolution: how tasks share a convolution, a name of `TASK_CONVOLUTIONS`; None for the device's default.
     """
 
@@ -51,7 +50,6 @@ class Computation:
         self.convolve_tasks_by(None)
         self.layouts = StateLayouts()
         self.compiled: dict[Hashable, Learner] = {}
-        self.threads: int | None = None
         self._thread_choices: OrderedDict[Hashable, ThreadChoice] = OrderedDict()
 
     def convolve_tasks_by(self, form: TaskConvolution | None) -> None:

@@ -52,22 +52,23 @@ class CudaDevice(Device):
         return torch.empty(tuple(shape), dtype=dtype, pin_memory=True)
 
     @contextmanager
-    def working(self) -> Iterator[None]:
-        """See Device.working."""
+    def in_order(self) -> Iterator[None]:
+        """See Device.in_order."""
         with self._lock, torch.cuda.device(self.torch_device), torch.cuda.stream(self._stream):
             yield
 
     @contextmanager
-    def beside(self) -> Iterator[None]:
-        """See Device.beside: a stream of its own, and no lock."""
+    def in_background(self) -> Iterator[None]:
+        """See Device.in_background: a stream of its own, and no lock."""
         stream: Any = torch.cuda.Stream(self.torch_device)  # type: ignore[no-untyped-call]
         with torch.cuda.device(self.torch_device), torch.cuda.stream(stream):
             yield
             stream.synchronize()
 
-    def run(self, program: Program, then: Function | None = None) -> tuple[Tensor, ...]:
-        """See Device.run."""
-        with self.working():
+    def run(self, program: Program, postprocess: Function | None = None, *, alone: bool = True) -> tuple[Tensor, ...]:
+        """See Device.run; a GPU has no cores to share out."""
+        del alone
+        with self.in_order():
             captured = self._captured.get(program.key)
             if captured is None:
                 inputs = (tensor.to(self.torch_device, non_blocking=True) for tensor in program.inputs)
@@ -77,21 +78,21 @@ class CudaDevice(Device):
                     static.copy_(tensor, non_blocking=True)
                 captured.replay()
                 outputs = captured.outputs
-            if then is not None:
-                outputs = then(*outputs)
+            if postprocess is not None:
+                outputs = postprocess(*outputs)
             # Copied in the stream's order: the next replay can't overwrite them before.
             results = tuple(
                 self.empty(output.shape, output.dtype).copy_(output, non_blocking=True) for output in outputs
             )
             done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             done.record(self._stream)
-            self.meanwhile()
+            self.on_launch()
         done.synchronize()  # outside of the lock: the other thread hands its batch over meanwhile
         return results
 
     def capture(self, program: Program, learner: Learner) -> None:
         """Record a CUDA graph of the program. See Device.capture."""
-        with self.working():
+        with self.in_order():
             static = tuple(tensor.to(self.torch_device) for tensor in program.inputs)
             for _ in range(2):  # libraries choose and set up their kernels before they are recorded
                 program.run(learner, *static)

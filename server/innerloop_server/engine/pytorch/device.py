@@ -13,13 +13,10 @@ import torch
 from torch import Tensor
 
 from innerloop_learner.learner import Learner
-from innerloop_server.engine.pytorch.computation import Computation
 from innerloop_server.engine.pytorch.programs import Program
-from innerloop_server.engine.waiting import Waiting
+from innerloop_server.engine.pytorch.worker import TorchWorker
 
 Function = Callable[..., tuple[Tensor, ...]]
-Remote = Callable[[Program, Function | None], Waiting[tuple[Tensor, ...]]]
-"""Does what `Device.run` does in another process, and waits for that only; raises RemoteError where it can't."""
 
 
 class Device(ABC):
@@ -32,8 +29,8 @@ class Device(ABC):
         largest_batch: tasks beyond which larger batches gain nothing.
         usual_batch: tasks up to which programs are prepared for every size.
         captures: whether it gains from programs that were captured beforehand.
-        meanwhile: is called in the order of the device's work, when it has been given a program that takes a while;
-            never by a CPU.
+        on_launch: is called in the order of the device's work each time that it has been given a program, to use the
+            time that this takes; never by a CPU.
     """
 
     torch_device: torch.device
@@ -42,10 +39,10 @@ class Device(ABC):
     largest_batch: int
     usual_batch: int
     captures: bool
-    meanwhile: Callable[[], None]
+    on_launch: Callable[[], None]
 
     def __init__(self) -> None:
-        self.meanwhile = lambda: None
+        self.on_launch = lambda: None
         self._timing = threading.Lock()
 
     @abstractmethod
@@ -57,20 +54,21 @@ class Device(ABC):
         """Host memory for inputs, from which they travel to the device without another copy on the host."""
 
     @abstractmethod
-    def working(self) -> AbstractContextManager[None]:
-        """Inside, what this thread asks of PyTorch happens in the order of the device's work."""
+    def in_order(self) -> AbstractContextManager[None]:
+        """Inside, what this thread asks of PyTorch is done in the order of the device's work."""
 
     @abstractmethod
-    def beside(self) -> AbstractContextManager[None]:
-        """Inside, what this thread asks of PyTorch happens beside the device's work, and holds up none of it."""
+    def in_background(self) -> AbstractContextManager[None]:
+        """Inside, what this thread asks of PyTorch goes on beside the device's work, and holds up none of it."""
 
     @abstractmethod
-    def run(self, program: Program, then: Function | None = None) -> tuple[Tensor, ...]:
-        """Outputs of a program, or of `then` called with them, in host memory.
+    def run(self, program: Program, postprocess: Function | None = None, *, alone: bool = True) -> tuple[Tensor, ...]:
+        """Outputs of a program, or of `postprocess` called with them, in the host's memory.
 
         Args:
             program: its inputs lie in memory made by `empty`.
-            then: what is to be done with the outputs on the device, never captured.
+            postprocess: what is done with the outputs on the device; it is never captured.
+            alone: whether nothing else computes meanwhile, so that a CPU may use several cores.
         """
 
     @abstractmethod
@@ -81,16 +79,15 @@ class Device(ABC):
             RuntimeError: it can't be captured.
         """
 
-    def enter_lane(self, lane: int) -> None:  # noqa: B027 - most devices feel no difference
-        """Called by each thread that feeds the device, before anything else."""
-
-    def remote(self, lane: int, computation: Computation) -> Remote | None:
-        """How the process behind a lane runs programs of a computation, where it shall do so now."""
-        del lane, computation
+    def start_worker(self) -> TorchWorker | None:
+        """See Engine.start_worker."""
         return None
 
+    def use_threads(self, threads: int) -> None:  # noqa: B027 - only a CPU has any
+        """Have PyTorch compute on so many threads of the CPU what this thread asks of it."""
+
     @contextmanager
-    def undisturbed(self) -> Iterator[None]:
-        """Inside, what this thread computes can be timed: it is what the device would do if nothing else was asked."""
+    def exclusive_timing(self) -> Iterator[None]:
+        """Inside, no other thread is timing something, which would take time from what this one times."""
         with self._timing:
             yield

@@ -8,7 +8,7 @@ import torch
 
 from innerloop_learner.bundle import load_bundle
 from innerloop_learner.manifest import BundleError
-from innerloop_server.engine.interface import Engine, LoadedModel, LoadError
+from innerloop_server.engine.interface import Engine, LoadedModel, LoadError, Worker
 from innerloop_server.engine.process_memory import resident
 from innerloop_server.engine.pytorch.choose_device import choose_device
 from innerloop_server.engine.pytorch.computation import Precision
@@ -60,11 +60,11 @@ class TorchEngine(Engine):
         self._memory = StateMemory(
             self._device.torch_device, with_room(settings.state_bytes), settings.host_state_bytes
         )
-        self._device.meanwhile = self._memory.fetch
+        self._device.on_launch = self._memory.fetch
 
-    def enter_lane(self, lane: int) -> None:
-        """See Engine.enter_lane."""
-        self._device.enter_lane(lane)
+    def start_worker(self) -> Worker | None:
+        """See Engine.start_worker."""
+        return self._device.start_worker()
 
     def load(self, name: str, path: Path) -> LoadedModel:
         """Load a bundle onto the device."""

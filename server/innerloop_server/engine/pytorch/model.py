@@ -4,34 +4,46 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import cast
 
 import numpy as np
 import structlog
+import torch
 from torch import Tensor
 
 from innerloop_learner.bundle import Bundle
-from innerloop_learner.layers import TASK_CONVOLUTIONS, TaskConvolution
+from innerloop_learner.layers import TASK_CONVOLUTIONS
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.tasks import Array, SupportSet
 from innerloop_server.engine.description import describe
-from innerloop_server.engine.interface import AdaptedTask, AwaitedModel, LoadedModel, TaskState
+from innerloop_server.engine.interface import (
+    AdaptBatch,
+    AdaptedTask,
+    Batch,
+    BatchResult,
+    LoadedModel,
+    PredictBatch,
+    TaskState,
+    Worker,
+    WorkerError,
+)
+from innerloop_server.engine.pytorch.batch_inputs import answers_in, query_inputs, support_inputs
 from innerloop_server.engine.pytorch.compiling import compiled
 from innerloop_server.engine.pytorch.computation import Computation, Precision
-from innerloop_server.engine.pytorch.device import Device, Function, Remote
-from innerloop_server.engine.pytorch.padding import mask, stack
+from innerloop_server.engine.pytorch.device import Device
+from innerloop_server.engine.pytorch.padding import stack
 from innerloop_server.engine.pytorch.programs import AdaptProgram, PredictProgram, Program
+from innerloop_server.engine.pytorch.worker import TorchWorker
+from innerloop_server.engine.pytorch.worker_batches import send_adapt, send_predict, take_adapted, take_predicted
+from innerloop_server.engine.pytorch.worker_messages import Adapted, Failed, Predicted, Reply
 from innerloop_server.engine.states.copies import PageNumbers
 from innerloop_server.engine.states.layout import StateLayout
 from innerloop_server.engine.states.memory import StateMemory, StoredState
 from innerloop_server.engine.trial_task import made_up_support
-from innerloop_server.engine.waiting import finish
 
 TRIAL_TASKS, TRIALS = 4, 3
 CONVOLUTION_DIMENSIONS = 4
 USUAL_QUERIES = (1, 2, 4, 8, 16, 32)
-
-MOST_BYTES_AWAITED = 2**20
-"""Of inputs and states of a batch that the event loop copies to another process and back: a millisecond at most."""
 
 
 class TorchModel(LoadedModel):
@@ -49,59 +61,78 @@ class TorchModel(LoadedModel):
         self.name = name
         self.description = describe(bundle.manifest, bundle.learner.traits)
         self.computation = Computation(bundle.learner, bundle.params, precision)
+        self.computed_by_workers = device.torch_device.type == "cpu"
         self._device = device
         self._memory = memory
         self._layouts: dict[tuple[int, int], StateLayout] = {}  # by width and number of examples
         self._state_bytes = 0  # of the largest so far
 
-    def adapt(self, tasks: Sequence[SupportSet], steps: int, width: int) -> list[AdaptedTask]:
+    def adapt(self, tasks: Sequence[SupportSet], steps: int, width: int, *, alone: bool = True) -> list[AdaptedTask]:
         """Learn a batch of tasks, padded to the largest of them."""
-        return finish(self._adapt(self._run, tasks, steps, width))
-
-    def predict(self, states: Sequence[TaskState], queries: Sequence[Array]) -> list[Answers]:
-        """Answer a batch of tasks, padded to the one with most queries."""
-        return finish(self._predict(self._run, states, queries))
-
-    def remote(self, lane: int, tasks: int, size_bytes: int) -> AwaitedModel | None:
-        """See LoadedModel.remote; None for batches so large that copying them would hold up the event loop."""
-        if size_bytes + tasks * self._state_bytes > MOST_BYTES_AWAITED:
-            return None
-        run = self._device.remote(lane, self.computation)
-        return None if run is None else AwaitedModel(partial(self._adapt, run), partial(self._predict, run))
-
-    def expect(self, state: TaskState) -> None:
-        """See LoadedModel.expect."""
-        if isinstance(state, StoredState):
-            self._memory.expect(state)
-
-    async def _run(self, program: Program, then: Function | None) -> tuple[Tensor, ...]:
-        return self._device.run(program, then)
-
-    async def _adapt(self, run: Remote, tasks: Sequence[SupportSet], steps: int, width: int) -> list[AdaptedTask]:
         ways = [task.ways for task in tasks]
         states: list[StoredState] = []
 
         def keep(rows: Tensor, *losses: Tensor) -> tuple[Tensor, ...]:
-            states.extend(self._memory.put(program.layout, rows, ways))
-            self._state_bytes = max(self._state_bytes, states[0].size_bytes)
+            states.extend(self._keep(program.layout, rows, ways))
             return losses
 
         program = self._adapting(tasks, steps, width)
-        losses = await run(program, keep)
+        losses = self._device.run(program, keep, alone=alone)
         history = losses[0][: len(tasks)].tolist() if losses else [()] * len(tasks)
         return [AdaptedTask(state, tuple(row)) for state, row in zip(states, history, strict=True)]
 
-    async def _predict(self, run: Remote, states: Sequence[TaskState], queries: Sequence[Array]) -> list[Answers]:
-        own = [state for state in states if isinstance(state, StoredState)]
+    def predict(self, states: Sequence[TaskState], queries: Sequence[Array], *, alone: bool = True) -> list[Answers]:
+        """Answer a batch of tasks, padded to the one with most queries."""
+        own = _stored(states)
         with self._claimed(own) as pages:
-            outputs = await run(self._predicting(own[0].signature, pages, queries), None)
-        arrays, sizes = [output.numpy() for output in outputs], [len(query) for query in queries]
-        if self.description.traits.task_kind == "regression":
-            return [Answers(values=arrays[0][task, :size]) for task, size in enumerate(sizes)]
-        return [
-            Answers(*(array[task, :size, : state.ways] for array in arrays))
-            for task, (size, state) in enumerate(zip(sizes, own, strict=True))
-        ]
+            outputs = self._device.run(self._predicting(own[0].signature, pages, queries), alone=alone)
+        return answers_in([output.numpy() for output in outputs], queries, own)
+
+    def prefetch(self, state: TaskState) -> None:
+        """See LoadedModel.prefetch."""
+        if isinstance(state, StoredState):
+            self._memory.expect(state)
+
+    def bytes_to_copy(self, batch: Batch, worker: Worker) -> float:
+        """See LoadedModel.bytes_to_copy: inputs and states, and the parameters if the worker doesn't know them yet."""
+        if isinstance(batch, PredictBatch):
+            states = sum(state.size_bytes for state in batch.states)
+        else:
+            states = len(batch.tasks) * self._state_bytes
+        known = cast("TorchWorker", worker).knows(self.computation)
+        params = 0 if known else sum(each.nbytes for each in self.computation.params.values())
+        return batch.input_bytes + states + params
+
+    def send(self, batch: Batch, worker: Worker) -> None:
+        """See LoadedModel.send."""
+        self._device.use_threads(1)  # the other cores are at work for the workers
+        to = cast("TorchWorker", worker)
+        if isinstance(batch, AdaptBatch):
+            send_adapt(batch, self.computation, self._device, to)
+            return
+        own = _stored(batch.states)
+        with self._claimed(own) as pages:
+            rows = self._memory.read(torch.from_numpy(np.stack(pages))).numpy()
+        send_predict(batch, rows, own[0].signature, self.computation, self._device, to)
+
+    def take(self, batch: Batch, reply: Reply, worker: Worker) -> BatchResult:
+        """See LoadedModel.take."""
+        self._device.use_threads(1)
+        by = cast("TorchWorker", worker)
+        match batch, reply:
+            case AdaptBatch(), Adapted():
+                keep = partial(self._keep, ways=[task.ways for task in batch.tasks])
+                return take_adapted(batch, reply, self.computation, by, keep)
+            case PredictBatch(), Predicted():
+                return take_predicted(batch, reply, _stored(batch.states), by)
+            case _, Failed():
+                raise WorkerError(reply.why)
+        raise WorkerError(f"it replied {reply} to something else")
+
+    def _keep(self, layout: StateLayout, rows: Tensor, ways: Sequence[int]) -> list[StoredState]:
+        states = self._memory.put(layout, rows, ways)
+        self._state_bytes = max(self._state_bytes, states[0].size_bytes)
+        return states
 
     def prepare(self) -> None:
         """Choose what suits the device, and capture programs for tasks like those that the model was trained for."""
@@ -111,7 +142,7 @@ class TorchModel(LoadedModel):
         self.predict([adapted.state], [support.x[:1]])
         shapes = [shape for layout in self._layouts.values() for _, shape, _ in layout.shapes]
         if any(len(shape) == CONVOLUTION_DIMENSIONS for shape in shapes):
-            with self._device.undisturbed():
+            with self._device.exclusive_timing():
                 self._choose_task_convolution([support] * min(TRIAL_TASKS, self._device.largest_batch), steps, width)
         if not self._device.captures:
             return
@@ -129,28 +160,22 @@ class TorchModel(LoadedModel):
         """Compile the backbone for usual batches, and run those by it from then on; others are never held up."""
         twin = compiled(self.computation.learner)
         for program in self._usual_programs():
-            with self._device.beside():  # it takes seconds or minutes, and requests go on meanwhile
+            with self._device.in_background():  # it takes seconds or minutes, and requests go on meanwhile
                 program.run(twin, *(tensor.to(self._device.torch_device) for tensor in program.inputs))
             self._device.capture(program, twin)
             self.computation.compiled[program.key] = twin
 
     def _choose_task_convolution(self, tasks: Sequence[SupportSet], steps: int, width: int) -> None:
-        """Take the form of convolution that is fastest here, by the best of a few trials."""
-        self.computation.threads = 1  # as many as a batch of several gets
-        try:
-            self.computation.convolve_tasks_by(self._fastest_task_convolution(tasks, steps, width))
-        finally:
-            self.computation.threads = None
-
-    def _fastest_task_convolution(self, tasks: Sequence[SupportSet], steps: int, width: int) -> TaskConvolution:
+        """Take the form of convolution that is fastest for one of several batches, by the best of a few trials."""
         best = dict.fromkeys(TASK_CONVOLUTIONS, float("inf"))
         for _ in range(TRIALS):
             for form in best:
                 self.computation.convolve_tasks_by(form)
                 started = time.perf_counter()
-                self.adapt(tasks, steps, width)
+                self.adapt(tasks, steps, width, alone=False)
                 best[form] = min(best[form], time.perf_counter() - started)
-        return min(best, key=lambda form: best[form])
+        fastest = min(best, key=lambda form: best[form])
+        self.computation.convolve_tasks_by(fastest)
 
     def _usual_programs(self) -> Iterator[Program]:
         """Both operations, on tasks like those that the model was trained for, for all sizes of a batch."""
@@ -171,7 +196,7 @@ class TorchModel(LoadedModel):
     @contextmanager
     def _claimed(self, states: Sequence[StoredState]) -> Iterator[list[PageNumbers]]:
         """Page numbers of states, which stay on the device inside."""
-        with self._device.working():  # states that come back are there before what is asked for next
+        with self._device.in_order():  # states that come back are there before what is asked for next
             pages = self._memory.claim(states)
         try:
             yield pages
@@ -179,26 +204,14 @@ class TorchModel(LoadedModel):
             self._memory.release(states)
 
     def _adapting(self, tasks: Sequence[SupportSet], steps: int, width: int) -> AdaptProgram:
-        count = self._device.padded(len(tasks))
-        longest = self._device.padded(max(task.size for task in tasks))
-        allocate = self._device.empty
-        inputs = (
-            stack([task.x for task in tasks], count, longest, allocate),
-            stack([task.y for task in tasks], count, longest, allocate),
-            mask([task.size for task in tasks], count, longest, allocate),
-            stack([np.full(1, task.ways) for task in tasks], count, 1, allocate).flatten(),
-        )
-        return AdaptProgram(self.computation, self._layouts, steps, width, inputs)
+        return AdaptProgram(self.computation, self._layouts, steps, width, support_inputs(tasks, self._device))
 
     def _predicting(
         self, layout: StateLayout, pages: Sequence[PageNumbers], queries: Sequence[Array]
     ) -> PredictProgram:
-        count = self._device.padded(len(queries))
-        longest = self._device.padded(max(len(query) for query in queries))
-        allocate = self._device.empty
-        inputs = (
-            stack(pages, count, len(pages[0]), allocate),
-            stack(queries, count, longest, allocate),
-            mask([len(query) for query in queries], count, longest, allocate),
-        )
-        return PredictProgram(self.computation, layout, self._memory, inputs)
+        table = stack(pages, self._device.padded(len(queries)), len(pages[0]), self._device.empty)
+        return PredictProgram(self.computation, layout, self._memory, (table, *query_inputs(queries, self._device)))
+
+
+def _stored(states: Sequence[TaskState]) -> list[StoredState]:
+    return [state for state in states if isinstance(state, StoredState)]

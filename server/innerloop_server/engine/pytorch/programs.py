@@ -1,15 +1,14 @@
 """Programs: what a device is asked to run on one batch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from typing import ClassVar, Literal
 
 from torch import Tensor
 
 from innerloop_learner.learner import Learner
 from innerloop_server.engine.pytorch.computation import Computation
-from innerloop_server.engine.pytorch.worker_messages import AdaptOrder, Order, PredictOrder, TensorAt
-from innerloop_server.engine.states.layout import PlainShapes, StateLayout, from_plain, to_plain
+from innerloop_server.engine.states.layout import StateLayout
 from innerloop_server.engine.states.memory import StateMemory
 
 
@@ -36,18 +35,6 @@ class Program(ABC):
     @abstractmethod
     def run(self, learner: Learner, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Compute, on inputs that lie on the device, with the computation's learner or one that answers alike."""
-
-    @abstractmethod
-    def portable(self) -> tuple[Tensor, ...]:
-        """Inputs for a process that sees no task states."""
-
-    @abstractmethod
-    def order(self, model: int, inputs: Sequence[TensorAt]) -> Order:
-        """What to tell such a process, which has the portable inputs at these places."""
-
-    @abstractmethod
-    def done(self, shapes: PlainShapes) -> None:
-        """Take note of what such a process said of the states that it made."""
 
 
 class AdaptProgram(Program):
@@ -86,18 +73,6 @@ class AdaptProgram(Program):
         self._layouts[self._size] = layout
         return outputs
 
-    def portable(self) -> tuple[Tensor, ...]:
-        """See Program.portable."""
-        return self.inputs
-
-    def order(self, model: int, inputs: Sequence[TensorAt]) -> Order:
-        """See Program.order."""
-        return AdaptOrder(model, self.computation.task_convolution, tuple(inputs), self._steps, self._size[0])
-
-    def done(self, shapes: PlainShapes) -> None:
-        """See Program.done."""
-        self._layouts[self._size] = self.computation.layouts.of_shapes(from_plain(shapes))
-
 
 class PredictProgram(Program):
     """Answer queries: from pages of states [T, P] and queries to what `Computation.predict` returns."""
@@ -117,15 +92,3 @@ class PredictProgram(Program):
         """See Program.run."""
         pages, x, present = inputs
         return self.computation.predict(learner, self._layout, self._memory.read(pages), x, present)
-
-    def portable(self) -> tuple[Tensor, ...]:
-        """See Program.portable."""
-        pages, *queries = self.inputs
-        return self._memory.read(pages), *queries
-
-    def order(self, model: int, inputs: Sequence[TensorAt]) -> Order:
-        """See Program.order."""
-        return PredictOrder(model, self.computation.task_convolution, tuple(inputs), to_plain(self._layout.shapes))
-
-    def done(self, shapes: PlainShapes) -> None:
-        """No states are made."""

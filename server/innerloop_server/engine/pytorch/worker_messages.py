@@ -1,47 +1,55 @@
 """What the engine's process and its workers say to each other. Tensors lie in memory that they share."""
 
-import socket
 from typing import Any
 
 import msgspec
 
 from innerloop_learner.layers import TaskConvolution
 from innerloop_server.engine.states.layout import PlainShapes
+from innerloop_server.ipc.arrays import ArrayAt
 
-LARGEST_MESSAGE, LONGEST_REASON = 2**17, 2**12
-
-
-class TensorAt(msgspec.Struct, frozen=True, array_like=True):
-    """Where a tensor lies in the shared memory."""
-
-    offset: int
-    dtype: str
-    shape: tuple[int, ...]
+LONGEST_REASON = 2**12
+"""Characters of a reason for a failure; what is longer is cut."""
 
 
 class LoadOrder(msgspec.Struct, frozen=True, tag=True):
-    """Take up a model: the spec of its learner as JSON data, and its parameters."""
+    """Take up a model; a descriptor of memory that holds its parameters comes with it. It is not replied to.
+
+    Attributes:
+        model: number by which orders name it.
+        spec: of its learner, as JSON data.
+        precision: as in `Computation`.
+        params: where the parameters lie in that memory.
+    """
 
     model: int
     spec: dict[str, Any]
     precision: str
-    params: dict[str, TensorAt]
+    params: dict[str, ArrayAt]
 
 
 class ForgetOrder(msgspec.Struct, frozen=True, tag=True):
-    """A model will not be asked for again."""
+    """A model will not be asked for again. It is not replied to."""
 
     model: int
+
+
+class AskedGroup(msgspec.Struct, frozen=True, array_like=True):
+    """Queries that some tasks of an AdaptOrder bring: indices of the tasks, inputs [T, Q, ...], mask [T, Q]."""
+
+    members: tuple[int, ...]
+    inputs: tuple[ArrayAt, ...]
 
 
 class AdaptOrder(msgspec.Struct, frozen=True, tag=True):
-    """Learn tasks; arguments as those of `Computation.adapt`."""
+    """Learn tasks, and answer the queries that they bring; arguments as those of `Computation.adapt`."""
 
     model: int
     task_convolution: TaskConvolution | None
-    inputs: tuple[TensorAt, ...]
+    inputs: tuple[ArrayAt, ...]
     steps: int
     width: int
+    groups: tuple[AskedGroup, ...]
 
 
 class PredictOrder(msgspec.Struct, frozen=True, tag=True):
@@ -49,18 +57,39 @@ class PredictOrder(msgspec.Struct, frozen=True, tag=True):
 
     model: int
     task_convolution: TaskConvolution | None
-    inputs: tuple[TensorAt, ...]
+    inputs: tuple[ArrayAt, ...]
     layout: PlainShapes
 
 
 Order = LoadOrder | ForgetOrder | AdaptOrder | PredictOrder
 
 
-class Done(msgspec.Struct, frozen=True, tag=True):
-    """An order was carried out."""
+class Started(msgspec.Struct, frozen=True, tag=True):
+    """The process can compute."""
 
-    outputs: tuple[TensorAt, ...] = ()
-    layout: PlainShapes = ()
+
+class Adapted(msgspec.Struct, frozen=True, tag=True):
+    """An AdaptOrder was carried out.
+
+    Attributes:
+        outputs: states, and losses if there are steps.
+        layout: of the states.
+        answers: to each group of queries.
+        adapt_seconds, predict_seconds: that learning and answering took.
+    """
+
+    outputs: tuple[ArrayAt, ...]
+    layout: PlainShapes
+    answers: tuple[tuple[ArrayAt, ...], ...]
+    adapt_seconds: float
+    predict_seconds: float
+
+
+class Predicted(msgspec.Struct, frozen=True, tag=True):
+    """A PredictOrder was carried out: where the answers lie, and the seconds that it took."""
+
+    answers: tuple[ArrayAt, ...]
+    seconds: float
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
@@ -69,34 +98,4 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     why: str
 
 
-Reply = Done | Failed
-
-
-def connect() -> tuple[socket.socket, socket.socket]:
-    """Two ends, between which messages travel as a whole."""
-    return socket.socketpair(type=socket.SOCK_SEQPACKET)
-
-
-def send(end: socket.socket, message: msgspec.Struct) -> None:
-    """Send a message.
-
-    Raises:
-        ValueError: it is too large.
-        OSError: the other process has ended.
-    """
-    content = msgspec.msgpack.encode(message)
-    if len(content) > LARGEST_MESSAGE:  # the other end would read a part of it
-        raise ValueError("the message is too large")
-    end.send(content)
-
-
-def receive(end: socket.socket, kind: Any) -> Any:
-    """Wait for a message of a kind.
-
-    Raises:
-        EOFError: the other process has ended.
-    """
-    content = end.recv(LARGEST_MESSAGE)
-    if not content:
-        raise EOFError
-    return msgspec.msgpack.decode(content, type=kind)
+Reply = Started | Adapted | Predicted | Failed

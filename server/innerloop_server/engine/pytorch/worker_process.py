@@ -7,69 +7,114 @@ import os
 import signal
 import socket
 import sys
+import time
+from collections.abc import Sequence
 
 # Before PyTorch is imported: a worker computes on one thread, side by side with others.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from innerloop_learner.host_memory import keep_freed_memory
 from innerloop_learner.learner import build_learner
 from innerloop_learner.spec import LearnerSpec
 from innerloop_server.engine.pytorch.computation import Computation, Precision
-from innerloop_server.engine.pytorch.staging import Staging, end_of
 from innerloop_server.engine.pytorch.worker_messages import (
     LONGEST_REASON,
-    Done,
+    Adapted,
+    AdaptOrder,
     Failed,
     ForgetOrder,
     LoadOrder,
     Order,
+    Predicted,
     PredictOrder,
     Reply,
-    receive,
-    send,
+    Started,
 )
 from innerloop_server.engine.states.layout import from_plain, to_plain
+from innerloop_server.ipc.arrays import ArrayAt, array_in, end_of, write
 from innerloop_server.ipc.child_process import end_with
+from innerloop_server.ipc.packets import receive_packet_with_descriptors, send_packet
+from innerloop_server.ipc.segment import Segment
 
 
 class WorkerProcess:
     """Carries out orders.
 
     Args:
-        staging: where tensors lie.
+        memory: shared with the engine's process; batches lie there, and what was computed is written behind them.
     """
 
-    def __init__(self, staging: Staging) -> None:
-        self._staging = staging
+    def __init__(self, memory: NDArray[np.uint8]) -> None:
+        self._memory = memory
         self._models: dict[int, Computation] = {}
+        self._refused: dict[int, str] = {}
 
-    def carry_out(self, order: Order) -> Done:
-        """Do what was asked for; outputs lie behind the inputs."""
-        match order:
-            case LoadOrder():
-                learner = build_learner(LearnerSpec.from_json(order.spec))
-                params = {name: self._staging.at(place).clone() for name, place in order.params.items()}
-                precision: Precision = order.precision  # type: ignore[assignment]
-                self._models[order.model] = Computation(learner, params, precision)
-                return Done()
-            case ForgetOrder():
-                del self._models[order.model]
-                return Done()
-        computation = self._models[order.model]
-        if computation.task_convolution != order.task_convolution:
-            computation.convolve_tasks_by(order.task_convolution)
-        inputs = [self._staging.at(place) for place in order.inputs]
-        learner, behind = computation.learner, end_of(order.inputs)
-        if isinstance(order, PredictOrder):
-            rows, x, present = inputs
-            layout = computation.layouts.of_shapes(from_plain(order.layout))
-            outputs = computation.predict(learner, layout, rows, x, present)
-            return Done(self._staging.put(outputs, behind))
-        x, y, present, ways = inputs
+    def load(self, order: LoadOrder, params: NDArray[np.uint8]) -> None:
+        """Take up a model; where that fails, its orders will."""
+        try:
+            learner = build_learner(LearnerSpec.from_json(order.spec))
+            tensors = {name: torch.from_numpy(array_in(params, at).copy()) for name, at in order.params.items()}
+            precision: Precision = order.precision  # type: ignore[assignment]
+            self._models[order.model] = Computation(learner, tensors, precision)
+        except Exception as error:
+            self._refused[order.model] = describe(error)
+
+    def forget(self, order: ForgetOrder) -> None:
+        """Let go of a model."""
+        self._models.pop(order.model, None)
+        self._refused.pop(order.model, None)
+
+    def compute(self, order: AdaptOrder | PredictOrder) -> Reply:
+        """Compute a batch."""
+        computation = self._models.get(order.model)
+        if computation is None:
+            return Failed(self._refused.get(order.model, "it knows no such model"))
+        try:
+            if computation.task_convolution != order.task_convolution:
+                computation.convolve_tasks_by(order.task_convolution)
+            if isinstance(order, PredictOrder):
+                return self._predict(computation, order)
+            return self._adapt(computation, order)
+        except Exception as error:
+            return Failed(describe(error))
+
+    def _adapt(self, computation: Computation, order: AdaptOrder) -> Adapted:
+        started = time.perf_counter()
+        learner, (x, y, present, ways) = computation.learner, self._tensors(order.inputs)
         layout, outputs = computation.adapt(learner, order.steps, order.width, x, y, present, ways)
-        return Done(self._staging.put(outputs, behind), to_plain(layout.shapes))
+        after = end_of([*order.inputs, *(place for group in order.groups for place in group.inputs)])
+        places = self._write(outputs, after)
+        between = time.perf_counter()
+        answers: list[tuple[ArrayAt, ...]] = []
+        for group in order.groups:
+            rows = outputs[0] if group.members == tuple(range(len(x))) else outputs[0][list(group.members)]
+            given = computation.predict(learner, layout, rows, *self._tensors(group.inputs))
+            answers.append(self._write(given, end_of(answers[-1] if answers else places)))
+        seconds = between - started, time.perf_counter() - between
+        return Adapted(places, to_plain(layout.shapes), tuple(answers), *seconds)
+
+    def _predict(self, computation: Computation, order: PredictOrder) -> Predicted:
+        started = time.perf_counter()
+        rows, x, present = self._tensors(order.inputs)
+        layout = computation.layouts.of_shapes(from_plain(order.layout))
+        answers = self._write(computation.predict(computation.learner, layout, rows, x, present), end_of(order.inputs))
+        return Predicted(answers, time.perf_counter() - started)
+
+    def _tensors(self, places: Sequence[ArrayAt]) -> list[Tensor]:
+        return [torch.from_numpy(array_in(self._memory, place)) for place in places]
+
+    def _write(self, tensors: Sequence[Tensor], after: int) -> tuple[ArrayAt, ...]:
+        return write(self._memory, [tensor.numpy() for tensor in tensors], after)
+
+
+def describe(error: Exception) -> str:
+    """An error in a line that fits into a message."""
+    return f"{type(error).__name__}: {error}"[:LONGEST_REASON]
 
 
 def main() -> None:
@@ -81,19 +126,24 @@ def main() -> None:
     end_with(parent)
     torch.set_num_threads(1)
     keep_freed_memory()
-    worker, end = WorkerProcess(Staging(memory)), socket.socket(fileno=link)
-    send(end, Done())
+    worker, end = WorkerProcess(Segment(memory).whole), socket.socket(fileno=link)
+    send_packet(end, Started())
     while True:
+        order: Order
         try:
-            order = receive(end, Order)
+            order, descriptors = receive_packet_with_descriptors(end, Order)
         except (EOFError, OSError):
             return
-        reply: Reply
-        try:
-            reply = worker.carry_out(order)
-        except Exception as error:
-            reply = Failed(f"{type(error).__name__}: {error}"[:LONGEST_REASON])
-        send(end, reply)
+        match order:
+            case LoadOrder():
+                params = Segment(*descriptors)
+                worker.load(order, params.whole)
+                params.close()
+                del params
+            case ForgetOrder():
+                worker.forget(order)
+            case _:
+                send_packet(end, worker.compute(order))
 
 
 if __name__ == "__main__":

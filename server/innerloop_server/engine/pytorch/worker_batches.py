@@ -1,0 +1,100 @@
+"""Batches of a PyTorch model on their way to a worker process, and what the worker computed on its way back.
+
+States stay in this process: a worker is sent copies of those that it predicts with, and sends back those that it made.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from innerloop_server.domain.answers import Answers
+from innerloop_server.domain.tasks import Array
+from innerloop_server.domain.timings import Operation
+from innerloop_server.engine.interface import AdaptBatch, AdaptedTask, BatchResult, PredictBatch, in_task_order
+from innerloop_server.engine.pytorch.batch_inputs import answers_in, query_inputs, support_inputs
+from innerloop_server.engine.pytorch.computation import Computation
+from innerloop_server.engine.pytorch.device import Device
+from innerloop_server.engine.pytorch.worker import TorchWorker
+from innerloop_server.engine.pytorch.worker_messages import (
+    Adapted,
+    AdaptOrder,
+    AskedGroup,
+    Predicted,
+    PredictOrder,
+)
+from innerloop_server.engine.states.layout import StateLayout, from_plain, to_plain
+from innerloop_server.engine.states.memory import StoredState
+from innerloop_server.ipc.arrays import ArrayAt, end_of
+
+Keep = Callable[[StateLayout, torch.Tensor], list[StoredState]]
+"""Keeps states [T, words] of a layout."""
+
+
+def send_adapt(batch: AdaptBatch, computation: Computation, device: Device, worker: TorchWorker) -> None:
+    """Write support sets and the queries that they bring to the shared memory, and have the worker learn and answer.
+
+    Raises:
+        WorkerError: it can't.
+    """
+    model = worker.number_of(computation)
+    inputs = worker.write([tensor.numpy() for tensor in support_inputs(batch.tasks, device)])
+    groups: list[AskedGroup] = []
+    for group in batch.groups:
+        queries = [tensor.numpy() for tensor in query_inputs(group.queries, device)]
+        after = end_of(groups[-1].inputs if groups else inputs)
+        groups.append(AskedGroup(tuple(group.members), worker.write(queries, after)))
+    worker.send(AdaptOrder(model, computation.task_convolution, inputs, batch.steps, batch.width, tuple(groups)))
+
+
+def take_adapted(
+    batch: AdaptBatch, reply: Adapted, computation: Computation, worker: TorchWorker, keep: Keep
+) -> BatchResult:
+    """What the worker learned and answered."""
+    layout = computation.layouts.of_shapes(from_plain(reply.layout))
+    rows, *losses = (worker.at(place) for place in reply.outputs)
+    states = keep(layout, torch.from_numpy(rows))
+    history = losses[0].tolist() if losses else [()] * len(states)
+    adapted = [AdaptedTask(state, tuple(row)) for state, row in zip(states, history, strict=True)]
+    if not batch.groups:
+        return BatchResult(adapted, [], {Operation.ADAPT: reply.adapt_seconds})
+    answered = [
+        _answers(places, group.queries, [states[member] for member in group.members], worker)
+        for group, places in zip(batch.groups, reply.answers, strict=True)
+    ]
+    seconds = {Operation.ADAPT: reply.adapt_seconds, Operation.PREDICT: reply.predict_seconds}
+    return BatchResult(adapted, in_task_order(batch, answered), seconds)
+
+
+def send_predict(
+    batch: PredictBatch,
+    rows: Array,
+    layout: StateLayout,
+    computation: Computation,
+    device: Device,
+    worker: TorchWorker,
+) -> None:
+    """Write states [T, words] and queries to the shared memory, and have the worker answer.
+
+    Raises:
+        WorkerError: it can't.
+    """
+    model = worker.number_of(computation)
+    queries = [tensor.numpy() for tensor in query_inputs(batch.queries, device)]
+    inputs = worker.write([rows, *queries])
+    worker.send(PredictOrder(model, computation.task_convolution, inputs, to_plain(layout.shapes)))
+
+
+def take_predicted(
+    batch: PredictBatch, reply: Predicted, states: Sequence[StoredState], worker: TorchWorker
+) -> BatchResult:
+    """What the worker answered."""
+    answers = _answers(reply.answers, batch.queries, states, worker)
+    return BatchResult([], answers, {Operation.PREDICT: reply.seconds})
+
+
+def _answers(
+    places: Sequence[ArrayAt], queries: Sequence[Array], states: Sequence[StoredState], worker: TorchWorker
+) -> list[Answers]:
+    # Copied: the worker's next answers will lie where these do.
+    return answers_in([np.array(worker.at(place)) for place in places], queries, states)
