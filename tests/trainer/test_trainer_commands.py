@@ -18,7 +18,7 @@ from innerloop_learner.bundle import load_bundle
 from innerloop_learner.learner import methods
 from innerloop_trainer.cli import progress
 from innerloop_trainer.cli.output import console
-from innerloop_trainer.data import EpisodeShape, load_source
+from innerloop_trainer.data import EpisodeShape, load_source, sources
 from innerloop_trainer.evaluation import evaluate
 from innerloop_trainer.runs.folder import Progress
 from innerloop_trainer.runs.log import Row
@@ -229,3 +229,25 @@ def test_train_and_evaluate_say_what_they_leave_out_of_the_data(tmp_path: Path) 
     assert said in innerloop("train", "protonet", *data, *sizes, *rest, "--out", tmp_path / "run").output
     figures = ("--episodes", 2, "--queries", 1, "--device", "cpu")
     assert said in innerloop("evaluate", tmp_path / "run", *data, *figures).output
+
+
+def test_sources_lists_every_source_and_one_with_its_options() -> None:
+    listed = json.loads(innerloop("sources", "--json").output)
+    assert [each["name"] for each in listed] == list(sources)
+    assert all(each["summary"] and each["example"] for each in listed)
+    shown = innerloop("sources").output
+    assert all(name in shown for name in sources)
+    options = json.loads(innerloop("sources", "images", "--json").output)["options"]
+    assert {each["name"]: each["default"] for each in options} == {
+        "val": "0.15",
+        "test": "0.2",
+        "seed": "0",
+        "min_examples": "0",
+        "skip_broken": "false",
+        "size": "64",
+        "color": "auto",
+        "nested": "false",
+    }
+    assert "skip_broken" in innerloop("sources", "images").output
+    assert "It has no options" in innerloop("sources", "glyphs").output
+    assert "there are: digits, glyphs" in innerloop("sources", "imagenet").error

@@ -7,8 +7,9 @@ from innerloop_trainer.cli.evaluate import evaluate
 from innerloop_trainer.cli.export import export
 from innerloop_trainer.cli.inspect import inspect
 from innerloop_trainer.cli.methods import methods
+from innerloop_trainer.cli.sources import sources
 from innerloop_trainer.cli.train import train
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
-for command in (methods, train, evaluate, compare, export, inspect):
+for command in (methods, sources, train, evaluate, compare, export, inspect):
     app.command()(command)

@@ -13,7 +13,8 @@ from innerloop_learner.learner import MethodInfo
 from innerloop_learner.manifest import Graphs, Manifest, Metric, TaskLimits
 from innerloop_trainer.bundle_evaluation import BundleFigure
 from innerloop_trainer.cli.output import console
-from innerloop_trainer.data import DataSource
+from innerloop_trainer.data import DataSource, SourceLoader
+from innerloop_trainer.data.options import OptionHelp
 from innerloop_trainer.method_description import MethodDescription
 from innerloop_trainer.runs.initial_parameters import Start
 from innerloop_trainer.runs.log import Row
@@ -87,6 +88,26 @@ def print_method(method: MethodDescription) -> None:
     for setting in method.settings:
         settings.add_row(setting.name, json.dumps(setting.default), f"{setting.doc} ({setting.kind})")
     console.print(settings)
+
+
+def print_sources(sources: Mapping[str, SourceLoader]) -> None:
+    """Print one entry per data source."""
+    table = Table("source", "what it holds", "for example")
+    for name, source in sources.items():
+        table.add_row(name, source.summary, source.example)
+    console.print(table)
+
+
+def print_source(name: str, source: SourceLoader, options: Sequence[OptionHelp]) -> None:
+    """Print what a data source holds, and its options with their defaults."""
+    console.print(f"{name}: {source.summary}, for example {source.example}", soft_wrap=True)
+    if not options:
+        console.print("It has no options.")
+        return
+    table = Table("?option=", "default", "what it does")
+    for each in options:
+        table.add_row(each.name, each.default, f"{each.help} ({each.form})")
+    console.print(table)
 
 
 def print_bundle(bundle: Bundle) -> None:

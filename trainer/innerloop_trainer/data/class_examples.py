@@ -66,7 +66,14 @@ class ClassExamples(TaskSampler):
         self._resident = None if data.examples.dtype == object else torch.from_numpy(data.examples).to(device)
 
     def sample(self, shape: EpisodeShape, tasks: int, generator: torch.Generator) -> Episodes:
-        """As in `TaskSampler`; the support set comes in random order, its labels numbered by first appearance."""
+        """As in `TaskSampler`; the support set comes in random order, its labels numbered by first appearance.
+
+        >>> from innerloop_trainer.data import load_source
+        >>> split = load_source("digits").train
+        >>> episodes = split.sample(EpisodeShape(ways=5, shots=2, queries=3), 4, torch.Generator().manual_seed(0))
+        >>> tuple(episodes.support.x.shape), tuple(episodes.query.x.shape)
+        ((4, 10, 1, 8, 8), (4, 15, 1, 8, 8))
+        """
         raw = self.sample_raw(shape, tasks, generator)
         support = Support(
             x=normalise(self._spec, raw.support),

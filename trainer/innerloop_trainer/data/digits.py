@@ -22,6 +22,9 @@ TRAIN, VALIDATION, TEST = ("0", "1", "2", "3", "4", "5"), ("6", "7"), ("8", "9")
 class Digits(SourceLoader):
     """The digits source."""
 
+    summary = "scikit-learn's handwritten digits of 8 x 8 pixels; built in"
+    example = "digits"
+
     def load(self, request: SourceRequest) -> DataSource:
         """As in `SourceLoader`."""
         reject_path(request)

@@ -40,6 +40,9 @@ WOBBLE = 0.06
 class Glyphs(SourceLoader):
     """The glyphs source."""
 
+    summary = "printed characters of many scripts, distorted; built in"
+    example = "glyphs"
+
     def load(self, request: SourceRequest) -> DataSource:
         """As in `SourceLoader`."""
         reject_path(request)

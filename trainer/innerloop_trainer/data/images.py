@@ -36,6 +36,8 @@ class ImageOptions(SplitOptions, SmallClassOptions):
 class Images(SourceLoader):
     """The source of a user's own images."""
 
+    summary = "one's own images: a folder per class, or a zip or tar archive of such folders"
+    example = "images:~/pictures?size=32"
     options = ImageOptions
 
     def load(self, request: SourceRequest) -> DataSource:

@@ -15,6 +15,12 @@ def load_source(text: str, device: torch.device | str = "cpu") -> DataSource:
 
     Raises:
         DataError: no such source or option, or data that can't be used; the message says what to do.
+
+    >>> source = load_source("digits")
+    >>> source.description
+    '8 x 8 pixel handwritten digits: 0 to 5 for training, 6 and 7 for validation, 8 and 9 for test'
+    >>> source.input.shape
+    (1, 8, 8)
     """
     request = parse_request(text, torch.device(device))
     try:

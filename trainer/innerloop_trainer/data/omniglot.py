@@ -53,6 +53,8 @@ class OmniglotOptions:
 class Omniglot(SourceLoader):
     """The Omniglot source."""
 
+    summary = "1,623 handwritten characters of 50 alphabets, as zip archives or folders"
+    example = "omniglot:~/data/omniglot?split=alphabet"
     options = OmniglotOptions
 
     def load(self, request: SourceRequest) -> DataSource:

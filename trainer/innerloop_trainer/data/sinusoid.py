@@ -77,6 +77,9 @@ class Sinusoids(TaskSampler):
 class Sinusoid(SourceLoader):
     """The sinusoid source."""
 
+    summary = "regression of sine waves; built in"
+    example = "sinusoid"
+
     def load(self, request: SourceRequest) -> DataSource:
         """As in `SourceLoader`."""
         reject_path(request)

@@ -130,9 +130,13 @@ class SourceLoader(ABC):
     """Loads one kind of source; a new kind is a new file that registers one of these in `sources`.
 
     Attributes:
+        summary: what the source holds, a line for people.
+        example: what a user may write to name it.
         options: dataclass of the options that it takes, see `innerloop_trainer.data.options`.
     """
 
+    summary: ClassVar[str] = ""
+    example: ClassVar[str] = ""
     options: ClassVar[type[Any]] = NoOptions
 
     @abstractmethod

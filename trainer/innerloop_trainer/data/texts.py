@@ -53,6 +53,8 @@ class TextOptions(SplitOptions, SmallClassOptions):
 class Texts(SourceLoader):
     """The source of a user's own texts."""
 
+    summary = "one's own labelled texts in CSV files, for an encoder to read"
+    example = "texts:~/intents.csv?label=team"
     options = TextOptions
 
     def load(self, request: SourceRequest) -> DataSource:
