@@ -19,11 +19,11 @@ from innerloop.steps import Steps
 
 
 class AdaptationCore:
-    """What the server said of it, the caller's labels, and how to make it again.
+    """An adaptation's description, the caller's labels, and how to make it again.
 
     Args:
-        connection: to the server.
-        info: what the server said when it was made or looked up.
+        connection: the connection to the server.
+        info: what the server said when the adaptation was made or looked up.
         labels: the caller's own objects by their names on the wire.
         recipe: how to make it again; None for never.
     """

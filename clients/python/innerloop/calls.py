@@ -61,7 +61,7 @@ class Call(Generic[T]):
         method: its name in AdaptationService or ModelService, which share none.
         request: the message to send.
         read: turns the response into what the caller gets.
-        safe: whether it may be repeated when its fate is unknown.
+        safe: whether it may be repeated when nobody knows whether the server has carried it out.
         request_id: names it in the server's logs, and in errors.
         support: what its support examples are called.
         query: what its queries are called.

@@ -21,12 +21,12 @@ _HOST_AND_PORT = re.compile(r"(?P<host>\[[^\]]+\]|[^:/\[\]\s]+):(?P<port>\d{1,5}
 _NAME_OF_GRPC = re.compile(r"(dns|unix|unix-abstract|vsock|ipv4|ipv6|xds):\S+")
 
 KEEPALIVE_SECONDS = 10
-"""How long nothing may be heard on a connection before it is asked for a sign of life: sooner than any load balancer or
-NAT in use forgets an idle connection, and no sooner than servers of ours permit."""
+"""After so many seconds without a byte from the server, gRPC pings it. Load balancers and NATs forget idle connections
+after minutes; our servers permit a ping every 5 seconds."""
 
 KEEPALIVE_TIMEOUT_SECONDS = 10
-"""How long that sign may take. Together they are less than a call's default timeout of 30 s: such a call is tried again
-on a new connection in time."""
+"""After so many seconds without an answer to a ping, gRPC closes the connection. Both settings together are less than a
+call's default timeout of 30 seconds, so that the call can still be tried again on a new connection."""
 
 _OPTIONS = [
     # How large a request may be is the server's to say, and its operator's to change.
@@ -38,7 +38,7 @@ _OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 5000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),  # without limit
-    # Channels to one server share a connection otherwise: a new one would get the old one's, which may be dead.
+    # By default, channels to one server share a connection; a new channel shall not get an old connection that is dead.
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
@@ -49,8 +49,8 @@ class TLS:
 
     Attributes:
         root_certificates: the authorities to trust; the system's when None.
-        client_certificate: who we are, for servers that ask; needs `client_key`.
-        client_key: private key of `client_certificate`.
+        client_certificate: the certificate to show to servers that ask for one; needs `client_key`.
+        client_key: the private key of `client_certificate`.
     """
 
     root_certificates: PemSource | None = None
@@ -156,7 +156,7 @@ def _options(target: str) -> list[tuple[str, Any]]:
         *_OPTIONS,
         ("grpc.enable_http_proxy", proxy),
         ("grpc.keepalive_time_ms", int(KEEPALIVE_SECONDS * 1000)),
-        # Both, because gRPC counts its other pings as signs of life asked for, and waits a minute for them.
+        # gRPC does not ping while another ping of its own is open, and waits a minute for that one by default.
         ("grpc.keepalive_timeout_ms", patience),
         ("grpc.http2.ping_timeout_ms", patience),
     ]

@@ -45,10 +45,13 @@ class Client:
 
         Args:
             target: "host:port", or a name in one of gRPC's own schemes such as "dns:///host:port".
-            tls: True for TLS with the system's authorities, or the details.
-            timeout: seconds that a call may take unless it says otherwise.
-            retries: attempts after the first where a repetition is safe; zero for none.
+            tls: True for TLS that trusts the system's authorities, or a TLS object that names others.
+            timeout: seconds that a call may take when it is given no timeout of its own.
+            retries: how often a call that may safely be repeated is tried again; zero for never.
             readapt: whether adaptations keep their support set, and adapt again when the server has dropped them.
+
+        Raises:
+            InvalidArgumentError: the target names no server, or a file of `tls` can't be used.
         """
         self._connection = Connection(target, tls, timeout, retries)
         self._readapt = readapt

@@ -1,4 +1,9 @@
-"""What can go wrong, as types: every failed call raises a subclass of InnerloopError."""
+"""What can go wrong, as types: every failed call raises a subclass of InnerloopError.
+
+Bad input is refused with InvalidArgumentError, which is a ValueError, before anything is sent where possible. Timeouts
+are DeadlineExceededError, which is a TimeoutError. What passes by itself (UnavailableError, OverloadedError,
+ModelLoadingError) reaches the caller only after the retries that the client was allowed.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Self

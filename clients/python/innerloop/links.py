@@ -43,7 +43,7 @@ class Link(Generic[Channel]):
         self._heard: float | None = None
 
     def hear(self) -> None:
-        """The server has answered."""
+        """Note that the server has answered just now."""
         self._heard = time.monotonic()
 
     def silent_since(self, moment: float) -> bool:
@@ -81,7 +81,7 @@ class Links(Generic[Channel]):
             return link
 
     def release(self, link: Link[Channel]) -> bool:
-        """A call has ended; whether it was the last one of a link that was given up, which is then to be closed."""
+        """Note that a call has ended; true when its link was given up and has no other call, and is to be closed."""
         with self._lock:
             link.users -= 1
             return link.users == 0 and self._present.get(link.loop) is not link
@@ -110,7 +110,7 @@ class Links(Generic[Channel]):
         return error_from(failure, request_id)
 
     def close(self) -> list[Link[Channel]]:
-        """Refuse calls from now on; the links whose channels are to be closed."""
+        """Refuse calls from now on; returns the links whose channels are to be closed."""
         with self._lock:
             self.closed = True
             self._forget_ended_loops()
@@ -119,6 +119,6 @@ class Links(Generic[Channel]):
             return links
 
     def _forget_ended_loops(self) -> None:
-        """Channels of an event loop that was closed can't be closed properly any more: gRPC does when they go."""
+        """Drop the links of closed event loops; gRPC closes their channels when they are collected."""
         for loop in [loop for loop in self._present if loop is not None and loop.is_closed()]:
             del self._present[loop]

@@ -1,4 +1,4 @@
-"""Pending queries as they travel on one stream, and their answers."""
+"""The messages of one stream: requests made from pending queries, and responses read into their answers."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -23,11 +23,11 @@ class _Naming:
 
 
 class OneStream:
-    """The messages of one stream.
+    """Makes requests and reads responses of one stream.
 
     Args:
         pending: the queries.
-        adaptation_id: tells the adaptation's present id.
+        adaptation_id: returns the adaptation's present id.
         labels: the caller's own objects by their names on the wire.
         return_logits: whether to ask for logits.
     """

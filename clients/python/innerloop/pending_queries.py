@@ -13,10 +13,10 @@ class PendingQuery:
     """One query of the caller.
 
     Attributes:
-        sequence: its place among all queries.
-        query: what is asked.
-        asked: when it was sent last, on the monotonic clock.
-        answer: what came back: an error of this query, or predictions.
+        sequence: its place among all queries, counted from 0.
+        query: the query, ready to be sent.
+        asked: when it was last sent, in seconds of the monotonic clock.
+        answer: its predictions, or the error that it was answered with; None until there is an answer.
     """
 
     sequence: int
@@ -56,7 +56,7 @@ class PendingQueries:
         return pending
 
     def close_oldest(self) -> None:
-        """The caller gets its answer."""
+        """Forget the oldest query, because the caller gets its answer."""
         del self._queries[self._first]
         self._first += 1
 
@@ -89,11 +89,11 @@ class Patience:
         return time.monotonic() - self._seconds
 
     def begin(self) -> None:
-        """The caller waits from now on."""
+        """Note that the caller waits from now on."""
         self._since = time.monotonic()
 
     def pause(self) -> None:
-        """The caller has something."""
+        """Note that the caller does not wait any more."""
         self._since = None
 
     def left(self) -> float:

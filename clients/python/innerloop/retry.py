@@ -30,7 +30,7 @@ _BACKOFF = wait_random_exponential(multiplier=0.1, max=5.0)
 
 
 _LONGEST_SECONDS = 1e8
-"""Three years: gRPC and locks take longer waits, infinite ones among them, for mistakes or for none at all."""
+"""The longest wait, three years. gRPC and locks refuse longer ones, or don't wait at all."""
 
 
 def check_seconds(seconds: float, name: str) -> float:

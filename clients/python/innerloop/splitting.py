@@ -6,14 +6,16 @@ from innerloop.examples import Examples
 from innerloop.models import TaskLimits
 
 SMALL_COUNT = 64
+"""Up to so many queries are sent in one request without asking the server for its limits."""
+
 SMALL_BYTES = 2**20
-"""Up to so many queries of so many bytes in all are sent as they are, without asking the server for its limits."""
+"""The same for their bytes, all together."""
 
 DEFAULT_REQUEST_BYTES = 4 * 2**20
 """Largest request to a server that doesn't say what it takes: what gRPC servers take unless they are told otherwise."""
 
 _ROOM_BYTES = 4096
-"""What a request carries besides its examples and what the caller knows of: ids, shapes, options."""
+"""Bytes left free in each request for ids, shapes and options."""
 
 
 def is_small(query: Examples) -> bool:

@@ -20,7 +20,7 @@ from innerloop import (
     PermissionDeniedError,
     UnavailableError,
 )
-from innerloop.predict_stream import LOOK_AHEAD
+from innerloop.stream_core import LOOK_AHEAD
 
 IMAGES = np.zeros((2, 1, 28, 28), np.uint8)
 SHUTTING_DOWN = Failure(grpc.StatusCode.UNAVAILABLE, "stopping", (reason("SHUTTING_DOWN"),))
