@@ -6,12 +6,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXAMPLES := clients/typescript/examples
 BUF := @bufbuild/buf@1.75.0
+REPORT := .pytest_cache/report.xml
 
 # For pip and for the environments in which it builds packages. Relative, because pip splits these at spaces.
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
-.PHONY: setup demo test test-slow test-web lint lint-proto proto bench bench-serving clean
+.PHONY: setup demo test test-costs test-slow test-web lint lint-proto proto bench bench-serving clean
 
 setup: $(VENV)/.complete
 
@@ -29,10 +30,16 @@ demo: setup
 
 # One thread per test process: there is a process for every core already.
 test: setup lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n auto --dist worksteal --junit-xml $(REPORT)
 
+# What each group of tests took in the last `make test`; BY=file goes by files instead of folders.
+BY ?= folder
+test-costs: setup
+	$(BIN)/python scripts/suite_costs.py $(REPORT) --by $(BY)
+
+# What is rare or takes long: an hour on two cores, once a week.
 test-slow: setup
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n auto --dist worksteal
 
 # Exported bundles under Node (20 or newer): all methods, a few minutes. What is installed stays for `make test`.
 test-web: setup

@@ -34,41 +34,45 @@ single tasks, in one engine or in the other.
 """
 
 
-def _on_mlp(case: Case) -> Case:
-    settings = {"widths": [8, 8], "norm": case.spec.backbone_settings.get("norm", "none")}
-    return Case(replace(case.spec, backbone="mlp", backbone_settings=settings))
+def _on_mlp(case: Case, norm: str = "none", **settings: object) -> Case:
+    """The method on one layer: every operation of its own is there, and exporting takes half as long as with two."""
+    backbone_settings = {"widths": [8], "norm": norm}
+    method_settings = {**case.spec.settings, **settings}
+    return Case(
+        replace(case.spec, backbone="mlp", backbone_settings=backbone_settings, settings=method_settings),
+    )
 
 
-CONVOLVING = {"anil-classification-batch"}
-ALIKE = {f"{method}-classification-task" for method in ("fomaml", "reptile", "scratch")}
-"""Those that adapt as maml does: their graphs are the same."""
-CURVES = {"maml-regression-none"}
-
-
-def _with(case_name: str, **settings: object) -> Case:
-    """A small learner on an MLP with other settings."""
-    case = next(case for case in PLAIN if case.name == case_name)
-    return Case(replace(case.spec, settings={**case.spec.settings, **settings}))
-
-
-PLAIN = [_on_mlp(case) for case in CASES if case.name in CURVES or case.name.endswith("-classification-task")]
-QUICK = {
-    f"{case.name}-{case.spec.backbone}": case
-    for case in (*PLAIN, *(case for case in CASES if case.name in CONVOLVING))
-    if case.name not in ALIKE
-}
+PLAIN = {case.spec.method: case for case in CASES if case.name.endswith("-classification-task")}
 NEIGHBOURS = 14
 """More than the examples of a trace, of which there are 13."""
-QUICK["knn-many"] = _with("knn-classification-task", k=NEIGHBOURS)
-QUICK["reptile-adam"] = _with("reptile-classification-task", update_rule="adam")
-EVERY = {**QUICK, **{f"{case.name}-{case.spec.backbone}": case for case in (*PLAIN, *CASES)}}
+ALIKE = {"fomaml", "reptile", "scratch"}
+"""Methods that adapt as maml does: their graphs are the same."""
+QUICK = {
+    **{method: _on_mlp(case) for method, case in PLAIN.items() if method not in ALIKE},
+    "knn": _on_mlp(PLAIN["knn"], k=NEIGHBOURS),
+    "maml with adam": _on_mlp(PLAIN["maml"], update_rule="adam"),
+    "maml with a norm": _on_mlp(PLAIN["maml"], norm="task"),
+    "protonet with a norm": _on_mlp(PLAIN["protonet"], norm="task"),
+    "maml of curves": Case(
+        replace(
+            next(case.spec for case in CASES if case.name == "maml-regression-none"),
+            backbone_settings={"widths": [8]},
+        )
+    ),
+}
+"""Every method on a backbone that is exported in a second or two."""
+RARE = {
+    **{f"{method} with norms": _on_mlp(case, norm="task") for method, case in PLAIN.items()},
+    "few neighbours": _on_mlp(PLAIN["knn"]),
+    **{f"{case.name} on {case.spec.backbone}": case for case in CASES},
+}
+"""Every method with every norm, on convolutions, too: minutes of exporting."""
+EVERY = {**RARE, **QUICK}
 
 each_case = pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, id=name, marks=() if name in QUICK else pytest.mark.slow)  # seconds of exporting each
-        for name in EVERY
-    ],
+    [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in RARE)],
 )
 
 
@@ -157,15 +161,26 @@ def test_onnx_runtime_is_as_close_to_float64_as_pytorch_is(name: str) -> None:
 
 
 def test_neighbours_are_as_many_as_asked_for_where_there_are_more_examples() -> None:
-    case, (_, files) = EVERY["knn-many"], exported("knn-many")
+    case, (_, files) = EVERY["knn"], exported("knn")
     episodes = rounded(case.episodes(shots=NEIGHBOURS))
     found = in_onnx(files, episodes, None)
     expected = in_pytorch(case, case.params(torch.float32), episodes, None, torch.float64)[..., :3]
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-def test_graphs_hold_standard_operators_only_and_have_the_shapes_that_are_promised() -> None:
-    graphs, files = exported("maml-classification-task-conv4")
+@pytest.mark.parametrize(
+    ("name", "weight", "shape_of_weight"),
+    [
+        ("maml", "linear0.weight", [8, 256]),
+        pytest.param(
+            "maml-classification-task on conv4", "conv1.weight", [8, 8, 3, 3], marks=pytest.mark.slow, id="convolutions"
+        ),
+    ],
+)
+def test_graphs_hold_standard_operators_only_and_have_the_shapes_that_are_promised(
+    name: str, weight: str, shape_of_weight: list[int]
+) -> None:
+    graphs, files = exported(name)
     assert graphs == Graphs(OPSET)
     for content in files.values():
         model = onnx.load_from_string(content)
@@ -183,7 +198,7 @@ def test_graphs_hold_standard_operators_only_and_have_the_shapes_that_are_promis
         "steps": [],
     }
     outputs = {value.name: shape(value) for value in adapt.graph.output}
-    assert outputs["state.weights.conv1.weight"] == ["tasks", 8, 8, 3, 3]
+    assert outputs[f"state.weights.{weight}"] == ["tasks", *shape_of_weight]
     assert outputs["losses"] == ["tasks", "steps"]
     predict = onnx.load_from_string(files[PREDICT])
     assert {value.name: shape(value) for value in predict.graph.output} == {
@@ -193,8 +208,8 @@ def test_graphs_hold_standard_operators_only_and_have_the_shapes_that_are_promis
 
 
 def test_steps_are_a_choice_at_run_time_and_none_at_all_is_one() -> None:
-    case = EVERY["maml-classification-task-mlp"]
-    _, files = exported("maml-classification-task-mlp")
+    case = EVERY["maml"]
+    _, files = exported("maml")
     episodes = rounded(case.episodes())
     none, one, seven = (adapted(files, episodes, steps)["losses"] for steps in (0, 1, 7))
     assert (none.size, one.shape, seven.shape) == (0, (3, 1), (3, 7))
@@ -211,7 +226,7 @@ def test_a_rule_may_carry_what_its_next_step_never_reads() -> None:
             weights = {name: value - 0.1 * step.gradients[name] for name, value in step.weights.items()}
             return Updated(weights, {f"last.{name}": value for name, value in step.gradients.items()})
 
-    case = EVERY["maml-classification-task-mlp"]
+    case = EVERY["maml"]
     learner = case.learner
     assert isinstance(learner, MAML)
     learner.rule = Forgetting()
@@ -220,9 +235,9 @@ def test_a_rule_may_carry_what_its_next_step_never_reads() -> None:
 
 
 def test_graphs_are_as_wide_as_their_tasks_where_the_method_serves_any_number_of_ways() -> None:
-    _, files = exported("protonet-classification-task-mlp")
+    _, files = exported("protonet")
     for ways in (1, 2, 6):
-        support = rounded(EVERY["protonet-classification-task-mlp"].episodes(ways=ways, tasks=1))
+        support = rounded(EVERY["protonet"].episodes(ways=ways, tasks=1))
         assert in_onnx(files, support, None).shape[-1] == ways
 
 
@@ -262,7 +277,7 @@ def test_the_reason_names_what_onnx_lacks_and_not_the_exporters_advice(monkeypat
         return Adapted({"classes": rotated, "ways": support.ways}, None)
 
     monkeypatch.setattr(ProtoNet, "adapt", adapt)
-    graphs, _ = exported.__wrapped__("protonet-classification-task-mlp")
+    graphs, _ = exported.__wrapped__("protonet")
     assert "linalg_qr" in graphs.refused
     assert graphs.refused.isprintable()
 
@@ -272,7 +287,7 @@ def test_graphs_that_answer_otherwise_are_not_given_away(monkeypatch) -> None:
         return lambda feed: {name: value[::-1] for name, value in runnable(graph)(feed).items()}
 
     monkeypatch.setattr(check, "runnable", wrong)
-    graphs, files = exported.__wrapped__("protonet-classification-task-mlp")
+    graphs, files = exported.__wrapped__("protonet")
     assert graphs.refused.startswith("GraphError: the graphs' answers differ")
     assert not files
 

@@ -25,11 +25,12 @@ class AsyncClient:
     It may be made anywhere, and used by several event loops, one after another or in threads: each gets a connection
     of its own.
 
-    Example:
-        >>> async with AsyncClient("localhost:50051") as client:
-        ...     adaptation = await client.adapt("omniglot", support_images, support_labels)
-        ...     for p in await adaptation.predict(query_images):
-        ...         print(p.label, p.probability)
+    Example::
+
+        async with AsyncClient("localhost:50051") as client:
+            adaptation = await client.adapt("omniglot", support_images, support_labels)
+            for p in await adaptation.predict(query_images):
+                print(p.label, p.probability)
     """
 
     def __init__(

@@ -25,11 +25,12 @@ class Client:
     Every method raises a subclass of InnerloopError when it fails, and takes a `timeout` in seconds that covers all
     of its attempts.
 
-    Example:
-        >>> with Client("localhost:50051") as client:
-        ...     adaptation = client.adapt("omniglot", support_images, support_labels)
-        ...     for p in adaptation.predict(query_images):
-        ...         print(p.label, p.probability)
+    Example::
+
+        with Client("localhost:50051") as client:
+            adaptation = client.adapt("omniglot", support_images, support_labels)
+            for p in adaptation.predict(query_images):
+                print(p.label, p.probability)
     """
 
     def __init__(
