@@ -1,3 +1,5 @@
+from contextlib import ExitStack
+
 import grpc
 import pytest
 from bundles import write_models
@@ -17,11 +19,23 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "with_and_without_front_ends: its servers answer gRPC themselves, then through front ends"
     )
+    config.addinivalue_line(
+        "markers", "rarely(mode): of these two modes, the one in which a test is slow: 'alone' or 'front ends'"
+    )
+
+
+MODES = {"alone": 0, "front ends": 2}
 
 
 def pytest_generate_tests(metafunc):
-    if "frontends" in metafunc.fixturenames and metafunc.definition.get_closest_marker("with_and_without_front_ends"):
-        metafunc.parametrize("frontends", [0, 2], indirect=True, scope="module", ids=["alone", "front ends"])
+    definition = metafunc.definition
+    if "frontends" in metafunc.fixturenames and definition.get_closest_marker("with_and_without_front_ends"):
+        rare = definition.get_closest_marker("rarely")
+        modes = [
+            pytest.param(count, id=mode, marks=pytest.mark.slow if rare and mode in rare.args else ())
+            for mode, count in MODES.items()
+        ]
+        metafunc.parametrize("frontends", modes, indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +54,25 @@ def start_server(models_folder, frontends):
     return start
 
 
-@pytest.fixture(scope="module")
-def server(start_server):
-    """A server with default settings."""
-    with start_server() as server:
+@pytest.fixture(scope="session")
+def shared_servers(models_folder):
+    """Gives the server with default settings and so many front ends, which is started when it is first asked for."""
+    running = {}
+    with ExitStack() as stack:
+
+        def server(frontends):
+            if frontends not in running:
+                process = ServerProcess(models_folder, threads=1, lanes=1, frontends=frontends)
+                running[frontends] = stack.enter_context(process)
+            return running[frontends]
+
         yield server
+
+
+@pytest.fixture(scope="module")
+def server(shared_servers, frontends):
+    """A server with default settings, which many modules share: tests compare its counts with those before."""
+    return shared_servers(frontends)
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ class Metrics:
         ]
 
 
-def wait_until(condition, seconds=20):
+def wait_until(condition, seconds=60):
     """Wait for something that will happen soon."""
     give_up = time.monotonic() + seconds
     while not condition():

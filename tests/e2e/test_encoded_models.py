@@ -90,6 +90,7 @@ def test_strings_are_answered_as_without_a_server(server, folder, model):
     np.testing.assert_allclose(np.concatenate([each.probabilities for each in streamed]), expected, atol=1e-5)
 
 
+@pytest.mark.rarely("alone")
 def test_the_engine_behind_an_encoder_may_be_onnx_runtime(start_server, folder, tmp_path):
     for name in ("intents", "steps", "pictures"):
         bundle = load_bundle(folder / name)
@@ -216,6 +217,7 @@ def test_a_bundle_whose_encoder_was_altered_is_refused(client):
     assert model.error == "broken: encoder.onnx is truncated or altered (digest differs); copy or export it again"
 
 
+@pytest.mark.rarely("front ends")
 def test_the_shell_adapts_to_texts(server):
     def innerloop(*arguments):
         command = [sys.executable, "-m", "innerloop_command", *arguments, "--server", server.target]
@@ -227,8 +229,9 @@ def test_the_shell_adapts_to_texts(server):
     assert "classification of texts" in " ".join(innerloop("models", "intents").split())
 
 
+@pytest.mark.rarely("front ends")
 def test_a_load_generator_makes_up_texts(server):
     command = [sys.executable, "-m", "innerloop_command", "bench", "intents", "--server", server.target]
-    options = ["--clients", "2", "--duration", "1", "--warm-up", "0.2"]
+    options = ["--clients", "2", "--duration", "0.3", "--warm-up", "0.1"]
     result = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
