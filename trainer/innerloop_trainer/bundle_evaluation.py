@@ -20,7 +20,7 @@ class BundleFigure:
 
     Attributes:
         metric: the figure.
-        source: of the episodes.
+        source: source of the episodes.
         left_out: names of the classes of the split that the bundle was trained on or chosen by.
         steps: inner steps.
     """
@@ -48,15 +48,15 @@ def evaluate_bundle(
     """Measure a bundle on a split of some data, without the classes that it has seen.
 
     Args:
-        bundle: on `device`.
+        bundle: bundle to measure, loaded onto `device`.
         data: source of the episodes, for example "omniglot:PATH".
-        device: to evaluate on.
-        split: that episodes are drawn from.
+        device: device to evaluate on.
+        split: split that episodes are drawn from.
         ways: classes per task; those trained for when None.
         shots: support examples per class; those trained for when None.
-        queries: per class.
-        episodes: how many.
-        seed: of the episodes.
+        queries: queries per class.
+        episodes: number of episodes.
+        seed: seed of the episodes.
         steps: inner steps; the bundle's default when None.
         protocol: see `evaluate`.
 

@@ -30,10 +30,16 @@ from innerloop_trainer.runs.training import Training
 from innerloop_trainer.seeds import generator_for
 
 WARM_UP_STEPS = 3
+"""Outer steps that are taken before the time of a step is measured, since the first ones are slower."""
+
 SECONDS_OF_TRIAL = 3.0
+"""Seconds of outer steps over which the time of a step is averaged."""
+
 ADAPTATIONS_TIMED = 20
+"""Adaptations whose median time is reported."""
+
 GOLDEN_STEP = 0.618034
-"""The golden ratio without its whole part: so far apart, positions modulo 1 spread evenly however many are taken."""
+"""Fraction of the golden ratio. Its multiples modulo 1 spread evenly over 0 to 1, however many are taken."""
 
 
 RESULTS = ("comparison.json", "comparison.md", "comparison.png")
@@ -42,11 +48,12 @@ RESULTS = ("comparison.json", "comparison.md", "comparison.png")
 
 @dataclass(frozen=True)
 class Budget:
-    """What every method may spend; one of the two.
+    """What every method may spend; exactly one of the two is given.
 
     Attributes:
-        iterations: outer steps.
-        minutes: of training, as measured just before; a run on a busier machine takes longer.
+        iterations: number of outer steps.
+        minutes: training time in minutes, turned into outer steps by timing some just before training; on a machine
+            that gets busier later, training takes longer.
     """
 
     iterations: int | None = None
@@ -61,11 +68,11 @@ class Compared:
         method: registered name.
         family: kind of method.
         value: accuracy or mean squared error on test episodes.
-        confidence_interval: half width of its 95% confidence interval.
-        iterations: outer steps.
-        minutes: of training.
-        adapt_ms: median time of adapting to one task.
-        state_bytes: size of one task's state.
+        confidence_interval: half width of the 95% confidence interval of the value.
+        iterations: number of outer steps taken.
+        minutes: training time in minutes.
+        adapt_ms: median time of adapting to one task, in milliseconds.
+        state_bytes: size of one task's state, in bytes.
     """
 
     method: str
@@ -93,15 +100,15 @@ class Failed:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that was compared.
+    """The figures of all methods.
 
     Attributes:
         metric: "accuracy" or "mean_squared_error".
-        protocol: how it was measured.
+        protocol: how the figures were measured.
         compared: one entry for each method, best first.
         failed: methods without figures.
-        device: where.
-        seed: of initialisation and episodes.
+        device: what they were trained and measured on.
+        seed: seed of initial parameters and episodes.
     """
 
     metric: str
@@ -112,12 +119,12 @@ class Comparison:
     seed: int
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data, with what it was measured on."""
+        """Plain data, the machine that it was measured on included."""
         machine = {"processor": platform.machine(), "torch": torch.__version__, "python": platform.python_version()}
         return {**asdict(self), "machine": machine}
 
     def to_markdown(self) -> str:
-        """A table."""
+        """A table in Markdown, a row for each method."""
         name = self.metric.replace("_", " ")
         lines = [
             f"{self.protocol}; {self.device}, seed {self.seed}",
@@ -173,17 +180,17 @@ def compare_methods(
     """Train and measure each method; runs that are there already are continued, finished ones only measured.
 
     Args:
-        names: of methods.
+        names: names of the methods.
         common: what all runs share; its method is ignored.
         source: the data that `common` names, behind an encoder if there is to be one.
-        settings: of single methods, by method.
-        budget: of each method.
-        folder: runs are kept in `runs/METHOD` below it.
-        device: to train and measure on.
-        queries: per class in test episodes.
-        test_episodes: how many, the same for all.
-        run: trains a run that is prepared, and returns whether it is finished.
-        tell: called with what a user may want to know at once.
+        settings: settings that only one method gets, by method.
+        budget: what each method may spend.
+        folder: the runs are kept in `runs/METHOD` below it.
+        device: device to train and measure on.
+        queries: queries per class in test episodes.
+        test_episodes: number of test episodes, the same ones for all methods.
+        run: trains a prepared run, and returns whether it is finished.
+        tell: called with each notice for the user.
 
     Returns:
         the comparison; None if a run was stopped before its end, with everything saved.
@@ -233,9 +240,9 @@ def _iterations(
     device: torch.device,
     tell: Callable[[str], None],
 ) -> int | None:
-    """Outer steps that the budget allows; as measured before, if the run is there already."""
+    """Outer steps that the budget allows; a run that is there already keeps the number that it was given."""
     if defaults_of(config.method).iterations == 1:
-        return 1  # it learns nothing
+        return 1  # a method that learns nothing needs no more
     if budget.minutes is None:
         return budget.iterations
     if run.exists:
@@ -246,13 +253,13 @@ def _iterations(
 
 
 def _seconds_per_step(config: TrainingConfig, source: DataSource, device: torch.device) -> float:
-    """Measured on steps that are thrown away."""
+    """Mean time of an outer step in seconds, measured on steps whose results are thrown away."""
     plan = make_plan(replace(config, iterations=10**6), source, device)
     initial = plan.init(generator_for(config.seed, "initialisation"))
     params = {name: value.to(device) for name, value in initial.items()}
     loop = OuterLoop(plan.estimator, params, plan.optimizer, config.seed)
     durations: list[float] = []
-    # All over the schedule, since some outer losses are costlier at its beginning than later.
+    # The steps lie all over the schedule, since some outer losses cost more at its beginning than later.
     positions = (int(plan.iterations * (step * GOLDEN_STEP % 1)) for step in itertools.count())
     while len(durations) <= WARM_UP_STEPS or sum(durations[WARM_UP_STEPS:]) < SECONDS_OF_TRIAL:
         start = time.perf_counter()

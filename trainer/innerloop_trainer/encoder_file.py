@@ -1,4 +1,4 @@
-"""From `--encoder MODEL.onnx?key=value&...` and `--tokenizer FILE` to data behind that encoder."""
+"""Reads an encoder that a user names (`--encoder MODEL.onnx?key=value&... --tokenizer FILE`) and encodes data by it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -22,8 +22,8 @@ class EncoderFile:
 
     Attributes:
         graph: content of the ONNX file.
-        tokenizer: content of the tokenizer's file, for texts.
-        options: what the user says of it.
+        tokenizer: content of the tokenizer's file, for an encoder of texts.
+        options: what the user wrote behind the file's name.
     """
 
     graph: bytes
@@ -35,9 +35,9 @@ def read_encoder_file(text: str | None, tokenizer: Path | None) -> EncoderFile |
     """Read the files of an encoder; None if none is named.
 
     Args:
-        text: path of the ONNX file, options behind it: output, pooling, normalise, max_tokens for texts, and mean, std
-            and scale for images, as in `EncoderSpec`.
-        tokenizer: path of its tokenizer's file.
+        text: path of the ONNX file, and behind it options as in `EncoderSpec`: output, pooling and normalise,
+            max_tokens for texts, and mean, std and scale for images.
+        tokenizer: path of the tokenizer's file.
 
     Raises:
         ConfigError: a file can't be read, or an option is not known.
@@ -45,7 +45,7 @@ def read_encoder_file(text: str | None, tokenizer: Path | None) -> EncoderFile |
     """
     if text is None:
         if tokenizer is not None:
-            raise ConfigError("--tokenizer is of an encoder; name that with --encoder")
+            raise ConfigError("--tokenizer belongs to an encoder; name the encoder with --encoder")
         return None
     path, options = split_options(text)
     given = EncoderOptions(**{key: _value(key, value) for key, value in options.items()})

@@ -22,7 +22,7 @@ from innerloop_trainer.seen_classes import describe_classes
 Protocol = Literal["inductive", "transductive"]
 
 EPISODES_PER_BATCH = 25
-"""Part of the protocol: the episodes drawn from a seed depend on it."""
+"""Episodes evaluated at once. The episodes that a seed draws depend on this number, so changing it changes figures."""
 
 
 class EvaluationError(ValueError):
@@ -35,11 +35,11 @@ class Evaluation:
 
     Attributes:
         metric: "accuracy", or "mean_squared_error" for regression.
-        values: of each episode [E].
-        protocol: inductive unless queries normalised each other.
-        shape: of the episodes.
-        split: they were drawn from.
-        steps: inner steps, where they were not the model's default.
+        values: the metric of each episode [E].
+        protocol: "transductive" if the queries of a task normalised each other, otherwise "inductive".
+        shape: shape of the episodes.
+        split: name of the split that they were drawn from.
+        steps: inner steps, if they were not the model's default.
         classes: how many the episodes were drawn from, and a digest of which; empty for regression.
     """
 
@@ -62,7 +62,7 @@ class Evaluation:
         return confidence_interval(self.values)
 
     def to_metric(self, data: str) -> Metric:
-        """As a manifest records it."""
+        """The figure as a manifest records it, `data` being the name of the source."""
         shots = f"{self.shape.ways}-way {self.shape.shots}-shot"
         shots = shots if self.metric == "accuracy" else f"{self.shape.shots}-shot"
         steps = "" if self.steps is None else f"{self.steps} inner steps, "
@@ -100,21 +100,21 @@ def evaluate(
     """Adapt to episodes of unseen classes and score the answers to their queries.
 
     Args:
-        learner: to evaluate.
+        learner: learner to evaluate.
         params: its parameters; episodes are drawn on their device.
         sampler: split to draw from.
-        shape: of the episodes.
+        shape: shape of the episodes.
         split: name of that split, for the record.
-        episodes: how many.
-        seed: of the episodes.
+        episodes: number of episodes.
+        seed: seed of the episodes.
         steps: inner steps; the learner's default when None.
         protocol: transductive lets the queries of a task normalise each other, as many papers do; it never serves.
 
     Raises:
         DataError: the split can't give such episodes.
         TaskError: the learner can't take that many ways, or that few.
-        EvaluationError: transductive was asked of a learner whose queries are normalised without the support set, or
-            more inner steps than it serves.
+        EvaluationError: "transductive" was asked for, but this learner normalises queries without the support set; or
+            it does not serve that many inner steps.
     """
     _check_steps(learner, steps)
     device = next(iter(params.values())).device
@@ -162,8 +162,8 @@ def check_source(learner: Learner, source: DataSource) -> None:
         raise EvaluationError(f"this model takes inputs of {_layout(ours)}, {name} has inputs of {_layout(theirs)}")
     if ours != theirs:
         raise EvaluationError(
-            f"this model normalises inputs otherwise than {name} does ({_normalisation(ours)} against "
-            f"{_normalisation(theirs)}), so the figure would not be what a server gives"
+            f"this model normalises inputs with {_normalisation(ours)}, {name} with {_normalisation(theirs)}; a figure "
+            f"measured so would not be what a server gives"
         )
 
 

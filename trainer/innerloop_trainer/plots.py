@@ -12,10 +12,10 @@ def plot_learning_curve(rows: list[Row], title: str, metric: str, path: Path) ->
     """Draw training and validation figures over outer steps.
 
     Args:
-        rows: of the run's log.
-        title: of the plot.
+        rows: rows of the run's log.
+        title: title of the plot.
         metric: "accuracy" or "mean_squared_error".
-        path: PNG to write.
+        path: PNG file to write.
     """
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -36,10 +36,10 @@ def plot_comparison(bars: Sequence[tuple[str, float, float]], title: str, metric
     """Draw a bar for each method.
 
     Args:
-        bars: method, value and half width of its confidence interval.
-        title: of the plot.
+        bars: for each method its name, its value and the half width of its confidence interval.
+        title: title of the plot.
         metric: "accuracy" or "mean_squared_error".
-        path: PNG to write.
+        path: PNG file to write.
     """
     figure = Figure(figsize=(7, 1.2 + 0.3 * len(bars)), layout="constrained")
     axes = figure.subplots()

@@ -9,15 +9,15 @@ def generator_for(seed: int, stream: str, position: int = 0, device: torch.devic
     """A generator for one use.
 
     Args:
-        seed: of the run.
-        stream: what the numbers are for, so that streams of one run never coincide.
-        position: within the stream, for example the iteration.
-        device: of the generator.
+        seed: seed of the run.
+        stream: what the numbers are for; streams of other names never coincide with this one.
+        position: position within the stream, for example the iteration.
+        device: device of the generator.
     """
     return torch.Generator(device).manual_seed(seed_for(seed, stream, position))
 
 
 def seed_for(seed: int, stream: str, position: int = 0) -> int:
-    """The seed of that generator."""
+    """The seed of the generator that `generator_for` gives."""
     digest = hashlib.sha256(f"{seed}/{stream}/{position}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1

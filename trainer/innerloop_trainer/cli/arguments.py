@@ -17,11 +17,11 @@ EncoderOption = Annotated[
     str | None,
     typer.Option(
         "--encoder",
-        help="ONNX file of a frozen encoder, whose features to learn from; options as ?key=value behind it.",
+        help="ONNX file of a frozen encoder whose features to learn from, with options behind it as ?key=value.",
     ),
 ]
 TokenizerOption = Annotated[
-    Path | None, typer.Option("--tokenizer", help="Its tokenizer.json, for an encoder of texts.")
+    Path | None, typer.Option("--tokenizer", help="The encoder's tokenizer.json, if it takes texts.")
 ]
 
 

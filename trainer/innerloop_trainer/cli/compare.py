@@ -35,8 +35,10 @@ def compare(
     ways: Annotated[int, option("ways")] = TrainingConfig.ways,
     shots: Annotated[int, option("shots")] = TrainingConfig.shots,
     queries: Annotated[int, typer.Option(min=1, help="Queries per class in test episodes.")] = 15,
-    minutes: Annotated[float | None, typer.Option(help="Training time of each method.")] = None,
-    iterations: Annotated[int | None, typer.Option(min=1, help="Outer steps of each method, instead.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Training time of each method, in minutes.")] = None,
+    iterations: Annotated[
+        int | None, typer.Option(min=1, help="Outer steps of each method, instead of --minutes.")
+    ] = None,
     seed: Annotated[int, option("seed")] = TrainingConfig.seed,
     test_episodes: Annotated[int, typer.Option(min=2, help="Tasks that methods are compared on.")] = 600,
     backbone: Annotated[str | None, typer.Option(help="Feature extractor of all methods.")] = None,

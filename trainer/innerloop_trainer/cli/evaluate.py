@@ -22,14 +22,16 @@ from innerloop_trainer.seen_classes import Split
 def evaluate(
     bundle: BundleArgument,
     data: DataOption,
-    split: Annotated[Split, typer.Option(help="Where tasks come from.")] = "test",
+    split: Annotated[Split, typer.Option(help="Classes that tasks are drawn from.")] = "test",
     ways: Annotated[int | None, typer.Option(min=2, help="Classes per task; those trained for by default.")] = None,
     shots: Annotated[int | None, typer.Option(min=1, help="Examples per class; those trained for by default.")] = None,
     queries: Annotated[int, typer.Option(min=1, help="Queries per class.")] = 15,
-    steps: Annotated[int | None, typer.Option(min=0, help="Inner steps.")] = None,
-    episodes: Annotated[int, typer.Option(min=2, help="How many tasks.")] = 600,
-    protocol: Annotated[Protocol, typer.Option(help="Transductive as many papers do.")] = "inductive",
-    seed: Annotated[int, typer.Option(help="Of the episodes.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=0, help="Inner steps; the model's default if not given.")] = None,
+    episodes: Annotated[int, typer.Option(min=2, help="Number of tasks.")] = 600,
+    protocol: Annotated[
+        Protocol, typer.Option(help="transductive lets queries normalise each other, as many papers do.")
+    ] = "inductive",
+    seed: Annotated[int, typer.Option(help="Seed of the episodes.")] = 0,
     device: DeviceOption = "auto",
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the figures to this file; earlier figures there are replaced.")

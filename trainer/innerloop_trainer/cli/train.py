@@ -49,7 +49,7 @@ def train(
     seed: Annotated[int, option("seed")] = TrainingConfig.seed,
     validate_every: Annotated[int, option("validate_every")] = TrainingConfig.validate_every,
     validation_episodes: Annotated[int, option("validation_episodes")] = TrainingConfig.validation_episodes,
-    test_episodes: Annotated[int, typer.Option(min=2, help="Tasks of the final test.")] = 600,
+    test_episodes: Annotated[int, typer.Option(min=2, help="Tasks of the final test on unseen classes.")] = 600,
     backbone: Annotated[str | None, option("backbone")] = TrainingConfig.backbone,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Setting of the method or its training, NAME=VALUE.")
@@ -123,13 +123,13 @@ def train_and_test(
 
     Args:
         config: what to train.
-        folder: of the run.
-        device: to train on.
-        encoder: whose features to learn from.
-        init: bundle, run or safetensors file to start from.
-        resume: continue the run that the folder holds.
+        folder: folder of the run.
+        device: device to train on.
+        encoder: encoder whose features to learn from, if there is one.
+        init: bundle, run or safetensors file whose parameters to start from.
+        resume: whether to continue the run that the folder holds.
         test_episodes: tasks of the final test.
-        save_minutes: after which the run is saved, besides at validations and at its end.
+        save_minutes: minutes after which the run is saved, besides at validations and at its end.
 
     Returns:
         whether training finished; Ctrl-C, SIGTERM and a lost terminal end it early, with everything saved.

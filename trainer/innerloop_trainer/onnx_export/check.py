@@ -19,7 +19,8 @@ Runnable = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 TASKS, QUERIES, SHOTS = 2, 3, 2
 TOLERANCE = 1e-3
-"""Of probabilities, and of values relative to the largest: far above rounding, far below a mistake."""
+"""Largest difference of probabilities, and of values as a share of the largest value. Rounding makes far smaller ones,
+mistakes far larger ones."""
 
 
 class GraphError(RuntimeError):
@@ -27,12 +28,12 @@ class GraphError(RuntimeError):
 
 
 def check_graphs(learner: Learner, params: Params, files: Mapping[str, bytes]) -> None:
-    """Compare answers to made-up tasks.
+    """Compare the answers of graphs and learner to tasks of random inputs.
 
     Raises:
         GraphError: they differ.
     """
-    support, query = made_up(learner)
+    support, query = random_task(learner)
     steps = min(2, learner.max_steps)
     with torch.no_grad():
         adapted = learner.adapt(params, support_of(learner, support), steps or None)
@@ -76,8 +77,8 @@ def query_of(learner: Learner, x: Tensor) -> Query:
     return Query(normalise(learner.spec.input, x), torch.ones(x.shape[:2], dtype=torch.bool))
 
 
-def made_up(learner: Learner) -> tuple[dict[str, Tensor], Tensor]:
-    """Inputs of the graphs, the first task padded by one example."""
+def random_task(learner: Learner) -> tuple[dict[str, Tensor], Tensor]:
+    """Random inputs of the adapt graph, the first task padded by one example, and random queries."""
     spec, generator = learner.spec, torch.Generator().manual_seed(0)
     ways = max(min(spec.max_ways, 3), 1) if learner.info.ways_can_change != "no" else spec.max_ways
     examples = ways * SHOTS

@@ -21,7 +21,7 @@ from innerloop_learner.learner import Learner
 from innerloop_learner.loops import recording, repeat
 from innerloop_learner.manifest import ADAPT, PREDICT, Graphs
 from innerloop_learner.tasks import Params, Query, Support
-from innerloop_trainer.onnx_export.check import check_graphs, made_up, support_of
+from innerloop_trainer.onnx_export.check import check_graphs, random_task, support_of
 from innerloop_trainer.onnx_export.loops import make_loops, sorted_nodes
 from innerloop_trainer.onnx_export.marks import MarkingRecorder
 from innerloop_trainer.onnx_export.tracing import OPSET, Example, trace
@@ -40,14 +40,15 @@ TYPES: dict[int, torch.dtype] = {
     TensorProto.BOOL: torch.bool,
 }
 SIZES = {"tasks": 3, "examples": 13, "queries": 17, "ways": 2, "steps": 19}
-"""Dimensions of any size, and their sizes in traces: neither 0 nor 1, which are special, and few ways, since some
-methods limit them."""
+"""Dimensions that may have any size, and their sizes in traces. None is 0 or 1, which tracing treats as special; the
+ways are few, since some methods limit them."""
 
 
 def export_graphs(bundle: Bundle) -> tuple[Graphs, dict[str, bytes]]:
     """What a bundle's manifest says of its graphs, and the files themselves.
 
-    They are tried before they are given away. A method that can't be exported leaves no files, but the reason.
+    The graphs' answers are compared with the learner's first. For a method that can't be exported there are no files,
+    and the manifest says why.
     """
     learner, params, refused = bundle.learner, bundle.params, ""
     files: dict[str, bytes] = {}
@@ -164,7 +165,7 @@ def _by_task(learner: Learner, function: Traced, inputs: Mapping[str, Example]) 
 
 def _convolves_by_task(learner: Learner) -> bool:
     """Whether a task state holds weights of convolutions, [T, O, I, h, w]."""
-    support, _ = made_up(learner)
+    support, _ = random_task(learner)
     state = learner.adapt(learner.init(torch.Generator()), support_of(learner, support)).state
     return any(value.dim() == 5 for value in state.values())
 

@@ -13,9 +13,9 @@ def measure_on_test_split(training: Training, shape: EpisodeShape, episodes: int
     """Evaluate a run's best parameters on the test split, and record the figure in their bundle.
 
     Args:
-        training: the run, finished.
-        shape: of the test episodes.
-        episodes: how many.
+        training: the finished run.
+        shape: shape of the test episodes.
+        episodes: number of test episodes.
 
     Returns:
         the figure as recorded.

@@ -25,10 +25,10 @@ class Progress:
     """How far a run has come.
 
     Attributes:
-        iteration: outer steps taken.
-        seconds: spent training, over all sittings.
-        best_iteration: of the best validation so far; zero before the first.
-        best_value: its accuracy, or mean squared error.
+        iteration: number of outer steps taken.
+        seconds: time spent training in seconds, interruptions left out.
+        best_iteration: outer steps before the best validation so far; zero before the first validation.
+        best_value: accuracy, or mean squared error, of the best validation; None before the first.
     """
 
     iteration: int = 0
@@ -45,10 +45,10 @@ class RunFolder:
 
     Attributes:
         path: the folder.
-        log: one row per validation, CSV.
-        tensorboard: the same for TensorBoard.
-        curve: the same as a picture.
-        bundle: the parameters of the best validation so far, ready to serve.
+        log: CSV file with one row per validation.
+        tensorboard: folder of the same figures for TensorBoard.
+        curve: picture of the same figures.
+        bundle: bundle of the parameters of the best validation so far, ready to serve.
     """
 
     def __init__(self, path: Path) -> None:

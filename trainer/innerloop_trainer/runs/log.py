@@ -14,17 +14,17 @@ from innerloop_trainer.runs.folder import RunFolder
 
 @dataclass(frozen=True)
 class Row:
-    """One validation and the training since the one before.
+    """One validation, and the training since the validation before.
 
     Attributes:
-        iteration: outer steps taken.
-        seconds: spent training so far.
-        tasks_per_second: trained on since the last row.
-        learning_rate: of the last step.
+        iteration: number of outer steps taken.
+        seconds: time spent training so far, in seconds.
+        tasks_per_second: tasks trained on per second since the last row.
+        learning_rate: outer learning rate of the last step.
         loss: mean outer loss since the last row.
         training: accuracy, or mean squared error, of training queries since the last row.
-        validation: the same on validation tasks.
-        validation_interval: half width of its 95% confidence interval.
+        validation: accuracy, or mean squared error, of validation tasks.
+        validation_interval: half width of the 95% confidence interval of `validation`.
     """
 
     iteration: int
@@ -41,8 +41,8 @@ class RunLog:
     """Appends rows to a run's logs; rows past the iteration that a run resumes from are dropped.
 
     Args:
-        folder: of the run.
-        iteration: that the run starts or resumes from.
+        folder: folder of the run.
+        iteration: outer steps taken before, when the run starts or resumes.
     """
 
     def __init__(self, folder: RunFolder, iteration: int) -> None:
@@ -69,7 +69,7 @@ class RunLog:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a log; none when there is no file. A line that a crash cut short is left out."""
+    """The rows of a log; no rows where there is no file. A line that a crash cut short is left out."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:

@@ -48,13 +48,13 @@ def prepare(
 
     Args:
         config: what to train.
-        folder: of the run.
-        device: to train on.
-        encoder: whose features to learn from.
-        init: bundle, run or safetensors file to start from.
-        resume: continue the run that the folder holds.
+        folder: folder of the run.
+        device: device to train on.
+        encoder: encoder whose features to learn from, if there is one.
+        init: bundle, run or safetensors file whose parameters to start from.
+        resume: whether to continue the run that the folder holds.
         source: the data, if it was read and encoded already.
-        save_minutes: after which the run is saved, besides at validations and at its end.
+        save_minutes: minutes after which the run is saved, besides at validations and at its end.
 
     Raises:
         RunError, ConfigError, UnknownNameError, SettingsError, DataError, EncoderError, InitialParametersError,

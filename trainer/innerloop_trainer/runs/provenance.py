@@ -24,9 +24,9 @@ def make_manifest(
     """Manifest of a run's best parameters.
 
     Args:
-        plan: the run was trained by.
-        source: it was trained on.
-        progress: of the run; its best iteration is the one described.
+        plan: plan that the run was trained by.
+        source: data that it was trained on.
+        progress: how far the run has come; the manifest is of its best iteration.
         metrics: figures to record.
         earlier: digests of the classes that the initial parameters were trained on, by split.
     """

@@ -5,10 +5,10 @@ from torch import Tensor
 
 
 class RecentFigures:
-    """Figures since the last validation; sums stay on the device so that no step waits for it.
+    """Figures since the last validation. Sums stay on the device, so that no outer step waits for it.
 
     Attributes:
-        seconds: spent training.
+        seconds: time spent training, in seconds.
     """
 
     def __init__(self, device: torch.device) -> None:

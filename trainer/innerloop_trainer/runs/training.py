@@ -30,7 +30,7 @@ SAVE_MINUTES = 10.0
 """A run is saved at least this often, in minutes; that is what a machine that dies can cost."""
 
 RECENT_FIGURES = "recent_figures"
-"""Name of the figures since the last validation, in a checkpoint."""
+"""Name of the tensor in a checkpoint that holds the figures since the last validation."""
 
 
 class DivergedError(ValueError):
@@ -42,10 +42,10 @@ class Report:
     """Where a run stands, for progress bars.
 
     Attributes:
-        progress: how far it has come.
-        tasks_per_second: since the last validation.
+        progress: how far the run has come.
+        tasks_per_second: tasks trained on per second since the last validation.
         loss: mean outer loss since the last validation.
-        row: of the validation that this outer step ended with, if it did.
+        row: figures of the validation that this outer step ended with; None if it ended with none.
     """
 
     progress: Progress
@@ -59,12 +59,12 @@ class Training:
 
     Args:
         plan: what to train and how.
-        source: of the episodes, on the training device.
-        folder: for checkpoints and logs.
-        device: to train on.
+        source: source of the episodes, on the training device.
+        folder: folder of checkpoints and logs.
+        device: device to train on.
         initial: parameters to start from; a run that is resumed has its own.
-        resume: continue the run that the folder holds.
-        save_minutes: after which the run is saved, besides at validations and at its end.
+        resume: whether to continue the run that the folder holds.
+        save_minutes: minutes after which the run is saved, besides at validations and at its end.
         seen: what bundles keep of the classes that `initial` was trained on.
 
     Attributes:
@@ -231,7 +231,7 @@ class Training:
         self._reported = time.perf_counter()
 
     def _count_time(self) -> None:
-        """Count the time since the last count as training; call it when the device has finished its work."""
+        """Count the time since the last count as training; the device must have finished its work before."""
         now = time.perf_counter()
         self._recent.seconds += now - self._clock
         self.progress = replace(self.progress, seconds=self.progress.seconds + now - self._clock)
