@@ -19,7 +19,9 @@ from innerloop_learner.learner import methods
 from innerloop_trainer.cli import progress
 from innerloop_trainer.cli.output import console
 from innerloop_trainer.data import EpisodeShape, load_source, sources
+from innerloop_trainer.data.progress import tracked
 from innerloop_trainer.evaluation import evaluate
+from innerloop_trainer.plots import plot_learning_curve
 from innerloop_trainer.runs.folder import Progress
 from innerloop_trainer.runs.log import Row
 from innerloop_trainer.runs.training import Report
@@ -213,7 +215,7 @@ def test_output_of_any_encoding_takes_any_text(monkeypatch: pytest.MonkeyPatch) 
     content = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, "ascii"))
     console.print("accuracy 97% ± 1%  (images:日本)")
-    assert content.getvalue() == b"accuracy 97% ? 1%  (images:??)\n"
+    assert content.getvalue() == rb"accuracy 97% \xb1 1%  (images:\u65e5\u672c)" + b"\n"
 
 
 def test_train_and_evaluate_say_what_they_leave_out_of_the_data(tmp_path: Path) -> None:
@@ -251,3 +253,11 @@ def test_sources_lists_every_source_and_one_with_its_options() -> None:
     assert "skip_broken" in innerloop("sources", "images").output
     assert "It has no options" in innerloop("sources", "glyphs").output
     assert "there are: digits, glyphs" in innerloop("sources", "imagenet").error
+
+
+def test_brackets_and_dollars_in_the_names_of_data_end_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress.progress_of_reading():
+        assert list(tracked([1, 2], "Decoding scans [/final]")) == [1, 2]
+    plot_learning_curve([], "images:price $_$", "accuracy", tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").exists()

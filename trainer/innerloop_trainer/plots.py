@@ -26,7 +26,8 @@ def plot_learning_curve(rows: list[Row], title: str, metric: str, path: Path) ->
     low = [row.validation - row.validation_interval for row in rows]
     high = [row.validation + row.validation_interval for row in rows]
     axes.fill_between(iterations, low, high, color="tab:blue", alpha=0.2, linewidth=0)
-    axes.set(title=title, xlabel="outer steps", ylabel=metric.replace("_", " "))
+    axes.set_title(title, parse_math=False)  # names of data may hold dollars
+    axes.set(xlabel="outer steps", ylabel=metric.replace("_", " "))
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)
@@ -47,6 +48,6 @@ def plot_comparison(bars: Sequence[tuple[str, float, float]], title: str, metric
     axes.barh(names, values, xerr=intervals, color="tab:blue", capsize=2)
     axes.invert_yaxis()
     axes.set(xlabel=metric.replace("_", " "))
-    axes.set_title(title, fontsize="small")
+    axes.set_title(title, fontsize="small", parse_math=False)
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=120)

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 from innerloop_trainer.cli.display import validation_line
@@ -25,7 +26,7 @@ def progress_of_reading() -> AbstractContextManager[None]:
 
 
 def _track(items: Sequence[Any], title: str) -> Iterable[Any]:
-    return track(items, title, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    return track(items, escape(title), console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
 
 
 def run_with_progress(training: Training) -> bool:
