@@ -14,7 +14,7 @@ class SplitOptions:
 
     val: float = option(0.15, FRACTION, "Fraction of the classes for validation.")
     test: float = option(0.2, FRACTION, "Fraction of the classes for test.")
-    seed: int = option(0, whole_number(), "Of the order in which classes are divided.")
+    seed: int = option(0, whole_number(), "Another number divides the classes in another order.")
 
 
 Splits = Mapping[str, list[str]]

@@ -48,7 +48,7 @@ class ImageLayout:
     notices: Sequence[str]
 
 
-def find_classes(tree: FileTree, *, nested: bool = False, empty: bool = False) -> ImageLayout:
+def find_classes(tree: FileTree, *, nested: bool = False, skip_empty: bool = False) -> ImageLayout:
     """Find the classes, and the splits if the tree is divided by folders.
 
     A single folder that everything lies in, as archives tend to have, is passed through.
@@ -56,7 +56,7 @@ def find_classes(tree: FileTree, *, nested: bool = False, empty: bool = False) -
     Args:
         tree: to look through.
         nested: whether folders of one name below different folders are different classes.
-        empty: whether folders without images are left out, if they hold other files.
+        skip_empty: whether folders that hold files but no images are left out rather than refused.
 
     Raises:
         DataError: there are no classes, or the layout is not one of those that are read.
@@ -67,7 +67,7 @@ def find_classes(tree: FileTree, *, nested: bool = False, empty: bool = False) -
         raise DataError(
             f"images: {tree.root} has no images ({format_names()}); {_others_said(others) if others else LAYOUTS}"
         )
-    if not empty:
+    if not skip_empty:
         _reject_folders_of_others(tree, images, others)
     top = _top(images)
     folders = _split_folders(tree, top, images)
@@ -157,6 +157,7 @@ def _reject_folders_of_others(tree: FileTree, images: Sequence[PurePosixPath], o
 
 
 def _reject_bad_splits(tree: FileTree, splits: Mapping[str, Classes], *, nested: bool) -> None:
+    """Refuse folders of splits that share a class, and those without one for test."""
     if "" in splits:
         return
     home: dict[str, str] = {}

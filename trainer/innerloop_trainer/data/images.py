@@ -17,15 +17,15 @@ from innerloop_trainer.data.decode import decode_classes
 from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.file_tree import FileTree, open_tree, title_of
 from innerloop_trainer.data.image_layout import Classes, find_classes
+from innerloop_trainer.data.left_out import LeaveOutOptions, counted, leave_out_small
 from innerloop_trainer.data.options import FLAG, SIZE, existing_path, one_of, option, read_options, write_options
-from innerloop_trainer.data.small_classes import SmallClassOptions, leave_out_small
 from innerloop_trainer.data.source import DataError, DataSource, SourceLoader, SourceRequest, sources
 
 EXAMPLE = "images:~/pictures (a folder, or a zip or tar archive, with one folder of images per class)"
 
 
 @dataclass(frozen=True)
-class ImageOptions(SplitOptions, SmallClassOptions):
+class ImageOptions(SplitOptions, LeaveOutOptions):
     """Options of the source of images."""
 
     size: tuple[int, int] = option((64, 64), SIZE, "Pixels to resize to; proportions are not kept.")
@@ -45,7 +45,7 @@ class Images(SourceLoader):
         options = read_options(request, ImageOptions)
         path = existing_path(request, EXAMPLE)
         tree = open_tree(path)
-        layout = find_classes(tree, nested=options.nested, empty=options.min_examples > 0)
+        layout = find_classes(tree, nested=options.nested, skip_empty=options.min_examples > 0)
         files = {name: files for classes in layout.splits.values() for name, files in classes.items()}
         decoded = _decode(tree, files, options)
         images, small = leave_out_small(request.name, decoded, options)
@@ -75,7 +75,8 @@ def _divide(
     """The splits of the classes `names`, and how they were divided."""
     if "" in found:
         return split_by_seed(request.name, options, list(names))
-    splits = {split: [name for name in classes if name in set(names)] for split, classes in found.items()}
+    kept = set(names)
+    splits = {split: [name for name in classes if name in kept] for split, classes in found.items()}
     for key in ("test", "val", "seed") if "validation" in found else ("test",):
         if key in request.options:
             raise DataError(f"images: {key} has no effect where folders are the splits; leave it")
@@ -129,10 +130,10 @@ def _reject_blank(tree: FileTree, images: ExampleSet, blanks: Mapping[str, int])
 def _notices(files: Classes, decoded: ExampleSet, blanks: Mapping[str, int]) -> Iterator[str]:
     broken = sum(map(len, files.values())) - len(decoded.examples)
     if broken:
-        yield f"{broken:,} broken image{'s' if broken > 1 else ''} left out"
+        yield f"{counted(broken, 'broken image')} left out"
     if any(blanks.values()):
         total, most = sum(blanks.values()), max(blanks, key=lambda name: blanks[name])
-        yield f"{total:,} blank image{'s' if total > 1 else ''}, of one colour and nothing else, most of them in {most}"
+        yield f"{counted(total, 'blank image')}, of one colour and nothing else, most of them in {most}"
 
 
 sources.register("images")(Images())

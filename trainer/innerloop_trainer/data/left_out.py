@@ -2,11 +2,15 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
 
+from innerloop_trainer.data.example_set import ExampleSet
+from innerloop_trainer.data.options import FLAG, option, whole_number
 from innerloop_trainer.data.source import DataError
 
 MOST_NAMED = 10
+"""Things that a message names, before it counts the others."""
 
 
 class Broken:
@@ -63,3 +67,38 @@ def count_kinds(files: Sequence[PurePath], remarks: Mapping[str, str] | None = N
     remarked = {kind: f" ({remark})" for kind, remark in (remarks or {}).items()}
     said = ", ".join(f"{count:,} {kind}{remarked.get(kind, '')}" for kind, count in kinds.most_common())
     return f"{counted(len(files), 'file')} ({said})"
+
+
+@dataclass(frozen=True)
+class LeaveOutOptions:
+    """What of a user's own data may be left out."""
+
+    min_examples: int = option(0, whole_number(0), "Leave out classes with fewer examples than this.")
+    skip_broken: bool = option(False, FLAG, "Leave out examples that can't be read, instead of refusing them.")
+
+
+def leave_out_small(source: str, data: ExampleSet, options: LeaveOutOptions) -> tuple[ExampleSet, Sequence[str]]:
+    """The classes that are large enough, and what is to be said of the others.
+
+    Args:
+        source: its name, for messages.
+        data: all classes.
+        options: how many examples a class must have.
+
+    Raises:
+        DataError: a class has no examples, and such classes may not be left out.
+    """
+    needed = max(1, options.min_examples)
+    small = [name for name, count in zip(data.names, data.counts, strict=True) if count < needed]
+    if not small:
+        return data, ()
+    named = ", ".join(small[:MOST_NAMED]) + (
+        f" and {len(small) - MOST_NAMED:,} more" if len(small) > MOST_NAMED else ""
+    )
+    if not options.min_examples:
+        raise DataError(
+            f"{source}: no example of {named} can be read; add some, or leave such classes out with ?min_examples=1"
+        )
+    kept = data.select([name for name in data.names if name not in set(small)])
+    classes = f"{len(small):,} class{'es' if len(small) > 1 else ''}"
+    return kept, [f"{classes} with fewer than {needed} examples left out: {named}"]

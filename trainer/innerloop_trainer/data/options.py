@@ -5,7 +5,6 @@ request, `write_options` gives its text back, and `describe_options` is what a c
 """
 
 import dataclasses
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,7 +56,7 @@ def whole_number(smallest: int | None = None) -> Kind[int]:
 
 def _read_fraction(text: str) -> float:
     value = float(text)
-    if not 0 < value < 1 or math.isnan(value):
+    if not 0 < value < 1:
         raise ValueError(text)
     return value
 

@@ -19,9 +19,8 @@ from innerloop_trainer.data.class_examples import source_of_classes
 from innerloop_trainer.data.class_split import SplitOptions, describe_split, split_by_seed
 from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.file_tree import FileTree, title_of
-from innerloop_trainer.data.left_out import Broken, count_kinds, counted
+from innerloop_trainer.data.left_out import Broken, LeaveOutOptions, count_kinds, counted, leave_out_small
 from innerloop_trainer.data.options import TEXT, existing_path, option, read_options, write_options
-from innerloop_trainer.data.small_classes import SmallClassOptions, leave_out_small
 from innerloop_trainer.data.source import DataError, DataSource, SourceLoader, SourceRequest, sources
 from innerloop_trainer.data.tables import Table, read_table
 
@@ -38,7 +37,7 @@ NOTHING = {"", "None", "NaN", "nan", "NaT", "NULL", "null", "<NA>", "#N/A"}
 
 
 @dataclass(frozen=True)
-class TextOptions(SplitOptions, SmallClassOptions):
+class TextOptions(SplitOptions, LeaveOutOptions):
     """Options of the source of texts."""
 
     text: str = option("text", TEXT, "Column of the texts, in any case.")
