@@ -132,6 +132,26 @@ def test_mistakes_are_named(address):
     assert [violation.field for violation in caught.value.violations] == ["support.labels"]
 
 
+def test_all_broken_files_are_named_by_their_paths(address, tmp_path):
+    files = [tmp_path / name for name in ("sound.png", "junk.png", "text.jpg")]
+    for file in files:
+        file.write_bytes(b"no image")
+    Image.fromarray(SUPPORT[0]).save(files[0])
+    with Client(address) as client, pytest.raises(InvalidArgumentError, match=r"junk\.png.*text\.jpg") as caught:
+        client.adapt("patterns", files, LABELS)
+    assert "sound" not in str(caught.value)
+    assert "files[" not in str(caught.value)
+
+
+def test_more_queries_than_the_server_takes_are_answered(address):
+    queries = np.tile(QUERY, (900, 1, 1))
+    with Client(address) as client:
+        assert len(queries) > client.model("patterns").limits.max_query
+        answers = client.adapt_predict("patterns", SUPPORT, LABELS, query=queries)
+        assert answers.labels == EXPECTED * 900
+        assert not list(client.list_adaptations())
+
+
 def test_the_shell_adapts_and_predicts(address, tmp_path):
     for label, image in zip(LABELS, SUPPORT, strict=True):
         (tmp_path / "support" / label).mkdir(parents=True)
