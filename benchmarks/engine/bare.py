@@ -26,7 +26,7 @@ from innerloop_learner.host_memory import keep_freed_memory
 from innerloop_server.domain.tasks import SupportSet
 from innerloop_server.engine.interface import AdaptBatch, Engine, LoadedModel
 from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
-from innerloop_server.engine.trial_task import made_up_support
+from innerloop_server.engine.trial_task import trial_support
 from innerloop_server.scheduling.lanes import Lanes
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def _single(model: LoadedModel, count: int) -> dict[str, list[float]]:
-    support = made_up_support(model.description)
+    support = trial_support(model.description)
     query = np.repeat(support.x, -(-QUERIES // support.size), axis=0)[:QUERIES]
     times: dict[str, list[float]] = {"adapt": [], "predict": []}
     for _ in range(count):
@@ -76,7 +76,7 @@ def _single(model: LoadedModel, count: int) -> dict[str, list[float]]:
 
 async def _batches(engine: Engine, model: LoadedModel, tasks: int, seconds: float) -> float:
     description = model.description
-    support = made_up_support(description)
+    support = trial_support(description)
     steps, width = description.traits.default_steps, description.head_width(support.ways)
     batch = AdaptBatch([support] * tasks, steps, width)
     lanes = Lanes(engine.threads, engine.start_worker)

@@ -132,11 +132,12 @@ class Learner(ABC):
         Raises:
             TaskError: it can't take that many classes, or that few.
         """
-        change, width = self.info.ways_can_change, self.spec.max_ways
-        if change == "any" or self.spec.task_kind == "regression":
+        traits = self.traits
+        width, exactly = traits.head_ways, traits.ways_can_change == "no"
+        if traits.task_kind == "regression" or not traits.fixed_head:
             return ways
-        if ways > width or (ways < width and change == "no"):
-            takes = f"at most {width}" if change == "fewer" else f"exactly {width}"
+        if ways > width or (ways < width and exactly):
+            takes = f"exactly {width}" if exactly else f"at most {width}"
             raise TaskError(f"this {self.info.name} model takes {takes} ways, not {ways}")
         return width
 

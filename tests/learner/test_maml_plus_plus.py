@@ -13,7 +13,9 @@ from torch import Tensor
 from innerloop_learner import Params
 from innerloop_learner.losses import classification_loss
 from innerloop_learner.objectives import Stage
+from innerloop_learner.objectives.annealed_steps import AnnealedSteps, AnnealedStepsSettings
 from innerloop_learner.objectives.every_step import task_states
+from innerloop_learner.settings import SettingsError
 
 STEPS = 3
 OFF: dict[str, Any] = {
@@ -98,6 +100,11 @@ def test_early_losses_count_at_first_and_no_longer_in_the_end() -> None:
     assert loss(last, 0.0) == pytest.approx(after[-1])
     halfway = loss(weighted, 0.05)
     assert halfway == pytest.approx((after[0] + after[1]) / 6 + after[2] * 2 / 3)
+
+
+def test_its_objective_trains_no_other_method() -> None:
+    with pytest.raises(SettingsError, match="protonet is not a MAMLPlusPlus, which its objective trains"):
+        AnnealedSteps(vector_case("protonet").learner, AnnealedStepsSettings())
 
 
 def test_gradients_are_of_first_order_in_the_first_third() -> None:

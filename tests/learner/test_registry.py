@@ -9,6 +9,8 @@ import pytest
 from innerloop_learner import InputSpec, LearnerSpec, build_learner
 from innerloop_learner.backbones import backbones
 from innerloop_learner.learner import methods
+from innerloop_learner.norms import norms
+from innerloop_learner.objectives import objectives
 from innerloop_learner.registry import Registry, UnknownNameError
 from innerloop_learner.update_rules import update_rules
 
@@ -34,7 +36,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("registry", [methods, backbones, update_rules])
+@pytest.mark.parametrize("registry", [methods, backbones, update_rules, norms, objectives])
 def test_an_unknown_name_lists_the_known_ones(registry: Registry[object]) -> None:
     with pytest.raises(UnknownNameError) as caught:
         registry["telepathy"]

@@ -6,7 +6,7 @@ from innerloop_server.domain.models import ModelDescription
 from innerloop_server.domain.tasks import Array, SupportSet
 
 
-def made_up_support(model: ModelDescription) -> SupportSet:
+def trial_support(model: ModelDescription) -> SupportSet:
     """Random examples of as many ways and shots as the model was trained for."""
     random, shots, traits = np.random.default_rng(0), max(model.trained_shots, 1), model.traits
     if traits.task_kind == "regression":

@@ -80,7 +80,7 @@ def query_of(learner: Learner, x: Tensor) -> Query:
 def random_task(learner: Learner) -> tuple[dict[str, Tensor], Tensor]:
     """Random inputs of the adapt graph, the first task padded by one example, and random queries."""
     spec, generator = learner.spec, torch.Generator().manual_seed(0)
-    ways = max(min(spec.max_ways, 3), 1) if learner.info.ways_can_change != "no" else spec.max_ways
+    ways = max(min(spec.max_ways, 3), 1) if learner.traits.ways_can_change != "no" else spec.max_ways
     examples = ways * SHOTS
     mask = torch.ones(TASKS, examples, dtype=torch.bool)
     mask[0, -1] = False

@@ -116,7 +116,7 @@ def _support(learner: Learner) -> dict[str, Example]:
     }
     if not regression:
         inputs["ways"] = _example(("tasks",), torch.int64)
-        if learner.info.ways_can_change == "any":
+        if learner.traits.ways_can_change == "any":
             inputs[CLASSES] = _example(("ways",), torch.int64)
     if learner.max_steps:
         inputs |= {"steps": Example(torch.tensor(2), ()), COUNTED: _example(("steps",), torch.int64)}

@@ -14,7 +14,7 @@ from innerloop_server.engine.onnx.device import OnnxDevice, Session, Tensors
 from innerloop_server.engine.onnx.states import OnnxState, OnnxStates
 from innerloop_server.engine.padding import mask, stack
 from innerloop_server.engine.query_chunks import parts
-from innerloop_server.engine.trial_task import made_up_support
+from innerloop_server.engine.trial_task import trial_support
 
 STATE = "state."
 X = "support_x"
@@ -76,7 +76,7 @@ class OnnxModel(LoadedModel):
 
     def prepare(self) -> None:
         """Run both graphs for tasks like those that the model was trained for, in batches of all usual sizes."""
-        support, steps = made_up_support(self.description), self.description.traits.default_steps
+        support, steps = trial_support(self.description), self.description.traits.default_steps
         width = self.description.head_width(support.ways)
         size = 1
         while size <= self._device.usual_batch:

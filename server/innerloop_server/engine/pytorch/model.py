@@ -39,7 +39,7 @@ from innerloop_server.engine.pytorch.worker_messages import Adapted, Failed, Pre
 from innerloop_server.engine.states.copies import PageNumbers
 from innerloop_server.engine.states.layout import StateLayout
 from innerloop_server.engine.states.memory import StateMemory, StoredState
-from innerloop_server.engine.trial_task import made_up_support
+from innerloop_server.engine.trial_task import trial_support
 
 TRIAL_TASKS, TRIALS = 4, 3
 CONVOLUTION_DIMENSIONS = 4
@@ -136,7 +136,7 @@ class TorchModel(LoadedModel):
 
     def prepare(self) -> None:
         """Choose what suits the device, and capture programs for tasks like those that the model was trained for."""
-        support, steps = made_up_support(self.description), self.description.traits.default_steps
+        support, steps = trial_support(self.description), self.description.traits.default_steps
         width = self.description.head_width(support.ways)
         (adapted,) = self.adapt([support], steps, width)
         self.predict([adapted.state], [support.x[:1]])
@@ -179,7 +179,7 @@ class TorchModel(LoadedModel):
 
     def _usual_programs(self) -> Iterator[Program]:
         """Both operations, on tasks like those that the model was trained for, for all sizes of a batch."""
-        support, steps = made_up_support(self.description), self.description.traits.default_steps
+        support, steps = trial_support(self.description), self.description.traits.default_steps
         width = self.description.head_width(support.ways)
         (state,) = (adapted.state for adapted in self.adapt([support], steps, width))
         if not isinstance(state, StoredState):
