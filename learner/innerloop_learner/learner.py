@@ -176,10 +176,9 @@ class Learner(ABC):
 
         As `spec.class_balance` says: `Support.class_weights`, or 1 for each. In regression 1 for each.
         """
-        dtype = support.x.dtype
         if self.spec.task_kind == "classification" and self.spec.class_balance == "equal":
-            return support.class_weights(dtype)
-        return support.mask.to(dtype)
+            return support.class_weights
+        return support.mask.to(support.x.dtype)
 
 
 methods: Registry[type[Learner]] = Registry("method", "innerloop.methods", "innerloop_learner.methods")

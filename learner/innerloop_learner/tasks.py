@@ -5,6 +5,7 @@ example is real, and padding never changes an answer.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,9 @@ Params = dict[str, Tensor]
 
 TaskState = dict[str, Tensor]
 """What adapting leaves behind, a flat mapping of named tensors [T, ...]."""
+
+MANY = 1e9
+"""More examples than a class can have."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class Support:
         classes = torch.arange(self.max_ways, device=self.y.device)  # one_hot takes no symbolic width
         return ((self.y.unsqueeze(-1) == classes) & self.mask.unsqueeze(-1)).to(dtype)
 
-    def class_weights(self, dtype: torch.dtype) -> Tensor:
+    @cached_property
+    def class_weights(self) -> Tensor:
         """Weights of examples [T, S] that sum to the same in every class of a task; zero for padding.
 
             w_i = (examples of the smallest class that has any) / (examples of the class of i)
@@ -53,11 +58,11 @@ class Support:
         No example counts for more than one, and where all classes have equally many each counts for one exactly.
         Repeating the examples of one class leaves the weights of all others as they are. Classification only.
         """
-        counts = self.members(dtype).sum(1)  # [T, W]
+        real = self.mask.to(self.x.dtype)
+        counts = real.new_zeros(self.tasks, self.max_ways).scatter_add(1, self.y, real)  # [T, W]
         # A class without examples must not pass for the smallest.
-        smallest = torch.where(counts > 0, counts, counts.sum(1, keepdim=True)).amin(1, keepdim=True)
-        # Gathered rather than multiplied with `members`: a GPU may round products to ten bits.
-        return (smallest / counts.clamp(min=1)).gather(1, self.y) * self.mask.to(dtype)
+        smallest = counts.masked_fill(counts == 0, MANY).amin(1, keepdim=True)
+        return (smallest / counts.clamp(min=1)).gather(1, self.y) * real
 
     def shares(self, dtype: torch.dtype) -> Tensor:
         """Each example's share of its class [T, S, W]: `shares.transpose(1, 2) @ features` are class means."""

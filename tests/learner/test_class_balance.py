@@ -26,12 +26,12 @@ def test_classes_weigh_the_same_and_no_example_more_than_one() -> None:
     support = Support(torch.zeros(2, 7, 1), LABELS, MASK, torch.tensor([3, 3]), max_ways=5)
     quarter, half = 1 / 4, 1 / 2
     expected = [[quarter] * 4 + [half] * 2 + [1], [half, 1, half, 1, 0, 0, 0]]
-    assert support.class_weights(torch.float32).tolist() == expected
+    assert support.class_weights.tolist() == expected
 
 
 def test_a_task_without_examples_has_no_weights() -> None:
     support = Support(torch.zeros(1, 2, 1), torch.zeros(1, 2, dtype=torch.int64), MASK[1:, 5:], torch.tensor([3]), 3)
-    assert support.class_weights(torch.float32).tolist() == [[0, 0]]
+    assert support.class_weights.tolist() == [[0, 0]]
 
 
 @pytest.mark.parametrize("balance", ["equal", "proportional"])
@@ -54,7 +54,7 @@ def test_inner_steps_follow_the_weighted_loss(balance: str) -> None:
 def test_matching_adds_up_attention_by_weights() -> None:
     case = vector_case("matching")
     params, episodes = case.params(), uneven(case)
-    weights = episodes.support.class_weights(torch.float64)
+    weights = episodes.support.class_weights
     found = answers(case, params, episodes)
     for index in range(2):
         own, theirs = (F.normalize(features(params, x[index]), dim=-1) for x in (episodes.query.x, episodes.support.x))
@@ -67,7 +67,7 @@ def test_matching_adds_up_attention_by_weights() -> None:
 def test_neighbours_are_asked_until_their_weights_make_k(k: int) -> None:
     case = vector_case("knn", k=k)
     params, episodes = case.params(), uneven(case)
-    weights = episodes.support.class_weights(torch.float64)
+    weights = episodes.support.class_weights
     found = answers(case, params, episodes)
     for index in range(2):
         own, theirs = (F.normalize(features(params, x[index]), dim=-1) for x in (episodes.query.x, episodes.support.x))
