@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TextIO
 
 
 @contextmanager
@@ -15,7 +16,7 @@ def forgiving_output() -> Iterator[list[OSError]]:
     the terminal is lost or the disk is full, the command goes on without them.
 
     Yields:
-        why something could not be written to standard output, as far as that happens.
+        the first error in writing to standard output, once there is one.
     """
     failures: list[OSError] = []
     streams = sys.stdout, sys.stderr
@@ -48,7 +49,7 @@ class _ForgivingStream(io.TextIOWrapper):
         try:
             return super().write(text)
         except OSError as error:
-            self._failures.append(error)
+            self._note(error)
             return len(text)
 
     def flush(self) -> None:
@@ -56,7 +57,7 @@ class _ForgivingStream(io.TextIOWrapper):
         try:
             super().flush()
         except OSError as error:
-            self._failures.append(error)
+            self._note(error)
 
     def release(self) -> None:
         """Leave the buffer to the other stream; what could not be written is given up."""
@@ -69,6 +70,12 @@ class _ForgivingStream(io.TextIOWrapper):
             os.dup2(nowhere, descriptor)
             os.close(nowhere)
 
+    def _note(self, error: OSError) -> None:
+        """Keep the first error; a command that goes on for days may meet millions."""
+        if not self._failures:
+            self._failures.append(error)
 
-def _forgiving(stream: "io.TextIOWrapper | object", failures: list[OSError]) -> "_ForgivingStream | object":
+
+def _forgiving(stream: TextIO, failures: list[OSError]) -> TextIO:
+    """A stream that forgives, unless it is closed or a stand-in."""
     return _ForgivingStream(stream, failures) if isinstance(stream, io.TextIOWrapper) else stream

@@ -52,8 +52,12 @@ class Figures:
 
 @app.command()
 def demo(
-    data: Annotated[str, typer.Option(help="Data source of images, for example omniglot:PATH.")] = "glyphs",
-    out: Annotated[Path, typer.Option(help="Folder for the model and the picture.")] = Path("innerloop-demo"),
+    data: Annotated[
+        str, typer.Option(help="Data source with images, for example omniglot:PATH; `innerloop sources` lists all.")
+    ] = "glyphs",
+    out: Annotated[
+        Path, typer.Option(help="Folder for the model and the picture; nothing but an earlier demo is replaced.")
+    ] = Path("innerloop-demo"),
     iterations: Annotated[int, typer.Option(min=1, help="Outer steps of training.")] = 3000,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
 ) -> None:
