@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from shell import innerloop, mistake
 
+from innerloop_trainer import comparison
+
 COMPARE = [
     "compare", "--data", "digits", "--ways", "2", "--queries", "3", "--test-episodes", "3",
     "--backbone-set", "width=4",
@@ -41,7 +43,8 @@ def test_finished_runs_are_not_trained_again(tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "protonet" / "log.csv").read_text() == log
 
 
-def test_minutes_become_outer_steps_that_a_run_keeps(tmp_path: Path) -> None:
+def test_minutes_become_outer_steps_that_a_run_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "SECONDS_OF_TRIAL", 0.1)
     options = [*COMPARE, "--minutes", "0.001", "--out", tmp_path, "--methods", "protonet"]
     assert innerloop(*options).status == 0
     first = json.loads((tmp_path / "comparison.json").read_text())["compared"][0]["iterations"]
@@ -53,7 +56,8 @@ def test_minutes_become_outer_steps_that_a_run_keeps(tmp_path: Path) -> None:
 def test_runs_of_another_budget_are_not_compared(tmp_path: Path) -> None:
     options = [*COMPARE, "--out", tmp_path]
     innerloop(*options, "--iterations", "1", "--methods", "protonet")
-    assert innerloop(*options, "--iterations", "2", "--methods", "protonet,scratch").status == 0
+    scratch = ["--methods", "protonet,scratch", "--set", "scratch.steps=1"]
+    assert innerloop(*options, "--iterations", "2", *scratch).status == 0
     result = json.loads((tmp_path / "comparison.json").read_text())
     assert [(each["method"], each["iterations"]) for each in result["compared"]] == [("scratch", 1)], "learns nothing"
     assert "--iterations is 1 there, 2 here" in result["failed"][0]["reason"]
