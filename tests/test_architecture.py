@@ -69,11 +69,8 @@ def test_every_source_file_is_examined():
     assert {module.partition(".")[0] for module, _ in modules()} == set(FOLDERS)
 
 
-COMPUTES_BY_TORCH = (
-    "innerloop_server.engine.pytorch",
-    *(f"innerloop_server.engine.states.{name}" for name in ("copies", "layout", "memory")),
-)
-"""Packages and modules of the server that need PyTorch."""
+COMPUTES_BY_TORCH = ("innerloop_server.engine.pytorch",)
+"""Packages of the server that need PyTorch."""
 
 LEARNER_WITHOUT_TORCH = {
     f"innerloop_learner.{name}"

@@ -12,7 +12,7 @@ from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.models import ModelDescription
 from innerloop_server.domain.tasks import AdaptTask, SupportSet
 from innerloop_server.engine.interface import AdaptedTask, LoadedModel, TaskState
-from innerloop_server.engine.states.copies import DirectCopies
+from innerloop_server.engine.pytorch.state_copies import DirectCopies
 
 
 class EarlyCopies(DirectCopies):

@@ -17,7 +17,7 @@ from innerloop_server.engine.pytorch.compiling import compiled
 from innerloop_server.engine.pytorch.cpu_device import CpuDevice
 from innerloop_server.engine.pytorch.cuda_device import CudaDevice
 from innerloop_server.engine.pytorch.model import TorchModel
-from innerloop_server.engine.states.memory import PAGE_BYTES, StateMemory
+from innerloop_server.engine.pytorch.state_memory import PAGE_BYTES, StateMemory
 
 
 class RecordedGraph(TorchDispatchMode):

@@ -160,14 +160,14 @@ def test_a_state_takes_what_predicting_reads_and_frees_it_when_nothing_refers_to
 def test_on_the_host_a_state_does_not_hold_the_memory_of_its_batch(folder):
     model = OnnxEngine(OnnxSettings(), HostDevice()).load("classes", folder / "classes")
     (state, *_) = [adapted.state for adapted in model.adapt([image_task(seed, 4, 1) for seed in range(8)], 0, 4)]
-    assert all(array.base is None for array in state.kept.tensors.values())
+    assert all(array.base is None for array in state.place.tensors.values())
 
 
 def test_on_an_accelerator_a_state_stays_where_graphs_run(folder):
     model = OnnxEngine(OnnxSettings(), Accelerator("cpu", 0, [])).load("classes", folder / "classes")
     task = image_task(0, 4, 1)
     for adapted in [*model.adapt([task], 0, 4), *model.adapt([task] * 3, 0, 4)]:
-        values = adapted.state.kept.tensors.values()
+        values = adapted.state.place.tensors.values()
         assert all(isinstance(value, onnxruntime.OrtValue) and value.shape()[0] == 1 for value in values)
 
 
@@ -216,7 +216,7 @@ def test_the_states_used_last_stay_on_the_device(device, folder, monkeypatch):
     states = [model.adapt([task], 0, 4)[0].state for _ in range(4)]  # there is room for four
     model.predict(states[:1], [task.x])
     others = model.adapt([task], 0, 4)
-    assert [state.kept.on_device for state in states] == [True, False, True, True]
+    assert [state.place.on_device for state in states] == [True, False, True, True]
     del others
 
 

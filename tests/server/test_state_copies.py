@@ -9,8 +9,8 @@ from streams import Event, Streams
 from test_state_memory import CPU, LAYOUTS, rows_of
 
 from innerloop_server.engine.interface import MemoryFullError
-from innerloop_server.engine.states.copies import StreamCopies
-from innerloop_server.engine.states.memory import PAGE_BYTES, StateMemory
+from innerloop_server.engine.pytorch.state_copies import StreamCopies
+from innerloop_server.engine.pytorch.state_memory import PAGE_BYTES, StateMemory
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -28,7 +28,7 @@ def test_every_state_reads_back_its_own_content_whatever_runs_first(monkeypatch,
         def read():
             layout = chance.choice(list(contents)).signature
             states = chance.sample(same := [one for one in contents if one.signature is layout], min(2, len(same)))
-            pages = memory.claim(states)
+            pages = [place.pages for place in memory.claim(states)]
             reads.append(
                 (memory.read(torch.tensor([own.tolist() for own in pages])), [contents[one] for one in states], layout)
             )

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from innerloop_server.engine.states.layout import PAGE_WORDS, StateLayout, StateLayouts
+from innerloop_server.engine.pytorch.state_layout import PAGE_WORDS, StateLayout, StateLayouts
 
 DTYPES = (
     torch.float32,
@@ -99,7 +99,6 @@ def test_states_of_equal_shapes_share_a_layout_whatever_their_number_and_others_
         layouts.of({"a": torch.ones(1, 2, 3)}),
     ]
     assert len({one, *others}) == 6
-    assert set(layouts) == {one, *others}
 
 
 def test_threads_that_meet_new_shapes_at_once_get_one_layout(monkeypatch):
@@ -118,4 +117,5 @@ def test_threads_that_meet_new_shapes_at_once_get_one_layout(monkeypatch):
     for thread in threads:
         thread.join()
     assert len(found) == 2
-    assert found[0] is found[1] is next(iter(layouts))
+    assert found[0] is found[1]
+    assert layouts.of({"a": torch.ones(2, 2)}) is found[0]

@@ -15,8 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from structlog.testing import capture_logs
 
 from innerloop_server.engine.interface import MemoryFullError
-from innerloop_server.engine.states.layout import PAGE_WORDS, StateLayouts
-from innerloop_server.engine.states.memory import PAGE_BYTES, StateMemory
+from innerloop_server.engine.pytorch.state_layout import PAGE_WORDS, StateLayouts
+from innerloop_server.engine.pytorch.state_memory import PAGE_BYTES, StateMemory
 
 CPU = torch.device("cpu")
 WORDS = (1, PAGE_WORDS, PAGE_WORDS + 44, 3 * PAGE_WORDS - 1)
@@ -37,7 +37,7 @@ def pages_of(states):
 
 def read(memory, states):
     """What each of the states holds."""
-    claimed = memory.claim(states)
+    claimed = [place.pages for place in memory.claim(states)]
     try:
         return [memory.read(torch.from_numpy(pages)[None])[0] for pages in claimed]
     finally:
@@ -100,7 +100,7 @@ class Mixed(RuleBasedStateMachine):
         away = pages_of(state for state in set(states) if not state.place.on_device)
         sure = self.surely_fits(away, states)
         try:
-            pages = self.memory.claim(states)
+            pages = [place.pages for place in self.memory.claim(states)]
         except MemoryFullError:
             assert not sure
             return

@@ -107,7 +107,8 @@ class OnnxModel(LoadedModel):
         count = self._device.padded(len(queries))
         longest = self._device.padded(max(len(query) for query in queries))
         x = self._raw(stack(queries, count, longest))
-        arrays = self._in_parts(self._device.join(self._states.get(own), count), x)
+        with self._states.claimed(own) as tensors:
+            arrays = self._in_parts(self._device.join(tensors, count), x)
         sizes = [len(query) for query in queries]
         if self._answers is VALUES:
             return [Answers(values=arrays[0][task, :size]) for task, size in enumerate(sizes)]

@@ -9,7 +9,7 @@ from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.tasks import Array, SupportSet
 from innerloop_server.engine.pytorch.device import Device
 from innerloop_server.engine.pytorch.padding import mask, stack
-from innerloop_server.engine.states.memory import StoredState
+from innerloop_server.engine.pytorch.state_memory import StoredState
 
 
 def support_inputs(tasks: Sequence[SupportSet], device: Device) -> tuple[Tensor, ...]:

@@ -14,9 +14,9 @@ from innerloop_learner.inputs import normalise
 from innerloop_learner.layers import TaskConvolution
 from innerloop_learner.learner import Learner
 from innerloop_learner.tasks import Params, Query, Support
+from innerloop_server.engine.pytorch.state_layout import StateLayout, StateLayouts
 from innerloop_server.engine.pytorch.thread_choice import ThreadChoice
 from innerloop_server.engine.query_chunks import parts
-from innerloop_server.engine.states.layout import StateLayout, StateLayouts
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 

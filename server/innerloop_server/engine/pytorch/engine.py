@@ -13,8 +13,8 @@ from innerloop_server.engine.process_memory import resident
 from innerloop_server.engine.pytorch.choose_device import choose_device
 from innerloop_server.engine.pytorch.computation import Precision
 from innerloop_server.engine.pytorch.model import TorchModel
+from innerloop_server.engine.pytorch.state_memory import StateMemory
 from innerloop_server.engine.states.budget import with_room
-from innerloop_server.engine.states.memory import StateMemory
 
 
 @dataclass(frozen=True)

@@ -33,12 +33,12 @@ from innerloop_server.engine.pytorch.computation import Computation, Precision
 from innerloop_server.engine.pytorch.device import Device
 from innerloop_server.engine.pytorch.padding import stack
 from innerloop_server.engine.pytorch.programs import AdaptProgram, PredictProgram, Program
+from innerloop_server.engine.pytorch.state_copies import PageNumbers
+from innerloop_server.engine.pytorch.state_layout import StateLayout
+from innerloop_server.engine.pytorch.state_memory import StateMemory, StoredState
 from innerloop_server.engine.pytorch.worker import TorchWorker
 from innerloop_server.engine.pytorch.worker_batches import send_adapt, send_predict, take_adapted, take_predicted
 from innerloop_server.engine.pytorch.worker_messages import Adapted, Failed, Predicted, Reply
-from innerloop_server.engine.states.copies import PageNumbers
-from innerloop_server.engine.states.layout import StateLayout
-from innerloop_server.engine.states.memory import StateMemory, StoredState
 from innerloop_server.engine.trial_task import trial_support
 
 TRIAL_TASKS, TRIALS = 4, 3
@@ -197,7 +197,7 @@ class TorchModel(LoadedModel):
     def _claimed(self, states: Sequence[StoredState]) -> Iterator[list[PageNumbers]]:
         """Page numbers of states, which stay on the device inside."""
         with self._device.in_order():  # states that come back are there before what is asked for next
-            pages = self._memory.claim(states)
+            pages = [place.pages for place in self._memory.claim(states)]
         try:
             yield pages
         finally:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from innerloop_learner.learner import Learner
 from innerloop_server.engine.pytorch.computation import Computation
-from innerloop_server.engine.states.layout import StateLayout
-from innerloop_server.engine.states.memory import StateMemory
+from innerloop_server.engine.pytorch.state_layout import StateLayout
+from innerloop_server.engine.pytorch.state_memory import StateMemory
 
 
 class Program(ABC):

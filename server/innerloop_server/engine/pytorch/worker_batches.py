@@ -15,6 +15,8 @@ from innerloop_server.engine.interface import AdaptBatch, AdaptedTask, BatchResu
 from innerloop_server.engine.pytorch.batch_inputs import answers_in, query_inputs, support_inputs
 from innerloop_server.engine.pytorch.computation import Computation
 from innerloop_server.engine.pytorch.device import Device
+from innerloop_server.engine.pytorch.state_layout import StateLayout, from_plain, to_plain
+from innerloop_server.engine.pytorch.state_memory import StoredState
 from innerloop_server.engine.pytorch.worker import TorchWorker
 from innerloop_server.engine.pytorch.worker_messages import (
     Adapted,
@@ -23,8 +25,6 @@ from innerloop_server.engine.pytorch.worker_messages import (
     Predicted,
     PredictOrder,
 )
-from innerloop_server.engine.states.layout import StateLayout, from_plain, to_plain
-from innerloop_server.engine.states.memory import StoredState
 from innerloop_server.ipc.arrays import ArrayAt, end_of
 
 Keep = Callable[[StateLayout, torch.Tensor], list[StoredState]]

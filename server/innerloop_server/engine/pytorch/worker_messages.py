@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from innerloop_learner.layers import TaskConvolution
-from innerloop_server.engine.states.layout import PlainShapes
+from innerloop_server.engine.pytorch.state_layout import PlainShapes
 from innerloop_server.ipc.arrays import ArrayAt
 
 LONGEST_REASON = 2**12

@@ -22,6 +22,7 @@ from innerloop_learner.host_memory import keep_freed_memory
 from innerloop_learner.learner import build_learner
 from innerloop_learner.spec import LearnerSpec
 from innerloop_server.engine.pytorch.computation import Computation, Precision
+from innerloop_server.engine.pytorch.state_layout import from_plain, to_plain
 from innerloop_server.engine.pytorch.worker_messages import (
     LONGEST_REASON,
     Adapted,
@@ -35,7 +36,6 @@ from innerloop_server.engine.pytorch.worker_messages import (
     Reply,
     Started,
 )
-from innerloop_server.engine.states.layout import from_plain, to_plain
 from innerloop_server.ipc.arrays import ArrayAt, array_in, end_of, write
 from innerloop_server.ipc.child_process import end_with
 from innerloop_server.ipc.packets import receive_packet_with_descriptors, send_packet

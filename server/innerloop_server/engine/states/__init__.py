@@ -1,5 +1,6 @@
-"""Task states in pages of one memory, on a device and behind it in the host's memory.
+"""What the task states of all engines share: who is on the device and who is on the host.
 
-`layout` says where the tensors of a state lie in a row of words, `memory` hands out pages and takes them back, `copies`
-moves them between device and host, and `budget` says how much room there is.
+A `pool` keeps the accounts (room, order of use, claims, what is freed), and `budget` says how much room there is. What
+holds the states stands with each engine: pages of one memory for PyTorch (`pytorch/state_memory`), and tensors of their
+own for ONNX Runtime (`onnx/states`).
 """

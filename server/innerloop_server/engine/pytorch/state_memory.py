@@ -4,8 +4,7 @@ All models and shapes share one pool of pages, so that no memory is lost between
 of states is gathered by one indexed read. Any number of threads may call.
 """
 
-import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,9 +12,10 @@ import structlog
 import torch
 from torch import Tensor
 
-from innerloop_server.engine.interface import MemoryFullError, TaskState
-from innerloop_server.engine.states.copies import DirectCopies, PageNumbers, StateCopies, StreamCopies, upload
-from innerloop_server.engine.states.layout import PAGE_WORDS, WORD_BYTES, StateLayout
+from innerloop_server.engine.interface import MemoryFullError
+from innerloop_server.engine.pytorch.state_copies import DirectCopies, PageNumbers, StateCopies, StreamCopies, upload
+from innerloop_server.engine.pytorch.state_layout import PAGE_WORDS, WORD_BYTES, StateLayout
+from innerloop_server.engine.states.pool import Place, PooledState, StatePool
 
 PAGE_BYTES = PAGE_WORDS * WORD_BYTES
 
@@ -26,46 +26,31 @@ FETCHED_SHARE = 0.5
 """Of the device's memory, at most, that a fetch fills: it must not drive out what is expected and there."""
 
 
-class _Place:
-    """Where one state lies now; outlives the state's handle by the moment it takes to free the pages."""
+class PagedPlace(Place):
+    """Where one state lies: numbers of pages, of the device or of the host; its size is in pages."""
 
-    __slots__ = ("copied", "freed", "layout", "on_device", "pages", "users")
+    __slots__ = ("copied", "pages")
 
-    def __init__(self, layout: StateLayout, pages: PageNumbers) -> None:
-        self.layout = layout
+    def __init__(self, pages: PageNumbers) -> None:
+        super().__init__(len(pages))
         self.pages = pages
-        self.on_device = True
         self.copied: object = None  # what is known of its copy to the host
-        self.freed = False
-        self.users = 0
 
 
-class StoredState(TaskState):
-    """A handle on one state; its pages are free again when nothing refers to it."""
+class StoredState(PooledState[PagedPlace]):
+    """A handle on one state.
 
-    __slots__ = ("_memory", "place", "ways")
+    Attributes:
+        signature: its layout: states of one layout can be read together.
+    """
 
-    def __init__(self, memory: "StateMemory", place: _Place, ways: int) -> None:
-        self._memory = memory
-        self.place = place
-        self.ways = ways
+    __slots__ = ()
 
-    @property
-    def size_bytes(self) -> int:  # type: ignore[override]
-        """Memory it takes, in whole pages."""
-        return self.place.layout.pages * PAGE_BYTES
-
-    @property
-    def signature(self) -> StateLayout:  # type: ignore[override]
-        """Its layout: states of one layout can be read together."""
-        return self.place.layout
-
-    def __del__(self) -> None:
-        self._memory.discard(self.place)
+    signature: StateLayout
 
 
-class StateMemory:
-    """Pages of task states on one device, the least recently used moved to the host where the device has no room.
+class StateMemory(StatePool[PagedPlace]):
+    """Pages of task states on one device, and behind them pages of its host.
 
     Args:
         device: where states are computed with.
@@ -74,30 +59,16 @@ class StateMemory:
         copies: makes those between device and host; what suits the device by default.
     """
 
+    unit_bytes = PAGE_BYTES
+
     def __init__(
         self, device: torch.device, size_bytes: int, host_bytes: int = 0, copies: StateCopies | None = None
     ) -> None:
+        super().__init__()
         self._copies = copies or (StreamCopies(device) if device.type == "cuda" else DirectCopies())
         self._device = _Pages(size_bytes // PAGE_BYTES, device)
         self._host = _Pages(host_bytes // PAGE_BYTES, torch.device("cpu"), pinned=device.type == "cuda")
-        self._lock = threading.Lock()
-        self._idle: OrderedDict[_Place, None] = OrderedDict()  # on the device and not in use, oldest use first
-        self._discarded: deque[_Place] = deque()
-        self._expected: deque[_Place] = deque()
-
-    @property
-    def device_bytes(self) -> int:
-        """Bytes of the device's pages that hold states."""
-        with self._lock:
-            self._free_discarded()
-            return self._device.used * PAGE_BYTES
-
-    @property
-    def host_bytes(self) -> int:
-        """Bytes of the host's pages that hold states."""
-        with self._lock:
-            self._free_discarded()
-            return self._host.used * PAGE_BYTES
+        self._expected: deque[PagedPlace] = deque()
 
     def put(self, layout: StateLayout, rows: Tensor, ways: Sequence[int]) -> list[StoredState]:
         """Keep rows [T, pages * PAGE_WORDS] of states, one for each of `ways`.
@@ -107,7 +78,8 @@ class StateMemory:
         """
         with self._lock:
             self._free_discarded()
-            pages = self._make_room(layout.pages * len(ways))
+            self._make_room(layout.pages * len(ways))
+            pages = self._device.take(layout.pages * len(ways))
         try:
             # Pages are written as a whole: nothing of what they held before is left.
             self._device.write(pages, rows[: len(ways)].reshape(-1, PAGE_WORDS))
@@ -115,10 +87,10 @@ class StateMemory:
             with self._lock:
                 self._device.free(pages)
             raise
-        places = [_Place(layout, own) for own in pages.reshape(len(ways), layout.pages)]
+        places = [PagedPlace(own) for own in pages.reshape(len(ways), layout.pages)]
         with self._lock:
             self._idle.update(dict.fromkeys(places))
-        return [StoredState(self, place, own) for place, own in zip(places, ways, strict=True)]
+        return [StoredState(self, place, layout, own) for place, own in zip(places, ways, strict=True)]
 
     def expect(self, state: StoredState) -> None:
         """Take note that a state will be claimed. Never waits."""
@@ -142,11 +114,11 @@ class StateMemory:
                 return
             self._idle.update(dict.fromkeys(fetched))
 
-    def _next_expected(self) -> list[_Place]:
+    def _next_expected(self) -> list[PagedPlace]:
         """States to fetch, in the order in which they were expected; those that are there count as used."""
         share = min(FETCHED_BYTES // PAGE_BYTES, int(FETCHED_SHARE * self._device.count))
         room = min(share, self._device.available + self._host.available)  # what makes room here goes there
-        fetched: dict[_Place, None] = {}
+        fetched: dict[PagedPlace, None] = {}
         while self._expected and len(fetched) < FETCHED_STATES:
             place = self._expected[0]
             if place in self._idle:
@@ -160,77 +132,18 @@ class StateMemory:
             self._expected.popleft()
         return list(fetched)
 
-    def claim(self, states: Sequence[StoredState]) -> list[PageNumbers]:
-        """Page numbers of states, which stay on the device until they are released.
-
-        Raises:
-            MemoryFullError: they are not all on the device, and it has no room; none is claimed.
-        """
-        places = [state.place for state in states]
-        with self._lock:
-            self._free_discarded()
-            for place in places:
-                place.users += 1
-                self._idle.pop(place, None)
-            try:
-                self._bring_in([place for place in dict.fromkeys(places) if not place.on_device])
-            except BaseException:
-                self._release(places)
-                raise
-        return [place.pages for place in places]
-
-    def release(self, states: Sequence[StoredState]) -> None:
-        """Undo one claim of states: they may leave the device again."""
-        with self._lock:
-            self._release([state.place for state in states])
-
     def read(self, table: Tensor) -> Tensor:
         """Rows [T, pages * PAGE_WORDS] of the states whose pages are given, [T, pages] on the device."""
         return self._device.read(table.flatten()).view(len(table), -1)
 
-    def discard(self, place: _Place) -> None:
-        """Free a state's pages before they are needed next. Never waits: it may run in the middle of anything."""
-        self._discarded.append(place)
+    def _used(self) -> tuple[int, int]:
+        return self._device.used, self._host.used
 
-    def _free_discarded(self) -> None:
-        while self._discarded:
-            place = self._discarded.popleft()
-            self._idle.pop(place, None)
-            place.freed = True
-            (self._device if place.on_device else self._host).free(place.pages)
+    def _room(self) -> tuple[int, int]:
+        return self._device.available, self._host.available
 
-    def _make_room(self, pages: int) -> PageNumbers:
-        """Free pages on the device; the least recently used states leave it for the host, all in one copy."""
-        leaving: list[_Place] = []
-        missing, room = pages - self._device.available, self._host.available
-        for place in self._idle:
-            if missing <= 0 or len(place.pages) > room:
-                break
-            leaving.append(place)
-            missing -= len(place.pages)
-            room -= len(place.pages)
-        if missing > 0:
-            raise MemoryFullError
-        if leaving:
-            self._take_out(leaving)
-        return self._device.take(pages)
-
-    def _bring_in(self, places: Sequence[_Place]) -> None:
-        if not places:
-            return
-        taken = self._make_room(sum(len(place.pages) for place in places))
-        copied = {place.copied for place in places}
-        try:
-            self._copies.back(self._host.words, _pages_of(places), copied, self._device.words, taken)
-        except BaseException:
-            self._device.free(taken)
-            raise
-        for place, own in zip(places, _split(taken, places), strict=True):
-            self._host.free(place.pages)
-            place.pages, place.on_device, place.copied = own, True, None
-
-    def _take_out(self, places: Sequence[_Place]) -> None:
-        """Move idle states to the host, all in one copy."""
+    def _move_out(self, places: Sequence[PagedPlace]) -> None:
+        """See StatePool: all in one copy."""
         leaving = _pages_of(places)
         taken = self._host.take(len(leaving))
         try:
@@ -239,15 +152,25 @@ class StateMemory:
             self._host.free(taken)
             raise
         for place, own in zip(places, _split(taken, places), strict=True):
-            del self._idle[place]
             self._device.free(place.pages)
-            place.pages, place.on_device, place.copied = own, False, copied
+            place.pages, place.copied = own, copied
 
-    def _release(self, places: Sequence[_Place]) -> None:
-        for place in places:
-            place.users -= 1
-            if not place.users and place.on_device:
-                self._idle[place] = None
+    def _move_in(self, places: Sequence[PagedPlace]) -> None:
+        """See StatePool: all in one copy."""
+        coming = _pages_of(places)
+        taken = self._device.take(len(coming))
+        copied = {place.copied for place in places}
+        try:
+            self._copies.back(self._host.words, coming, copied, self._device.words, taken)
+        except BaseException:
+            self._device.free(taken)
+            raise
+        for place, own in zip(places, _split(taken, places), strict=True):
+            self._host.free(place.pages)
+            place.pages, place.copied = own, None
+
+    def _free(self, place: PagedPlace) -> None:
+        (self._device if place.on_device else self._host).free(place.pages)
 
 
 class _Pages:
@@ -296,10 +219,10 @@ class _Pages:
         self.words.index_copy_(0, upload(pages, self.words.device), words)
 
 
-def _pages_of(places: Sequence[_Place]) -> PageNumbers:
+def _pages_of(places: Sequence[PagedPlace]) -> PageNumbers:
     return np.concatenate([place.pages for place in places])
 
 
-def _split(pages: PageNumbers, places: Sequence[_Place]) -> list[PageNumbers]:
+def _split(pages: PageNumbers, places: Sequence[PagedPlace]) -> list[PageNumbers]:
     """Pages for each of the places, as many as each has now."""
     return np.split(pages, np.cumsum([len(place.pages) for place in places])[:-1])
