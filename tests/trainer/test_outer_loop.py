@@ -6,10 +6,22 @@ import pytest
 import torch
 
 from innerloop_learner import Episodes, InputSpec, LearnerSpec, Params, build_learner
-from innerloop_learner.objectives import Stage, build_objective
-from innerloop_learner.settings import NoSettings
+from innerloop_learner.learner import methods
+from innerloop_learner.norms import norms
+from innerloop_learner.objectives import Stage, build_objective, objectives
+from innerloop_learner.settings import NoSettings, described
 from innerloop_trainer.data import EpisodeShape, load_source
-from innerloop_trainer.outer_loop import Estimate, Estimator, OptimizerPlan, OuterLoop, build_estimator
+from innerloop_trainer.outer_loop import (
+    Estimate,
+    Estimator,
+    OptimizerPlan,
+    OuterLoop,
+    TrainingDefaults,
+    build_estimator,
+    defaults_of,
+    estimators,
+    training_defaults,
+)
 from innerloop_trainer.seeds import generator_for
 
 LEARNER = build_learner(
@@ -129,6 +141,23 @@ def test_a_loop_can_be_restored_to_before_its_first_step() -> None:
     fresh.step(episodes(0), 0)
     restored.step(episodes(0), 0)
     assert all(torch.equal(value, fresh.params[name]) for name, value in restored.params.items())
+
+
+def test_training_defaults_name_what_there_is() -> None:
+    assert set(training_defaults) <= set(methods)
+    assert {defaults_of(name).estimator for name in methods} <= set(estimators)
+    assert {defaults_of(name).norm for name in methods} <= set(norms)
+    assert defaults_of("a method of somebody else") == TrainingDefaults()
+
+
+@pytest.mark.parametrize("name", list(methods))
+def test_no_setting_of_an_estimator_is_called_as_one_of_a_method(name: str) -> None:
+    kinds = (methods[name], objectives[methods[name].info.objective])
+    taken = {each.name for kind in kinds for each in described(kind.settings_class)}
+    for estimator in estimators:
+        settings = described(estimators[estimator].settings_class)
+        assert taken.isdisjoint(each.name for each in settings)
+        assert all(each.doc for each in settings)
 
 
 @pytest.mark.parametrize("change", ["missing", "reshaped"])

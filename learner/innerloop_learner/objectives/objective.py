@@ -62,7 +62,10 @@ class Objective(ABC):
     """
 
     settings_class: ClassVar[type[Any]] = NoSettings
+    """A frozen dataclass of the objective's settings, each declared by `settings.setting`."""
+
     trains: ClassVar[type[Any]] = Learner
+    """The class of learners that it can train."""
 
     def __init__(self, learner: Learner, settings: Any) -> None:
         if not isinstance(learner, self.trains):

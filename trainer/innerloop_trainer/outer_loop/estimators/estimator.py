@@ -47,6 +47,7 @@ class Estimator(ABC):
     """
 
     settings_class: ClassVar[type[Any]] = NoSettings
+    """A frozen dataclass of the estimator's settings, each declared by `settings.setting`."""
 
     def __init__(self, objective: Objective, settings: Any) -> None:
         self.objective = objective
