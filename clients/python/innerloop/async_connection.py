@@ -40,7 +40,7 @@ class AsyncConnection(ConnectionCore):
         return response
 
     async def apart(self, work: Callable[[], T]) -> T:
-        """What some work gives, done in a thread."""
+        """The result of some work, done in a thread."""
         return await asyncio.to_thread(work)
 
     async def acquire(self, lock: threading.Lock, deadline: Deadline) -> None:

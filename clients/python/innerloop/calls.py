@@ -9,10 +9,10 @@ from typing import Any, Generic, TypeVar
 from google.protobuf.message import Message
 
 from innerloop.adaptation_info import AdaptationInfo
+from innerloop.checks import name_of
 from innerloop.errors import InvalidArgumentError
 from innerloop.examples import EncodedExamples, Names
 from innerloop.models import Model
-from innerloop.nothing import name_of
 from innerloop.predictions import Predictions
 from innerloop.recipe import Recipe
 from innerloop.status import REQUEST_ID_KEY

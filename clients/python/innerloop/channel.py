@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from innerloop.checks import check_unicode
 from innerloop.errors import InvalidArgumentError
 
 PemSource = str | Path | bytes
@@ -100,6 +101,7 @@ def check_target(target: str) -> str:
     """
     if not isinstance(target, str):
         raise InvalidArgumentError(f'the server is named by a string, "host:port"; this is a {type(target).__name__}')
+    check_unicode(target, f"the server's name {target!r}")
     if _NAME_OF_GRPC.fullmatch(target) and not _HOST_AND_PORT.fullmatch(target):
         return target
     found = _HOST_AND_PORT.fullmatch(target)

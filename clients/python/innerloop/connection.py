@@ -36,7 +36,7 @@ class Connection(ConnectionCore):
         return self.policy.retrying(deadline, safe=call.safe)(self._attempt, call, deadline)
 
     def apart(self, work: Callable[[], T]) -> T:
-        """What some work gives; there is no event loop to hold up."""
+        """The result of some work, done at once: there is no event loop to hold up."""
         return work()
 
     def acquire(self, lock: threading.Lock, deadline: Deadline) -> None:

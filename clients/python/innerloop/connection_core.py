@@ -24,9 +24,10 @@ T = TypeVar("T")
 
 
 class ConnectionCore(ABC):
-    """Settings, what is known of models, and steps; arguments as those of `Client`.
+    """The settings of a client, what it knows of models, and its steps; arguments as those of `Client`.
 
-    The abstract methods are operations: subclasses implement them as plain functions, or as asynchronous ones.
+    The abstract methods are the operations of the steps: `Connection` implements them as plain functions,
+    `AsyncConnection` as asynchronous functions.
     """
 
     def __init__(self, target: str, tls: bool | TLS, timeout: float, retries: int) -> None:
@@ -43,7 +44,7 @@ class ConnectionCore(ABC):
 
     @abstractmethod
     def apart(self, work: Callable[[], Any]) -> Any:
-        """What some work gives that may take long enough to hold up an event loop."""
+        """The result of work that may take long enough to hold up an event loop."""
 
     @abstractmethod
     def acquire(self, lock: threading.Lock, deadline: Deadline) -> Any:
@@ -88,13 +89,13 @@ class ConnectionCore(ABC):
     def split(
         self, model: str, query: Examples, beside: Callable[[], int], deadline: Deadline
     ) -> Steps[list[EncodedExamples]]:
-        """Queries in as many parts as the server's limits ask for, each of which fits into one request.
+        """Split queries into parts that each fit into one request, as the server's limits say.
 
         Args:
-            model: that is asked.
-            query: what is asked.
-            beside: tells the bytes that a request may carry besides, such as those of a support set.
-            deadline: of asking for the limits, which is left out where no server's limits can matter.
+            model: the model that the queries are for.
+            query: the queries.
+            beside: returns how many bytes a request may carry besides the queries, such as those of a support set.
+            deadline: for asking the server for its limits, which a few small queries make unnecessary.
         """
         if is_small(query):
             return [query.encoded()]

@@ -12,10 +12,10 @@ from typing import Any, BinaryIO, Protocol, TypeAlias, TypeGuard
 
 import numpy as np
 
+from innerloop.checks import check_unicode, listing, nothing, refuse_nothing
 from innerloop.errors import InvalidArgumentError
 from innerloop.examples import Examples, Names, refuse_not_finite
 from innerloop.guard import guarded, said_by
-from innerloop.nothing import listing, nothing, refuse_nothing
 from innerloop.tensors import Array
 
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B")
@@ -84,10 +84,7 @@ def texts_to_examples(items: list[str], names: Names) -> Examples:
         InvalidArgumentError: one of them is not valid Unicode.
     """
     for position, text in enumerate(items):
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidArgumentError(f"{names[position]} is not valid Unicode: {error.reason}") from error
+        check_unicode(text, names[position])
     return Examples(list(items), names)
 
 

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from innerloop.checks import check_unicode, nothing, refuse_nothing
 from innerloop.errors import InvalidArgumentError
 from innerloop.guard import guarded
-from innerloop.nothing import nothing, refuse_nothing
 
 _PLAIN_KINDS = "biufSU"
 """Element types of NumPy that Python has plain values for: booleans, numbers, strings."""
@@ -91,11 +91,7 @@ def _name(label: Any, position: int) -> str:
     name = str(label)
     if nothing(name):
         raise InvalidArgumentError(f"the label of support example {position} reads as an empty text")
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidArgumentError(f"label {name!r} is not valid Unicode: {error.reason}") from error
-    return name
+    return check_unicode(name, f"label {name!r}")
 
 
 def _refuse_clash(first: Any, label: Any, name: str) -> None:

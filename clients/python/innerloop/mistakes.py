@@ -13,7 +13,7 @@ CONNECTING_FAILED = "failed to connect"
 """How gRPC's messages begin when no connection could be made."""
 
 _PATIENCE_SECONDS = 1.0
-"""How long the server may take to answer our knock, for each step."""
+"""Seconds that the server may take for each step: to accept the connection, and to answer the handshake."""
 
 _ANOTHER_PROTOCOL = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNEXPECTED_EOF_WHILE_READING", "RECORD_LAYER_FAILURE")
 
@@ -22,8 +22,8 @@ def mistake_in_connecting(target: str, tls: bool | TLS) -> str:
     """What is wrong with these settings, and what to do; empty when nothing can be said.
 
     Args:
-        target: where the server is.
-        tls: as the client was told.
+        target: where the server is, as the client was told.
+        tls: whether and how to use TLS, as the client was told.
     """
     place = host_and_port(target)
     if place is None:
@@ -31,12 +31,12 @@ def mistake_in_connecting(target: str, tls: bool | TLS) -> str:
     try:
         with socket.create_connection(place, _PATIENCE_SECONDS) as connection:
             return _knock(connection, place[0], tls)
-    except OSError:
+    except (OSError, UnicodeError):  # the latter for names that can be none of a host
         return f"nothing listens on {target}, or it can't be reached; is the server running, and is this its port?"
 
 
 def _knock(connection: socket.socket, host: str, tls: bool | TLS) -> str:
-    """What a TLS handshake over an open connection shows."""
+    """What is wrong, as a TLS handshake over an open connection shows it."""
     connection.settimeout(_PATIENCE_SECONDS)
     try:
         with _context(tls).wrap_socket(connection, server_hostname=host) as secured:
@@ -49,13 +49,13 @@ def _knock(connection: socket.socket, host: str, tls: bool | TLS) -> str:
         if tls and error.reason in _ANOTHER_PROTOCOL:
             return "the server doesn't speak TLS: leave out tls, or give the server its tls_certificate and tls_key"
         return ""
-    except OSError:
+    except (OSError, UnicodeError):
         return ""
 
 
 def _context(tls: bool | TLS) -> ssl.SSLContext:
     roots = tls.roots() if isinstance(tls, TLS) else None
-    context = ssl.create_default_context(cadata=roots.decode(errors="ignore") if roots else None)
+    context = ssl.create_default_context(cadata=roots.decode("ascii", errors="ignore") if roots else None)
     context.set_alpn_protocols(["h2"])
     if not tls:
         context.check_hostname = False
@@ -64,7 +64,7 @@ def _context(tls: bool | TLS) -> ssl.SSLContext:
 
 
 def _certificate_missing(secured: ssl.SSLSocket, tls: bool | TLS) -> str:
-    """Servers tell that they want a certificate only after the handshake."""
+    """Whether the server refuses a client that shows no certificate, which it does only after the handshake."""
     if isinstance(tls, TLS) and tls.client_certificate is not None:
         return ""
     try:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from innerloop.checks import name_of
 from innerloop.errors import FieldViolation, InvalidArgumentError
 from innerloop.examples import Examples, Names, refuse_not_finite
 from innerloop.guard import guarded
 from innerloop.labels import name_labels
-from innerloop.nothing import name_of
 from innerloop.tensors import Array, encode_tensor
 from innerloop.v1 import adaptation_pb2 as pb
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from innerloop.nothing import listing
+from innerloop.checks import listing
 from innerloop_command.client_options import ServerAccess, with_client_options
 from innerloop_command.console import print_error, print_line
 from innerloop_command.display import answer, print_answers, print_json, print_models

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from innerloop.nothing import nothing
+from innerloop.checks import nothing
 from innerloop_command.image_folders import images_in, label_folders_in
 
 

@@ -12,7 +12,15 @@ import trustme
 from scripted_server import running
 from twins import connect
 
-from innerloop import TLS, AsyncClient, Client, ClientClosedError, InvalidArgumentError, UnavailableError
+from innerloop import (
+    TLS,
+    AsyncClient,
+    Client,
+    ClientClosedError,
+    InnerloopError,
+    InvalidArgumentError,
+    UnavailableError,
+)
 
 IMAGES = np.zeros((2, 1, 28, 28), np.uint8)
 KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
@@ -250,3 +258,10 @@ async def test_a_cancelled_call_ends_at_once(server):
 def test_the_sdk_needs_neither_torch_nor_pillow():
     code = "import sys; sys.modules['torch'] = sys.modules['PIL'] = None; import innerloop"
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+@KINDS
+async def test_a_name_that_no_host_can_have_is_an_error_of_the_sdk(kind):
+    for target in ("a..b:50051", f"{'a' * 70}.b:50051", "\ud800:50051"):
+        with pytest.raises(InnerloopError):
+            await connect(kind, target, retries=0, timeout=5).models()

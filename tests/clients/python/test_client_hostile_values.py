@@ -46,7 +46,7 @@ VALUES = st.one_of(
     st.booleans(),
     st.integers(),
     st.floats(),
-    st.text(max_size=3),
+    st.text(st.characters(), max_size=3),  # halves of characters among them
     st.binary(max_size=3),
     st.builds(hostile, st.lists(st.sampled_from(METHODS), min_size=1), st.sampled_from(FAILURES), st.booleans()),
     st.builds(object),

@@ -1,4 +1,4 @@
-"""Recognises values that stand for "nothing", which are never a label, a text, or an input."""
+"""Checks of single values: refuses those that stand for "nothing", which are never a label, a text, or an input."""
 
 import math
 from collections.abc import Iterable
@@ -65,7 +65,25 @@ def name_of(kind: str, name: Any) -> str:
     if not isinstance(name, str) or nothing(name):
         kind_given = "an empty one" if isinstance(name, str) else f"a {type(name).__name__}"
         raise InvalidArgumentError(f"name the {kind} by a string that is not empty; this is {kind_given}")
-    return name
+    return check_unicode(name, f"{kind} {name!r}")
+
+
+def check_unicode(text: str, subject: str) -> str:
+    """A text that can be sent.
+
+    Raises:
+        InvalidArgumentError: it holds half of a character, as texts cut in the wrong place do.
+
+    Example:
+        >>> check_unicode("caf" + chr(0xD800), "label 3")
+        Traceback (most recent call last):
+        innerloop.errors.InvalidArgumentError: label 3 is not valid Unicode: surrogates not allowed
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgumentError(f"{subject} is not valid Unicode: {error.reason}") from error
+    return text
 
 
 def listing(found: list[str], separator: str = "; ") -> str:
