@@ -12,17 +12,25 @@ REPORT := .pytest_cache/report.xml
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
-.PHONY: setup demo test test-costs test-slow test-web lint lint-proto proto bench bench-serving clean
+.PHONY: setup demo test test-costs test-slow test-gpu wheels-gpu test-web lint lint-proto proto bench bench-serving clean
 
 setup: $(VENV)/.complete
+
+# With WHEELS=FOLDER (of `make wheels-gpu`), PyTorch is the one that is installed for everybody on this machine.
+OFFLINE := $(BIN)/python -m pip install --quiet --no-deps --no-index --find-links $(WHEELS)
 
 # torch comes first and pinned, so that nothing else pulls in another build of it.
 $(VENV)/.complete: pyproject.toml constraints.txt
 	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo 'Innerloop needs Python 3.11 or newer; name one with make PYTHON=...' >&2; exit 1; }
-	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(if $(WHEELS),--system-site-packages) $(VENV)
+ifdef WHEELS
+	$(OFFLINE) --requirement $(WHEELS)/requirements.txt
+	$(OFFLINE) --no-build-isolation --editable .
+else
 	$(BIN)/python -m pip install --quiet torch
 	$(BIN)/python -m pip install --quiet --editable '.[all,dev]'
+endif
 	touch $@
 
 demo: setup
@@ -40,6 +48,21 @@ test-costs: setup
 # What is rare or takes long: an hour on two cores, once a week.
 test-slow: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n auto --dist worksteal
+
+# What a GPU changes, in stages of less than nine minutes with one summary, .pytest_cache/gpu.json. STAGE=conformance
+# runs one of them, or some. Without a GPU it says what it would run.
+test-gpu: setup
+	$(BIN)/python scripts/gpu_tests.py $(STAGE)
+
+# For machines without a network that have PyTorch already: a folder of all other packages. There, with Python
+# $(WHEELS_PYTHON), `make setup WHEELS=wheels` installs from it and leaves PyTorch as it is.
+WHEELS_PYTHON ?= 3.12
+PLATFORMS := $(foreach glibc,2_17 2_27 2_28 2_34,--platform manylinux_$(glibc)_x86_64) --platform manylinux2014_x86_64
+wheels-gpu: setup
+	mkdir -p wheels
+	grep -vE '^(#|$$|torch==|triton==|nvidia-|cuda-)' constraints.txt > wheels/requirements.txt
+	$(BIN)/python -m pip download --quiet --no-deps --only-binary :all: --python-version $(WHEELS_PYTHON) \
+		--implementation cp $(PLATFORMS) --dest wheels --requirement wheels/requirements.txt
 
 # Exported bundles under Node (20 or newer): all methods, a few minutes. What is installed stays for `make test`.
 test-web: setup

@@ -2,6 +2,20 @@
 
 import os
 
+import pytest
+
 # Set before anything imports torch. Test workers and servers share the cores already; with a team of threads each,
 # which spin while they wait for one another, the tests of the learner took fifty times as long on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what needs a GPU where there is none; PyTorch is only asked if there is such a test."""
+    need_gpu = [item for item in items if item.get_closest_marker("cuda")]
+    if not need_gpu:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in need_gpu:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))

@@ -24,10 +24,7 @@ REPETITION = {"mann": 0.2, "matching-fce": 0.15, "snail": 0.3}
 
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
-each_device = pytest.mark.parametrize(
-    "device",
-    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))],
-)
+each_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 
 
 def assert_same(a: Tensor, b: Tensor, tolerance: float = ROUNDING) -> None:
