@@ -48,8 +48,8 @@ class MANN(Learner):
     and for a query  logits = W [h, M' w^r_1, ..., M' w^r_R]. Labels come with their examples: the paper's shift by one
     step hides the label of an example that is asked about too, and here support and query are apart. The strength b,
     learned as its logarithm, is that of neural Turing machines; without it attention to many slots is nearly uniform.
-    An example of weight w (`Learner.example_weights`) takes the controller and its memory the share w of the way, and
-    padding none of it. More examples of one class still take more slots, so that classes have not quite the same say.
+    Each example takes slots of its own, so that classes can only have the same say if as many of each are read: where
+    they are balanced, the first of each class, as many as the smallest class has. Others count in statistics only.
     """
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -88,9 +88,11 @@ class MANN(Learner):
         labels = F.one_hot(support.y, self.spec.max_ways).to(features.values.dtype)
         inputs = torch.cat([features.values, labels], -1)
 
+        read = _read(support, examples)
+
         def take_in(index: Index, state: Params) -> tuple[Params, Params]:
             new = self._write(params, example(inputs, index), state)
-            return blend(state, new, example(examples, index)), {}
+            return blend(state, new, example(read, index)), {}
 
         state, _ = repeat(take_in, self._start(params, inputs), inputs.shape[1])
         kept = {name: state[name] for name in (MEMORY, HIDDEN, CELL)}
@@ -147,3 +149,11 @@ class MANN(Learner):
         directions = memory / (memory.square().sum(-1, keepdim=True) + 1e-6).sqrt()
         cosines = F.normalize(keys, dim=-1) @ directions.transpose(1, 2)
         return (params["memory.strength"].exp() * cosines).softmax(-1)
+
+
+def _read(support: Support, examples: Tensor) -> Tensor:
+    """1 for the examples [T, S] that are read, 0 for others: of each class as many, by order, as its weights sum to."""
+    members = support.members(examples.dtype)  # [T, S, W]
+    place = (members.cumsum(1) * members).sum(-1)  # within its class, from 1; 0 for padding
+    count = members @ (members * examples.unsqueeze(-1)).sum(1).round().unsqueeze(-1)  # [T, S, 1]
+    return ((place > 0) & (place <= count.squeeze(-1))).to(examples.dtype)
