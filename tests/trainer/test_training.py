@@ -169,6 +169,14 @@ def test_training_that_diverges_says_so(tmp_path: Path) -> None:
         train(steep, tmp_path / "run")
 
 
+def test_parameters_that_diverged_never_replace_a_good_checkpoint(tmp_path: Path) -> None:
+    steep = replace(SINUSOID, settings={"rate": 1e6, "steps": 5})
+    with pytest.raises(DivergedError, match="training diverged"):
+        train(steep, tmp_path / "run", save_minutes=0)
+    state, _ = RunFolder(tmp_path / "run").load_latest(CPU)
+    assert all(value.isfinite().all() for value in state.values())
+
+
 def test_a_run_is_not_started_over_another(tmp_path: Path) -> None:
     train(SINUSOID, tmp_path / "run", stop_at=1)
     before = sorted((path, path.read_bytes()) for path in (tmp_path / "run").rglob("*") if path.is_file())

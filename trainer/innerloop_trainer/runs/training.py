@@ -173,12 +173,8 @@ class Training:
 
     def _validate(self, log: RunLog) -> Row:
         loss, training = self._recent.means()
+        self._check_finite(loss)
         self._count_time()
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"the outer loss was {loss} before step {self.progress.iteration}: training diverged; "
-                f"train again into another folder with a lower learning rate, inside or outside"
-            )
         result = self._evaluate_validation()
         if self._is_best(result.mean):
             progress = replace(self.progress, best_iteration=self.progress.iteration, best_value=result.mean)
@@ -237,7 +233,16 @@ class Training:
         self.progress = replace(self.progress, seconds=self.progress.seconds + now - self._clock)
         self._clock = now
 
+    def _check_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"the outer loss was {loss} before step {self.progress.iteration}: training diverged; "
+                f"train again into another folder with a lower learning rate, inside or outside"
+            )
+
     def _save(self) -> None:
+        """Save everything needed to go on; parameters that came to nothing never replace good ones."""
+        self._check_finite(self._recent.means()[0])
         self._count_time()
         self.folder.save_latest({**self._loop.state(), RECENT_FIGURES: self._recent.state()}, self.progress)
         self._saved = self._clock = time.perf_counter()  # saving is not training
