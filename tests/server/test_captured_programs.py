@@ -131,7 +131,7 @@ def test_expected_states_are_fetched_once_the_device_has_something_to_do(device,
     bundle = load_bundle(write_models(tmp_path) / "prototypes")
     memory = StateMemory(torch.device("cpu"), 2 * PAGE_BYTES, 4 * PAGE_BYTES, EarlyCopies())
     model, inside = TorchModel("it", bundle, device, memory, "float32"), []
-    device.on_launch = lambda: (inside.append(device._lock._is_owned()), memory.fetch())
+    device.on_launch = lambda: (inside.append(device._lock._is_owned()), memory.prefetch())
     given = [task(model, seed, 1) for seed in range(3)]
     (first,), *_others = [model.adapt([one], 0, 8) for one in given]
     assert not first.state.place.on_device

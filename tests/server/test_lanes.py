@@ -143,6 +143,18 @@ async def test_a_moment_after_batches_ran_side_by_side_one_that_comes_alone_goes
     assert await compute(lanes, model, busy=False) == b"computed"
 
 
+async def test_a_moment_after_two_batches_is_counted_from_the_end_of_the_first_of_them():
+    side_by_side = module.SideBySide()
+    with side_by_side.counted(), side_by_side.counted() as alone:
+        assert not alone
+        await asyncio.sleep(0.06)
+    with side_by_side.counted() as alone:
+        assert not alone
+    await asyncio.sleep(0.06)
+    with side_by_side.counted() as alone:
+        assert alone
+
+
 async def test_the_event_loop_goes_on_while_a_worker_computes(make_lanes, model):
     lanes, (worker,) = await make_lanes()
     computing = asyncio.create_task(compute(lanes, model))

@@ -28,7 +28,7 @@ from innerloop_learner.manifest import digest_of
 from innerloop_learner.self_contained import reach_of
 from innerloop_learner.spec import InputSpec
 from innerloop_server.domain.tasks import SupportSet
-from innerloop_server.engine import query_chunks as parts
+from innerloop_server.engine import query_chunks
 from innerloop_server.engine.interface import LoadError, MemoryFullError
 from innerloop_server.engine.onnx.accelerator import Accelerator
 from innerloop_server.engine.onnx.choose import choose_onnx_device
@@ -125,13 +125,13 @@ def test_states_of_other_shapes_are_told_apart(engine, folder):
     assert signatures[0] == signatures[2] != signatures[1]
 
 
-def test_queries_answered_in_parts_are_answered_as_in_one(engine, folder, monkeypatch):
+def test_queries_answered_in_chunks_are_answered_as_in_one(engine, folder, monkeypatch):
     model = engine.load("classes", folder / "classes")
     tasks = [image_task(seed, 5, 2) for seed in range(3)]
     states = [adapted.state for adapted in model.adapt(tasks, 0, 8)]
     queries = [task.x[: 4 + index] for index, task in enumerate(tasks)]
     whole = model.predict(states, queries)
-    monkeypatch.setattr(parts, "EXAMPLES_AT_ONCE", 7)
+    monkeypatch.setattr(query_chunks, "EXAMPLES_AT_ONCE", 7)
     for part, expected in zip(model.predict(states, queries), whole, strict=True):
         np.testing.assert_allclose(part.logits, expected.logits, rtol=1e-5, atol=1e-5)
 

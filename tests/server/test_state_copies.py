@@ -35,12 +35,12 @@ def test_every_state_reads_back_its_own_content_whatever_runs_first(monkeypatch,
             memory.release(states)
 
         def expect():
-            memory.expect(chance.choice(list(contents)))
+            memory.request_prefetch(chance.choice(list(contents)))
 
         def drop():
             contents.pop(chance.choice(list(contents)))
 
-        actions = [put, put, read, read, expect, expect, memory.fetch, drop]
+        actions = [put, put, read, read, expect, expect, memory.prefetch, drop]
         for _ in range(80):
             action = chance.choice(actions) if contents else put
             try:
@@ -65,8 +65,8 @@ def test_states_come_back_without_waiting_for_work_that_was_given_since(monkeypa
         streams.run()
         work, out, back = streams.made
         work.waiting.append(never := Event())
-        memory.expect(away[0])
-        memory.fetch()
+        memory.request_prefetch(away[0])
+        memory.prefetch()
         streams.run(100)
         assert not back.waiting
         assert streams.recorded == [out, work], "whose memory the other stream reads"

@@ -253,12 +253,12 @@ def test_states_that_are_expected_are_brought_back_and_others_give_way(early):
     there = put(early, LAYOUTS[0], 5, 6, 7, 8)
     assert not any(state.place.on_device for state in states)
     for state in (there[0], first, first, second, third):
-        early.expect(state)
-    early.fetch()
+        early.request_prefetch(state)
+    early.prefetch()
     assert [state.place.on_device for state in (first, second)] == [True, True]
     assert not third.place.on_device, "they would fill more than half of the device"
     assert [state.place.on_device for state in there] == [True, False, False, True]
-    early.fetch()
+    early.prefetch()
     assert third.place.on_device, "the rest is still expected"
     for number, state in enumerate([*states, *there], 1):
         assert torch.equal(read(early, [state])[0], rows_of(LAYOUTS[0], [number])[0])
@@ -271,8 +271,8 @@ def test_states_are_fetched_as_far_as_there_is_room_for_those_that_give_way():
     there = put(memory, LAYOUTS[0], 3, 4, 5, 6)
     assert memory.host_bytes == 2 * PAGE_BYTES
     for state in states:
-        memory.expect(state)
-    memory.fetch()
+        memory.request_prefetch(state)
+    memory.prefetch()
     assert [state.place.on_device for state in states] == [True, False]
     assert sum(state.place.on_device for state in there) == 3
 
@@ -281,12 +281,12 @@ def test_a_state_that_has_no_room_holds_up_no_others(early):
     (large,) = put(early, LAYOUTS[3], 1)
     (small,) = put(early, LAYOUTS[0], 2)
     there = put(early, LAYOUTS[0], 3, 4, 5, 6)
-    early.expect(large)
-    early.expect(small)
-    early.fetch()
+    early.request_prefetch(large)
+    early.request_prefetch(small)
+    early.prefetch()
     assert not large.place.on_device, "it would fill more than half of the device"
     assert small.place.on_device
-    assert not early._expected
+    assert not early._requested
     del there
 
 
@@ -299,9 +299,9 @@ def test_a_fetch_that_fails_is_only_told_of(early, monkeypatch):
 
     with monkeypatch.context() as patched, capture_logs() as logs:
         patched.setattr(early._copies, "back", fail)
-        early.expect(state)
-        early.fetch()
-    assert [line["event"] for line in logs] == ["states not fetched early"]
+        early.request_prefetch(state)
+        early.prefetch()
+    assert [line["event"] for line in logs] == ["states not prefetched"]
     assert torch.equal(read(early, [state])[0], rows_of(LAYOUTS[0], [1])[0])
 
 
@@ -309,23 +309,23 @@ def test_states_that_are_gone_or_have_no_room_are_not_brought_back(early):
     states = put(early, LAYOUTS[0], 1, 2)
     there = put(early, LAYOUTS[0], 3, 4, 5, 6)
     for state in states:
-        early.expect(state)
+        early.request_prefetch(state)
     early.claim(there)
-    early.fetch()
+    early.prefetch()
     assert not any(state.place.on_device for state in states), "there is no room"
     early.release(there)
     for state in states:
-        early.expect(state)
+        early.request_prefetch(state)
     del state, states
-    early.fetch()
+    early.prefetch()
     assert early.device_bytes == 4 * PAGE_BYTES
     assert early.host_bytes == 0
 
 
 def test_nothing_is_remembered_of_states_where_copying_early_gains_nothing(memory):
     (state,) = put(memory, LAYOUTS[0], 1)
-    memory.expect(state)
-    assert not memory._expected
+    memory.request_prefetch(state)
+    assert not memory._requested
 
 
 def test_threads_that_share_states_never_read_anothers():

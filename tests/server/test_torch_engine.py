@@ -14,7 +14,7 @@ from innerloop_learner.layers import TASK_CONVOLUTIONS
 from innerloop_learner.learner import build_learner
 from innerloop_learner.spec import InputSpec, LearnerSpec
 from innerloop_server.domain.tasks import SupportSet
-from innerloop_server.engine import query_chunks as parts
+from innerloop_server.engine import query_chunks
 from innerloop_server.engine.interface import LoadError, MemoryFullError
 from innerloop_server.engine.pytorch import cpu_device
 from innerloop_server.engine.pytorch import model as torch_model
@@ -166,12 +166,12 @@ def test_says_how_much_memory_it_uses():
     assert TorchEngine(TorchSettings("cpu")).memory()["cpu", "resident"] > 2**20
 
 
-def test_queries_answered_in_parts_are_answered_as_in_one(models, monkeypatch):
+def test_queries_answered_in_chunks_are_answered_as_in_one(models, monkeypatch):
     tasks = [image_task(seed, 5, 2) for seed in range(3)]
     states = [adapted.state for adapted in models["prototypes"].adapt(tasks, 0, 8)]
     queries = [task.x[: 4 + index] for index, task in enumerate(tasks)]
     whole = models["prototypes"].predict(states, queries)
-    monkeypatch.setattr(parts, "EXAMPLES_AT_ONCE", 7)
+    monkeypatch.setattr(query_chunks, "EXAMPLES_AT_ONCE", 7)
     for part, expected in zip(models["prototypes"].predict(states, queries), whole, strict=True):
         np.testing.assert_allclose(part.logits, expected.logits, rtol=1e-5, atol=1e-5)
 

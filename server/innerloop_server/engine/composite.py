@@ -8,7 +8,7 @@ from innerloop_server.engine.interface import Engine, LoadedModel, Worker
 
 
 class CompositeEngine(Engine):
-    """Engines of several backends on one machine, fed by the same threads.
+    """Engines of several backends on one machine, which share the lanes.
 
     Args:
         engines: by backend.
@@ -33,7 +33,7 @@ class CompositeEngine(Engine):
         return self._engines[self._backends.of(name)].load(name, path)
 
     def memory(self) -> Mapping[tuple[str, str], int]:
-        """Task states of all engines together; of what else they report, engines on one device see the same."""
+        """The sum of all engines' task states; other figures are the machine's, the same for each engine."""
         total: dict[tuple[str, str], int] = {}
         for engine in self._engines.values():
             for key, size in engine.memory().items():

@@ -23,10 +23,10 @@ def mask(lengths: Sequence[int], tasks: int, longest: int) -> NDArray[np.bool_]:
 
 
 def fill(rows: Array, arrays: Sequence[Array]) -> None:
-    """Write arrays [N_i, ...] to the rows of a batch [tasks, longest, ...], of any content before.
+    """Overwrite a batch [tasks, longest, ...] with arrays [N_i, ...], one a row.
 
-    Zeros stand behind shorter arrays; where there are fewer arrays than tasks, the first one stands in for those that
-    miss, so that even they are ordinary numbers.
+    Shorter arrays are followed by zeros. Where there are fewer arrays than tasks, the rows left over repeat the first
+    one, so that even what nobody asked for is computed from ordinary numbers.
     """
     for row, array in zip(rows, arrays, strict=False):
         row[: len(array)] = array

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def resident(device: str) -> Mapping[tuple[str, str], int]:
-    """Bytes that this process has in memory, under the name of the device that they belong to; empty if unknown."""
+    """Bytes of memory that this process takes, by (device, "resident"); empty where the system doesn't tell."""
     statistics = Path("/proc/self/statm")
     if not statistics.is_file():
         return {}  # only Linux tells

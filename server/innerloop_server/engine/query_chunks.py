@@ -1,11 +1,12 @@
-"""Queries are answered some at a time: they don't depend on each other, but their activations add up."""
+"""How many queries are answered at a time: they don't depend on each other, but their activations take memory."""
 
 from collections.abc import Iterator
 
 EXAMPLES_AT_ONCE = 2048
+"""Queries of all tasks of a batch that are answered together, so that their activations fit into memory."""
 
 
-def parts(tasks: int, queries: int) -> Iterator[slice]:
+def query_chunks(tasks: int, queries: int) -> Iterator[slice]:
     """Ranges of the queries of a batch [tasks, queries] that are answered together."""
     size = max(EXAMPLES_AT_ONCE // tasks, 1)
     for start in range(0, max(queries, 1), size):

@@ -192,13 +192,16 @@ class SideBySide:
     def counted(self) -> Iterator[bool]:
         """Count what is done inside; whether it is alone: nothing runs beside it, nor did several a moment ago."""
         self._running += 1
-        now = time.monotonic()
-        if self._running > 1:
-            self._last = now
+        self._note_overlap()
         try:
-            yield now - self._last > QUIET_SECONDS
+            yield time.monotonic() - self._last > QUIET_SECONDS
         finally:
+            self._note_overlap()
             self._running -= 1
+
+    def _note_overlap(self) -> None:
+        if self._running > 1:
+            self._last = time.monotonic()
 
 
 class LaneThread:

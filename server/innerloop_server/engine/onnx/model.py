@@ -13,7 +13,7 @@ from innerloop_server.engine.interface import AdaptedTask, LoadedModel, LoadErro
 from innerloop_server.engine.onnx.device import OnnxDevice, Session, Tensors
 from innerloop_server.engine.onnx.states import OnnxState, OnnxStates
 from innerloop_server.engine.padding import mask, stack
-from innerloop_server.engine.query_chunks import parts
+from innerloop_server.engine.query_chunks import query_chunks
 from innerloop_server.engine.trial_task import trial_support
 
 STATE = "state."
@@ -108,7 +108,7 @@ class OnnxModel(LoadedModel):
         longest = self._device.padded(max(len(query) for query in queries))
         x = self._raw(stack(queries, count, longest))
         with self._states.claimed(own) as tensors:
-            arrays = self._in_parts(self._device.join(tensors, count), x)
+            arrays = self._in_chunks(self._device.join(tensors, count), x)
         sizes = [len(query) for query in queries]
         if self._answers is VALUES:
             return [Answers(values=arrays[0][task, :size]) for task, size in enumerate(sizes)]
@@ -117,11 +117,13 @@ class OnnxModel(LoadedModel):
             for task, (size, state) in enumerate(zip(sizes, own, strict=True))
         ]
 
-    def _in_parts(self, state: Tensors, x: Array) -> list[Array]:
+    def _in_chunks(self, state: Tensors, x: Array) -> list[Array]:
         """Answers to queries [T, Q, *input], some at a time."""
         answered = [
-            self._device.run(self._predicting, {QUERY: np.ascontiguousarray(x[:, part])}, state, [], self._answers).read
-            for part in parts(*x.shape[:2])
+            self._device.run(
+                self._predicting, {QUERY: np.ascontiguousarray(x[:, chunk])}, state, [], self._answers
+            ).read
+            for chunk in query_chunks(*x.shape[:2])
         ]
         if len(answered) == 1:
             return answered[0]

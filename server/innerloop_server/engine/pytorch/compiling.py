@@ -12,9 +12,9 @@ MOST_SHAPES = 256
 
 
 def compiled(learner: Learner, backend: str = "inductor") -> Learner:
-    """A learner that answers as the given one does, its backbone compiled anew for every shape of inputs that it meets.
+    """A learner that answers as the given one does, whose backbone is compiled for every shape of inputs that it meets.
 
-    Whatever a learner does with a backbone, forward and backward go through `Backbone.apply`; the rest is small.
+    Only `Backbone.apply` is compiled, through which all forward and backward passes go; the rest takes little time.
     """
     torch._dynamo.config.recompile_limit = MOST_SHAPES
     original = learner.backbone.apply

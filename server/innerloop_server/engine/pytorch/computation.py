@@ -16,7 +16,7 @@ from innerloop_learner.learner import Learner
 from innerloop_learner.tasks import Params, Query, Support
 from innerloop_server.engine.pytorch.state_layout import StateLayout, StateLayouts
 from innerloop_server.engine.pytorch.thread_choice import ThreadChoice
-from innerloop_server.engine.query_chunks import parts
+from innerloop_server.engine.query_chunks import query_chunks
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 
@@ -104,15 +104,15 @@ class Computation:
         """
         with self._computing(x.device):
             query = Query(normalise(learner.spec.input, x), present)
-            outputs = self._in_parts(learner, layout.unpack(rows), query).float()
+            outputs = self._in_chunks(learner, layout.unpack(rows), query).float()
             regression = learner.spec.task_kind == "regression"
             return (outputs,) if regression else (outputs, outputs.softmax(-1))
 
-    def _in_parts(self, learner: Learner, state: dict[str, Tensor], query: Query) -> Tensor:
+    def _in_chunks(self, learner: Learner, state: dict[str, Tensor], query: Query) -> Tensor:
         """Outputs for all queries, some at a time."""
         answered = [
-            learner.predict(self.params, state, Query(query.x[:, part], query.mask[:, part]))
-            for part in parts(*query.mask.shape)
+            learner.predict(self.params, state, Query(query.x[:, chunk], query.mask[:, chunk]))
+            for chunk in query_chunks(*query.mask.shape)
         ]
         return torch.cat(answered, dim=1) if len(answered) != 1 else answered[0]
 

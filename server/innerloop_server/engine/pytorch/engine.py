@@ -60,7 +60,7 @@ class TorchEngine(Engine):
         self._memory = StateMemory(
             self._device.torch_device, with_room(settings.state_bytes), settings.host_state_bytes
         )
-        self._device.on_launch = self._memory.fetch
+        self._device.on_launch = self._memory.prefetch
 
     def start_worker(self) -> Worker | None:
         """See Engine.start_worker."""

@@ -91,7 +91,7 @@ class TorchModel(LoadedModel):
     def prefetch(self, state: TaskState) -> None:
         """See LoadedModel.prefetch."""
         if isinstance(state, StoredState):
-            self._memory.expect(state)
+            self._memory.request_prefetch(state)
 
     def bytes_to_copy(self, batch: Batch, worker: Worker) -> float:
         """See LoadedModel.bytes_to_copy: inputs and states, and the parameters if the worker doesn't know them yet."""

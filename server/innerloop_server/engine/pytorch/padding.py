@@ -11,7 +11,7 @@ from innerloop_server.domain.tasks import Array
 from innerloop_server.engine.padding import fill, fill_mask
 
 Allocate = Callable[[Sequence[int], torch.dtype], Tensor]
-"""Makes host memory of a shape and element type, of any content."""
+"""Makes uninitialised host memory of a shape and element type."""
 
 DTYPES: dict[np.dtype[Any], torch.dtype] = {
     np.dtype(np.uint8): torch.uint8,

@@ -16,10 +16,11 @@ PageNumbers = NDArray[np.int64]
 class StateCopies(ABC):
     """Copies pages [P] between words [pages, PAGE_WORDS] of a device and of the host.
 
-    Both functions are called in the order of the device's work, which goes on from them as if they had ended.
+    Both functions are called in the order of the device's work. What the device is given after a call finds the pages
+    copied, although the copy may still be under way when the call returns.
 
     Attributes:
-        asynchronous: whether copies go on beside the device's work, so that it gains from having them made early.
+        asynchronous: whether copies go on beside the device's work, so that making them early saves time.
     """
 
     asynchronous: bool

@@ -19,11 +19,12 @@ from innerloop_server.engine.states.pool import Place, PooledState, StatePool
 
 PAGE_BYTES = PAGE_WORDS * WORD_BYTES
 
-FETCHED_STATES, FETCHED_BYTES = 256, 2**26
-"""Fetched at a time, as many as a large batch has: the device's work waits for all of them."""
+PREFETCHED_STATES, PREFETCHED_BYTES = 256, 2**26
+"""Most states, and most bytes of them, that are brought in at a time: as many as a large batch has, since the device's
+work waits for all of them."""
 
-FETCHED_SHARE = 0.5
-"""Of the device's memory, at most, that a fetch fills: it must not drive out what is expected and there."""
+PREFETCHED_SHARE = 0.5
+"""Largest share of the device's memory that one prefetch fills, so that it drives out nothing that was asked for."""
 
 
 class PagedPlace(Place):
@@ -68,7 +69,7 @@ class StateMemory(StatePool[PagedPlace]):
         self._copies = copies or (StreamCopies(device) if device.type == "cuda" else DirectCopies())
         self._device = _Pages(size_bytes // PAGE_BYTES, device)
         self._host = _Pages(host_bytes // PAGE_BYTES, torch.device("cpu"), pinned=device.type == "cuda")
-        self._expected: deque[PagedPlace] = deque()
+        self._requested: deque[PagedPlace] = deque()
 
     def put(self, layout: StateLayout, rows: Tensor, ways: Sequence[int]) -> list[StoredState]:
         """Keep rows [T, pages * PAGE_WORDS] of states, one for each of `ways`.
@@ -92,45 +93,48 @@ class StateMemory(StatePool[PagedPlace]):
             self._idle.update(dict.fromkeys(places))
         return [StoredState(self, place, layout, own) for place, own in zip(places, ways, strict=True)]
 
-    def expect(self, state: StoredState) -> None:
-        """Take note that a state will be claimed. Never waits."""
+    def request_prefetch(self, state: StoredState) -> None:
+        """Ask for a state to be brought in before it is claimed. Never waits."""
         if self._copies.asynchronous:
-            self._expected.append(state.place)
+            self._requested.append(state.place)
 
-    def fetch(self) -> None:
-        """Bring states that are expected to the device, as far as there is room, in the order of its work.
+    def prefetch(self) -> None:
+        """Bring states that were asked for to the device, as far as there is room, in the order of its work.
 
-        The rest is still expected. What has no room by itself, or fails, is brought in by whoever claims it.
+        The rest waits for the next call. A state that has no room by itself, or whose copy fails, is brought in when
+        it is claimed.
         """
         with self._lock:
             self._free_discarded()
-            fetched = self._next_expected()
+            chosen = self._next_requested()
             try:
-                self._bring_in(fetched)
+                self._bring_in(chosen)
             except MemoryFullError:
                 return
             except Exception as error:
-                structlog.get_logger().warning("states not fetched early", reason=str(error))
+                structlog.get_logger().warning("states not prefetched", reason=str(error))
                 return
-            self._idle.update(dict.fromkeys(fetched))
+            self._idle.update(dict.fromkeys(chosen))
 
-    def _next_expected(self) -> list[PagedPlace]:
-        """States to fetch, in the order in which they were expected; those that are there count as used."""
-        share = min(FETCHED_BYTES // PAGE_BYTES, int(FETCHED_SHARE * self._device.count))
-        room = min(share, self._device.available + self._host.available)  # what makes room here goes there
-        fetched: dict[PagedPlace, None] = {}
-        while self._expected and len(fetched) < FETCHED_STATES:
-            place = self._expected[0]
+    def _next_requested(self) -> list[PagedPlace]:
+        """States to bring in, in the order in which they were asked for; those that are there count as used."""
+        share = min(PREFETCHED_BYTES // PAGE_BYTES, int(PREFETCHED_SHARE * self._device.count))
+        room = min(
+            share, self._device.available + self._host.available
+        )  # states that make room on the device go to the host
+        chosen: dict[PagedPlace, None] = {}
+        while self._requested and len(chosen) < PREFETCHED_STATES:
+            place = self._requested[0]
             if place in self._idle:
                 self._idle.move_to_end(place)
-            elif not place.on_device and not place.freed and place not in fetched:
+            elif not place.on_device and not place.freed and place not in chosen:
                 if len(place.pages) <= room:
-                    fetched[place] = None
+                    chosen[place] = None
                     room -= len(place.pages)
-                elif fetched:
-                    break  # its turn comes; one that has no room by itself must not hold up the others for good
-            self._expected.popleft()
-        return list(fetched)
+                elif chosen:
+                    break  # it comes first next time; one that has no room even by itself is dropped
+            self._requested.popleft()
+        return list(chosen)
 
     def read(self, table: Tensor) -> Tensor:
         """Rows [T, pages * PAGE_WORDS] of the states whose pages are given, [T, pages] on the device."""

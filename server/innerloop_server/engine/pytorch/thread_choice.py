@@ -6,19 +6,21 @@ from collections.abc import Sequence
 from statistics import median
 
 TURNS = 48
-"""Computations from one round of trials to the next."""
+"""Computations between the beginnings of two rounds of trials."""
 
 TRIALS, REMEMBERED = 4, 9
-"""Of each number of threads, in a row; and measurements that count. Threads that are in each other's way for a tick of
-the scheduler, as happens a few times when work begins after a pause, cost 10 ms: the median of nine, once there are as
-many, leaves that out."""
+"""Trials in a row of each number of threads, and latest measurements of it whose median counts.
+
+When work begins after a pause, threads are a few times in each other's way for a tick of the system's scheduler, which
+costs 10 ms. The median of nine leaves that out.
+"""
 
 
 class ThreadChoice:
-    """Takes what was fastest lately, and tries everything again now and then.
+    """Chooses the number of threads that was fastest lately, and tries all of them again now and then.
 
-    A second thread halves the time of a large computation and adds to that of a small one; on a machine that others
-    use, too, which of both it does changes within seconds.
+    A second thread halves the time of a large computation and adds to that of a small one. On a machine that others
+    use, too, which of the two it does changes within seconds, so that a choice made once would soon be wrong.
 
     Args:
         choices: numbers of threads; the first one is what a computation gets that comes a few times only.
