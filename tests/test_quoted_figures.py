@@ -1,4 +1,4 @@
-"""The README quotes what the benchmarks measured."""
+"""docs/benchmarks.md and the README quote what the benchmarks measured."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 QUOTED = ("protonet", "matching", "maml", "anil", "lstm-optimizer", "snail", "cnaps", "r2d2", "baseline", "scratch")
-README = " ".join((ROOT / "README.md").read_text().split())
+README, PAGE = (" ".join((ROOT / name).read_text().split()) for name in ("README.md", "docs/benchmarks.md"))
 
 
 def results(benchmark: str) -> dict[str, Any]:
@@ -26,7 +26,21 @@ def test_accuracies_are_those_measured() -> None:
         settings = [result["settings"][name]["inductive"] for name in ("5w1s", "5w5s", "20w1s", "20w5s")]
         cells = [f"{setting['accuracy']:.2%} ± {setting['confidence_interval']:.2%}" for setting in settings]
         minutes = " + ".join(f"{run['minutes']:.0f}{'*' * bool(run['starts_from'])}" for run in result["runs"].values())
-        assert f"| `{method}` | {' | '.join(cells)} | {result['served']:.2%} | {minutes} min |" in README
+        assert f"| `{method}` | {' | '.join(cells)} | {result['served']:.2%} | {minutes} min |" in PAGE
+
+
+@pytest.mark.parametrize("method", ["protonet", "anil", "maml"])
+def test_the_readme_quotes_what_the_page_does(method: str) -> None:
+    settings = [results("omniglot")[method]["settings"][name]["inductive"] for name in ("5w1s", "5w5s")]
+    cells = [f"{setting['accuracy']:.2%} ± {setting['confidence_interval']:.2%}" for setting in settings]
+    milliseconds, _ = results("engine")[method]["one_client"]["served"]
+    assert f"| `{method}` | {' | '.join(cells)} | {milliseconds:.1f} ms |" in README
+
+
+@pytest.mark.parametrize("page", ["README.md", *sorted(str(page.relative_to(ROOT)) for page in ROOT.glob("docs/*.md"))])
+def test_links_lead_somewhere(page: str) -> None:
+    links = re.findall(r"\]\((?!http)([^)#]+)", (ROOT / page).read_text())
+    assert not [link for link in links if not (ROOT / page).parent.joinpath(link).exists()]
 
 
 @pytest.mark.parametrize("method", ["lstm-optimizer", "meta-lstm"])
@@ -39,7 +53,7 @@ def test_the_gain_of_learned_optimizers_is_that_measured(method: str) -> None:
         f"| {gain['mean']:+.2%} ± {gain['confidence_interval']:.2%} "
         f"| {served['mean']:+.2%} ± {served['confidence_interval']:.2%} |"
     )
-    assert row in README
+    assert row in PAGE
 
 
 def error_of(figure: dict[str, float | None]) -> str:
@@ -54,7 +68,7 @@ def test_errors_of_regression_are_those_measured(method: str) -> None:
         measured = results("sinusoid")[method][shots]
         errors = [error_of(figure) for figure in measured.values()]
         cells = errors if len(errors) > 1 else [*errors, "", ""]
-        assert f"| `{method}` | {shots} | {' | '.join(cells)} |".replace("  ", " ") in README
+        assert f"| `{method}` | {shots} | {' | '.join(cells)} |".replace("  ", " ") in PAGE
 
 
 @pytest.mark.parametrize("model", ["protonet", "anil", "maml"])
@@ -64,9 +78,9 @@ def test_what_serving_costs_is_that_measured(model: str) -> None:
     cells = [f"{served:.1f} ms ({added:+.1f})" for served, added in zip(one["served"], one["added_ms"], strict=True)]
     cells += [f"{server['served']:.0f}/s ({server['ratio']:.0%})" for server in many]
     cells.append(f"{steady['p50_ms']:.0f} / {steady['p99_ms']:.0f} ms at {steady['rate']:.0f}/s")
-    assert f"| `{model}` | {' | '.join(cells)} |" in README
+    assert f"| `{model}` | {' | '.join(cells)} |" in PAGE
     adapt, predict = measured["one_client_one_thread"]["added_ms"]
-    assert re.search(rf"{re.escape(f'{adapt:+.1f} / {predict:+.1f} ms')} (to Adapt / Predict )?of `{model}`", README)
+    assert re.search(rf"{re.escape(f'{adapt:+.1f} / {predict:+.1f} ms')} (to Adapt / Predict )?of `{model}`", PAGE)
 
 
 def test_what_answering_takes_of_the_processors_is_that_measured() -> None:
@@ -75,13 +89,13 @@ def test_what_answering_takes_of_the_processors_is_that_measured() -> None:
         median(one["cpu_ms"][who] for one in rounds) for who in ("generator", "main_process", "other_processes")
     )
     text = f"{workers:.1f} ms of the processors to compute and {generator + main:.1f} ms to ask for and to answer"
-    assert text in README
+    assert text in PAGE
 
 
 def test_answers_a_second_of_other_servers_are_those_measured() -> None:
     content = json.loads((ROOT / "benchmarks" / "serving" / "results.json").read_text())
     times = ", ".join(f"{pair['times']:.2f}" for pair in content["pairs"]["clients"].values())
-    assert f"both running: {times} times as many" in README
+    assert f"both running: {times} times as many" in PAGE
     servers = content["servers"]
     for name, server in servers.items():
         title = "Innerloop, AdaptPredict" if name == "Innerloop" else name
@@ -90,7 +104,7 @@ def test_answers_a_second_of_other_servers_are_those_measured() -> None:
             rows["Innerloop, Predict of a kept adaptation"] = server["Predict"]
         for label, measured in rows.items():
             points = [format(point["per_second"], ".1f") for point in measured["clients"].values()]
-            assert f"| {label} | {' | '.join(points)} |" in README or "vmap of 8" in name
+            assert f"| {label} | {' | '.join(points)} |" in PAGE or "vmap of 8" in name
 
 
 @pytest.mark.parametrize("method", ["protonet", "r2d2", "anil", "lstm-optimizer", "snail", "maml"])
@@ -102,36 +116,36 @@ def test_how_onnx_runtime_compares_is_that_measured(method: str) -> None:
         ratio = measured[method][call]["ratio"]
         cells.append(f"{times['pytorch']:.1f} / {times['onnxruntime']:.1f} ms ({ratio:.2f}x)")
     size = sum(measured[method]["bytes"][file] for file in ("adapt.onnx", "predict.onnx")) / 1e3
-    assert f"| `{method}` | {' | '.join(cells)} | {size:,.0f} kB |" in README
+    assert f"| `{method}` | {' | '.join(cells)} | {size:,.0f} kB |" in PAGE
     least = [min(result[call]["ratio"] for result in measured.values()) for call in ("adapt", "predict")]
-    assert f"at least {least[0]:.2f} times in adapting, {least[1]:.2f} in predicting" in README
+    assert f"at least {least[0]:.2f} times in adapting, {least[1]:.2f} in predicting" in PAGE
 
 
 def test_what_adaptations_and_precision_cost_is_that_measured() -> None:
     head, all_weights = results("memory")["anil"], results("memory")["maml"]
-    assert f"{head['held']:,} of `anil` (the head adapts) take {head['state_bytes']:,} bytes each" in README
-    assert f"{head['resident_bytes_each'] / 1e3:.1f} kB resident; {all_weights['held']:,} of `maml`" in README
+    assert f"{head['held']:,} of `anil` (the head adapts) take {head['state_bytes']:,} bytes each" in PAGE
+    assert f"{head['resident_bytes_each'] / 1e3:.1f} kB resident; {all_weights['held']:,} of `maml`" in PAGE
     for model, precisions in results("precision").items():
         low = precisions["bfloat16"]
-        assert f"{low['difference']:+.2f} ± {low['confidence_interval']:.2f} points (`{model}`)" in README
+        assert f"{low['difference']:+.2f} ± {low['confidence_interval']:.2f} points (`{model}`)" in PAGE
 
 
 def test_the_isolation_of_concurrent_calls_is_that_measured() -> None:
     mixed, packed = results("isolation").values()
     assert mixed["equal"] == packed["equal"] == mixed["calls"] == 200
     largest = max(mixed["largest_difference"], packed["largest_difference"])
-    assert f"batches of {packed['mean_batch_size']['adapt']:.1f} on average" in README
-    assert f"(largest difference of a probability: {largest:.0e})" in README
+    assert f"batches of {packed['mean_batch_size']['adapt']:.1f} on average" in PAGE
+    assert f"(largest difference of a probability: {largest:.0e})" in PAGE
 
 
 def test_accuracies_behind_an_encoder_are_those_measured() -> None:
     for name, measured in results("encoder").items():
         learned = "over_logistic_regression" in measured["settings"]["5w1s"]
         cells = [accuracy_of(setting) for setting in measured["settings"].values()]
-        assert f"| {f'`{name}`' if learned else name} | {' | '.join(cells)} |" in README
+        assert f"| {f'`{name}`' if learned else name} | {' | '.join(cells)} |" in PAGE
     gains = [setting["over_logistic_regression"] for setting in results("encoder")["lr-d2"]["settings"].values()]
     cells = [f"{gain['mean']:+.1%} ± {gain['confidence_interval']:.1%}" for gain in gains]
-    assert f"| gain of `lr-d2` over logistic regression | {' | '.join(cells)} |" in README
+    assert f"| gain of `lr-d2` over logistic regression | {' | '.join(cells)} |" in PAGE
 
 
 def accuracy_of(measured: dict[str, float]) -> str:
