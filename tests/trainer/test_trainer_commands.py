@@ -21,8 +21,8 @@ from innerloop_trainer.cli.output import console
 from innerloop_trainer.data import EpisodeShape, load_source, sources
 from innerloop_trainer.data.progress import tracked
 from innerloop_trainer.evaluation import evaluate
-from innerloop_trainer.plots import plot_learning_curve
 from innerloop_trainer.runs.folder import Progress
+from innerloop_trainer.runs.learning_curve import plot_learning_curve
 from innerloop_trainer.runs.log import Row
 from innerloop_trainer.runs.training import Report
 

@@ -14,13 +14,13 @@ import torch
 from innerloop_learner.bundle import Bundle, load_bundle
 from innerloop_learner.disk import replace_file
 from innerloop_learner.learner import methods
+from innerloop_trainer.comparison_plot import plot_comparison
 from innerloop_trainer.config import ConfigError, TrainingConfig
 from innerloop_trainer.data import DataSource, EpisodeShape
 from innerloop_trainer.evaluation import metric_name
 from innerloop_trainer.mistakes import MISTAKES
 from innerloop_trainer.outer_loop import OuterLoop, defaults_of
 from innerloop_trainer.plan import make_plan
-from innerloop_trainer.plots import plot_comparison
 from innerloop_trainer.results_file import has_results, write_results
 from innerloop_trainer.runs.final_test import measure_on_test_split
 from innerloop_trainer.runs.folder import RunFolder

@@ -16,9 +16,9 @@ from innerloop_trainer.data import DataSource
 from innerloop_trainer.evaluation import Evaluation, evaluate, metric_name, score
 from innerloop_trainer.outer_loop import OuterLoop
 from innerloop_trainer.plan import TrainingPlan
-from innerloop_trainer.plots import plot_learning_curve
 from innerloop_trainer.runs.classes import class_differences, run_classes
 from innerloop_trainer.runs.folder import Progress, RunError, RunFolder
+from innerloop_trainer.runs.learning_curve import plot_learning_curve
 from innerloop_trainer.runs.log import Row, RunLog, read_rows
 from innerloop_trainer.runs.provenance import make_manifest
 from innerloop_trainer.runs.recent_figures import RecentFigures
