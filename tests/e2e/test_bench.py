@@ -98,7 +98,9 @@ def test_more_adaptations_than_fit_are_evicted_and_made_again(crowded_server):
     assert load.measured.remade["OK"] > 0
     assert load.server.adaptations_evicted > 0
     assert load.server.adaptations_bytes <= 20 * 1024
-    assert answered_calls(crowded_server, "prototypes")["Predict", "OK"] == result.calls["Predict", "OK"]
+    expected = result.calls["Predict", "OK"]
+    wait_until(lambda: answered_calls(crowded_server, "prototypes")["Predict", "OK"] >= expected)
+    assert answered_calls(crowded_server, "prototypes")["Predict", "OK"] == expected
 
 
 def test_a_request_that_the_model_refuses_is_told_before_any_load(server):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 import trustme
 from bundles import PROTOTYPES, write_bundle
@@ -79,23 +80,28 @@ def float_request(adaptation_id, count):
     return pb.PredictRequest(adaptation_id=adaptation_id, query=inputs(query))
 
 
+def ports_of_callers(pid):
+    """Ports from which connections to a front end come."""
+    connections = psutil.Process(pid).net_connections("tcp")
+    return {connection.raddr.port for connection in connections if connection.status == psutil.CONN_ESTABLISHED}
+
+
 @contextmanager
 def clients_of(server, count=CLIENTS):
-    """Clients on connections of their own."""
+    """Clients on connections of their own, each with its `port`."""
     with ExitStack() as stack:
-        yield [stack.enter_context(connect(server, options=OWN_CONNECTION)) for _ in range(count)]
+        clients = [stack.enter_context(connect(server, options=OWN_CONNECTION)) for _ in range(count)]
+        for client in clients:
+            before = set().union(*map(ports_of_callers, front_ends(server)))
+            client.models.ListModels(model_pb2.ListModelsRequest())
+            (client.port,) = set().union(*map(ports_of_callers, front_ends(server))) - before
+        yield clients
 
 
 def clients_on(clients, pid):
-    """Those of the clients whose connection a front end has: they get no answer while it stands still."""
-    for client in clients:
-        client.models.ListModels(model_pb2.ListModelsRequest())
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        calls = [client.models.ListModels.future(model_pb2.ListModelsRequest(), timeout=0.5) for client in clients]
-        return {client for client, call in zip(clients, calls, strict=True) if call.exception() is not None}
-    finally:
-        os.kill(pid, signal.SIGCONT)
+    """Those of the clients whose connection a front end has."""
+    ports = ports_of_callers(pid)
+    return {client for client in clients if client.port in ports}
 
 
 def test_connections_are_shared_out_among_processes_that_know_nothing_of_torch(server):

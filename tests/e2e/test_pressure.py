@@ -1,7 +1,5 @@
 """Deadlines, cancellation, overload: what is not computed."""
 
-import time
-
 import grpc
 import pytest
 from examples import adapt_request, lasting_request
@@ -24,13 +22,13 @@ def server(start_server):
 
 @pytest.fixture
 def busy(client, metrics):
-    """Occupies the device for about a second, and a place in the queue of "gradients" for longer."""
+    """Occupies the device for about a second, and a place in the queue of "gradients" for longer; gives that call."""
     client.models.ListModels(ListModelsRequest())
     running = client.adaptations.Adapt.future(lasting_request(1000))
     client.models.ListModels(ListModelsRequest())  # comes after the request before it
     waiting = client.adaptations.Adapt.future(lasting_request(10))
     wait_until(lambda: metrics("innerloop_queue_depth", model="gradients", operation="adapt") == 1)
-    yield
+    yield running
     running.result()
     waiting.result()
 
@@ -50,7 +48,7 @@ def test_a_request_whose_deadline_passes_while_it_waits_is_not_computed(client, 
     assert problem.code is StatusCode.DEADLINE_EXCEEDED
     client.adaptations.Adapt(adapt_request(ways=4))
     assert prototypes_computed(metrics) == computed + 1
-    assert answered(metrics, "DEADLINE_EXCEEDED") == 1
+    wait_until(lambda: answered(metrics, "DEADLINE_EXCEEDED") == 1)  # a call is counted after it was answered
 
 
 @pytest.mark.usefixtures("busy")
@@ -61,16 +59,14 @@ def test_a_cancelled_request_is_not_computed_and_its_batch_mates_are(client, met
     first.cancel()
     assert second.result().adaptation.id
     assert prototypes_computed(metrics) == computed + 1
-    assert answered(metrics, "CANCELLED") == 1
+    wait_until(lambda: answered(metrics, "CANCELLED") == 1)
 
 
-@pytest.mark.usefixtures("busy")
-def test_overload_is_refused_at_once_with_a_time_to_try_again(client, metrics, fails):
+def test_overload_is_refused_at_once_with_a_time_to_try_again(client, metrics, fails, busy):
     waiting = client.adaptations.Adapt.future(lasting_request(11))
     wait_until(lambda: metrics("innerloop_queue_depth", model="gradients", operation="adapt") == WAITING)
-    started = time.monotonic()
     problem = fails(client.adaptations.Adapt, lasting_request(12))
-    assert time.monotonic() - started < 0.5
+    assert not busy.done(), "it did not wait for the device"
     assert (problem.code, problem.reason) == (StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
     assert 0 < problem.retry_after <= 30
     assert client.adaptations.Adapt(adapt_request()), "another model is not overloaded"

@@ -206,7 +206,7 @@ def test_an_unreadable_message_ends_the_stream_after_what_was_asked_before(clien
 @pytest.mark.usefixtures("busy")
 def test_the_deadline_of_the_stream_holds_for_its_queries(client, adaptation_id, metrics):
     before = answered(metrics, "DEADLINE_EXCEEDED")
-    stream = Stream(client, timeout=0.2)
+    stream = Stream(client, timeout=0.5)
     for sequence in range(5):
         stream.ask(sequence, adaptation_id)
     assert stream.ends().code is StatusCode.DEADLINE_EXCEEDED
