@@ -101,10 +101,10 @@ class InnerloopServer:
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Listen on both ports; models are loaded later.
+        """Listen on both ports; models are known from then on, and loaded later.
 
         Raises:
-            ConfigurationError: a port can't be had, or the TLS files are unusable.
+            ConfigurationError: a port can't be had, the TLS files are unusable, or the model folder can't be read.
         """
         host, port = self._settings.host, self._settings.metrics_port
         try:
@@ -114,6 +114,8 @@ class InnerloopServer:
                 f"metrics_port: can't listen on {host}:{port}: it is taken or not of this machine"
             ) from error
         self._metrics_port = exporter.server_port
+        with _reading_models(self._settings.models):
+            await self._repository.announce()
         self._port = await self._entrance.start(self._serving())
         self._sweeper = asyncio.create_task(self._expire_adaptations())
         self._log.info("listening", host=host, port=self._port, metrics_port=self._metrics_port, pid=os.getpid())
@@ -125,10 +127,8 @@ class InnerloopServer:
             ConfigurationError: the model folder can't be read, or the ready file can't be written.
         """
         await self._lanes.start()  # before models are tried out, which workers that start would disturb
-        try:
+        with _reading_models(self._settings.models):
             await self._repository.load_all()
-        except OSError as error:
-            raise ConfigurationError(f"models: can't read {self._settings.models} ({error.strerror})") from error
         await self._entrance.models_loaded()
         self._log.info("ready", port=self._port, metrics_port=self._metrics_port)
         if self._settings.ready_file is not None:
@@ -197,6 +197,15 @@ def metrics_folder(settings: ServerSettings) -> Iterator[Path | None]:
         return
     with TemporaryDirectory(prefix="innerloop-metrics-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
+
+
+@contextmanager
+def _reading_models(folder: Path) -> Iterator[None]:
+    """Say which folder can't be read, if that is why what is done inside fails."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(f"models: can't read {folder} ({error.strerror})") from error
 
 
 def _stop_signals() -> "asyncio.Queue[int]":

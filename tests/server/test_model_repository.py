@@ -159,3 +159,14 @@ async def test_names_lead_nowhere_but_to_the_folders_own_bundles(open_repository
         await repository.load(name)
     with pytest.raises(ModelNotFoundError):
         await repository.unload(name)
+
+
+async def test_models_are_known_before_any_is_loaded(open_repository, folder):
+    repository = open_repository(folder)
+    await repository.announce()
+    with pytest.raises(ModelLoadingError):
+        repository.get("prototypes")
+    with pytest.raises(ModelNotFoundError):
+        repository.get("nothing")
+    await repository.load_all()
+    assert repository.get("prototypes").name == "prototypes"

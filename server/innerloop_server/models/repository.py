@@ -88,8 +88,21 @@ class ModelRepository:
         """Whether this very model has not been unloaded."""
         return self._models.get(model.name) is model
 
+    async def announce(self) -> None:
+        """Say of every bundle of the folder that it is loading, so that nobody is told that there is no such model.
+
+        Raises:
+            OSError: the folder can't be read.
+        """
+        for name in sorted(self._bundles()):
+            await self._set(ModelEntry(name, ModelState.LOADING))
+
     async def load_all(self) -> None:
-        """Load every bundle of the folder; one that is refused does not keep the others from serving."""
+        """Load every bundle of the folder; one that is refused does not keep the others from serving.
+
+        Raises:
+            OSError: the folder can't be read.
+        """
         bundles = self._bundles()
         if not bundles:
             self._log.warning("the model folder holds no bundles")
