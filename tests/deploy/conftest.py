@@ -17,7 +17,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def server(models):
-    with ServerProcess(models, threads=1) as server:
+    with ServerProcess(models, threads=1, lanes=1) as server:
         yield server
 
 

@@ -90,12 +90,14 @@ def test_docker_gets_to_see_what_is_installed_and_little_else():
     ]
     allowed = {line.removeprefix("!").rstrip("/") for line in exceptions if line.startswith("!")}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     needed = {
         "constraints.txt",
         "pyproject.toml",
         project["project"]["readme"],
-        *(folder.rpartition("/")[0] for folder in packages),
+        *project["project"]["license-files"],
+        *(folder.rpartition("/")[0] for folder in wheel["packages"]),
+        *(folder.partition("/")[0] for folder in wheel["force-include"]),
     }
     assert everything == "*"
     assert allowed == needed

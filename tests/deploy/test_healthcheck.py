@@ -24,7 +24,7 @@ def test_a_proxy_is_not_asked(server):
 
 def test_a_server_that_refused_all_its_models_is_not_healthy_and_neither_is_one_that_ended(tmp_path):
     (tmp_path / "broken").mkdir()
-    with ServerProcess(tmp_path, threads=1) as server:
+    with ServerProcess(tmp_path, threads=1, lanes=1) as server:
         assert health(server.port) == 1
     assert health(server.port) == 1
 

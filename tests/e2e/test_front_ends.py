@@ -302,7 +302,7 @@ def test_front_ends_end_with_the_engine_process(start_server):
 
 @pytest.mark.parametrize("others", [0, 2])
 def test_servers_do_not_share_a_port(server, models_folder, others):
-    second = ServerProcess(models_folder, port=server.port, frontends=others)
+    second = ServerProcess(models_folder, threads=1, lanes=1, port=server.port, frontends=others)
     with pytest.raises(ServerStartError, match=r"port: can't listen on 127\.0\.0\.1:"), second:
         pytest.fail("two servers share a port")
     assert second.process.returncode == 2
@@ -351,7 +351,7 @@ def test_a_configuration_that_no_front_end_can_start_with_is_refused(models_fold
     for name in ("key.pem", "certificate.pem"):
         (tmp_path / name).write_text("nonsense")
     files = {"tls_key": tmp_path / "key.pem", "tls_certificate": tmp_path / "certificate.pem"}
-    broken = ServerProcess(models_folder, frontends=2, **files)
+    broken = ServerProcess(models_folder, threads=1, lanes=1, frontends=2, **files)
     with pytest.raises(ServerStartError, match="the TLS files don't fit together"), broken:
         pytest.fail("it started")
     assert broken.process.returncode == 2

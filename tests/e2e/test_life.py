@@ -103,7 +103,7 @@ def test_a_server_that_is_still_loading_stops_too(start_server, tmp_path):
 @pytest.mark.rarely("front ends")  # test_front_ends looks at the port
 @pytest.mark.parametrize("setting", ["port", "metrics_port"])
 def test_a_port_that_is_taken_is_refused_and_not_shared(server, models_folder, setting):
-    second = ServerProcess(models_folder, **{setting: getattr(server, setting)})
+    second = ServerProcess(models_folder, threads=1, lanes=1, **{setting: getattr(server, setting)})
     with pytest.raises(ServerStartError, match=f"{setting}: can't listen on") as refused, second:
         pytest.fail("two servers share a port")
     assert second.process.returncode == 2
@@ -112,7 +112,7 @@ def test_a_port_that_is_taken_is_refused_and_not_shared(server, models_folder, s
 
 def test_a_server_that_can_not_say_that_it_is_ready_ends_and_says_why(models_folder, tmp_path):
     command = [sys.executable, "-m", "innerloop_server", "serve", "--models", models_folder, "--threads", "1"]
-    command += ["--port", "0", "--metrics-port", "0", "--ready-file", tmp_path]
+    command += ["--lanes", "1", "--port", "0", "--metrics-port", "0", "--ready-file", tmp_path]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert result.returncode == 2
     assert f"innerloop serve: ready_file: can't write {tmp_path} (Is a directory)" in result.stderr

@@ -36,7 +36,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(models):
-    with ServerProcess(models, threads=1, adaptation_bytes=ADAPTATION_BYTES) as server:
+    with ServerProcess(models, threads=1, lanes=1, adaptation_bytes=ADAPTATION_BYTES) as server:
         yield server.target
 
 
@@ -108,7 +108,7 @@ def test_callers_never_notice_that_the_server_has_memory_for_hardly_any_of_them(
         return [adaptation.predict(QUERY).labels for _ in range(10)]
 
     with (
-        ServerProcess(models, threads=1, adaptation_bytes=size) as server,
+        ServerProcess(models, threads=1, lanes=1, adaptation_bytes=size) as server,
         Client(server.target) as client,
         ThreadPoolExecutor(4) as threads,
     ):
@@ -116,10 +116,10 @@ def test_callers_never_notice_that_the_server_has_memory_for_hardly_any_of_them(
 
 
 def test_callers_never_notice_that_the_server_was_restarted(models):
-    with ServerProcess(models, threads=1) as server:
+    with ServerProcess(models, threads=1, lanes=1) as server:
         client = Client(server.target)
         adaptation = client.adapt("patterns", SUPPORT, LABELS)
-    with client, ServerProcess(models, threads=1, port=server.port):
+    with client, ServerProcess(models, threads=1, lanes=1, port=server.port):
         assert adaptation.predict(QUERY).labels == EXPECTED
 
 
@@ -216,11 +216,11 @@ def test_a_stream_goes_on_when_the_server_is_started_again(models):
         for seed in range(60):
             if seed == 30:
                 servers[0].stop()
-                servers.append(ServerProcess(models, threads=1, port=servers[0].port))
+                servers.append(ServerProcess(models, threads=1, lanes=1, port=servers[0].port))
                 servers[1].__enter__()
             yield patterns(1, seed)
 
-    servers = [ServerProcess(models, threads=1)]
+    servers = [ServerProcess(models, threads=1, lanes=1)]
     with servers[0], Client(servers[0].target, retries=50) as client:
         adaptation = client.adapt("patterns", SUPPORT, LABELS)
         try:

@@ -51,6 +51,7 @@ ALIKE = {"fomaml", "reptile", "scratch"}
 QUICK = {
     **{method: _on_mlp(case) for method, case in PLAIN.items() if method not in ALIKE},
     "knn": _on_mlp(PLAIN["knn"], k=NEIGHBOURS),
+    "lr-d2": _on_mlp(PLAIN["lr-d2"], iterations=2),  # each is written out in the graph
     "maml with adam": _on_mlp(PLAIN["maml"], update_rule="adam"),
     "maml with a norm": _on_mlp(PLAIN["maml"], norm="task"),
     "protonet with a norm": _on_mlp(PLAIN["protonet"], norm="task"),
@@ -65,6 +66,7 @@ QUICK = {
 RARE = {
     **{f"{method} with norms": _on_mlp(case, norm="task") for method, case in PLAIN.items()},
     "few neighbours": _on_mlp(PLAIN["knn"]),
+    "many iterations": _on_mlp(PLAIN["lr-d2"]),
     **{f"{case.name} on {case.spec.backbone}": case for case in CASES},
 }
 """Every method with every norm, on convolutions, too: minutes of exporting."""
