@@ -2,12 +2,14 @@
 
 import asyncio
 import gc
+import math
 import os
 import signal
 import socket
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from bundles import FIXED_WAYS, IMAGE, write_models
 from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.tasks import SupportSet
 from innerloop_server.domain.timings import Operation
+from innerloop_server.engine.encoding import EncodedModel
 from innerloop_server.engine.interface import AdaptBatch, PredictBatch, QueryGroup, WorkerError
 from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
 from innerloop_server.engine.pytorch.worker import TorchWorker
@@ -121,6 +124,27 @@ def test_answers_stay_as_they_were_when_the_worker_computes_the_next(worker, mod
     by_worker(worker, loaded, adapt_batch(loaded, tasks[::-1]))
     for answers, kept in zip(first.answers, before, strict=True):
         np.testing.assert_array_equal(numbers(answers), kept)
+
+
+class Inverting:
+    """An encoder of images, whose features are images."""
+
+    spec = SimpleNamespace(shape=IMAGE, input="images")
+
+    def encode(self, images):
+        return 255 - images
+
+
+def test_what_follows_an_encoder_is_computed_by_a_worker_and_never_sent_by_the_event_loop(worker, engine, folder):
+    plain, tasks = engine.load("gradients", folder / "gradients"), [task("gradients", seed) for seed in range(3)]
+    model = EncodedModel(plain, Inverting())
+    assert model.computed_by_workers
+    batch = adapt_batch(plain, tasks)
+    assert model.bytes_to_copy(batch, worker) == math.inf
+    found = by_worker(worker, model, batch)
+    assert_equal(found, model.compute(batch, alone=True))
+    asked = PredictBatch([one.state for one in found.adapted], [each.x for each in tasks])
+    assert_equal(by_worker(worker, model, asked), model.compute(asked, alone=True))
 
 
 def test_what_is_copied_to_a_worker_is_counted(worker, engine, folder):
