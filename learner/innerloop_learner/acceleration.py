@@ -1,7 +1,7 @@
-"""Learners that compute the same faster on one kind of device.
+"""Versions of learners that give the same answers faster on one kind of device.
 
-Learners and backbones say the maths and never ask where they run. Whoever loads a model onto a device asks here for its
-twin there, once.
+Learners and backbones hold the maths only, and never ask which device they run on. Code that loads a model onto a
+device calls `accelerated` once, and uses the learner that it returns.
 """
 
 import copy
@@ -24,17 +24,17 @@ def accelerated(
     low_precision: bool = False,
     task_convolution: TaskConvolution | None = None,
 ) -> L:
-    """A learner that answers as the given one does, up to rounding, by what is fastest on `device`.
+    """The version of a learner that is fastest on `device`; its answers are the same up to rounding.
 
-    Only a Conv4 has twins. On a CPU its convolutions take over norms, and where they run one task after the other in
-    full precision all blocks of a task are fused.
+    Only learners with the backbone Conv4 have other versions. On a CPU norms are folded into convolutions, and if
+    tasks run one after the other in full precision, all blocks of a task are fused.
 
     Args:
-        learner: left as it is; a twin made here earlier may be given again.
-        device: where its inputs and parameters will lie.
-        low_precision: whether it runs under `torch.autocast`.
-        task_convolution: how tasks with weights of their own share a convolution; None for what suits most devices of
-            the kind.
+        learner: the learner, which is not changed. It may be a result of this function.
+        device: device on which its inputs and parameters will be.
+        low_precision: whether the learner runs under `torch.autocast`.
+        task_convolution: way to convolve tasks that have weights of their own (see `layers.conv2d`); None for the one
+            that is fastest on most devices of this kind.
 
     Example:
         >>> from innerloop_learner import InputSpec, LearnerSpec, build_learner

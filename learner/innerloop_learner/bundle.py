@@ -37,10 +37,10 @@ class Bundle:
     """A loaded bundle, ready to adapt.
 
     Attributes:
-        manifest: what it says of itself.
-        learner: built as the manifest says.
-        params: its parameters.
-        files: content of its other files, by name.
+        manifest: the description that is stored with the bundle.
+        learner: the learner that the manifest describes.
+        params: the learner's meta-learned parameters.
+        files: content of the bundle's other files (ONNX graphs, tokenizer), by file name.
     """
 
     manifest: Manifest
@@ -52,24 +52,39 @@ class Bundle:
 def save_bundle(
     path: Path, manifest: Manifest, params: Params, files: Mapping[str, bytes] = MappingProxyType({})
 ) -> Manifest:
-    """Write a bundle, replacing one that is there; files that someone put beside that one stay.
+    """Write a bundle. A bundle that is already in the folder is replaced; all other files there stay.
 
-    Whoever loads it meanwhile gets the old one, the new one, or for a moment a BundleError: never half of each, since
-    digests tell. After a crash the old one or the new one is there, whole (see `disk.replace_files`).
+    A process that loads the bundle meanwhile gets the old bundle, the new one, or for a moment a BundleError. It never
+    gets half of each, because it compares digests. After a crash the folder holds either the whole old bundle or the
+    whole new one (see `disk.replace_files`).
 
     Args:
         path: folder to write.
-        manifest: `files`, `digest` and, if they are left out, `traits` are filled in here.
-        params: every parameter of the learner, buffers included; others, which only training reads, are left out.
-        files: what the manifest's `graphs` and `encoder` speak of, by name.
+        manifest: description of the bundle. This function fills in `files` and `digest`, and `traits` if it is None.
+        params: every parameter of the learner, buffers included. Parameters that only training uses are not saved.
+        files: content of the files that the manifest's `graphs` and `encoder` need, by file name.
 
     Returns:
         the manifest as written.
 
     Raises:
-        BundleError: `path` exists and is not a bundle, or a file of another origin has the name of one of the
-            bundle's; or the files are not those that the manifest speaks of.
-        OSError: it can't be written; what was there is still there.
+        BundleError: `path` exists and is not a bundle, or it holds a file of another origin that has the name of a
+            file of the bundle, or `files` are not those that the manifest needs.
+        OSError: the bundle can't be written. What was in the folder is still there.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from innerloop_learner import InputSpec, LearnerSpec
+        >>> from innerloop_learner.manifest import Provenance, TaskLimits
+        >>> spec = LearnerSpec("protonet", InputSpec((2,)), backbone="mlp", backbone_settings={"widths": [8]})
+        >>> params = build_learner(spec).init(torch.Generator().manual_seed(0))
+        >>> limits = TaskLimits(trained_ways=5, trained_shots=1, trained_steps=0, max_ways=64, max_steps=0)
+        >>> manifest = Manifest("points", spec, limits, Provenance("made by hand", 0, 0, "2026-01-01", {}, {}))
+        >>> with TemporaryDirectory() as folder:
+        ...     saved = save_bundle(Path(folder) / "points", manifest, params)
+        ...     bundle = load_bundle(Path(folder) / "points")
+        >>> bundle.manifest.digest == saved.digest, bundle.learner.spec.method
+        (True, 'protonet')
     """
     earlier = _replaceable(path)
     if files.keys() | {PARAMETERS} != manifest.file_names:
@@ -98,10 +113,13 @@ def save_bundle(
 
 
 def load_bundle(path: Path, device: torch.device | str = "cpu") -> Bundle:
-    """Load a bundle onto `device`, every digest checked, and its learner as the twin that is fastest there.
+    """Load a bundle onto `device` and check every digest. `save_bundle` has an example.
+
+    The learner is the version of it that computes fastest on the device (see `acceleration.accelerated`).
 
     Raises:
-        BundleError: it is truncated, altered, foreign, from a later format, or needs a method that is not installed.
+        BundleError: the bundle is truncated, altered, not Innerloop's, of a later format, or of a method that is not
+            installed.
     """
     manifest = read_manifest(path)
     try:
@@ -118,7 +136,11 @@ def load_bundle(path: Path, device: torch.device | str = "cpu") -> Bundle:
 
 
 def _replaceable(path: Path) -> frozenset[str]:
-    """Names of the files of the bundle at `path`; none where nothing is."""
+    """Names of the files of the bundle at `path`, which a new one may replace; none if the folder is empty or missing.
+
+    Raises:
+        BundleError: `path` holds something that is not a bundle.
+    """
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return frozenset()
     files = own_files(path)
@@ -135,7 +157,7 @@ def _load_parameters(path: Path, content: bytes) -> Params:
 
 
 def _misfit(params: Params, expected: Params) -> str | None:
-    """What is wrong with parameters that should be like `expected`; None if nothing is."""
+    """Say how parameters differ from `expected` in names, shapes or types; None if they do not differ."""
     if params.keys() != expected.keys():
         return f"unknown or missing {', '.join(sorted(params.keys() ^ expected.keys()))}"
     for name, right in expected.items():

@@ -1,4 +1,4 @@
-"""Writing so that a crash or a full disk never leaves half of something in place of what was there."""
+"""Writes files so that a crash or a full disk never leaves a half-written file in the place of a good one."""
 
 import os
 import shutil
@@ -11,10 +11,10 @@ INCOMING = ".innerloop-incoming"
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file; readers, and a run after a crash, find the old content or the new, whole.
+    """Write a file. Readers find either all of the old content or all of the new, after a crash too.
 
     Raises:
-        OSError: it can't be written; what was there is untouched.
+        OSError: the file can't be written. The old content is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.new")
@@ -27,14 +27,14 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Write a folder where there is none, or an empty one; it appears with all its files at once.
+    """Write a new folder, which appears with all its files at once.
 
     Args:
-        path: of the folder.
-        files: content by name.
+        path: the folder to write; it must be missing or empty.
+        files: content of each file, by file name.
 
     Raises:
-        OSError: it can't be written, or something is there.
+        OSError: the folder can't be written, or it exists and is not empty.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{path.name}.new-", dir=path.parent))
@@ -50,26 +50,26 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 def replace_files(folder: Path, files: Mapping[str, bytes], leader: str) -> None:
-    """Replace some files of a folder together, and leave all others alone.
+    """Replace some files of a folder together, and leave all other files alone.
 
-    All new files are on disk, in `folder/.innerloop-incoming`, before the leader moves to its place. That one move
-    decides: after a crash before it the old files count, after a crash behind it the new ones, some of which may still
-    lie in that folder. Readers take the leader from `folder`, and follow it to files there or in that folder. The next
-    replacement tidies up what a crash has left.
+    All new files are first written to the subfolder `.innerloop-incoming`; then the leader moves to its place. That one
+    move decides. After a crash before the move, the old files are valid. After a crash behind it, the new files are
+    valid, and some of them may still lie in the subfolder: readers take the leader from `folder`, and look for the
+    others in `folder` and in the subfolder. The next replacement removes what a crash has left.
 
     Args:
-        folder: that holds them, there already.
-        files: new content by name.
-        leader: name of the file that tells which of the others belong to it.
+        folder: the folder that holds the files; it must exist.
+        files: new content of each file, by file name.
+        leader: name of the file that lists the others, such as a bundle's manifest.
 
     Raises:
-        OSError: they can't be written; what was there still counts, unless the leader has moved already.
+        OSError: the files can't be written. The old files are still valid, unless the leader has moved already.
     """
     _settle(folder, leader)
     incoming = folder / INCOMING
     incoming.mkdir()
     try:
-        # As long as the leader is in there, nothing is decided; so it comes first.
+        # While the leader lies in the subfolder, the old files are valid, so the leader is removed first.
         for name in sorted(files, key=lambda name: name != leader):
             _write(incoming / name, files[name])
             _sync_folder(incoming)
@@ -80,7 +80,7 @@ def replace_files(folder: Path, files: Mapping[str, bytes], leader: str) -> None
 
 
 def _settle(folder: Path, leader: str) -> None:
-    """Bring a replacement to its end: the new files to their places if it was decided, or away."""
+    """Finish a replacement: move the new files to their places if the leader has moved, or else remove them."""
     incoming = folder / INCOMING
     if not incoming.is_dir():
         return

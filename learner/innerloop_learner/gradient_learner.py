@@ -1,4 +1,4 @@
-"""What all methods with an inner loop share."""
+"""The base class of all methods that adapt by an inner loop of gradient steps."""
 
 from typing import Literal
 
@@ -21,12 +21,12 @@ from innerloop_learner.update_rules import UpdateRule
 class GradientLearner(Learner):
     """A backbone and a linear head whose weights take a few gradient steps on each task.
 
-    Subclasses have settings that are `StepSettings`, and say in `_configure` by which rule steps are taken (`rule`).
+    The settings of a subclass derive from `StepSettings`. Its `_configure` sets the update rule (`rule`).
 
     Attributes:
-        order: of the derivative that the outer gradient takes through inner steps.
-        adapts_body, adapts_head: what the inner loop changes.
-        rule: how a step changes weights.
+        order: order of derivatives that the outer gradient takes through inner steps: 1 or 2.
+        adapts_body, adapts_head: whether the inner loop changes the weights of the backbone, and those of the head.
+        rule: the update rule, which turns gradients into new weights.
     """
 
     order: Literal[1, 2] = 2
@@ -59,15 +59,15 @@ class GradientLearner(Learner):
         return self.outputs(merged, features.values, state[WAYS], -torch.inf)
 
     def frozen_features(self, params: Params, support: Support) -> Features | None:
-        """Features of a body that does not adapt: computed once, not once per step."""
+        """Features of the support set if the body does not adapt, so that they are not computed in every step."""
         return None if self.adapts_body else self.backbone.apply(params, support.x, self.example_weights(support))
 
     def support_loss(
         self, params: Params, support: Support, frozen: Features | None, examples: Tensor | None = None
     ) -> Loss:
-        """What the inner loop lowers: the loss of each task's support set [T] by step and weights [T, ...].
+        """The function that the inner loop minimises: it gives the support loss of each task [T] for weights [T, ...].
 
-        `examples` are weights of the examples [T, S]; those of `example_weights` unless given.
+        `examples` [T, S] are the weights of the examples in the loss; None takes those of `example_weights`.
         """
         examples = self.example_weights(support) if examples is None else examples
 
@@ -81,18 +81,18 @@ class GradientLearner(Learner):
         return loss
 
     def at_step(self, params: Params, steps: Index) -> Params:
-        """The parameters that belong to weights after so many steps."""
+        """The parameters to use with weights that have taken `steps` steps; some methods have parameters per step."""
         del steps
         return params
 
     def _of_state(self, params: Params, state: TaskState) -> Params:
-        """The parameters, those of a task state in place of the meta-learned ones."""
+        """The meta-learned parameters, with the weights that a task state holds in the place of the initial ones."""
         return {**params, **section(state, WEIGHTS)}
 
     def state_after(
         self, params: Params, weights: Params, support: Support, frozen: Features | None, steps: Index
     ) -> TaskState:
-        """The task state of weights after so many steps."""
+        """The task state of weights that have taken `steps` steps."""
         state = {WEIGHTS + name: weight for name, weight in weights.items()}
         if self.backbone.support_statistics:
             merged = {**self.at_step(params, steps), **weights}
@@ -107,6 +107,6 @@ class GradientLearner(Learner):
         return {name: value for name, value in params.items() if name in names}
 
     def outputs(self, params: Params, features: Tensor, ways: Tensor, unused: float) -> Tensor:
-        """Logits [T, N, W] of features [T, N, F], `unused` past a task's ways [T]; or values [T, N, D]."""
+        """Logits [T, N, W] of features [T, N, F], `unused` in columns past a task's ways [T]; or values [T, N, D]."""
         outputs = self.head.apply(params, features)
         return mask_unused_ways(outputs, ways, unused) if self.spec.task_kind == "classification" else outputs

@@ -17,8 +17,8 @@ class LinearHead:
     """Affine map from features to one output per class or target value.
 
     Args:
-        features: F.
-        outputs: O.
+        features: number of features F.
+        outputs: number of outputs O: most classes of a task, or target values of an example.
     """
 
     def __init__(self, features: int, outputs: int) -> None:

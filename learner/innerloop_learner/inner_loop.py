@@ -14,7 +14,7 @@ from innerloop_learner.update_rules import UpdateRule
 from innerloop_learner.update_rules.update_rule import Step
 
 RULE = "rule."
-"""Prefix of what the update rule carries from one step to the next."""
+"""Prefix of the names of the update rule's state, among the tensors that a step hands to the next."""
 
 
 class Loss(Protocol):
@@ -24,17 +24,17 @@ class Loss(Protocol):
         """The loss of each task [T].
 
         Args:
-            step: steps taken before.
-            weights: [T, ...] each.
+            step: number of steps taken before.
+            weights: weights of each task by name, [T, ...] each.
             twice: whether the gradient of the loss will be differentiated again.
         """
 
 
 class InnerStep(NamedTuple):
-    """What one step leaves.
+    """The result of one step.
 
     Attributes:
-        weights: after the step, [T, ...] each.
+        weights: weights after the step, [T, ...] each.
         losses: support loss before the step [T], without gradients.
     """
 
@@ -43,7 +43,7 @@ class InnerStep(NamedTuple):
 
 
 class InnerLoopResult(NamedTuple):
-    """What the inner loop leaves.
+    """The result of the inner loop.
 
     Attributes:
         weights: adapted weights, [T, ...] each.
@@ -57,7 +57,19 @@ class InnerLoopResult(NamedTuple):
 def inner_loop(
     loss: Loss, initial: Params, rule: UpdateRule, params: Params, steps: int, tasks: int, order: Literal[1, 2]
 ) -> InnerLoopResult:
-    """Adapt `initial` weights to T tasks at once; arguments are those of `unroll`."""
+    """Adapt `initial` weights to T tasks at once; the arguments are those of `unroll`.
+
+    Example:
+        One step of gradient descent on (w - goal)^2 for two tasks, whose goals are 1 and 3:
+
+        >>> from innerloop_learner.update_rules.sgd import SGD
+        >>> goals = torch.tensor([1.0, 3.0])
+        >>> def loss(step, weights, twice):
+        ...     return (weights["w"] - goals).square()
+        >>> result = inner_loop(loss, {"w": torch.tensor(0.0)}, SGD(rate=0.25), {}, steps=1, tasks=2, order=1)
+        >>> result.weights["w"].tolist(), result.losses.tolist()
+        ([0.5, 1.5], [[1.0], [9.0]])
+    """
 
     def step(index: Index, carried: Params) -> tuple[Params, Params]:
         weights, state = section(carried, WEIGHTS), section(carried, RULE)
@@ -82,22 +94,22 @@ def unroll(
     order: Literal[1, 2],
     truncate: int = 0,
 ) -> Iterator[InnerStep]:
-    """The steps of the inner loop, one after the other.
+    """Take the steps of the inner loop, and yield the result of each.
 
     Each task's loss depends on its own weights only, so the gradient of the sum of losses is each task's own gradient.
-    Under `torch.no_grad` nothing of a step outlives it; otherwise the results are differentiable with respect to
-    `initial` and `params`, through the gradients themselves (order 2) or taking them as constants (order 1).
+    Under `torch.no_grad` no graph of a step is kept. Otherwise the results are differentiable with respect to `initial`
+    and `params`: with order 2 through the inner gradients, with order 1 with these taken as constants.
 
     Args:
-        loss: support loss of each task.
+        loss: function that gives the support loss of each task.
         initial: shared weights to start from, without task dimension.
-        rule: how a step changes weights.
-        params: meta-learned parameters, for the rule.
+        rule: update rule, which turns gradients into new weights.
+        params: meta-learned parameters, the rule's own among them.
         steps: number of steps.
-        tasks: T.
-        order: of the derivative in training.
-        truncate: weights and the rule's state are cut off from their past after every so many steps (truncated
-            back-propagation through time); zero for never.
+        tasks: number of tasks T.
+        order: order of derivatives that training takes through the steps: 1 or 2.
+        truncate: number of steps after which weights and the rule's state are detached from their past, again and again
+            (truncated back-propagation through time); zero for never.
     """
     weights = spread(initial, tasks)
     state = rule.start(params, weights)
@@ -110,7 +122,7 @@ def unroll(
 
 
 def spread(initial: Params, tasks: int) -> Params:
-    """Shared weights as those of each task, [T, ...]."""
+    """Repeat shared weights for each task, [T, ...]."""
     # Weights of convolutions are laid out once, which steps keep, and not in every pass.
     laid = {name: channels_last(weight) if weight.dim() == 4 else weight for name, weight in initial.items()}
     return {name: weight.expand(tasks, *weight.shape) for name, weight in laid.items()}
@@ -132,8 +144,8 @@ def _step(
 
 
 def _tracked(weight: Tensor, differentiable: bool) -> Tensor:
-    """The weight as something gradients can be taken of, cut off from its past unless that is to be differentiated.
+    """A weight that gradients can be taken of; it is detached from its past unless that is to be differentiated.
 
-    A view of its own, so that the gradient leaves out what a loss took from the same weights beforehand.
+    It is a new view, so that its gradient does not count other uses of the same tensor.
     """
     return weight.view_as(weight) if differentiable and weight.requires_grad else weight.detach().requires_grad_()

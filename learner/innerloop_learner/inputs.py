@@ -19,8 +19,8 @@ def normalise(spec: InputSpec, raw: Tensor) -> Tensor:
 
 @cache
 def _by_channel(values: tuple[float, ...], dimensions: int, device: torch.device) -> Tensor:
-    """Values as a tensor of so many dimensions that broadcasts over channels, the first of them.
+    """Values as a tensor [C, 1, ...] of `dimensions` dimensions, so that it broadcasts over channels.
 
-    It is kept, so that it is not copied to a GPU for every request.
+    The tensor is cached, so that it is not copied to a GPU for every request.
     """
     return torch.tensor(values, device=device).reshape(-1, *(1,) * (dimensions - 1))

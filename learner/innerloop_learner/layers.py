@@ -1,8 +1,8 @@
 """Task-batched layers: the place that knows whether a layer's weights are shared or belong to each task.
 
-Activations are always [T, N, ...]. A weight is either shared by all tasks, then tasks fold into the batch, or carries a
-leading task dimension, then tasks run side by side. Whatever is built on these layers never asks which. Only
-`fused_conv4` does, whose blocks take the place of several layers on a CPU.
+Activations are always [T, N, ...]. If all tasks share a weight, tasks fold into the batch. If a weight has a leading
+task dimension, each task has its own, and tasks run side by side. Backbones and heads built on these layers never ask
+which of the two it is; only `fused_conv4` does, whose blocks replace several layers on a CPU.
 """
 
 import math
@@ -18,7 +18,7 @@ KERNEL = 3
 """Height and width of all convolutions, in pixels."""
 
 CONVOLUTION = 4
-"""Dimensions of a convolution's weight that tasks share."""
+"""Number of dimensions of a convolution's weight that all tasks share; the weights of single tasks have one more."""
 
 TaskConvolution = Literal["loop", "grouped", "matmul"]
 """A name of `TASK_CONVOLUTIONS`."""
@@ -28,7 +28,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Affine map of [T, N, I] to [T, N, O].
 
     Args:
-        x: inputs.
+        x: inputs [T, N, I].
         weight: [O, I] shared, or [T, O, I] one per task.
         bias: [O] or [T, O].
 
@@ -50,12 +50,12 @@ def conv2d(
     """3x3 convolution, padding 1, of [T, N, I, H, W] to [T, N, O, H / stride, W / stride] (rounded up).
 
     Args:
-        x: inputs.
+        x: inputs [T, N, I, H, W].
         weight: [O, I, 3, 3] shared, or [T, O, I, 3, 3] one per task.
         bias: [O] or [T, O].
-        stride: in both directions.
-        task_convolution: how tasks with weights of their own share it; one after the other on a CPU and grouped on
-            other devices unless given, which suits most of the kind (measured).
+        stride: step in pixels, in both directions.
+        task_convolution: name of the way in `TASK_CONVOLUTIONS` to convolve tasks that have weights of their own.
+            None takes what is fastest on most devices (measured): "loop" on a CPU, "grouped" elsewhere.
 
     Example:
         >>> x = torch.zeros(2, 3, 1, 8, 8)  # two tasks of three images
@@ -74,10 +74,10 @@ def conv2d(
 
 
 def of_each_task(value: Tensor, dims: int, tasks: int) -> Iterable[Tensor]:
-    """A parameter of so many dimensions for each task, whether tasks share it or have their own."""
+    """The parameter of each task; a value of only `dims` dimensions is shared by all tasks, and comes T times."""
     if value.dim() == dims:
         return repeat(value, tasks)
-    return value.unbind() if tasks > 1 else (value.squeeze(0),)  # whose gradient is a view
+    return value.unbind() if tasks > 1 else (value.squeeze(0),)  # the gradient of squeeze is a view
 
 
 def scaled(weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,10 +95,10 @@ def max_pool2d(x: Tensor) -> Tensor:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Channels last in memory on a CPU, where pooling then is twenty times and a convolution a tenth faster."""
+    """Store channels last in memory on a CPU, where pooling is then 20 times and a convolution 1.1 times as fast."""
     if x.device.type != "cpu":
         return x
-    if x.shape[1] == 1:  # lies in memory either way, and PyTorch would take it for channels first
+    if x.shape[1] == 1:  # both layouts are the same in memory; these strides tell PyTorch that channels come last
         return x.reshape(x.shape[0], *x.shape[2:], 1).permute(0, 3, 1, 2)
     return x.contiguous(memory_format=torch.channels_last)
 
@@ -111,17 +111,17 @@ def glorot(generator: torch.Generator, *shape: int) -> Tensor:
 
 
 def _loop(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
-    """One convolution after the other: each fills the cores of a CPU by itself."""
+    """Run one convolution per task, one after the other: each keeps all cores of a CPU busy."""
     if x.shape[0] == 1:
         x, weight, bias = (tensor.squeeze(0) for tensor in (x, weight, bias))
         return F.conv2d(channels_last(x), channels_last(weight), bias, stride, padding=1).unsqueeze(0)
-    # unbind, and not an index per task: its gradient is one stack instead of T zero-padded copies.
+    # The gradient of unbind is one stack; indexing each task would give T zero-padded copies.
     parts = zip(x.unbind(), weight.unbind(), bias.unbind(), strict=True)
     return torch.stack([F.conv2d(channels_last(xt), channels_last(wt), bt, stride, padding=1) for xt, wt, bt in parts])
 
 
 def _grouped(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
-    """Tasks become groups of channels. The transposed result is a view, so a following layer folds without a copy."""
+    """Make each task a group of channels. The transposed result is a view, so the next layer folds without a copy."""
     tasks, examples, channels, height, width = x.shape
     folded = channels_last(x.transpose(0, 1).reshape(examples, tasks * channels, height, width))
     y = F.conv2d(folded, weight.flatten(0, 1), bias.flatten(), stride, padding=1, groups=tasks)
@@ -129,7 +129,7 @@ def _grouped(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
 
 
 def _matmul(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
-    """Patches become columns (im2col), and the convolution one batched matrix product."""
+    """Make patches columns (im2col), so that the convolution is one batched matrix product."""
     tasks, examples, channels, height, width = x.shape
     size = ((height + stride - 1) // stride, (width + stride - 1) // stride)
     patches = F.unfold(x.reshape(tasks * examples, channels, height, width), KERNEL, padding=1, stride=stride)

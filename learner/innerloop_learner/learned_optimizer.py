@@ -1,4 +1,4 @@
-"""What methods share whose inner loop follows a learned optimizer."""
+"""The base class of methods whose inner loop follows a learned optimizer."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -18,10 +18,9 @@ class LearnedOptimizerSettings(StepSettings):
 
 
 class LearnedOptimizer(GradientLearner):
-    """Steps by an update rule that is a recurrent network, whose parameters are meta-learned.
+    """Adapts by an update rule that is a recurrent network with meta-learned parameters.
 
-    Gradients of the support loss are constants to the outer gradient, so that memory does not grow with second
-    derivatives.
+    The outer gradient takes gradients of the support loss as constants, which saves the memory of second derivatives.
     """
 
     settings_class = LearnedOptimizerSettings

@@ -20,7 +20,7 @@ def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
 
     Args:
         values: [T, N, ...].
-        weights: what each example counts, [T, N]: a mask, or numbers that are not negative.
+        weights: how much each example counts, [T, N]: a mask, or numbers that are not negative.
 
     Example:
         >>> weighted_mean(torch.tensor([[1.0, 2.0, 6.0]]), torch.tensor([[True, True, False]]))
@@ -37,7 +37,7 @@ def task_loss(kind: TaskKind, outputs: Tensor, targets: Tensor, weights: Tensor)
     """Mean loss of each task [T]: cross-entropy of logits [T, N, W], or squared error of values [T, N, D].
 
     Args:
-        kind: of the tasks, which says which of the two.
+        kind: kind of the tasks: cross-entropy for "classification", squared error for "regression".
         outputs: logits, unused columns at -inf or UNUSED_LOGIT; or values.
         targets: class indices [T, N] int64; or targets [T, N, D].
         weights: what each example counts, [T, N]; see `weighted_mean`.
@@ -48,7 +48,9 @@ def task_loss(kind: TaskKind, outputs: Tensor, targets: Tensor, weights: Tensor)
 
 
 def log_weights(weights: Tensor) -> Tensor:
-    """What to add to scores before a softmax so that each example counts as `weights` says; UNUSED_LOGIT for weight 0.
+    """Logarithms of weights. Added to scores before a softmax, they let each example count by its weight.
+
+    A weight of 0 gives UNUSED_LOGIT.
 
     Example:
         >>> (torch.tensor([0.0, 0.0, 0.0]) + log_weights(torch.tensor([0.5, 0.5, 1.0]))).softmax(-1)

@@ -1,4 +1,4 @@
-"""Manifests: what a bundle says of itself. Readable without PyTorch, as are the bundle's other files."""
+"""Manifests, the descriptions stored with bundles. They and the bundle's other files can be read without PyTorch."""
 
 import hashlib
 import json
@@ -15,27 +15,29 @@ from innerloop_learner.traits import Traits
 
 FORMAT = "innerloop-bundle"
 FORMAT_VERSION = 3
-"""Format 1 had parameters alone, format 2 ONNX files, too; since format 3 manifests tell a model's traits."""
+"""Version of the bundle format. Version 2 added ONNX files, version 3 the model's traits."""
 
 MANIFEST = "manifest.json"
 PARAMETERS = "parameters.safetensors"
 ADAPT, PREDICT = "adapt.onnx", "predict.onnx"
 FILES = frozenset({PARAMETERS, ADAPT, PREDICT, ENCODER, TOKENIZER})
-"""Names that files of bundles have, besides the manifest."""
+"""All names that files of a bundle may have, besides the manifest."""
 
 
 class BundleError(ValueError):
-    """A bundle that can't be used; the message says why and what to do."""
+    """A bundle can't be used; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class TaskLimits:
-    """What a bundle's tasks may look like.
+    """Limits of the tasks that a bundle serves, and the tasks it was trained for.
 
     Attributes:
-        trained_ways, trained_shots, trained_steps: the tasks it was trained for; zero where the word does not apply.
-        max_ways: most classes a request may have (zero for regression).
-        max_steps: most inner steps a request may ask for; zero for methods without steps.
+        trained_ways: number of classes per task in training; zero for regression.
+        trained_shots: number of support examples per class in training, or per task for regression.
+        trained_steps: number of inner steps in training; zero for methods without steps.
+        max_ways: most classes that a request may have; zero for regression.
+        max_steps: most inner steps that a request may ask for; zero for methods without steps.
     """
 
     trained_ways: int
@@ -67,19 +69,18 @@ class Metric:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a bundle comes from.
+    """The training run that a bundle comes from.
 
     Attributes:
         data: description of the data source and its class split.
-        seed: of the training run.
-        iterations: outer steps taken up to the exported checkpoint.
+        seed: seed of the training run.
+        iterations: number of outer steps taken up to the exported checkpoint.
         created: date and time, ISO 8601.
-        versions: of innerloop, torch and Python.
+        versions: versions of innerloop, torch and Python.
         training: the run's configuration.
-        options: of the data source, those with defaults too.
-        classes: digests of the classes of its splits "train" and "validation", separated by blanks, so that nobody
-            measures the bundle on what it was trained on or chosen by; empty where there are no classes, or in bundles
-            of before this was recorded.
+        options: options of the data source, defaults included.
+        classes: digests of the classes of the splits "train" and "validation", separated by blanks. `evaluate` leaves
+            these classes out. Empty for regression, and in older bundles, which did not record them.
     """
 
     data: str
@@ -97,8 +98,8 @@ class Graphs:
     """The learner as ONNX graphs, `adapt.onnx` and `predict.onnx`.
 
     Attributes:
-        opset: of the standard domain, whose operators are the only ones.
-        refused: why there are no graphs; empty if there are.
+        opset: version of ONNX's standard operators; the graphs use no others.
+        refused: reason why there are no graphs; empty if there are.
     """
 
     opset: int
@@ -107,15 +108,15 @@ class Graphs:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything a bundle says of itself.
+    """The description that is stored with a bundle.
 
     Attributes:
         name: suggested model name.
-        learner: how to build the learner.
-        limits: what its tasks may look like.
-        provenance: where it comes from.
-        metrics: evaluated figures.
-        traits: what the learner takes and does; None in bundles of before this was recorded, and before it is saved.
+        learner: description from which the learner is built.
+        limits: limits of its tasks.
+        provenance: the training run that it comes from.
+        metrics: figures measured on unseen classes.
+        traits: properties of the learner that matter to callers; None before the bundle is saved, and in older bundles.
         graphs: the learner as ONNX graphs; None if it was never exported as such.
         encoder: the frozen feature extractor in front of the learner; None if there is none.
         files: SHA-256 of every other file of the bundle, by name.
@@ -140,7 +141,7 @@ class Manifest:
 
     @property
     def file_names(self) -> frozenset[str]:
-        """Names of the files that belong to such a bundle, besides the manifest."""
+        """Names of the files of the bundle that this manifest describes, the manifest itself left out."""
         names = {PARAMETERS}
         if self.graphs is not None and not self.graphs.refused:
             names |= {ADAPT, PREDICT}
@@ -159,22 +160,22 @@ class Manifest:
 def own_files(path: Path) -> frozenset[str]:
     """Names of the files of the bundle at `path`, the manifest's included, even if it is damaged.
 
-    Whatever else is in the folder is not the bundle's. There are none if the folder's manifest is not one of a bundle.
+    All other files in the folder are the user's. If the folder's manifest is not a bundle's, there are no names.
     """
     try:
         data = json.loads((path / MANIFEST).read_bytes())
         listed = set(data["files"]) if data["format"] == FORMAT else None
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return frozenset()
-    # A manifest may list anything: no other name than these is ever a bundle's.
+    # A manifest may list any names, but a bundle never has files of other names than these.
     return frozenset() if listed is None else frozenset({MANIFEST} | (listed & FILES))
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of the bundle at `path`, its own digest checked, no other file opened.
+    """Read the manifest of the bundle at `path`, and check its digest. No other file is opened.
 
     Raises:
-        BundleError: there is none, it is damaged or altered, or a later Innerloop wrote it.
+        BundleError: there is no manifest, it is damaged or altered, or a later Innerloop wrote it.
     """
     file = path / MANIFEST
     try:
@@ -194,17 +195,17 @@ def read_manifest(path: Path) -> Manifest:
         manifest = _from_json(data)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(f"{path.name}: {MANIFEST} lacks or misstates a field ({error})") from error
-    # Of the data as it was read: an Innerloop with more fields than the one that wrote it must find the same digest.
+    # The digest is of the data as read, since this Innerloop may have more fields than the one that wrote the manifest.
     if digest_of(data) != manifest.digest:
         raise BundleError(f"{path.name}: {MANIFEST} was altered after it was written; export it again")
     return manifest
 
 
 def read_files(path: Path, manifest: Manifest) -> dict[str, bytes]:
-    """The bundle's other files, if they are those that the manifest speaks of.
+    """Read the bundle's other files, and check that they are those that the manifest lists.
 
     Raises:
-        BundleError: one is missing, unexpected, truncated or altered.
+        BundleError: a file is missing, unexpected, truncated or altered.
     """
     if manifest.files.keys() != manifest.file_names:
         raise BundleError(
@@ -237,7 +238,7 @@ def _from_json(data: Mapping[str, Any]) -> Manifest:
 
 
 _TRAITS_OF_GRAPHS = ("ways_can_change", "order_matters", "gradients_at_serving", "default_steps", "max_steps")
-"""Traits that format 2 kept in the section about graphs."""
+"""Traits that version 2 of the format kept in the section about graphs."""
 
 
 def _traits(data: Mapping[str, Any], learner: LearnerSpec) -> Traits | None:

@@ -1,4 +1,4 @@
-"""A long short-term memory cell, written out: cuDNN's has no double backward."""
+"""A long short-term memory cell, written out, because cuDNN's cannot be differentiated twice."""
 
 from typing import NamedTuple
 
@@ -10,11 +10,11 @@ from innerloop_learner.tasks import Params
 
 
 class LSTMState(NamedTuple):
-    """What a cell carries to its next step.
+    """The state that a cell hands to its next step.
 
     Attributes:
-        hidden: its output h [..., H].
-        cell: its memory c [..., H].
+        hidden: the cell's output h [..., H].
+        cell: the cell's memory c [..., H].
     """
 
     hidden: Tensor
@@ -27,7 +27,7 @@ class LSTMCell:
         i, f, o = sigmoid(W [x, h] + b),   g = tanh(W' [x, h] + b'),   c' = f * c + i * g,   h' = o * tanh(c')
 
     Args:
-        name: prefix of its parameters.
+        name: prefix of the names of its parameters.
         inputs: size I of x.
         hidden: size H of h and c.
     """
@@ -37,7 +37,7 @@ class LSTMCell:
         self._inputs, self.hidden = inputs, hidden
 
     def init(self, generator: torch.Generator) -> Params:
-        """Fresh parameters; the forget gate starts open, so that gradients reach back from the beginning."""
+        """Fresh parameters. The forget gate starts open, so that gradients flow through many steps at first."""
         bias = torch.zeros(4 * self.hidden)
         bias[self.hidden : 2 * self.hidden] = 1.0
         return {self._weight: glorot(generator, 4 * self.hidden, self._inputs + self.hidden), self._bias: bias}
@@ -48,7 +48,7 @@ class LSTMCell:
         return LSTMState(zeros, zeros)
 
     def step(self, params: Params, x: Tensor, state: LSTMState) -> LSTMState:
-        """The state after input x [..., I]; leading dimensions are those of the state."""
+        """The state after input x [..., I], whose leading dimensions are those of the state."""
         gates = torch.nn.functional.linear(torch.cat([x, state.hidden], -1), params[self._weight], params[self._bias])
         write, keep, read, new = gates.chunk(4, -1)
         cell = keep.sigmoid() * state.cell + write.sigmoid() * new.tanh()
@@ -56,7 +56,7 @@ class LSTMCell:
 
 
 def blend(before: Params, after: Params, shares: Tensor) -> Params:
-    """State [T, ...] that has gone a share [T] of the way from `before` to `after`; with shares 0 or 1 exactly one.
+    """Move states [T, ...] a share [T] of the way from `before` to `after`; shares 0 and 1 give exactly one of the two.
 
     Example:
         >>> before, after = {"h": torch.zeros(2, 1)}, {"h": torch.ones(2, 1)}

@@ -15,10 +15,10 @@ Params = dict[str, Tensor]
 """Meta-learned parameters, a flat mapping of named tensors shared by all tasks."""
 
 TaskState = dict[str, Tensor]
-"""What adapting leaves behind, a flat mapping of named tensors [T, ...]."""
+"""The result of adapting to T tasks: a flat mapping of named tensors [T, ...]."""
 
 MANY = 1e9
-"""More examples than a class can have."""
+"""A number larger than the number of examples of any class."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,17 @@ class Support:
         x: inputs [T, S, *input], floating point and already normalised.
         y: class indices [T, S] int64 in `0 .. ways - 1`, or targets [T, S, D] floating point for regression.
         mask: [T, S] bool, true for real examples.
-        ways: [T] int64, the classes of each task (zero for regression).
+        ways: [T] int64, number of classes of each task (zero for regression).
         max_ways: width W of the logits; at least `Learner.padded_ways` of the largest of `ways` (zero for regression).
+
+    Example:
+        One task with two examples of class 0 and one of class 1, and a place of padding:
+
+        >>> x, y = torch.zeros(1, 4, 2), torch.tensor([[0, 0, 1, 0]])
+        >>> mask = torch.tensor([[True, True, True, False]])
+        >>> support = Support(x, y, mask, ways=torch.tensor([2]), max_ways=2)
+        >>> support.class_weights(torch.float32)
+        tensor([[0.5000, 0.5000, 1.0000, 0.0000]])
     """
 
     x: Tensor
@@ -45,7 +54,7 @@ class Support:
         return self.x.shape[0]
 
     def members(self, dtype: torch.dtype) -> Tensor:
-        """Which class each example belongs to, one-hot [T, S, W]; zero for padding. Classification only."""
+        """The class of each example, one-hot [T, S, W]; zero for padding. Classification only."""
         classes = torch.arange(self.max_ways, device=self.y.device)  # one_hot takes no symbolic width
         return ((self.y.unsqueeze(-1) == classes) & self.mask.unsqueeze(-1)).to(dtype)
 
@@ -116,7 +125,7 @@ class Episodes:
 
 
 class Adapted(NamedTuple):
-    """What `Learner.adapt` returns.
+    """The result of `Learner.adapt`.
 
     Attributes:
         state: the task state.

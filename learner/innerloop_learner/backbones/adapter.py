@@ -1,4 +1,4 @@
-"""A linear map for features that are good already."""
+"""A linear layer that adjusts features of a pre-trained encoder."""
 
 import math
 from typing import Any
@@ -15,12 +15,12 @@ WEIGHT, BIAS, LOG_SCALE = "adapter.weight", "adapter.bias", "adapter.log_scale"
 
 @backbones.register("adapter")
 class Adapter(Backbone):
-    """What stands behind a frozen encoder unless told otherwise.
+    """A linear layer that leaves features as they are before training; the default behind a frozen encoder.
 
         f(x) = e^s (x + W x + b),   W and b zero at first
 
-    Meta-learning so begins with what the encoder knows, and not with a random view of it. At first e^s is the root of
-    10, which spreads distances between features of length 1 over a range that a softmax can use.
+    Meta-learning therefore starts from the encoder's own features, and not from a random projection of them. At first
+    e^s is the root of 10: squared distances between features of length 1 are then up to 40, enough for a sharp softmax.
 
     Inputs may have any shape.
     """
@@ -31,7 +31,7 @@ class Adapter(Backbone):
         self.norms = []
 
     def init(self, generator: torch.Generator) -> Params:
-        """See Backbone.init; nothing is drawn."""
+        """See Backbone.init; nothing is random."""
         del generator
         return {
             WEIGHT: torch.zeros(self.features, self.features),

@@ -14,11 +14,12 @@ from innerloop_learner.tasks import Params
 
 
 class Features(NamedTuple):
-    """What a backbone returns.
+    """The result of a backbone.
 
     Attributes:
-        values: [T, N, F].
-        statistics: moments computed on the way, to hand back when embedding queries; or new buffers, when refitting.
+        values: features [T, N, F].
+        statistics: means and variances that the norms computed, to be given back when queries are embedded; from
+            `refit`, new values of the buffers.
     """
 
     values: Tensor
@@ -29,15 +30,15 @@ class Backbone(ABC):
     """Maps inputs [T, N, *input] to features [T, N, F] with weights that are shared or one per task.
 
     Args:
-        input_shape: of one example.
-        settings: of `settings_class`, checked.
+        input_shape: shape of one example.
+        settings: an instance of `settings_class`, checked already.
 
     Attributes:
-        norms: between its layers.
-        features: F.
+        norms: the norms between its layers.
+        features: number of features F of an example.
 
     Raises:
-        ValueError: an input shape that it does not take.
+        ValueError: the backbone does not take inputs of this shape.
     """
 
     settings_class: ClassVar[type[Any]] = NoSettings
@@ -52,7 +53,7 @@ class Backbone(ABC):
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
-        """Shape of one example's features before they were flattened: maps (C, H, W), or (F,)."""
+        """Shape of one example's features before they are flattened: (C, H, W) for feature maps, otherwise (F,)."""
         return (self.features,)
 
     @abstractmethod
@@ -74,16 +75,16 @@ class Backbone(ABC):
 
     @property
     def once(self) -> "Backbone":
-        """The same backbone for where its gradients are never differentiated again, which may be faster.
+        """A version of this backbone, possibly faster, for use where its gradients are not differentiated again.
 
-        The statistics that it returns may have no gradients.
+        Gradients may not flow through the statistics that it returns.
         """
         return self
 
     def apply(self, params: Params, x: Tensor, weights: Tensor, statistics: Statistics | None = None) -> Features:
-        """Embed x [T, N, *input]; statistics given are used, others are computed from x and returned.
+        """Embed x [T, N, *input]. Norms use the `statistics` given; missing ones are computed from x and returned.
 
-        `weights` [T, N] are what each example counts in statistics: a mask, or `Learner.example_weights`.
+        `weights` [T, N] say how much each example counts in statistics: a mask, or `Learner.example_weights`.
         """
         given = statistics or {}
         normalise = Normalise(
@@ -92,7 +93,10 @@ class Backbone(ABC):
         return Features(self._layers(params, x, normalise), normalise.statistics)
 
     def refit(self, params: Params, x: Tensor, weights: Tensor) -> Params:
-        """Values of the buffers that fit x [T, N, *input], all tasks together; arguments as in `apply`."""
+        """Embed x [T, N, *input], and return as statistics the values of the buffers that fit all tasks of x together.
+
+        The arguments are those of `apply`.
+        """
         normalise = Normalise(lambda norm, y: norm.refit(params, y, weights))
         self._layers(params, x, normalise)
         return normalise.statistics
@@ -102,8 +106,8 @@ class Normalise:
     """Applies norms and gathers the statistics they compute.
 
     Args:
-        apply: normalises, and returns statistics.
-        affine: what a norm multiplies by and adds, where that may be known beforehand.
+        apply: function that normalises activations with a norm, and returns the norm's statistics.
+        affine: function that gives the factor and the summand of a norm, or None where they depend on activations.
     """
 
     def __init__(
@@ -116,7 +120,7 @@ class Normalise:
         self.statistics: Params = {}
 
     def as_affine(self, norm: Norm) -> tuple[Tensor, Tensor] | None:
-        """What a norm multiplies by and adds, [C] or [T, C] each, if that is known beforehand."""
+        """The factor and the summand of a norm, [C] or [T, C] each; None where they depend on the activations."""
         return None if self._affine is None else self._affine(norm)
 
     def __call__(self, norm: Norm, x: Tensor) -> Tensor:
@@ -130,11 +134,11 @@ backbones: Registry[type[Backbone]] = Registry("backbone", "innerloop.backbones"
 
 
 def build_backbone(name: str, input_shape: tuple[int, ...], settings: Mapping[str, Any]) -> Backbone:
-    """The backbone of that name.
+    """Build the backbone that is registered under a name.
 
     Raises:
-        UnknownNameError: no such backbone.
-        SettingsError: settings or an input shape that it does not take.
+        UnknownNameError: no backbone has this name.
+        SettingsError: the backbone does not take these settings or this input shape.
     """
     kind, owner = backbones[name], f"backbone {name}"
     with refusing(owner):

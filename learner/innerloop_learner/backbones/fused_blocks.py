@@ -1,9 +1,9 @@
 """Blocks of convolution, norm, pooling and ReLU on a CPU: one task after the other, in few operations.
 
-Layers that take all tasks at once cost a CPU thousands of small operations for each of which PyTorch dispatches,
-records and allocates, and passes over activations that leave its caches in between. Here a task goes through all blocks
-while its activations are near, and the gradient of all blocks together is one operation, in closed form. It can't be
-differentiated again, so all that meta-training differentiates goes by layers, but for inner steps of first order.
+Layers that take all tasks at once are slow on a CPU: PyTorch dispatches, records and allocates for thousands of small
+operations, and activations leave the caches between layers. Here one task goes through all blocks while its activations
+are in the caches, and the gradient of all blocks together is one operation in closed form. That gradient can't be
+differentiated again. Meta-training therefore runs layer by layer, except for inner steps of first order.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,12 +24,12 @@ POSITIONS = (0, 2, 3)
 
 
 class Block(NamedTuple):
-    """Parameters of one task.
+    """Parameters of one block for one task.
 
     Attributes:
-        weight: of the 3x3 convolution, [O, I, 3, 3].
-        bias: [O].
-        scale, shift: what the norm multiplies by and adds, [O].
+        weight: weight of the 3x3 convolution, [O, I, 3, 3].
+        bias: bias of the convolution, [O].
+        scale, shift: factor and summand of the norm, [O] each.
     """
 
     weight: Tensor
@@ -39,24 +39,24 @@ class Block(NamedTuple):
 
 
 def standardising(x: Tensor, shares: Tensor, blocks: Sequence[Block], pool: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Blocks whose norm takes its moments from x.
+    """Run blocks whose norms compute mean and variance from x.
 
     Args:
         x: inputs of one task, [N, C, H, W].
-        shares: what each counts in the moments, [N], sum 1; zero for padding.
-        blocks: B of them, of O channels each.
-        pool: halve by 2x2 maxima, or else by the stride of the convolution.
+        shares: weight of each example in means and variances, [N]; they sum to 1, and padding has 0.
+        blocks: B blocks of O channels each.
+        pool: whether a block halves its maps by 2x2 max-pooling; otherwise its convolution has stride 2.
 
     Returns:
-        maps [N, O, H', W'], means [B, O] and biased variances [B, O] of the outputs of the convolutions.
+        maps [N, O, H', W'], and means [B, O] and biased variances [B, O] of the outputs of the convolutions.
     """
     return _standardising(x, shares, pool, *(tensor for block in blocks for tensor in block))
 
 
 def affine(x: Tensor, blocks: Sequence[Block], pool: bool) -> Tensor:
-    """Blocks whose norm is a multiplication and an addition, which their convolutions take over.
+    """Run blocks whose norms only multiply and add, which is folded into the weights of their convolutions.
 
-    Arguments as in `standardising`; returns maps [N, O, H', W'].
+    The arguments are those of `standardising`. Returns maps [N, O, H', W'].
     """
     for block in blocks:
         weight, bias = scaled(*block)
@@ -66,14 +66,14 @@ def affine(x: Tensor, blocks: Sequence[Block], pool: bool) -> Tensor:
 
 
 class _Kept(NamedTuple):
-    """What the gradient of a block needs, besides its parameters.
+    """Tensors that the gradient of a block needs, besides its parameters.
 
     Attributes:
-        x: its input.
-        centred: what the convolution gave, without its mean.
-        inverse: of the standard deviation, which the norm multiplied by.
-        y: its output.
-        maxima: where pooling found them, if it pooled.
+        x: input of the block.
+        centred: output of the convolution minus its mean.
+        inverse: 1 / standard deviation of the output of the convolution.
+        y: output of the block.
+        maxima: positions of the maxima that pooling found; None without pooling.
     """
 
     x: Tensor
@@ -86,8 +86,8 @@ class _Kept(NamedTuple):
 class _Standardising(torch.autograd.Function):
     """See `standardising`. Takes x, shares, whether to pool, and the tensors of all blocks.
 
-    The norm is written out: PyTorch's kernels for it add up all positions one by one, where `sum` and `mean` add in
-    pairs; they round ten times more, of which a steep inner loop makes other answers.
+    The norm is written out because PyTorch's kernels for it add up positions one by one. Their rounding error is ten
+    times that of `sum` and `mean`, which add in pairs, and a steep inner loop turns it into other answers.
     """
 
     @staticmethod
@@ -129,7 +129,7 @@ class _Standardising(torch.autograd.Function):
         for index, (block, own) in reversed(list(enumerate(zip(blocks, kept, strict=True)))):
             grad = aten.threshold_backward(channels_last(grad), own.y, 0)
             if own.maxima is not None:
-                # Of what was pooled only shape and layout matter, which the convolution's output has too.
+                # The gradient of pooling reads only shape and layout of its input; `centred` has the same.
                 pooling = ([2, 2], [2, 2], [0, 0], [1, 1], False)
                 grad = aten.max_pool2d_with_indices_backward(grad, own.centred, *pooling, own.maxima)
             grad, *norm_grads = _standardised_backward(grad, own, block.scale, shares)
@@ -141,7 +141,7 @@ class _Standardising(torch.autograd.Function):
 
 
 def _standardised_backward(grad: Tensor, kept: _Kept, scale: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of what was standardised, of scale and of shift (Ioffe and Szegedy 2015, section 3)."""
+    """Gradients of the norm's input, of its scale and of its shift (Ioffe and Szegedy 2015, section 3)."""
     shift_grad = grad.sum(POSITIONS)
     scale_grad = (grad * kept.centred).sum(POSITIONS) * kept.inverse
     factor = scale * kept.inverse

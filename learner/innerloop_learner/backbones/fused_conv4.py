@@ -22,9 +22,9 @@ MANY_IMAGES = 5
 
 
 class FoldedConv4(Conv4):
-    """Conv4 whose convolutions take over what their norms multiply by and add, where that is known beforehand.
+    """Conv4 that folds factor and summand of a norm into the convolution before it, where they don't depend on inputs.
 
-    That saves a pass over the activations of each block.
+    That saves one pass over the activations of each block.
     """
 
     def _convolved(self, params: Params, block: int, norm: Norm, x: Tensor, normalise: Normalise) -> Tensor:
@@ -37,10 +37,10 @@ class FoldedConv4(Conv4):
 
 
 class FusedConv4(FoldedConv4):
-    """Conv4 that takes one task after the other through all its blocks, see `fused_blocks`.
+    """Conv4 that takes one task after the other through all blocks (see `fused_blocks`).
 
-    Their gradients can't be differentiated again, so wherever that may be asked for it goes by layers: where gradients
-    are recorded, unless it is the twin that `once` gives.
+    The gradients of fused blocks can't be differentiated again. This backbone therefore runs layer by layer wherever
+    gradients are recorded, unless it was made by `once`, whose caller promises not to differentiate twice.
     """
 
     _once = False
@@ -60,17 +60,17 @@ class FusedConv4(FoldedConv4):
     def _may_fuse(self, x: Tensor) -> bool:
         """Whether x [T, N, C, H, W] may go through fused blocks."""
         differentiated_twice = torch.is_grad_enabled() and not self._once
-        # Neither what stands in for a tensor while an exporter looks on, nor what is being compiled.
+        # Exporters and compilers pass stand-ins for tensors, which fused blocks don't take.
         real = type(x) is Tensor and not torch.compiler.is_compiling()
         return real and not differentiated_twice and x.shape[:2].numel() > 0
 
     def _fused(self, params: Params, x: Tensor, weights: Tensor, given: Statistics) -> Features | None:
-        """What `apply` returns, one task after the other; None where norms can't be fused, or layers are faster."""
+        """The result of `apply`, one task after the other; None where norms can't be fused or layers are faster."""
         shared = params["conv0.weight"].dim() == CONVOLUTION
         known = [affine for norm in self.norms if (affine := norm.as_affine(params, given)) is not None]
         if len(known) == len(self.norms):
             if shared and all(scale.dim() == shift.dim() == 1 for scale, shift in known):
-                # Nothing belongs to a task: all images are those of one.
+                # All tasks share all weights, so their images can run as those of a single task.
                 (blocks,) = self._tasks(params, known, 1)
                 y = fused_blocks.affine(x.flatten(0, 1), blocks, self._pool)
                 return Features(y.reshape(*x.shape[:2], -1), {})
@@ -91,7 +91,7 @@ class FusedConv4(FoldedConv4):
         return Features(y.flatten(2), statistics)
 
     def _tasks(self, params: Params, affine: Sequence[tuple[Tensor, Tensor]], tasks: int) -> Iterator[list[Block]]:
-        """The blocks of each task, whose norms multiply by and add these, [C] or [T, C] each."""
+        """The blocks of each task, given the factors and summands of their norms, [C] or [T, C] each."""
         columns = []
         for block, (scale, shift) in enumerate(affine):
             weight, bias = params[f"conv{block}.weight"], params[f"conv{block}.bias"]
@@ -101,10 +101,10 @@ class FusedConv4(FoldedConv4):
 
 
 def _would_part(weight: Tensor, scale: Tensor, shift: Tensor) -> bool:
-    """Whether a weight that tasks share would become one of each task if it was multiplied by `scale`."""
+    """Whether folding `scale` into a weight that tasks share would give each task a weight of its own."""
     return weight.dim() == CONVOLUTION and max(scale.dim(), shift.dim()) > 1
 
 
 def _best_alone(x: Tensor, *, shared: bool) -> bool:
-    """Whether tasks are best convolved one by one; a few images of each are faster together, if weights allow."""
+    """Whether tasks are faster one by one. Tasks of a few images are faster together, if they share weights."""
     return x.shape[0] == 1 or x.shape[1] >= MANY_IMAGES or not shared

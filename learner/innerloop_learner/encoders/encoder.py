@@ -14,21 +14,21 @@ from innerloop_learner.encoders.session import Array, Session
 from innerloop_learner.encoders.spec import EncoderSpec
 
 BATCH = 32
-"""Examples that the graph computes at a time, so that memory is bounded however many there are."""
+"""Most examples that the graph computes at a time, which bounds memory."""
 
 TINY = 1e-12
 
 
 class FrozenEncoder(ABC):
-    """Turns what clients send into features; may be used from several threads at once.
+    """Turns the inputs that clients send into features; may be used from several threads at once.
 
     Args:
-        spec: what it does.
-        session: its graph.
-        files: of a bundle that holds it, content by name.
+        spec: description of the encoder.
+        session: the encoder's graph, opened in ONNX Runtime.
+        files: content of the files that hold the encoder in a bundle, by file name.
 
     Raises:
-        EncoderError: the graph has no such output.
+        EncoderError: the graph has no output of the name in `spec`.
     """
 
     def __init__(self, spec: EncoderSpec, session: Session, files: Mapping[str, bytes]) -> None:
@@ -40,7 +40,7 @@ class FrozenEncoder(ABC):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of everything that features depend on."""
+        """SHA-256 of the files and settings that features depend on."""
         content = {name: hashlib.sha256(content).hexdigest() for name, content in self.files.items()}
         return hashlib.sha256(json.dumps([asdict(self.spec), content], sort_keys=True).encode()).hexdigest()
 
@@ -51,19 +51,19 @@ class FrozenEncoder(ABC):
         An example's features do not depend on the others, beyond rounding.
 
         Raises:
-            EncoderError: inputs that the encoder can't take.
+            EncoderError: the encoder can't take these inputs.
         """
 
     @abstractmethod
     def output_shape(self) -> tuple[int, ...]:
-        """Shape of what the graph gives for one example, before pooling."""
+        """Shape of the graph's output for one example, before pooling."""
 
     @abstractmethod
     def probe(self) -> Array:
-        """Two raw inputs to try it out with."""
+        """Two raw inputs to try the encoder with."""
 
     def _finish(self, values: Array) -> NDArray[np.float32]:
-        """Features as the spec says, of one vector for each example."""
+        """Make the features that the spec asks for of one vector per example, after pooling."""
         if values.shape[1:] != (self.spec.features,):
             raise EncoderError(f"the encoder gives {list(values.shape[1:])} for an example, not {self.spec.features}")
         if self.spec.normalise:

@@ -1,5 +1,5 @@
-"""What can be wrong with an encoder."""
+"""The error of encoders."""
 
 
 class EncoderError(ValueError):
-    """An encoder that can't be used, or inputs that it can't take; the message says why and what to do."""
+    """An encoder can't be used, or can't take its inputs; the message says why and what to do."""

@@ -63,7 +63,7 @@ class ImageEncoder(FrozenEncoder):
         return (images.astype(np.float32) * np.float32(self.spec.scale) - mean) / std
 
     def _pooled(self, values: Array) -> Array:
-        """One vector for each example, of maps [N, C, H, W], tokens [N, L, H], or what is one already."""
+        """One vector per example, from feature maps [N, C, H, W], tokens [N, L, H] or vectors [N, F]."""
         if self.spec.pooling == "none":
             return values
         tokens = values.reshape(*values.shape[:2], -1).transpose(0, 2, 1) if values.ndim == 4 else values
@@ -74,7 +74,7 @@ def image_input(session: Session) -> tuple[tuple[int | None, ...], type[np.gener
     """Shape and element type of the one input of a graph for images.
 
     Raises:
-        EncoderError: it is no such graph.
+        EncoderError: the graph does not take one input of images.
     """
     described = ", ".join(f"{name} {list(shape)} {kind}" for name, (shape, kind) in session.inputs.items())
     if len(session.inputs) != 1:

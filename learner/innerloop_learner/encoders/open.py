@@ -1,4 +1,4 @@
-"""From files to an encoder that is known to work."""
+"""Opens the files of an encoder, and checks that the encoder works."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,19 +14,19 @@ from innerloop_learner.encoders.texts import TextEncoder, read_tokenizer, token_
 
 DEFAULT_MAX_TOKENS = 256
 TOLERANCE = 1e-2
-"""Of features, in parts of their size: how much they may change with the batch. Rounding changes far less."""
+"""Largest change of features by the rest of the batch, as a share of their size; rounding changes them far less."""
 
 
 def open_encoder(spec: EncoderSpec, files: Mapping[str, bytes], computing: Computing | None = None) -> FrozenEncoder:
-    """The encoder that a spec describes, tried out.
+    """Open the encoder that a spec describes, and try it on two inputs.
 
     Args:
-        spec: what it does.
-        files: of a bundle, content by name: encoder.onnx, and tokenizer.json for texts, are used.
-        computing: where and how; on all cores when None.
+        spec: description of the encoder.
+        files: content of a bundle's files by name; encoder.onnx is used, and for texts tokenizer.json.
+        computing: number of threads, and whether to use a GPU; None for all cores of the CPU.
 
     Raises:
-        EncoderError: it does not work as described.
+        EncoderError: the encoder does not work as the spec says.
     """
     own = {name: files[name] for name in ((ENCODER, TOKENIZER) if spec.input == "texts" else (ENCODER,))}
     encoder = _opened(spec, own, Session(own[ENCODER], computing or Computing()))
@@ -37,16 +37,16 @@ def open_encoder(spec: EncoderSpec, files: Mapping[str, bytes], computing: Compu
 def describe_encoder(
     graph: bytes, tokenizer: bytes | None, options: EncoderOptions, computing: Computing | None = None
 ) -> FrozenEncoder:
-    """An encoder about which a user says no more than is needed; the rest is found out by trying.
+    """Open an encoder from its graph and the options that a user gave; missing options are found by trying the graph.
 
     Args:
         graph: content of the ONNX file.
         tokenizer: content of the tokenizer's file, for texts.
-        options: what the user says.
-        computing: where and how; on all cores when None.
+        options: options that the user gave.
+        computing: number of threads, and whether to use a GPU; None for all cores of the CPU.
 
     Raises:
-        EncoderError: it can't be used, or options that do not fit it.
+        EncoderError: the encoder can't be used, or the options do not fit it.
     """
     session = Session(graph, computing or Computing())
     files = {ENCODER: graph} if tokenizer is None else {ENCODER: graph, TOKENIZER: tokenizer}
@@ -96,8 +96,8 @@ def _image_spec(session: Session, output: str, options: EncoderOptions) -> Encod
 
 
 def _with_output(spec: EncoderSpec, shape: tuple[int, ...], options: EncoderOptions) -> EncoderSpec:
-    """The spec for a graph whose output has this shape."""
-    # Features of known length suit distances and learning rates; few-shot answers hardly ever lie in their length.
+    """Complete a spec, given the shape of the graph's output."""
+    # Features of length 1 suit distances and learning rates; their length hardly ever tells classes apart.
     normalise = True if options.normalise is None else options.normalise
     maps = spec.input == "images" and len(shape) == 4
     if len(shape) == 2:
@@ -117,7 +117,7 @@ def _with_output(spec: EncoderSpec, shape: tuple[int, ...], options: EncoderOpti
 
 
 def _try_out(encoder: FrozenEncoder) -> None:
-    """Check that features are numbers, and that an example's do not depend on the others."""
+    """Check that features are finite, and that an example's features do not depend on the other examples."""
     probe = encoder.probe()
     together = encoder.encode(probe)
     alone = np.concatenate([encoder.encode(probe[:1]), encoder.encode(probe[1:])])

@@ -1,4 +1,4 @@
-"""Texts as arrays, so that whatever holds, queues and copies inputs needs to know of arrays only."""
+"""Texts as arrays, so that the code that queues and copies inputs handles arrays only."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from innerloop_learner.encoders.errors import EncoderError
 
 MAX_TEXT_BYTES = 16_384
-"""Most bytes of one text, in training and serving alike. Encoders read a few hundred tokens only, and where texts are
-packed, one long text makes room for every other."""
+"""Most bytes of one text, in training and serving. Encoders read only a few hundred tokens, and in a packed batch every
+text takes the room of the longest one."""
 
 
 def cut_text(text: str) -> str:
-    """The text if it has at most MAX_TEXT_BYTES, or as much of its beginning.
+    """Cut a text to its first MAX_TEXT_BYTES bytes of UTF-8.
 
     >>> len(cut_text("é" * 20_000))
     8192
@@ -23,10 +23,10 @@ def cut_text(text: str) -> str:
 
 
 def pack_texts(texts: Sequence[str]) -> NDArray[np.uint8]:
-    """Texts as rows of UTF-8 [N, L], the longest of L bytes, zeros behind the others; L is at least 1.
+    """Texts as rows of UTF-8 [N, L], where L is the length of the longest in bytes, at least 1. Zeros pad the others.
 
     Raises:
-        EncoderError: a text has a character zero, which could not be told from what stands behind it.
+        EncoderError: a text has a zero character, which could not be told from padding.
     """
     rows = [text.encode() for text in texts]
     for index, row in enumerate(rows):
@@ -37,7 +37,7 @@ def pack_texts(texts: Sequence[str]) -> NDArray[np.uint8]:
 
 
 def join_packed(parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Packed texts [N_i, L_i] one behind the other [N, L]."""
+    """Concatenate packed texts [N_i, L_i] to [N, L], where N is the sum of all N_i and L the largest L_i."""
     joined = np.zeros((sum(map(len, parts)), max(part.shape[1] for part in parts)), np.uint8)
     start = 0
     for part in parts:
@@ -47,6 +47,6 @@ def join_packed(parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 
 def unpack_texts(packed: NDArray[np.uint8]) -> list[str]:
-    """The texts of rows [N, L]."""
+    """Reverse `pack_texts`: the texts of rows [N, L]."""
     rows = np.ascontiguousarray(packed).view(f"S{packed.shape[1]}").ravel()
     return [row.decode() for row in rows.tolist()]

@@ -17,10 +17,10 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 @dataclass(frozen=True)
 class Computing:
-    """Where and how a graph computes.
+    """The hardware that a graph computes on.
 
     Attributes:
-        threads: on a CPU; as many as it has cores when zero.
+        threads: number of threads on the CPU; zero for one per core.
         cuda: whether to use a GPU, if ONNX Runtime can.
     """
 
@@ -33,11 +33,12 @@ class Session:
 
     Args:
         graph: content of the ONNX file.
-        computing: where and how.
+        computing: hardware to compute on.
 
     Attributes:
-        inputs: shape by name, None where a size is free; and the element type, as ONNX Runtime calls it.
-        outputs: names.
+        inputs: shape and element type of each input, by name. None stands for a free size, and types have ONNX
+            Runtime's names.
+        outputs: names of the outputs.
 
     Raises:
         EncoderError: ONNX Runtime is missing or refuses the graph.
@@ -52,14 +53,14 @@ class Session:
             raise EncoderError(f"the encoder {reach}; save it as one whole graph")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = computing.threads
-        options.log_severity_level = 3  # what goes wrong comes back as an exception
-        # Threads that spin while they wait take time from whatever else computes here.
+        options.log_severity_level = 3  # errors are raised anyway
+        # Threads that spin while they wait take time from everything else that computes here.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.load_model_format", "ONNX")  # not its own, of which it checks less
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # its own format is checked less
         gpu = [CUDA] if computing.cuda and CUDA in onnxruntime.get_available_providers() else []
         try:
             self._session = onnxruntime.InferenceSession(graph, options, providers=[*gpu, CPU])
-        except Exception as error:  # ONNX Runtime's errors have no base of their own
+        except Exception as error:  # ONNX Runtime's errors have no base class
             raise EncoderError(f"ONNX Runtime refuses the encoder ({_first_line(error)})") from error
         self.inputs: Mapping[str, tuple[tuple[int | None, ...], str]] = {
             each.name: (tuple(size if isinstance(size, int) else None for size in each.shape), each.type)
@@ -68,7 +69,7 @@ class Session:
         self.outputs: Sequence[str] = [each.name for each in self._session.get_outputs()]
 
     def run(self, output: str, inputs: Mapping[str, Array]) -> NDArray[np.float32]:
-        """One output, as float32.
+        """Run the graph, and return one output as float32.
 
         Raises:
             EncoderError: the graph does not take these inputs.

@@ -1,4 +1,4 @@
-"""What stands in front of a learner, as plain data: enough to open it again from a bundle."""
+"""The description of an encoder as plain data, from which a bundle's encoder is opened again."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,23 +10,23 @@ Form = Literal["texts", "images"]
 Pooling = Literal["none", "mean", "first"]
 
 ENCODER, TOKENIZER = "encoder.onnx", "tokenizer.json"
-"""Files of a bundle."""
+"""Names of the files of a bundle that hold the encoder's graph and its tokenizer."""
 
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """A frozen encoder: how raw inputs become what its graph takes, and what its graph gives becomes features.
+    """A frozen encoder: how raw inputs become inputs of its graph, and how outputs of its graph become features.
 
     Attributes:
-        input: what it takes: strings, or images of 0 to 255.
-        features: F, numbers that it makes of one example.
+        input: kind of its inputs: texts, or images with pixels of 0 to 255.
+        features: number of features F of an example.
         output: name of the graph's output that is used.
-        pooling: how an output of several vectors for one example (tokens, or the pixels of feature maps) becomes one:
-            their mean (over real tokens only), or the first; "none" where the graph gives one vector.
+        pooling: how several vectors of one example (tokens, or pixels of feature maps) become one: their "mean" (over
+            real tokens only), or the "first"; "none" where the graph gives one vector.
         normalise: whether features are divided by their length.
-        max_tokens: of a text; what lies behind them is not read. Zero for images.
-        shape: of an image (channels, height, width); empty for texts.
-        mean, std: of pixels after scaling, one value or one per channel.
+        max_tokens: number of tokens after which a text is cut; zero for images.
+        shape: shape of an image (channels, height, width); empty for texts.
+        mean, std: mean and standard deviation of pixels after scaling, one value or one per channel.
         scale: factor that takes pixels of 0 to 255 to the range of `mean` and `std`.
     """
 
@@ -54,7 +54,7 @@ class EncoderSpec:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "EncoderSpec":
-        """Read what `dataclasses.asdict` and JSON made of one.
+        """Read a spec from the plain data that `dataclasses.asdict` made of it.
 
         Raises:
             TypeError, KeyError, ValueError: the data does not describe an encoder.
@@ -65,12 +65,12 @@ class EncoderSpec:
 
 @dataclass(frozen=True)
 class EncoderOptions:
-    """What a user may say of an encoder; what is None is found out.
+    """Options of an encoder that a user may give; those that are None are found by trying the encoder.
 
     Attributes:
-        output: name of the output to use; the first when None.
+        output: name of the output to use; None for the first.
         pooling, normalise, max_tokens, mean, std, scale: as in `EncoderSpec`.
-        shape: of the images that there are, for graphs that take any size.
+        shape: shape of the images in the data, for graphs that take images of any size.
     """
 
     output: str | None = None

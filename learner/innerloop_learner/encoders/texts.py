@@ -52,7 +52,7 @@ class TextEncoder(FrozenEncoder):
         return features
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[NDArray[np.int64]]:
-        """Rows of texts to compute together: of like length, and of equal length where there is no mask."""
+        """Rows of texts to compute together: of similar length, and of equal length where the graph has no mask."""
         order = np.argsort(lengths, kind="stable")
         size, parts = self._fixed_batch or BATCH, [order]
         if MASK not in self._session.inputs:
@@ -65,14 +65,14 @@ class TextEncoder(FrozenEncoder):
         return self._run(self._tokenizer.encode_batch(unpack_texts(self.probe()[1:])))[0].shape
 
     def probe(self) -> Array:
-        """See FrozenEncoder.probe; a short text, and one as long as any."""
+        """See FrozenEncoder.probe; a short text, and one of the greatest length."""
         return pack_texts(["one", "two words " * self.spec.max_tokens])
 
     def _encode(self, tokens: "Sequence[Encoding]") -> NDArray[np.float32]:
         return self._finish(self._pooled(*self._run(tokens)))
 
     def _run(self, tokens: "Sequence[Encoding]") -> tuple[Array, Array]:
-        """What the graph gives, and the mask [N, L]."""
+        """The graph's output, and the mask of real tokens [N, L]."""
         length = self._fixed_length or max(1, *(len(each.ids) for each in tokens))
         given = {
             IDS: _table([each.ids for each in tokens], length, self._padding),
@@ -86,7 +86,7 @@ class TextEncoder(FrozenEncoder):
         return self._session.run(self.spec.output, inputs)[: len(tokens)], given[MASK]
 
     def _pooled(self, values: Array, mask: Array) -> Array:
-        """One vector for each text, of those of its tokens [N, L, H] or what is one already."""
+        """One vector per text, from vectors of its tokens [N, L, H] or from a vector [N, F]."""
         if self.spec.pooling == "none":
             return values
         if self.spec.pooling == "first":
@@ -97,10 +97,10 @@ class TextEncoder(FrozenEncoder):
 
 
 def token_input(session: Session) -> tuple[int | None, int | None]:
-    """Batch size and length that a graph for texts is fixed to; None where any will do.
+    """The batch size and the length in tokens that a graph for texts is fixed to; None where it takes any.
 
     Raises:
-        EncoderError: it is no such graph.
+        EncoderError: the graph does not take token ids.
     """
     described = ", ".join(f"{name} {list(shape)} {kind}" for name, (shape, kind) in session.inputs.items())
     usable = all(
@@ -118,10 +118,10 @@ def token_input(session: Session) -> tuple[int | None, int | None]:
 
 
 def read_tokenizer(content: bytes) -> "Tokenizer":
-    """The tokenizer of a file.
+    """Read a tokenizer from the content of its file.
 
     Raises:
-        EncoderError: it is not one, or the library is missing.
+        EncoderError: the content is not a tokenizer's, or the library `tokenizers` is not installed.
     """
     try:
         from tokenizers import Tokenizer
@@ -134,7 +134,7 @@ def read_tokenizer(content: bytes) -> "Tokenizer":
 
 
 def _padding_id(tokenizer: "Tokenizer") -> int:
-    """What stands behind shorter texts: some graphs find their positions by it, though it is masked."""
+    """The token that pads shorter texts. It matters though it is masked, since some graphs count positions by it."""
     if tokenizer.padding:
         return int(tokenizer.padding["pad_id"])
     return next((found for name in PADDING if (found := tokenizer.token_to_id(name)) is not None), 0)

@@ -1,4 +1,4 @@
-"""Files as people have them to arrays: one place for trainer and server, so that a model is served what it learned.
+"""Decodes image files to arrays, for trainer and server alike, so that a model is served the pixels that it learned on.
 
 `formats` says which image files are read, `images` decodes them. Nothing here needs PyTorch.
 """

@@ -16,14 +16,14 @@ EXTENSIONS: Mapping[str, Sequence[str]] = {
     "HEIF": (".heic", ".heif"),
     "AVIF": (".avif",),
 }
-"""Every format that is read, with the ends that names of its files have; of animations and of files of several pages,
-the first picture is read."""
+"""Every format that is read, with the extensions of its files. Of a file with several pictures (animations, pages), the
+first one is read."""
 
 NEEDS: Mapping[str, str] = {
     "HEIF": 'pip install "innerloop[photos]"',
     "AVIF": "install a Pillow that reads AVIF (11.3 or later)",
 }
-"""What formats need that an installation may lack."""
+"""How to make an installation read the formats that some installations lack, in the words of messages."""
 
 
 @cache

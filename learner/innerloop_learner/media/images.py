@@ -24,10 +24,10 @@ Color = Literal["L", "RGB"]
 """Gray or colour, by Pillow's names."""
 
 MAX_PIXELS = 50_000_000
-"""Of one image, in training and serving alike; a small file can unfold to a huge image."""
+"""Most pixels of one image, in training and serving: a small file can unfold to a huge image."""
 
 DEPTHS = (8, 10, 12, 14, 16)
-"""Bits that cameras and scanners use."""
+"""Numbers of bits per gray value that cameras and scanners use."""
 
 CLEAREST = 32
 """A drawing whose darkest part differs from white by less than this, of 255, can't be seen on white."""
@@ -37,22 +37,23 @@ LEAST_COLOUR = 16
 
 
 class UnreadableImageError(ValueError):
-    """Bytes that are no image, or one of a kind that can't be used; the message goes on from the name of the file."""
+    """Bytes are no image, or one that can't be used; the message is to follow the name of the file."""
 
 
 def decode_image(content: bytes, size: tuple[int, int], color: Color) -> NDArray[np.uint8]:
     """Decode one image file.
 
     Args:
-        content: of the file.
-        size: height and width to resize to, whatever the proportions were.
-        color: gray or colour.
+        content: content of the file.
+        size: height and width in pixels to resize to; proportions are not kept.
+        color: "L" for gray, "RGB" for colour.
 
     Returns:
         [C, height, width].
 
     Raises:
-        UnreadableImageError: it is no image, damaged, too large, or of values that can't be scaled to 8 bits.
+        UnreadableImageError: the content is no image, or it is damaged, too large, or has values that can't be scaled
+            to 8 bits.
     """
     with open_image(content) as image:
         return fit_image(image, size, color)
@@ -62,7 +63,7 @@ def open_image(content: bytes) -> Image.Image:
     """Read the header of an image file.
 
     Raises:
-        UnreadableImageError: it is of no format that is read, damaged, or too large.
+        UnreadableImageError: the file's format is not read, or it is damaged or too large.
     """
     try:
         image = Image.open(BytesIO(content), formats=readable_formats())
@@ -76,7 +77,7 @@ def open_image(content: bytes) -> Image.Image:
 
 
 def fit_image(image: Image.Image, size: tuple[int, int], color: Color) -> NDArray[np.uint8]:
-    """Decode an opened image, as `decode_image`."""
+    """Decode an opened image as `decode_image` does."""
     try:
         flat = _flatten(image).convert(color)
         height, width = size
@@ -90,7 +91,7 @@ def fit_image(image: Image.Image, size: tuple[int, int], color: Color) -> NDArra
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-    """Upright, eight bits a channel, and no transparency."""
+    """Turn an image upright, scale it to 8 bits per channel, and put transparent parts on paper."""
     cut = _loses_depth(image)
     upright = ImageOps.exif_transpose(image)
     if upright.mode == "F" or upright.mode.startswith("I"):
@@ -101,7 +102,7 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 
 def _loses_depth(image: Image.Image) -> bool:
-    """Whether Pillow reads only the upper 8 of 16 bits: it has no mode for colours of more."""
+    """Whether Pillow reads only the upper 8 of 16 bits, because it has no mode for colours of more than 8 bits."""
     layouts = [str(tile[3]) for tile in getattr(image, "tile", ())]
     return not image.mode.startswith("I") and any(";16" in layout for layout in layouts)
 
@@ -113,7 +114,7 @@ def _extremes(image: Image.Image) -> list[tuple[int, int]]:
 
 
 def _scale(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Gray values of more than 8 bits [H, W] as 8 bits."""
+    """Scale gray values [H, W] of more than 8 bits to 8 bits."""
     if values.dtype.kind == "f":
         if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
             raise UnreadableImageError("has floating-point pixels that are not from 0 to 1; convert it to 8 bits")
@@ -126,12 +127,12 @@ def _scale(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _on_paper(image: Image.Image) -> Image.Image:
-    """An RGBA image on white, or on black where nothing of it can be seen on white."""
+    """Put an RGBA image on white, or on black if nothing of it can be seen on white."""
     white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     darkest, _ = _extremes(white.convert("L"))[0]
     if 255 - darkest >= CLEAREST:
         return white
     black = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("RGB")
-    # Nothing at all is white paper, and so is a picture without transparent parts.
+    # A fully transparent picture becomes white paper; a fully opaque one is the same on any paper.
     low, high = image.getchannel("A").getextrema()
     return black if low != high else white

@@ -17,7 +17,7 @@ class Adam(UpdateRule):
 
     Args:
         rate: step size.
-        decay: b.
+        decay: decay rate b of the average of squared gradients.
 
     Raises:
         ValueError: a rate that is not positive, or a decay outside 0 to 1.
@@ -30,7 +30,7 @@ class Adam(UpdateRule):
         self._rate, self._decay = rate, decay
 
     def start(self, params: Params, weights: Params) -> Params:
-        """See UpdateRule.start: averages of squared gradients, zero."""
+        """See UpdateRule.start; the averages of squared gradients start at zero."""
         del params
         return {name: torch.zeros_like(value) for name, value in weights.items()}
 
@@ -39,7 +39,7 @@ class Adam(UpdateRule):
         del params
         squares = {name: state[name].lerp(g.square(), 1 - self._decay) for name, g in step.gradients.items()}
         correction = 1 - _power(self._decay, step.index + 1)
-        # The root of an exact zero has no derivative; epsilon under it keeps gradients of gradients finite.
+        # A root has no derivative at zero; epsilon inside it keeps second derivatives finite.
         sizes = {name: (value / correction + EPSILON**2).sqrt() for name, value in squares.items()}
         weights = {
             name: weight - self._rate * step.gradients[name] / sizes[name] for name, weight in step.weights.items()
@@ -48,9 +48,9 @@ class Adam(UpdateRule):
 
 
 def _power(base: float, exponent: Index) -> Index | float:
-    """The power, in double precision.
+    """A power in double precision, because 1 - b^t is a small difference that single precision would spoil.
 
-    1 - b^t is a small difference, which single precision would spoil; a tensor is needed where a graph is recorded.
+    While a graph is recorded, the exponent is a tensor, and so is the power.
     """
     if isinstance(exponent, int):
         return base**exponent

@@ -9,18 +9,18 @@ from innerloop_learner.tasks import Params
 
 
 def flatten(tensors: Params) -> Tensor:
-    """All entries of tensors [T, ...] as [T, P]."""
+    """Put all entries of the tensors [T, ...] into one row per task, [T, P]."""
     return torch.cat([value.flatten(1) for value in tensors.values()], 1)
 
 
 def unflatten(flat: Tensor, like: Params) -> Params:
-    """Entries [T, P] as tensors of the names and shapes of `like`."""
+    """Reverse `flatten`: make rows [T, P] tensors with the names and shapes of `like`."""
     parts = torch.split(flat, [value[0].numel() for value in like.values()], 1)
     return {name: part.view_as(value) for (name, value), part in zip(like.items(), parts, strict=True)}
 
 
 def log_and_sign(values: Tensor, p: float = 10.0) -> Tensor:
-    """Size and sign of numbers [...] of very different sizes, [..., 2] (Andrychowicz et al. 2016, appendix A).
+    """Split numbers [...] of very different sizes into size and sign, [..., 2] (Andrychowicz et al. 2016, appendix A).
 
     (log |v| / p, sign v)  where |v| >= exp(-p),   (-1, exp(p) v)  elsewhere
     """

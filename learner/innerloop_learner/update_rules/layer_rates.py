@@ -13,11 +13,11 @@ PREFIX = "rate."
 class LayerRates(UpdateRule):
     """w <- w - a_{l,k} * gradient for weight tensor l and step k (MAML++, Antoniou et al. 2019, section 4, LSLR).
 
-    Steps beyond these take the last step's rate.
+    A step past the last one that has rates of its own takes the rates of that one.
 
     Args:
-        rate: what every layer's and step's rate is before training.
-        steps: number of steps with rates of their own.
+        rate: initial value of all rates.
+        steps: number of steps that have rates of their own.
 
     Raises:
         ValueError: the rate is not positive, or there are no steps.
@@ -30,7 +30,7 @@ class LayerRates(UpdateRule):
         self._rate, self._steps = rate, steps
 
     def init(self, generator: torch.Generator, weights: Params) -> Params:
-        """See UpdateRule.init; [steps] for each weight tensor."""
+        """See UpdateRule.init; each weight tensor has rates [steps]."""
         del generator
         return {PREFIX + name: torch.full((self._steps,), self._rate) for name in weights}
 

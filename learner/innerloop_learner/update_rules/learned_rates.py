@@ -12,10 +12,10 @@ PREFIX = "rate."
 class LearnedRates(UpdateRule):
     """w <- w - a * gradient with a learned vector a of the shape of w (Meta-SGD, Li et al. 2017, equation 2).
 
-    The signs of a are free, so the rule learns directions as well as sizes.
+    Rates may become negative, so the rule learns directions as well as sizes.
 
     Args:
-        rate: what every weight's rate is before training.
+        rate: initial value of all rates.
 
     Raises:
         ValueError: the rate is not a positive number.

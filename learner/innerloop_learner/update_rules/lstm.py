@@ -14,11 +14,11 @@ OUTPUT = "rule.output"
 class LSTMRule(UpdateRule):
     """w <- w + rate * m(gradient, state) with a network m that all coordinates share (Andrychowicz et al. 2016).
 
-    m has two LSTM layers and a linear output (section 2.1); each coordinate has a state of its own. Gradients come in
-    as size and sign (appendix A) and are constants to the outer gradient (figure 2).
+    m has two LSTM layers and a linear output (section 2.1); each coordinate has a state of its own. m reads gradients
+    as size and sign (appendix A), and the outer gradient takes gradients as constants (figure 2).
 
     Args:
-        rate: scale of the output.
+        rate: factor of the network's output.
         hidden: units of each layer.
 
     Raises:
@@ -33,14 +33,14 @@ class LSTMRule(UpdateRule):
         self._cells = (LSTMCell("rule.lstm0", 2, hidden), LSTMCell("rule.lstm1", hidden, hidden))
 
     def init(self, generator: torch.Generator, weights: Params) -> Params:
-        """See UpdateRule.init; the same for any network, which is what lets a rule move from one to another."""
+        """See UpdateRule.init; shapes do not depend on the weights, so a rule can be used for another backbone."""
         del weights
         first, second = self._cells
         output = torch.empty(second.hidden).uniform_(-1, 1, generator=generator) / second.hidden
         return {**first.init(generator), **second.init(generator), OUTPUT: output}
 
     def start(self, params: Params, weights: Params) -> Params:
-        """See UpdateRule.start: zeros, [T, P, H] each."""
+        """See UpdateRule.start; hidden and cell states [T, P, H] start at zero."""
         del params
         coordinates = flatten(weights)
         zeros = coordinates.new_zeros(*coordinates.shape, self._cells[0].hidden)

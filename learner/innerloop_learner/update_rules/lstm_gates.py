@@ -12,7 +12,7 @@ from innerloop_learner.update_rules.coordinates import flatten, log_and_sign, un
 from innerloop_learner.update_rules.update_rule import Step, Updated, UpdateRule, update_rules
 
 OPEN = 6.0
-"""First value of the forget gate's bias: sigmoid(6) keeps weights to a quarter of a percent."""
+"""Initial bias of the forget gate: sigmoid(6) is 0.9975, so a step shrinks weights by 0.25% at first."""
 
 
 @update_rules.register("lstm_gates")
@@ -22,12 +22,12 @@ class LSTMGates(UpdateRule):
         w_t = f_t * w_{t-1} - i_t * gradient_t,
         i_t = sigmoid(W_i [h_t, w_{t-1}, i_{t-1}] + b_i),   f_t = sigmoid(W_f [h_t, w_{t-1}, f_{t-1}] + b_f)
 
-    h_t is the state of an LSTM over size and sign of gradient and loss (section 3.2); all coordinates share it. At the
-    beginning i is about `rate` and f close to one, so that meta-training starts near plain gradient descent.
+    h_t is the state of an LSTM that reads size and sign of gradient and loss (section 3.2); all coordinates share its
+    weights. At first i is about `rate` and f close to 1, so that meta-training starts near plain gradient descent.
 
     Args:
-        rate: what the input gates are before training, between 0 and 1.
-        hidden: units of the LSTM.
+        rate: initial value of the input gates, between 0 and 1.
+        hidden: number of units of the LSTM.
 
     Raises:
         ValueError: a rate outside 0 to 1, or no units.
@@ -51,7 +51,7 @@ class LSTMGates(UpdateRule):
         return params
 
     def start(self, params: Params, weights: Params) -> Params:
-        """See UpdateRule.start: zeros [T, P, H], and the gates [T, P] as biased."""
+        """See UpdateRule.start; states [T, P, H] start at zero, gates [T, P] at the values that their biases give."""
         coordinates = flatten(weights)
         zeros = coordinates.new_zeros(*coordinates.shape, self._cell.hidden)
         gates = {g: params[f"rule.{g}.bias"].sigmoid().expand_as(coordinates) for g in ("input", "forget")}

@@ -9,7 +9,14 @@ class SGD(UpdateRule):
     """w <- w - rate * gradient (Finn et al. 2017, equation 1).
 
     Args:
-        rate: step size.
+        rate: step size, greater than zero.
+
+    Example:
+        >>> import torch
+        >>> one = torch.ones(1)
+        >>> step = Step(index=0, weights={"w": one}, gradients={"w": 2 * one}, losses=one)
+        >>> SGD(rate=0.25).update({}, {}, step).weights
+        {'w': tensor([0.5000])}
 
     Raises:
         ValueError: the rate is not a positive number.

@@ -16,13 +16,13 @@ from innerloop_learner.tasks import Params
 
 @dataclass(frozen=True)
 class Step:
-    """What an update rule may look at.
+    """The input of an update rule.
 
     Attributes:
         index: number of steps taken before.
-        weights: [T, ...] each.
-        gradients: of each task's support loss, [T, ...] each, by name of weight.
-        losses: support loss [T] that the gradients belong to.
+        weights: weights of each task by name, [T, ...] each.
+        gradients: gradient of each task's support loss with respect to each weight, [T, ...] each, by name of weight.
+        losses: support losses [T] of these weights.
     """
 
     index: Index
@@ -32,11 +32,11 @@ class Step:
 
 
 class Updated(NamedTuple):
-    """What an update rule returns.
+    """The result of an update rule.
 
     Attributes:
         weights: new weights, [T, ...] each.
-        state: what the rule carries to its next step, [T, ...] each; empty for rules without memory.
+        state: tensors that the rule hands to its next step, [T, ...] each; empty for rules without memory.
     """
 
     weights: Params
@@ -44,7 +44,7 @@ class Updated(NamedTuple):
 
 
 class UpdateRule(ABC):
-    """Turns gradients of the support loss into new weights; pure, differentiable, over a batch of tasks."""
+    """Turns gradients of the support loss into new weights, for a batch of tasks; its functions are pure."""
 
     def init(self, generator: torch.Generator, weights: Params) -> Params:
         """Fresh meta-learned parameters of the rule for weights of these shapes (without task dimension)."""
@@ -62,16 +62,16 @@ class UpdateRule(ABC):
 
         Args:
             params: meta-learned parameters, the rule's own among them.
-            state: what `start` or the step before returned.
-            step: weights and their gradients.
+            state: the state that `start` or the step before returned.
+            step: weights, their gradients and losses.
         """
 
 
 def check_rate(rate: float) -> None:
-    """Check the rate of an update rule, which the user sets.
+    """Check the step size of an update rule, which the user sets.
 
     Raises:
-        ValueError: it is not a positive number.
+        ValueError: the step size is not a positive number.
     """
     if not 0 < rate < math.inf:
         raise ValueError(f"the inner rate must be positive, not {rate}")
