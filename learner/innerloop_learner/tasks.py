@@ -38,7 +38,7 @@ class Support:
         >>> x, y = torch.zeros(1, 4, 2), torch.tensor([[0, 0, 1, 0]])
         >>> mask = torch.tensor([[True, True, True, False]])
         >>> support = Support(x, y, mask, ways=torch.tensor([2]), max_ways=2)
-        >>> support.class_weights(torch.float32)
+        >>> support.class_weights
         tensor([[0.5000, 0.5000, 1.0000, 0.0000]])
     """
 
