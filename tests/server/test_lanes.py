@@ -1,10 +1,13 @@
 """Lanes: batches on threads, and batches that worker processes compute while the event loop goes on."""
 
 import asyncio
+import gc
 import socket
 import threading
+import weakref
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 from fakes import RecordingModel, describe
 
@@ -255,6 +258,23 @@ async def test_a_function_is_called_on_a_lanes_thread_and_what_it_raises_reaches
     with pytest.raises(RuntimeError, match="StopIteration"):
         await asyncio.wait_for(lanes.call(lambda: next(iter(()))), 5)
     assert await lanes.stop(5)
+
+
+async def test_a_batch_that_fails_is_freed_at_once(make_lanes, model):
+    lanes, _ = await make_lanes()
+    model.compute = lambda *_, **__: 1 / 0
+    lane, query = await lanes.take(), np.zeros(1)
+    batch, freed = PredictBatch([], [query]), weakref.ref(query)
+    gc.disable()
+    try:
+        with pytest.raises(ZeroDivisionError):
+            await lane.compute(model, batch)
+        del query, batch
+        await asyncio.sleep(0.05)
+        assert freed() is None
+    finally:
+        gc.enable()
+        lanes.give_back(lane)
 
 
 async def test_lanes_stop_once_what_they_compute_is_done(make_lanes, model):

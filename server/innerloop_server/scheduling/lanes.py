@@ -218,7 +218,12 @@ class LaneThread:
         """Call a function there; returns what it returns, raises what it raises."""
         future: asyncio.Future[T] = self._loop.create_future()
         self._calls.put((function, future))
-        return await future
+        try:
+            return await future
+        finally:
+            # The traceback of an error refers to this frame, and the future to the error: what a request has brought
+            # would be freed by garbage collection only.
+            del function, future
 
     def stop(self, seconds: float) -> bool:
         """End the thread; false if that takes longer than so many seconds."""
