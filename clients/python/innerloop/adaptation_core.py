@@ -55,7 +55,7 @@ class AdaptationCore:
         answers = []
         for part in parts:
             answers.append((yield from self.ask(part, return_logits, deadline)))
-            deadline = self.core.deadline(None) if timeout is None else deadline
+            deadline = self.core.next_deadline(deadline, timeout)
         return answers
 
     def encode_steps(self, query: Inputs, deadline: Deadline) -> Steps[EncodedExamples]:

@@ -54,6 +54,13 @@ class ConnectionCore(ABC):
         """The deadline of a call that begins now, `timeout` seconds away or the client's default."""
         return Deadline(self._timeout if timeout is None else check_seconds(timeout, "timeout"))
 
+    def next_deadline(self, deadline: Deadline, timeout: float | None) -> Deadline:
+        """The deadline of a further request of a call that takes several.
+
+        It is that of the call if the caller gave a `timeout`, and else the client's default from now on.
+        """
+        return self.deadline(None) if timeout is None else deadline
+
     def call(self, call: Call[T], deadline: Deadline) -> Steps[T]:
         """Carry out a call.
 

@@ -63,7 +63,7 @@ def adapt_predict(
         )
     finally:
         with suppress(InnerloopError):
-            yield from adaptation.delete_steps(deadline)
+            yield from adaptation.delete_steps(connection.next_deadline(deadline, timeout))
 
 
 def _recipe(

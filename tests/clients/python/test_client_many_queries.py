@@ -77,6 +77,14 @@ async def test_adapt_predict_splits_its_queries_and_keeps_nothing(limited, serve
     assert not server.kept
 
 
+async def test_adapt_predict_keeps_nothing_even_if_its_parts_take_longer_than_one_call_may(make_client, server):
+    server.models["vectors"].limits.max_query = 100
+    server.slow_predict = 0.4
+    client = make_client(timeout=1.0)
+    assert len(await client.adapt_predict("vectors", SUPPORT, ["a", "b"], query=vectors(500))) == 500
+    assert not server.kept
+
+
 async def test_an_adaptation_that_is_lost_between_two_parts_is_made_again(limited, server):
     adaptation = await limited.adapt("vectors", SUPPORT, ["a", "b"])
     server.restart()
