@@ -1,5 +1,6 @@
 """Layouts of images that are read, those that are refused, and what is said of files that are left out."""
 
+import io
 import os
 import tarfile
 import zipfile
@@ -189,6 +190,22 @@ def test_a_tar_archive_gives_what_its_folder_gives(tmp_path: Path, class_folders
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(DataError, match="is not a readable tar archive"):
         load_source(f"images:{path}")
+
+
+@pytest.mark.parametrize("prefix", ["./", "/", "/home/me/", "zoo//"])
+def test_archives_with_unusual_names_of_entries_are_read(tmp_path: Path, class_folders: Make, prefix: str) -> None:
+    root = class_folders(tmp_path / "zoo", SIX)
+    files = {f"{prefix}{file.relative_to(root)}": file.read_bytes() for file in root.glob("*/*")}
+    with zipfile.ZipFile(tmp_path / "names.zip", "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    with tarfile.open(tmp_path / "names.tar", "w") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    for name in ("names.zip", "names.tar"):
+        assert names(load_source(f"images:{tmp_path / name}")) == names(load_source(f"images:{root}")), name
 
 
 def test_names_that_are_not_utf8_are_read_as_their_user_sees_them(tmp_path: Path, class_folders: Make) -> None:

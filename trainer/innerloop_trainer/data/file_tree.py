@@ -176,16 +176,16 @@ class ZipTree(ArchiveTree):
             self._archive = zipfile.ZipFile(root)
         except (OSError, zipfile.BadZipFile) as error:
             raise DataError(f"{root} is not a readable zip archive ({error}); copy or download it again") from error
-        self._names = {_zip_name(entry): entry for entry in self._archive.infolist()}
+        self._infos = {_path_of(_zip_name(entry)): entry for entry in self._archive.infolist()}
 
     def read(self, path: PurePosixPath) -> bytes:  # noqa: D102
         try:
-            return self._archive.read(self._names[str(path)])
+            return self._archive.read(self._infos[path])
         except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
             raise UnreadableFileError(f"can't be unpacked ({error})") from error
 
     def _entries(self) -> Iterator[Entry]:
-        return ((PurePosixPath(name), name.endswith("/")) for name in self._names)
+        return ((path, _zip_name(entry).endswith("/")) for path, entry in self._infos.items())
 
 
 class TarTree(ArchiveTree):
@@ -197,20 +197,19 @@ class TarTree(ArchiveTree):
             file = _unpacked(root)
             weakref.finalize(self, file.close)
             self._archive = tarfile.open(fileobj=file)  # noqa: SIM115 - it is read as long as the tree
-            self._members = {str(PurePosixPath(each.name)): each for each in self._archive.getmembers()}
+            self._members = {_path_of(each.name): each for each in self._archive.getmembers()}
         except (OSError, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise DataError(f"{root} is not a readable tar archive ({error}); copy or download it again") from error
 
     def read(self, path: PurePosixPath) -> bytes:  # noqa: D102
         try:
-            file = self._archive.extractfile(self._members[str(path)])
+            file = self._archive.extractfile(self._members[path])
             return file.read() if file else b""
         except (OSError, tarfile.TarError) as error:
             raise UnreadableFileError(f"can't be unpacked ({error})") from error
 
     def _entries(self) -> Iterator[Entry]:
-        kept = ((name, each) for name, each in self._members.items() if each.isdir() or each.isreg())
-        return ((PurePosixPath(name), each.isdir()) for name, each in kept)
+        return ((path, each.isdir()) for path, each in self._members.items() if each.isdir() or each.isreg())
 
 
 def open_tree(path: Path) -> FileTree:
@@ -239,6 +238,11 @@ def _is_all_visible(path: PurePosixPath) -> bool:
     return all(map(_is_visible, path.parts))
 
 
+def _path_of(name: str) -> PurePosixPath:
+    """The path of an entry below the root of its archive; some programs write names such as `/home/me/cat/1.png`."""
+    return PurePosixPath(name.lstrip("/"))
+
+
 def _zip_name(entry: zipfile.ZipInfo) -> str:
     """The path of an entry, its folders divided by slashes."""
     name = entry.filename
@@ -250,7 +254,9 @@ def _zip_name(entry: zipfile.ZipInfo) -> str:
 
 def _unpacked(root: Path) -> IO[bytes]:
     """A tar archive without compression, in which files are found without reading all that lies before them."""
-    opener = next((opener for end, opener in OPENERS.items() if root.name.lower().endswith(end)), open)
+    opener = next((opener for end, opener in OPENERS.items() if root.name.lower().endswith(end)), None)
+    if opener is None:
+        return root.open("rb")
     file = tempfile.TemporaryFile()  # noqa: SIM115 - it is read as long as the tree
     try:
         with opener(root, "rb") as packed:
