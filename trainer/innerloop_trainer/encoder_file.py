@@ -14,6 +14,7 @@ from innerloop_trainer.config import ConfigError
 from innerloop_trainer.data import DataSource, load_source
 from innerloop_trainer.data.encoded import encoded
 from innerloop_trainer.data.load import split_options
+from innerloop_trainer.data.options import expand_home
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def _computing(device: torch.device) -> Computing:
 
 
 def _read(path: Path) -> bytes:
-    path = path.expanduser()
+    path = expand_home(path)
     try:
         return path.read_bytes()
     except OSError as error:

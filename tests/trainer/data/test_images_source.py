@@ -1,11 +1,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from innerloop_trainer.data import DataError, DataSource, EpisodeShape, load_source
+from innerloop_trainer.data import DataError, DataSource, EpisodeShape, image_layout, load_source
 from innerloop_trainer.data.class_digests import ClassDigest
 
 Make = Callable[..., Path]
@@ -192,3 +193,29 @@ def test_classes_can_be_left_out_of_a_split(tmp_path: Path, class_folders: Make)
     assert kept.digests == {name: split.digests[name] for name in kept.names}
     with pytest.raises(DataError, match="is empty"):
         split.without(split.names)
+
+
+def test_files_that_become_readable_are_read(
+    tmp_path: Path, class_folders: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As HEIC photos do when what decodes them is installed: what was decoded before is not all there is now."""
+    root = class_folders(tmp_path / "zoo", SIX)
+    for folder in root.iterdir():
+        (folder / "0.png").rename(folder / "0.bmp")
+    with monkeypatch.context() as lacking:
+        lacking.setattr(image_layout, "readable_extensions", lambda: frozenset({".png"}))
+        before = load_source(f"images:{root}")
+    after = load_source(f"images:{root}")
+    assert [source.description[:9] for source in (before, after)] == ["12 images", "18 images"]
+    assert after.notices == ()
+
+
+def test_images_that_no_memory_can_hold_are_refused(
+    tmp_path: Path, class_folders: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(np, "empty", refuse)  # the system may promise memory that it does not have
+    with pytest.raises(DataError, match=r"6 images of 99999 x 99999 pixels need 168 GiB of memory, .* smaller"):
+        load_source(f"images:{class_folders(tmp_path / 'zoo', dict.fromkeys(SIX, 1))}?size=99999")

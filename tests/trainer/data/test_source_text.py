@@ -56,5 +56,10 @@ def test_a_tilde_is_the_home_folder(
     assert load_source("images:~/pictures").name == "images:pictures"
 
 
+def test_a_tilde_of_nobody_is_a_path_that_does_not_exist() -> None:
+    with pytest.raises(DataError, match="~no-such-user/pictures does not exist"):
+        load_source("images:~no-such-user/pictures")
+
+
 def test_every_issue_listed_source_is_registered() -> None:
     assert {"digits", "glyphs", "images", "omniglot", "sinusoid"} <= set(sources)

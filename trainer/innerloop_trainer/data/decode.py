@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
+from numpy.typing import NDArray
 
 from innerloop_learner.media import Color, UnreadableImageError, decode_image
 from innerloop_trainer.data.class_digests import digest_classes
@@ -12,6 +13,7 @@ from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.file_tree import FileTree, UnreadableFileError
 from innerloop_trainer.data.left_out import Broken
 from innerloop_trainer.data.progress import tracked
+from innerloop_trainer.data.source import DataError
 
 
 def decode_classes(
@@ -34,10 +36,10 @@ def decode_classes(
         advice: what a user can do about such files.
 
     Raises:
-        DataError: files are no readable images; the message names them.
+        DataError: files are no readable images, and the message names them; or all together need too much memory.
     """
     files = [(row, path) for row, paths in enumerate(classes.values()) for path in paths]
-    images = np.empty((len(files), 1 if color == "L" else 3, *size), dtype=np.uint8)
+    images = _make_room(tree, len(files), 1 if color == "L" else 3, size)
     counts = np.zeros(len(classes), dtype=np.int64)
     hashes: list[bytes] = []
     broken = Broken(str(tree.root))
@@ -53,3 +55,15 @@ def decode_classes(
     if not skip_broken:
         broken.refuse(advice)
     return ExampleSet(tuple(classes), counts, images[: len(hashes)], digest_classes(counts, hashes))
+
+
+def _make_room(tree: FileTree, count: int, channels: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Memory for so many images [N, C, height, width], not filled yet."""
+    try:
+        return np.empty((count, channels, *size), dtype=np.uint8)
+    except MemoryError as error:
+        needed = count * channels * size[0] * size[1] / 2**30
+        raise DataError(
+            f"{tree.root}: {count:,} images of {size[0]} x {size[1]} pixels need {needed:,.0f} GiB of memory, more "
+            f"than there is; choose a smaller ?size="
+        ) from error

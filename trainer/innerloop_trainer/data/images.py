@@ -102,7 +102,9 @@ def _decode(tree: FileTree, classes: Classes, options: ImageOptions) -> ExampleS
         return decoded
 
     told = {"size": options.size, "color": options.color, "skip_broken": options.skip_broken}
-    return cached("images", {"files": tree.identity(), "classes": list(classes), **told}, decode)
+    # Which files are images changes with what is installed, so each is named.
+    chosen = {name: list(map(str, files)) for name, files in classes.items()}
+    return cached("images", {"files": tree.identity(), "classes": chosen, **told}, decode)
 
 
 def _colourless(images: ExampleSet) -> bool:

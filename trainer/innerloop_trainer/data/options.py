@@ -178,7 +178,15 @@ def existing_path(request: SourceRequest, example: str) -> Path:
     """
     if not request.path:
         raise DataError(f"{request.name} needs a path, for example {example}")
-    path = Path(request.path).expanduser()
+    path = expand_home(Path(request.path))
     if not path.exists():
         raise DataError(f"{request.name}: {path} does not exist; give the path of the data, for example {example}")
     return path
+
+
+def expand_home(path: Path) -> Path:
+    """The path with the home folder in place of `~` or `~name`; as it is where there is no such folder."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
