@@ -1,4 +1,4 @@
-"""Several methods on one budget: trained alike, measured on the same episodes."""
+"""Compares methods: trains each on the same budget, and measures all on the same episodes."""
 
 import itertools
 import platform
@@ -39,7 +39,7 @@ ADAPTATIONS_TIMED = 20
 """Adaptations whose median time is reported."""
 
 GOLDEN_STEP = 0.618034
-"""Fraction of the golden ratio. Its multiples modulo 1 spread evenly over 0 to 1, however many are taken."""
+"""The golden ratio minus 1. Any number of its multiples, modulo 1, spread evenly over 0 to 1."""
 
 
 RESULTS = ("comparison.json", "comparison.md", "comparison.png")
@@ -48,12 +48,12 @@ RESULTS = ("comparison.json", "comparison.md", "comparison.png")
 
 @dataclass(frozen=True)
 class Budget:
-    """What every method may spend; exactly one of the two is given.
+    """The training that every method gets; exactly one of the two is set.
 
     Attributes:
         iterations: number of outer steps.
-        minutes: training time in minutes, turned into outer steps by timing some just before training; on a machine
-            that gets busier later, training takes longer.
+        minutes: training time in minutes. Before training, some outer steps are timed, and the minutes are turned into
+            a number of outer steps; if the machine gets busier later, training takes longer.
     """
 
     iterations: int | None = None
@@ -107,7 +107,7 @@ class Comparison:
         protocol: how the figures were measured.
         compared: one entry for each method, best first.
         failed: methods without figures.
-        device: what they were trained and measured on.
+        device: device that they were trained and measured on.
         seed: seed of initial parameters and episodes.
     """
 
@@ -124,7 +124,7 @@ class Comparison:
         return {**asdict(self), "machine": machine}
 
     def to_markdown(self) -> str:
-        """A table in Markdown, a row for each method."""
+        """A table in Markdown with one row per method."""
         name = self.metric.replace("_", " ")
         lines = [
             f"{self.protocol}; {self.device}, seed {self.seed}",
@@ -151,10 +151,10 @@ class Comparison:
 
 
 def check_comparison_folder(folder: Path) -> None:
-    """Check that a comparison can be written to a folder, in place of an earlier one and of nothing else.
+    """Check that a comparison can be written to a folder and replaces nothing but an earlier comparison.
 
     Raises:
-        ConfigError: files that have the names of its results are not those of a comparison.
+        ConfigError: the folder holds files of another origin that have the names of a comparison's files.
     """
     results, *others = (folder / name for name in RESULTS)
     if results.is_file() and has_results(results, ("compared", "failed", "protocol")):
@@ -177,14 +177,14 @@ def compare_methods(
     run: Callable[[Training], bool],
     tell: Callable[[str], None],
 ) -> Comparison | None:
-    """Train and measure each method; runs that are there already are continued, finished ones only measured.
+    """Train and measure each method. Runs that the folder holds already are continued; finished runs are only measured.
 
     Args:
         names: names of the methods.
-        common: what all runs share; its method is ignored.
-        source: the data that `common` names, behind an encoder if there is to be one.
+        common: configuration of all runs; its method is ignored.
+        source: the data that `common` names, loaded, and encoded if there is an encoder.
         settings: settings that only one method gets, by method.
-        budget: what each method may spend.
+        budget: training that each method gets.
         folder: the runs are kept in `runs/METHOD` below it.
         device: device to train and measure on.
         queries: queries per class in test episodes.
@@ -196,9 +196,9 @@ def compare_methods(
         the comparison; None if a run was stopped before its end, with everything saved.
 
     Raises:
-        UnknownNameError: no such method.
-        DataError: data that can't be used, or can't give the test episodes.
-        ConfigError: the folder holds files of other origin under the names of the results.
+        UnknownNameError: there is no method of this name.
+        DataError: the data can't be used, or can't give the test episodes.
+        ConfigError: the folder holds files of another origin that have the names of a comparison's files.
     """
     check_comparison_folder(folder)
     infos = [methods[name].info for name in names]
@@ -240,7 +240,7 @@ def _iterations(
     device: torch.device,
     tell: Callable[[str], None],
 ) -> int | None:
-    """Outer steps that the budget allows; a run that is there already keeps the number that it was given."""
+    """Number of outer steps that the budget allows; a run that is continued keeps the number that it began with."""
     if defaults_of(config.method).iterations == 1:
         return 1  # a method that learns nothing needs no more
     if budget.minutes is None:
@@ -259,7 +259,7 @@ def _seconds_per_step(config: TrainingConfig, source: DataSource, device: torch.
     params = {name: value.to(device) for name, value in initial.items()}
     loop = OuterLoop(plan.estimator, params, plan.optimizer, config.seed)
     durations: list[float] = []
-    # The steps lie all over the schedule, since some outer losses cost more at its beginning than later.
+    # The timed steps are spread over the whole schedule, since some outer losses cost more at its beginning.
     positions = (int(plan.iterations * (step * GOLDEN_STEP % 1)) for step in itertools.count())
     while len(durations) <= WARM_UP_STEPS or sum(durations[WARM_UP_STEPS:]) < SECONDS_OF_TRIAL:
         start = time.perf_counter()

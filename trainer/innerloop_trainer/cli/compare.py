@@ -9,6 +9,7 @@ import typer
 from rich.markdown import Markdown
 
 from innerloop_learner.learner import methods as registered_methods
+from innerloop_learner.spec import ClassBalance
 from innerloop_trainer.cli.arguments import (
     DataOption,
     DeviceOption,
@@ -48,6 +49,7 @@ def compare(
     backbone_settings: Annotated[
         list[str] | None, typer.Option("--backbone-set", help="Setting of the backbone, NAME=VALUE.")
     ] = None,
+    class_balance: Annotated[ClassBalance, option("class_balance")] = TrainingConfig.class_balance,
     encoder: EncoderOption = None,
     tokenizer: TokenizerOption = None,
     device: DeviceOption = "auto",
@@ -69,6 +71,7 @@ def compare(
             seed=seed,
             backbone=backbone,
             backbone_settings=parse_settings(backbone_settings),
+            class_balance=class_balance,
         )
         budget = Budget(iterations, minutes)
         target = choose_device(device)
@@ -100,7 +103,7 @@ def compare(
 
 
 def _by_method(texts: list[str] | None, names: list[str]) -> dict[str, dict[str, Any]]:
-    """METHOD.NAME=VALUE texts as settings by method."""
+    """Turn METHOD.NAME=VALUE texts into settings by method."""
     by_method: dict[str, dict[str, Any]] = {}
     for key, value in parse_settings(texts).items():
         method, dot, name = key.partition(".")

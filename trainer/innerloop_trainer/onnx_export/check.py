@@ -1,4 +1,4 @@
-"""Whether exported graphs give the learner's own answers."""
+"""Checks that exported graphs give the learner's own answers."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,19 +19,19 @@ Runnable = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 TASKS, QUERIES, SHOTS = 2, 3, 2
 TOLERANCE = 1e-3
-"""Largest difference of probabilities, and of values as a share of the largest value. Rounding makes far smaller ones,
-mistakes far larger ones."""
+"""Largest difference of probabilities, and of values as a share of the largest value. Differences by rounding are far
+smaller, those by mistakes far larger."""
 
 
 class GraphError(RuntimeError):
-    """Graphs that answer otherwise than their learner."""
+    """Graphs give other answers than their learner."""
 
 
 def check_graphs(learner: Learner, params: Params, files: Mapping[str, bytes]) -> None:
-    """Compare the answers of graphs and learner to tasks of random inputs.
+    """Compare the answers of graphs and learner on tasks of random inputs.
 
     Raises:
-        GraphError: they differ.
+        GraphError: the answers differ.
     """
     support, query = random_task(learner)
     steps = min(2, learner.max_steps)
@@ -50,7 +50,7 @@ def check_graphs(learner: Learner, params: Params, files: Mapping[str, bytes]) -
 
 
 def runnable(graph: bytes) -> Runnable:
-    """A function from a graph's inputs to its outputs, by name; it leaves out what the graph does not take."""
+    """A function from a graph's inputs to its outputs, by name; inputs that the graph does not take are left out."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
@@ -65,7 +65,7 @@ def runnable(graph: bytes) -> Runnable:
 
 
 def support_of(learner: Learner, tensors: Mapping[str, Tensor]) -> Support:
-    """The learner's form of what an adapt graph takes."""
+    """The support sets that the learner takes, made of the inputs of an adapt graph."""
     ways = tensors.get("ways", torch.zeros(TASKS, dtype=torch.int64))
     x = normalise(learner.spec.input, tensors["support_x"])
     width = learner.padded_ways(int(ways.max()))
@@ -73,12 +73,12 @@ def support_of(learner: Learner, tensors: Mapping[str, Tensor]) -> Support:
 
 
 def query_of(learner: Learner, x: Tensor) -> Query:
-    """The learner's form of what a predict graph takes."""
+    """The queries that the learner takes, made of the inputs of a predict graph."""
     return Query(normalise(learner.spec.input, x), torch.ones(x.shape[:2], dtype=torch.bool))
 
 
 def random_task(learner: Learner) -> tuple[dict[str, Tensor], Tensor]:
-    """Random inputs of the adapt graph, the first task padded by one example, and random queries."""
+    """Random inputs of the adapt graph and random queries; the first task has one example of padding."""
     spec, generator = learner.spec, torch.Generator().manual_seed(0)
     ways = max(min(spec.max_ways, 3), 1) if learner.traits.ways_can_change != "no" else spec.max_ways
     examples = ways * SHOTS

@@ -1,6 +1,6 @@
-"""How operators that ONNX has no good match for are computed with those that it has.
+"""Replaces operators that ONNX lacks by operators that it has.
 
-All are differentiated already when they are decomposed: these are the operators of inner loops and their gradients.
+Operators are replaced after differentiation, so the gradients of inner loops are among those replaced here.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,11 +46,11 @@ def convolution_backward(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of a convolution's inputs [N, I, H, W], weights [O, I, h, w] and bias [O].
 
-    That of the inputs is a transposed convolution, that of the weights a product of two matrices: patches of the inputs
-    as columns, and the gradient [N, O, H', W'].
+    The gradient of the inputs is a transposed convolution. That of the weights is a product of two matrices: patches of
+    the inputs as columns, and the gradient [N, O, H', W'].
 
     Raises:
-        NotImplementedError: it is transposed itself, dilated or has groups.
+        NotImplementedError: the convolution is transposed or dilated, or has groups.
     """
     del bias_sizes, output_padding
     if transposed or groups != 1 or set(dilation) != {1}:
@@ -93,10 +93,10 @@ def max_pool2d_backward(
     ceil: bool,
     indices: Tensor,
 ) -> Tensor:
-    """Gradient of maxima [N, C, H', W'] over windows of x [N, C, H, W] that neither overlap nor are padded.
+    """Gradient of max-pooling over windows of x [N, C, H, W] that neither overlap nor are padded.
 
-    It goes to the first of several largest elements, as PyTorch's does, found by comparing: indices would have to be
-    scattered.
+    If several elements of a window are largest, the first one gets the gradient [N, C, H', W'], as in PyTorch. It is
+    found by comparing, because the indices of the maxima would need a scatter.
 
     Raises:
         NotImplementedError: windows overlap, are padded or dilated.
@@ -118,7 +118,7 @@ def max_pool2d_backward(
         equal = element == largest
         shares.append(torch.where(equal & ~taken, gradient, 0.0))
         taken = taken | equal
-    # Rows of each window first: ONNX Runtime is slow at exchanging four dimensions at once.
+    # Rows of windows are moved before columns: ONNX Runtime is slow at permuting four dimensions at once.
     rows = [torch.stack(shares[i : i + across], -1).flatten(-2) for i in range(0, len(shares), across)]
     whole = torch.stack(rows, 3).flatten(2, 3)
     return F.pad(whole, (0, x.shape[3] - whole.shape[3], 0, x.shape[2] - whole.shape[2]))
@@ -127,7 +127,7 @@ def max_pool2d_backward(
 def sum_by_dimension(
     x: Tensor, dims: Sequence[int] | None, keepdim: bool = False, *, dtype: torch.dtype | None = None
 ) -> Any:
-    """Sum over several dimensions one after the other, the last one first: together they would not be contiguous."""
+    """Sum over several dimensions one by one, the last one first, because together they may not be contiguous."""
     if dtype is not None or not dims or len(dims) < 2:
         return NotImplemented  # leaves the operator as it is
     total = x
@@ -137,7 +137,7 @@ def sum_by_dimension(
 
 
 def interpolate(start: Tensor, end: Tensor, weight: float) -> Tensor:
-    """A share `weight` of the way; PyTorch's own decomposition asks for strides, which ONNX does not know."""
+    """Linear interpolation. PyTorch's own decomposition asks for strides, which ONNX does not know."""
     return start + weight * (end - start)
 
 
@@ -146,15 +146,15 @@ def solve_positive_definite(
 ) -> tuple[Tensor, ...]:
     """Solution of a x = b for symmetric positive definite a [..., N, N] and b [..., N, M], by Gauss-Jordan elimination.
 
-    No pivots are sought: positive definite systems need none (Golub and Van Loan 2013, section 4.2.2). In double
+    Positive definite systems need no pivots (Golub and Van Loan 2013, section 4.2.2). The solution is in double
     precision, since a graph solves systems as large as the support set even where there are fewer features.
 
     Returns:
-        what `torch.linalg.solve_ex` returns inside: the solution, and in place of factors and error codes nothing
-        that may be used.
+        the four results of `torch.linalg.solve_ex`'s operator: the solution, and placeholders for factors, pivots and
+        error codes, which must not be used.
 
     Raises:
-        NotImplementedError: it is x a = b, or b are vectors or not of as many dimensions as a.
+        NotImplementedError: the system is x a = b, or b has not as many dimensions as a.
     """
     del check_errors
     if not left or a.dim() != b.dim():
@@ -177,17 +177,17 @@ def solve_positive_definite(
 
 
 def trust(info: Tensor, name: str, *, is_matrix: bool) -> None:
-    """In place of a check that would read error codes while the graph runs; there are none."""
+    """Replace a check of error codes, which a graph does not have, by nothing."""
     del info, name, is_matrix
 
 
 def stable_sort(
     x: Tensor, *, stable: bool | None = None, dim: int = -1, descending: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Integers x in order along a dimension, equal ones in the order they were in, and where they were.
+    """Sort integers x along a dimension, and keep the order of equal ones; returns them and their former positions.
 
     Raises:
-        NotImplementedError: they are no integers.
+        NotImplementedError: x does not hold integers.
     """
     del stable
     if x.is_floating_point():

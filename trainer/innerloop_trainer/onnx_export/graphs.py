@@ -1,9 +1,10 @@
-"""A learner and its parameters as two ONNX graphs, for any runtime.
+"""Writes a learner and its parameters as two ONNX graphs, for any runtime.
 
-`adapt.onnx`: support_x [T, S, *input] raw, support_y [T, S] int64 (or [T, S, D]), support_mask [T, S], ways [T] int64
-(classification) and steps (a scalar, for methods with steps) to the tensors of the task state, named `state.*`, and
-losses [T, steps]. `predict.onnx`: those tensors and query_x [T, Q, *input] raw to logits and probabilities [T, Q, W],
-or values [T, Q, D]. T, S, Q, the steps, and W for methods that serve any number of ways, are free.
+`adapt.onnx` takes raw inputs support_x [T, S, *input], support_y [T, S] int64 (or [T, S, D] for regression),
+support_mask [T, S], ways [T] int64 (classification) and steps (a scalar, for methods with steps). It gives the tensors
+of the task state, named `state.*`, and losses [T, steps]. `predict.onnx` takes these tensors and raw inputs query_x
+[T, Q, *input]. It gives logits and probabilities [T, Q, W], or values [T, Q, D]. T, S, Q and the number of steps may
+have any size, and so may W for methods that serve any number of ways.
 """
 
 import re
@@ -31,7 +32,7 @@ Traced = Callable[..., Mapping[str, Tensor]]
 PRODUCER = "innerloop"
 STATE = "state."
 COUNTED, CLASSES = "counted", "classes"
-"""Inputs of the trace only: tensors whose sizes stand for the numbers of steps and of ways."""
+"""Names of two inputs that only the trace has: tensors whose sizes stand for the numbers of steps and of ways."""
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 TYPES: dict[int, torch.dtype] = {
@@ -40,15 +41,15 @@ TYPES: dict[int, torch.dtype] = {
     TensorProto.BOOL: torch.bool,
 }
 SIZES = {"tasks": 3, "examples": 13, "queries": 17, "ways": 2, "steps": 19}
-"""Dimensions that may have any size, and their sizes in traces. None is 0 or 1, which tracing treats as special; the
-ways are few, since some methods limit them."""
+"""Dimensions that may have any size, and their sizes in traces. No size is 0 or 1, which tracing treats as special. The
+number of ways is small, since some methods limit it."""
 
 
 def export_graphs(bundle: Bundle) -> tuple[Graphs, dict[str, bytes]]:
-    """What a bundle's manifest says of its graphs, and the files themselves.
+    """Export a learner's graphs, and return the manifest's section about them and the files by name.
 
-    The graphs' answers are compared with the learner's first. For a method that can't be exported there are no files,
-    and the manifest says why.
+    The graphs' answers are compared with the learner's before. If a method can't be exported, there are no files, and
+    the section says why.
     """
     learner, params, refused = bundle.learner, bundle.params, ""
     files: dict[str, bytes] = {}
@@ -64,7 +65,7 @@ def export_graphs(bundle: Bundle) -> tuple[Graphs, dict[str, bytes]]:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what is at the bottom of an error: exporters wrap it up in advice, and colour that."""
+    """The first line of the innermost cause of an error, since exporters wrap errors in coloured advice."""
     while error.__cause__ is not None:
         error = error.__cause__
     line = str(error).strip().partition("\n")[0]
@@ -72,7 +73,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _adapt_graph(learner: Learner, params: Params) -> tuple[ModelProto, dict[str, Example]]:
-    """The graph, and what the task state looks like in its trace."""
+    """The adapt graph, and the task state of its trace, from which the predict graph is traced."""
     inputs = _support(learner)
 
     def adapt(*tensors: Tensor) -> Mapping[str, Tensor]:
@@ -104,7 +105,7 @@ def _predict_graph(learner: Learner, params: Params, state: Mapping[str, Example
 
 
 def _support(learner: Learner) -> dict[str, Example]:
-    """Inputs of an adapt graph's trace."""
+    """The inputs that an adapt graph is traced with."""
     spec, sizes = learner.spec, ("tasks", "examples")
     regression = spec.task_kind == "regression"
     inputs = {
@@ -124,7 +125,7 @@ def _support(learner: Learner) -> dict[str, Example]:
 
 
 def _as_support(learner: Learner, given: Mapping[str, Tensor]) -> Support:
-    """Support sets of an adapt graph's inputs."""
+    """The support sets that an adapt graph's inputs stand for."""
     x, mask = given["support_x"], given["support_mask"]
     ways = given["ways"] if "ways" in given else torch.zeros(x.shape[0], dtype=torch.int64)
     width = given[CLASSES].shape[0] if CLASSES in given else learner.spec.max_ways
@@ -132,7 +133,7 @@ def _as_support(learner: Learner, given: Mapping[str, Tensor]) -> Support:
 
 
 def _recorded(function: Traced, inputs: Mapping[str, Example]) -> Traced:
-    """The function as it has to run while it is traced."""
+    """Wrap a function so that it runs as tracing needs it: loops are recorded, and convolutions suit ONNX."""
 
     def run(*tensors: Tensor) -> Mapping[str, Tensor]:
         counted = dict(zip(inputs, tensors, strict=True)).get(COUNTED, tensors[0])
@@ -143,10 +144,10 @@ def _recorded(function: Traced, inputs: Mapping[str, Example]) -> Traced:
 
 
 def _by_task(learner: Learner, function: Traced, inputs: Mapping[str, Example]) -> Traced:
-    """The function, one task after the other where convolutions have weights of each task.
+    """Wrap a function so that tasks run one after the other if convolutions have weights of single tasks.
 
-    The groups of an ONNX convolution are fixed, and tasks can't be groups. As columns and matrix products, tasks side
-    by side take more than twice as long on a CPU as convolutions of one task after the other.
+    Tasks can't be the groups of an ONNX convolution, whose number is fixed. Running all tasks as one matrix product
+    takes more than twice as long on a CPU as one convolution per task (measured).
     """
     if not _convolves_by_task(learner):
         return function
@@ -182,7 +183,7 @@ def _raw_type(learner: Learner) -> torch.dtype:
 
 
 def _like_outputs(model: ModelProto) -> dict[str, Example]:
-    """Examples of a task state, as an adapt graph gives it."""
+    """Examples to trace with, of the task state that an adapt graph gives."""
     return {
         output.name: _example(_shape(output), TYPES[output.type.tensor_type.elem_type])
         for output in model.graph.output
@@ -195,7 +196,7 @@ def _shape(value: onnx.ValueInfoProto) -> tuple[str | int, ...]:
 
 
 def _finished(model: ModelProto) -> ModelProto:
-    """The graph with loops, and without what only its trace needed."""
+    """Put loops into a traced graph, and remove the inputs that only the trace needed."""
     graph = model.graph
     make_loops(graph)
     _free_ways(graph)
@@ -212,7 +213,7 @@ def _finished(model: ModelProto) -> ModelProto:
 
 
 def _free_ways(graph: GraphProto) -> None:
-    """Let a graph be as wide as the largest of its tasks, instead of as an input that only the trace has."""
+    """Make the width of a graph's logits the largest of its tasks' ways, instead of the size of a trace-only input."""
     if all(value.name != CLASSES for value in graph.input):
         return
     initial = [helper.make_tensor(f"{CLASSES}.{value}", TensorProto.INT64, [], [value]) for value in (0, 1)]
@@ -227,7 +228,7 @@ def _free_ways(graph: GraphProto) -> None:
 
 
 def _strip(graph: GraphProto) -> None:
-    """Remove what the exporter notes down of each node: where in PyTorch it comes from."""
+    """Remove the exporter's notes on which line of PyTorch each node comes from."""
     for node in graph.node:
         del node.metadata_props[:]
         for attribute in node.attribute:

@@ -1,7 +1,8 @@
-"""Turns what lies between marks into ONNX Loops.
+"""Turns the nodes between two marks into an ONNX Loop.
 
-A loop's body is what depends on something carried into it, or on the number of its round, and leads to something that
-leaves it. All else stays outside and is computed once: an ONNX body may use values of the graph around it.
+The body of a loop holds the nodes that depend on a carried value or on the number of the round, and that the loop's
+results depend on. All other nodes stay outside and are computed once, since an ONNX body may use values of the graph
+around it.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -12,7 +13,7 @@ from innerloop_trainer.onnx_export.marks import COLLECT, DOMAIN, ENTER, LEAVE, L
 
 
 def make_loops(graph: GraphProto) -> None:
-    """Replace all marks of a graph, in place. Loops that lie within others have higher numbers than those."""
+    """Replace all marks of a graph by loops, in place. An inner loop has a higher number than the loops around it."""
     types = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
     while loops := {_attribute(node, LOOP) for node in graph.node if node.domain == DOMAIN}:
         nodes = _with_loop(list(graph.node), max(loops), types)
@@ -21,10 +22,10 @@ def make_loops(graph: GraphProto) -> None:
 
 
 def sorted_nodes(nodes: Iterable[NodeProto]) -> list[NodeProto]:
-    """Nodes in an order in which each comes after those it takes something from, else as they were.
+    """Sort nodes so that each comes after the nodes whose outputs it takes; otherwise their order is kept.
 
     Raises:
-        ValueError: there is no such order.
+        ValueError: nodes depend on each other in a circle.
     """
     waiting = list(nodes)
     missing = {name for node in waiting for name in node.output}
@@ -46,7 +47,7 @@ def sorted_nodes(nodes: Iterable[NodeProto]) -> list[NodeProto]:
 def _with_loop(nodes: list[NodeProto], loop: int, types: dict[str, ValueInfoProto]) -> list[NodeProto]:
     marks = [node for node in nodes if node.domain == DOMAIN and _attribute(node, LOOP) == loop]
     entering, leaving, collected = (_of_kind(marks, kind) for kind in (ENTER, LEAVE, COLLECT))
-    numbers = _of_kind(marks, ROUND)  # there is none where the body does not ask for its number
+    numbers = _of_kind(marks, ROUND)  # missing if the body does not use the number of its round
     count = numbers[0].input[0] if numbers else entering[0].input[1]
     index = numbers[0].output[0] if numbers else f"loop{loop}.round"
     others = [node for node in nodes if not any(node is mark for mark in marks)]
@@ -59,10 +60,10 @@ def _with_loop(nodes: list[NodeProto], loop: int, types: dict[str, ValueInfoProt
     before, after = f"{prefix}.goes_on", f"{prefix}.goes_on_still"
     body = [*inside, helper.make_node("Identity", [before], [after], f"{prefix}.condition")]
     outputs = [helper.make_tensor_value_info(after, TensorProto.BOOL, [])]
-    carried = (leaving or collected)[0].input[1 : 1 + len(entering)]  # behind those is what entered, which stays alive
+    carried = (leaving or collected)[0].input[1 : 1 + len(entering)]  # the values that entered follow, kept alive only
     left = [*carried, *(node.input[0] for node in collected)]
     for place, value in enumerate(left):
-        # Each output has a name of its own, whatever it is: something of the body, carried in, or from outside.
+        # An output may be a value of the body, a carried value or one from outside; a copy gives it a name of its own.
         name = f"{prefix}.output{place}"
         body.append(helper.make_node("Identity", [value], [name], name))
         outputs.append(_typed(name, types[value]))
@@ -94,7 +95,7 @@ def _attribute(node: NodeProto, name: str) -> int:
 
 
 def _depending(nodes: Iterable[NodeProto], names: Iterable[str]) -> list[NodeProto]:
-    """Those that take something of `names`, directly or not; nodes are in order."""
+    """The nodes that depend on `names`, directly or through others; `nodes` are sorted."""
     reached = set(names)
     found = []
     for node in nodes:
@@ -105,7 +106,7 @@ def _depending(nodes: Iterable[NodeProto], names: Iterable[str]) -> list[NodePro
 
 
 def _leading(nodes: Collection[NodeProto], names: Iterable[str]) -> list[NodeProto]:
-    """Those that give something to `names`, directly or not; nodes are in order."""
+    """The nodes that `names` depend on, directly or through others; `nodes` are sorted."""
     wanted = set(names)
     found = []
     for node in reversed(list(nodes)):
@@ -116,7 +117,7 @@ def _leading(nodes: Collection[NodeProto], names: Iterable[str]) -> list[NodePro
 
 
 def _taken(node: NodeProto) -> Iterator[str]:
-    """Names that a node takes, also those that graphs within it take from around them."""
+    """Names of a node's inputs, and of the outer values that graphs inside it use."""
     yield from (name for name in node.input if name)
     for attribute in node.attribute:
         if attribute.HasField("g"):

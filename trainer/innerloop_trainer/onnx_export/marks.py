@@ -1,7 +1,8 @@
 """Marks in a traced graph that say where a loop begins and ends.
 
-Tracing runs a loop's body once, between marks: custom operators that stand for the number of the round, for what is
-carried in and out, and for what is gathered from all rounds. `loops.py` makes ONNX Loops of what lies between.
+Tracing runs a loop's body once, between marks. Marks are custom operators that stand for the number of the round, for
+the values carried into and out of a round, and for the values stacked over all rounds. `loops.py` turns the nodes
+between them into ONNX Loops.
 """
 
 from typing import Any
@@ -21,8 +22,7 @@ class MarkingRecorder:
     """Puts marks around the body of each loop.
 
     Args:
-        counted: a tensor [R] that stands for the rounds of loops whose number is an input of the graph; its size is
-            never looked at.
+        counted: a tensor [R] whose size R stands for the number of rounds, where that is an input of the graph.
     """
 
     def __init__(self, counted: Tensor) -> None:
@@ -43,7 +43,7 @@ class MarkingRecorder:
         }
         after, left = body(index, inside)
         after = {name: after[name] for name in carried}
-        # Nothing that is carried in or out may be taken for unused, whatever comes of it.
+        # Every carried value passes through a mark, so that none is removed as unused.
         every = [*after.values(), *inside.values()]
         gathered = {
             name: _mark(COLLECT, [value, *every], (size, *value.shape), loop, slot)
@@ -56,7 +56,7 @@ class MarkingRecorder:
 
 
 def _mark(kind: str, values: list[Tensor], shape: Any, loop: int, slot: int) -> Tensor:
-    """A mark that gives what is like the first of `values`, but of this shape."""
+    """Put a mark on `values`; its output has the type of the first of them, and the given shape."""
     return torch.onnx.ops.symbolic(
         f"{DOMAIN}::{kind}", values, {LOOP: loop, SLOT: slot}, dtype=values[0].dtype, shape=shape, version=1
     )

@@ -31,8 +31,9 @@ class Example:
     """A tensor to trace with.
 
     Attributes:
-        tensor: whose dimensions of any size are neither 0 nor 1, which are special, nor alike unless they must be.
-        shape: of inputs like it.
+        tensor: the tensor. Its free sizes are neither 0 nor 1, which tracing treats as special; two of them are equal
+            only if they always are.
+        shape: names of its free dimensions, and sizes of the others.
     """
 
     tensor: Tensor
@@ -40,16 +41,16 @@ class Example:
 
     @property
     def free(self) -> list[int]:
-        """Dimensions of any size."""
+        """Positions and names of the dimensions that may have any size."""
         return [axis for axis, size in enumerate(self.shape) if isinstance(size, str)]
 
 
 def trace(function: Callable[..., Mapping[str, Tensor]], inputs: Mapping[str, Example]) -> ModelProto:
-    """An ONNX graph of what a function computes, with marks in place of loops.
+    """Trace a function into an ONNX graph, with marks in place of loops.
 
     Args:
-        function: takes tensors in the order of `inputs`, gives named ones. It may take gradients inside.
-        inputs: what it is traced with, by the names that the graph's inputs shall have.
+        function: function from tensors, in the order of `inputs`, to named tensors. It may compute gradients inside.
+        inputs: examples to trace with, by the names that the graph's inputs shall have.
     """
     names: list[str] = []
 
@@ -59,7 +60,7 @@ def trace(function: Callable[..., Mapping[str, Tensor]], inputs: Mapping[str, Ex
         return tuple(outputs.values())
 
     with _silence():
-        # PyTorch's exporter takes no function that takes gradients inside, but it takes the graph of one.
+        # PyTorch's exporter refuses functions that compute gradients inside, but takes the traced graph of one.
         graph = make_fx(flat, decompositions(), tracing_mode="symbolic")(*_fakes(inputs.values()))
         graph.graph.eliminate_dead_code()
         graph.recompile()
@@ -82,7 +83,7 @@ def trace(function: Callable[..., Mapping[str, Tensor]], inputs: Mapping[str, Ex
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep PyTorch from warning of PyTorch, and of packages that it would like to see installed."""
+    """Hide PyTorch's warnings about its own parts, and about packages that it recommends."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -95,7 +96,7 @@ def _silence() -> Iterator[None]:
 
 
 def _fakes(examples: Iterable[Example]) -> list[Tensor]:
-    """Tensors without content, with symbols for sizes that are free."""
+    """Tensors without content, whose free sizes are symbols."""
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
     fakes: list[Tensor] = []
     for example in examples:
@@ -106,7 +107,7 @@ def _fakes(examples: Iterable[Example]) -> list[Tensor]:
 
 
 def _name_sizes(graph: GraphProto, inputs: Mapping[str, Example]) -> None:
-    """Give free sizes the names that they have in the examples, wherever they are spoken of."""
+    """Give free sizes the names that they have in the examples, everywhere in the graph."""
     names = {
         value.type.tensor_type.shape.dim[axis].dim_param: inputs[value.name].shape[axis]
         for value in graph.input
@@ -119,15 +120,15 @@ def _name_sizes(graph: GraphProto, inputs: Mapping[str, Example]) -> None:
 
 
 def _tidy(model: Model) -> None:
-    """Compute what is constant, and what is computed twice only once.
+    """Fold constants, and merge nodes that compute the same.
 
-    The exporter's own tidying searches for patterns besides, which takes most of its time and finds next to nothing.
+    The exporter's own optimizer also searches for patterns, which takes most of its time and finds next to nothing.
     """
     for _ in range(2):
         optimizer.fold_constants(model)
         passes.RemoveUnusedNodesPass()(model)
     for tidying in (
-        passes.OutputFixPass(),  # an input may be an output, too: the exporter gives both the one name
+        passes.OutputFixPass(),  # an output may be an input too, under the same name
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         passes.DeduplicateInitializersPass(),
         passes.CommonSubexpressionEliminationPass(),

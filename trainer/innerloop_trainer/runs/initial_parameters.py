@@ -1,4 +1,4 @@
-"""Starting from parameters that were trained before."""
+"""Starts training from parameters that were trained before (`innerloop train --init`)."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -16,18 +16,19 @@ from innerloop_trainer.runs.folder import find_bundle
 
 
 class InitialParametersError(ValueError):
-    """Parameters that training can't start from; the message says why and what to do."""
+    """Training can't start from these parameters; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class InitialParameters:
-    """Parameters to start from.
+    """Parameters to start from, as read.
 
     Attributes:
-        name: of the file or folder, without its path.
+        name: name of the file or folder, without its path.
         digest: SHA-256 of the bundle or file.
-        params: by name.
-        classes: what the bundle keeps of the classes that it was trained on and chosen by; nothing for a file.
+        params: the parameters by name.
+        classes: digests of the classes that the bundle was trained and validated on, by split; empty for a
+            safetensors file.
     """
 
     name: str
@@ -37,19 +38,19 @@ class InitialParameters:
 
     @property
     def record(self) -> str:
-        """What a run's configuration keeps of them."""
+        """The text by which a run's configuration identifies them."""
         return f"sha256:{self.digest}"
 
 
 @dataclass(frozen=True)
 class Start:
-    """Parameters of a learner, some of them given.
+    """A learner's parameters at the start of training, some of which were read.
 
     Attributes:
-        name: of the file or folder that they were given in.
-        params: all of them.
-        taken: names of those that were given.
-        fresh: names of the others.
+        name: name of the file or folder that they were read from.
+        params: all parameters of the learner.
+        taken: names of the parameters that were read.
+        fresh: names of the parameters that are freshly drawn.
     """
 
     name: str
@@ -59,11 +60,11 @@ class Start:
 
 
 def read_initial_parameters(path: Path) -> InitialParameters:
-    """Parameters of a bundle, of a run's bundle, or of a safetensors file.
+    """Read the parameters of a bundle, of a run's bundle, or of a safetensors file.
 
     Raises:
-        BundleError, RunError: a bundle or run that can't be used.
-        InitialParametersError: a file that is missing or not in that format.
+        BundleError, RunError: the bundle or run can't be used.
+        InitialParametersError: the file is missing or is not in the safetensors format.
     """
     if path.is_dir():
         bundle = load_bundle(find_bundle(path))
@@ -79,13 +80,13 @@ def read_initial_parameters(path: Path) -> InitialParameters:
 
 
 def start_from(given: InitialParameters, learner: Learner, fresh: Params) -> Start:
-    """Fresh parameters of a learner, those that were given in their place.
+    """Put given parameters in the place of a learner's fresh ones.
 
-    A given tensor is taken where name and shape agree, or where the learner has the same once for every inner step, in
-    rows. Whatever is not given stays fresh, as the head of a new number of ways.
+    A given tensor is taken if name and shape agree. It is repeated if the learner has one such tensor per inner step,
+    as rows of a larger one. All other parameters stay fresh, such as a head for another number of classes.
 
     Raises:
-        InitialParametersError: nothing of the learner's backbone was given.
+        InitialParametersError: no parameter of the learner's backbone was given.
     """
     taken = {name: _fitted(given.params[name], value) for name, value in fresh.items() if name in given.params}
     params = {**fresh, **{name: value for name, value in taken.items() if value is not None}}
