@@ -12,7 +12,9 @@ from shell import innerloop, mistake
 
 from innerloop_learner.manifest import digest_of, read_manifest
 from innerloop_trainer.data import load_source
-from innerloop_trainer.data.class_digests import digest_class
+from innerloop_trainer.data.class_digests import digest_class, digest_classes
+from innerloop_trainer.data.images import ImageOptions
+from innerloop_trainer.data.options import write_options
 
 NAMES = [f"part-{letter}" for letter in "abcdefghijkl"]
 OPTIONS = "size=8&val=0.25&test=0.33"
@@ -71,7 +73,8 @@ def evaluated(bundle: Path, data: str, file: Path, *options: object) -> tuple[di
 
 def test_a_bundle_says_what_it_was_trained_on(run: Path, parts: Path) -> None:
     provenance = read_manifest(run / "bundle").provenance
-    assert provenance.options == {"size": "8", "val": "0.25", "test": "0.33", "seed": "0", "color": "auto"}
+    assert provenance.options == write_options(ImageOptions(size=(8, 8), val=0.25, test=0.33))
+    assert {"val": "0.25", "seed": "0"}.items() <= provenance.options.items()
     source = load_source(f"images:{parts}?{OPTIONS}")
     for name, sampler in (("train", source.train), ("validation", source.validation)):
         digests = {known for digest in sampler.digests.values() for known in digest.known_by}
@@ -187,6 +190,19 @@ def test_classes_of_given_parameters_are_not_tested_on_either(run: Path, parts: 
     manifest, first = read_manifest(tmp_path / "second" / "bundle"), read_manifest(run / "bundle")
     assert manifest.metrics[1].classes.startswith(f"{4 - len(expected)} classes, ")
     assert set(manifest.provenance.classes["train"].split()) > set(first.provenance.classes["train"].split())
+
+
+def test_classes_that_share_an_example_are_not_taken_for_one_and_copies_are() -> None:
+    """Whatever its digest, a picture that stands for a missing one, or a text such as "help", makes no class known."""
+    for missing in (bytes(32), b"\xff" * 32):
+        cat, dog = ([bytes([kind, number]) * 16 for number in range(1, 5)] for kind in (1, 2))
+        copy = [*cat, b"\x00\x09" * 16]
+        classes = [[missing, *cat], [missing, *dog], [missing, *copy]]
+        counts = np.array(list(map(len, classes)))
+        digests = digest_classes(counts, [example for each in classes for example in each])
+        known = [set(digest.known_by) for digest in digests]
+        assert not known[1] & (known[0] | known[2])
+        assert known[0] & known[2]
 
 
 def test_a_digest_knows_a_class_in_any_order_grown_or_shrunk_or_turned() -> None:

@@ -26,7 +26,7 @@ from safetensors.numpy import save
 from innerloop_trainer.data.class_digests import ClassDigest
 from innerloop_trainer.data.example_set import ExampleSet
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 logger = logging.getLogger(__name__)
 

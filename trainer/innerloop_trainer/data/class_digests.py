@@ -5,7 +5,8 @@ keep, and what a run goes on with must be what it began with.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +25,10 @@ class ClassDigest:
     """Two digests of one class.
 
     Attributes:
-        known_by: the smallest two of its examples' digests. Two classes are taken for one if they share one of these,
-            so that a class that has grown or shrunk is still known: always if by one example, three times in four if
-            it has doubled.
+        known_by: the smallest two of its examples' digests, without examples that other classes of the data have, too,
+            which would make them all one; unless those are most of it. Two classes are taken for one if they share one
+            of these, so that a class that has grown or shrunk is still known: always if by one example, three times in
+            four if it has doubled.
         content: of all its examples, in any order. It changes with each of them.
     """
 
@@ -41,7 +43,7 @@ class ClassDigest:
         )
 
 
-def digest_class(examples: Sequence[bytes]) -> ClassDigest:
+def digest_class(examples: Sequence[bytes], shared: Set[bytes] = frozenset()) -> ClassDigest:
     """The digests of one class.
 
     Sources of files give the content of each file, so that a class keeps its digests when it is renamed, decoded to
@@ -49,9 +51,14 @@ def digest_class(examples: Sequence[bytes]) -> ClassDigest:
 
     Args:
         examples: SHA-256 of each, in any order.
+        shared: those that other classes have, too, such as a picture that says "no image available".
     """
     content = hashlib.sha256(b"".join(sorted(examples))).hexdigest()
-    known_by = tuple(example.hex()[:KNOWN_BY_DIGITS] for example in sorted(set(examples))[:KEPT])
+    every = set(examples)
+    own = every - shared
+    # A class of which most lies in others is one of them under another name.
+    telling = own if 2 * len(own) >= len(every) else every
+    known_by = tuple(example.hex()[:KNOWN_BY_DIGITS] for example in sorted(telling)[:KEPT])
     return ClassDigest(known_by, content[:CONTENT_DIGITS])
 
 
@@ -63,7 +70,10 @@ def digest_classes(counts: NDArray[np.int64], examples: Sequence[bytes]) -> tupl
         examples: SHA-256 of each example, those of the first class first [N].
     """
     ends = np.cumsum(counts)
-    return tuple(digest_class(examples[end - count : end]) for count, end in zip(counts, ends, strict=True))
+    classes = [examples[end - count : end] for count, end in zip(counts, ends, strict=True)]
+    homes = Counter(example for each in classes for example in set(each))
+    shared = {example for example, number in homes.items() if number > 1}
+    return tuple(digest_class(each, shared) for each in classes)
 
 
 def digest_arrays(counts: NDArray[np.int64], examples: NDArray[Any]) -> tuple[ClassDigest, ...]:
