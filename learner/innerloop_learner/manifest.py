@@ -222,7 +222,7 @@ def digest_of(manifest: Mapping[str, Any]) -> str:
 
 
 def _from_json(data: Mapping[str, Any]) -> Manifest:
-    graphs, encoder, learner = data.get("graphs"), data.get("encoder"), LearnerSpec.from_json(data["learner"])
+    graphs, encoder, learner = data.get("graphs"), data.get("encoder"), _learner(data)
     return Manifest(
         name=data["name"],
         learner=learner,
@@ -239,6 +239,14 @@ def _from_json(data: Mapping[str, Any]) -> Manifest:
 
 _TRAITS_OF_GRAPHS = ("ways_can_change", "order_matters", "gradients_at_serving", "default_steps", "max_steps")
 """Traits that version 2 of the format kept in the section about graphs."""
+
+
+def _learner(data: Mapping[str, Any]) -> LearnerSpec:
+    written, graphs = data["learner"], data.get("graphs")
+    if "class_balance" not in written and graphs is not None and not graphs["refused"]:
+        # Graphs of before this was recorded count every example once, and their learner must answer as they do.
+        written = {**written, "class_balance": "proportional"}
+    return LearnerSpec.from_json(written)
 
 
 def _traits(data: Mapping[str, Any], learner: LearnerSpec) -> Traits | None:

@@ -64,7 +64,8 @@ class LearnerSpec:
         backbone_settings: keyword settings of the backbone.
         settings: keyword settings of the method.
         class_balance: "equal" lets adapting follow all classes of a support set alike, whatever numbers of examples
-            they have; "proportional" lets it follow them in proportion to these numbers.
+            they have; "proportional" lets it follow them in proportion to these numbers. Of bundles of before this was
+            recorded, those with ONNX graphs are proportional, as their graphs are, and others equal.
     """
 
     method: str

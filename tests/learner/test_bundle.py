@@ -289,11 +289,13 @@ def test_bundles_of_the_second_format_kept_traits_beside_their_graphs(tmp_path: 
         traits = data.pop("traits")
         names = ("ways_can_change", "order_matters", "gradients_at_serving", "default_steps", "max_steps")
         data["graphs"] |= {name: traits[name] for name in names}
+        del data["learner"]["class_balance"]
         data.update(format_version=2)
 
     forge(tmp_path / "birds", age)
     loaded = load_bundle(tmp_path / "birds").manifest
     assert (loaded.traits, loaded.graphs) == (written.traits, GRAPHS)
+    assert loaded.learner.class_balance == "proportional", "as its graphs count examples"
 
 
 @pytest.mark.parametrize(
