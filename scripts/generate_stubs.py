@@ -1,6 +1,7 @@
-"""Generate the Python stubs of proto/ into the SDK, or check that those there are up to date (--check).
+"""Generate the Python stubs of proto/ into the SDK, or check that they are up to date (--check).
 
-With --descriptors FILE, write what proto/ says and imports into that file instead, for tools that find no imports.
+With --descriptors FILE, write descriptors of proto/ and its imports to that file instead, for tools that can't find
+imports.
 """
 
 import argparse
@@ -37,7 +38,7 @@ def run_protoc(*outputs: str) -> None:
     """Run protoc over every proto file."""
     protos = sorted(str(path.relative_to(PROTO)) for path in PROTO.rglob("*.proto"))
     well_known = files("grpc_tools") / "_proto"
-    error_details = Path(status_pb2.__file__).parents[2]  # googleapis-common-protos brings the sources along
+    error_details = Path(status_pb2.__file__).parents[2]  # googleapis-common-protos installs its sources there
     folders = (f"--proto_path={folder}" for folder in (PROTO, well_known, error_details))
     if protoc.main(["protoc", *folders, *outputs, *protos]) != 0:
         sys.exit("protoc failed")

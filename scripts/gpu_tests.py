@@ -1,7 +1,7 @@
-"""Run what a GPU changes, in stages of less than nine minutes, and sum up: `make test-gpu [STAGE=NAME]`.
+"""Run the tests that a GPU changes, in stages of less than nine minutes, and sum up: `make test-gpu [STAGE=NAME]`.
 
-Without a GPU it prints what it would run. A stage is a list of pytest's arguments, or of benchmarks that are cut short:
-their figures mean little, but that they run and agree with themselves does. Servers take the GPU by themselves.
+Without a GPU the script prints what it would run. A stage is a list of pytest's arguments, or of shortened benchmarks:
+their figures mean little, but show that they run and that their answers agree. Servers choose the GPU by themselves.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGE_SECONDS = 540
-"""A stage that takes longer is ended and has failed."""
+"""Most seconds of a stage; one that takes longer is ended and has failed."""
 NO_TESTS = 5
 """Exit code of pytest when all tests were deselected."""
 
@@ -62,15 +62,15 @@ STAGES = [*TESTS, *BENCHMARKS]
 
 @dataclass
 class Outcome:
-    """What a stage came to.
+    """The result of a stage.
 
     Attributes:
-        stage: its name.
-        passed: tests or benchmarks.
-        failed: the same, those that ended in an error among them.
-        skipped: tests.
-        seconds: that it took.
-        failures: names of what failed, or why the stage ended.
+        stage: name of the stage.
+        passed: number of tests or benchmarks that passed.
+        failed: number of tests or benchmarks that failed, those that ended in an error included.
+        skipped: number of tests that were skipped.
+        seconds: time that the stage took, in seconds.
+        failures: names of the tests or benchmarks that failed, or the reason why the stage was ended.
     """
 
     stage: str
@@ -82,10 +82,10 @@ class Outcome:
 
 
 def commands(stage: str, folder: str) -> list[list[str]]:
-    """What a stage runs, with its results in a folder."""
+    """The commands of a stage, which write their results to a folder."""
     if stage in TESTS:
         options = ["-m", "pytest", "-q", "-n", "4", "--dist", "worksteal", "--junit-xml", f"{folder}/report.xml"]
-        options += ["-m", "not slow"]  # the last -m counts
+        options += ["-m", "not slow"]  # pytest takes the last -m
         return [[sys.executable, *options, *TESTS[stage]]]
     return [[sys.executable, *(word.format(folder=folder) for word in command)] for command in BENCHMARKS[stage]]
 
@@ -110,7 +110,7 @@ def run_stage(stage: str) -> Outcome:
 
 
 def _run(command: Sequence[str], seconds: float) -> str:
-    """Run a command; why it failed, or nothing."""
+    """Run a command; returns the reason why it failed, or nothing."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True) as process:
         try:
@@ -122,7 +122,7 @@ def _run(command: Sequence[str], seconds: float) -> str:
 
 
 def _read(report: Path) -> tuple[int, int, int, list[str]]:
-    """Numbers of tests that passed, failed and were skipped, and the names of those that failed."""
+    """Read the numbers of tests that passed, failed and were skipped, and the names of those that failed."""
     cases = list(ElementTree.parse(report).iter("testcase"))
     failed = [
         f"{case.get('classname')}::{case.get('name')}"

@@ -1,7 +1,7 @@
 """Print what each group of tests costs, from a report that pytest wrote with --junit-xml.
 
-A group is a folder of tests, and with --by file a file. Seconds are those of the tests themselves, set-up of what they
-share included: with two processes, `make test` takes about half as many, and half a minute for lint.
+A group is a folder of tests, or a file with --by file. Seconds are those of the tests, the set-up of shared fixtures
+included. With two processes, `make test` takes about half as long, and half a minute more for lint.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def group_of(module: str, by: str) -> str:
-    """The group of a test by its dotted module, such as "tests.e2e.test_life"; nested folders count to the first."""
+    """The group of a test by its dotted module, such as "tests.e2e.test_life"; a subfolder belongs to its parent."""
     folders = [part for part in module.split(".") if not part.startswith("Test")]
     if by == "file":
         return "/".join(folders)

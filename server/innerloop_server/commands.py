@@ -14,7 +14,7 @@ from rich.console import Console
 from innerloop_server.settings import ConfigurationError, ServerSettings, load_settings
 
 SPINS = "10000"
-"""Waits of about ten microseconds."""
+"""Rounds that an idle OpenMP thread spins before it sleeps: about ten microseconds."""
 
 SWITCH_SECONDS = 0.0005
 """Seconds after which a thread that holds the interpreter lets others run. With Python's default of 5 ms, a lane that

@@ -11,10 +11,10 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from innerloop_server.backends import parse_backends
 
 CLEARER = {"byte_size": "is not a size; write a number of bytes, or for example 512MiB"}
-"""Plainer messages than pydantic's, by its type of error."""
+"""Plainer messages than pydantic's, by pydantic's type of error."""
 
 LONGEST_LIFE = 100 * 365 * 86400.0
-"""Seconds, about 100 years: later times of expiry would not fit into a timestamp."""
+"""Longest life of an adaptation, in seconds: about 100 years, since a timestamp holds no much later time."""
 
 
 class ConfigurationError(ValueError):
@@ -22,7 +22,7 @@ class ConfigurationError(ValueError):
 
 
 class ServerSettings(BaseSettings):
-    """What a server is told at its start. Every field is a flag, an environment variable and a TOML key."""
+    """The settings of a server. Every field is a flag, an environment variable and a key of a TOML file."""
 
     model_config = SettingsConfigDict(env_prefix="INNERLOOP_", extra="forbid", frozen=True)
 
@@ -36,21 +36,23 @@ class ServerSettings(BaseSettings):
     threads: int | None = Field(
         None,
         ge=1,
-        description="Most CPU threads of a computation that runs alone; it takes as many as make it fastest, and "
-        "answers differ by rounding. Several run on one thread each. "
-        "ONNX Runtime takes more than one only where there is one lane. (default: half of the cores, at most 4)",
+        description="Most CPU threads of a computation that runs alone. The server takes as many as are fastest, which "
+        "changes answers by rounding only. Computations that run side by side take one thread each. "
+        "ONNX Runtime takes several threads only if there is one lane. (default: half of the cores, at most 4)",
     )
     lanes: int | None = Field(
         None, ge=1, description="Batches that a CPU computes side by side. (default: one for every core)"
     )
     precision: Literal["float32", "tf32", "bfloat16"] = Field(
         "float32",
-        description="Of convolutions and matrix products: float32, or faster and rounder tf32 or (PyTorch) bfloat16.",
+        description="Precision of convolutions and matrix products: float32, or the faster but less exact tf32 or "
+        "(PyTorch only) bfloat16.",
     )
     compile: bool = Field(
         False,
-        description="Compile models with PyTorch's inductor while they serve already; takes minutes, pays on a GPU. "
-        "ONNX Runtime has TensorRT compile them, where it is installed, when a batch of a new size comes.",
+        description="Compile models with PyTorch's inductor while they serve already, which takes minutes and makes "
+        "models faster on a GPU. With ONNX Runtime, TensorRT compiles them where it is installed, whenever a batch of "
+        "a new size comes.",
     )
     admin: bool = Field(False, description="Allow LoadModel and UnloadModel.")
 
@@ -70,10 +72,11 @@ class ServerSettings(BaseSettings):
         0,
         ge=0,
         le=64,
-        description="Processes that answer gRPC for the one that computes, to serve more clients; 0: it answers.",
+        description="Processes that answer gRPC in front of the process that computes, to serve more clients; "
+        "with 0 it answers itself.",
     )
     frontend_bytes: ByteSize = Field(
-        ByteSize(256 * 2**20), ge=2**20, description="Memory for the requests under way of one front end."
+        ByteSize(256 * 2**20), ge=2**20, description="Memory of each front end for requests under way."
     )
 
     max_message_bytes: ByteSize = Field(ByteSize(64 * 2**20), gt=0, description="Largest request accepted.")

@@ -1,10 +1,11 @@
-// Adapts an exported bundle to the examples of a task and answers its queries, by onnxruntime-web alone.
+// Adapts an exported bundle to the examples of a task and answers its queries, with onnxruntime-web and nothing else.
 //
 //   node adapt.js BUNDLE TASK.json
 //
-// TASK.json: {"support": [[...], ...], "labels": [0, ...], "queries": [[...], ...], "steps": 5}, of every example and
-// query its elements in one row, labels counted from 0 (for regression: rows of target values), steps if one likes.
-// Prints {"answers": [[...], ...], "losses": [...]}: each query's probabilities (or values), the loss before each step.
+// TASK.json holds {"support": [[...], ...], "labels": [0, ...], "queries": [[...], ...], "steps": 5}. Each example and
+// each query is one row of its elements. Labels count from 0; for regression they are rows of target values. "steps" may
+// be left out. The script prints {"answers": [[...], ...], "losses": [...]}: probabilities (or values) of each query, and
+// the loss before each inner step.
 
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -16,7 +17,7 @@ const manifest = JSON.parse(await readFile(join(bundle, "manifest.json"), "utf8"
 const { support, labels, queries, steps } = JSON.parse(await readFile(taskFile, "utf8"));
 const { input, task_kind: kind } = manifest.learner;
 
-// [1, rows, *input]: one task.
+// Makes rows a tensor [1, rows, *input], the inputs of one task.
 function inputs(rows) {
   const elements = input.dtype === "uint8" ? Uint8Array.from(rows.flat()) : Float32Array.from(rows.flat());
   return new Tensor(input.dtype, elements, [1, rows.length, ...input.shape]);
@@ -26,7 +27,7 @@ function integers(values, shape) {
   return new Tensor("int64", BigInt64Array.from(values, BigInt), shape);
 }
 
-// A graph's outputs by name; of the inputs, it is given those that it has.
+// Runs a graph on those of the given tensors that it takes, and returns its outputs by name.
 async function run(file, given) {
   const session = await InferenceSession.create(await readFile(join(bundle, file)));
   return session.run(Object.fromEntries(session.inputNames.map((name) => [name, given[name]])));

@@ -15,7 +15,7 @@ from innerloop_server.engine.interface import AdaptedTask, LoadedModel
 from innerloop_server.observability.metrics import Metrics
 
 TOMBSTONES = 65_536
-"""How many dropped adaptations are remembered, so that their owners hear that they were dropped."""
+"""Number of dropped adaptations that are remembered, so that their owners are told that they were dropped."""
 
 SLACK = 1024
 """The expiry heap is rebuilt when it holds this many entries more than twice the adaptations that are kept."""

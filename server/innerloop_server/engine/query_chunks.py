@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 EXAMPLES_AT_ONCE = 2048
-"""Queries of all tasks of a batch that are answered together, so that their activations fit into memory."""
+"""Most queries, of all tasks of a batch together, that are answered at once, so that activations fit into memory."""
 
 
 def query_chunks(tasks: int, queries: int) -> Iterator[slice]:

@@ -36,9 +36,9 @@ from innerloop_server.ipc.segment import Segment
 R = TypeVar("R")
 
 LARGE = 1 << 20
-"""Arrays of this many bytes are copied in a thread, so that the event loop goes on."""
+"""Arrays of at least this many bytes are copied in a thread, so that the event loop is not held up."""
 SMALL_ANSWERS = 4096
-"""Answers of up to this many bytes travel in the message."""
+"""Answers of up to this many bytes travel in the message itself, and not in shared memory."""
 FULL_RETRY_SECONDS = 0.2
 RELEASE_SECONDS = 0.05
 """Seconds after an answer by which the engine process has released the request's block, unless it is very busy."""

@@ -4,7 +4,7 @@ from bisect import bisect_left, insort
 from typing import NamedTuple
 
 ALIGNMENT = 64
-"""Blocks begin at multiples of it: a cache line, and more than any element type needs."""
+"""Blocks begin at multiples of this many bytes: a cache line, and more than any element type needs."""
 
 
 class Block(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 LARGEST_PACKET = 2**17
-"""Bytes of the largest message."""
+"""Most bytes of one message."""
 
 
 def packet_sockets() -> tuple[socket.socket, socket.socket]:

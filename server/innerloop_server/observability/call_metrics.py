@@ -9,18 +9,20 @@ SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.
 PHASE_SECONDS = (0.0001, 0.0002, *SECONDS)
 
 NO_MODEL = ""
-"""Model label of requests that name no model of this server: what clients make up must not become a label."""
+"""Model label of requests that name no model of this server, so that clients can't create labels."""
 
 
 class CallMetrics:
-    """Requests, how long they took, and where the time went. Model labels are names of models that the server holds.
+    """Counts requests, and measures how long they take in all and in each phase.
+
+    Model labels are names of models that the server holds.
 
     Args:
-        registry: receives the metrics.
+        registry: registry that the metrics are added to.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        # Finding a series by its labels costs more than adding to it, so series are remembered.
+        # Finding a series by its labels takes longer than adding to it, so series are remembered.
         self._requests = cache(
             counter(
                 registry, "requests", "Requests answered; each query of a stream is one.", "rpc", "model", "status"
@@ -48,12 +50,12 @@ class CallMetrics:
         )
 
     def request(self, rpc: str, model: str, status: str, seconds: float) -> None:
-        """A request was answered with a status code."""
+        """Count a request that was answered with a status code."""
         self._requests(rpc, model, status).inc()
         self._request_duration(rpc, model).observe(seconds)
 
     def phase(self, phase: str, model: str, seconds: float) -> None:
-        """A request spent time in a phase: queue, adapt, predict or encode."""
+        """Record the time that a request spent in a phase: queue, adapt, predict or encode."""
         self._phase_duration(phase, model).observe(seconds)
 
 

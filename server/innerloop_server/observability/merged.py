@@ -1,7 +1,7 @@
 """Metrics of several processes, added up.
 
-Front ends write theirs through prometheus_client's multiprocess mode: into memory-mapped files, which outlive them. A
-front end that takes another's place takes over its file, so nothing is lost and no counter ever goes back.
+Front ends write their metrics through prometheus_client's multiprocess mode, into memory-mapped files that outlive the
+processes. A front end that replaces another one continues its file, so that counters never go back.
 """
 
 import os
@@ -16,17 +16,17 @@ from prometheus_client.samples import Sample
 
 
 def write_metrics_to(folder: Path, slot: int) -> None:
-    """Make this process keep the metrics that it creates from now on in files, under a number of its own."""
+    """Make this process keep the metrics that it creates from now on in files named after `slot`."""
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
     values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
 
 
 class MergedCollector(Collector):
-    """The sums of this process's metrics and those that others write to files.
+    """Adds up this process's metrics and those that other processes write to files.
 
     Args:
-        own: this process's; counters and histograms only.
-        folder: of the files.
+        own: registry of this process's metrics, which are counters and histograms only.
+        folder: folder of the files.
     """
 
     def __init__(self, own: CollectorRegistry, folder: Path) -> None:
@@ -34,8 +34,8 @@ class MergedCollector(Collector):
         self._folder = folder
 
     def collect(self) -> Iterable[Metric]:
-        """Each family once, each series once."""
-        # A file has no content for a moment after it was made.
+        """Give the sums, each metric once and each of its series once."""
+        # A file that was just created is empty for a moment.
         files = [str(file) for file in self._folder.glob("*.db") if file.stat().st_size]
         written = {family.name: family for family in MultiProcessCollector.merge(files)}  # type: ignore[no-untyped-call]
         for family in self._own.collect():

@@ -17,12 +17,12 @@ STEPS = (0, 1, 2, 3, 5, 10, 20, 50, 100)
 
 
 class Metrics(CallMetrics):
-    """Every metric of the server. Label values are names of models that the server holds, never a client's words.
+    """All metrics of the server. Label values are names of models that the server holds, never text from clients.
 
     Args:
-        version: of the server.
-        adaptation_budget: bytes that adaptations may take.
-        frontend_folder: where front ends write metrics of RPCs; None when this process answers gRPC itself.
+        version: version of the server.
+        adaptation_budget: most bytes that adaptations may take.
+        frontend_folder: folder that front ends write their metrics to; None if this process answers gRPC itself.
     """
 
     def __init__(self, version: str, adaptation_budget: int, frontend_folder: Path | None = None) -> None:
@@ -69,30 +69,30 @@ class Metrics(CallMetrics):
         self.registry.register(_MemoryCollector(read))
 
     def batch(self, operation: str, model: str, tasks: int) -> None:
-        """A batch was computed."""
+        """Record a batch that was computed."""
         self._batch_size(operation, model).observe(tasks)
 
     def device_busy(self, seconds: float) -> None:
-        """The device was busy for so many seconds more, however many batches it computed at once."""
+        """Add seconds during which the device was busy; batches side by side count once."""
         self._device_busy.inc(seconds)
 
     def queue_depth(self, model: str, operation: str, depth: int) -> None:
-        """The number of waiting requests changed."""
+        """Set the number of waiting requests."""
         self._queue_depth(model, operation).set(depth)
 
     def adapted(self, model: str, support_size: int, steps: int) -> None:
-        """A task was adapted to."""
+        """Count a task that was adapted to."""
         self._support_size(model).observe(support_size)
         self._steps(model).observe(steps)
 
     def adaptation_created(self, model: str, size_bytes: int) -> None:
-        """An adaptation is now kept."""
+        """Count an adaptation that is kept from now on."""
         self._created(model).inc()
         self._held(model).inc()
         self._bytes(model).inc(size_bytes)
 
     def adaptation_dropped(self, model: str, size_bytes: int, *, expired: bool = False, evicted: bool = False) -> None:
-        """An adaptation is no longer kept: it expired, gave way, or else was deleted by its owner."""
+        """Count an adaptation that is no longer kept: it expired, gave way to others, or was deleted by its owner."""
         self._held(model).dec()
         self._bytes(model).dec(size_bytes)
         if expired:
@@ -101,22 +101,22 @@ class Metrics(CallMetrics):
             self._evicted(model).inc()
 
     def model(self, model: str, version: str, method: str, state: str) -> None:
-        """A model is in a state; its series start at zero, so that their first increase can be seen."""
+        """Set the state of a model. All its series start at zero, so that their first increase can be seen."""
         self.model_gone(model)
         self._model_info.labels(model, version, method, state).set(1)
         for series in (self._held, self._bytes, self._created, self._expired, self._evicted):
             series(model)
 
     def model_gone(self, model: str) -> None:
-        """A model was unloaded, or is about to change its state."""
+        """Forget the state of a model that was unloaded, or that is about to be in another state."""
         self._model_info.remove_by_labels({"model": model})
 
     def frontends(self, count: int) -> None:
-        """The number of front ends that answer gRPC changed."""
+        """Set the number of front ends that answer gRPC."""
         self._frontends.set(count)
 
     def frontend_restarted(self) -> None:
-        """A front end that had ended is replaced."""
+        """Count a front end that replaces one that ended."""
         self._frontend_restarts.inc()
 
     def _counter(self, name: str, about: str, *labels: str) -> Counter:
@@ -134,7 +134,7 @@ class _MemoryCollector(Collector):
         self._read = read
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """One gauge, a sample for each device and kind."""
+        """Give one gauge with a sample for each device and kind of memory."""
         gauge = GaugeMetricFamily(
             "innerloop_device_memory_bytes",
             "Memory in use on the device that computes.",

@@ -11,7 +11,7 @@ from innerloop_server.scheduling.job import AdaptJob, AnyJob, Computed, PredictJ
 from innerloop_server.scheduling.lanes import Lane
 
 MEMORY_RETRY_SECONDS = 0.5
-"""After which a request is told to come back that there was no memory for: others may have ended by then."""
+"""Seconds after which a client should retry a request that found no memory; others may have ended by then."""
 
 
 async def compute(lane: Lane, jobs: Sequence[AnyJob]) -> list[Computed[Any] | Exception]:

@@ -23,13 +23,13 @@ from innerloop_server.engine.interface import Batch, BatchResult, LoadedModel, M
 T = TypeVar("T")
 
 QUIET_SECONDS = 0.2
-"""A batch counts as alone once no two batches were computed side by side for so long."""
+"""Seconds without two batches side by side after which a batch counts as running alone."""
 
 MOST_BYTES_ON_LOOP = 2**20
-"""Bytes of a batch that the event loop itself copies to a worker and back, which takes a millisecond at most."""
+"""Most bytes of a batch that the event loop itself copies to a worker and back; this takes a millisecond at most."""
 
 WORKER_START_SECONDS = 30.0
-"""What a worker may take to start before its lane goes on without it."""
+"""Most seconds that a worker may take to start before its lane goes on without it."""
 
 
 class Lanes:
@@ -160,7 +160,7 @@ class Lane:
             self._worker = None if worker is None else LaneWorker(worker, self._thread)
 
     async def wait_for_worker(self, seconds: float) -> None:
-        """Wait until the worker can compute, at most so many seconds."""
+        """Wait until the worker can compute, for `seconds` at most."""
         if self._worker is not None:
             await self._worker.wait_until_ready(seconds)
 
@@ -314,4 +314,4 @@ def _set_exception(future: "asyncio.Future[Any]", error: BaseException) -> None:
         if isinstance(error, StopIteration):  # no future takes one: it would end the coroutine that awaits it
             error = RuntimeError(f"StopIteration: {error}")
         future.set_exception(error)
-        future.exception()  # somebody may have stopped waiting for it
+        future.exception()  # the caller may have stopped waiting for it

@@ -10,24 +10,24 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 LONGEST_BATCH = 0.1
-"""Seconds after which one more request in a batch saves next to nothing, and makes whoever comes next wait.
+"""Most seconds of a batch. In a longer one, another request saves next to nothing and makes later requests wait.
 
 At 50 ms, W1 lost a fifth of its throughput at 32 clients. The rule holds only where batches run side by side: a GPU
 takes 256 tasks in little more time than one.
 """
 
 SHORT_BATCH = 0.01
-"""Seconds of batches of which half of the lanes are enough.
+"""Batches of at most this many seconds are short: half of the lanes are enough for them.
 
-Four lanes that shared light requests at once made small batches, which cost more in all and take their time from those
-who answer: 32 clients of anil got 870 to 1,040 adaptations a second, and 1,360 to 1,510 with half of the lanes.
+Four lanes that shared light requests at once made small batches. These cost more in all, and took time from the threads
+that answer: 32 clients of anil got 870 to 1,040 adaptations per second, and 1,360 to 1,510 with half of the lanes.
 """
 
 AHEAD = 1
-"""Batches made ready behind those that run: a second one would only get old while it could still grow."""
+"""Number of batches prepared behind those that run. A second one would only wait, and could have grown meanwhile."""
 
 LATEST_BATCHES, MOST_BUCKETS = 32, 256
-"""Whose times are remembered: the latest batches of each bucket, and buckets of a model's operation."""
+"""Number of latest batches of each bucket whose times are remembered, and most buckets of one model and operation."""
 
 
 @dataclass(frozen=True)

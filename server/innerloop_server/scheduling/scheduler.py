@@ -22,7 +22,7 @@ from innerloop_server.scheduling.queue import FairQueue
 R = TypeVar("R")
 
 SHORTEST_RETRY, LONGEST_RETRY = 0.1, 30.0
-"""Seconds after which a refused request is told to come back, at least and at most."""
+"""Least and most seconds after which a client should retry a refused request."""
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,15 @@ from innerloop_server.engine.onnx.task_graphs import concatenating, splitting
 
 
 class Accelerator(OnnxDevice):
-    """A device with memory of its own, in which task states stay: one batch runs while the next is made ready.
+    """A device with memory of its own, where task states stay. One batch runs while the next is prepared.
 
-    Inputs and answers are bound to the host's memory, states to the device's. States are taken out of batches and put
-    together by small graphs of their own, since ONNX Runtime offers no other way to copy on a device.
+    Inputs and answers are bound to the host's memory, states to the device's. Small graphs split batches into states
+    and join states to batches, since ONNX Runtime offers no other way to copy on a device.
 
     Args:
-        kind: as ONNX Runtime calls it, "cuda"; "cpu" takes the host for an accelerator.
-        index: which one.
-        providers: what runs graphs there, by preference, with options.
+        kind: ONNX Runtime's name of the device, "cuda"; tests take "cpu", and the host stands in for an accelerator.
+        index: number of the device among those of its kind.
+        providers: ONNX Runtime's execution providers, best first, with options.
     """
 
     def __init__(self, kind: str, index: int, providers: Sequence[tuple[str, Mapping[str, str]]]) -> None:
@@ -34,14 +34,14 @@ class Accelerator(OnnxDevice):
     def session(self, graph: bytes) -> Session:
         """See OnnxDevice.session."""
         session = make_session(graph, self._providers, 1)
-        # One that can't be set up is left out without an exception.
+        # ONNX Runtime silently leaves out a provider that it can't set up.
         missing = {name for name, _ in self._providers} - set(session.get_providers())
         if missing:
             raise RuntimeError(f"{', '.join(missing)} could not be set up")
         return session
 
     def padded(self, size: int) -> int:
-        """The next power of two: what is set up for a shape of batches is used again."""
+        """The next power of two, so that few shapes of batches have to be set up."""
         return 1 << (size - 1).bit_length()
 
     def run(
@@ -109,5 +109,5 @@ class Accelerator(OnnxDevice):
         key = (what, tasks, *types.items())
         if key not in self._graphs:
             make = splitting if what == "split" else concatenating
-            self._graphs.setdefault(key, self.session(make(types, tasks)))  # another thread may have been first
+            self._graphs.setdefault(key, self.session(make(types, tasks)))  # another thread may have made it meanwhile
         return self._graphs[key]

@@ -1,4 +1,4 @@
-"""Which device ONNX Runtime computes on."""
+"""Chooses the device that ONNX Runtime computes on."""
 
 import numpy as np
 import onnxruntime
@@ -12,14 +12,14 @@ TENSORRT, CUDA = "TensorrtExecutionProvider", "CUDAExecutionProvider"
 def choose_onnx_device(
     name: str, threads: int | None, lanes: int | None, *, tf32: bool = False, tensorrt: bool = False
 ) -> OnnxDevice:
-    """The device of that name.
+    """Choose a device by name.
 
     Args:
         name: "auto" (a GPU where there is one and ONNX Runtime can use it), "cpu", "cuda" or "cuda:N".
         threads: see HostDevice.
         lanes: see HostDevice.
-        tf32: let a GPU round the factors of convolutions and matrix products.
-        tensorrt: run on a GPU what TensorRT takes by TensorRT, where that is installed.
+        tf32: let a GPU round the factors of convolutions and matrix products to TF32.
+        tensorrt: let TensorRT run the nodes that it supports, on a GPU and where it is installed.
 
     Raises:
         ValueError: there is no such device, or ONNX Runtime can't use it.
@@ -36,8 +36,8 @@ def choose_onnx_device(
     cuda = {
         "device_id": str(index),
         "use_tf32": "1" if tf32 else "0",
-        "cudnn_conv_algo_search": "HEURISTIC",  # by default, each new shape of a batch waits for a search
-        "arena_extend_strategy": "kSameAsRequested",  # task states need the memory that would be set aside
+        "cudnn_conv_algo_search": "HEURISTIC",  # by default, the first batch of each shape waits for a search
+        "arena_extend_strategy": "kSameAsRequested",  # by default, it takes up to twice the memory it needs
     }
     providers = [(CUDA, cuda)]
     if tensorrt and TENSORRT in onnxruntime.get_available_providers():
@@ -48,10 +48,10 @@ def choose_onnx_device(
 
 
 def _can_use_cuda(index: int) -> bool:
-    """Whether a number can be put on that GPU; that ONNX Runtime was built for one says little."""
+    """Try to put a number on that GPU; that ONNX Runtime was built for GPUs does not mean that one can be used."""
     if CUDA not in onnxruntime.get_available_providers():
         return False
-    onnxruntime.preload_dlls()  # finds CUDA where it was installed as Python packages
+    onnxruntime.preload_dlls()  # loads CUDA if it was installed as Python packages
     try:
         onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", index)
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""Devices of ONNX Runtime: how graphs run on one, and where task states lie between two runs."""
+"""The interface of ONNX Runtime's devices: they run graphs, and keep task states between runs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ Session = Any
 """An `onnxruntime.InferenceSession`; the package has no types."""
 
 Tensor = Any
-"""A tensor where the device keeps it, an array or an `OrtValue`."""
+"""A tensor on the device: an array, or an `OrtValue`."""
 
 Tensors = dict[str, Tensor]
 
@@ -23,11 +23,11 @@ CPU = "CPUExecutionProvider"
 
 
 class Outputs(NamedTuple):
-    """What a graph gave.
+    """The outputs of a graph.
 
     Attributes:
-        kept: by name, where the device keeps them.
-        read: in the host's memory.
+        kept: tensors by name, which stay on the device.
+        read: arrays in the host's memory.
     """
 
     kept: Tensors
@@ -35,14 +35,14 @@ class Outputs(NamedTuple):
 
 
 class OnnxDevice(ABC):
-    """Somewhere to run graphs.
+    """A device that runs graphs.
 
     Attributes:
         name: "cpu", or for example "cuda:0".
-        lanes: batches that run side by side without taking time from each other.
-        threads: threads that feed it.
-        largest_batch: tasks beyond which larger batches gain nothing.
-        usual_batch: tasks up to which batches are tried out beforehand.
+        lanes: number of batches that run side by side without slowing each other down.
+        threads: number of threads that prepare batches and run them.
+        largest_batch: number of tasks above which larger batches raise throughput no further.
+        usual_batch: number of tasks up to which batches are tried out when a model is loaded.
     """
 
     name: str
@@ -53,11 +53,11 @@ class OnnxDevice(ABC):
 
     @abstractmethod
     def session(self, graph: bytes) -> Session:
-        """A graph ready to run, by any number of threads at a time; raises what ONNX Runtime raises if it can't be."""
+        """Load a graph, which any number of threads may run at a time; ONNX Runtime's own errors pass through."""
 
     @abstractmethod
     def padded(self, size: int) -> int:
-        """What a batch of that many tasks or examples is padded to."""
+        """The number of tasks or examples that a batch of `count` is padded to."""
 
     @abstractmethod
     def run(
@@ -67,57 +67,57 @@ class OnnxDevice(ABC):
 
         Args:
             session: the graph.
-            inputs: from the host's memory.
-            state: further inputs, from where the device keeps them.
-            keep: outputs to keep on the device.
-            read: outputs to bring to the host's memory.
+            inputs: inputs in the host's memory, by name.
+            state: further inputs, which are on the device, by name.
+            keep: names of the outputs to keep on the device.
+            read: names of the outputs to bring to the host's memory.
         """
 
     @abstractmethod
     def split(self, batch: Tensors, tasks: int) -> list[Tensors]:
-        """The first of a batch of states [T, ...], one by one [1, ...], in memory of their own."""
+        """Copy the first states of a batch [T, ...] into tensors of their own, [1, ...] each."""
 
     @abstractmethod
     def join(self, states: Sequence[Tensors], tasks: int) -> Tensors:
-        """States [1, ...] as one batch of so many tasks; the first stands in for those that miss."""
+        """Join states [1, ...] to a batch of `tasks` tasks; copies of the first state pad it."""
 
     @abstractmethod
     def to_host(self, state: Tensors) -> dict[str, Array]:
-        """A copy in the host's memory."""
+        """Copy a state to the host's memory."""
 
     @abstractmethod
     def from_host(self, state: Mapping[str, Array]) -> Tensors:
-        """What `to_host` was given."""
+        """Copy back a state that `to_host` copied."""
 
     @abstractmethod
     def shape(self, tensor: Tensor) -> tuple[int, ...]:
-        """Of a tensor that the device keeps."""
+        """Shape of a tensor on the device."""
 
     @abstractmethod
     def dtype(self, tensor: Tensor) -> str:
-        """Name of the element type of a tensor that the device keeps."""
+        """Name of the element type of a tensor on the device."""
 
     @abstractmethod
     def size_bytes(self, tensor: Tensor) -> int:
-        """Of a tensor that the device keeps."""
+        """Size in bytes of a tensor on the device."""
 
 
 def filled(states: Sequence[Tensors], tasks: int) -> list[Tensors]:
-    """States of so many tasks, the first standing in for those that miss."""
+    """Pad states to `tasks` of them by repeating the first."""
     return [*states, *[states[0]] * (tasks - len(states))]
 
 
 def make_session(graph: bytes, providers: Sequence[Any], threads: int) -> Session:
-    """A graph ready to run.
+    """Load a graph into ONNX Runtime, whose own errors pass through.
 
     Args:
-        graph: an ONNX model.
-        providers: what runs its operators, by preference.
-        threads: CPU threads of one operator. Operators run one after another, and threads that wait sleep at once
-            instead of spinning.
+        graph: content of the ONNX file.
+        providers: ONNX Runtime's execution providers, best first.
+        threads: CPU threads of one operator. Operators run one after another, and idle threads sleep at once instead
+            of spinning.
 
     Raises:
-        LoadError: the graph reaches beyond itself. What else keeps it from running, ONNX Runtime raises.
+        LoadError: the graph uses files or code outside itself.
     """
     if reach := reach_of(graph):
         raise LoadError(f"a graph of it {reach}, which bundles may not")
@@ -126,7 +126,7 @@ def make_session(graph: bytes, providers: Sequence[Any], threads: int) -> Sessio
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.load_model_format", "ONNX")  # not its own, of which it checks less
-    options.enable_mem_pattern = False  # batches have many shapes, and a plan is kept for each
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # its own format is checked less
+    options.enable_mem_pattern = False  # ONNX Runtime would keep a plan for every shape of batches
     options.log_severity_level = ERRORS_ONLY
     return onnxruntime.InferenceSession(graph, options, providers=providers)

@@ -18,17 +18,17 @@ from innerloop_server.engine.states.budget import with_room
 
 @dataclass(frozen=True)
 class OnnxSettings:
-    """How an engine computes.
+    """Settings of an engine of ONNX Runtime.
 
     Attributes:
         device: "auto" (a GPU where there is one that ONNX Runtime can use), "cpu", "cuda" or "cuda:N".
-        threads: CPU threads of a graph where there is one lane; half of the cores, but at most 4, when None. Where
-            there are several lanes, each graph runs on one thread.
-        lanes: batches that a CPU computes side by side; one for every core when None.
-        tf32: let a GPU round the factors of convolutions and matrix products.
-        tensorrt: have TensorRT run what it can on a GPU, where it is installed.
-        state_bytes: of task states that are kept on the device.
-        host_state_bytes: of task states that are kept in the host's memory when the device's is full.
+        threads: CPU threads of a graph if there is one lane; None for half of the cores, but at most 4. With several
+            lanes, each graph runs on one thread.
+        lanes: number of batches that a CPU computes side by side; None for one per core.
+        tf32: let a GPU round the factors of convolutions and matrix products to TF32.
+        tensorrt: let TensorRT run the nodes that it supports, on a GPU and where it is installed.
+        state_bytes: most bytes of task states on the device.
+        host_state_bytes: most bytes of task states in the host's memory, which takes them when the device's is full.
     """
 
     device: str = "auto"
@@ -55,8 +55,8 @@ class OnnxEngine(Engine):
     """Runs the graphs of bundles with ONNX Runtime.
 
     Args:
-        settings: how.
-        device: where; by default what the settings name.
+        settings: settings of the engine.
+        device: device to run graphs on; None for the one that the settings name.
 
     Raises:
         LoadError: there is no such device.
@@ -87,13 +87,13 @@ class OnnxEngine(Engine):
             return OnnxModel(name, manifest, manifest.traits, files, self._device, self._states)
         except LoadError as error:
             raise LoadError(f"{path.name}: {error}; export it again") from error
-        except Exception as error:  # ONNX Runtime's exceptions have no base of their own
-            # Its words name places in its source; clients see what this function raises.
+        except Exception as error:  # ONNX Runtime's exceptions have no base class
+            # ONNX Runtime's message names lines of its source, and must not reach clients; this function's does.
             structlog.get_logger().error("graphs not loaded", bundle=path.name, reason=str(error))
             raise LoadError(f"{path.name}: ONNX Runtime can't load its graphs; export it again") from error
 
     def memory(self) -> Mapping[tuple[str, str], int]:
-        """What task states take, and what this process has resident."""
+        """Bytes that task states take, and bytes of this process that are resident in memory."""
         name = self._device.name
         states = {(name, "states"): self._states.device_bytes, ("host", "states"): self._states.host_bytes}
         return {**states, **resident("cpu")}

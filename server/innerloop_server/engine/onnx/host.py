@@ -13,12 +13,12 @@ from innerloop_server.engine.onnx.device import CPU, OnnxDevice, Outputs, Sessio
 class HostDevice(OnnxDevice):
     """The CPU: several batches side by side on one thread each, or one batch at a time on several threads.
 
-    A session has threads of its own, so their number is settled when a graph is loaded: one where there are several
-    lanes, since running a graph leaves the interpreter to other threads; `threads` where there is one lane.
+    A session has threads of its own, whose number is fixed when a graph is loaded: `threads` if there is one lane, and
+    one if there are several. Lanes are threads of this process, since running a graph releases the interpreter.
 
     Args:
-        threads: of a graph where there is one lane; half of the cores, but at most 4, when None.
-        lanes: batches side by side; one for every core when None.
+        threads: threads of a graph if there is one lane; None for half of the cores, but at most 4.
+        lanes: number of batches side by side; None for one per core.
     """
 
     def __init__(self, threads: int | None = None, lanes: int | None = None) -> None:
@@ -32,7 +32,7 @@ class HostDevice(OnnxDevice):
         return make_session(graph, [CPU], self._graph_threads)
 
     def padded(self, size: int) -> int:
-        """Nothing is gained by padding."""
+        """See OnnxDevice.padded; no padding, which would save nothing on a CPU."""
         return size
 
     def run(
@@ -53,11 +53,11 @@ class HostDevice(OnnxDevice):
         return {name: np.concatenate([state[name] for state in filled(states, tasks)]) for name in states[0]}
 
     def to_host(self, state: Tensors) -> dict[str, Array]:
-        """They are there already."""
+        """See OnnxDevice.to_host; states are in the host's memory already."""
         return state
 
     def from_host(self, state: Mapping[str, Array]) -> Tensors:
-        """They are there already."""
+        """See OnnxDevice.from_host; states stay where they are."""
         return dict(state)
 
     def shape(self, tensor: Array) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""One bundle's ONNX graphs on a device: batches of requests to runs of graphs, and what they give back."""
+"""One bundle's ONNX graphs on a device: runs them on batches of requests, and gives back their results."""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,22 +22,22 @@ SUPPORT = (X, "support_y", "support_mask", "ways", "steps")
 QUERY, LOSSES = "query_x", "losses"
 CLASSES, VALUES = ["logits", "probabilities"], ["values"]
 INPUT_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
-"""What ONNX Runtime calls the element types of inputs."""
+"""ONNX Runtime's names of the element types of inputs."""
 
 
 class OnnxModel(LoadedModel):
     """A bundle's graphs, a session for each.
 
     Args:
-        name: that callers know it by.
-        manifest: of the bundle.
-        traits: of its learner.
-        files: content of the bundle's files.
-        device: where the graphs run.
-        states: where task states lie.
+        name: name of the model, by which callers ask for it.
+        manifest: manifest of the bundle.
+        traits: properties of the bundle's learner.
+        files: content of the bundle's files, by name.
+        device: device that runs the graphs.
+        states: memory for task states.
 
     Raises:
-        LoadError: these graphs don't make a model.
+        LoadError: the graphs can't be loaded, or do not fit the manifest.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class OnnxModel(LoadedModel):
         given, made = _names(self._adapting.get_inputs()), _names(self._adapting.get_outputs())
         asked, answered = _names(self._predicting.get_inputs()), _names(self._predicting.get_outputs())
         self._taken = given
-        self._kept = [name for name in asked if name != QUERY]  # what predicting never reads is not kept
+        self._kept = [name for name in asked if name != QUERY]  # outputs that predicting never reads are not kept
         self._losses = [name for name in made if name == LOSSES]
         fits = {*given} <= {*SUPPORT} and {*self._kept} <= {*made} and {*self._answers} <= {*answered}
         if not fits or not self._kept or not all(name.startswith(STATE) for name in self._kept):
@@ -66,7 +66,7 @@ class OnnxModel(LoadedModel):
         self._check(traits)
 
     def _check(self, traits: Traits) -> None:
-        """Refuse graphs that take other inputs or steps than the manifest says."""
+        """Refuse graphs whose inputs or steps are not those in the manifest."""
         wanted = (INPUT_TYPES[self.description.input_dtype], self.description.input_shape)
         for name, file, session in ((X, ADAPT, self._adapting), (QUERY, PREDICT, self._predicting)):
             if [(end.type, tuple(end.shape[2:])) for end in session.get_inputs() if end.name == name] != [wanted]:
@@ -75,28 +75,28 @@ class OnnxModel(LoadedModel):
             raise LoadError(f"{ADAPT} takes {'no ' if traits.max_steps else ''}steps, but its manifest says otherwise")
 
     def prepare(self) -> None:
-        """Run both graphs for tasks like those that the model was trained for, in batches of all usual sizes."""
+        """Run both graphs on tasks like those of training, in batches of all usual sizes."""
         support, steps = trial_support(self.description), self.description.traits.default_steps
         width = self.description.head_width(support.ways)
         size = 1
         while size <= self._device.usual_batch:
             try:
                 states = [adapted.state for adapted in self.adapt([support] * size, steps, width)]
-            except MemoryFullError:  # then there will be no such batches
+            except MemoryFullError:  # such large batches will fail for callers too, so there is nothing to prepare
                 break
             self.predict(states, [support.x[:1]] * size)
             size *= 2
 
     def compile(self) -> None:
-        """Graphs are optimised when they are loaded."""
+        """Do nothing, because graphs are optimised when they are loaded."""
 
     def adapt(self, tasks: Sequence[SupportSet], steps: int, width: int, *, alone: bool = True) -> list[AdaptedTask]:
-        """Learn a batch of tasks, padded to the largest of them; graphs make states as wide as its most `ways`."""
+        """Learn a batch of tasks, padded to the largest. States are as wide as the most ways of a task in the batch."""
         del width, alone
         inputs = self._support(tasks, steps)
         outputs = self._device.run(self._adapting, inputs, {}, self._kept, self._losses)
         states = self._states.put(outputs.kept, [task.ways for task in tasks])
-        # Loops that never ran don't know how many tasks there are.
+        # A loop of no rounds gives losses without a tasks dimension.
         history = outputs.read[0][: len(tasks)].tolist() if self._losses and steps else [()] * len(tasks)
         return [AdaptedTask(state, tuple(row)) for state, row in zip(states, history, strict=True)]
 
@@ -118,7 +118,7 @@ class OnnxModel(LoadedModel):
         ]
 
     def _in_chunks(self, state: Tensors, x: Array) -> list[Array]:
-        """Answers to queries [T, Q, *input], some at a time."""
+        """Answer queries [T, Q, *input], a limited number at a time."""
         answered = [
             self._device.run(
                 self._predicting, {QUERY: np.ascontiguousarray(x[:, chunk])}, state, [], self._answers
@@ -130,7 +130,7 @@ class OnnxModel(LoadedModel):
         return [np.concatenate(each, axis=1) for each in zip(*answered, strict=True)]
 
     def _support(self, tasks: Sequence[SupportSet], steps: int) -> dict[str, Array]:
-        """Those inputs of the adapting graph that it has."""
+        """The inputs that this adapt graph takes."""
         count = self._device.padded(len(tasks))
         longest = self._device.padded(max(task.size for task in tasks))
         inputs = {
@@ -143,7 +143,7 @@ class OnnxModel(LoadedModel):
         return {name: inputs[name] for name in self._taken}
 
     def _raw(self, x: Array) -> Array:
-        """Inputs in the element type that the graphs take, which is that of the data the model was trained on."""
+        """Convert inputs to the element type that the graphs take, which is that of the training data."""
         if x.dtype == self.description.input_dtype:
             return x
         return np.rint(x).astype(np.uint8) if self.description.input_dtype == "uint8" else x.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Memory for task states of ONNX graphs: each state in tensors of its own, under a budget of the device's bytes."""
+"""Memory for task states of ONNX graphs. Each state has tensors of its own, and a budget limits their bytes."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from innerloop_server.engine.states.pool import Place, PooledState, StatePool
 
 
 class OnnxPlace(Place):
-    """Where one state lies: its tensors, of the device or of the host; its size is in bytes."""
+    """The place of one state: its tensors, on the device or on the host. Sizes are in bytes."""
 
     __slots__ = ("tensors",)
 
@@ -24,12 +24,12 @@ class OnnxState(PooledState[OnnxPlace]):
 
 
 class OnnxStates(StatePool[OnnxPlace]):
-    """Task states on one device, and behind them on its host.
+    """Task states on one device, and on its host when the device is full.
 
     Args:
-        device: where they are computed with.
-        size_bytes: that they may take there.
-        host_bytes: that those may take that had to leave it; zero for none.
+        device: device that computes with the states.
+        size_bytes: most bytes of states on the device.
+        host_bytes: most bytes of states on the host; zero keeps none there.
     """
 
     unit_bytes = 1
@@ -65,10 +65,10 @@ class OnnxStates(StatePool[OnnxPlace]):
 
     @contextmanager
     def claimed(self, states: Sequence[OnnxState]) -> Iterator[list[Tensors]]:
-        """The tensors of states, which stay on the device inside.
+        """The tensors of states, which stay on the device inside this context.
 
         Raises:
-            MemoryFullError: they are not all there, and there is no room.
+            MemoryFullError: some states are not on the device, and there is no room for them.
         """
         places = self.claim(states)
         try:

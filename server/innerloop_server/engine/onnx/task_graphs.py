@@ -1,4 +1,4 @@
-"""Graphs that take batches of task states apart and put them together, for states that do not leave a device."""
+"""Small graphs that split batches of task states and join states to batches, so that states stay on a device."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,11 +8,11 @@ OPSET, IR_VERSION = 20, 10
 
 
 def splitting(types: Mapping[str, int], tasks: int) -> bytes:
-    """A graph from tensors [tasks, ...] to `NAME.0`, `NAME.1`, ..., [1, ...] each.
+    """Make a graph that splits each tensor [tasks, ...] into `NAME.0`, `NAME.1`, ..., [1, ...] each.
 
     Args:
         types: ONNX element types of the tensors, by name.
-        tasks: in the batch.
+        tasks: number of tasks in the batch.
     """
     nodes = [
         helper.make_node("Split", [name], [f"{name}.{task}" for task in range(tasks)], axis=0, num_outputs=tasks)
@@ -22,7 +22,7 @@ def splitting(types: Mapping[str, int], tasks: int) -> bytes:
 
 
 def concatenating(types: Mapping[str, int], tasks: int) -> bytes:
-    """A graph from `NAME.0`, `NAME.1`, ..., [1, ...] each, to tensors [tasks, ...]; arguments as of `splitting`."""
+    """Make a graph that joins `NAME.0`, `NAME.1`, ..., [1, ...] each, to tensors [tasks, ...]; see `splitting`."""
     nodes = [helper.make_node("Concat", [f"{name}.{task}" for task in range(tasks)], [name], axis=0) for name in types]
     return _graph(nodes, _rows(types, tasks), types)
 

@@ -21,7 +21,7 @@ from innerloop_server.engine.query_chunks import query_chunks
 Precision = Literal["float32", "tf32", "bfloat16"]
 
 MOST_CHOICES = 256
-"""Kept of one model; shapes of requests are the clients' choice."""
+"""Most shapes of one model for which choices are remembered; a bound is needed since clients choose the shapes."""
 
 _numbers = count()
 

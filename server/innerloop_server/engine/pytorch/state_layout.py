@@ -48,7 +48,7 @@ Shapes = tuple[tuple[str, tuple[int, ...], torch.dtype], ...]
 
 
 PlainShapes = tuple[tuple[str, tuple[int, ...], str], ...]
-"""The same with the types by their names, as plain data."""
+"""`Shapes` as plain data: types are given by name."""
 
 
 class StateLayout:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from statistics import median
 
 TURNS = 48
-"""Computations between the beginnings of two rounds of trials."""
+"""Number of computations from the beginning of one round of trials to the next."""
 
 TRIALS, REMEMBERED = 4, 9
-"""Trials in a row of each number of threads, and latest measurements of it whose median counts.
+"""Trials in a row with each number of threads, and number of its latest measurements whose median is compared.
 
-When work begins after a pause, threads are a few times in each other's way for a tick of the system's scheduler, which
-costs 10 ms. The median of nine leaves that out.
+When work begins after a pause, threads may block each other a few times for a tick of the system's scheduler, 10 ms
+each. The median of nine measurements leaves these out.
 """
 
 

@@ -26,7 +26,7 @@ from innerloop_server.ipc.segment import Segment
 MODULE = "innerloop_server.engine.pytorch.worker_process"
 
 MEMORY_BYTES = 2**30
-"""Bytes shared with a worker, of which only those take up memory that were written to."""
+"""Bytes of memory shared with a worker; only pages that were written to take up real memory."""
 
 
 class TorchWorker(Worker):

@@ -9,7 +9,7 @@ from innerloop_server.engine.pytorch.state_layout import PlainShapes
 from innerloop_server.ipc.arrays import ArrayAt
 
 LONGEST_REASON = 2**12
-"""Characters of a reason for a failure; what is longer is cut."""
+"""Most characters of the reason for a failure; longer reasons are cut."""
 
 
 class LoadOrder(msgspec.Struct, frozen=True, tag=True):

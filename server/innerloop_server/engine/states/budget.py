@@ -1,7 +1,7 @@
 """How much memory states may take."""
 
 ROOM_SHARE, LEAST_ROOM = 8, 256 * 2**20
-"""Room for states that are being made, beyond those kept: an eighth more, and at least 256 MiB."""
+"""Room for states that are being computed, beside those that are kept: an eighth of these, and at least 256 MiB."""
 
 
 def with_room(kept_bytes: int) -> int:

@@ -19,11 +19,11 @@ Detached: TypeAlias = Mapping[str, memoryview]
 NOTHING: Detached = MappingProxyType({})
 
 THRESHOLD = 256 * 1024
-"""From this many bytes of data on, a walk in Python costs less than two copies."""
+"""Bytes of data from which on walking a message in Python costs less time than copying the data twice."""
 
 MOST_FIELDS = 32
-"""A message with more fields than this is not walked: protobuf parses it as it is, and copes with millions of
-fields."""
+"""Most fields of a message that is walked in Python; a message with more is left to protobuf, which copes with
+millions."""
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 SIZES = {FIXED64: 8, FIXED32: 4}

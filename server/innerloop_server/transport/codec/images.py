@@ -9,10 +9,10 @@ from innerloop_learner.media import UnreadableImageError, fit_image, open_image
 from innerloop_server.transport.codec.violations import Violations
 
 MAX_PIXELS_IN_ALL = 1_000_000_000
-"""Of all images of one request."""
+"""Most pixels of all images of one request together."""
 
 MOST_NAMED = 20
-"""Files that one refusal names, for its sender to mend at once; the headers of an answer have no room for many more."""
+"""Most files that a refusal names, so that its sender can mend all at once; the headers of an answer hold few more."""
 
 
 def decode_images(

@@ -12,7 +12,7 @@ from innerloop_server.transport.codec.texts import decode_texts
 from innerloop_server.transport.codec.violations import Violations
 
 LARGE = 1 << 20
-"""Inputs of this many bytes are decoded in a thread, so that the event loop goes on."""
+"""Inputs of at least this many bytes are decoded in a thread, so that the event loop is not held up."""
 
 IMAGE_CHANNELS = (1, 3)
 IMAGE_RANGE = (0, 255)

@@ -9,7 +9,7 @@ from innerloop_learner.encoders import MAX_TEXT_BYTES, EncoderError, pack_texts
 from innerloop_server.transport.codec.violations import Violations
 
 MAX_PACKED_BYTES = 64 * 2**20
-"""Of all texts of one request, each as long as the longest."""
+"""Most bytes of all texts of one request together, each padded to the length of the longest."""
 
 
 def decode_texts(texts: Sequence[str], field: str, violations: Violations) -> NDArray[np.uint8] | None:
