@@ -11,10 +11,17 @@ from torch import Tensor
 
 from innerloop_learner import InputSpec, Learner, LearnerSpec, Params, Query, Support, build_learner
 from innerloop_learner.learner import methods
+from innerloop_learner.norms import norms
 from innerloop_learner.objectives import Objective, build_objective
 from innerloop_learner.tasks import Episodes
 
 IMAGE = (1, 16, 16)
+
+NORMS = ("batch", "group")
+"""That every method is tried with, besides "task", the usual one."""
+
+TRIED_WITH_EVERY_NORM = ("maml", "protonet")
+"""A method that adapts the norms' parameters, and one that does not."""
 
 RATES = {"maml++": 0.2}
 """Of methods that learn too little with the rate of the others."""
@@ -107,7 +114,7 @@ def _cases() -> list[Case]:
             cases.append(image)
             cases += [
                 replace(image, backbone_settings={"width": 8, "downsample": "stride", "norm": norm})
-                for norm in ("batch", "group")
+                for norm in (sorted({*norms} - {"task"}) if name in TRIED_WITH_EVERY_NORM else NORMS)
             ]
         if "regression" in info.tasks:
             cases.append(

@@ -29,7 +29,9 @@ MODES = {"alone": 0, "front ends": 2}
 
 def pytest_generate_tests(metafunc):
     definition = metafunc.definition
-    if "frontends" in metafunc.fixturenames and definition.get_closest_marker("with_and_without_front_ends"):
+    if definition.get_closest_marker("with_and_without_front_ends"):
+        if "frontends" not in metafunc.fixturenames:
+            raise pytest.UsageError(f"{definition.nodeid} says that it runs with front ends, but asks for no server")
         rare = definition.get_closest_marker("rarely")
         modes = [
             pytest.param(count, id=mode, marks=pytest.mark.slow if rare and mode in rare.args else ())

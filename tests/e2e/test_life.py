@@ -110,9 +110,21 @@ def test_a_port_that_is_taken_is_refused_and_not_shared(server, models_folder, s
     assert len(str(refused.value).splitlines()) == 2, "gRPC adds none of its own lines"
 
 
-def test_a_server_that_can_not_say_that_it_is_ready_ends_and_says_why(models_folder, tmp_path):
+@pytest.mark.rarely("front ends")
+def test_a_server_that_can_not_say_that_it_is_ready_ends_and_says_why(models_folder, tmp_path, frontends):
     command = [sys.executable, "-m", "innerloop_server", "serve", "--models", models_folder, "--threads", "1"]
-    command += ["--lanes", "1", "--port", "0", "--metrics-port", "0", "--ready-file", tmp_path]
+    command += [
+        "--lanes",
+        "1",
+        "--port",
+        "0",
+        "--metrics-port",
+        "0",
+        "--ready-file",
+        tmp_path,
+        "--frontends",
+        str(frontends),
+    ]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert result.returncode == 2
     assert f"innerloop serve: ready_file: can't write {tmp_path} (Is a directory)" in result.stderr

@@ -35,8 +35,9 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def address(models):
-    with ServerProcess(models, threads=1, lanes=1, adaptation_bytes=ADAPTATION_BYTES) as server:
+def address(models, frontends):
+    settings = {"threads": 1, "lanes": 1, "frontends": frontends}
+    with ServerProcess(models, adaptation_bytes=ADAPTATION_BYTES, **settings) as server:
         yield server.target
 
 
@@ -99,6 +100,7 @@ def test_callers_never_notice_that_the_server_ran_out_of_memory(address):
         assert first.id != evicted
 
 
+@pytest.mark.rarely("front ends")
 def test_callers_never_notice_that_the_server_has_memory_for_hardly_any_of_them(models, address):
     with Client(address) as client:
         size = client.adapt("patterns", SUPPORT, LABELS).info.size_bytes
@@ -115,11 +117,12 @@ def test_callers_never_notice_that_the_server_has_memory_for_hardly_any_of_them(
         assert list(threads.map(ask, [client] * 4)) == [[EXPECTED] * 10] * 4
 
 
-def test_callers_never_notice_that_the_server_was_restarted(models):
-    with ServerProcess(models, threads=1, lanes=1) as server:
+@pytest.mark.rarely("front ends")
+def test_callers_never_notice_that_the_server_was_restarted(models, frontends):
+    with ServerProcess(models, threads=1, lanes=1, frontends=frontends) as server:
         client = Client(server.target)
         adaptation = client.adapt("patterns", SUPPORT, LABELS)
-    with client, ServerProcess(models, threads=1, lanes=1, port=server.port):
+    with client, ServerProcess(models, threads=1, lanes=1, frontends=frontends, port=server.port):
         assert adaptation.predict(QUERY).labels == EXPECTED
 
 
@@ -211,16 +214,18 @@ def test_an_adaptation_that_was_evicted_in_mid_stream_is_made_again(address):
             list(adaptation.predict_stream(queries()))
 
 
-def test_a_stream_goes_on_when_the_server_is_started_again(models):
+@pytest.mark.rarely("front ends")
+def test_a_stream_goes_on_when_the_server_is_started_again(models, frontends):
     def queries():
         for seed in range(60):
             if seed == 30:
                 servers[0].stop()
-                servers.append(ServerProcess(models, threads=1, lanes=1, port=servers[0].port))
+                servers.append(ServerProcess(models, port=servers[0].port, **settings))
                 servers[1].__enter__()
             yield patterns(1, seed)
 
-    servers = [ServerProcess(models, threads=1, lanes=1)]
+    settings = {"threads": 1, "lanes": 1, "frontends": frontends}
+    servers = [ServerProcess(models, **settings)]
     with servers[0], Client(servers[0].target, retries=50) as client:
         adaptation = client.adapt("patterns", SUPPORT, LABELS)
         try:

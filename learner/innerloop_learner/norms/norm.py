@@ -65,7 +65,7 @@ class Norm(ABC):
     def as_affine(self, params: Params, statistics: Statistics) -> tuple[Tensor, Tensor] | None:
         """The factor and the summand [C] or [T, C] that `apply` comes to; None where they depend on x.
 
-        A layer before the norm can then take them over. Whoever overrides `apply` overrides this, too.
+        A layer before the norm can then take them over. The default is right for every norm that looks at x.
         """
         del params, statistics
         return None

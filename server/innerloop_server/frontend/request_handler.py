@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import weakref
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 import numpy as np
@@ -110,6 +110,7 @@ class RequestHandler:
                 return await serving.load(operation.model)
             case messages.Unload():
                 return await serving.unload(operation.model)
+        assert_never(operation)
 
     async def _task(self, sent: messages.SentTask, block: NDArray[np.uint8]) -> AdaptTask:
         model = await self._serving.model(sent.model)
