@@ -168,7 +168,7 @@ def test_a_run_goes_on_with_its_own_encoder_only(text_options: list[Any], files:
     [
         (["--data", "texts:{files}/intents.csv"], "texts, which methods don't read; name an encoder of texts"),
         (["--data", "digits", "--encoder", "{files}/absent.onnx"], "absent.onnx can't be read (No such file"),
-        (["--data", "digits", "--tokenizer", "{files}/tokenizer.json"], "--tokenizer is of an encoder"),
+        (["--data", "digits", "--tokenizer", "{files}/tokenizer.json"], "--tokenizer belongs to an encoder"),
         (
             ["--data", "digits", "--encoder", "{files}/texts.onnx", "--tokenizer", "{files}/tokenizer.json"],
             "this encoder takes texts, digits has images",
