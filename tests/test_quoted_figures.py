@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from innerloop_learner.learner import methods
+
 ROOT = Path(__file__).resolve().parent.parent
 QUOTED = ("protonet", "matching", "maml", "anil", "lstm-optimizer", "snail", "cnaps", "r2d2", "baseline", "scratch")
 README, PAGE = (" ".join((ROOT / name).read_text().split()) for name in ("README.md", "docs/benchmarks.md"))
@@ -150,3 +152,8 @@ def test_accuracies_behind_an_encoder_are_those_measured() -> None:
 
 def accuracy_of(measured: dict[str, float]) -> str:
     return f"{measured['accuracy']:.1%} ± {measured['confidence_interval']:.1%}"
+
+
+def test_every_method_has_its_row() -> None:
+    rows = [line for line in (ROOT / "docs" / "training.md").read_text().splitlines() if line.startswith("|")]
+    assert [name for name in methods if not any(f"`{name}`" in row for row in rows)] == []
