@@ -374,6 +374,22 @@ async def test_a_model_that_was_unloaded_is_forgotten(scheduler, fake_model):
     await until(lambda: gc.collect() >= 0 and seen() is None)
 
 
+async def test_a_batch_that_is_computed_while_the_scheduler_stops_is_answered_before_its_lane_ends(
+    make_scheduler, make_lanes, gated
+):
+    lanes = make_lanes(1)
+    scheduler = make_scheduler(lanes=lanes)
+    running = await busy(scheduler, gated)
+    (waiting,) = await submit(scheduler, adapt_job(gated))
+    scheduler.stop()
+    assert not await lanes.stop(0.05)
+    gated.gate.set()
+    await asyncio.wait_for(running, 5)
+    assert await lanes.stop(5)
+    assert sizes(gated) == [("adapt", 1)]
+    waiting.cancel()
+
+
 async def test_as_many_batches_as_there_are_lanes_share_what_waits(make_scheduler, make_lanes, fake_model):
     model, together = fake_model(), threading.Barrier(4, timeout=5)
 

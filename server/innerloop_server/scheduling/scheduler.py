@@ -75,6 +75,7 @@ class Scheduler:
         self._last_end = 0.0
         self._seconds_per_job = 0.01
         self._sleeping: deque[asyncio.Future[None]] = deque()
+        self._stopped = False
         self._feeders = [self._loop.create_task(self._feed()) for _ in range(lanes.count)]
 
     async def run(self, job: Job[R]) -> Computed[R]:
@@ -96,9 +97,10 @@ class Scheduler:
             self._report_depth(waiting)
 
     def stop(self) -> None:
-        """Take no more batches."""
-        for feeder in self._feeders:
-            feeder.cancel()
+        """Take no more batches; those that are being computed still end, and only then are their lanes free."""
+        self._stopped = True
+        while self._sleeping:
+            self._wake_feeder()
 
     def _admit(self, job: AnyJob) -> None:
         requests, size_bytes = self._queue.load(job.model)
@@ -113,8 +115,8 @@ class Scheduler:
         self._wake_feeder()
 
     async def _feed(self) -> None:
-        """Have one batch after another computed, for ever."""
-        while True:
+        """Have one batch after another computed, until the scheduler is stopped."""
+        while not self._stopped:
             lane, found = await self._lanes.take(), False
             try:
                 found = await self._compute_next(lane)
@@ -122,7 +124,7 @@ class Scheduler:
                 structlog.get_logger().exception("a batch was not fed to its lane")
             finally:
                 self._lanes.give_back(lane)
-            if not found:
+            if not found and not self._stopped:
                 await self._sleep()
 
     async def _sleep(self) -> None:
@@ -162,6 +164,8 @@ class Scheduler:
 
     def _next_batch(self) -> list[AnyJob]:
         """The batch that the policy's rules let be taken now, whoever's turn it is."""
+        if self._stopped:
+            return []
         size_bytes = self._policy.limits.size_bytes
         if self._batches >= self._side_by_side:
             return self._queue.next_batch(self._policy.ahead, size_bytes)
