@@ -13,7 +13,7 @@ from innerloop.calls import Call, call_metadata
 from innerloop.channel import TLS, open_async_channel
 from innerloop.connection_core import ConnectionCore
 from innerloop.errors import ClientClosedError
-from innerloop.links import Link, Links
+from innerloop.links import CLOSED, Link, Links
 from innerloop.locks import acquire_async
 from innerloop.retry import Deadline
 from innerloop.steps import Steps, run_async
@@ -58,6 +58,15 @@ class AsyncConnection(ConnectionCore):
         """Let later calls make another link than this one."""
         self._links.give_up(link)
 
+    def was_closed(self, failure: BaseException) -> bool:
+        """Whether a call failed because the client was closed.
+
+        gRPC cancels the calls of a channel that is closed, as if somebody had cancelled their tasks.
+        """
+        task = asyncio.current_task()
+        cancelled = isinstance(failure, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+        return self._links.closed and not cancelled
+
     async def close(self) -> None:
         """Close the channels, those of other event loops too."""
         for link in self._links.close():
@@ -75,11 +84,9 @@ class AsyncConnection(ConnectionCore):
             return response
         except grpc.RpcError as failure:
             raise self._links.error_from(failure, link, began, call.request_id) from failure
-        except asyncio.CancelledError:
-            # gRPC cancels the calls of a channel that is closed, as if somebody had cancelled their tasks.
-            task = asyncio.current_task()
-            if self._links.closed and task is not None and not task.cancelling():
-                raise ClientClosedError("the client was closed during the call") from None
+        except asyncio.CancelledError as failure:
+            if self.was_closed(failure):
+                raise ClientClosedError(CLOSED, request_id=call.request_id) from None
             raise
         finally:
             self._release(link)

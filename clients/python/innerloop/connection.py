@@ -10,7 +10,8 @@ import grpc
 from innerloop.calls import Call, call_metadata
 from innerloop.channel import TLS, open_channel
 from innerloop.connection_core import ConnectionCore
-from innerloop.links import Link, Links
+from innerloop.errors import ClientClosedError
+from innerloop.links import CLOSED, Link, Links
 from innerloop.locks import acquire
 from innerloop.retry import Deadline
 from innerloop.steps import Steps, run
@@ -46,14 +47,23 @@ class Connection(ConnectionCore):
     def open_stream(self, requests: Iterator[StreamPredictRequest], request_id: str) -> tuple[Any, Link[grpc.Channel]]:
         """A StreamPredict call that sends what `requests` gives, which is read in a thread of its own; and its link."""
         link = self._links.take()
-        call = link.methods["StreamPredict"](requests, metadata=call_metadata(request_id))
-        if not call.add_callback(lambda: self._release(link)):
+        try:
+            call = link.methods["StreamPredict"](requests, metadata=call_metadata(request_id))
+        except ValueError as refusal:
+            self._release(link)
+            raise self._error_of(refusal, request_id) from refusal
+        if not call.add_callback(lambda: self._release_apart(link)):
             self._release(link)
         return call, link
 
     def give_up(self, link: Link[grpc.Channel]) -> None:
         """Let later calls make another link than this one."""
         self._links.give_up(link)
+
+    def was_closed(self, failure: BaseException) -> bool:
+        """Whether a call failed because the client was closed."""
+        del failure
+        return self._links.closed
 
     def close(self) -> None:
         """Close the channel."""
@@ -68,9 +78,20 @@ class Connection(ConnectionCore):
             return response
         except grpc.RpcError as failure:
             raise self._links.error_from(failure, link, began, call.request_id) from failure
+        except ValueError as refusal:
+            raise self._error_of(refusal, call.request_id) from refusal
         finally:
             self._release(link)
+
+    def _error_of(self, refusal: ValueError, request_id: str) -> Exception:
+        """What it means that gRPC refuses a call: another thread has closed the channel a moment ago."""
+        return ClientClosedError(CLOSED, request_id=request_id) if self._links.closed else refusal
 
     def _release(self, link: Link[grpc.Channel]) -> None:
         if self._links.release(link):
             link.channel.close()
+
+    def _release_apart(self, link: Link[grpc.Channel]) -> None:
+        """The same on a thread of gRPC: there, closing a channel waits for events that this very thread handles."""
+        if self._links.release(link):
+            threading.Thread(target=link.channel.close, daemon=True).start()

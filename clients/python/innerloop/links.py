@@ -19,6 +19,8 @@ from innerloop.status import error_from, is_answered
 from innerloop.v1.adaptation_pb2_grpc import AdaptationServiceStub
 from innerloop.v1.model_pb2_grpc import ModelServiceStub
 
+CLOSED = "the client was closed during the call"
+
 Channel = TypeVar("Channel", grpc.Channel, grpc.aio.Channel)
 
 
@@ -102,7 +104,7 @@ class Links(Generic[Channel]):
             request_id: of the call.
         """
         if self.closed:
-            return ClientClosedError("the client was closed during the call", request_id=request_id)
+            return ClientClosedError(CLOSED, request_id=request_id)
         if is_answered(failure):
             link.hear()
         elif failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED and link.silent_since(began):

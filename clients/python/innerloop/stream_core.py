@@ -9,9 +9,9 @@ import grpc
 from innerloop.adaptation_core import AdaptationCore
 from innerloop.async_connection import AsyncConnection
 from innerloop.connection import Connection
-from innerloop.errors import DeadlineExceededError, InnerloopError, UnavailableError
+from innerloop.errors import ClientClosedError, DeadlineExceededError, InnerloopError, UnavailableError
 from innerloop.examples import EncodedExamples
-from innerloop.links import Link
+from innerloop.links import CLOSED, Link
 from innerloop.one_stream import OneStream
 from innerloop.pending_queries import Patience, PendingQueries, PendingQuery
 from innerloop.predictions import Predictions
@@ -133,6 +133,8 @@ class StreamCore(ABC):
                 if self._link.silent_since(self._patience.began):
                     self._core.give_up(self._link)
                 raise DeadlineExceededError(TOO_LATE, request_id=self._stream.request_id) from failure
+            if self._core.was_closed(failure):
+                raise ClientClosedError(CLOSED, request_id=self._stream.request_id) from failure
             if isinstance(failure, asyncio.CancelledError):
                 raise
             if failure.details() == TORN:

@@ -4,13 +4,14 @@ import asyncio
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 
 import grpc
 import numpy as np
 import pytest
 import trustme
 from scripted_server import running
-from twins import connect
+from twins import collect, connect
 
 from innerloop import (
     TLS,
@@ -21,6 +22,7 @@ from innerloop import (
     InvalidArgumentError,
     UnavailableError,
 )
+from innerloop.links import Links
 
 IMAGES = np.zeros((2, 1, 28, 28), np.uint8)
 KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
@@ -158,6 +160,36 @@ async def test_a_closed_client_says_so(kind, server):
         await under_way
     with pytest.raises(ClientClosedError):
         await client.models()
+
+
+def test_a_client_that_another_thread_closes_just_before_a_call_is_sent_says_so(server, monkeypatch):
+    client = Client(server.address)
+    adaptation, take = client.adapt("grey", IMAGES, [1, 2]), Links.take
+
+    def take_and_close(links):
+        link = take(links)
+        client.close()
+        return link
+
+    monkeypatch.setattr(Links, "take", take_and_close)
+    for call in (client.models, lambda: list(adaptation.predict_stream([IMAGES]))):
+        client._connection._links.closed = False
+        with pytest.raises(ClientClosedError):
+            call()
+
+
+@KINDS
+async def test_a_client_that_is_closed_during_a_stream_says_so_and_does_not_hang(kind, server):
+    for _ in range(20):  # it depends on what is being sent at that moment
+        client = connect(kind, server.address)
+        adaptation = await client.adapt("grey", IMAGES, [1, 2])
+        asked = len(server.requests("query"))
+        stream = asyncio.ensure_future(collect(adaptation.predict_stream(repeat(IMAGES))))
+        while len(server.requests("query")) < asked + 10:
+            await asyncio.sleep(0.001)
+        await asyncio.wait_for(client.close(), 10)
+        with pytest.raises(ClientClosedError):
+            await asyncio.wait_for(stream, 10)
 
 
 def test_one_client_serves_many_threads(server):
