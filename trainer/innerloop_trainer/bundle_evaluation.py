@@ -1,4 +1,4 @@
-"""How good a bundle is on classes that it has never seen."""
+"""Measures a bundle on classes that it was not trained on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +16,14 @@ from innerloop_trainer.seen_classes import Split, leave_out_seen
 
 @dataclass(frozen=True)
 class BundleFigure:
-    """A figure of a bundle, and what it was measured on.
+    """A figure of a bundle, and the data that it was measured on.
 
     Attributes:
         metric: the figure.
         source: source of the episodes.
-        left_out: names of the classes of the split that the bundle was trained on or chosen by.
-        steps: inner steps.
+        left_out: names of the classes of the split that were left out, because the bundle was trained or validated on
+            them.
+        steps: number of inner steps.
     """
 
     metric: Metric
@@ -52,16 +53,16 @@ def evaluate_bundle(
         data: source of the episodes, for example "omniglot:PATH".
         device: device to evaluate on.
         split: split that episodes are drawn from.
-        ways: classes per task; those trained for when None.
-        shots: support examples per class; those trained for when None.
+        ways: classes per task; None for as many as in training.
+        shots: support examples per class; None for as many as in training.
         queries: queries per class.
         episodes: number of episodes.
         seed: seed of the episodes.
-        steps: inner steps; the bundle's default when None.
+        steps: number of inner steps; None for the bundle's default.
         protocol: see `evaluate`.
 
     Raises:
-        DataError, EncoderError: data that can't be used, or not by this bundle's encoder.
+        DataError, EncoderError: the data can't be used, or not by this bundle's encoder.
         TaskError: the bundle can't take that many ways, or that few.
         EvaluationError: the data is not of the bundle's kind.
         SeenClassesError: too few classes are left that the bundle has not seen.

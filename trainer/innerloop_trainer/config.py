@@ -1,4 +1,4 @@
-"""What a training run is asked to do."""
+"""The configuration of a training run."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from innerloop_learner.spec import ClassBalance
 from innerloop_trainer.outer_loop import Schedule, estimators
 
 _SETTINGS = {"settings": "set", "backbone_settings": "backbone-set"}
-"""Fields that hold settings by name, and the options of the command line that fill them."""
+"""Fields of the configuration that hold settings by name, and the command-line options that fill them."""
 
 
 class ConfigError(ValueError):
@@ -21,39 +21,39 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """A training run as plain data; fields that are None take what suits the method.
+    """The configuration of a training run as plain data. Fields that are None get the method's defaults.
 
     Attributes:
-        method: registered name.
-        data: the source as the user wrote it.
-        settings: of the method beyond steps, of its objective and of the estimator, by name.
-        backbone_settings: of the backbone, by name.
-        init: SHA-256 of the parameters that training starts from, where it does not start from random ones.
-        encoder: SHA-256 of the frozen encoder whose features are learned from, if there is one.
+        method: registered name of the method.
+        data: the data source as the user wrote it.
+        settings: settings of the method (except steps), of its objective and of the estimator, by name.
+        backbone_settings: settings of the backbone, by name.
+        init: SHA-256 of the parameters that training starts from; None if it starts from random ones.
+        encoder: SHA-256 of the frozen encoder whose features are the inputs; None without an encoder.
 
-    The other fields say themselves what they are.
+    The text in the declaration of each other field says what it is; `innerloop train --help` shows these texts.
     """
 
     method: str
     data: str
     ways: int = setting(5, "classes per task", least=2)
     shots: int = setting(1, "support examples per class", least=1)
-    train_ways: int | None = setting(None, "classes per training episode, where that is not --ways", least=2)
+    train_ways: int | None = setting(None, "classes per training episode, if not as many as --ways", least=2)
     queries: int | None = setting(None, "queries per class in training and validation", least=1)
     steps: int | None = setting(None, "inner steps, for methods that have them", least=1)
     iterations: int | None = setting(None, "outer steps", least=1)
     meta_batch: int | None = setting(None, "tasks per outer step", least=1)
     learning_rate: float | None = setting(None, "learning rate of Adam, the outer optimizer, at the start")
-    schedule: Schedule = setting("cosine", "how the outer learning rate goes on: down to 0 along a cosine, or constant")
+    schedule: Schedule = setting("cosine", "course of the outer learning rate: down to 0 along a cosine, or constant")
     seed: int = setting(0, "seed of the initial parameters and of the episodes")
     validate_every: int = setting(250, "outer steps between validations", least=1)
     validation_episodes: int = setting(200, "tasks per validation", least=2)
-    estimator: str | None = setting(None, "how the meta-gradient is found: backpropagation, reptile or nothing")
+    estimator: str | None = setting(None, "way to find the meta-gradient: backpropagation, reptile or nothing")
     settings: Mapping[str, Any] = field(default_factory=dict)
     backbone: str | None = setting(None, "network that turns inputs into features: conv4, mlp or adapter")
     backbone_settings: Mapping[str, Any] = field(default_factory=dict)
     class_balance: ClassBalance = setting(
-        "equal", "whether adapting follows all classes alike, or in proportion to the examples they have"
+        "equal", "weight of a class when adapting: equal for all classes, or proportional to its number of examples"
     )
     init: str | None = None
     encoder: str | None = None

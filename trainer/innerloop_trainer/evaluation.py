@@ -1,4 +1,4 @@
-"""How good a learner is on unseen classes."""
+"""Measures a learner on classes that it has not seen."""
 
 import math
 from collections.abc import Iterator
@@ -26,21 +26,21 @@ EPISODES_PER_BATCH = 25
 
 
 class EvaluationError(ValueError):
-    """An evaluation that would not mean what it says."""
+    """An evaluation would not measure what was asked for."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Result over many episodes.
+    """The result of an evaluation over many episodes.
 
     Attributes:
         metric: "accuracy", or "mean_squared_error" for regression.
         values: the metric of each episode [E].
         protocol: "transductive" if the queries of a task normalised each other, otherwise "inductive".
         shape: shape of the episodes.
-        split: name of the split that they were drawn from.
-        steps: inner steps, if they were not the model's default.
-        classes: how many the episodes were drawn from, and a digest of which; empty for regression.
+        split: name of the split that episodes were drawn from.
+        steps: number of inner steps; None for the model's default.
+        classes: number of classes that episodes were drawn from, and a digest of them; empty for regression.
     """
 
     metric: str
@@ -62,7 +62,7 @@ class Evaluation:
         return confidence_interval(self.values)
 
     def to_metric(self, data: str) -> Metric:
-        """The figure as a manifest records it, `data` being the name of the source."""
+        """The figure in the form that a manifest records; `data` is the name of the source."""
         shots = f"{self.shape.ways}-way {self.shape.shots}-shot"
         shots = shots if self.metric == "accuracy" else f"{self.shape.shots}-shot"
         steps = "" if self.steps is None else f"{self.steps} inner steps, "
@@ -104,17 +104,27 @@ def evaluate(
         params: its parameters; episodes are drawn on their device.
         sampler: split to draw from.
         shape: shape of the episodes.
-        split: name of that split, for the record.
+        split: name of that split, which the result records.
         episodes: number of episodes.
         seed: seed of the episodes.
-        steps: inner steps; the learner's default when None.
-        protocol: transductive lets the queries of a task normalise each other, as many papers do; it never serves.
+        steps: number of inner steps; None for the learner's default.
+        protocol: "transductive" lets the queries of a task normalise each other, as in many papers; servers never do.
 
     Raises:
         DataError: the split can't give such episodes.
         TaskError: the learner can't take that many ways, or that few.
         EvaluationError: "transductive" was asked for, but this learner normalises queries without the support set; or
             it does not serve that many inner steps.
+
+    Example:
+        >>> from innerloop_learner import LearnerSpec, build_learner
+        >>> from innerloop_trainer.data import load_source
+        >>> source = load_source("digits")
+        >>> learner = build_learner(LearnerSpec("protonet", source.input, backbone="mlp"))
+        >>> params = learner.init(torch.Generator().manual_seed(0))
+        >>> shape = EpisodeShape(ways=2, shots=5, queries=5)
+        >>> evaluate(learner, params, source.test, shape, split="test", episodes=50).mean > 0.6
+        True
     """
     _check_steps(learner, steps)
     device = next(iter(params.values())).device
@@ -139,12 +149,12 @@ def evaluate(
 
 
 def metric_name(kind: TaskKind) -> str:
-    """What is measured on tasks of this kind."""
+    """The name of the metric for tasks of this kind: "accuracy" or "mean_squared_error"."""
     return "accuracy" if kind == "classification" else "mean_squared_error"
 
 
 def check_source(learner: Learner, source: DataSource) -> None:
-    """Check that a source's tasks are those the learner was made for: the server normalises as the bundle says.
+    """Check that a source's inputs and targets are those of the learner, since the server normalises by the bundle.
 
     Raises:
         EvaluationError: inputs or targets differ.

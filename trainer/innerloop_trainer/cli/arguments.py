@@ -1,4 +1,4 @@
-"""Options that several commands share, and what a user types as what the trainer takes."""
+"""Options that several commands share, and the conversion of what a user types to the trainer's types."""
 
 import json
 from collections.abc import Sequence
@@ -26,17 +26,17 @@ TokenizerOption = Annotated[
 
 
 def option(name: str) -> Any:
-    """The option of a field of `TrainingConfig`: what it is, and the least that it takes, as declared there."""
+    """The command-line option of a field of `TrainingConfig`, with the help text and the least value declared there."""
     field = declared(TrainingConfig, name)
     doc = field["doc"]
     return typer.Option(min=field["least"], help=f"{doc[0].upper()}{doc[1:]}.")
 
 
 def parse_settings(texts: Sequence[str] | None) -> dict[str, Any]:
-    """NAME=VALUE texts as a mapping; values are JSON where they can be, plain text otherwise.
+    """Read NAME=VALUE texts into a mapping. A value is read as JSON if it is valid JSON, and otherwise taken as text.
 
     Raises:
-        ConfigError: a text is of another form, or a name comes twice.
+        ConfigError: a text has another form, or a name comes twice.
     """
     settings: dict[str, Any] = {}
     for text in texts or ():

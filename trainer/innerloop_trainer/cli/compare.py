@@ -30,9 +30,9 @@ from innerloop_trainer.encoder_file import load_encoded, read_encoder_file
 
 
 def compare(
-    methods: Annotated[str, typer.Option(help="Names that `innerloop methods` lists, separated by commas.")],
+    methods: Annotated[str, typer.Option(help="Names of methods (see `innerloop methods`), separated by commas.")],
     data: DataOption,
-    out: Annotated[Path, typer.Option(help="Folder of the comparison and its runs.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the comparison and its runs to.")],
     ways: Annotated[int, option("ways")] = TrainingConfig.ways,
     shots: Annotated[int, option("shots")] = TrainingConfig.shots,
     queries: Annotated[int, typer.Option(min=1, help="Queries per class in test episodes.")] = 15,
@@ -41,7 +41,7 @@ def compare(
         int | None, typer.Option(min=1, help="Outer steps of each method, instead of --minutes.")
     ] = None,
     seed: Annotated[int, option("seed")] = TrainingConfig.seed,
-    test_episodes: Annotated[int, typer.Option(min=2, help="Tasks that methods are compared on.")] = 600,
+    test_episodes: Annotated[int, typer.Option(min=2, help="Test tasks, the same for all methods.")] = 600,
     backbone: Annotated[str | None, typer.Option(help="Feature extractor of all methods.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Setting of one method, METHOD.NAME=VALUE.")

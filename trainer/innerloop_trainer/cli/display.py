@@ -1,4 +1,4 @@
-"""What the trainer's commands print."""
+"""The output of the trainer's commands."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ def print_json(data: Any) -> None:
 
 
 def print_start(start: Start, left_out: Sequence[str]) -> None:
-    """Print what training starts from, and which test classes do not count because of that."""
+    """Print the parameters that training starts from, and the test classes that are left out because of them."""
     fresh = f"; fresh: {', '.join(start.fresh)}" if start.fresh else ""
     console.print(f"Starts from {start.name}: {len(start.taken)} of its parameters{fresh}", soft_wrap=True)
     _print_left_out(left_out)
@@ -47,13 +47,13 @@ def print_evaluation(metric: Metric) -> None:
 
 
 def print_notices(source: DataSource) -> None:
-    """Print what is to be known of how data was read, the files that were left out for example."""
+    """Print notices about how data was read, for example how many files were left out."""
     for notice in source.notices:
         console.print(notice, soft_wrap=True)
 
 
 def print_figure(figure: BundleFigure, bundle: Bundle) -> None:
-    """Print a figure of a bundle, and what is to be known of the classes that it was measured on."""
+    """Print a figure of a bundle, and notices about the classes that it was measured on."""
     print_notices(figure.source)
     print_evaluation(figure.metric)
     _print_left_out(figure.left_out)
@@ -70,7 +70,7 @@ def print_methods(infos: Sequence[MethodInfo]) -> None:
 
 
 def print_method(method: MethodDescription) -> None:
-    """Print what one method is, what it learns, and its settings with their defaults."""
+    """Print the description of one method, the parameters it learns, and its settings with their defaults."""
     table = Table(show_header=False, title=method.info.name)
     defaults = {name: value for name, value in asdict(method.training).items() if value is not None}
     for name, text in (
@@ -99,7 +99,7 @@ def print_sources(sources: Mapping[str, SourceLoader]) -> None:
 
 
 def print_source(name: str, source: SourceLoader, options: Sequence[OptionHelp]) -> None:
-    """Print what a data source holds, and its options with their defaults."""
+    """Print the description of a data source, and its options with their defaults."""
     console.print(f"{name}: {source.summary}, for example {source.example}", soft_wrap=True)
     if not options:
         console.print("It has no options.")
@@ -111,7 +111,7 @@ def print_source(name: str, source: SourceLoader, options: Sequence[OptionHelp])
 
 
 def print_bundle(bundle: Bundle) -> None:
-    """Print what a bundle says of itself."""
+    """Print the manifest of a bundle."""
     manifest = bundle.manifest
     learner, provenance = manifest.learner, manifest.provenance
     table = Table(show_header=False, title=manifest.name)

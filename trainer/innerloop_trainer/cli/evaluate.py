@@ -23,8 +23,12 @@ def evaluate(
     bundle: BundleArgument,
     data: DataOption,
     split: Annotated[Split, typer.Option(help="Classes that tasks are drawn from.")] = "test",
-    ways: Annotated[int | None, typer.Option(min=2, help="Classes per task; those trained for by default.")] = None,
-    shots: Annotated[int | None, typer.Option(min=1, help="Examples per class; those trained for by default.")] = None,
+    ways: Annotated[
+        int | None, typer.Option(min=2, help="Classes per task; as many as in training by default.")
+    ] = None,
+    shots: Annotated[
+        int | None, typer.Option(min=1, help="Support examples per class; as many as in training by default.")
+    ] = None,
     queries: Annotated[int, typer.Option(min=1, help="Queries per class.")] = 15,
     steps: Annotated[int | None, typer.Option(min=0, help="Inner steps; the model's default if not given.")] = None,
     episodes: Annotated[int, typer.Option(min=2, help="Number of tasks.")] = 600,

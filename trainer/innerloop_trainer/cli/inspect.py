@@ -14,7 +14,7 @@ from innerloop_trainer.runs.folder import find_bundle
 def inspect(
     bundle: BundleArgument, as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False
 ) -> None:
-    """Show what a bundle says of itself, after checking it."""
+    """Check a bundle and show its manifest: method, limits, training run and figures."""
     with mistakes_as_messages():
         loaded = load_bundle(find_bundle(bundle))
     if as_json:

@@ -1,4 +1,4 @@
-"""Ctrl-C, a request to terminate, or a lost terminal: a request to stop at the next good moment."""
+"""Turns Ctrl-C, SIGTERM and a lost terminal into a request to stop at the next good moment."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -6,17 +6,17 @@ from contextlib import contextmanager
 from types import FrameType
 
 INTERRUPTED = 130
-"""Exit status of a command that was stopped early, as shells have it after Ctrl-C."""
+"""Exit status of a command that was stopped early; shells use the same one after Ctrl-C."""
 
 _REQUESTS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-"""Windows has no SIGHUP, the signal of a terminal that went away."""
+"""Signals that ask a command to stop. SIGHUP means that the terminal is lost; Windows lacks it."""
 
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """A function that tells whether a request to stop came; Ctrl-C after one ends the program at once.
+    """Give a function that tells whether a request to stop came. A second Ctrl-C ends the program at once.
 
-    A signal that was ignored before still is: `nohup` protects from a lost terminal.
+    Signals that were ignored before stay ignored, so that `nohup` protects from a lost terminal.
     """
     caught: list[int] = []
 

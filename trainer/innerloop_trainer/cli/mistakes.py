@@ -1,4 +1,4 @@
-"""What a user can get wrong, told in one line."""
+"""Turns errors that a user can mend into messages of one line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from innerloop_trainer.mistakes import MISTAKES
 
 @contextmanager
 def mistakes_as_messages() -> Iterator[None]:
-    """Turn a mistake into a line on stderr and exit status 2; a defect keeps its traceback."""
+    """Turn a user's mistake into a line on stderr and exit status 2; a defect of ours keeps its traceback."""
     try:
         yield
     except MISTAKES as error:
@@ -19,7 +19,7 @@ def mistakes_as_messages() -> Iterator[None]:
 
 
 def _text(error: Exception) -> str:
-    """The error's message without the numbers that operating systems count errors by."""
+    """The error's message without the operating system's error number."""
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return str(error)

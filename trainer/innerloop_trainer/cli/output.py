@@ -1,4 +1,4 @@
-"""Where commands print: standard output, whatever becomes of it."""
+"""Standard output for commands, which may fail without ending them."""
 
 import sys
 from contextlib import suppress
@@ -8,21 +8,21 @@ from rich.console import Console
 
 
 class LastingOutput:
-    """Standard output as it is at the time, whose faults end nothing that is computed.
+    """Standard output whose errors never end a computation.
 
-    What is written to a terminal that was closed, a pipe whose reader is gone or a log on a full disk is dropped.
-    Characters that the output's encoding lacks become escapes, which still tell one name from another.
+    Text for a closed terminal, a pipe without a reader or a log on a full disk is dropped. Characters that the output's
+    encoding lacks become escapes, so that names stay distinct.
     """
 
     def write(self, text: str) -> int:
-        """Write what can be written."""
+        """Write text, and drop it if that fails."""
         encoding = sys.stdout.encoding or "utf-8"
         with suppress(OSError):
             sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
         return len(text)
 
     def flush(self) -> None:
-        """Flush what can be flushed."""
+        """Flush, and go on if that fails."""
         with suppress(OSError):
             sys.stdout.flush()
 

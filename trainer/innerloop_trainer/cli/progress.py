@@ -36,7 +36,7 @@ def run_with_progress(training: Training) -> bool:
         whether the run is finished; it is saved either way.
 
     Raises:
-        DivergedError: training came to nothing.
+        DivergedError: training diverged.
     """
     plan, metric = training.plan, metric_name(training.source.task_kind)
     bar = progress_bar(plan.config.method, training.progress.iteration, plan.iterations, metric)
@@ -46,13 +46,13 @@ def run_with_progress(training: Training) -> bool:
 
 @contextmanager
 def progress_bar(title: str, done: int, total: int, metric: str) -> Iterator[Callable[[Report], None]]:
-    """A function that shows reports of training: in a bar, or in a line a minute where output is no terminal.
+    """Give a function that shows reports of training: in a bar, or if output is no terminal in one line per minute.
 
     Args:
-        title: beside the bar.
-        done: outer steps taken before.
-        total: outer steps in all.
-        metric: what is validated.
+        title: text beside the bar.
+        done: number of outer steps taken before.
+        total: number of outer steps in all.
+        metric: name of the metric that is validated.
     """
     columns = (
         TextColumn("{task.description}"),

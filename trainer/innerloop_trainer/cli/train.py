@@ -119,10 +119,10 @@ def train_and_test(
     test_episodes: int = 600,
     save_minutes: float = SAVE_MINUTES,
 ) -> bool:
-    """Train with a progress bar, test on unseen classes, and say what is where.
+    """Train with a progress bar, test on unseen classes, and print where bundle and learning curve are.
 
     Args:
-        config: what to train.
+        config: configuration of the run.
         folder: folder of the run.
         device: device to train on.
         encoder: encoder whose features to learn from, if there is one.
