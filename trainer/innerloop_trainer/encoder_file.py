@@ -1,4 +1,4 @@
-"""Reads an encoder that a user names (`--encoder MODEL.onnx?key=value&... --tokenizer FILE`) and encodes data by it."""
+"""Reads the encoder that a user names (`--encoder MODEL.onnx?key=value&... --tokenizer FILE`), and encodes data by it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -19,12 +19,12 @@ from innerloop_trainer.data.options import expand_home
 
 @dataclass(frozen=True)
 class EncoderFile:
-    """An encoder as a user names it.
+    """The files of an encoder, and the options that a user gave with them.
 
     Attributes:
         graph: content of the ONNX file.
         tokenizer: content of the tokenizer's file, for an encoder of texts.
-        options: what the user wrote behind the file's name.
+        options: options behind the file's name.
     """
 
     graph: bytes
@@ -54,10 +54,10 @@ def read_encoder_file(text: str | None, tokenizer: Path | None) -> EncoderFile |
 
 
 def load_encoded(data: str, device: torch.device, file: EncoderFile | None) -> DataSource:
-    """Load a data source, and put it behind an encoder if there is one.
+    """Load a data source, and encode its examples if there is an encoder.
 
     Raises:
-        DataError, EncoderError: data or an encoder that can't be used, or not together.
+        DataError, EncoderError: the data or the encoder can't be used, or not together.
     """
     source = load_source(data, device)
     if file is None:
@@ -68,7 +68,7 @@ def load_encoded(data: str, device: torch.device, file: EncoderFile | None) -> D
 
 
 def open_bundled(spec: EncoderSpec, files: Mapping[str, bytes], device: torch.device) -> FrozenEncoder:
-    """The encoder of a bundle. Raises EncoderError if it can't be used."""
+    """Open the encoder of a bundle. Raises EncoderError if it can't be used."""
     return open_encoder(spec, files, _computing(device))
 
 

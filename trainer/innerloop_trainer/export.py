@@ -1,4 +1,4 @@
-"""From a bundle to the bundle that is to be served."""
+"""Exports a bundle to another folder, with ONNX graphs if wanted."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,17 +12,17 @@ def export_bundle(bundle: Bundle, out: Path, *, onnx: bool = False) -> Manifest:
     """Write a bundle under the name of its new folder.
 
     Args:
-        bundle: to write.
+        bundle: bundle to write.
         out: folder of the new bundle.
-        onnx: add the learner as ONNX graphs, or the reason why there can be none.
+        onnx: whether to add the learner as ONNX graphs; if that can't be done, the manifest says why.
 
     Returns:
         the manifest as written.
 
     Raises:
         ConfigError: ONNX graphs need a package that is not installed.
-        BundleError: `out` is something else than a bundle.
-        OSError: it can't be written.
+        BundleError: `out` exists and is not a bundle.
+        OSError: the bundle can't be written.
     """
     if onnx:
         bundle = _with_graphs(bundle)

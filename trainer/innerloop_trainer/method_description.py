@@ -1,4 +1,4 @@
-"""What a user may want to know of one method: what it is, what it learns, and what can be set."""
+"""Describes a method for users: its family and paper, the parameters it learns, and its settings."""
 
 import inspect
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from innerloop_learner.spec import InputSpec, LearnerSpec
 from innerloop_trainer.outer_loop import TrainingDefaults, defaults_of, estimators
 
 _EXAMPLE = InputSpec((1, 28, 28))
-"""Images of Omniglot's size, to see what a method learns on them."""
+"""Inputs of Omniglot's size, for which a method is built to list its parameters."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class MethodDescription:
     """One method, for people.
 
     Attributes:
-        info: what it is.
-        summary: the same in a sentence, with its source.
+        info: family, paper and properties of the method.
+        summary: description in a sentence, with its source.
         learns: names of the groups of parameters that training changes.
-        settings: what `--set NAME=VALUE` takes: of the method, of its objective and of its estimator.
-        training: how it is trained unless the user says otherwise.
+        settings: settings that `--set NAME=VALUE` takes: those of the method, of its objective and of its estimator.
+        training: defaults of its training.
     """
 
     info: MethodInfo
@@ -42,7 +42,7 @@ class MethodDescription:
 
 
 def describe_method(name: str) -> MethodDescription:
-    """Describe the method of that name.
+    """Describe the method that is registered under a name.
 
         >>> maml = describe_method("maml")
         >>> maml.info.family, maml.learns
@@ -51,7 +51,7 @@ def describe_method(name: str) -> MethodDescription:
         ['steps', 'max_steps', 'update_rule', 'rate']
 
     Raises:
-        UnknownNameError: there is none.
+        UnknownNameError: no method has this name.
     """
     method, training = methods[name], defaults_of(name)
     kinds = (method, objectives[method.info.objective], estimators[training.estimator])

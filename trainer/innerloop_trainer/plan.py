@@ -1,4 +1,4 @@
-"""From what a run was asked to do to what it does: every open choice made, and the whole checked."""
+"""Makes the plan of a run from its configuration: fills in all defaults, and checks the whole."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -32,17 +32,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """A run with every open choice made.
+    """A run with all defaults filled in.
 
     Attributes:
-        config: what was asked for, defaults filled in.
+        config: configuration, defaults filled in.
         learner: the learner to train.
-        estimator: finds the gradient of the learner's objective.
+        estimator: estimator of the gradient of the learner's objective.
         episodes: shape of training episodes.
         validation: shape of validation and test episodes.
         iterations: number of outer steps.
         meta_batch: number of tasks per outer step.
-        optimizer: how parameters are changed.
+        optimizer: learning rate, its schedule, and largest gradient.
     """
 
     config: TrainingConfig
@@ -55,12 +55,12 @@ class TrainingPlan:
     optimizer: OptimizerPlan
 
     def init(self, generator: torch.Generator) -> Params:
-        """Fresh parameters of the learner, and those that only training needs."""
+        """Fresh parameters of the learner, and of its objective, which only training needs."""
         return {**self.learner.init(generator), **self.estimator.objective.init(generator)}
 
     @property
     def limits(self) -> TaskLimits:
-        """What the bundle's tasks may look like."""
+        """The limits of the bundle's tasks."""
         return TaskLimits(
             trained_ways=self.validation.ways if self.learner.spec.task_kind == "classification" else 0,
             trained_shots=self.validation.shots,
@@ -76,8 +76,8 @@ def make_plan(config: TrainingConfig, source: DataSource, device: torch.device |
     Raises:
         ConfigError: settings that contradict each other or the method.
         DataError: the data can't give such episodes.
-        UnknownNameError: no such method or backbone.
-        SettingsError: settings that the method or backbone does not take.
+        UnknownNameError: there is no method or backbone of this name.
+        SettingsError: the method or backbone does not take these settings.
     """
     check_config(config)
     info, defaults = methods[config.method].info, defaults_of(config.method)
@@ -120,7 +120,7 @@ def _given(value: T | None, default: T) -> T:
 
 
 def _training_ways(config: TrainingConfig, source: DataSource, defaults: TrainingDefaults) -> int:
-    """Classes per training episode; a method that likes many takes as many as there are."""
+    """Number of classes per training episode; a default that is larger than the split is cut to its size."""
     if config.train_ways is not None:
         return config.train_ways
     if defaults.ways is None or source.task_kind == "regression":
@@ -130,7 +130,7 @@ def _training_ways(config: TrainingConfig, source: DataSource, defaults: Trainin
 
 @dataclass(frozen=True)
 class _Settings:
-    """A run's settings by what they belong to."""
+    """A run's settings, divided by owner: method, objective and estimator."""
 
     of_method: Mapping[str, Any]
     of_objective: Mapping[str, Any]
@@ -138,10 +138,10 @@ class _Settings:
 
 
 def _settings(config: TrainingConfig, estimator: str) -> _Settings:
-    """Tell apart what the user set, by name.
+    """Divide the user's settings among their owners, by name.
 
     Raises:
-        SettingsError: a name that is none of the method's, its objective's or the estimator's.
+        SettingsError: a name belongs neither to the method, nor to its objective, nor to the estimator.
     """
     method = methods[config.method]
     kinds = (method, objectives[method.info.objective], estimators[estimator])
@@ -181,7 +181,7 @@ def _spec(config: TrainingConfig, source: DataSource, info: MethodInfo, settings
 
 
 def _backbone_defaults(backbone: str, inputs: InputSpec, defaults: TrainingDefaults) -> dict[str, Any]:
-    """The norm that suits the method, and strides where pooling would leave nothing of the image."""
+    """Defaults of the backbone: the norm that suits the method, and strides for images too small to be pooled."""
     if backbone != "conv4":
         return {}
     small = len(inputs.shape) == 3 and min(inputs.shape[1:]) < 16

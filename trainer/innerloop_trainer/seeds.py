@@ -6,11 +6,11 @@ import torch
 
 
 def generator_for(seed: int, stream: str, position: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator for one use.
+    """Make a generator for one use.
 
     Args:
         seed: seed of the run.
-        stream: what the numbers are for; streams of other names never coincide with this one.
+        stream: name of the use, such as "evaluation"; streams of different names draw different numbers.
         position: position within the stream, for example the iteration.
         device: device of the generator.
     """

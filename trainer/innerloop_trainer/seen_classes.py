@@ -1,7 +1,7 @@
-"""Classes that a model has seen, which say nothing of how it does on new ones.
+"""Leaves out classes that a model has seen, since its accuracy on them does not show how it does on new ones.
 
-A bundle keeps digests of the classes that it was trained on and of those that it was chosen by. Whatever the data is
-called, and however it is split, they are known again and left out when the bundle is evaluated.
+A bundle keeps digests of the classes that it was trained and validated on. When the bundle is evaluated, these classes
+are recognised and left out, whatever the names of the data and its classes, and however the data is split.
 """
 
 import hashlib
@@ -13,22 +13,22 @@ from innerloop_trainer.data import DataSource, TaskSampler
 Split = Literal["train", "validation", "test"]
 
 SEEN_BEFORE: Mapping[Split, Sequence[Split]] = {"train": (), "validation": ("train",), "test": ("train", "validation")}
-"""Splits of training whose classes must not come back in a split."""
+"""For each split, the splits of training whose classes are left out of it."""
 
 
 class SeenClassesError(ValueError):
-    """Too few classes are left that a model has not seen; the message says what to do."""
+    """A model has seen too many classes of a split; the message says what to do."""
 
 
 def record_classes(source: DataSource, earlier: Mapping[str, str]) -> dict[str, str]:
-    """What a bundle keeps of the classes that it was trained on and chosen by.
+    """The digests that a bundle keeps of the classes that it was trained and validated on.
 
     Args:
-        source: it was trained on.
-        earlier: the same of the parameters that training started from.
+        source: data that the bundle was trained on.
+        earlier: such digests of the parameters that training started from.
 
     Returns:
-        digests of classes, separated by blanks, by split; nothing for regression.
+        digests of classes, separated by blanks, by split; empty for regression.
     """
     digests = {
         split: {*_known_by(sampler), *earlier.get(split, "").split()}
@@ -44,15 +44,15 @@ def leave_out_seen(
 
     Args:
         sampler: the split.
-        split: its name.
-        record: what the model's bundle keeps of the classes that it has seen.
+        split: name of the split.
+        record: digests of the classes that the model has seen, from its manifest.
         ways: classes per task that the split must still give.
 
     Returns:
         the split, and the names of the classes that were left out.
 
     Raises:
-        SeenClassesError: too few are left.
+        SeenClassesError: too few classes are left.
     """
     seen = _find_seen(sampler, split, record)
     left = len(sampler.names) - len(seen)
@@ -65,7 +65,7 @@ def leave_out_seen(
 
 
 def describe_classes(sampler: TaskSampler) -> str:
-    """How many classes a split has, and a digest of which; empty for regression."""
+    """The number of classes of a split, and a digest of them, as a text; empty for regression."""
     if not sampler.digests:
         return ""
     which = hashlib.sha256(" ".join(sorted(_known_by(sampler))).encode()).hexdigest()

@@ -1,7 +1,7 @@
 """Meta-training across tasks: an estimator says which way to change meta-parameters, an optimizer changes them.
 
-Neither sees what is inside a learner: all they know is an objective, a function of named parameters. What each method
-is trained by unless the user says otherwise stands in `training_defaults`.
+Neither sees inside a learner: they know only an objective, which is a function of named parameters. `training_defaults`
+holds the defaults of each method.
 """
 
 from innerloop_trainer.outer_loop.estimators import Estimate, Estimator, build_estimator, estimators

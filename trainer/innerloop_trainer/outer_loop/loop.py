@@ -8,7 +8,7 @@ from innerloop_trainer.outer_loop.optimizer import Optimizer, OptimizerPlan
 from innerloop_trainer.seeds import seed_for
 
 PARAMETERS, OPTIMIZER, CARRIED = "parameters.", "optimizer.", "estimator."
-"""Prefixes in `OuterLoop.state`."""
+"""Prefixes of the names of tensors in `OuterLoop.state`."""
 
 
 class OuterLoop:
@@ -17,10 +17,10 @@ class OuterLoop:
     Its whole state is `state()`: tensors by name, so that a run can be interrupted and resumed to the bit.
 
     Args:
-        estimator: of the gradient of an objective.
+        estimator: estimator of the gradient of an objective.
         params: meta-parameters and buffers to start from; they are copied.
-        plan: of the optimizer.
-        seed: of randomness inside estimator and objective.
+        plan: plan of the optimizer.
+        seed: seed of randomness inside estimator and objective.
     """
 
     def __init__(self, estimator: Estimator, params: Params, plan: OptimizerPlan, seed: int) -> None:
@@ -54,10 +54,10 @@ class OuterLoop:
         }
 
     def restore(self, state: Params) -> None:
-        """Continue from what `state` returned, wherever its tensors lie now.
+        """Continue from a state that `state` returned; its tensors may be on any device.
 
         Raises:
-            ValueError: it is the state of another learner.
+            ValueError: the state is that of another learner.
         """
         found = section(state, PARAMETERS)
         if {name: value.shape for name, value in found.items()} != {

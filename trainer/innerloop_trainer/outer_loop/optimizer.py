@@ -10,7 +10,7 @@ from innerloop_learner.state import section
 from innerloop_learner.tasks import Params
 
 Schedule = Literal["cosine", "constant"]
-"""Of the outer learning rate: a cosine from the base rate to zero, or the base rate throughout."""
+"""Schedule of the outer learning rate: a cosine from the base rate to zero, or the base rate throughout."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class OptimizerPlan:
 
     Attributes:
         iterations: length of the schedule, in outer steps.
-        learning_rate: at its start.
+        learning_rate: learning rate at the start of the schedule.
         gradient_clip: largest norm of the meta-gradient, over all meta-parameters together.
-        schedule: of the learning rate.
+        schedule: schedule of the learning rate.
     """
 
     iterations: int
@@ -45,7 +45,7 @@ class Optimizer:
 
     Args:
         params: meta-parameters by name.
-        plan: how they are changed.
+        plan: learning rate, schedule and largest gradient.
     """
 
     def __init__(self, params: Params, plan: OptimizerPlan) -> None:
@@ -71,9 +71,9 @@ class Optimizer:
         }
 
     def restore(self, state: Params) -> None:
-        """Continue from what `state` returned, wherever its tensors lie now."""
+        """Continue from a state that `state` returned; its tensors may be on any device."""
         for name, value in self._params.items():
             entries = section(state, f"{name}.")
-            # Adam keeps its step counter on the CPU whatever the device.
+            # Adam keeps its step counter on the CPU, on every device.
             places = {key: torch.device("cpu") if key == "step" else value.device for key in entries}
             self._adam.state[value] = {key: entry.to(places[key], copy=True) for key, entry in entries.items()}

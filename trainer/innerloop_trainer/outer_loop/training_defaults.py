@@ -10,11 +10,11 @@ class TrainingDefaults:
     """How a method is meta-trained unless the user says otherwise.
 
     Attributes:
-        ways: classes per training episode; None means those of the test tasks.
+        ways: classes per training episode; None for as many as in test tasks.
         queries: queries per class.
         meta_batch: tasks per outer step.
         iterations: outer steps.
-        learning_rate: of Adam, annealed to zero along a cosine.
+        learning_rate: learning rate of Adam, annealed to zero along a cosine.
         gradient_clip: largest norm of the meta-gradient.
         norm: registered name of the backbone's norm.
         estimator: registered name of the estimator of the meta-gradient.
@@ -31,7 +31,7 @@ class TrainingDefaults:
 
 
 training_defaults: Registry[TrainingDefaults] = Registry("training default", "innerloop.training_defaults")
-"""By name of the method; a method that is not here is trained as `TrainingDefaults()` says."""
+"""Training defaults of each method by its name; methods that are not listed get `TrainingDefaults()`."""
 
 _PRE_TRAINING = TrainingDefaults(ways=60, queries=2, meta_batch=1, iterations=10000, norm="batch")
 _MANY_WAYS = TrainingDefaults(ways=20, queries=5, meta_batch=2, iterations=6000, norm="batch")

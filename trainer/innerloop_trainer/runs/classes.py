@@ -1,4 +1,4 @@
-"""The classes of a run: what it was begun with is what it must go on with."""
+"""The classes of a run, which must be the same when it is resumed."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ SHOWN = 3
 
 
 def run_classes(source: DataSource) -> RunClasses:
-    """The classes of a data source; no class for regression."""
+    """The classes of a data source by split; none for regression."""
     splits = {"train": source.train, "validation": source.validation, "test": source.test}
     return {
         split: {name: digest.content for name, digest in sampler.digests.items()} for split, sampler in splits.items()
@@ -19,7 +19,7 @@ def run_classes(source: DataSource) -> RunClasses:
 
 
 def class_differences(theirs: RunClasses, ours: RunClasses) -> list[str]:
-    """How the classes of a run differ from those at hand, in a few texts; none for a run that kept none."""
+    """Describe how the classes of a run differ from those of the data; no text for a run that recorded none."""
     if not theirs:
         return []
     before, now = _by_name(theirs), _by_name(ours)

@@ -32,7 +32,7 @@ def measure_on_test_split(training: Training, shape: EpisodeShape, episodes: int
         seed=training.plan.config.seed,
     )
     tested = result.to_metric(source.name)
-    # A finished run that is resumed is tested once more.
+    # A finished run that is resumed is tested again, and the new figure replaces the old one.
     others = [metric for metric in bundle.manifest.metrics if metric.protocol != tested.protocol]
     save_bundle(folder.bundle, replace(bundle.manifest, metrics=[*others, tested]), bundle.params, bundle.files)
     return tested

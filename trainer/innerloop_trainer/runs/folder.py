@@ -17,7 +17,7 @@ from innerloop_trainer.runs.classes import RunClasses
 
 
 class RunError(ValueError):
-    """A run folder that can't be used; the message says why and what to do."""
+    """A run folder can't be used; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class RunFolder:
     """Files of one run.
 
     Args:
-        path: the folder, made when something is saved.
+        path: path of the folder, which is made when something is saved.
 
     Attributes:
-        path: the folder.
+        path: path of the folder.
         log: CSV file with one row per validation.
-        tensorboard: folder of the same figures for TensorBoard.
+        tensorboard: folder with the same figures for TensorBoard.
         curve: picture of the same figures.
         bundle: bundle of the parameters of the best validation so far, ready to serve.
     """
@@ -67,10 +67,10 @@ class RunFolder:
         return self._config.is_file()
 
     def check(self, *, resume: bool) -> None:
-        """Say early whether a run can start here, or one that is here can go on.
+        """Check early that a new run can start here, or that the run that is here can be resumed.
 
         Raises:
-            RunError: there is a run that was not to be resumed, none that could be, or something else.
+            RunError: the folder holds a run that was not to be resumed, no run to resume, or other files.
         """
         if resume and not self.exists:
             raise RunError(f"{self.path} holds no training run; leave --resume out to start one")
@@ -82,7 +82,7 @@ class RunFolder:
             raise RunError(f"{self.path} holds other files; name a folder that is empty or not there yet")
 
     def save_config(self, config: TrainingConfig) -> None:
-        """Record what the run was asked to do."""
+        """Record the configuration of the run."""
         replace_file(self._config, (json.dumps(config.to_json(), indent=2) + "\n").encode())
 
     def save_classes(self, classes: RunClasses) -> None:
@@ -90,7 +90,7 @@ class RunFolder:
         replace_file(self._classes, (json.dumps(classes, indent=2, ensure_ascii=False) + "\n").encode())
 
     def load_classes(self) -> RunClasses:
-        """The classes that were recorded; nothing if none were.
+        """The recorded classes; none if the run recorded none.
 
         Raises:
             RunError: the record is damaged.
@@ -104,7 +104,7 @@ class RunFolder:
             raise RunError(f"{self._classes} can't be read ({error}); train again into another folder") from error
 
     def load_config(self) -> TrainingConfig:
-        """What the run was asked to do.
+        """Read the configuration of the run.
 
         Raises:
             RunError: there is no run here, or its configuration is damaged.
@@ -117,12 +117,12 @@ class RunFolder:
             raise RunError(f"{self._config} can't be read ({error}); train again into another folder") from error
 
     def save_latest(self, state: Mapping[str, Tensor], progress: Progress) -> None:
-        """Save everything needed to resume, replacing what was there at once or not at all."""
+        """Save everything needed to resume. The former checkpoint is replaced as a whole, or stays if that fails."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         replace_file(self._latest, save(tensors, {"progress": json.dumps(asdict(progress))}))
 
     def load_latest(self, device: torch.device) -> tuple[dict[str, Tensor], Progress]:
-        """What `save_latest` saved last.
+        """Load the checkpoint that `save_latest` saved last.
 
         Raises:
             RunError: nothing was saved, or it is damaged.
@@ -138,10 +138,10 @@ class RunFolder:
 
 
 def find_bundle(path: Path) -> Path:
-    """The bundle at `path`, or that of the run at `path`.
+    """The path of the bundle at `path`, or of the bundle of the run at `path`.
 
     Raises:
-        BundleError: it is neither.
+        BundleError: `path` is neither a bundle nor a run.
         RunError: the run has no bundle yet.
     """
     if (path / MANIFEST).is_file():

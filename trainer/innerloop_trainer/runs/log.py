@@ -1,4 +1,4 @@
-"""What a run writes down as it goes: a CSV file, TensorBoard events and a learning curve."""
+"""The logs of a run: a CSV file, TensorBoard events and a learning curve."""
 
 import csv
 import io
@@ -69,7 +69,7 @@ class RunLog:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a log; no rows where there is no file. A line that a crash cut short is left out."""
+    """Read the rows of a log; none if there is no file. A line that a crash cut short is left out."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:

@@ -1,4 +1,4 @@
-"""From what was asked for to a run that is ready to train."""
+"""Makes a run that is ready to train from its configuration."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,9 +23,10 @@ class PreparedRun:
     """A run whose training can begin or go on.
 
     Attributes:
-        training: to run.
+        training: the run.
         start: the given parameters that it starts from; None if it starts from random ones.
-        left_out: names of test classes that those were trained on or chosen by, and that are not tested on.
+        left_out: names of test classes that are left out, because the given parameters were trained or validated on
+            them.
     """
 
     training: Training
@@ -44,22 +45,22 @@ def prepare(
     source: DataSource | None = None,
     save_minutes: float = SAVE_MINUTES,
 ) -> PreparedRun:
-    """Check what was asked for, read the data, and make or restore the run; nothing is written yet.
+    """Check the configuration, read the data, and make or restore the run. Nothing is written yet.
 
     Args:
-        config: what to train.
+        config: configuration of the run.
         folder: folder of the run.
         device: device to train on.
         encoder: encoder whose features to learn from, if there is one.
         init: bundle, run or safetensors file whose parameters to start from.
         resume: whether to continue the run that the folder holds.
-        source: the data, if it was read and encoded already.
+        source: the data, if it is loaded and encoded already.
         save_minutes: minutes after which the run is saved, besides at validations and at its end.
 
     Raises:
         RunError, ConfigError, UnknownNameError, SettingsError, DataError, EncoderError, InitialParametersError,
-            BundleError, SeenClassesError: what was asked for won't do; found before the data is read where possible,
-            since that may take a while.
+            BundleError, SeenClassesError: the run can't be made as configured. Mistakes are found before the data is
+            read where possible, since reading may take a while.
     """
     keep_freed_memory()
     folder.check(resume=resume)

@@ -1,4 +1,4 @@
-"""What a bundle says of the run it comes from."""
+"""Writes the manifest of a run's bundle."""
 
 import platform
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ def make_manifest(
     metrics: Sequence[Metric],
     earlier: Mapping[str, str],
 ) -> Manifest:
-    """Manifest of a run's best parameters.
+    """Make the manifest of a run's best parameters.
 
     Args:
         plan: plan that the run was trained by.
@@ -36,7 +36,7 @@ def make_manifest(
         iterations=progress.best_iteration,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions={"innerloop": version("innerloop"), "torch": torch.__version__, "python": platform.python_version()},
-        # Where the data lay on this machine is nobody's affair; the source's name says enough.
+        # A bundle may be given to others, so the path of the data on this machine is replaced by the source's name.
         training={**plan.config.to_json(), "data": source.name},
         options=source.options,
         classes=record_classes(source, earlier),

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 class RecentFigures:
-    """Figures since the last validation. Sums stay on the device, so that no outer step waits for it.
+    """Figures since the last validation. Sums stay on the device, so that outer steps need not wait for the device.
 
     Attributes:
         seconds: time spent training, in seconds.
@@ -33,11 +33,11 @@ class RecentFigures:
 
     @property
     def steps_per_second(self) -> float:
-        """Outer steps a second."""
+        """Outer steps per second."""
         return self._steps / self.seconds if self.seconds else 0.0
 
     def state(self) -> Tensor:
-        """Everything, as one tensor [4] float64; waits for the device."""
+        """All figures as one tensor [4] float64; waits for the device."""
         counted = torch.tensor([self._steps, self.seconds], dtype=torch.float64)
         return torch.cat([counted, self._sums.cpu()])
 

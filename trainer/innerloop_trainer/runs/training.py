@@ -1,4 +1,4 @@
-"""Meta-training: the loop around the outer loop."""
+"""Meta-training: the loop that takes outer steps, validates and saves."""
 
 import math
 import time
@@ -27,19 +27,19 @@ from innerloop_trainer.seeds import generator_for
 SECONDS_BETWEEN_REPORTS = 0.25
 
 SAVE_MINUTES = 10.0
-"""A run is saved at least this often, in minutes; that is what a machine that dies can cost."""
+"""Minutes after which a run is saved, which is the most training that is lost when a machine dies."""
 
 RECENT_FIGURES = "recent_figures"
 """Name of the tensor in a checkpoint that holds the figures since the last validation."""
 
 
 class DivergedError(ValueError):
-    """Training that has come to nothing; the message says where and what to change."""
+    """Training diverged; the message says where and what to change."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """Where a run stands, for progress bars.
+    """The progress and latest figures of a run, for progress bars.
 
     Attributes:
         progress: how far the run has come.
@@ -55,24 +55,24 @@ class Report:
 
 
 class Training:
-    """One run: trains, validates, keeps the best, and can be stopped and resumed at any outer step.
+    """One run: trains, validates, keeps the best parameters, and can be stopped and resumed at any outer step.
 
     Args:
-        plan: what to train and how.
+        plan: plan of the run.
         source: source of the episodes, on the training device.
         folder: folder of checkpoints and logs.
         device: device to train on.
         initial: parameters to start from; a run that is resumed has its own.
         resume: whether to continue the run that the folder holds.
         save_minutes: minutes after which the run is saved, besides at validations and at its end.
-        seen: what bundles keep of the classes that `initial` was trained on.
+        seen: digests of the classes that `initial` was trained and validated on, by split, as in a manifest.
 
     Attributes:
         plan, source, folder, device: as given.
         progress: how far the run has come.
 
     Raises:
-        RunError: the folder holds a run that was not to be resumed, none that could be, or one of other settings.
+        RunError: the folder holds a run that was not to be resumed, no run to resume, or a run of other settings.
     """
 
     def __init__(
@@ -110,20 +110,20 @@ class Training:
         return self.progress.iteration >= self.plan.iterations
 
     def run(self, report: Callable[[Report], None], interrupted: Callable[[], bool]) -> bool:
-        """Train to the end or until interrupted; either way everything is saved.
+        """Train to the end or until interrupted. Either way everything is saved.
 
-        The run is saved after every validation, and by the clock. An exception ends it too and leaves what was saved
-        last; after one of the file system, a full disk perhaps, it is saved once more if that is possible.
+        The run is saved after every validation, and every `save_minutes`. If an exception ends it, the last checkpoint
+        stays; after an error of the file system, such as a full disk, the run tries to save once more.
 
         Args:
-            report: called every now and then, and after every validation.
-            interrupted: asked after every outer step.
+            report: called with the progress from time to time, and after every validation.
+            interrupted: called after every outer step; if it returns true, the run stops.
 
         Returns:
             whether the run is finished.
 
         Raises:
-            DivergedError: the outer loss is not a number any more, or no validation ever gave a finite figure.
+            DivergedError: the outer loss is no longer a number, or no validation gave a finite figure.
             OSError: a file of the run can't be written.
         """
         self.folder.save_classes(run_classes(self.source))
@@ -195,7 +195,7 @@ class Training:
         )
         log.write(row)
         self._recent = RecentFigures(self.device)
-        self._clock = time.perf_counter()  # validating is not training
+        self._clock = time.perf_counter()  # time spent validating does not count as training
         self._save()
         return row
 
@@ -215,7 +215,7 @@ class Training:
         )
 
     def _report(self, report: Callable[[Report], None], row: Row | None) -> None:
-        """Report a validation, or where things stand if the last report is a while ago."""
+        """Report a validation, or the progress if the last report was a while ago."""
         if row is not None:
             report(Report(self.progress, row.tasks_per_second, row.loss, row))
         elif time.perf_counter() - self._reported > SECONDS_BETWEEN_REPORTS:
@@ -227,7 +227,7 @@ class Training:
         self._reported = time.perf_counter()
 
     def _count_time(self) -> None:
-        """Count the time since the last count as training; the device must have finished its work before."""
+        """Add the time since the last call to the training time; the device must have finished its work before."""
         now = time.perf_counter()
         self._recent.seconds += now - self._clock
         self.progress = replace(self.progress, seconds=self.progress.seconds + now - self._clock)
@@ -241,11 +241,11 @@ class Training:
             )
 
     def _save(self) -> None:
-        """Save everything needed to go on; parameters that came to nothing never replace good ones."""
+        """Save everything needed to resume; parameters that are not finite never replace good ones."""
         self._check_finite(self._recent.means()[0])
         self._count_time()
         self.folder.save_latest({**self._loop.state(), RECENT_FIGURES: self._recent.state()}, self.progress)
-        self._saved = self._clock = time.perf_counter()  # saving is not training
+        self._saved = self._clock = time.perf_counter()  # time spent saving does not count as training
 
     def _resume(self) -> None:
         self._check_resumable()

@@ -1,4 +1,4 @@
-"""Ways to find out which way to change meta-parameters, registered by name."""
+"""Estimators of the meta-gradient, registered by name."""
 
 from innerloop_trainer.outer_loop.estimators import backpropagation, nothing, reptile
 from innerloop_trainer.outer_loop.estimators.estimator import Estimate, Estimator, build_estimator, estimators

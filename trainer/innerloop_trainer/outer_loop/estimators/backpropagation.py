@@ -20,7 +20,7 @@ class Backpropagation(Estimator):
             outcome = self.objective({**params, **learned}, episodes, stage)
             gradients = torch.autograd.grad(outcome.loss, list(learned.values()), materialize_grads=True)
         return Estimate(
-            # The gradient of a sum is one number seen many times over, which can't be changed in place.
+            # The gradient of a sum is a view of one number, expanded, which can't be changed in place.
             {name: gradient.contiguous() for name, gradient in zip(learned, gradients, strict=True)},
             outcome.buffers,
             outcome.loss.detach(),

@@ -15,14 +15,15 @@ from innerloop_learner.tasks import Episodes, Params
 
 @dataclass(frozen=True)
 class Estimate:
-    """What an estimator found on one batch of episodes.
+    """The result of an estimator on one batch of episodes.
 
     Attributes:
-        gradients: by name of meta-parameter, which way is up; meta-parameters without one stay as they are.
+        gradients: gradient of each meta-parameter by name; meta-parameters without a gradient stay as they are.
         buffers: new values of the buffers.
         loss: outer loss, a scalar.
         outputs: logits [T, Q, W] or values [T, Q, D] of the queries.
-        carried: what the estimator takes to its next call, tensors by name: a baseline, the state of long unrolls.
+        carried: tensors by name that the estimator needs in its next call, such as a baseline or the state of a long
+            unroll.
     """
 
     gradients: Params
@@ -35,15 +36,15 @@ class Estimate:
 class Estimator(ABC):
     """Estimates the gradient of an objective with respect to named meta-parameters.
 
-    An estimator keeps nothing between calls but what it returns as `Estimate.carried`, which the outer loop hands back
-    and saves with the run: that is all that estimators with a memory (moving baselines, persistent evolution) need.
+    An estimator has no state of its own. Estimators with a memory (moving baselines, persistent evolution) return it as
+    `Estimate.carried`; the outer loop saves it with the run and gives it back in the next call.
 
     Args:
-        objective: to lower.
-        settings: of `settings_class`, checked.
+        objective: objective to minimise.
+        settings: an instance of `settings_class`, checked already.
 
     Raises:
-        ValueError: an objective or a learner that it is not made for.
+        ValueError: the estimator does not suit this objective or learner.
     """
 
     settings_class: ClassVar[type[Any]] = NoSettings
@@ -54,7 +55,7 @@ class Estimator(ABC):
         self.settings = settings
 
     def start(self, params: Params) -> Params:
-        """What is carried to the first call."""
+        """The tensors to carry to the first call."""
         del params
         return {}
 
@@ -64,9 +65,9 @@ class Estimator(ABC):
 
         Args:
             params: all meta-parameters and buffers.
-            carried: what `start`, or the call before, returned.
+            carried: tensors that `start` or the call before returned.
             episodes: tasks with the answers to their queries.
-            stage: of meta-training, with the seed of all randomness.
+            stage: stage of meta-training, with the seed of all randomness.
         """
 
 
@@ -76,11 +77,11 @@ estimators: Registry[type[Estimator]] = Registry(
 
 
 def build_estimator(name: str, objective: Objective, settings: Mapping[str, Any]) -> Estimator:
-    """The estimator of that name, for an objective.
+    """Build the estimator that is registered under a name, for an objective.
 
     Raises:
-        UnknownNameError: no such estimator.
-        SettingsError: settings that it does not take, or a learner that it is not made for.
+        UnknownNameError: no estimator has this name.
+        SettingsError: the estimator does not take these settings, or does not suit the learner.
     """
     kind, owner = estimators[name], f"estimator {name}"
     with refusing(owner):

@@ -1,4 +1,4 @@
-"""For methods without meta-learning."""
+"""The estimator of methods without meta-learning."""
 
 import torch
 
@@ -9,7 +9,7 @@ from innerloop_trainer.outer_loop.estimators.estimator import Estimate, Estimato
 
 @estimators.register("nothing")
 class Nothing(Estimator):
-    """Leaves parameters and buffers as they are, and tells how good they are."""
+    """Gives no gradients, so that parameters and buffers stay as they are; only the loss is computed."""
 
     @torch.no_grad()
     def estimate(self, params: Params, carried: Params, episodes: Episodes, stage: Stage) -> Estimate:

@@ -27,18 +27,18 @@ class ReptileSettings:
 
 @estimators.register("reptile")
 class Reptile(Estimator):
-    """The way back from the weights that training on a task leads to (Nichol, Achiam and Schulman 2018).
+    """The difference between initial weights and weights trained on a task (Nichol, Achiam and Schulman 2018).
 
     With weights U(w) after some steps from w on minibatches of all examples of a task, support and query together:
 
         w - E_task U(w)      (algorithm 2; with one task per outer step algorithm 1)
 
     No gradient goes through the inner loop. One task per outer step is the serial version, several are the batched one.
-    The paper moves a share of the way, annealed to nothing; here the optimizer takes the difference for a gradient. The
-    queries are among the examples learned from, so that loss and outputs tell of training only.
+    The paper moves the weights by a share of the difference, annealed to zero; here the optimizer takes the difference
+    as a gradient. Queries are learned from too, so loss and outputs are figures of training only.
 
     Raises:
-        ValueError: a learner without an inner loop, or whose update rule learns parameters.
+        ValueError: the learner has no inner loop, or its update rule has learned parameters.
     """
 
     settings_class = ReptileSettings
@@ -77,7 +77,7 @@ class Reptile(Estimator):
         generator = stage.generator()
         order = torch.cat([torch.randperm(count, generator=generator) for _ in range(passes)]).to(examples.y.device)
 
-        # Those of the whole task: a minibatch has more of one class than of another by chance only.
+        # Weights are those of the whole task, since classes differ within a minibatch by chance only.
         task_weights = learner.example_weights(examples)
 
         def loss(step: Index, weights: Params, twice: bool) -> Tensor:
@@ -91,7 +91,7 @@ class Reptile(Estimator):
 
 
 def _together(episodes: Episodes) -> Support:
-    """All examples of each task, [T, S + Q, ...]."""
+    """Join support and query examples of each task, [T, S + Q, ...]."""
     support, query = episodes.support, episodes.query
     pairs = ((support.x, query.x), (support.y, episodes.targets), (support.mask, query.mask))
     x, y, mask = (torch.cat(pair, dim=1) for pair in pairs)
