@@ -1,4 +1,4 @@
-"""Reads the encoder that a user names (`--encoder MODEL.onnx?key=value&... --tokenizer FILE`), and encodes data by it."""
+"""Reads an encoder that a user names (`--encoder MODEL.onnx?key=value&... --tokenizer FILE`) and encodes data by it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,7 @@
 """Decoded images and encoded examples kept on disk, so that a data set is decoded and encoded once.
 
-A cache file is named after a digest of everything its content depends on, so a stale one is never read. It is an
-optimisation only: a damaged file is built again, and a folder that can't be written only costs time and is said once.
+A cache file is named after a digest of everything that its content depends on, so a stale file is never read. The cache
+only saves time: a damaged file is built again, and a folder that can't be written is warned of once.
 """
 
 import errno
@@ -32,12 +32,12 @@ logger = logging.getLogger(__name__)
 
 
 def cached(source: str, identity: Mapping[str, Any], build: Callable[[], ExampleSet]) -> ExampleSet:
-    """What `build` returns, from disk if it was built before.
+    """The result of `build`, read from disk if it was built before.
 
     Args:
-        source: name of the source, the beginning of the file's name.
-        identity: all that the result depends on, as plain data: files with sizes and times, options.
-        build: decodes, generates or encodes the examples.
+        source: name of the source, with which the file's name begins.
+        identity: everything that the result depends on, as plain data: files with sizes and times, and options.
+        build: function that decodes, generates or encodes the examples.
     """
     key = json.dumps([FORMAT_VERSION, PIL.__version__, identity], sort_keys=True)
     path = cache_folder() / f"{source}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
@@ -53,7 +53,7 @@ def cached(source: str, identity: Mapping[str, Any], build: Callable[[], Example
 
 
 def cache_folder() -> Path:
-    """Where decoded data is kept: `innerloop` in the user's cache folder.
+    """The folder of decoded data: `innerloop` in the user's cache folder.
 
     A user without a home folder, as containers have under a number without a name, gets one of the number's own among
     temporary files.
@@ -97,7 +97,7 @@ def _read(path: Path) -> ExampleSet:
 
 
 def _write(path: Path, content: ExampleSet) -> None:
-    """Write so that a reader, or a run that is killed halfway, never meets half a file."""
+    """Write a file so that readers never see half of it, even if the process is killed meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     _check_owner(path.parent)
     examples = np.ascontiguousarray(content.examples)

@@ -1,7 +1,7 @@
-"""Digests by which a class is known again, whatever its name and wherever it lies.
+"""Digests by which a class is recognised, whatever its name and folder.
 
-A model is judged on classes that it was not trained on; what was trained on is known by these digests, which bundles
-keep, and what a run goes on with must be what it began with.
+A model must be measured on classes that it was not trained on. Bundles keep digests of the classes that they were
+trained on, so that these can be left out, and a run keeps digests so that it is only resumed on the same classes.
 """
 
 import hashlib
@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 KEPT = 2
-"""Examples by which a class is known. With two, adding or removing any one example changes nothing."""
+"""Number of examples by which a class is recognised. With two, it still is after one example is added or removed."""
 
 KNOWN_BY_DIGITS, CONTENT_DIGITS = 8, 12
-"""Hexadecimal digits of digests. With 8, one of 1,000 classes is taken for one of 1,000 others once in 1,000 times."""
+"""Hexadecimal digits of digests. With 8, the chance that any of 1,000 classes is mistaken for any of 1,000 others is
+about 1 in 1,000."""
 
 
 @dataclass(frozen=True)
@@ -25,18 +26,18 @@ class ClassDigest:
     """Two digests of one class.
 
     Attributes:
-        known_by: the smallest two of its examples' digests, without examples that other classes of the data have, too,
-            which would make them all one; unless those are most of it. Two classes are taken for one if they share one
-            of these, so that a class that has grown or shrunk is still known: always if by one example, three times in
-            four if it has doubled.
-        content: of all its examples, in any order. It changes with each of them.
+        known_by: the two smallest digests of its examples. Examples that other classes of the data have too do not
+            count, unless they are most of the class, since they would make these classes one. Two classes count as the
+            same if they share one of these digests. A class that grew or shrank by one example is always recognised,
+            one that doubled three times in four.
+        content: digest of all examples, in any order; it changes if any example changes.
     """
 
     known_by: tuple[str, ...]
     content: str
 
     def turned(self, how: str) -> "ClassDigest":
-        """The digest of a class whose examples are those of this one, all changed in one way."""
+        """The digest of a class made by changing all examples of this one in the same way, such as by rotation."""
         return ClassDigest(
             tuple(_changed(digest, how, KNOWN_BY_DIGITS) for digest in self.known_by),
             _changed(self.content, how, CONTENT_DIGITS),
@@ -46,11 +47,11 @@ class ClassDigest:
 def digest_class(examples: Sequence[bytes], shared: Set[bytes] = frozenset()) -> ClassDigest:
     """The digests of one class.
 
-    Sources of files give the content of each file, so that a class keeps its digests when it is renamed, decoded to
-    another size or by another version of a library; others give what they made.
+    Sources of files take digests of the files' content. A class then keeps its digests when it is renamed, or when its
+    images are decoded to another size or by another version of a library.
 
     Args:
-        examples: SHA-256 of each, in any order.
+        examples: SHA-256 of each example, in any order.
         shared: those that other classes have, too, such as a picture that says "no image available".
     """
     content = hashlib.sha256(b"".join(sorted(examples))).hexdigest()
@@ -66,8 +67,8 @@ def digest_classes(counts: NDArray[np.int64], examples: Sequence[bytes]) -> tupl
     """The digests of K classes.
 
     Args:
-        counts: examples of each class [K].
-        examples: SHA-256 of each example, those of the first class first [N].
+        counts: number of examples of each class [K].
+        examples: SHA-256 of each example [N], sorted by class.
     """
     ends = np.cumsum(counts)
     classes = [examples[end - count : end] for count, end in zip(counts, ends, strict=True)]

@@ -16,7 +16,7 @@ from innerloop_trainer.data.source import DataError, DataSource, EpisodeShape, T
 
 @dataclass(frozen=True)
 class RawEpisodes:
-    """T sampled tasks as they lie in the data, before normalisation: what a client would send to a server.
+    """T sampled tasks with raw inputs, before normalisation, as a client would send them to a server.
 
     Attributes:
         support: inputs [T, S, *input], in random order.
@@ -37,14 +37,14 @@ class ClassExamples(TaskSampler):
     """One split of a data set of classes.
 
     Args:
-        label: what messages call the split, for example "omniglot:random, test split".
-        data: its examples.
+        label: name of the split in messages, for example "omniglot:random, test split".
+        data: examples of the split.
         spec: normalisation of the examples.
-        device: where the examples shall reside.
+        device: device to keep the examples on.
 
     Attributes:
-        names: of the classes.
-        digests: as in `TaskSampler`.
+        names: names of the classes.
+        digests: digests of the classes, as in `TaskSampler`.
 
     Raises:
         DataError: the split is empty.
@@ -89,9 +89,9 @@ class ClassExamples(TaskSampler):
         """The same tasks as `sample` draws from an equal generator, not normalised.
 
         Args:
-            shape: of the episodes.
-            tasks: how many.
-            generator: on the device of the examples.
+            shape: shape of the episodes.
+            tasks: number of tasks.
+            generator: generator on the device of the examples.
 
         Raises:
             DataError: the split has too few classes or examples for `shape`.
@@ -135,7 +135,7 @@ class ClassExamples(TaskSampler):
         """The same split with other inputs; its classes keep their digests.
 
         Args:
-            change: what makes the other examples, of the same classes and in the same order.
+            change: function that makes the other examples; classes and order must stay the same.
             spec: normalisation of the other examples.
         """
         return ClassExamples(self._label, change(self._data), spec, self._device)
@@ -146,7 +146,7 @@ class ClassExamples(TaskSampler):
         return ClassExamples(self._label, self._data.select(kept), self._spec, self._device)
 
     def _take(self, rows: Tensor) -> Tensor:
-        """Examples [T, N, *input] by their rows [T, N]; texts are packed, as long as the longest of them."""
+        """Examples [T, N, *input] by their rows [T, N]. Texts are packed to the length of the longest of them."""
         if self._resident is not None:
             return self._resident[rows]
         packed = torch.from_numpy(pack_texts(self._data.examples[rows.flatten().cpu().numpy()]))
@@ -158,10 +158,10 @@ class ClassExamples(TaskSampler):
         return keys.topk(ways).indices
 
     def _draw_order(self, tasks: int, shape: EpisodeShape, generator: torch.Generator) -> Tensor:
-        """A random order of support examples grouped by class [T, S], in which classes appear one after the other."""
+        """A random order [T, S] of support examples grouped by class, in which class k appears before class k + 1."""
         order = torch.rand(tasks, shape.ways * shape.shots, generator=generator, device=self._device).argsort(1)
-        places = order.argsort(1).view(tasks, shape.ways, shape.shots)  # where each example comes
-        appearance = places.amin(2).argsort(1).argsort(1)  # [T, W], as which class each appears
+        places = order.argsort(1).view(tasks, shape.ways, shape.shots)  # the place of each example
+        appearance = places.amin(2).argsort(1).argsort(1)  # [T, W], the rank of each class by first appearance
         renumbered: Tensor = appearance.gather(1, order // shape.shots) * shape.shots + order % shape.shots
         return renumbered
 
@@ -189,16 +189,16 @@ def source_of_classes(
     """A data source of classes.
 
     Args:
-        name: as the user names it.
-        description: for people.
-        spec: of its inputs.
-        device: that episodes are sampled on.
-        train: examples of the classes of one split.
-        validation: those of another.
-        test: those of the last one.
-        options: that the source was loaded with, as `DataSource.options`.
+        name: name of the source as in `DataSource.name`.
+        description: description for people.
+        spec: shape and normalisation of its inputs.
+        device: device that episodes are sampled on.
+        train: examples of the training classes.
+        validation: examples of the validation classes.
+        test: examples of the test classes.
+        options: options of the source as in `DataSource.options`.
         texts: whether inputs are texts.
-        notices: what a user should know, as `DataSource.notices`.
+        notices: notices for the user as in `DataSource.notices`.
 
     Raises:
         DataError: a split is empty.

@@ -1,4 +1,4 @@
-"""Seeded order of classes, for splits that stay the same everywhere and for ever."""
+"""Divides classes into splits by a seed; the splits are the same on every machine and with every version."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from innerloop_trainer.data.source import DataError
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """How classes are divided where the data itself does not divide them."""
+    """Options that divide classes into splits, for data that is not divided already."""
 
     val: float = option(0.15, FRACTION, "Fraction of the classes for validation.")
     test: float = option(0.2, FRACTION, "Fraction of the classes for test.")
@@ -31,12 +31,12 @@ def shuffled(names: Iterable[str], seed: int) -> list[str]:
 
 
 def split_by_seed(source: str, options: SplitOptions, names: list[str]) -> tuple[Splits, str]:
-    """Classes shuffled and divided as options say, and how that was done.
+    """Shuffle classes and divide them; returns the splits, and a description of how classes were divided.
 
     Args:
-        source: its name, for messages.
+        source: name of the source, for messages.
         options: fractions and seed.
-        names: of all classes.
+        names: names of all classes.
 
     Raises:
         DataError: no class is left to train on.
@@ -59,12 +59,12 @@ def split_by_seed(source: str, options: SplitOptions, names: list[str]) -> tuple
 
 
 def hold_out(source: str, options: SplitOptions, splits: Splits) -> Splits:
-    """Splits with classes for validation, where there are none, out of those for training.
+    """Take classes for validation from those for training, if there is no validation split.
 
     Args:
-        source: its name, for messages.
+        source: name of the source, for messages.
         options: fraction and seed.
-        splits: those for training and for test.
+        splits: the training and the test split.
 
     Raises:
         DataError: no class is left to train on.
@@ -77,6 +77,6 @@ def hold_out(source: str, options: SplitOptions, splits: Splits) -> Splits:
 
 
 def describe_split(splits: Splits, how: str) -> str:
-    """How many classes each split has, and how they were divided, for descriptions of sources."""
+    """Describe the number of classes of each split, and how they were divided."""
     train, validation, test = (len(splits[part]) for part in ("train", "validation", "test"))
     return f"split {how}: {train} classes for training, {validation} for validation, {test} for test"

@@ -1,4 +1,4 @@
-"""The image files of all classes to one array."""
+"""Decodes the image files of all classes into one array."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -28,12 +28,12 @@ def decode_classes(
     """Decode the files of every class.
 
     Args:
-        tree: where the files are.
-        classes: files by class name.
+        tree: folder or archive that holds the files.
+        classes: paths of files by class name.
         size: height and width of the result in pixels.
-        color: gray or colour.
+        color: "L" for gray, "RGB" for colour.
         skip_broken: whether files that are no readable images are left out.
-        advice: what a user can do about such files.
+        advice: advice for messages about such files.
 
     Raises:
         DataError: files are no readable images, and the message names them; or all together need too much memory.

@@ -1,4 +1,4 @@
-"""Data behind a frozen encoder: its features, computed once and kept on disk."""
+"""Encodes a data source by a frozen encoder; features are computed once and kept on disk."""
 
 import hashlib
 import json
@@ -20,11 +20,11 @@ AT_ONCE = 256
 
 
 def encoded(source: DataSource, encoder: FrozenEncoder) -> DataSource:
-    """The same source with features in place of inputs.
+    """Replace the inputs of a source by an encoder's features.
 
     Raises:
-        DataError: the source has other inputs than the encoder takes.
-        EncoderError: it has images of another shape.
+        DataError: the encoder does not take this kind of inputs.
+        EncoderError: the encoder does not take images of this shape.
     """
     _check_form(source, encoder.spec.input)
     spec = InputSpec(shape=(encoder.spec.features,))
@@ -71,7 +71,7 @@ def _features(data: ExampleSet, encoder: FrozenEncoder, title: str) -> ExampleSe
 
 
 def _raw(examples: NDArray[Any]) -> NDArray[Any]:
-    """What an encoder takes: texts are packed."""
+    """Inputs in the form that an encoder takes, in which texts are packed."""
     return pack_texts(examples.tolist()) if examples.dtype == object else examples
 
 

@@ -15,11 +15,11 @@ class ExampleSet:
     """Images, texts or features of named classes.
 
     Attributes:
-        names: of the K classes.
-        counts: examples of each class [K] int64.
-        examples: those of the first class first: images [N, C, H, W] uint8, features [N, F] float32, or texts [N] as
-            strings, each of which takes the memory of its own length.
-        digests: by which each of the K classes is known again, whatever its name.
+        names: names of the K classes.
+        counts: number of examples of each class [K] int64.
+        examples: examples sorted by class: images [N, C, H, W] uint8, features [N, F] float32, or texts [N] as strings,
+            each of which takes the memory of its own length.
+        digests: digests of the K classes, by which they are recognised whatever their names.
     """
 
     names: tuple[str, ...]

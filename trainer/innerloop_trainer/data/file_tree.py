@@ -1,4 +1,4 @@
-"""A folder or an archive of files, read alike."""
+"""Reads the files of a folder or of an archive in the same way."""
 
 import bz2
 import contextlib
@@ -21,13 +21,13 @@ from typing import IO, Any
 from innerloop_trainer.data.source import DataError
 
 Stamp = list[str | int]
-"""Name, size and time of a file: changes when the file does."""
+"""Name, size and time of change of a file, which together tell whether it has changed."""
 
 Entry = tuple[PurePosixPath, bool]
 """A path, and whether a folder lies there."""
 
 JUNK = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information"}
-"""What macOS, Windows and network drives leave among people's files, in lower case."""
+"""Names of files and folders that macOS, Windows and network drives leave behind, in lower case."""
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
@@ -37,7 +37,7 @@ OPENERS: Mapping[str, Callable[..., Any]] = {
     ".bz2": bz2.open,
     ".xz": lzma.open,
 }
-"""What unpacks compressed tar archives, by the end of their names."""
+"""Functions that decompress tar archives, by file extension."""
 
 MS_DOS = 0
 """Mark of a zip entry made on Windows, where no name has a backslash but between folders."""
@@ -47,14 +47,14 @@ UTF8_FLAG = 0x800
 
 
 class UnreadableFileError(ValueError):
-    """A file that can't be read; the message goes on from its name."""
+    """A file can't be read; the message is to follow its name."""
 
 
 class FileTree(ABC):
-    """Files and folders below one root; hidden ones and what systems leave among people's files are left out.
+    """Files and folders below one root, without hidden files and files that operating systems leave behind.
 
     Attributes:
-        root: the folder or the archive.
+        root: path of the folder or archive.
     """
 
     def __init__(self, root: Path) -> None:
@@ -72,10 +72,10 @@ class FileTree(ABC):
 
     @abstractmethod
     def read(self, path: PurePosixPath) -> bytes:
-        """Content of one file.
+        """Read the content of one file.
 
         Raises:
-            UnreadableFileError: it can't be read.
+            UnreadableFileError: the file can't be read.
         """
 
     @abstractmethod
@@ -86,7 +86,7 @@ class FileTree(ABC):
     def shown(path: PurePath) -> str:
         """A path as its user sees it.
 
-        Names that are not UTF-8 are from an old Windows or Linux of western Europe, and macOS takes accents apart.
+        Names that are not UTF-8 are read as Western European, and accents, which macOS splits off, are put back.
         """
         name = os.fsencode(str(path))
         try:
@@ -123,11 +123,11 @@ class FolderTree(FileTree):
 
     @cached_property
     def _entries(self) -> list[Entry]:
-        """Paths below the root, and whether they are folders."""
+        """Give each path below the root, and whether it is a folder."""
         return list(self._walk(PurePosixPath(), frozenset()))
 
     def _walk(self, folder: PurePosixPath, above: frozenset[tuple[int, int]]) -> Iterator[Entry]:
-        """What lies below a folder; `above` are the devices and numbers of the folders that it lies in."""
+        """Give what lies below a folder; `above` are device and inode numbers of the folders around it."""
         try:
             found = (self.root / folder).stat()
             names = sorted(os.listdir(self.root / folder))  # noqa: PTH208 - names, not paths
@@ -164,7 +164,7 @@ class ArchiveTree(FileTree):
 
     @abstractmethod
     def _entries(self) -> Iterator[Entry]:
-        """Paths of all entries, and whether they are folders."""
+        """Give the path of each entry, and whether it is a folder."""
 
 
 class ZipTree(ArchiveTree):
@@ -213,10 +213,10 @@ class TarTree(ArchiveTree):
 
 
 def open_tree(path: Path) -> FileTree:
-    """The files below the folder or in the archive at `path`.
+    """Open the folder or archive at `path`.
 
     Raises:
-        DataError: it is neither.
+        DataError: `path` is neither a folder nor an archive.
     """
     if path.is_dir():
         return FolderTree(path)
@@ -224,7 +224,7 @@ def open_tree(path: Path) -> FileTree:
 
 
 def title_of(path: Path) -> str:
-    """Name of a folder or an archive, without what the archive's name ends in."""
+    """The name of a folder or an archive, without the archive's extension."""
     name = FileTree.shown(PurePosixPath(path.resolve().name))
     ends = [end for end in ARCHIVES if name.lower().endswith(end)]
     return name[: -max(map(len, ends))] if ends else name
@@ -247,13 +247,13 @@ def _zip_name(entry: zipfile.ZipInfo) -> str:
     """The path of an entry, its folders divided by slashes."""
     name = entry.filename
     if not entry.flag_bits & UTF8_FLAG:
-        with contextlib.suppress(UnicodeError):  # macOS writes UTF-8 without saying so
+        with contextlib.suppress(UnicodeError):  # macOS writes UTF-8 without setting its flag
             name = name.encode("cp437").decode()
     return name.replace("\\", "/") if entry.create_system == MS_DOS else name
 
 
 def _unpacked(root: Path) -> IO[bytes]:
-    """A tar archive without compression, in which files are found without reading all that lies before them."""
+    """Decompress a tar archive, so that a file can be read without reading everything before it."""
     opener = next((opener for end, opener in OPENERS.items() if root.name.lower().endswith(end)), None)
     if opener is None:
         return root.open("rb")

@@ -1,8 +1,8 @@
 """Finds the classes in a tree of image files, and the splits that they are divided into, if they are.
 
 Two layouts are read: a folder for each class (`cat/`, `dog/`), and folders of splits with class folders in them
-(`train/cat/`, `test/dog/`). Class folders may lie in further folders (`Greek/alpha/`). Anything else is refused: a
-class that is taken for two, or test classes that are taken for training classes, spoil every figure without a word.
+(`train/cat/`, `test/dog/`). Class folders may lie in further folders (`Greek/alpha/`). All other layouts are refused,
+since a class that counts as two, or a test class that counts as a training class, would silently falsify every figure.
 """
 
 import re
@@ -24,7 +24,7 @@ SPLIT_NAMES: Mapping[str, Split] = {
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "development"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-"""What folders of splits are called, in lower case; `set`, `data` or `images` may stand behind, as in `train_set`."""
+"""Names of the folders of splits, in lower case; `set`, `data` or `images` may follow, as in `train_set`."""
 
 LAYOUTS = (
     "what is read is a folder for each class, or train, val and test folders (in any case; also training, valid, "
@@ -37,11 +37,11 @@ Classes = Mapping[str, Sequence[PurePosixPath]]
 
 @dataclass(frozen=True)
 class ImageLayout:
-    """Where the images of each class lie.
+    """The image files of each class, and the splits.
 
     Attributes:
-        splits: the classes of each split that has a folder; those of the one split "" where there are none.
-        notices: what was left out, a sentence each.
+        splits: classes of each split that has a folder; if no split has one, all classes under the name "".
+        notices: sentences about what was left out.
     """
 
     splits: Mapping[str, Classes]
@@ -51,10 +51,10 @@ class ImageLayout:
 def find_classes(tree: FileTree, *, nested: bool = False, skip_empty: bool = False) -> ImageLayout:
     """Find the classes, and the splits if the tree is divided by folders.
 
-    A single folder that everything lies in, as archives tend to have, is passed through.
+    If everything lies in a single folder, as often in archives, classes are looked for inside it.
 
     Args:
-        tree: to look through.
+        tree: folder or archive to search.
         nested: whether folders of one name below different folders are different classes.
         skip_empty: whether folders that hold files but no images are left out rather than refused.
 
@@ -80,7 +80,7 @@ def find_classes(tree: FileTree, *, nested: bool = False, skip_empty: bool = Fal
 
 
 def _top(images: Sequence[PurePosixPath]) -> PurePosixPath:
-    """The deepest folder that all class folders lie in, and that is none itself."""
+    """The deepest folder that all class folders lie in, and that is not a class folder itself."""
     top = PurePosixPath()
     while True:
         below = {path.relative_to(top).parts[0] for path in images}
@@ -91,12 +91,12 @@ def _top(images: Sequence[PurePosixPath]) -> PurePosixPath:
 
 
 def _split_folders(tree: FileTree, top: PurePosixPath, images: Sequence[PurePosixPath]) -> dict[str, str]:
-    """The splits by the folder of each; nothing where folders are classes."""
+    """The split that each folder stands for; empty if folders are classes."""
     below = {path.relative_to(top).parts[0] for path in images}
     divided = {path.relative_to(top).parts[0] for path in images if len(path.relative_to(top).parts) > 2}
     found: dict[str, str] = {name: split for name in sorted(below) if (split := _split_called(name)) is not None}
     if not divided & found.keys() and found.keys() != below:
-        return {}  # trains among other vehicles
+        return {}  # "train" may be a class among other vehicles
     unclear = below - found.keys() or len(set(found.values())) < len(found) or "train" not in found.values()
     if found and unclear:
         raise DataError(
@@ -127,7 +127,7 @@ def _classes(tree: FileTree, root: PurePosixPath, images: Iterable[PurePosixPath
 
 
 def _reject_repeated(tree: FileTree, splits: Mapping[str, Classes], *, nested: bool) -> None:
-    """Refuse classes that may be one, and folders that may be a class or hold some."""
+    """Refuse class folders that may be one class, and folders that may be a class or may hold classes."""
     for classes in splits.values():
         home: dict[str, str] = {}
         for name in classes:
@@ -145,7 +145,7 @@ def _reject_repeated(tree: FileTree, splits: Mapping[str, Classes], *, nested: b
 
 
 def _reject_folders_of_others(tree: FileTree, images: Sequence[PurePosixPath], others: Sequence[PurePosixPath]) -> None:
-    """Refuse folders that hold files but no images; those that hold nothing are nobody's class."""
+    """Refuse folders that hold files but no images; empty folders are passed over."""
     filled = {folder for path in images for folder in path.parents}
     for path in others:
         if path.parent not in filled:
@@ -157,7 +157,7 @@ def _reject_folders_of_others(tree: FileTree, images: Sequence[PurePosixPath], o
 
 
 def _reject_bad_splits(tree: FileTree, splits: Mapping[str, Classes], *, nested: bool) -> None:
-    """Refuse folders of splits that share a class, and those without one for test."""
+    """Refuse splits that share a class, and data whose splits do not include a test split."""
     if "" in splits:
         return
     home: dict[str, str] = {}
@@ -189,5 +189,5 @@ def _notices(tree: FileTree, images: Sequence[PurePosixPath], others: Sequence[P
 
 
 def _others_said(others: Sequence[PurePosixPath]) -> str:
-    """How many files of which kind are not read, and what is needed to read them."""
+    """Describe how many files of each kind are not read, and what is needed to read them."""
     return count_kinds(others, {kind: f"to read them, {need}" for kind, need in missing_extensions().items()})

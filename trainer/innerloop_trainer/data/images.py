@@ -1,4 +1,4 @@
-"""`images:PATH?key=value&...`: one's own images, a folder per class.
+"""`images:PATH?key=value&...`: a user's own images, in one folder per class.
 
 PATH is a folder, or a zip or tar archive of one. If there are train, val and test folders in it, they are the splits;
 otherwise the classes are shuffled with `seed` and split. `ImageOptions` says what options there are.
@@ -58,7 +58,7 @@ class Images(SourceLoader):
             f"images:{title_of(path)}",
             f"{len(images.examples):,} images of {len(images.names)} classes, {'gray' if channels == 1 else 'RGB'}, "
             f"resized to {height} x {width}, {describe_split(splits, how)}",
-            # The same for every data set, so that a bundle trained on one can be evaluated on another.
+            # Normalisation is the same for all data, so that a bundle can be evaluated on another data set.
             InputSpec((channels, height, width), dtype="uint8", mean=(0.5,), std=(0.5,), scale=1 / 255),
             request.device,
             train=images.select(splits["train"]),
@@ -72,7 +72,7 @@ class Images(SourceLoader):
 def _divide(
     request: SourceRequest, options: ImageOptions, found: Mapping[str, Classes], names: Sequence[str]
 ) -> tuple[Splits, str]:
-    """The splits of the classes `names`, and how they were divided."""
+    """The splits of the classes `names`, and a description of how they were divided."""
     if "" in found:
         return split_by_seed(request.name, options, list(names))
     kept = set(names)
@@ -113,7 +113,7 @@ def _colourless(images: ExampleSet) -> bool:
 
 
 def _blanks(images: ExampleSet) -> dict[str, int]:
-    """How many images of each class have one colour and nothing else."""
+    """Count the images of each class that are of one colour only."""
     blank = np.fromiter((bool((image == image[:, :1, :1]).all()) for image in images.examples), bool)
     starts = np.cumsum(images.counts) - images.counts
     sizes = zip(images.names, starts, images.counts, strict=True)

@@ -1,4 +1,4 @@
-"""What of a user's data is not used: named at once where it is refused, counted where it is left out."""
+"""Names the parts of a user's data that are refused, all at once, and counts those that are left out."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,14 +10,14 @@ from innerloop_trainer.data.options import FLAG, option, whole_number
 from innerloop_trainer.data.source import DataError
 
 MOST_NAMED = 10
-"""Things that a message names, before it counts the others."""
+"""Most files or rows that a message names; the others are counted."""
 
 
 class Broken:
-    """What can't be read in one place.
+    """Collects files or rows of one place that can't be read.
 
     Args:
-        place: what messages begin with, for example the path of a folder.
+        place: beginning of messages, for example the path of a folder.
     """
 
     def __init__(self, place: str) -> None:
@@ -28,11 +28,11 @@ class Broken:
         return len(self._found)
 
     def note(self, what: str) -> None:
-        """Remember one thing: its name and what is wrong with it."""
+        """Add one file or row: its name, and what is wrong with it."""
         self._found.append(what)
 
     def refuse(self, advice: str) -> None:
-        """Raise a DataError that names what was noted, if anything was.
+        """Raise a DataError that names everything noted, if anything was.
 
         Args:
             advice: what the user can do.
@@ -54,11 +54,11 @@ def counted(count: int, what: str) -> str:
 
 
 def count_kinds(files: Sequence[PurePath], remarks: Mapping[str, str] | None = None) -> str:
-    """How many files there are of which kind.
+    """Describe how many files there are of each kind.
 
     Args:
-        files: their paths.
-        remarks: what is to be said of files of some kind, by the end of their names in lower case.
+        files: paths of the files.
+        remarks: remarks about files of some kinds, by file extension in lower case.
 
     >>> count_kinds([PurePath("a.txt"), PurePath("b.TXT"), PurePath("README")])
     '3 files (2 .txt, 1 without an extension)'
@@ -71,19 +71,19 @@ def count_kinds(files: Sequence[PurePath], remarks: Mapping[str, str] | None = N
 
 @dataclass(frozen=True)
 class LeaveOutOptions:
-    """What of a user's own data may be left out."""
+    """Options that allow parts of a user's data to be left out."""
 
     min_examples: int = option(0, whole_number(0), "Leave out classes with fewer examples than this.")
     skip_broken: bool = option(False, FLAG, "Leave out examples that can't be read, instead of refusing them.")
 
 
 def leave_out_small(source: str, data: ExampleSet, options: LeaveOutOptions) -> tuple[ExampleSet, Sequence[str]]:
-    """The classes that are large enough, and what is to be said of the others.
+    """Leave out classes that are too small; returns the others, and notices about those left out.
 
     Args:
-        source: its name, for messages.
-        data: all classes.
-        options: how many examples a class must have.
+        source: name of the source, for messages.
+        data: examples of all classes.
+        options: least number of examples of a class.
 
     Raises:
         DataError: a class has no examples, and such classes may not be left out.

@@ -1,4 +1,4 @@
-"""From the text that a user types to a loaded data source."""
+"""Loads the data source that a user's text names."""
 
 import torch
 
@@ -11,10 +11,10 @@ def load_source(text: str, device: torch.device | str = "cpu") -> DataSource:
 
     Args:
         text: `NAME`, `NAME:PATH` or either with `?key=value&key=value` behind it.
-        device: where the data shall reside; the generators that episodes are drawn with must be there too.
+        device: device to keep the data on; the generators that episodes are drawn with must be on it too.
 
     Raises:
-        DataError: no such source or option, or data that can't be used; the message says what to do.
+        DataError: there is no such source or option, or the data can't be used; the message says what to do.
 
     >>> source = load_source("digits")
     >>> source.description
@@ -31,10 +31,10 @@ def load_source(text: str, device: torch.device | str = "cpu") -> DataSource:
 
 
 def parse_request(text: str, device: torch.device) -> SourceRequest:
-    """Take `NAME:PATH?key=value&...` apart.
+    """Split `NAME:PATH?key=value&...` into its parts.
 
     Raises:
-        DataError: an option is not of the form key=value.
+        DataError: an option has not the form key=value.
     """
     head, options = split_options(text)
     name, _, path = head.partition(":")
@@ -42,10 +42,10 @@ def parse_request(text: str, device: torch.device) -> SourceRequest:
 
 
 def split_options(text: str) -> tuple[str, dict[str, str]]:
-    """What stands before `?key=value&...`, and the options.
+    """Split a text into the part before `?key=value&...`, and the options.
 
     Raises:
-        DataError: an option is not of the form key=value.
+        DataError: an option has not the form key=value.
     """
     head, _, tail = text.partition("?")
     options = {}

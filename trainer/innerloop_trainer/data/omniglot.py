@@ -25,13 +25,13 @@ from innerloop_trainer.data.source import DataError, DataSource, SourceLoader, S
 SIZE = (28, 28)
 SPLIT_SEED = 2015
 INPUT = InputSpec(shape=(1, *SIZE), dtype="uint8", mean=(1.0,), std=(-1.0,), scale=1 / 255)
-"""Raw images are as a scan of them: dark ink on white paper. Normalised, paper is 0, as padding is, and ink is 1."""
+"""Raw images show dark ink on white paper, as a scan does. Normalised, paper is 0, like padding, and ink is 1."""
 
 EXAMPLE = "omniglot:~/data/omniglot (a folder with images_background.zip and images_evaluation.zip)"
 
 
 class Split(NamedTuple):
-    """Characters of each split."""
+    """The characters of each split."""
 
     train: list[str]
     validation: list[str]
@@ -114,7 +114,7 @@ def _alphabet(character: str) -> str:
 
 
 def _part(root: Path, name: str) -> FileTree:
-    """One of the two halves, the folder if both it and the archive are there."""
+    """Open one half of the data set; its folder is preferred to its archive."""
     for path in (root / name, root / f"{name}.zip"):
         if path.exists():
             return open_tree(path)

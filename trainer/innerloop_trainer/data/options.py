@@ -1,4 +1,4 @@
-"""Typed, documented options of data sources: what `?key=value&key=value` behind a source may say.
+"""Typed, documented options of data sources: the keys and values of `?key=value&key=value` behind a source.
 
 The options of a source are a frozen dataclass whose fields are made by `option`. `read_options` fills it from a
 request, `write_options` gives its text back, and `describe_options` is what a command line prints.
@@ -18,12 +18,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Kind(Generic[T]):
-    """What the values of an option look like in a source's text.
+    """The form of an option's values in a source's text.
 
     Attributes:
-        form: what may be written, for messages and help.
-        read: takes the text apart; raises ValueError if it is of another form.
-        write: the text that `read` makes the same value of.
+        form: description of the values that may be written, for messages and help.
+        read: function from text to value; raises ValueError if the text has another form.
+        write: function from value to text, the reverse of `read`.
     """
 
     form: str
@@ -91,10 +91,10 @@ class OptionHelp:
     """One option as a command line prints it.
 
     Attributes:
-        name: the key.
-        form: what may be written as its value.
-        default: the text of the value that holds unless told.
-        help: what it does.
+        name: key of the option.
+        form: description of its values.
+        default: text of its default.
+        help: sentence that says what the option does.
     """
 
     name: str
@@ -104,12 +104,12 @@ class OptionHelp:
 
 
 def option(default: T, kind: Kind[T], help: str) -> T:  # noqa: A002 - the word of argparse, click and typer
-    """A field of a dataclass of options.
+    """Declare a field of a dataclass of options.
 
     Args:
-        default: the value that holds unless told.
-        kind: what values look like.
-        help: what the option does, a sentence.
+        default: default of the option.
+        kind: form of its values.
+        help: sentence that says what the option does.
     """
     field: T = dataclasses.field(default=default, metadata={"kind": kind, "help": help})
     return field
@@ -119,11 +119,11 @@ def read_options(request: SourceRequest, options: type[T]) -> T:
     """The options of a request, defaults filled in.
 
     Args:
-        request: whose options to read.
+        request: the parsed text that names the source.
         options: the dataclass of the source's options.
 
     Raises:
-        DataError: there is no such option, or a value is of another form; the message lists what is possible.
+        DataError: there is no such option, or a value has another form; the message lists what is possible.
     """
     fields = {field.name: field for field in dataclasses.fields(options)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
@@ -140,14 +140,14 @@ def read_options(request: SourceRequest, options: type[T]) -> T:
 
 
 def write_options(options: Any) -> dict[str, str]:
-    """Every option of a source as the text that `read_options` reads, those that were not given included."""
+    """Write all options of a source, defaults included, as texts that `read_options` reads."""
     return {
         field.name: field.metadata["kind"].write(getattr(options, field.name)) for field in dataclasses.fields(options)
     }
 
 
 def describe_options(options: type[Any]) -> list[OptionHelp]:
-    """What there is to say of each option of a source.
+    """Describe each option of a source.
 
     >>> from innerloop_trainer.data import sources
     >>> [each.name for each in describe_options(sources["omniglot"].options)]

@@ -1,7 +1,7 @@
-"""Progress of what takes a while before training begins, for whoever wants to show it.
+"""Reports the progress of reading and encoding data, so that a command can show it.
 
-Who shows it is ambient, a context variable: it changes no result, and passing it down would add an argument to every
-data source and decoder.
+The function that shows it is a context variable, since it changes no result, and passing it down would add an argument
+to every data source and decoder.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 Track = Callable[[Sequence[Any], str], Iterable[Any]]
-"""Hands out items one by one, and shows under a title how many are left."""
+"""A function that gives items one by one, and shows under a title how many are left."""
 
 _track: ContextVar[Track] = ContextVar("track", default=lambda items, _: items)
 
 
 def tracked(items: Sequence[T], title: str) -> Iterable[T]:
-    """The items one by one, shown by what `tracking_by` was given."""
+    """Give the items one by one, and report them to the function given to `tracking_by`."""
     return _track.get()(items, title)
 
 

@@ -31,8 +31,8 @@ class Sinusoids(TaskSampler):
     """An endless split of sine waves.
 
     Args:
-        stream: tells the splits apart: those of different streams draw different tasks from equal generators.
-        device: where episodes are drawn.
+        stream: number of the split; splits of different numbers draw different tasks from equal generators.
+        device: device that episodes are drawn on.
     """
 
     def __init__(self, stream: int, device: torch.device) -> None:

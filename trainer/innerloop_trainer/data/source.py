@@ -1,4 +1,4 @@
-"""What a data source gives the trainer: three disjoint splits that draw episodes."""
+"""The interface of data sources: three disjoint splits that draw episodes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
@@ -17,7 +17,7 @@ from innerloop_trainer.data.class_digests import ClassDigest
 
 
 class DataError(ValueError):
-    """Data that can't be used; the message names the file or class and says what to do."""
+    """Data can't be used; the message names the file or class and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class TaskSampler(ABC):
     """One split, resident on a device, that draws episodes by vectorised gathers.
 
     Attributes:
-        names: of its classes; empty for regression.
-        digests: by which its classes are known again, by name; empty for regression.
+        names: names of its classes; empty for regression.
+        digests: digest of each class by name, by which the class is recognised; empty for regression.
     """
 
     names: Sequence[str] = ()
@@ -75,16 +75,16 @@ class DataSource:
 
     Attributes:
         name: the source as the user named it, without paths of this machine, for example "omniglot:random".
-        description: for people and manifests: what it holds, classes per split, seed of the split.
+        description: description for people and manifests: content, classes per split, seed of the split.
         input: shape and normalisation of its inputs.
         task_kind: classification or regression.
         target_size: target values per example (zero for classification).
         train, validation, test: splits with no class in common.
         texts: whether inputs are texts, which only an encoder can read.
-        encoder: whose features the inputs are, if they are any.
-        options: every option of the source by name, as text, those that the user did not give included: with the data
-            itself, they say how its classes were read and divided.
-        notices: what a user should know of what was read, a sentence each, for example how many files were left out.
+        encoder: the encoder whose features the inputs are; None if inputs are not encoded.
+        options: all options of the source by name, as text, defaults included. With the data itself, they determine how
+            its classes were read and divided.
+        notices: sentences for the user about what was read, for example how many files were left out.
     """
 
     name: str
@@ -103,16 +103,16 @@ class DataSource:
 
 @dataclass(frozen=True)
 class SourceRequest:
-    """What a source is asked for: `NAME:PATH?key=value&...`, parsed.
+    """The parsed text that names a source: `NAME:PATH?key=value&...`.
 
-    What a source holds and how its classes are split follow from this text alone, never from a run's seed: a model
-    trained under one seed and evaluated under another must not meet its training classes in the test split.
+    The content of a source and its splits follow from this text alone, never from a run's seed. Otherwise a model that
+    was trained with one seed and is evaluated with another would meet its training classes in the test split.
 
     Attributes:
-        name: before the colon.
-        path: after the colon; empty for embedded sources.
-        options: after the question mark.
-        device: where the data shall reside.
+        name: name of the source, before the colon.
+        path: path of the data, after the colon; empty for embedded sources.
+        options: options by key, after the question mark.
+        device: device to keep the data on.
     """
 
     name: str
@@ -130,9 +130,9 @@ class SourceLoader(ABC):
     """Loads one kind of source; a new kind is a new file that registers one of these in `sources`.
 
     Attributes:
-        summary: what the source holds, a line for people.
-        example: what a user may write to name it.
-        options: dataclass of the options that it takes, see `innerloop_trainer.data.options`.
+        summary: description of the source in one line.
+        example: text that names the source, as an example for users.
+        options: dataclass of the source's options (see `innerloop_trainer.data.options`).
     """
 
     summary: ClassVar[str] = ""
@@ -144,7 +144,7 @@ class SourceLoader(ABC):
         """Load the source.
 
         Raises:
-            DataError: missing or unusable data, or options it does not know.
+            DataError: the data is missing or can't be used, or the source does not take an option.
         """
 
 

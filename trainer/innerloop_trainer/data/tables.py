@@ -1,6 +1,6 @@
-"""CSV files as programs and people leave them.
+"""Reads CSV files in the forms that programs and people write.
 
-The header line says what divides the columns: comma, semicolon or tab. Files are in UTF-8, or in UTF-16 with its mark,
+The separator is found in the header: comma, semicolon or tab. Files are in UTF-8, or in UTF-16 with a byte order mark,
 as spreadsheets save "Unicode text". Blank lines are passed over.
 """
 
@@ -21,11 +21,11 @@ SEPARATORS = (",", ";", "\t")
 
 @dataclass(frozen=True)
 class Table:
-    """A file's content.
+    """The content of a file.
 
     Attributes:
         header: names of the columns, without blanks around them.
-        rows: the line that each row begins at, counted from 1, and its cells.
+        rows: number of the line at which each row begins, counted from 1, and the cells of the row.
     """
 
     header: Sequence[str]
@@ -36,11 +36,11 @@ def read_table(shown: str, file: Path) -> Table:
     """Read a CSV file.
 
     Args:
-        shown: what messages call the file.
-        file: its path.
+        shown: name of the file in messages.
+        file: path of the file.
 
     Raises:
-        DataError: it can't be read.
+        DataError: the file can't be read.
     """
     content = _decode(shown, file)
     skipped, separator = _separator(content)
@@ -80,7 +80,7 @@ def _decode(shown: str, file: Path) -> str:
 
 
 def _separator(content: str) -> tuple[int, str]:
-    """Lines before the header, and what divides its columns."""
+    """The number of lines before the header, and the separator of columns."""
     told = re.match(r"sep=([,;\t])\r?\n", content)  # Excel reads and writes such a line
     if told:
         return 1, told[1]
@@ -90,7 +90,7 @@ def _separator(content: str) -> tuple[int, str]:
 
 @contextmanager
 def _fields_of_any_length() -> Iterator[None]:
-    """Take off the limit that the csv module has for the length of a cell; too long texts are cut later."""
+    """Lift the csv module's limit on the length of a cell, since long texts are cut later."""
     limit = csv.field_size_limit(sys.maxsize)
     try:
         yield

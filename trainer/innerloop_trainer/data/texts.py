@@ -1,7 +1,7 @@
-"""`texts:PATH?key=value&...`: labelled texts in CSV files, to be read by an encoder.
+"""`texts:PATH?key=value&...`: labelled texts in CSV files, for use with an encoder.
 
-PATH is a CSV file with a header, or a folder of such files, whose rows are put together: how files divide the examples
-says nothing of classes, and these are shuffled with `seed` and split. `TextOptions` says what options there are.
+PATH is a CSV file with a header, or a folder of such files, whose rows are joined. Files do not stand for splits: the
+classes of all files are shuffled with `seed` and split. `TextOptions` lists the options.
 """
 
 import hashlib
@@ -27,13 +27,13 @@ from innerloop_trainer.data.tables import Table, read_table
 EXAMPLE = "texts:~/data/intents (a CSV file, or a folder of them, with columns text and label)"
 
 TABLES = (".csv", ".tsv")
-"""Ends of the names of files that are read in a folder."""
+"""Extensions of the files that are read in a folder."""
 
 LABELS = ("label", "category", "class", "intent")
-"""What the column of labels may be called in a table of more than two columns, if only one has such a name."""
+"""Names by which the column of labels is found in a table of more than two columns, if only one has such a name."""
 
 NOTHING = {"", "None", "NaN", "nan", "NaT", "NULL", "null", "<NA>", "#N/A"}
-"""What programs write where there is no value."""
+"""Texts that programs write for a missing value."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ class Texts(SourceLoader):
 
 
 def read_texts(options: TextOptions, path: Path) -> tuple[ExampleSet, Sequence[str]]:
-    """All texts by class, and what is to be said of those that were left out or cut.
+    """Read all texts by class, and give notices about texts that were left out or cut.
 
     Raises:
-        DataError: there are none, or a file can't be read; the message names it and the line.
+        DataError: there are no texts, or a file can't be read; the message names the file and the line.
     """
     files, notices = _files(path)
     texts, broken = defaultdict[str, list[str]](list), 0
@@ -103,7 +103,7 @@ def read_texts(options: TextOptions, path: Path) -> tuple[ExampleSet, Sequence[s
 
 
 def _files(path: Path) -> tuple[list[Path], list[str]]:
-    """The tables at a path, and what is to be said of other files there."""
+    """The tables at a path, and notices about other files there."""
     if not path.is_dir():
         return [path], []
     there = sorted(each for each in path.iterdir() if each.is_file() and not each.name.startswith("."))
@@ -137,7 +137,7 @@ def _read_file(options: TextOptions, file: Path, texts: dict[str, list[str]]) ->
 
 
 def _columns(options: TextOptions, shown: str, table: Table) -> tuple[int, int]:
-    """Where text and label stand."""
+    """The positions of the columns of texts and labels."""
     text = _column(shown, table, "text", options.text)
     if options.label:
         label = _column(shown, table, "label", options.label)
@@ -152,7 +152,7 @@ def _columns(options: TextOptions, shown: str, table: Table) -> tuple[int, int]:
 
 
 def _column(shown: str, table: Table, key: str, name: str) -> int:
-    """Where the column `name` stands: the one that is written like this, or the only one that is but for its case."""
+    """The position of the column `name`: the one with exactly this name, or the only one that differs in case alone."""
     alike = [index for index, each in enumerate(table.header) if each.casefold() == name.strip().casefold()]
     exact = [index for index in alike if table.header[index] == name.strip()]
     for found in (exact, alike):
