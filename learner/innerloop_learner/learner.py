@@ -18,22 +18,22 @@ Family = Literal["initialisation", "optimizer", "metric", "memory", "weights", "
 
 
 class TaskError(ValueError):
-    """A task that a learner can't take; the message says why."""
+    """A learner can't take a task; the message says why."""
 
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """What a user may want to know of a method before choosing it.
+    """The properties by which a user chooses a method.
 
     Attributes:
         name: registered name.
         family: kind of method.
-        paper: where it comes from.
+        paper: paper that describes it.
         gradients_at_serving: whether adapting computes gradients.
         order_matters: whether the order of the support set changes the answer.
         ways_can_change: which numbers of ways other than the trained one it can serve.
         tasks: the kinds of task it solves.
-        objective: registered name of the outer loss that trains it; serving never looks at it.
+        objective: registered name of the outer loss that trains it; serving does not use it.
     """
 
     name: str
@@ -53,10 +53,10 @@ class Learner(ABC):
     Whether gradients flow through `adapt` follows from torch's grad mode, so training and serving run the same code.
 
     Args:
-        spec: what it is made of.
+        spec: description of the learner.
 
     Raises:
-        SettingsError: a kind of task, an input or settings that it does not take.
+        SettingsError: the method does not take this kind of task, these inputs or these settings.
 
     Example:
         >>> from innerloop_learner.spec import InputSpec
@@ -75,10 +75,10 @@ class Learner(ABC):
     """A frozen dataclass of the method's settings, each declared by `settings.setting`."""
 
     retired_settings: ClassVar[frozenset[str]] = frozenset()
-    """Names of settings that older bundles have and the method has not any more; they are passed over."""
+    """Names of former settings of the method, which are ignored in older bundles."""
 
     settings: object
-    """The settings, of `settings_class`, every default filled in."""
+    """The settings, an instance of `settings_class` with all defaults filled in."""
 
     def __init__(self, spec: LearnerSpec) -> None:
         if spec.task_kind not in self.info.tasks:
@@ -97,10 +97,10 @@ class Learner(ABC):
         )
 
     def _configure(self) -> None:  # noqa: B027 - most methods have nothing to make
-        """Make what `settings` describe, such as an update rule; there is no backbone yet.
+        """Make the parts that `settings` describe, such as an update rule. The backbone is made later.
 
         Raises:
-            ValueError: settings that contradict each other.
+            ValueError: settings contradict each other.
         """
 
     @abstractmethod
@@ -113,7 +113,7 @@ class Learner(ABC):
 
     @property
     def traits(self) -> Traits:
-        """What the learner takes and does, for those that serve it."""
+        """The properties of the learner that matter to servers and callers."""
         return Traits(
             task_kind=self.spec.task_kind,
             ways_can_change=self.info.ways_can_change,
@@ -130,7 +130,7 @@ class Learner(ABC):
         """The `Support.max_ways` of tasks with up to `ways` classes: the width of a fixed head, otherwise `ways`.
 
         Raises:
-            TaskError: it can't take that many classes, or that few.
+            TaskError: the learner can't take that many classes, or that few.
         """
         traits = self.traits
         width, exactly = traits.head_ways, traits.ways_can_change == "no"
@@ -172,9 +172,10 @@ class Learner(ABC):
         """
 
     def example_weights(self, support: Support) -> Tensor:
-        """What each example of a support set counts in losses, sums, systems and statistics, [T, S]; 0 for padding.
+        """The weight of each support example in losses, sums, linear systems and statistics, [T, S]; 0 for padding.
 
-        As `spec.class_balance` says: `Support.class_weights`, or 1 for each. In regression 1 for each.
+        If `spec.class_balance` is "equal", these are `Support.class_weights`. If it is "proportional", and in
+        regression, each example has weight 1.
         """
         if self.spec.task_kind == "classification" and self.spec.class_balance == "equal":
             return support.class_weights
@@ -185,10 +186,10 @@ methods: Registry[type[Learner]] = Registry("method", "innerloop.methods", "inne
 
 
 def build_learner(spec: LearnerSpec) -> Learner:
-    """The learner a spec describes.
+    """Build the learner that a spec describes.
 
     Raises:
-        UnknownNameError: no such method or backbone.
-        SettingsError: a kind of task, an input or settings that they do not take.
+        UnknownNameError: there is no method or backbone of this name.
+        SettingsError: the method or backbone does not take this kind of task, these inputs or these settings.
     """
     return methods[spec.method](spec)

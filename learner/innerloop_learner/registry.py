@@ -1,4 +1,4 @@
-"""Names for methods, backbones, norms, update rules, objectives and whatever else there are several of.
+"""Registries, which give names to methods, backbones, norms, update rules, objectives and other exchangeable parts.
 
     >>> shapes: Registry[type] = Registry("shape", "innerloop.shapes")
     >>> @shapes.register("circle")
@@ -25,16 +25,16 @@ T = TypeVar("T")
 
 
 class UnknownNameError(ValueError):
-    """A name that nothing is registered under."""
+    """Nothing is registered under a name."""
 
 
 class Registry(Generic[T]):
     """Things of one kind by name.
 
     Args:
-        kind: what one entry is called in messages, in the singular.
+        kind: word for one entry in messages, in the singular.
         group: entry-point group that third parties register under.
-        home: module whose import registers Innerloop's own entries; None if whoever imports the registry imports them.
+        home: module whose import registers Innerloop's own entries; None if they are imported with the registry.
     """
 
     def __init__(self, kind: str, group: str, home: str | None = None) -> None:
@@ -83,7 +83,7 @@ class Registry(Generic[T]):
             import_module(self._home)
 
     def _installed(self) -> dict[str, EntryPoint]:
-        """What other distributions declare; imported when asked for by name, so that a broken one harms no other."""
+        """Entry points of other distributions. Each is imported when it is looked up: a broken one harms no other."""
         if self._points is None:
             self._points = {point.name: point for point in entry_points(group=self._group)}
         return self._points

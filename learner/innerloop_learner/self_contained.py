@@ -1,7 +1,7 @@
-"""Finds in an ONNX graph whatever reaches beyond its bundle, which a bundle of unknown origin must not do.
+"""Finds references from an ONNX graph to files or code outside its bundle, which are refused in bundles from others.
 
-The graph's bytes are searched, because ONNX Runtime opens the files that a graph names while it loads the graph, and
-offers no way to look at it before.
+The graph's bytes are searched before it is loaded, because ONNX Runtime opens the files that a graph names while it
+loads the graph.
 """
 
 import re
@@ -14,7 +14,7 @@ REACHES = {
 
 
 def reach_of(graph: bytes) -> str:
-    """How a graph reaches beyond itself, in words that follow its name in a message; empty if it does not."""
+    """Describe how a graph refers to the outside, in words that follow its name in a message; empty if it does not."""
     return next((what for word, what in REACHES.items() if _field(word).search(graph)), "")
 
 

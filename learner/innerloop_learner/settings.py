@@ -27,12 +27,12 @@ _WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true o
 
 
 class SettingsError(ValueError):
-    """Settings, inputs or tasks that are not taken; the message says which, and what is."""
+    """Settings, inputs or tasks are refused; the message says which, and what is allowed."""
 
 
 @dataclass(frozen=True)
 class NoSettings:
-    """The settings of whatever has none."""
+    """The settings of a method or part that has none."""
 
 
 def setting(default: T, doc: str, *, least: float | None = None, most: float | None = None) -> T:
@@ -41,10 +41,10 @@ def setting(default: T, doc: str, *, least: float | None = None, most: float | N
     A subclass that only has another default writes just that; the rest is inherited.
 
     Args:
-        default: its value unless told otherwise.
-        doc: what it means in a few words, with its unit.
-        least: smallest number that it may be, if there is one.
-        most: largest number that it may be, if there is one.
+        default: default value.
+        doc: meaning in a few words, with the unit.
+        least: smallest number allowed; None for no limit.
+        most: largest number allowed; None for no limit.
     """
     made: Any = field(default=default, metadata={"doc": doc, "least": least, "most": most})
     return made  # type: ignore[no-any-return]
@@ -68,13 +68,13 @@ class StepSettings:
 
 @dataclass(frozen=True)
 class Described:
-    """One setting, for people.
+    """The description of one setting, for people.
 
     Attributes:
-        name: of the setting.
-        kind: which values it takes, in words.
-        default: its value unless told otherwise.
-        doc: what it means.
+        name: name of the setting.
+        kind: values that it takes, in words.
+        default: default value.
+        doc: meaning in a few words, with the unit.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Described:
 
 
 def described(kind: type[Any]) -> list[Described]:
-    """What a dataclass of settings holds, in the order of its fields."""
+    """Describe the settings of a dataclass, in the order of its fields."""
     return [
         Described(each.name, _describe(each.type), each.default, declared(kind, each.name).get("doc", ""))
         for each in fields(kind)
@@ -93,10 +93,10 @@ def described(kind: type[Any]) -> list[Described]:
 
 @contextmanager
 def refusing(owner: str) -> Iterator[None]:
-    """Inside, values that don't fit (ValueError) are refused in the name of their owner.
+    """Turn a ValueError inside this context into a SettingsError whose message names the owner of the settings.
 
     Raises:
-        SettingsError: instead of another ValueError.
+        SettingsError: a ValueError was raised inside.
     """
     try:
         yield
@@ -111,13 +111,13 @@ def with_settings(owner: str, function: Callable[..., T], settings: Mapping[str,
 
     Args:
         owner: what the settings belong to, for messages, for example "backbone conv4".
-        function: mostly a dataclass; its keyword arguments behind `args` are the settings there are, and their
-            annotations say of which type.
-        settings: by name.
-        args: what else the function takes.
+        function: function or dataclass. Its keyword arguments behind `args` are the settings, and their annotations are
+            the settings' types.
+        settings: values of settings by name.
+        args: positional arguments of the function.
 
     Raises:
-        SettingsError: a name that the function does not have, or a value of another type or out of range.
+        SettingsError: there is no setting of this name, or a value has another type or is out of range.
     """
     known = dict(list(inspect.signature(function).parameters.items())[len(args) :])
     for name, value in settings.items():
@@ -137,10 +137,10 @@ def with_settings(owner: str, function: Callable[..., T], settings: Mapping[str,
 
 
 def declared(function: Any, name: str) -> Mapping[str, Any]:
-    """What `setting` was told of a field, by the class itself or by the nearest one that it inherits from.
+    """The declaration of a field by `setting`, in the class itself or in the nearest base class that has one.
 
     Returns:
-        "doc", "least" and "most"; nothing for a field that was not declared by it.
+        "doc", "least" and "most"; empty for a field that `setting` did not declare.
     """
     classes = inspect.getmro(function) if inspect.isclass(function) else ()
     found = (vars(each).get("__dataclass_fields__", {}).get(name) for each in classes)

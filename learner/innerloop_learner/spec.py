@@ -1,4 +1,4 @@
-"""What a learner is made of, as plain data: enough to build it again from a bundle."""
+"""The description of a learner as plain data, from which a bundle's learner is built again."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from innerloop_learner.traits import TaskKind
 
 InputType = Literal["uint8", "float32"]
 ClassBalance = Literal["equal", "proportional"]
-"""What the classes of a support set count: all the same, or each as much as it has examples."""
+"""Weights of the classes of a support set: equal, or proportional to their numbers of examples."""
 
 
 @dataclass(frozen=True)
@@ -18,14 +18,14 @@ class InputSpec:
     """Inputs of a learner.
 
     Attributes:
-        shape: of one example, for images (channels, height, width).
-        dtype: element type of the data it was trained on: "uint8" for images, "float32" otherwise.
-        mean: subtracted after scaling, one value or one per channel.
-        std: divided by, one value or one per channel.
+        shape: shape of one example; for images (channels, height, width).
+        dtype: element type of the training data: "uint8" for images, "float32" otherwise.
+        mean: mean to subtract after scaling, one value or one per channel.
+        std: standard deviation to divide by, one value or one per channel.
         scale: factor that takes raw elements to the range of `mean` and `std` (1/255 for uint8 images).
 
     Raises:
-        ValueError: values that contradict each other, as in a foreign manifest.
+        ValueError: values contradict each other, as may be in a damaged manifest.
     """
 
     shape: tuple[int, ...]
@@ -53,18 +53,18 @@ class LearnerSpec:
     """A learner as plain data; `registry.build_learner` makes the learner.
 
     Attributes:
-        method: registered name.
-        input: what goes in.
+        method: registered name of the method.
+        input: shape, type and normalisation of inputs.
         task_kind: classification or regression.
         max_ways: most classes a task may have; fixed for methods with a learned head, a serving limit for the others
             (zero for regression).
         target_size: target values per example (zero for classification).
         train_classes: classes of the training data, for methods that learn to tell all of them apart; zero elsewhere.
-        backbone: registered name.
-        backbone_settings: keyword settings of the backbone.
-        settings: keyword settings of the method.
-        class_balance: "equal" lets adapting follow all classes of a support set alike, whatever numbers of examples
-            they have; "proportional" lets it follow them in proportion to these numbers. Of bundles of before this was
+        backbone: registered name of the backbone.
+        backbone_settings: settings of the backbone, by name.
+        settings: settings of the method, by name.
+        class_balance: weight of a class of the support set when adapting: "equal" for all classes, or "proportional"
+            to its number of examples. Of bundles of before this was
             recorded, those with ONNX graphs are proportional, as their graphs are, and others equal.
     """
 

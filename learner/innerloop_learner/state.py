@@ -1,4 +1,4 @@
-"""Names of the tensors in task states that several methods have in common."""
+"""Names of tensors that the task states of several methods have in common."""
 
 from innerloop_learner.tasks import Params, TaskState
 
@@ -13,7 +13,7 @@ WAYS = "ways"
 
 
 def prefixed(prefix: str, tensors: Params) -> TaskState:
-    """The tensors with a prefix before their names.
+    """Put a prefix before the names of tensors.
 
     >>> import torch
     >>> sorted(prefixed("weights.", {"a": torch.zeros(1), "b": torch.zeros(1)}))
@@ -23,5 +23,5 @@ def prefixed(prefix: str, tensors: Params) -> TaskState:
 
 
 def section(state: TaskState, prefix: str) -> Params:
-    """The entries whose names begin with a prefix, by the rest of their names; the reverse of `prefixed`."""
+    """Take the entries whose names begin with a prefix, and remove the prefix; the reverse of `prefixed`."""
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

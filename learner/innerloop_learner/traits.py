@@ -1,6 +1,6 @@
-"""What a model is to those that serve and call it, whatever is inside. Needs no PyTorch.
+"""The properties of a model that matter to servers and callers, whatever its method. Needs no PyTorch.
 
-Made from the learner (`Learner.traits`), kept in the bundle's manifest, and handed on as it is by every engine.
+They are made from the learner (`Learner.traits`), kept in the bundle's manifest, and passed on as they are by engines.
 """
 
 from dataclasses import dataclass, replace
@@ -9,16 +9,16 @@ from typing import Literal
 TaskKind = Literal["classification", "regression"]
 
 WaysCanChange = Literal["no", "fewer", "any"]
-"""Which numbers of ways a learner takes besides those of its head: none, smaller ones, or any."""
+"""The numbers of ways that a learner takes besides that of its head: no others, smaller ones, or any."""
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What a model takes and does.
+    """The properties of a model that matter to servers and callers.
 
     Attributes:
         task_kind: classification or regression.
-        ways_can_change: which numbers of ways other than `head_ways` it takes.
+        ways_can_change: numbers of ways other than `head_ways` that it takes: "no" others, "fewer", or "any".
         order_matters: whether the order of the support set changes the answer.
         gradients_at_serving: whether adapting computes gradients.
         default_steps: inner steps taken when a request names none; zero for methods without steps.
@@ -40,9 +40,9 @@ class Traits:
 
     @property
     def fixed_head(self) -> bool:
-        """Whether logits have `head_ways` columns whatever the ways of a task."""
+        """Whether logits always have `head_ways` columns, even if a task has fewer ways."""
         return self.ways_can_change != "any"
 
     def limited(self, max_ways: int, max_steps: int) -> "Traits":
-        """The same, but requests may ask for no more than this."""
+        """A copy in which requests may ask for no more than these ways and steps."""
         return replace(self, max_ways=min(self.max_ways, max_ways), max_steps=min(self.max_steps, max_steps))

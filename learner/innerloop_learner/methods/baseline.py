@@ -21,7 +21,7 @@ from innerloop_learner.update_rules import update_rules
 
 @dataclass(frozen=True)
 class BaselineSettings(StepSettings):
-    """How a new head is fine-tuned."""
+    """Settings of the fine-tuning of a new head."""
 
     steps: int = 100
     max_steps: int = 200
@@ -89,7 +89,7 @@ class Baseline(Learner):
 
 @dataclass(frozen=True)
 class BaselinePlusPlusSettings(BaselineSettings):
-    """Those of Baseline, and the scale of similarities."""
+    """Settings of Baseline, and the scale of similarities."""
 
     scale: float = setting(10.0, "factor that takes cosine similarities to logits")
 

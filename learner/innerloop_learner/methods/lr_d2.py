@@ -16,7 +16,7 @@ LEAST_CURVATURE = 1e-6
 
 @dataclass(frozen=True)
 class LRD2Settings:
-    """How long the head is solved for."""
+    """Settings of the solver of the head."""
 
     iterations: int = setting(5, "iterations of Newton's method", least=1)
 
@@ -45,7 +45,7 @@ class LRD2(R2D2):
         labels = y.transpose(1, 2)  # [T, W, S]
         real = weights > 0
         x = x * real.unsqueeze(-1)
-        # Padding has neither inputs nor goals, and any weight that can be divided by will do.
+        # Inputs and goals of padding are zero, so its weight may be any number but zero.
         counts = torch.where(real, weights, torch.ones_like(weights)).unsqueeze(1)  # [T, 1, S]
         solve = _dual if x.shape[1] <= x.shape[2] else _primal
         scores = torch.zeros_like(labels)
@@ -66,7 +66,7 @@ def _dual(x: Tensor, weights: Tensor, goals: Tensor, penalty: Tensor) -> Tensor:
 
 
 def _primal(x: Tensor, weights: Tensor, goals: Tensor, penalty: Tensor) -> Tensor:
-    """The same by systems of the size F."""
+    """Solve the problem of `_dual` by systems of the size F."""
     xt = x.transpose(1, 2).unsqueeze(1)  # [T, 1, F, S]
     gram = (xt * weights.unsqueeze(2)) @ x.unsqueeze(1)  # [T, W, F, F]
     identity = torch.eye(x.shape[2], dtype=x.dtype, device=x.device)

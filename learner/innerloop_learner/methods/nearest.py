@@ -19,7 +19,7 @@ SCALE = 10.0
 """Factor that takes squared distances between unit vectors, which lie between 0 and 4, to logits."""
 
 ROUNDING = 1e-3
-"""By how much the weights of k neighbours may miss k: thirds and the like do not add up to whole numbers exactly."""
+"""Tolerance when weights of neighbours are added up to k, since weights such as 1/3 do not sum to it exactly."""
 
 EMBEDDINGS, VOTES = "embeddings", "votes"
 
@@ -105,8 +105,8 @@ class NearestNeighbours(Learner):
         return mask_unused_ways(by_class.logsumexp(2).clamp(min=UNUSED_LOGIT), state[WAYS], -torch.inf)
 
     def _least_asked(self, similarities: Tensor, weights: Tensor) -> Tensor:
-        """The similarity [T, Q, 1] at which the weights [T, 1, S] of neighbours this near or nearer come to k."""
-        nearest = similarities.topk(similarities.shape[-1], dim=-1)  # a sort that every exporter knows
+        """The similarity [T, Q, 1] of the farthest neighbour that votes: weights [T, 1, S] up to it sum to k."""
+        nearest = similarities.topk(similarities.shape[-1], dim=-1)  # every exporter knows this kind of sort
         asked = weights.expand_as(similarities).gather(-1, nearest.indices).cumsum(-1)
         enough = asked >= self.settings.k - ROUNDING
         return nearest.values.masked_fill(~enough, UNUSED_LOGIT).amax(-1, keepdim=True)

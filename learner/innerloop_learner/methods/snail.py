@@ -50,7 +50,7 @@ class Layer:
 
 
 class Context(ABC):
-    """What a position of the sequence may look back at."""
+    """The earlier positions of the sequence that a position may read."""
 
     @abstractmethod
     def before(self, x: Tensor, distance: int) -> Tensor:
@@ -87,8 +87,8 @@ class OfQueries(Context):
     """Each query stands alone behind the end of the support sequence.
 
     Args:
-        past: activations [T, S, C] of the whole network over the support set. What enters a layer is the first so many
-            channels, since layers only append.
+        past: activations [T, S, C] of the whole network over the support set. The inputs of a layer are the first of
+            these channels, since layers only append channels.
         examples: weights of its positions in attention [T, S], real examples first and zero for padding.
     """
 

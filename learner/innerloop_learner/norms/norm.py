@@ -14,7 +14,7 @@ Statistics = Mapping[str, Tensor]
 """Means and variances by layer, [T, C] each."""
 
 EPSILON = 1e-5
-"""Added to variances, so that no root is of zero."""
+"""Added to variances, so that no root of zero is taken."""
 
 
 class Norm(ABC):
@@ -49,10 +49,10 @@ class Norm(ABC):
         """Normalise x.
 
         Args:
-            params: the norm's own among them.
+            params: parameters, the norm's own among them.
             x: activations [T, N, C, ...].
-            weights: what each example counts in statistics, [T, N].
-            statistics: of the support set, if they are known; then these are used.
+            weights: how much each example counts in statistics, [T, N].
+            statistics: statistics of the support set, which are used if given.
 
         Returns:
             x normalised, and the statistics that were computed (empty if given ones were used).
@@ -63,9 +63,9 @@ class Norm(ABC):
         return self.apply(params, x, weights, {})[0], {}
 
     def as_affine(self, params: Params, statistics: Statistics) -> tuple[Tensor, Tensor] | None:
-        """The factor and the summand [C] or [T, C] that `apply` comes to; None where they depend on x.
+        """The factor and the summand [C] or [T, C] that `apply` multiplies by and adds; None if they depend on x.
 
-        A layer before the norm can then take them over. The default is right for every norm that looks at x.
+        They can be folded into the layer before the norm. The default is right for every norm that depends on x.
         """
         del params, statistics
         return None

@@ -63,7 +63,7 @@ class _StandardisedByTask(torch.autograd.Function):
         variance = _mean(centred.square(), shares)
         slope = scale * (variance + EPSILON).rsqrt()
         ctx.save_for_backward(x, shares, scale, mean, variance)
-        ctx.set_materialize_grads(False)  # inside the inner loop nobody asks for the moments' gradients
+        ctx.set_materialize_grads(False)  # inside the inner loop the moments' gradients are not needed
         return torch.addcmul(shift[:, None, :, None], centred, slope[:, None, :, None]), mean, variance
 
     @staticmethod
@@ -82,7 +82,7 @@ class _StandardisedByTask(torch.autograd.Function):
             scale_grad = along * inverse
             at_mean = at_mean - slope * shift_grad
             at_variance = at_variance - 0.5 * slope * inverse.square() * along
-        weights = (shares / x.shape[3])[:, :, None, None]  # what one position of an example counts in a moment
+        weights = (shares / x.shape[3])[:, :, None, None]  # the weight of one position of an example in a moment
         x_grad = torch.addcmul(
             weights * at_mean[:, None, :, None], centred, 2 * weights * at_variance[:, None, :, None]
         )

@@ -22,10 +22,11 @@ class AllClasses(Objective):
 
         loss = cross-entropy of W f(x) + b over all training classes
 
-    For learners that do not learn to learn. The classifier W, b is of no use for new classes, so it is the objective's.
+    This trains learners that do not meta-learn. The classifier W, b is of no use for new classes, so it belongs to the
+    objective and is not served.
 
     Raises:
-        SettingsError: the data names no training classes.
+        SettingsError: the data has no training classes.
     """
 
     def __init__(self, learner: Learner, settings: Any) -> None:
@@ -47,7 +48,7 @@ class AllClasses(Objective):
         fresh = refitted(self.learner, params, support)
         in_use = {**params, **fresh}
         backbone = self.learner.backbone
-        # As in serving, queries are normalised by the support set where a norm uses the examples at hand.
+        # If a norm uses the statistics of its examples, queries are normalised by the support set, as in serving.
         of_support = backbone.apply(in_use, support.x, self.learner.example_weights(support))
         of_queries = backbone.apply(in_use, query.x, query.mask, of_support.statistics)
         logits = self._logits(in_use, torch.cat([of_support.values, of_queries.values], 1))
@@ -64,7 +65,7 @@ class AllClasses(Objective):
 
 @objectives.register("all_classes_by_cosine")
 class AllClassesByCosine(AllClasses):
-    """The same by cosine similarities, of the learner's own `scale` (Chen et al. 2019, section 3.3)."""
+    """`AllClasses` by cosine similarities with the learner's setting `scale` (Chen et al. 2019, section 3.3)."""
 
     def _logits(self, params: Params, features: Tensor) -> Tensor:
         return cosine_logits(self.learner.settings.scale, features, params[WEIGHT], params[BIAS])

@@ -21,12 +21,12 @@ FIRST_ORDER_SHARE = 1 / 3
 """Share of meta-training with first-order gradients, where they are annealed."""
 
 LEAST_STEP_WEIGHT = 0.03
-"""What remains of an early step's weight, relative to its first weight, before it stops counting at all."""
+"""Share of its initial weight that an early step's loss keeps until the losses of early steps stop counting."""
 
 
 @dataclass(frozen=True)
 class AnnealedStepsSettings:
-    """Which of MAML++'s improvements of training are on."""
+    """Switches of MAML++'s improvements of training."""
 
     multi_step_loss: bool = setting(True, "weigh the losses after all steps at first (MSL)")
     anneal_order: bool = setting(True, "first-order gradients at first (DA)")
@@ -79,9 +79,9 @@ class AnnealedSteps(Objective):
         return Outcome(torch.stack(losses).sum(), outputs, averaged(params, fresh))
 
     def _refitted(self, params: Params, weights: Params, support: Support, step: int) -> Params:
-        """The norms' buffers that fit the batch with weights after so many steps.
+        """The buffers of the norms that fit the batch, for weights that have taken `steps` steps.
 
-        Taken of the weights that the step began with, they are constants to its gradient, as they are in serving.
+        They are computed before the step, so its gradient takes them as constants, as it does in serving.
         """
         return refitted(self.learner, {**self.learner.at_step(params, step), **weights}, support)
 

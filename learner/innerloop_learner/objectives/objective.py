@@ -20,11 +20,11 @@ MOMENTUM = 0.1
 
 @dataclass(frozen=True)
 class Stage:
-    """Where meta-training stands when an outer loss is asked for.
+    """The stage of meta-training at which an outer loss is computed.
 
     Attributes:
         progress: share of the outer steps taken so far, 0 to 1; for losses that change in the course of training.
-        seed: of all randomness inside the outer loss, another one for each outer step.
+        seed: seed of all randomness inside the outer loss, different for each outer step.
     """
 
     progress: float = 1.0
@@ -50,15 +50,15 @@ class Outcome(NamedTuple):
 
 
 class Objective(ABC):
-    """What the outer loop minimises: a scalar function of named parameters and a batch of episodes, pure.
+    """The function that the outer loop minimises: a scalar, pure function of parameters and a batch of episodes.
 
     Args:
-        learner: that it trains.
-        settings: of `settings_class`, checked.
+        learner: learner to train.
+        settings: an instance of `settings_class`, checked already.
 
     Raises:
-        SettingsError: a learner that is not one of `trains`, or lacks what the objective needs.
-        ValueError: settings that do not fit the learner.
+        SettingsError: the learner is not an instance of `trains`, or lacks a part that the objective needs.
+        ValueError: the settings do not fit the learner.
     """
 
     settings_class: ClassVar[type[Any]] = NoSettings
@@ -83,9 +83,9 @@ class Objective(ABC):
         """Evaluate the outer loss, differentiable with respect to `params`.
 
         Args:
-            params: the learner's and the objective's own.
+            params: parameters of the learner and of the objective.
             episodes: tasks with the answers to their queries.
-            stage: of meta-training.
+            stage: stage of meta-training.
         """
 
 
@@ -93,11 +93,11 @@ objectives: Registry[type[Objective]] = Registry("objective", "innerloop.objecti
 
 
 def build_objective(learner: Learner, settings: Mapping[str, Any] = MappingProxyType({})) -> Objective:
-    """The objective that trains a learner.
+    """Build the objective that trains a learner.
 
     Raises:
-        UnknownNameError: its method names one that is not installed.
-        SettingsError: settings that the objective does not take.
+        UnknownNameError: the learner's method names an objective that is not installed.
+        SettingsError: the objective does not take these settings.
     """
     kind, owner = objectives[learner.info.objective], learner.info.name
     with refusing(owner):
@@ -105,14 +105,14 @@ def build_objective(learner: Learner, settings: Mapping[str, Any] = MappingProxy
 
 
 def refitted(learner: Learner, params: Params, support: Support) -> Params:
-    """Values that the learner's buffers would take from this support set alone, differentiable.
+    """The values that the learner's buffers would have for this support set alone, differentiable.
 
-    Training is serving with these: gradients flow through the statistics that the batch is normalised with, while the
-    averages that serving uses are updated on the side (`averaged`). Empty for learners without buffers.
+    Training uses these values where serving uses averages, so that gradients flow through the statistics of the batch.
+    The averages are updated apart from that (`averaged`). Empty for learners without buffers.
     """
     return learner.backbone.refit(params, support.x, learner.example_weights(support)) if learner.buffers() else {}
 
 
 def averaged(old: Params, fresh: Params) -> Params:
-    """Exponential average of the buffers in `fresh` with those in `old`, without gradients."""
+    """The exponential average of the buffers in `fresh` with those in `old`, without gradients."""
     return {name: old[name].lerp(value.detach(), MOMENTUM) for name, value in fresh.items()}
