@@ -29,8 +29,8 @@ def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
         tensor([3.7500])
     """
     weights = weights.to(values.dtype).view(*weights.shape, *[1] * (values.dim() - 2))
-    total = weights.sum(1)
-    return (values * weights).sum(1) / (total + (total == 0))
+    total = weights.sum(1).clamp(min=torch.finfo(weights.dtype).tiny)  # not zero
+    return (values * weights).sum(1) / total
 
 
 def task_loss(kind: TaskKind, outputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:

@@ -140,14 +140,15 @@ class TestWeightsOfExamples:
             torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("alike", [True, False])
 @pytest.mark.parametrize("pool", [True, False])
-def test_the_gradient_against_finite_differences(pool: bool) -> None:
+def test_the_gradient_against_finite_differences(pool: bool, alike: bool) -> None:
     generator = torch.Generator().manual_seed(5)
 
     def random(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
 
-    x, shares = random(3, 2, 6, 6), torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    x, shares = random(3, 2, 6, 6), None if alike else torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
     tensors = [random(*shape) for inputs in (2, 3) for shape in ((3, inputs, 3, 3), (3,), (3,), (3,))]
 
     def maps(x: Tensor, *tensors: Tensor) -> Tensor:
@@ -156,7 +157,8 @@ def test_the_gradient_against_finite_differences(pool: bool) -> None:
     assert gradcheck(maps, (x, *tensors), check_undefined_grad=False)
 
 
-def test_rounding_stays_that_of_sums_in_pairs() -> None:
+@pytest.mark.parametrize("alike", [True, False])
+def test_rounding_stays_that_of_sums_in_pairs(alike: bool) -> None:
     """Sums one by one lose ten times as much, which a steep inner loop turns into other answers."""
     generator = torch.Generator().manual_seed(5)
     x = torch.randn(50, 3, 28, 28, generator=generator, dtype=torch.float64) + 1
@@ -166,7 +168,7 @@ def test_rounding_stays_that_of_sums_in_pairs() -> None:
 
     def results(dtype: torch.dtype) -> list[Tensor]:
         own = Block(*(tensor.to(dtype).requires_grad_() for tensor in block))
-        shares = torch.full((50,), 1 / 50, dtype=dtype)
+        shares = None if alike else torch.full((50,), 1 / 50, dtype=dtype)
         y, mean, variance = fused_blocks.standardising(x.to(dtype), shares, [own], pool=True)
         grads = torch.autograd.grad(y, (own.scale, own.shift), pull.to(dtype))
         return [mean, variance, *grads]

@@ -83,7 +83,7 @@ class FusedConv4(FoldedConv4):
         if known or len(standardise) < len(self.norms) or not _best_alone(x, shared=shared):
             return None
         tasks = self._tasks(params, [norm.learned(params) for norm in standardise], len(x))
-        each = zip(x, shares_of(weights, x.dtype), tasks, strict=True)
+        each = zip(x, _shares(weights, x.dtype), tasks, strict=True)
         results = [fused_blocks.standardising(xt, shares, blocks, self._pool) for xt, shares, blocks in each]
         y, means, variances = (torch.stack(tensors) for tensors in zip(*results, strict=True))
         moments = zip(standardise, means.unbind(1), variances.unbind(1), strict=True)
@@ -98,6 +98,15 @@ class FusedConv4(FoldedConv4):
             parts = [(weight, CONVOLUTION), (bias, 1), (scale, 1), (shift, 1)]
             columns.append(map(Block, *(of_each_task(value, dims, tasks) for value, dims in parts)))
         return map(list, zip(*columns, strict=True))
+
+
+def _shares(weights: Tensor, dtype: torch.dtype) -> Sequence[Tensor | None]:
+    """The shares [N] of each task's examples, of weights [T, N]; None for a task whose examples all count alike."""
+    alike = [min(own) == max(own) > 0 for own in weights.tolist()]
+    if all(alike):
+        return [None] * len(alike)
+    shares = shares_of(weights, dtype).unbind()
+    return [None if same else own for same, own in zip(alike, shares, strict=True)]
 
 
 def _would_part(weight: Tensor, scale: Tensor, shift: Tensor) -> bool:

@@ -97,5 +97,4 @@ norms: Registry[type[Norm]] = Registry("norm", "innerloop.norms", "innerloop_lea
 def shares_of(weights: Tensor, dtype: torch.dtype) -> Tensor:
     """Weights [T, N] that sum to 1 in each task; all zero for a task without examples."""
     weights = weights.to(dtype)
-    total = weights.sum(1, keepdim=True)
-    return weights / (total + (total == 0))
+    return weights / weights.sum(1, keepdim=True).clamp(min=torch.finfo(dtype).tiny)
