@@ -61,7 +61,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Of the run."""
+        """The folder of the run."""
         return RUNS / f"{self.method}-{self.ways}w{'' if self.shots == 1 else f'{self.shots}s'}"
 
     @property

@@ -1,4 +1,4 @@
-"""Which library computes which model."""
+"""Chooses the library that computes each model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Backends:
     by_model: Mapping[str, Backend | None]
 
     def of(self, model: str) -> Backend:
-        """What computes a model."""
+        """The engine that computes a model."""
         return self.by_model.get(model, self.default) or what_is_installed()
 
     @property

@@ -33,7 +33,7 @@ EXPIRY_INTERVAL = 1.0
 
 
 class Entrance(ModelListener, Protocol):
-    """Where requests come in: this process, or front ends. It is told what becomes of models."""
+    """The process that receives requests: this one, or front ends. It is told when models change their state."""
 
     async def start(self, serving: Serving) -> int:
         """Answer gRPC by asking `serving`; returns the port. Raises ConfigurationError when it can't."""

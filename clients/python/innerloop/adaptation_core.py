@@ -1,4 +1,4 @@
-"""What both kinds of adaptations do, as steps."""
+"""The steps that both kinds of adaptations share."""
 
 import threading
 from collections.abc import Mapping, Sequence

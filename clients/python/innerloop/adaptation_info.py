@@ -1,4 +1,4 @@
-"""What a server says of an adaptation."""
+"""A server's description of an adaptation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -27,7 +27,7 @@ def nothing(value: Any) -> str:
         return "NaN" if math.isnan(value) else ""
     if isinstance(value, np.datetime64 | np.timedelta64):
         return "NaT" if np.isnat(value) else ""
-    # Those of pandas, and of masked arrays, without importing the former.
+    # pandas has missing values of its own, and so have masked arrays; pandas is not imported for this.
     return {"NAType": "NA", "NaTType": "NaT", "MaskedConstant": "masked"}.get(type(value).__name__, "")
 
 

@@ -60,7 +60,7 @@ class Examples:
         return len(self.values)
 
     def part(self, start: int, stop: int) -> "Examples":
-        """Those from `start` to before `stop`, under the same names."""
+        """The examples from `start` to before `stop`, under the same names."""
         return Examples(self.values[start:stop], replace(self.names, start=self.names.start + start))
 
     @property

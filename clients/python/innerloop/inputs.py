@@ -34,7 +34,7 @@ class Image(Protocol):
         """Copy in another mode."""
 
     def getexif(self) -> Any:
-        """What the camera noted, which way up among it."""
+        """The EXIF data of the camera, which tell how the image is turned."""
 
     def save(self, fp: BytesIO, format: str, **params: Any) -> None:  # noqa: A002 - PIL's name
         """Write to an open file."""

@@ -1,4 +1,4 @@
-"""What a server says of its models."""
+"""A server's descriptions of its models."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple

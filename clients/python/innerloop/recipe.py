@@ -1,4 +1,4 @@
-"""What an adaptation is made from, kept to make it again after the server had to drop it."""
+"""The inputs of an adaptation, kept to make it again if the server had to drop it."""
 
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class Answers:
 
     @property
     def names(self) -> Names:
-        """What the examples are called in messages."""
+        """The names of the examples in messages."""
         return Names("support example", labels=self.labels)
 
     def __len__(self) -> int:

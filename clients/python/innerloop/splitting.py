@@ -6,7 +6,7 @@ from innerloop.examples import Examples
 from innerloop.models import TaskLimits
 
 SMALL_COUNT = 64
-"""Up to so many queries are sent in one request without asking the server for its limits."""
+"""Most queries that are sent in one request without asking the server for its limits."""
 
 SMALL_BYTES = 2**20
 """The same for their bytes, all together."""
@@ -47,7 +47,7 @@ def split(query: Examples, limits: TaskLimits, beside: int) -> list[Examples]:
 
 
 def _ends(sizes: list[int], most: int, room: int) -> Iterator[int]:
-    """Where each part ends."""
+    """The position at which each part ends."""
     count = held = 0
     for position, size in enumerate(sizes):
         if count and (count == most or held + size > room):

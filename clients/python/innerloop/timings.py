@@ -1,4 +1,4 @@
-"""Where the time of a call went on the server."""
+"""The time that a call spent in each phase on the server."""
 
 from typing import NamedTuple
 

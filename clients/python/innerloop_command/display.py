@@ -56,7 +56,7 @@ def _table(*columns: str) -> Table:
 
 
 def _description(model: Model) -> list[str]:
-    """What a model is, a line each; of one that is not loaded, why, if that is known."""
+    """The description of a model in lines; for one that is not loaded, the reason, if that is known."""
     if model.state != "ready":
         return [model.error]
     inputs = "texts" if model.input_kind == "text" else f"{' x '.join(map(str, model.input_shape))} inputs"

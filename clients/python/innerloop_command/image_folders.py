@@ -1,4 +1,4 @@
-"""Which of the files in a folder are images, and what is left out."""
+"""Finds the images in a folder, and counts the files that are left out."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -54,12 +54,12 @@ class ServerProcess:
 
     @property
     def target(self) -> str:
-        """What a client connects to."""
+        """The address that clients connect to."""
         return f"localhost:{self.port}"
 
     @property
     def metrics_url(self) -> str:
-        """Where Prometheus scrapes."""
+        """The address of the metrics for Prometheus."""
         return f"http://localhost:{self.metrics_port}/metrics"
 
     @property

@@ -1,4 +1,4 @@
-"""What the store keeps of an adaptation."""
+"""The record of an adaptation in the store."""
 
 import time
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class AdaptationRecord:
         return self.adapted.state.size_bytes
 
     def describe(self) -> Adaptation:
-        """What its owner may see."""
+        """The part of the record that its owner may see."""
         return Adaptation(
             id=self.id,
             model=self.model.name,

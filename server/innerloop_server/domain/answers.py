@@ -1,4 +1,4 @@
-"""What predicting gives."""
+"""The answers of a model to queries."""
 
 from dataclasses import dataclass
 

@@ -29,7 +29,7 @@ class Deadline:
         return time.monotonic() >= self.at
 
     def within(self, seconds: float) -> bool:
-        """Whether it will be too late in so many seconds."""
+        """Whether the deadline will have passed in `seconds` seconds."""
         return time.monotonic() + seconds >= self.at
 
     def extend(self, other: "Deadline") -> None:

@@ -1,4 +1,4 @@
-"""What can go wrong with a request, as types; the transport maps them to status codes in one place.
+"""Errors of requests, as types; the transport maps them to status codes in one place.
 
 Messages go to clients: they never carry a path, a stack trace or a name of the code.
 """

@@ -20,7 +20,7 @@ class ModelMetric:
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """What a loaded bundle says of itself.
+    """The description of a loaded bundle.
 
     Attributes:
         version: short form of `digest`.
@@ -61,7 +61,7 @@ class ServedModel:
 
     Attributes:
         name: its sub-folder's name.
-        description: what the bundle says of itself.
+        description: description of the bundle.
     """
 
     name: str
@@ -78,7 +78,7 @@ class ServedModel:
 
 
 class ModelState(StrEnum):
-    """Where a model is on its way to serving."""
+    """The state of a model on its way to serving."""
 
     LOADING = "loading"
     READY = "ready"

@@ -1,4 +1,4 @@
-"""What a caller is given."""
+"""Results that callers get."""
 
 from dataclasses import dataclass
 

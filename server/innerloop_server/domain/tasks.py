@@ -1,4 +1,4 @@
-"""What a caller wants learned and answered."""
+"""The support sets and queries of callers."""
 
 from dataclasses import dataclass
 from typing import Any

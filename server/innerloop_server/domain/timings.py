@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Operation(StrEnum):
-    """What a batch does."""
+    """The operation of a batch."""
 
     ADAPT = "adapt"
     PREDICT = "predict"

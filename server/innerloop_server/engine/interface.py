@@ -1,4 +1,4 @@
-"""What the server asks of an engine: load a bundle, adapt, predict, say how much memory is in use.
+"""The interface of engines: they load bundles, adapt, predict, and report the memory in use.
 
 Nothing here knows of PyTorch, so that another runtime or another process can stand behind it. Arrays are raw inputs as
 clients sent them (uint8 or float32); the engine normalises them as the bundle says.
@@ -33,7 +33,7 @@ class MemoryFullError(RuntimeError):
 
 
 class TaskState(ABC):
-    """What adapting one task left behind, wherever the engine keeps it; freed when nothing refers to it any more.
+    """The state of one adapted task, wherever the engine keeps it; it is freed when nothing refers to it any more.
 
     Attributes:
         size_bytes: memory it takes.
@@ -111,7 +111,7 @@ Batch = AdaptBatch | PredictBatch
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What a batch gave.
+    """The results of a batch.
 
     Attributes:
         adapted: one for each task of an AdaptBatch; empty for a PredictBatch.
@@ -131,7 +131,7 @@ class LoadedModel(ABC):
 
     Attributes:
         name: that callers know it by.
-        description: what the bundle says of itself.
+        description: description of the bundle.
         computed_by_workers: whether worker processes can compute its batches, too.
     """
 
@@ -141,7 +141,7 @@ class LoadedModel(ABC):
 
     @property
     def served(self) -> ServedModel:
-        """What callers may know of it."""
+        """The description of the model for callers."""
         return ServedModel(self.name, self.description)
 
     @abstractmethod

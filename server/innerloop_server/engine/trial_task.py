@@ -1,4 +1,4 @@
-"""A task made up from what a model says of itself, to try the model out."""
+"""A random task that fits a model's description, to try the model."""
 
 import numpy as np
 

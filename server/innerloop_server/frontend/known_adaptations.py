@@ -1,4 +1,4 @@
-"""What a front end remembers of adaptations, so that it need not ask before it decodes a query."""
+"""The facts about adaptations that a front end remembers, so that it can decode a query without asking."""
 
 from collections import OrderedDict
 from typing import NamedTuple
@@ -10,7 +10,7 @@ MOST = 65_536
 
 
 class Known(NamedTuple):
-    """What never changes about an adaptation: its model and its number of classes."""
+    """The facts about an adaptation that never change: its model and its number of classes."""
 
     model: ServedModel
     ways: int
@@ -28,7 +28,7 @@ class KnownAdaptations:
         self._known: OrderedDict[tuple[Caller, str], Known] = OrderedDict()
 
     def get(self, caller: Caller, adaptation_id: str) -> Known | None:
-        """What is known of the caller's adaptation; None when nothing is."""
+        """The facts about the caller's adaptation; None if they are not known."""
         known = self._known.get((caller, adaptation_id))
         if known is not None:
             self._known.move_to_end((caller, adaptation_id))

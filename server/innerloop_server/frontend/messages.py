@@ -26,7 +26,7 @@ class ArrayHere(_Message):
 
 
 class Room(_Message):
-    """Where in its block a request wants its answers, if they fit: offset and size in bytes."""
+    """The place in a request's block for its answers, if they fit: offset and size in bytes."""
 
     offset: int
     size: int

@@ -118,7 +118,7 @@ class RemoteServing(Serving):
         return await self._engine.ask(messages.ListEntries(), _entries.decode)
 
     async def entry(self, name: str) -> ModelEntry:
-        """What is known of a model."""
+        """The description and state of a model."""
         return await self._engine.ask(messages.GetEntry(name), _entry.decode)
 
     async def load(self, name: str) -> ModelEntry:

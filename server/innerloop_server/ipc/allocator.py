@@ -1,4 +1,4 @@
-"""Which parts of a segment are in use."""
+"""Allocates blocks of a shared segment, and frees them."""
 
 from bisect import bisect_left, insort
 from typing import NamedTuple

@@ -12,7 +12,7 @@ from innerloop_server.ipc.allocator import aligned
 
 
 class ArrayAt(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Where an array lies.
+    """The place of an array in a memory.
 
     Attributes:
         offset: from the start of the memory that it lies in, in bytes.

@@ -71,7 +71,7 @@ class ModelRepository:
         return self._models.get(name)
 
     def entry(self, name: str) -> ModelEntry:
-        """What is known of a model, whatever its state.
+        """The description and state of a model.
 
         Raises:
             ModelNotFoundError: nothing.

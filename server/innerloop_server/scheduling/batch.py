@@ -54,7 +54,7 @@ def _groups(jobs: Sequence[AdaptJob]) -> list[QueryGroup]:
 
 
 def _values(first: AnyJob, result: BatchResult) -> Sequence[Any]:
-    """What each job of a batch gets: answers, or what was learned and its answers if the job brought queries."""
+    """The result of each job: answers, or the adapted task with answers to the queries of the job, if any."""
     if isinstance(first, PredictJob):
         return result.answers
     if first.query is None:  # then none of the bucket brings queries

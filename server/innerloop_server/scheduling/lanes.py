@@ -165,7 +165,7 @@ class Lane:
             await self._worker.wait_until_ready(seconds)
 
     def stop(self, seconds: float) -> bool:
-        """End the worker and the thread; false if the thread takes longer than so many seconds."""
+        """End the worker and the thread; false if the thread takes longer than `seconds`."""
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
@@ -226,7 +226,7 @@ class LaneThread:
             del function, future
 
     def stop(self, seconds: float) -> bool:
-        """End the thread; false if that takes longer than so many seconds."""
+        """End the thread; false if that takes longer than `seconds`."""
         self._calls.put(None)
         self._thread.join(seconds)
         return not self._thread.is_alive()
@@ -264,7 +264,7 @@ class LaneWorker:
         self._loop.add_reader(worker.fileno(), self._receive)
 
     async def wait_until_ready(self, seconds: float) -> None:
-        """Wait until the process has started or ended, at most so many seconds."""
+        """Wait until the process has started or ended, for `seconds` at most."""
         await asyncio.wait([self._reply], timeout=seconds)
 
     async def compute(self, model: LoadedModel, batch: Batch) -> BatchResult:

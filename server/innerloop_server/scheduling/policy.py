@@ -45,7 +45,7 @@ class BatchLimits:
 
 @dataclass(frozen=True, slots=True)
 class BucketLoad:
-    """What is known of one bucket when its turn comes.
+    """The load of one bucket when its turn comes.
 
     Attributes:
         waiting: requests that wait.
@@ -157,7 +157,7 @@ def jobs_within(seconds: float, seconds_each: float | None, most: int) -> int:
 
 
 def is_short(seconds_each: float | None, jobs: int) -> bool:
-    """Whether a batch of so many jobs is known to be short.
+    """Whether a batch of `jobs` jobs is known to be short.
 
     >>> is_short(0.002, 4), is_short(0.002, 8), is_short(None, 1)
     (True, False, False)
@@ -175,7 +175,7 @@ class BatchTimes:
         self._latest: OrderedDict[Hashable, deque[float]] = OrderedDict()
 
     def note(self, bucket: Hashable, seconds: float, jobs: int) -> None:
-        """Take note of a batch of so many jobs."""
+        """Record the time of a batch of `jobs` jobs."""
         latest = self._latest.setdefault(bucket, deque(maxlen=LATEST_BATCHES))
         latest.append(seconds / jobs)
         self._latest.move_to_end(bucket)

@@ -84,7 +84,7 @@ class OperationQueue:
         return batch
 
     def ended(self, bucket: Hashable, jobs: int) -> None:
-        """Take note that so many jobs that were taken are not computed any more."""
+        """Record that a number of jobs that were taken are no longer being computed."""
         self._running[bucket] -= jobs
         if not self._running[bucket]:
             del self._running[bucket]
@@ -122,36 +122,36 @@ class FairTurns(Generic[K, T]):
     def __init__(self, make_queue: Callable[[], T]) -> None:
         self._make_queue = make_queue
         self._known: WeakKeyDictionary[K, _Share[T]] = WeakKeyDictionary()
-        self._reached = 0.0  # what the one had whose turn was the latest
+        self._reached = 0.0  # the device's time that the key of the latest turn had had
         self.waiting: dict[K, _Share[T]] = {}
 
     def join(self, key: K) -> T:
-        """What `key` lets wait, who waits from now on."""
+        """The queue of `key`, which takes turns from now on."""
         if key not in self.waiting:
             share = self.waiting[key] = self._known.setdefault(key, _Share(self._make_queue()))
             share.had = max(share.had, self._reached)
         return self.waiting[key].queue
 
     def in_turn(self) -> list[tuple[K, T]]:
-        """Those who wait, whoever is next first."""
+        """The waiting keys and their queues, in the order of their turns."""
         waiting = sorted(self.waiting.items(), key=lambda item: item[1].had)
         return [(key, share.queue) for key, share in waiting]
 
     def begin(self, key: K) -> None:
-        """Take note that `key`, who waits, has its turn."""
+        """Record that the turn of `key`, which waits, begins."""
         self._reached = self.waiting[key].had
 
     def charge(self, key: K, seconds: float) -> T:
-        """Count time against `key`, who has joined before; returns what it lets wait."""
+        """Add to the device's time that `key`, which has joined before, has had; returns its queue."""
         self._known[key].had += seconds
         return self.queue_of(key)
 
     def queue_of(self, key: K) -> T:
-        """What `key` lets wait, who has joined before."""
+        """The queue of `key`, which has joined before."""
         return self._known[key].queue
 
     def leave(self, key: K) -> None:
-        """Take note that nothing of `key` waits any more."""
+        """Record that nothing of `key` waits any more."""
         del self.waiting[key]
 
 
@@ -233,7 +233,7 @@ class FairQueue:
             queue.times.note(job.bucket, seconds, computed)
 
     def _next_turn(self, rule: Rule) -> tuple[LoadedModel, Operation, int] | None:
-        """Whose turn it is and how many jobs it may take; None if nothing waits that may be taken."""
+        """The model and operation whose turn it is, and the number of jobs to take; None if none may be taken."""
         for model, operations in self._models.in_turn():
             for operation, queue in operations.in_turn():
                 most = queue.next_size(rule)

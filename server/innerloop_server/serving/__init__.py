@@ -1,1 +1,1 @@
-"""What the server does for its callers, free of any transport: what may be asked, and who answers it."""
+"""The service that callers use, without any transport: its interface, and the code that answers requests."""

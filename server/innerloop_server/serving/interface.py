@@ -1,4 +1,4 @@
-"""What a transport may ask of the server, in domain words.
+"""The interface between transports and the server, in domain words.
 
 Nothing here knows of devices, queues or task states, so that the one who answers may be another process.
 """
@@ -88,7 +88,7 @@ class Serving(ABC):
 
     @abstractmethod
     async def entry(self, name: str) -> ModelEntry:
-        """What is known of a model, whatever its state.
+        """The description and state of a model.
 
         Raises:
             ModelNotFoundError: nothing.

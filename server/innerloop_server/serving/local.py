@@ -93,7 +93,7 @@ class LocalServing(Serving):
         return self._repository.entries()
 
     async def entry(self, name: str) -> ModelEntry:
-        """What is known of a model."""
+        """The description and state of a model."""
         return self._repository.entry(name)
 
     async def load(self, name: str) -> ModelEntry:

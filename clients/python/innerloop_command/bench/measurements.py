@@ -1,4 +1,4 @@
-"""What one process counts and times; the figures of several processes can be added up."""
+"""The counts and times of one process; the figures of several processes can be added up."""
 
 from collections import Counter
 from dataclasses import dataclass, field

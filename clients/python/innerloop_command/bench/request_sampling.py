@@ -13,7 +13,7 @@ BLOCK = 4096
 
 
 class Choice(NamedTuple):
-    """What the next request will be.
+    """The next request.
 
     Attributes:
         rpc: its RPC.

@@ -41,7 +41,7 @@ class LoadResult:
 
     @property
     def rpcs(self) -> Mapping[Rpc, RpcMeasurements]:
-        """By RPC: outcomes, latencies and phases."""
+        """Outcomes, latencies and phases by RPC."""
         return self.measured.rpcs
 
     @property

@@ -27,7 +27,7 @@ RESPONSES: dict[str, Callable[[bytes], Any]] = {
 
 
 class Answer(NamedTuple):
-    """What came back.
+    """The response to a request.
 
     Attributes:
         response: the message, or None if the call failed.

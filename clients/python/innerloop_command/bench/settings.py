@@ -1,4 +1,4 @@
-"""What to measure, and how."""
+"""Settings of a measurement."""
 
 import math
 from collections.abc import Mapping

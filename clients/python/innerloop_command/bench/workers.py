@@ -119,7 +119,7 @@ def _receive(pipe: "Connection[Any, Any]") -> Any:
 
 
 def _work(pipe: "Connection[Any, Any]") -> None:
-    """What a process does."""
+    """The work of a process."""
     # Ctrl-C reaches all processes of a terminal; the one that started the others ends them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     job: Job = pipe.recv()

@@ -1,4 +1,4 @@
-"""Which device PyTorch computes on."""
+"""Chooses the device that PyTorch computes on."""
 
 import torch
 

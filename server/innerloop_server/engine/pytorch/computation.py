@@ -1,4 +1,4 @@
-"""What a bundle computes: batches of tensors to batches of tensors, without memory of its own."""
+"""The computation of a bundle, from batches of tensors to batches of tensors; it keeps no states."""
 
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence

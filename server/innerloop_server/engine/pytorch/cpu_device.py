@@ -32,7 +32,7 @@ class CpuDevice(Device):
         self._local = threading.local()
 
     def padded(self, size: int) -> int:
-        """Nothing is gained by padding."""
+        """See Device.padded; no padding, which would save nothing on a CPU."""
         return size
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -60,7 +60,7 @@ class CpuDevice(Device):
         return TorchWorker() if self.lanes > 1 else None
 
     def use_threads(self, threads: int) -> None:
-        """Have PyTorch compute on so many threads what this thread asks of it."""
+        """Set the number of CPU threads that PyTorch uses for the work of this thread."""
         if getattr(self._local, "threads", None) != threads:  # PyTorch keeps the number by thread
             torch.set_num_threads(threads)
             self._local.threads = threads

@@ -1,4 +1,4 @@
-"""What a device is: how programs run on one, what batches are padded to there, and how many run side by side.
+"""The interface of PyTorch's devices: how programs run, how batches are padded, and how many run side by side.
 
 A device runs a program on inputs that lie in host memory and returns outputs that lie there again. Everything above
 speaks of programs only.
@@ -47,7 +47,7 @@ class Device(ABC):
 
     @abstractmethod
     def padded(self, size: int) -> int:
-        """What a batch of that many tasks or examples is padded to."""
+        """The number of tasks or examples that a batch of this many is padded to."""
 
     @abstractmethod
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -84,7 +84,7 @@ class Device(ABC):
         return None
 
     def use_threads(self, threads: int) -> None:  # noqa: B027 - only a CPU has any
-        """Have PyTorch compute on so many threads of the CPU what this thread asks of it."""
+        """Set the number of CPU threads that PyTorch uses for the work of this thread."""
 
     @contextmanager
     def exclusive_timing(self) -> Iterator[None]:

@@ -29,7 +29,7 @@ class Program(ABC):
 
     @property
     def learner(self) -> Learner:
-        """What computes it: compiled if there is such a one for programs of this key."""
+        """The learner that computes it, compiled if there is a compiled one for programs of this key."""
         return self.computation.compiled.get(self.key, self.computation.learner)
 
     @abstractmethod
@@ -63,7 +63,7 @@ class AdaptProgram(Program):
 
     @property
     def layout(self) -> StateLayout:
-        """Of the states; known once a program of this width and number of examples has run."""
+        """The layout of the states, which is known once a program of this width and number of examples has run."""
         return self._layouts[self._size]
 
     def run(self, learner: Learner, *inputs: Tensor) -> tuple[Tensor, ...]:

@@ -37,7 +37,7 @@ class StateCopies(ABC):
 
 
 class DirectCopies(StateCopies):
-    """For a CPU: copies at once."""
+    """Copies on a CPU, which are done at once."""
 
     asynchronous = False
 
@@ -55,7 +55,7 @@ class DirectCopies(StateCopies):
 
 
 class StreamCopies(StateCopies):
-    """For a GPU: copies on two streams of their own, one for each way, and never makes a thread wait.
+    """Copies on a GPU, on one stream for each direction, so that no thread waits.
 
     Pages of the device are read and written in the order of its work, pages of the host by these streams only. What
     comes back waits for the copy that took it out, and not for the work that the device was given since.

@@ -14,7 +14,7 @@ WORD_BYTES = 4
 
 @dataclass(frozen=True)
 class Field:
-    """Where one tensor of a state lies.
+    """The place of one tensor in a state.
 
     Attributes:
         name: in the state.
@@ -107,5 +107,5 @@ def to_plain(shapes: Shapes) -> PlainShapes:
 
 
 def from_plain(shapes: PlainShapes) -> Shapes:
-    """What `to_plain` was given."""
+    """Reverse `to_plain`."""
     return tuple((name, shape, getattr(torch, dtype)) for name, shape, dtype in shapes)

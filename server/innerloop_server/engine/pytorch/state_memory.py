@@ -28,7 +28,7 @@ PREFETCHED_SHARE = 0.5
 
 
 class PagedPlace(Place):
-    """Where one state lies: numbers of pages, of the device or of the host; its size is in pages."""
+    """The place of one state: numbers of its pages, on the device or on the host. Sizes are in pages."""
 
     __slots__ = ("copied", "pages")
 

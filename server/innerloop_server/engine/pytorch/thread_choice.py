@@ -44,6 +44,6 @@ class ThreadChoice:
         return min(self._choices, key=lambda threads: median(self._seconds[threads] or (math.inf,)))
 
     def took(self, threads: int, seconds: float) -> None:
-        """Take note of the computation that came next, on so many threads."""
+        """Record the next computation, and the number of threads that it ran on."""
         if self._warm:
             self._seconds[threads].append(seconds)

@@ -50,7 +50,7 @@ def send_adapt(batch: AdaptBatch, computation: Computation, device: Device, work
 def take_adapted(
     batch: AdaptBatch, reply: Adapted, computation: Computation, worker: TorchWorker, keep: Keep
 ) -> BatchResult:
-    """What the worker learned and answered."""
+    """The states and answers that the worker computed."""
     layout = computation.layouts.of_shapes(from_plain(reply.layout))
     rows, *losses = (worker.at(place) for place in reply.outputs)
     states = keep(layout, torch.from_numpy(rows))
@@ -88,7 +88,7 @@ def send_predict(
 def take_predicted(
     batch: PredictBatch, reply: Predicted, states: Sequence[StoredState], worker: TorchWorker
 ) -> BatchResult:
-    """What the worker answered."""
+    """The answers that the worker computed."""
     answers = _answers(reply.answers, batch.queries, states, worker)
     return BatchResult([], answers, {Operation.PREDICT: reply.seconds})
 

@@ -1,4 +1,4 @@
-"""What the engine's process and its workers say to each other. Tensors lie in memory that they share."""
+"""Messages between the engine's process and its workers. Tensors lie in shared memory."""
 
 from typing import Any
 

@@ -5,5 +5,5 @@ ROOM_SHARE, LEAST_ROOM = 8, 256 * 2**20
 
 
 def with_room(kept_bytes: int) -> int:
-    """Bytes for states where so many bytes of them are kept."""
+    """Bytes to reserve for states, of which at most `kept_bytes` are kept."""
     return kept_bytes + max(kept_bytes // ROOM_SHARE, LEAST_ROOM)

@@ -1,4 +1,4 @@
-"""Which task states are on a device and which in its host's memory, whatever holds their content.
+"""Decides which task states are on a device and which in its host's memory; their content is kept elsewhere.
 
 A state that is being computed with is claimed and stays on the device. The others may leave it, the one that was used
 longest ago first, for the host, where there is room. A state is freed when nothing refers to its handle any more.
@@ -14,7 +14,7 @@ from innerloop_server.engine.interface import MemoryFullError, TaskState
 
 
 class Place:
-    """Where one state lies now; outlives the state's handle by the moment it takes to free it.
+    """The present place of one state; it outlives the state's handle by the moment it takes to free it.
 
     Attributes:
         size: units that it takes.
@@ -87,7 +87,7 @@ class StatePool(ABC, Generic[P]):
             return self._used()[1] * self.unit_bytes
 
     def claim(self, states: Sequence[PooledState[P]]) -> list[P]:
-        """Where states lie on the device, which they don't leave until they are released.
+        """The places of states on the device, which they don't leave until they are released.
 
         Raises:
             MemoryFullError: they are not all on the device, and it has no room; none is claimed.
@@ -140,7 +140,7 @@ class StatePool(ABC, Generic[P]):
         """Let go of the content of a state, wherever it is."""
 
     def _make_room(self, size: int) -> None:
-        """Have the states used longest ago leave the device until so many units are free there.
+        """Move the least recently used states off the device until `size` units are free there.
 
         Raises:
             MemoryFullError: the host has no room for as many; none leaves.

@@ -32,7 +32,7 @@ READERS = {
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """What requests may ask for, whatever the model.
+    """Limits of requests that hold for all models.
 
     Attributes:
         support: most support examples.
@@ -55,7 +55,7 @@ def decode_adapt(
     limits: RequestLimits,
     detached: Detached = NOTHING,
 ) -> AdaptTask:
-    """What an Adapt request wants learned.
+    """The task that an Adapt request holds.
 
     Raises:
         InvalidRequestError: it makes no sense for this model.
@@ -69,7 +69,7 @@ def decode_adapt(
 def decode_adapt_predict(
     request: pb.AdaptPredictRequest, model: ServedModel, limits: RequestLimits, detached: Detached = NOTHING
 ) -> tuple[AdaptTask, Array]:
-    """What an AdaptPredict request wants learned, and its queries.
+    """The task and the queries that an AdaptPredict request holds.
 
     Raises:
         InvalidRequestError: it makes no sense for this model.

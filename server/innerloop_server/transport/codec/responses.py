@@ -59,7 +59,7 @@ def encode_answers(answers: Answers, classes: tuple[str, ...], *, logits: bool) 
 
 
 def encode_timings(timings: Timings, encode_seconds: float) -> pb.Timings:
-    """Where the time of one call went."""
+    """The time that one call spent in each phase."""
     return pb.Timings(
         queue=_duration(timings.queue),
         adapt=_duration(timings.adapt),

@@ -4,7 +4,7 @@ from innerloop_server.domain.errors import FieldViolation, InvalidRequestError
 
 
 class Violations:
-    """What is wrong with one request."""
+    """The violations found in one request."""
 
     def __init__(self) -> None:
         self._found: list[FieldViolation] = []

@@ -1,4 +1,4 @@
-"""What all RPCs have in common: request id, identity, errors, metrics, a log line, and a server that may stop."""
+"""The frame of all RPCs: request id, identity, errors, metrics, a log line, and the end of the server."""
 
 import asyncio
 import re

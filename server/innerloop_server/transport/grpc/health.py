@@ -11,7 +11,7 @@ MODEL_SERVICE = "innerloop.v1.ModelService"
 
 
 def model_health_name(model: str) -> str:
-    """What to ask the health service about one model."""
+    """The name by which the health service is asked about one model."""
     return f"innerloop.v1.models/{model}"
 
 

@@ -36,7 +36,7 @@ DETAILS_KEY = "grpc-status-details-bin"
 
 
 class Failure(NamedTuple):
-    """What a failed call is answered with."""
+    """The status that answers a failed call."""
 
     code: grpc.StatusCode
     message: str
