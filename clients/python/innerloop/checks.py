@@ -51,6 +51,21 @@ def refuse_nothing(values: Iterable[Any], subject: str) -> None:
         raise InvalidArgumentError(f"{listing(found, ', ')}; leave out or fill in")
 
 
+def refuse_masked(values: Any, subject: str) -> None:
+    """Refuse an array with masked elements: what lies behind a mask is no value.
+
+    Raises:
+        InvalidArgumentError: an element is masked.
+
+    Example:
+        >>> refuse_masked(np.ma.masked_equal([1, 2, -1], -1), "query 0")
+        Traceback (most recent call last):
+        innerloop.errors.InvalidArgumentError: query 0 holds masked elements; leave out or fill in
+    """
+    if np.ma.is_masked(values):
+        raise InvalidArgumentError(f"{subject} holds masked elements; leave out or fill in")
+
+
 def name_of(kind: str, name: Any) -> str:
     """The name of a model or the id of an adaptation, which can only be a string.
 

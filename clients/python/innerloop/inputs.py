@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Protocol, TypeAlias, TypeGuard
 
 import numpy as np
 
-from innerloop.checks import check_unicode, listing, nothing, refuse_nothing
+from innerloop.checks import check_unicode, listing, nothing, refuse_masked, refuse_nothing
 from innerloop.errors import InvalidArgumentError
 from innerloop.examples import Examples, Names, refuse_not_finite
 from innerloop.guard import guarded, said_by
@@ -55,13 +55,14 @@ def list_inputs(inputs: Inputs, role: str) -> Array | list[Any]:
         role: "support example" or "query".
 
     Raises:
-        InvalidArgumentError: a single text or image, no inputs, or one of them is None, NaN or an empty text.
+        InvalidArgumentError: a single text or image, no inputs, or one of them is None, NaN, masked or an empty text.
     """
-    if _is_image(inputs):
-        raise InvalidArgumentError("inputs are several examples; put a single one into a list")
-    if isinstance(inputs, Set | Mapping):
-        raise InvalidArgumentError(f"inputs have an order, which a {type(inputs).__name__} has not; give a list")
     with guarded("inputs"):
+        if _is_image(inputs):
+            raise InvalidArgumentError("inputs are several examples; put a single one into a list")
+        if isinstance(inputs, Set | Mapping):
+            raise InvalidArgumentError(f"inputs have an order, which a {type(inputs).__name__} has not; give a list")
+        refuse_masked(inputs, "an input")
         items: Any = np.asarray(inputs) if hasattr(inputs, "__array__") else list(inputs)
         if (not isinstance(items, list) and items.ndim == 0) or len(items) == 0:
             raise InvalidArgumentError("there are no inputs, or a single one that is not in a list")
@@ -138,7 +139,8 @@ def _read_images(items: Sequence[Any], names: Names) -> Examples:
         try:
             contents.append(_encode(item))
         except Exception as failure:  # PIL, file systems and the caller's own files raise almost anything
-            problems.append(f"can't read {names[place]}: {_reason(failure, item)}")
+            with guarded(names[place]):
+                problems.append(f"can't read {names[place]}: {_reason(failure, item)}")
     if problems:
         hint = _STRINGS_ARE_PATHS if all(isinstance(item, str) for item in items) else ""
         raise InvalidArgumentError(listing(problems) + hint)
@@ -221,6 +223,7 @@ def _stack(items: Sequence[Any], names: Names) -> Array:
 
 
 def _as_array(item: Any, name: str) -> Array:
+    refuse_masked(item, name)
     array = np.asarray(item)
     if array.dtype.kind != "O":
         return array

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from innerloop.checks import name_of
+from innerloop.checks import name_of, refuse_masked
 from innerloop.errors import FieldViolation, InvalidArgumentError
 from innerloop.examples import Examples, Names, refuse_not_finite
 from innerloop.guard import guarded
@@ -108,6 +108,7 @@ def _options(steps: int | None, time_to_live: float | timedelta | None) -> pb.Ad
 def _columns(targets: ArrayLike) -> Array:
     """Targets as float32 [N, D]; a flat list is one value per example."""
     with guarded("targets, numbers of which each example has as many,"), np.errstate(over="ignore"):
+        refuse_masked(targets, "a target")
         array = np.asarray(targets, dtype=np.float32)
     if array.ndim == 0:
         raise InvalidArgumentError("targets are one per example, in a list; this is a single one")

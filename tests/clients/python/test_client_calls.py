@@ -124,7 +124,9 @@ async def test_regression_takes_targets_and_answers_values(client, server):
 
 
 async def test_a_target_that_is_no_number_is_refused(client, server):
-    for targets, message in (([1, 2, float("nan")], "example 2 holds NaN"), ([1, 2, "x"], "targets"), (1.0, "list")):
+    masked = np.ma.masked_equal([1.0, 2.0, -1.0], -1.0)
+    cases = (([1, 2, float("nan")], "example 2 holds NaN"), ([1, 2, "x"], "targets"), (1.0, "list"), (masked, "masked"))
+    for targets, message in cases:
         with pytest.raises(InvalidArgumentError, match=message):
             await client.adapt("waves", [0.0, 0.5, 1.0], targets=targets)
     assert not server.requests("Adapt")

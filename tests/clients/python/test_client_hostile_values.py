@@ -23,6 +23,7 @@ METHODS = [
     "__float__",
     "__index__",
     "__fspath__",
+    "__getattr__",
     "tolist",
     "item",
     "read",
