@@ -15,7 +15,7 @@ COMPARE = [
 
 
 def test_methods_are_trained_on_one_budget_and_measured_on_the_same_tasks(tmp_path: Path) -> None:
-    options = [*COMPARE, "--iterations", "2", "--out", tmp_path]
+    options = [*COMPARE, "--iterations", "2", "--class-balance", "proportional", "--out", tmp_path]
     answer = innerloop(*options, "--methods", "protonet, maml", "--set", "maml.steps=2")
     assert answer.status == 0
     result = json.loads((tmp_path / "comparison.json").read_text())
@@ -29,6 +29,7 @@ def test_methods_are_trained_on_one_budget_and_measured_on_the_same_tasks(tmp_pa
         assert each["state_bytes"] > 0
     config = json.loads((tmp_path / "runs" / "maml" / "config.json").read_text())
     assert config["steps"] == 2
+    assert config["class_balance"] == "proportional"
     assert "| `maml` | initialisation |" in (tmp_path / "comparison.md").read_text()
     assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
     for word in ("protonet", "maml", "outer steps"):

@@ -79,7 +79,7 @@ class AnnealedSteps(Objective):
         return Outcome(torch.stack(losses).sum(), outputs, averaged(params, fresh))
 
     def _refitted(self, params: Params, weights: Params, support: Support, step: int) -> Params:
-        """The buffers of the norms that fit the batch, for weights that have taken `steps` steps.
+        """The buffers of the norms that fit the batch, for weights that have taken `step` steps.
 
         They are computed before the step, so its gradient takes them as constants, as it does in serving.
         """
