@@ -208,6 +208,25 @@ def test_archives_with_unusual_names_of_entries_are_read(tmp_path: Path, class_f
         assert names(load_source(f"images:{tmp_path / name}")) == names(load_source(f"images:{root}")), name
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (b"ant/\xc3\xa9.png", b"ant/\xff\xa9.png", "is not a readable zip archive"),
+        (b"PK\x01\x02\x3f\x03\x3f\x00", b"PK\x01\x02\x3f\x03\xff\x00", "is not a readable zip archive"),
+        (b"\x09\x04\x05\x00\x5d", b"\x09\x04\x05\x00\xff", "ant/é.png can't be unpacked"),
+    ],
+    ids=["a name", "a version", "packed content"],
+)
+def test_a_damaged_zip_archive_is_refused(tmp_path: Path, before: bytes, after: bytes, message: str) -> None:
+    with zipfile.ZipFile(tmp_path / "zoo.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("ant/é.png", b"any content")
+    content = (tmp_path / "zoo.zip").read_bytes()
+    assert before in content
+    (tmp_path / "zoo.zip").write_bytes(content.replace(before, after))
+    with pytest.raises(DataError, match=message):
+        load_source(f"images:{tmp_path / 'zoo.zip'}")
+
+
 def test_names_that_are_not_utf8_are_read_as_their_user_sees_them(tmp_path: Path, class_folders: Make) -> None:
     root = class_folders(tmp_path / "zoo", {"old": 1, "cafe\u0301": 1, "dog": 1})
     (root / "old").rename(root / os.fsdecode(b"th\xe9"))

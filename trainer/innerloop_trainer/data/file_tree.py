@@ -39,6 +39,18 @@ OPENERS: Mapping[str, Callable[..., Any]] = {
 }
 """Functions that decompress tar archives, by file extension."""
 
+DAMAGED = (
+    OSError,
+    EOFError,
+    RuntimeError,  # encrypted, or packed in a way that Python does not know
+    UnicodeDecodeError,
+    lzma.LZMAError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What opening archives and reading from them raises where they are damaged or foreign."""
+
 MS_DOS = 0
 """Mark of a zip entry made on Windows, where no name has a backslash but between folders."""
 
@@ -174,14 +186,14 @@ class ZipTree(ArchiveTree):
         super().__init__(root)
         try:
             self._archive = zipfile.ZipFile(root)
-        except (OSError, zipfile.BadZipFile) as error:
+        except DAMAGED as error:
             raise DataError(f"{root} is not a readable zip archive ({error}); copy or download it again") from error
         self._infos = {_path_of(_zip_name(entry)): entry for entry in self._archive.infolist()}
 
     def read(self, path: PurePosixPath) -> bytes:  # noqa: D102
         try:
             return self._archive.read(self._infos[path])
-        except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        except DAMAGED as error:
             raise UnreadableFileError(f"can't be unpacked ({error})") from error
 
     def _entries(self) -> Iterator[Entry]:
@@ -198,14 +210,14 @@ class TarTree(ArchiveTree):
             weakref.finalize(self, file.close)
             self._archive = tarfile.open(fileobj=file)  # noqa: SIM115 - it is read as long as the tree
             self._members = {_path_of(each.name): each for each in self._archive.getmembers()}
-        except (OSError, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+        except DAMAGED as error:
             raise DataError(f"{root} is not a readable tar archive ({error}); copy or download it again") from error
 
     def read(self, path: PurePosixPath) -> bytes:  # noqa: D102
         try:
             file = self._archive.extractfile(self._members[path])
             return file.read() if file else b""
-        except (OSError, tarfile.TarError) as error:
+        except DAMAGED as error:
             raise UnreadableFileError(f"can't be unpacked ({error})") from error
 
     def _entries(self) -> Iterator[Entry]:
