@@ -80,6 +80,17 @@ def test_the_demo_says_what_it_needs(data: str, reason: str, tmp_path: Path) -> 
     assert reason in unboxed(result.stderr)
 
 
+def test_the_demo_finds_out_first_whether_its_figures_can_be_written(tmp_path: Path) -> None:
+    notes = tmp_path / "notes.json"
+    notes.write_text('{"mine": 1}')
+    for file, reason in ((notes, "something else"), (tmp_path / "none" / "figures.json", "there is no folder")):
+        result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo"), "--json", str(file)])
+        assert result.exit_code == 2
+        assert reason in unboxed(result.stderr)
+    assert notes.read_text() == '{"mine": 1}'
+    assert list(tmp_path.iterdir()) == [notes]
+
+
 def unboxed(message: str) -> str:
     """What stands in the box in which wrong usage is told."""
     return " ".join(message.replace("│", " ").split())

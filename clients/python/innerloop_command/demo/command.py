@@ -1,6 +1,5 @@
 """`innerloop demo`: the whole path on one machine, from episodes to answers over gRPC."""
 
-import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,8 +18,9 @@ from innerloop_command.demo.tasks import Task, draw_tasks, save_task
 from innerloop_command.server_process import ServerProcess
 from innerloop_learner.bundle import load_bundle, save_bundle
 from innerloop_trainer.cli.train import train_and_test
-from innerloop_trainer.config import TrainingConfig
+from innerloop_trainer.config import ConfigError, TrainingConfig
 from innerloop_trainer.data import ClassExamples, DataError, EpisodeShape, load_source
+from innerloop_trainer.results_file import check_results_file, write_results
 from innerloop_trainer.runs.folder import RunFolder
 
 app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
@@ -59,13 +59,19 @@ def demo(
         Path, typer.Option(help="Folder for the model and the picture; nothing but an earlier demo is replaced.")
     ] = Path("innerloop-demo"),
     iterations: Annotated[int, typer.Option(min=1, help="Outer steps of training.")] = 3000,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures to this file; earlier figures there are replaced.")
+    ] = None,
 ) -> None:
     """Meta-train a small model, serve it, adapt it to classes it has never seen, and show how well it does."""
     folder = DemoFolder(out)
     try:
+        if json_file:
+            check_results_file(json_file, ("accuracy_before", "accuracy_after"))
         unseen = _unseen_classes(data)
         folder.clear()
+    except ConfigError as error:
+        raise typer.BadParameter(str(error), param_hint="--json") from error
     except DataError as error:
         raise typer.BadParameter(str(error), param_hint="--data") from error
     except FolderTakenError as error:
@@ -77,7 +83,7 @@ def demo(
         folder.record()
     _print(figures, folder)
     if json_file:
-        json_file.write_text(json.dumps(asdict(figures), indent=2) + "\n")
+        write_results(json_file, asdict(figures))
 
 
 def _unseen_classes(data: str) -> ClassExamples:
