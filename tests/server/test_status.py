@@ -6,6 +6,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from innerloop_server.domain import errors
+from innerloop_server.transport.codec.images import MOST_NAMED
 from innerloop_server.transport.grpc.status import CODES, failure_of, internal_failure
 
 
@@ -44,6 +45,13 @@ def test_even_the_worst_request_gets_an_answer_that_fits_into_trailers(character
     base64 = len(failure.details) * 4 / 3
     assert percent_encoded + base64 < 8_000
     assert details(failure)[BadRequest].field_violations
+
+
+def test_all_files_that_a_refusal_names_arrive():
+    field = "support.inputs.images.files[{}]"
+    violations = [errors.FieldViolation(field.format(1000 + i), "is not readable" * 6) for i in range(MOST_NAMED)]
+    found = details(failure_of(errors.InvalidRequestError(violations)))[BadRequest].field_violations
+    assert [(each.field, each.description) for each in found] == violations
 
 
 def test_a_fault_of_the_server_tells_its_request_id_and_nothing_else():

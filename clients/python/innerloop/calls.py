@@ -47,10 +47,20 @@ def explained(error: InvalidArgumentError, support: Names, query: Names) -> Inva
     def name(path: re.Match[str]) -> str:
         return (query if path[1] == "query" else support)[int(path[2])]
 
-    unsaid = [f"{v.field}: {v.description}" for v in error.violations if v.description not in error.message]
-    error.message = _PATH_OF_EXAMPLE.sub(name, "; ".join([error.message, *unsaid]))
+    error.message = _PATH_OF_EXAMPLE.sub(name, _whole_message(error))
     error.args = (error.message,)
     return error
+
+
+def _whole_message(error: InvalidArgumentError) -> str:
+    """What the server says, with all of its violations: its message lists them, but is cut where it gets long."""
+    violations = [f"{violation.field}: {violation.description}" for violation in error.violations]
+    if (whole := "; ".join(violations)).startswith(error.message):
+        return whole
+    unsaid = [
+        said for said, one in zip(violations, error.violations, strict=True) if one.description not in error.message
+    ]
+    return "; ".join([error.message, *unsaid])
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc.error_details_pb2 import BadRequest
 from scripted_server import Failure, bad_request, reason, retry_after
 from twins import collect
 
@@ -69,6 +70,22 @@ async def test_a_refused_file_is_named_by_its_path_and_other_examples_by_their_l
     adaptation = await client.adapt("grey", [file, b"content"], ["cat", "dog"])
     with pytest.raises(innerloop.InvalidArgumentError, match=r"cat\.png': is damaged"):
         await collect(adaptation.predict_stream([[file]]))
+
+
+async def test_all_refused_files_are_named_even_where_the_servers_message_is_cut(client, server, tmp_path):
+    files = [tmp_path / f"cat{position}.png" for position in range(3)]
+    found = [
+        BadRequest.FieldViolation(field=f"support.inputs.images.files[{position}]", description="is damaged")
+        for position in range(3)
+    ]
+    for file in files:
+        file.write_bytes(b"content")
+    cut = "support.inputs.images.files[0]: is damaged; support.inputs.im"
+    details = (BadRequest(field_violations=found),)
+    server.script("Adapt", Failure(Code.INVALID_ARGUMENT, cut, details))
+    with pytest.raises(innerloop.InvalidArgumentError) as caught:
+        await client.adapt("grey", files, ["a", "b", "c"])
+    assert caught.value.message == "; ".join(f"{str(file)!r}: is damaged" for file in files)
 
 
 async def test_a_refusal_makes_the_client_ask_again_what_the_model_takes(client, server):

@@ -30,7 +30,7 @@ CODES: dict[type[errors.ServerError], grpc.StatusCode] = {
 # A status travels in HTTP/2 trailers. gRPC accepts 8 KiB of them, and a byte may take three there.
 MESSAGE_BYTES = 500
 DESCRIPTION_BYTES = 150
-MOST_VIOLATIONS = 10
+VIOLATIONS_BYTES = 3500
 
 DETAILS_KEY = "grpc-status-details-bin"
 
@@ -65,14 +65,16 @@ def internal_failure(request_id: str) -> Failure:
 
 
 def _bad_request(error: errors.InvalidRequestError) -> BadRequest:
-    return BadRequest(
-        field_violations=[
-            BadRequest.FieldViolation(
-                field=violation.field, description=_clip(violation.description, DESCRIPTION_BYTES)
-            )
-            for violation in error.violations[:MOST_VIOLATIONS]
-        ]
-    )
+    """The first violations, as many as there is room for."""
+    found, room = BadRequest(), VIOLATIONS_BYTES
+    for violation in error.violations:
+        description = _clip(violation.description, DESCRIPTION_BYTES)
+        described = BadRequest.FieldViolation(field=violation.field, description=description)
+        room -= described.ByteSize()
+        if room < 0:
+            break
+        found.field_violations.append(described)
+    return found
 
 
 def _clip(text: str, size: int) -> str:
