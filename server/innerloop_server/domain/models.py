@@ -7,6 +7,9 @@ from typing import Literal
 from innerloop_learner.traits import Traits
 from innerloop_server.domain.errors import ModelFailedError, ModelLoadingError, ServerError
 
+LOADING_RETRY_SECONDS = 1.0
+"""Seconds after which a request for a model that is still loading is told to come back."""
+
 
 @dataclass(frozen=True)
 class ModelMetric:
@@ -118,6 +121,3 @@ class ModelEntry:
         if self.state is ModelState.LOADING:
             return ModelLoadingError(self.name, LOADING_RETRY_SECONDS)
         return ModelFailedError(self.name, self.error)
-
-
-LOADING_RETRY_SECONDS = 1.0

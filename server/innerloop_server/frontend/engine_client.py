@@ -40,6 +40,8 @@ LARGE = 1 << 20
 SMALL_ANSWERS = 4096
 """Answers of up to this many bytes travel in the message itself, and not in shared memory."""
 FULL_RETRY_SECONDS = 0.2
+"""Seconds after which a request is told to come back that the segment had no room for: others may be answered by then.
+"""
 RELEASE_SECONDS = 0.05
 """Seconds after an answer by which the engine process has released the request's block, unless it is very busy."""
 

@@ -140,9 +140,7 @@ def short_batch_grows(load: BucketLoad, jobs: int, short: int, lanes: int) -> bo
     >>> short_batch_grows(BucketLoad(waiting=3, running=0, seconds_each=0.016), jobs=8, short=2, lanes=4)
     False
     """
-    if short < lanes // 2 or load.seconds_each is None:
-        return False
-    return load.seconds_each * min(load.waiting, jobs) < SHORT_BATCH
+    return short >= lanes // 2 and is_short(load.seconds_each, min(load.waiting, jobs))
 
 
 def jobs_within(seconds: float, seconds_each: float | None, most: int) -> int:
@@ -162,7 +160,7 @@ def is_short(seconds_each: float | None, jobs: int) -> bool:
     >>> is_short(0.002, 4), is_short(0.002, 8), is_short(None, 1)
     (True, False, False)
     """
-    return bool(seconds_each) and jobs * (seconds_each or 0.0) < SHORT_BATCH
+    return seconds_each is not None and jobs * seconds_each < SHORT_BATCH
 
 
 class BatchTimes:
