@@ -72,7 +72,8 @@ def bench(
         int | None, typer.Option(help="Process id of a server on this machine; with it, the report says its CPU use.")
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write all figures to this file, with their histograms.")
+        Path | None,
+        typer.Option("--json", help="Write all figures and histograms to this file; earlier ones there are replaced."),
     ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw latency over throughput to this file (PNG, SVG or PDF).")
@@ -122,6 +123,7 @@ def bench(
     )
     if json_file is not None:
         _prepare("--json", json_file)
+        _check_replaceable(json_file)
     if plot is not None:
         # Imported late, because nothing else needs it, and before the run, because it may not be installed.
         from innerloop_command.bench.plot import check_type, draw_latency
@@ -174,6 +176,22 @@ def _prepare(option: str, file: Path) -> None:
         raise InvalidArgumentError(f"{option}: can't write {file}: {error.strerror}") from error
     if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
         raise InvalidArgumentError(f"{option}: can't write {file}: it is a folder, or belongs to somebody else")
+
+
+def _check_replaceable(file: Path) -> None:
+    """Check that nothing but the figures of an earlier run would be replaced.
+
+    Raises:
+        InvalidArgumentError: the file holds something else.
+    """
+    if not file.is_file() or not file.stat().st_size:
+        return
+    try:
+        content = json.loads(file.read_bytes())
+    except (ValueError, RecursionError):
+        content = None
+    if not (isinstance(content, dict) and content.keys() >= {"model", "task", "loads"}):
+        raise InvalidArgumentError(f"--json: {file} holds something else than such figures; name another file")
 
 
 def _report_failures(result: BenchResult, allowed: bool) -> None:

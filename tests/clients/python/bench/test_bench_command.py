@@ -48,6 +48,16 @@ def test_a_mistake_is_told_in_one_line(run, server, arguments, says):
     assert not server.requests("Adapt")
 
 
+@pytest.mark.parametrize("content", ["mine", '{"model": "mine"}', "[1]"])
+def test_nothing_but_earlier_figures_is_replaced(run, tmp_path, content):
+    file = tmp_path / "notes.json"
+    file.write_text(content)
+    code, _, err = run("bench", "grey", *QUICK, "--json", file)
+    assert code == 1
+    assert "holds something else" in err
+    assert file.read_text() == content
+
+
 def test_the_first_refusal_of_the_server_ends_the_run(run, server):
     server.script("Predict", overloaded(1.0))
     code, out, err = run("bench", "grey", *QUICK, "--mix", "predict=1")
@@ -68,8 +78,9 @@ def test_a_run_in_which_requests_failed_ends_with_1_unless_that_is_allowed(run, 
 
 
 def test_a_sweep_is_a_table_a_file_and_a_plot(run, tmp_path):
-    file, picture = tmp_path / "new" / "bench.json", tmp_path / "new" / "bench.svg"
+    file, picture = tmp_path / "bench.json", tmp_path / "new" / "bench.svg"
     sweep = ("--sweep", "40,80", "--open", "--popularity", "zipf")
+    file.write_text('{"model": {}, "task": {}, "loads": []}')  # of an earlier run, and replaced
     code, out, _ = run("bench", "grey", *QUICK, *sweep, "--json", file, "--plot", picture)
     assert code == 0
     assert "40/s" in out
