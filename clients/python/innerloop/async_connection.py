@@ -56,7 +56,8 @@ class AsyncConnection(ConnectionCore):
 
     def give_up(self, link: Link[grpc.aio.Channel]) -> None:
         """Let later calls make another link than this one."""
-        self._links.give_up(link)
+        if self._links.give_up(link):
+            self._close_later(link)
 
     def was_closed(self, failure: BaseException) -> bool:
         """Whether a call failed because the client was closed.
@@ -92,7 +93,11 @@ class AsyncConnection(ConnectionCore):
             self._release(link)
 
     def _release(self, link: Link[grpc.aio.Channel]) -> None:
-        if self._links.release(link) and link.loop is not None and link.loop.is_running():
+        if self._links.release(link):
+            self._close_later(link)
+
+    def _close_later(self, link: Link[grpc.aio.Channel]) -> None:
+        if link.loop is not None and link.loop.is_running():
             closing = asyncio.ensure_future(link.channel.close())
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)

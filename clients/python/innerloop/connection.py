@@ -58,7 +58,8 @@ class Connection(ConnectionCore):
 
     def give_up(self, link: Link[grpc.Channel]) -> None:
         """Let later calls make another link than this one."""
-        self._links.give_up(link)
+        if self._links.give_up(link):
+            link.channel.close()
 
     def was_closed(self, failure: BaseException) -> bool:
         """Whether a call failed because the client was closed."""

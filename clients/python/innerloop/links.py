@@ -88,11 +88,17 @@ class Links(Generic[Channel]):
             link.users -= 1
             return link.users == 0 and self._present.get(link.loop) is not link
 
-    def give_up(self, link: Link[Channel]) -> None:
-        """Let later calls make another link; those under way go on with this one."""
+    def give_up(self, link: Link[Channel]) -> bool:
+        """Let later calls make another link; those under way go on with this one.
+
+        Returns:
+            whether none is, and the link is to be closed.
+        """
         with self._lock:
-            if self._present.get(link.loop) is link:
-                del self._present[link.loop]
+            if self._present.get(link.loop) is not link:
+                return False
+            del self._present[link.loop]
+            return link.users == 0
 
     def error_from(self, failure: grpc.RpcError, link: Link[Channel], began: float, request_id: str) -> InnerloopError:
         """The error that a failed call stands for; a link that was silent all the time is given up.

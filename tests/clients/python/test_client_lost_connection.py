@@ -10,6 +10,7 @@ from scripted_server import running
 from twins import collect, connect
 
 from innerloop import Client, DeadlineExceededError, channel
+from innerloop.links import Links
 from innerloop_server.transport.grpc import listen
 
 IMAGES = np.zeros((2, 1, 28, 28), np.uint8)
@@ -135,6 +136,14 @@ async def test_calls_under_way_on_a_connection_that_is_given_up_still_get_their_
     assert (await client.adapt("grey", IMAGES, [3, 4])).classes == (3, 4)
     assert proxy.connections == 2
     assert (await patient).classes == (1, 2)
+
+
+def test_a_link_is_closed_by_its_last_call_or_by_who_gives_it_up_whichever_comes_last():
+    links = Links(lambda: channel.open_channel("localhost:1", None))
+    link = links.take()
+    assert (links.give_up(link), links.release(link)) == (False, True)
+    link = links.take()
+    assert (links.release(link), links.give_up(link), links.give_up(link)) == (False, True, False)
 
 
 def test_servers_permit_as_many_pings_as_clients_send(monkeypatch):
