@@ -158,12 +158,22 @@ def test_small_classes_and_other_files_are_left_out_and_that_is_said(tmp_path: P
     (tmp_path / "b.TSV").write_text("text\tlabel\nmore\tintent 1\n")
     (tmp_path / "._a.csv").write_bytes(b"\0\5\26\7")
     (tmp_path / "LICENSE").write_text("free")
+    (tmp_path / "Thumbs.db").write_bytes(b"\0")
+    (tmp_path / "older").mkdir()
     source = load_source(f"texts:{tmp_path}?min_examples=2")
     assert "19 texts of 6 classes" in source.description
     assert source.notices == (
         "1 file (1 without an extension) left out: no CSV or TSV",
+        "1 folder left out: only tables in the folder itself are read",
         "1 class with fewer than 2 examples left out: lonely",
     )
+
+
+def test_a_link_to_no_table_is_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(table())
+    (tmp_path / "b.csv").symlink_to(tmp_path / "gone.csv")
+    with pytest.raises(DataError, match=r"b\.csv can't be read \(No such file"):
+        load_source(f"texts:{tmp_path}")
 
 
 def test_a_long_text_takes_its_own_memory_and_is_cut_where_serving_refuses_it(tmp_path: Path) -> None:

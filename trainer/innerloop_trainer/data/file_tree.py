@@ -148,7 +148,7 @@ class FolderTree(FileTree):
         here = (found.st_dev, found.st_ino)
         if here in above:  # a link to a folder that it lies in
             return
-        for path in (folder / name for name in names if _is_visible(name)):
+        for path in (folder / name for name in names if is_visible(name)):
             target = self.root / path
             if target.is_dir():
                 yield path, True
@@ -235,6 +235,11 @@ def open_tree(path: Path) -> FileTree:
     return TarTree(path) if path.name.lower().endswith(ARCHIVES[1:]) else ZipTree(path)
 
 
+def is_visible(name: str) -> bool:
+    """Whether a file or folder of this name is of its user's making: neither hidden nor one of `JUNK`."""
+    return not name.startswith(".") and name.lower() not in JUNK
+
+
 def title_of(path: Path) -> str:
     """The name of a folder or an archive, without the archive's extension."""
     name = FileTree.shown(PurePosixPath(path.resolve().name))
@@ -242,12 +247,8 @@ def title_of(path: Path) -> str:
     return name[: -max(map(len, ends))] if ends else name
 
 
-def _is_visible(name: str) -> bool:
-    return not name.startswith(".") and name.lower() not in JUNK
-
-
 def _is_all_visible(path: PurePosixPath) -> bool:
-    return all(map(_is_visible, path.parts))
+    return all(map(is_visible, path.parts))
 
 
 def _path_of(name: str) -> PurePosixPath:

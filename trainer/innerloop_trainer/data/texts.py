@@ -18,7 +18,7 @@ from innerloop_trainer.data.class_digests import digest_classes
 from innerloop_trainer.data.class_examples import source_of_classes
 from innerloop_trainer.data.class_split import SplitOptions, describe_split, split_by_seed
 from innerloop_trainer.data.example_set import ExampleSet
-from innerloop_trainer.data.file_tree import FileTree, title_of
+from innerloop_trainer.data.file_tree import FileTree, is_visible, title_of
 from innerloop_trainer.data.left_out import Broken, LeaveOutOptions, count_kinds, counted, leave_out_small
 from innerloop_trainer.data.options import TEXT, existing_path, option, read_options, write_options
 from innerloop_trainer.data.source import DataError, DataSource, SourceLoader, SourceRequest, sources
@@ -106,10 +106,15 @@ def _files(path: Path) -> tuple[list[Path], list[str]]:
     """The tables at a path, and notices about other files there."""
     if not path.is_dir():
         return [path], []
-    there = sorted(each for each in path.iterdir() if each.is_file() and not each.name.startswith("."))
-    tables = [each for each in there if each.suffix.lower() in TABLES]
-    others = [each for each in there if each.suffix.lower() not in TABLES]
-    return tables, [f"{count_kinds(others)} left out: no CSV or TSV"] if others else []
+    there = sorted(each for each in path.iterdir() if is_visible(each.name))
+    folders = [each for each in there if each.is_dir()]
+    files = [each for each in there if not each.is_dir()]
+    tables = [each for each in files if each.suffix.lower() in TABLES]
+    others = [each for each in files if each.suffix.lower() not in TABLES]
+    notices = [f"{count_kinds(others)} left out: no CSV or TSV"] if others else []
+    if folders:
+        notices.append(f"{counted(len(folders), 'folder')} left out: only tables in the folder itself are read")
+    return tables, notices
 
 
 def _read_file(options: TextOptions, file: Path, texts: dict[str, list[str]]) -> int:
