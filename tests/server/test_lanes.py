@@ -41,6 +41,8 @@ class FakeWorker(Worker):
         content = self.ours.recv(100)
         if not content:
             raise WorkerError("it has ended")
+        if content == b"nonsense":
+            raise ValueError("not a reply")
         return content
 
     def stop(self):
@@ -191,9 +193,10 @@ async def test_what_a_worker_fails_to_compute_is_computed_by_the_lanes_thread(ma
     assert await compute(lanes, model, workers[0].say) == b"computed"
 
 
-async def test_a_worker_that_ends_takes_no_batch_with_it_and_is_replaced(make_lanes, model):
+@pytest.mark.parametrize("end", [FakeWorker.end, lambda worker: worker.say(b"nonsense")], ids=["ends", "nonsense"])
+async def test_a_worker_that_ends_or_talks_nonsense_takes_no_batch_with_it_and_is_replaced(make_lanes, model, end):
     lanes, workers = await make_lanes()
-    assert await compute(lanes, model, workers[0].end) is BATCH
+    assert await compute(lanes, model, lambda: end(workers[0])) is BATCH
     assert workers[0].stopped
     await asyncio.sleep(0.01)
     assert await compute(lanes, model, workers[1].say) == b"computed"

@@ -295,7 +295,7 @@ class LaneWorker:
     def _receive(self) -> None:
         try:
             reply = self._worker.receive()
-        except WorkerError as error:
+        except Exception as error:  # what can't be understood must not leave a lane waiting for ever either
             self.ended = True
             self._loop.remove_reader(self._worker.fileno())
             _set_exception(self._reply, error)
