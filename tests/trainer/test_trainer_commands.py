@@ -164,6 +164,7 @@ def test_inspect_shows_every_figure_and_where_it_comes_from(run: Path) -> None:
         "steps 1",
         "uint8 1 x 8 x 8",
         "2-way 1-shot",
+        "class balance",
         "validation episodes",
         "test episodes",
     ):

@@ -9,10 +9,13 @@ from innerloop_learner.tasks import Params
 
 @norms.register("group")
 class GroupNorm(Norm):
-    """Group normalisation (Wu and He 2018) in groups of eight channels: each example by itself.
+    """Group normalisation (Wu and He 2018), each example by itself.
+
+    All groups are of one size: eight channels, or a few more where the channels are no multiple of eight (20 make two
+    groups of 10).
 
     Raises:
-        ValueError: the channels do not divide into such groups.
+        ValueError: the channels do not divide into such groups, as 25 do not.
     """
 
     group_size = 8

@@ -122,6 +122,7 @@ def print_bundle(bundle: Bundle) -> None:
         ("parameters", f"{sum(value.numel() for value in bundle.params.values()):,}"),
         ("input", _input(manifest)),
         ("task", learner.task_kind),
+        *((("class balance", learner.class_balance),) if learner.task_kind == "classification" else ()),
         ("trained for", _trained_for(manifest.limits)),
         ("takes", _takes(manifest.limits)),
         *((("ONNX graphs", _described(manifest.graphs)),) if manifest.graphs else ()),
