@@ -150,6 +150,14 @@ def test_accuracies_behind_an_encoder_are_those_measured() -> None:
     assert f"| gain of `lr-d2` over logistic regression | {' | '.join(cells)} |" in PAGE
 
 
+def test_accuracies_of_uneven_support_sets_are_those_measured() -> None:
+    for method, cases in results("class_balance").items():
+        columns = [("1:1:1:1:1", "equal"), ("15:1:1:1:1", "proportional"), ("15:1:1:1:1", "equal")]
+        figures = [cases[shots][balance]["other classes"] for shots, balance in columns]
+        cells = [f"{mean:.1f}% ± {interval:.1f}%" for mean, interval in figures]
+        assert f"| `{method}` | {' | '.join(cells)} |" in PAGE
+
+
 def accuracy_of(measured: dict[str, float]) -> str:
     return f"{measured['accuracy']:.1%} ± {measured['confidence_interval']:.1%}"
 
