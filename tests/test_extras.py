@@ -129,3 +129,10 @@ def test_the_load_generator_names_its_extra_where_only_the_base_is_installed():
     result = run_with_the_base_only("from innerloop_command import main; main()", "bench", "model")
     assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
     assert 'pip install "innerloop[bench]"' in result.stderr
+
+
+def test_the_command_of_the_server_is_part_of_innerloop(tmp_path):
+    command = [sys.executable, "-m", "innerloop_command", "serve", "--models", tmp_path, "--port", "-1"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("innerloop serve: port: ")

@@ -142,10 +142,3 @@ def test_every_line_of_the_log_is_json_that_names_the_request(server, client):
     (line,) = [line for line in lines if line.get("request_id") == "find-me"]
     assert (line["rpc"], line["model"], line["status"], line["level"]) == ("Adapt", "prototypes", "OK", "info")
     assert line["milliseconds"] > 0
-
-
-def test_the_command_is_part_of_innerloop(models_folder):
-    command = [sys.executable, "-m", "innerloop_command", "serve", "--models", models_folder, "--port", "-1"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 2
-    assert result.stderr.startswith("innerloop serve: port: ")
