@@ -148,7 +148,7 @@ def test_all_broken_files_are_named_by_their_paths(address, tmp_path):
 
 def test_more_queries_than_the_server_takes_are_answered(address):
     queries = np.tile(QUERY, (900, 1, 1))
-    with Client(address) as client:
+    with Client(address, timeout=200) as client:  # more than ten thousand queries, on a busy machine, too
         assert len(queries) > client.model("patterns").limits.max_query
         before = {adaptation.id for adaptation in client.list_adaptations()}
         answers = client.adapt_predict("patterns", SUPPORT, LABELS, query=queries)
