@@ -173,7 +173,7 @@ def test_a_query_that_fails_is_answered_with_its_error_and_the_stream_goes_on(cl
     stream.ask(4)
     gone = stream.answer()
     assert (reason(gone), gone.error.code) == ("ADAPTATION_NOT_FOUND", StatusCode.NOT_FOUND.value[0])
-    assert gone.error.message == "there is no such adaptation"
+    assert gone.error.message.startswith("there is no such adaptation")
     stream.ask(5, adapt(client))
     assert stream.answer().HasField("predictions")
 

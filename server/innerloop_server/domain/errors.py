@@ -42,7 +42,7 @@ class ModelNotFoundError(ServerError):
     reason = "MODEL_NOT_FOUND"
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"there is no model {name!r}")
+        super().__init__(f"there is no model {name!r}; ask for the list of models to see which there are")
 
 
 class ModelLoadingError(ServerError):
@@ -79,7 +79,10 @@ class AdaptationNotFoundError(ServerError):
     reason = "ADAPTATION_NOT_FOUND"
 
     def __init__(self) -> None:
-        super().__init__("there is no such adaptation")
+        super().__init__(
+            "there is no such adaptation: it was deleted, it is another caller's, "
+            "or the server was started again since; adapt again"
+        )
 
 
 class AdaptationEvictedError(ServerError):

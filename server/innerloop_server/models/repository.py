@@ -105,7 +105,7 @@ class ModelRepository:
         """
         bundles = self._bundles()
         if not bundles:
-            self._log.warning("the model folder holds no bundles")
+            self._log.warning("the model folder holds no bundles", folder=str(self._folder))
         await asyncio.gather(*(self._start_loading(name, path) for name, path in sorted(bundles.items())))
 
     async def load(self, name: str) -> LoadedModel:

@@ -63,3 +63,14 @@ def test_a_tilde_of_nobody_is_a_path_that_does_not_exist() -> None:
 
 def test_every_issue_listed_source_is_registered() -> None:
     assert {"digits", "glyphs", "images", "omniglot", "sinusoid"} <= set(sources)
+
+
+def test_a_path_without_the_name_of_a_source_is_answered_with_what_to_write(tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "intents.csv").write_text("text,label")
+    with pytest.raises(DataError, match=r"write images:.*parts"):
+        load_source(str(tmp_path / "parts"))
+    with pytest.raises(DataError, match=r"write texts:.*intents\.csv"):
+        load_source(f"{tmp_path}/intents.csv?label=team")
+    with pytest.raises(DataError, match="a table is read by texts:"):
+        load_source(f"images:{tmp_path}/intents.csv")

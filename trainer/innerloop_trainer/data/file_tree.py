@@ -19,6 +19,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, Any
 
 from innerloop_trainer.data.source import DataError
+from innerloop_trainer.data.tables import TABLES
 
 Stamp = list[str | int]
 """Name, size and time of change of a file, which together tell whether it has changed."""
@@ -187,7 +188,8 @@ class ZipTree(ArchiveTree):
         try:
             self._archive = zipfile.ZipFile(root)
         except DAMAGED as error:
-            raise DataError(f"{root} is not a readable zip archive ({error}); copy or download it again") from error
+            hint = f"a table is read by texts:{root}" if root.suffix.lower() in TABLES else "copy or download it again"
+            raise DataError(f"{root} is not a readable zip archive ({error}); {hint}") from error
         self._infos = {_path_of(_zip_name(entry)): entry for entry in self._archive.infolist()}
 
     def read(self, path: PurePosixPath) -> bytes:  # noqa: D102

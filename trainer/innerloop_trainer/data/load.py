@@ -1,9 +1,12 @@
 """Loads the data source that a user's text names."""
 
+from pathlib import Path
+
 import torch
 
 from innerloop_learner.registry import UnknownNameError
 from innerloop_trainer.data.source import DataError, DataSource, SourceRequest, sources
+from innerloop_trainer.data.tables import TABLES
 
 
 def load_source(text: str, device: torch.device | str = "cpu") -> DataSource:
@@ -26,8 +29,17 @@ def load_source(text: str, device: torch.device | str = "cpu") -> DataSource:
     try:
         loader = sources[request.name]
     except UnknownNameError as error:
-        raise DataError(str(error)) from error
+        raise DataError(f"{error}{_hint(text)}") from error
     return loader.load(request)
+
+
+def _hint(text: str) -> str:
+    """What to write instead of a text that is only the path of something; empty where it is none."""
+    path = Path(text.partition("?")[0]).expanduser()
+    if not path.exists():
+        return ""
+    name = "texts" if path.suffix.lower() in TABLES else "images"
+    return f"; to read what lies at {path}, write {name}:{path}"
 
 
 def parse_request(text: str, device: torch.device) -> SourceRequest:

@@ -16,6 +16,9 @@ from pathlib import Path
 
 from innerloop_trainer.data.source import DataError
 
+TABLES = (".csv", ".tsv")
+"""Extensions of the files that are tables."""
+
 SEPARATORS = (",", ";", "\t")
 
 

@@ -22,12 +22,9 @@ from innerloop_trainer.data.file_tree import FileTree, is_visible, title_of
 from innerloop_trainer.data.left_out import Broken, LeaveOutOptions, count_kinds, counted, leave_out_small
 from innerloop_trainer.data.options import TEXT, existing_path, option, read_options, write_options
 from innerloop_trainer.data.source import DataError, DataSource, SourceLoader, SourceRequest, sources
-from innerloop_trainer.data.tables import Table, read_table
+from innerloop_trainer.data.tables import TABLES, Table, read_table
 
 EXAMPLE = "texts:~/data/intents (a CSV file, or a folder of them, with columns text and label)"
-
-TABLES = (".csv", ".tsv")
-"""Extensions of the files that are read in a folder."""
 
 LABELS = ("label", "category", "class", "intent")
 """Names by which the column of labels is found in a table of more than two columns, if only one has such a name."""
