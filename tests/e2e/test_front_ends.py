@@ -308,7 +308,7 @@ def test_servers_do_not_share_a_port(server, models_folder, others):
     assert second.process.returncode == 2
 
 
-@pytest.mark.parametrize("host", ["localhost", "0.0.0.0", "::"])
+@pytest.mark.parametrize("host", [pytest.param("localhost", marks=pytest.mark.slow), "0.0.0.0", "::"])
 def test_front_ends_listen_on_every_address_of_a_host(start_server, host):
     with start_server(host=host) as server, clients_of(server, 2) as clients:
         assert clients[0].adaptations.Adapt(adapt_request())

@@ -54,6 +54,7 @@ def test_nothing_serves_before_the_models_are_loaded_and_nothing_when_all_were_r
         assert (health(client, ""), health(client, "innerloop.v1.models/only")) == (NOT_SERVING, NOT_SERVING)
 
 
+@pytest.mark.rarely("front ends")
 def test_a_watcher_hears_that_the_server_stops(start_server, tmp_path):
     write_bundle(tmp_path / "prototypes", PROTOTYPES)
     with start_server(tmp_path, drain_seconds=0.3) as server, connect(server) as client:

@@ -146,6 +146,7 @@ def test_all_broken_files_are_named_by_their_paths(address, tmp_path):
     assert "files[" not in str(caught.value)
 
 
+@pytest.mark.rarely("front ends")
 def test_more_queries_than_the_server_takes_are_answered(address):
     queries = np.tile(QUERY, (900, 1, 1))
     with Client(address, timeout=200) as client:  # more than ten thousand queries, on a busy machine, too

@@ -178,6 +178,7 @@ def test_a_query_that_fails_is_answered_with_its_error_and_the_stream_goes_on(cl
     assert stream.answer().HasField("predictions")
 
 
+@pytest.mark.rarely("front ends")
 def test_an_adaptation_that_gives_way_in_mid_stream_is_an_error_of_its_queries(start_server):
     with start_server(adaptation_bytes=1500) as server, connect(server) as client:
         stream = Stream(client)

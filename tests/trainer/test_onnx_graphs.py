@@ -53,7 +53,6 @@ QUICK = {
     "knn": _on_mlp(PLAIN["knn"], k=NEIGHBOURS),
     "lr-d2": _on_mlp(PLAIN["lr-d2"], iterations=2),  # each is written out in the graph
     "maml with adam": _on_mlp(PLAIN["maml"], update_rule="adam"),
-    "maml with a norm": _on_mlp(PLAIN["maml"], norm="task"),
     "protonet with a norm": _on_mlp(PLAIN["protonet"], norm="task"),
     "maml of curves": Case(
         replace(
