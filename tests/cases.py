@@ -18,7 +18,7 @@ from innerloop_learner.tasks import Episodes
 IMAGE = (1, 16, 16)
 
 NORMS = ("batch", "group")
-"""That every method is tried with, besides "task", the usual one."""
+"""Every method is tried with these norms, besides "task", the usual one."""
 
 TRIED_WITH_EVERY_NORM = ("maml", "protonet")
 """A method that adapts the norms' parameters, and one that does not."""

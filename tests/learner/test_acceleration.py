@@ -1,4 +1,4 @@
-"""Which twin of a learner is made for a device."""
+"""A learner gets the twin that suits its device."""
 
 import pytest
 import torch

@@ -84,7 +84,7 @@ class TLS:
 
 
 def check_target(target: str) -> str:
-    """Where a server is.
+    """The address of a server.
 
     Args:
         target: "host:port", or a name in one of gRPC's own schemes such as "dns:///host:port" or "unix:/path".

@@ -85,7 +85,7 @@ class Predictions(Sequence["Prediction"]):
 
     @property
     def timings(self) -> Timings:
-        """Where the time went on the server, of all requests together where the queries took several."""
+        """The time that the server spent in each phase, added up if the queries took several requests."""
         return Timings(*map(sum, zip(*map(Timings.from_message, self._timings), strict=True)))
 
     def __len__(self) -> int:

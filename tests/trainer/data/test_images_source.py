@@ -198,7 +198,7 @@ def test_classes_can_be_left_out_of_a_split(tmp_path: Path, class_folders: Make)
 def test_files_that_become_readable_are_read(
     tmp_path: Path, class_folders: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As HEIC photos do when what decodes them is installed: what was decoded before is not all there is now."""
+    """HEIC photos become readable when their decoder is installed, so the cache must not hide them then."""
     root = class_folders(tmp_path / "zoo", SIX)
     for folder in root.iterdir():
         (folder / "0.png").rename(folder / "0.bmp")

@@ -13,7 +13,7 @@ class FolderTakenError(ValueError):
 
 
 class DemoFolder:
-    """Where the demo writes.
+    """The folder that the demo writes to.
 
     A record lists every file with its SHA-256, so that the next demo replaces these files and refuses any other, a file
     that was edited since among them.

@@ -78,7 +78,7 @@ class TorchWorker(Worker):
         return computation in self._models
 
     def number_of(self, computation: Computation) -> int:
-        """By what number orders name a computation, which the process is told of at first.
+        """The number by which orders name a computation; the process is told of the computation first.
 
         Raises:
             WorkerError: it can't be told.
