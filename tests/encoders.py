@@ -17,6 +17,7 @@ WORDS = ("card", "lost", "stolen", "rate", "exchange", "euro", "top", "up", "fai
 SIZE = 8
 """Features of an encoder of texts."""
 IMAGE_FEATURES = 6
+AUDIO_FEATURES = 5
 
 Shape = Sequence[int | str]
 
@@ -65,6 +66,25 @@ def image_encoder(shape: Shape = ("N", 1, 8, 8), dtype: str = "float", *, maps: 
     ]
     output = ("maps", (shape[0], IMAGE_FEATURES, "h", "w")) if maps else ("features", (shape[0], IMAGE_FEATURES))
     return graph(nodes, {"pixels": (dtype, shape)}, *output, {"kernel": kernel})
+
+
+def audio_encoder(shape: Shape = ("N", "samples"), form: str = "windows") -> bytes:
+    """Mean levels of audio in windows of 100 samples: a vector for each window [N, W, AUDIO_FEATURES], or maps of them.
+
+    Args:
+        shape: shape of the input.
+        form: "windows", or "maps" [N, 1, W, AUDIO_FEATURES].
+    """
+    filters = np.random.default_rng(3).normal(size=(AUDIO_FEATURES, 1, 100)).astype(np.float32)
+    nodes = [
+        helper.make_node("Unsqueeze", ["samples", "one"], ["channel"]),
+        helper.make_node("Conv", ["channel", "filters"], ["bands"], strides=[100]),
+        helper.make_node("Transpose", ["bands"], ["windows"], perm=[0, 2, 1]),
+        helper.make_node("Unsqueeze", ["windows", "one"], ["maps"]),
+    ]
+    shapes = {"windows": (shape[0], "W", AUDIO_FEATURES), "maps": (shape[0], 1, "W", AUDIO_FEATURES)}
+    constants = {"filters": filters, "one": np.array([1])}
+    return graph(nodes, {"samples": ("float", shape)}, form, shapes[form], constants)
 
 
 def entangled_encoder() -> bytes:

@@ -76,7 +76,8 @@ LEARNER_WITHOUT_TORCH = {
     f"innerloop_learner.{name}"
     for name in (
         *("disk", "host_memory", "manifest", "self_contained", "settings", "spec", "traits"),
-        *("encoders", "encoders.encoder", "encoders.errors", "encoders.images", "encoders.open"),
+        *("encoders", "encoders.arrays", "encoders.audio", "encoders.encoder", "encoders.errors"),
+        *("encoders.images", "encoders.open"),
         *("encoders.packed_texts", "encoders.session", "encoders.spec", "encoders.texts"),
         *("media", "media.formats", "media.images"),
     )

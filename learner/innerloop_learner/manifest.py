@@ -14,8 +14,15 @@ from innerloop_learner.spec import LearnerSpec
 from innerloop_learner.traits import Traits
 
 FORMAT = "innerloop-bundle"
-FORMAT_VERSION = 3
-"""Version of the bundle format. Version 2 added ONNX files, version 3 the model's traits."""
+FORMAT_VERSION = 4
+"""Version of the bundle format.
+
+Version 2 added ONNX files, version 3 the model's traits, and version 4 encoders of audio, features that are maps, and
+the origin of encoders.
+"""
+
+_TRAITS_SINCE = 3
+"""First version of the format in which the traits are a section of their own."""
 
 MANIFEST = "manifest.json"
 PARAMETERS = "parameters.safetensors"
@@ -252,7 +259,7 @@ def _learner(data: Mapping[str, Any]) -> LearnerSpec:
 def _traits(data: Mapping[str, Any], learner: LearnerSpec) -> Traits | None:
     if "traits" in data:
         return with_settings("traits", Traits, data["traits"])
-    if data["format_version"] == FORMAT_VERSION or data.get("graphs") is None:
+    if data["format_version"] >= _TRAITS_SINCE or data.get("graphs") is None:
         return None
     sizes = {"head_ways": learner.max_ways, "max_ways": learner.max_ways, "target_size": learner.target_size}
     of_graphs = {name: data["graphs"][name] for name in _TRAITS_OF_GRAPHS}

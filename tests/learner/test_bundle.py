@@ -122,7 +122,7 @@ def test_the_digest_identifies_content(tmp_path: Path) -> None:
 def test_a_bundle_holds_a_manifest_and_safetensors_that_others_may_read(bundle: Path) -> None:
     assert sorted(path.name for path in bundle.iterdir()) == ["manifest.json", PARAMETERS]
     data = manifest_of(bundle)
-    assert (data["format"], data["format_version"]) == ("innerloop-bundle", 3)
+    assert (data["format"], data["format_version"]) == ("innerloop-bundle", 4)
     assert data["files"] == {PARAMETERS: hashlib.sha256((bundle / PARAMETERS).read_bytes()).hexdigest()}
     assert bundle.stat().st_mode & 0o777 == 0o755
 
@@ -198,10 +198,10 @@ def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "file").startswith("file: manifest.json can't be read (NotADirectoryError)")
 
 
-@pytest.mark.parametrize("version", [4, 99, 0, -1, "1", None])
+@pytest.mark.parametrize("version", [5, 99, 0, -1, "1", None])
 def test_another_format_version_is_refused(version: object, bundle: Path) -> None:
     forge(bundle, lambda data: data.update(format_version=version))
-    assert refusal(bundle) == f"birds: written in bundle format {version}, this Innerloop reads up to 3; upgrade it"
+    assert refusal(bundle) == f"birds: written in bundle format {version}, this Innerloop reads up to 4; upgrade it"
 
 
 @pytest.mark.parametrize(
@@ -296,6 +296,20 @@ def test_bundles_of_the_second_format_kept_traits_beside_their_graphs(tmp_path: 
     loaded = load_bundle(tmp_path / "birds").manifest
     assert (loaded.traits, loaded.graphs) == (written.traits, GRAPHS)
     assert loaded.learner.class_balance == "proportional", "as its graphs count examples"
+
+
+def test_bundles_of_the_third_format_knew_no_audio_and_no_origin_of_encoders(tmp_path: Path) -> None:
+    manifest = replace(MANIFEST, encoder=ENCODER)
+    written = save_bundle(tmp_path / "birds", manifest, params(), {"encoder.onnx": FURTHER["encoder.onnx"]})
+
+    def age(data: dict[str, Any]) -> None:
+        data.update(format_version=3)
+        for name in ("rate", "feature_shape", "origin"):
+            del data["encoder"][name]
+
+    forge(tmp_path / "birds", age)
+    loaded = load_bundle(tmp_path / "birds").manifest
+    assert (loaded.traits, loaded.encoder) == (written.traits, ENCODER)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,19 @@
 """Frozen encoders: what is found out about a graph, features, and what is refused."""
 
+import json
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import pytest
 from encoders import (
+    AUDIO_FEATURES,
     IMAGE_FEATURES,
     SIZE,
     WORDS,
+    audio_encoder,
     entangled_encoder,
     image_encoder,
     sentence_encoder,
@@ -23,6 +27,8 @@ from hypothesis import strategies as st
 from innerloop_learner.encoders import (
     EncoderError,
     EncoderOptions,
+    EncoderOrigin,
+    EncoderSpec,
     FrozenEncoder,
     describe_encoder,
     join_packed,
@@ -40,6 +46,15 @@ def texts(graph: bytes = b"", **options: Any) -> FrozenEncoder:
 
 def images(graph: bytes = b"", **options: Any) -> FrozenEncoder:
     return describe_encoder(graph or image_encoder(), None, EncoderOptions(**options))
+
+
+def audio(graph: bytes = b"", **options: Any) -> FrozenEncoder:
+    given = {"rate": 8000, "shape": (800,), **options}
+    return describe_encoder(graph or audio_encoder(), None, EncoderOptions(**given))
+
+
+def sounds(count: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.random.default_rng(0).uniform(-1, 1, (count, 800)).astype(np.float32)
 
 
 def pictures(count: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -134,8 +149,50 @@ def test_an_encoder_of_any_size_takes_that_of_the_images() -> None:
         images(free)
 
 
+def test_windows_of_audio_are_pooled_as_asked() -> None:
+    windows = audio(audio_encoder(form="maps"), pooling="none").encode(sounds(40))[:, 0]  # [N, W, F]
+    assert windows.shape == (40, 8, AUDIO_FEATURES)
+    expected = {
+        "mean": windows.mean(1),
+        "first": windows[:, 0],
+        "mean-max": np.concatenate([windows.mean(1), windows.max(1)], 1),
+        "flatten": windows.reshape(40, -1),
+    }
+    for pooling, features in expected.items():
+        encoder = audio(pooling=pooling, normalise=False)
+        assert (encoder.spec.input, encoder.spec.shape, encoder.spec.rate) == ("audio", (800,), 8000)
+        assert encoder.spec.features == features.shape[1]
+        np.testing.assert_allclose(encoder.encode(sounds(40)), features, atol=1e-5)
+    lengths = np.linalg.norm(audio().encode(sounds(3)), axis=1)
+    np.testing.assert_allclose(lengths, 1, atol=1e-5, err_msg="one vector is brought to length one")
+
+
+def test_maps_stay_maps_for_convolutional_backbones() -> None:
+    spec = audio(audio_encoder(form="maps"), pooling="none").spec
+    assert (spec.features, spec.feature_shape, spec.normalise) == (8 * AUDIO_FEATURES, (1, 8, AUDIO_FEATURES), False)
+    assert spec.output_shape == (1, 8, AUDIO_FEATURES)
+    pixels = images(image_encoder(maps=True), pooling="none")
+    assert pixels.encode(pictures(2)).shape == (2, *pixels.spec.output_shape) == (2, IMAGE_FEATURES, 6, 6)
+    assert audio().spec.output_shape == (AUDIO_FEATURES,)
+
+
+def test_maxima_of_texts_leave_padding_out() -> None:
+    encoder = texts(token_encoder(mask=True), pooling="mean-max", normalise=False)
+    two = pack_texts(["card lost", "card lost stolen rate exchange euro"])
+    np.testing.assert_allclose(encoder.encode(two)[:1], encoder.encode(two[:1]), atol=1e-6)
+    assert encoder.spec.features == 2 * SIZE
+
+
+def test_the_origin_is_kept_and_changes_no_features() -> None:
+    encoder = images()
+    spec = replace(encoder.spec, origin=EncoderOrigin("birds", "a package", "MIT", "12ab"))
+    again = open_encoder(spec, encoder.files)
+    assert again.digest == encoder.digest
+    assert EncoderSpec.from_json(json.loads(json.dumps(asdict(spec)))) == spec
+
+
 def test_an_encoder_opens_again_from_its_files_and_spec() -> None:
-    for encoder, raw in ((texts(), pack_texts(TEXTS)), (images(), pictures(3))):
+    for encoder, raw in ((texts(), pack_texts(TEXTS)), (images(), pictures(3)), (audio(), sounds(3))):
         again = open_encoder(encoder.spec, {**encoder.files, "adapt.onnx": b"of no concern"})
         assert again.digest == encoder.digest
         np.testing.assert_array_equal(again.encode(raw), encoder.encode(raw))
@@ -152,6 +209,9 @@ def test_the_digest_tells_all_that_features_depend_on() -> None:
             describe_encoder(token_encoder(), tokenizer(max_length=256), EncoderOptions()),
             images(),
             images(mean=(0.1,)),
+            audio(),
+            audio(rate=16_000),
+            audio(pooling="flatten"),
         )
     ]
     assert len(set(digests)) == len(digests)
@@ -173,6 +233,12 @@ def test_the_digest_tells_all_that_features_depend_on() -> None:
         (lambda: texts(mean=(0.5,)), "mean is for images"),
         (lambda: images(max_tokens=5), "max_tokens is for texts"),
         (lambda: texts(pooling="none"), "several vectors for each example"),
+        (lambda: texts(pooling="flatten"), "few or many tokens"),
+        (lambda: texts(rate=8000), "rate is for audio, and this encoder takes texts"),
+        (lambda: audio(rate=None), r"say at which sampling rate in Hz, for example \?rate=16000"),
+        (lambda: audio(rate=0), "has a sampling rate in Hz, not 0"),
+        (lambda: audio(shape=(1, 8, 8)), "audio of any length, and there is no audio to say which"),
+        (lambda: audio(pooling="none"), "several vectors for each example"),
         (lambda: images(pooling="mean"), "is one vector for each example"),
         (lambda: images(std=(0.0,)), "std is never zero"),
         (lambda: images(entangled_encoder()), "depends on the others of its batch"),
@@ -186,6 +252,8 @@ def test_what_can_not_be_used_is_refused_with_a_reason(make: Any, why: str) -> N
 def test_images_of_another_shape_are_refused() -> None:
     with pytest.raises(EncoderError, match="takes images of 1x8x8, these are 3x9x9"):
         images().encode(np.zeros((2, 3, 9, 9), np.uint8))
+    with pytest.raises(EncoderError, match=r"takes 800 samples at 8000 Hz, these are \[900\]"):
+        audio().encode(np.zeros((2, 900), np.float32))
 
 
 def test_encoders_need_no_pytorch_and_name_their_extra() -> None:

@@ -93,7 +93,7 @@ def tamper(bundle):
 
 def come_from_the_future(bundle):
     file = bundle / "manifest.json"
-    file.write_text(file.read_text().replace('"format_version": 3', '"format_version": 99'))
+    file.write_text(file.read_text().replace('"format_version": 4', '"format_version": 99'))
 
 
 def be_foreign(bundle):

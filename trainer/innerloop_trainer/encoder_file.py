@@ -37,7 +37,7 @@ def read_encoder_file(text: str | None, tokenizer: Path | None) -> EncoderFile |
 
     Args:
         text: path of the ONNX file, and behind it options as in `EncoderSpec`: output, pooling and normalise,
-            max_tokens for texts, and mean, std and scale for images.
+            max_tokens for texts, mean, std and scale for images, and rate for audio.
         tokenizer: path of the tokenizer's file.
 
     Raises:
@@ -62,8 +62,7 @@ def load_encoded(data: str, device: torch.device, file: EncoderFile | None) -> D
     source = load_source(data, device)
     if file is None:
         return source
-    shape = source.input.shape if len(source.input.shape) == 3 else None
-    options = replace(file.options, shape=shape)
+    options = replace(file.options, shape=source.input.shape)
     return encoded(source, describe_encoder(file.graph, file.tokenizer, options, _computing(device)))
 
 
@@ -105,6 +104,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "mean": _numbers,
     "std": _numbers,
     "scale": float,
+    "rate": int,
 }
 
 

@@ -161,7 +161,7 @@ def _spec(config: TrainingConfig, source: DataSource, info: MethodInfo, settings
     max_ways = max(SERVING_WAYS, config.ways) if info.ways_can_change == "any" else config.ways
     if source.texts:
         raise ConfigError(f"{source.name} has texts, which methods don't read; name an encoder of texts with --encoder")
-    usual = "adapter" if source.encoder is not None else "conv4" if len(source.input.shape) == 3 else "mlp"
+    usual = "conv4" if len(source.input.shape) == 3 else "mlp" if source.encoder is None else "adapter"
     backbone = config.backbone or usual
     return LearnerSpec(
         method=config.method,

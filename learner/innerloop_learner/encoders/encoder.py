@@ -18,6 +18,9 @@ BATCH = 32
 
 TINY = 1e-12
 
+LATER_FIELDS = frozenset({"rate", "feature_shape", "origin"})
+"""Fields that EncoderSpec got after features had been cached by digests without them."""
+
 
 class FrozenEncoder(ABC):
     """Turns the inputs that clients send into features; may be used from several threads at once.
@@ -42,11 +45,16 @@ class FrozenEncoder(ABC):
     def digest(self) -> str:
         """SHA-256 of the files and settings that features depend on."""
         content = {name: hashlib.sha256(content).hexdigest() for name, content in self.files.items()}
-        return hashlib.sha256(json.dumps([asdict(self.spec), content], sort_keys=True).encode()).hexdigest()
+        # Settings that say nothing are left out, so that digests stay the same when EncoderSpec gets further fields.
+        settings = {name: value for name, value in asdict(self.spec).items() if value or name not in LATER_FIELDS}
+        settings.pop("origin", None)
+        return hashlib.sha256(json.dumps([settings, content], sort_keys=True).encode()).hexdigest()
 
     @abstractmethod
     def encode(self, raw: Array) -> NDArray[np.float32]:
-        """Features [N, F] of raw inputs: packed texts [N, L] uint8, or images [N, C, H, W] uint8 or float32.
+        """Features [N, F], or maps [N, C, H, W] where the spec says so, of raw inputs.
+
+        Raw inputs are packed texts [N, L] uint8, images [N, C, H, W] uint8 or float32, or audio [N, samples] float32.
 
         An example's features do not depend on the others, beyond rounding.
 
@@ -63,11 +71,13 @@ class FrozenEncoder(ABC):
         """Two raw inputs to try the encoder with."""
 
     def _finish(self, values: Array) -> NDArray[np.float32]:
-        """Make the features that the spec asks for of one vector per example, after pooling."""
-        if values.shape[1:] != (self.spec.features,):
-            raise EncoderError(f"the encoder gives {list(values.shape[1:])} for an example, not {self.spec.features}")
+        """Make the features that the spec asks for of each example's values [N, ...], after pooling."""
+        expected = self.spec.output_shape
+        if values.shape[1:] != expected:
+            raise EncoderError(f"the encoder gives {list(values.shape[1:])} for an example, not {list(expected)}")
         if self.spec.normalise:
-            values = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), TINY)
+            lengths = np.linalg.norm(values.reshape(len(values), -1), axis=1)
+            values = values / np.maximum(lengths, TINY).reshape(-1, *[1] * len(expected))
         return np.asarray(values, np.float32)
 
 

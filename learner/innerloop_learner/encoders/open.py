@@ -1,15 +1,17 @@
 """Opens the files of an encoder, and checks that the encoder works."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
+from innerloop_learner.encoders.audio import AudioEncoder, takes_audio
 from innerloop_learner.encoders.encoder import FrozenEncoder
 from innerloop_learner.encoders.errors import EncoderError
 from innerloop_learner.encoders.images import ImageEncoder, image_input
 from innerloop_learner.encoders.session import Computing, Session
-from innerloop_learner.encoders.spec import ENCODER, TOKENIZER, EncoderOptions, EncoderSpec
+from innerloop_learner.encoders.spec import ENCODER, TOKENIZER, EncoderOptions, EncoderSpec, Form
 from innerloop_learner.encoders.texts import TextEncoder, read_tokenizer, token_input
 
 DEFAULT_MAX_TOKENS = 256
@@ -49,11 +51,14 @@ def describe_encoder(
         EncoderError: the encoder can't be used, or the options do not fit it.
     """
     session = Session(graph, computing or Computing())
+    form: Form = "texts" if tokenizer is not None else "audio" if takes_audio(session) else "images"
+    _check_options(form, options)
     files = {ENCODER: graph} if tokenizer is None else {ENCODER: graph, TOKENIZER: tokenizer}
     output = options.output or session.outputs[0]
-    if options.max_tokens is not None and options.max_tokens < 1:
-        raise EncoderError(f"max_tokens must be at least 1, not {options.max_tokens}")
-    spec = _image_spec(session, output, options) if tokenizer is None else _text_spec(session, output, options, files)
+    if form == "texts":
+        spec = _text_spec(session, output, options, files)
+    else:
+        spec = (_audio_spec if form == "audio" else _image_spec)(session, output, options)
     shape = _opened(spec, files, session).output_shape()
     encoder = _opened(_with_output(spec, shape, options), files, session)
     _try_out(encoder)
@@ -61,13 +66,32 @@ def describe_encoder(
 
 
 def _opened(spec: EncoderSpec, files: Mapping[str, bytes], session: Session) -> FrozenEncoder:
-    return (TextEncoder if spec.input == "texts" else ImageEncoder)(spec, session, files)
+    kinds: Mapping[Form, type[FrozenEncoder]] = {"texts": TextEncoder, "images": ImageEncoder, "audio": AudioEncoder}
+    return kinds[spec.input](spec, session, files)
+
+
+_OPTIONS_OF: Mapping[str, Form] = {
+    "max_tokens": "texts",
+    "mean": "images",
+    "std": "images",
+    "scale": "images",
+    "rate": "audio",
+}
+"""Options that belong to one kind of inputs."""
+
+
+def _check_options(form: Form, options: EncoderOptions) -> None:
+    for name, owner in _OPTIONS_OF.items():
+        if getattr(options, name) is not None and form != owner:
+            further = "; texts need --tokenizer" if owner == "texts" else ""
+            raise EncoderError(f"{name} is for {owner}, and this encoder takes {form}; leave it out{further}")
 
 
 def _text_spec(session: Session, output: str, options: EncoderOptions, files: Mapping[str, bytes]) -> EncoderSpec:
-    for name in ("mean", "std", "scale"):
-        if getattr(options, name) is not None:
-            raise EncoderError(f"{name} is for images, and this encoder takes texts; leave it out")
+    if options.max_tokens is not None and options.max_tokens < 1:
+        raise EncoderError(f"max_tokens must be at least 1, not {options.max_tokens}")
+    if options.pooling == "flatten":
+        raise EncoderError("pooling=flatten needs a fixed number of vectors, and texts have few or many tokens")
     _, length = token_input(session)
     truncation = read_tokenizer(files[TOKENIZER]).truncation
     own = int(truncation["max_length"]) if truncation else length or DEFAULT_MAX_TOKENS
@@ -78,16 +102,14 @@ def _text_spec(session: Session, output: str, options: EncoderOptions, files: Ma
 
 
 def _image_spec(session: Session, output: str, options: EncoderOptions) -> EncoderSpec:
-    if options.max_tokens is not None:
-        raise EncoderError("max_tokens is for texts, which need --tokenizer; leave it out, or name the tokenizer")
     (_, *sizes), dtype = image_input(session)
     named = [name for name in ("mean", "std", "scale") if getattr(options, name) is not None]
     if named and dtype == np.uint8:
         raise EncoderError(f"this encoder takes pixels as they are; leave {', '.join(named)} out")
-    if None in sizes and options.shape is None:
+    given = _shape_of_data(options, 3)
+    if None in sizes and given is None:
         raise EncoderError("this encoder takes images of any size, and there are no images to say which")
-    given = options.shape or (0, 0, 0)
-    shape = tuple(size or other for size, other in zip(sizes, given, strict=True))
+    shape = tuple(size or other for size, other in zip(sizes, given or (0, 0, 0), strict=True))
     fields = {name: getattr(options, name) for name in named}
     try:
         return EncoderSpec("images", 1, output, shape=shape, **fields)
@@ -95,24 +117,47 @@ def _image_spec(session: Session, output: str, options: EncoderOptions) -> Encod
         raise EncoderError(str(error)) from error
 
 
+def _audio_spec(session: Session, output: str, options: EncoderOptions) -> EncoderSpec:
+    (((_, length), _),) = session.inputs.values()
+    shape = _shape_of_data(options, 1) if length is None else (length,)
+    if shape is None:
+        raise EncoderError("this encoder takes audio of any length, and there is no audio to say which")
+    if options.rate is None:
+        raise EncoderError("this encoder takes audio; say at which sampling rate in Hz, for example ?rate=16000")
+    try:
+        return EncoderSpec("audio", 1, output, shape=shape, rate=options.rate)
+    except ValueError as error:
+        raise EncoderError(str(error)) from error
+
+
+def _shape_of_data(options: EncoderOptions, sizes: int) -> tuple[int, ...] | None:
+    return options.shape if options.shape is not None and len(options.shape) == sizes else None
+
+
 def _with_output(spec: EncoderSpec, shape: tuple[int, ...], options: EncoderOptions) -> EncoderSpec:
-    """Complete a spec, given the shape of the graph's output."""
-    # Features of length 1 suit distances and learning rates; their length hardly ever tells classes apart.
-    normalise = True if options.normalise is None else options.normalise
-    maps = spec.input == "images" and len(shape) == 4
+    """Complete a spec, given the shape of the graph's output for one example [1, ...]."""
+    maps = spec.input != "texts" and len(shape) == 4
     if len(shape) == 2:
         if options.pooling not in (None, "none"):
             raise EncoderError(f"the output {spec.output!r} is one vector for each example; leave pooling out")
-        return replace(spec, features=shape[1], normalise=normalise)
+        # Features of length 1 suit distances and learning rates; their length hardly ever tells classes apart.
+        return replace(spec, features=shape[1], normalise=options.normalise is not False)
     if not maps and len(shape) != 3:
         raise EncoderError(f"the output {spec.output!r} is {list(shape)}, of which no features can be made")
     if options.pooling == "none":
-        raise EncoderError(f"the output {spec.output!r} is several vectors for each example; pooling is mean or first")
+        if not maps:
+            raise EncoderError(
+                f"the output {spec.output!r} is several vectors for each example; name a pooling, such as mean"
+            )
+        return replace(spec, features=math.prod(shape), feature_shape=shape[1:], normalise=options.normalise is True)
+    channels = shape[1] if maps else shape[2]
+    pooling = options.pooling or "mean"
+    sizes = {"mean-max": 2 * channels, "flatten": math.prod(shape)}
     return replace(
         spec,
-        features=shape[1] if maps else shape[2],
-        pooling=options.pooling or "mean",
-        normalise=normalise,
+        features=sizes.get(pooling, channels),
+        pooling=pooling,
+        normalise=options.normalise is not False,
     )
 
 

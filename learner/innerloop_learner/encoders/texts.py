@@ -92,8 +92,12 @@ class TextEncoder(FrozenEncoder):
         if self.spec.pooling == "first":
             return values[:, 0]
         weights: Array = mask[..., None].astype(np.float32)
-        means: Array = (values * weights).sum(1) / np.maximum(weights.sum(1), 1)
-        return means
+        mean: Array = (values * weights).sum(1) / np.maximum(weights.sum(1), 1)
+        if self.spec.pooling == "mean":
+            return mean
+        present = np.where(mask[..., None] > 0, values, -np.inf).max(1)
+        most: Array = np.where(mask.any(1, keepdims=True), present, 0)
+        return np.concatenate([mean, most], axis=1)
 
 
 def token_input(session: Session) -> tuple[int | None, int | None]:

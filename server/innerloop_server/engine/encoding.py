@@ -72,7 +72,10 @@ class EncodedModel(LoadedModel):
         spec = encoder.spec
         self.name = model.name
         self.description = replace(
-            model.description, input_shape=spec.shape, input_dtype="uint8", texts=spec.input == "texts"
+            model.description,
+            input_shape=spec.shape,
+            input_dtype="float32" if spec.input == "audio" else "uint8",
+            texts=spec.input == "texts",
         )
         self.computed_by_workers = model.computed_by_workers
         self._model = model

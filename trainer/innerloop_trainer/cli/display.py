@@ -167,12 +167,14 @@ def _input(manifest: Manifest) -> str:
     encoder, features = manifest.encoder, manifest.learner.input
     if encoder is None:
         return f"{features.dtype} {_sizes(features.shape)}"
-    taken = (
-        f"texts of up to {encoder.max_tokens} tokens" if encoder.input == "texts" else f"images {_sizes(encoder.shape)}"
-    )
+    taken = {
+        "texts": f"texts of up to {encoder.max_tokens} tokens",
+        "images": f"images {_sizes(encoder.shape)}",
+        "audio": f"audio, {_sizes(encoder.shape)} samples at {encoder.rate} Hz",
+    }[encoder.input]
     how = [f"{encoder.pooling} of {encoder.output}"] if encoder.pooling != "none" else [encoder.output]
     how += ["of length 1"] * encoder.normalise
-    return f"{taken}\n{encoder.features} features of a frozen encoder ({', '.join(how)})"
+    return f"{taken}\n{_sizes(encoder.output_shape)} features of a frozen encoder ({', '.join(how)})"
 
 
 def _sizes(shape: Sequence[int]) -> str:

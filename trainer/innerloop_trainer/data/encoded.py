@@ -27,7 +27,7 @@ def encoded(source: DataSource, encoder: FrozenEncoder) -> DataSource:
         EncoderError: the encoder does not take images of this shape.
     """
     _check_form(source, encoder.spec.input)
-    spec = InputSpec(shape=(encoder.spec.features,))
+    spec = InputSpec(shape=encoder.spec.output_shape)
 
     def encode(split: TaskSampler) -> TaskSampler:
         if not isinstance(split, ClassExamples):
