@@ -1,11 +1,13 @@
 """Tiny untrained bundles: real learners, real files, milliseconds to adapt."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from innerloop_learner.bundle import save_bundle
+from innerloop_learner.bundle import load_bundle, save_bundle
+from innerloop_learner.encoders import FrozenEncoder
 from innerloop_learner.learner import build_learner, methods
 from innerloop_learner.manifest import Manifest, Metric, Provenance, TaskLimits
 from innerloop_learner.settings import StepSettings
@@ -61,6 +63,14 @@ def write_bundle(path: Path, spec: LearnerSpec, seed: int = 0) -> Manifest:
         metrics=[Metric("accuracy", 0.2, 0.01, "inductive, 5-way 1-shot, untrained")],
     )
     return save_bundle(path, manifest, learner.init(torch.Generator().manual_seed(seed)))
+
+
+def write_encoded(path: Path, method: str, encoder: FrozenEncoder, **settings: Any) -> None:
+    """Save an untrained learner behind an encoder as a bundle."""
+    spec = LearnerSpec(method, InputSpec((encoder.spec.features,)), max_ways=5, backbone="adapter", settings=settings)
+    write_bundle(path, spec)
+    plain = load_bundle(path)
+    save_bundle(path, replace(plain.manifest, encoder=encoder.spec), plain.params, encoder.files)
 
 
 def write_models(folder: Path) -> Path:

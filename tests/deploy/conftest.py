@@ -3,16 +3,20 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from bundles import IMAGE, write_models
+from bundles import IMAGE, write_encoded, write_models
+from encoders import image_encoder
 from prometheus_client.parser import text_string_to_metric_families
 
 from innerloop import Client, ModelNotFoundError
 from innerloop_command.server_process import ServerProcess
+from innerloop_learner.encoders import EncoderOptions, describe_encoder
 
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):
-    return write_models(tmp_path_factory.mktemp("models"))
+    folder = write_models(tmp_path_factory.mktemp("models"))
+    write_encoded(folder / "encoded", "protonet", describe_encoder(image_encoder(), None, EncoderOptions()))
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +30,7 @@ def series(server):
     """Values by metric and label of a server that has answered every kind of request."""
     images = np.random.default_rng(0).integers(0, 256, (3, *IMAGE), dtype=np.uint8)
     with Client(server.target) as client:
-        for model in ("prototypes", "gradients"):
+        for model in ("prototypes", "gradients", "encoded"):
             client.adapt(model, images, ["a", "b", "c"]).predict(images)
         with pytest.raises(ModelNotFoundError):
             client.adapt("absent", images, ["a", "b", "c"])

@@ -6,21 +6,25 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
+from time import perf_counter
 
 import numpy as np
 import pytest
 import torch
-from bundles import write_bundle
-from encoders import IMAGE_FEATURES, SIZE, WORDS, image_encoder, token_encoder, tokenizer
+from bundles import write_encoded
+from encoders import IMAGE_FEATURES, SIZE, WORDS, image_encoder, slow_encoder, token_encoder, tokenizer
 from grpc import StatusCode
+from grpc_health.v1.health_pb2 import HealthCheckRequest
+from grpc_health.v1.health_pb2_grpc import HealthStub
 from PIL import Image
+from running import wait_until
 from wire import images, inputs
 
 from innerloop import AsyncClient, Client, InvalidArgumentError
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import tensor_pb2
 from innerloop.v1.model_pb2 import INPUT_KIND_TENSOR, INPUT_KIND_TEXT, GetModelRequest
-from innerloop_learner import InputSpec, LearnerSpec, Query, Support
+from innerloop_learner import Query, Support
 from innerloop_learner.bundle import load_bundle, save_bundle
 from innerloop_learner.encoders import MAX_TEXT_BYTES, EncoderOptions, describe_encoder, open_encoder, pack_texts
 from innerloop_trainer.onnx_export.graphs import export_graphs
@@ -32,24 +36,16 @@ TEXTS = ["my card was lost", "which exchange rate", "card stolen", "euro rate", 
 QUERIES = ["lost", "what is the rate of euro", "why has my top up failed", "?", "naïve ☃"]
 
 
-def write_encoded(path, method, encoder, **settings):
-    """An untrained bundle behind an encoder."""
-    spec = LearnerSpec(method, InputSpec((encoder.spec.features,)), max_ways=5, backbone="adapter", settings=settings)
-    write_bundle(path, spec)
-    plain = load_bundle(path)
-    manifest = plain.manifest
-    save_bundle(path, replace(manifest, encoder=encoder.spec), plain.params, encoder.files)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Bundles "intents" and "steps", which take texts, "pictures" of 1 x 8 x 8, and "broken"."""
+    """Bundles "intents" and "steps", which take texts, "pictures" and "slow", of 1 x 8 x 8, and "broken"."""
     folder = tmp_path_factory.mktemp("models")
     texts = describe_encoder(token_encoder(mask=True), tokenizer(), EncoderOptions())
     pictures = describe_encoder(image_encoder(), None, EncoderOptions(mean=(0.5,), std=(0.3,)))
     write_encoded(folder / "intents", "protonet", texts)
     write_encoded(folder / "steps", "anil", texts, steps=3, max_steps=10, rate=0.5)
     write_encoded(folder / "pictures", "protonet", pictures)
+    write_encoded(folder / "slow", "protonet", describe_encoder(slow_encoder(), None, EncoderOptions()))
     write_encoded(folder / "broken", "protonet", texts)
     (folder / "broken" / "encoder.onnx").write_bytes(b"altered")
     return folder
@@ -124,6 +120,41 @@ def test_arrays_and_files_of_images_are_encoded(server, folder):
         adaptation = client.adapt("pictures", given, LABELS)
         for form in (asked, asked.astype(np.float32), [Image.fromarray(image[0]) for image in asked]):
             np.testing.assert_allclose(adaptation.predict(form).probabilities, expected, atol=1e-5)
+
+
+def test_the_time_of_the_encoder_is_a_phase_and_a_metric_of_its_own(server, metrics):
+    def count(name, **labels):
+        return metrics(f"innerloop_{name}_duration_seconds_count", model="steps", **labels)
+
+    before = count("encoder"), count("phase", phase="encoder"), count("phase", phase="adapt")
+    with Client(server.target) as client:
+        adaptation = client.adapt("steps", TEXTS, LABELS)
+        timings = [adaptation.info.timings, adaptation.predict(QUERIES).timings]
+        adapted, predicted, encoder = zip(*((each.adapt, each.predict, each.encoder) for each in timings), strict=True)
+        plain = client.adapt_predict("steps", TEXTS, LABELS, query=QUERIES).timings
+    assert all(encoder), "both calls have inputs to encode"
+    assert adapted[0] > 0 < predicted[1]
+    assert plain.encoder > 0 < plain.adapt
+    wait_until(lambda: count("encoder") == before[0] + 3)
+    assert count("phase", phase="encoder") == before[1] + 3
+    assert count("phase", phase="adapt") == before[2] + 2
+
+
+def test_an_encoder_at_work_keeps_nobody_else_waiting(server, client):
+    request = GetModelRequest(model="slow")
+    health = HealthStub(client.channel)
+    longest, answered = 0.0, 0
+    with Client(server.target) as sdk, ThreadPoolExecutor(1) as thread:
+        images = np.zeros((5, 1, 8, 8), np.uint8)
+        slow = thread.submit(lambda: sdk.adapt_predict("slow", images, LABELS, query=images).timings.encoder)
+        while not slow.done():
+            started = perf_counter()
+            client.models.GetModel(request)
+            health.Check(HealthCheckRequest())
+            longest = max(longest, perf_counter() - started)
+            answered += 1
+    assert answered > 5
+    assert longest < slow.result() / 2
 
 
 def test_tasks_of_different_texts_share_batches_without_harm(server, folder):

@@ -39,7 +39,7 @@ class Diverging:
 
     async def run(self, job):  # noqa: ARG002
         learnt = AdaptedTask(FakeState(), (0.7,)), Answers(values=np.full((1, 1), np.nan, np.float32))
-        return Computed(learnt, 0.0, {})
+        return Computed(learnt, 0.0, 0.0, {})
 
 
 async def test_a_task_whose_answers_are_no_numbers_is_not_kept_for_a_caller_who_never_hears_its_id(tmp_path, metrics):

@@ -142,6 +142,7 @@ def test_what_follows_an_encoder_is_computed_by_a_worker_and_never_sent_by_the_e
     batch = adapt_batch(plain, tasks)
     assert model.bytes_to_copy(batch, worker) == math.inf
     found = by_worker(worker, model, batch)
+    assert found.encoder_seconds > 0
     assert_equal(found, model.compute(batch, alone=True))
     asked = PredictBatch([one.state for one in found.adapted], [each.x for each in tasks])
     assert_equal(by_worker(worker, model, asked), model.compute(asked, alone=True))

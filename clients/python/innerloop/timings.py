@@ -8,19 +8,25 @@ from innerloop.v1 import adaptation_pb2 as pb
 
 
 class Timings(NamedTuple):
-    """Seconds spent on the server: waiting for the device, adapting, predicting, decoding and encoding."""
+    """Seconds spent on the server.
+
+    Attributes:
+        queue: waiting for the device.
+        adapt, predict: computing.
+        encode: decoding the request and encoding the response.
+        encoder: computing features by the frozen encoder in front of the model; zero for models without one.
+    """
 
     queue: float
     adapt: float
     predict: float
     encode: float
+    encoder: float
 
     @classmethod
     def from_message(cls, message: pb.Timings) -> "Timings":
         """Read the wire form."""
-        return cls(
-            _seconds(message.queue), _seconds(message.adapt), _seconds(message.predict), _seconds(message.encode)
-        )
+        return cls(*(_seconds(getattr(message, phase)) for phase in cls._fields))
 
 
 def _seconds(duration: Duration) -> float:

@@ -14,14 +14,16 @@ class Operation(StrEnum):
 
 @dataclass(slots=True)
 class Timings:
-    """Seconds that one call spent waiting and computing."""
+    """Seconds that one call spent waiting and computing; `encoder` is zero for models without an encoder."""
 
     queue: float = 0.0
     adapt: float = 0.0
     predict: float = 0.0
+    encoder: float = 0.0
 
-    def add(self, queue_seconds: float, seconds: Mapping[Operation, float]) -> None:
-        """Add what one computation took: seconds that it waited, and seconds of each operation."""
+    def add(self, queue_seconds: float, encoder_seconds: float, seconds: Mapping[Operation, float]) -> None:
+        """Add what one computation took: seconds that it waited, of the encoder, and of each operation."""
         self.queue += queue_seconds
+        self.encoder += encoder_seconds
         self.adapt += seconds.get(Operation.ADAPT, 0.0)
         self.predict += seconds.get(Operation.PREDICT, 0.0)

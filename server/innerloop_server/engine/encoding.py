@@ -4,7 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -80,6 +82,7 @@ class EncodedModel(LoadedModel):
         self.computed_by_workers = model.computed_by_workers
         self._model = model
         self._encoder = encoder
+        self._sent: WeakKeyDictionary[Worker, float] = WeakKeyDictionary()  # encoder's seconds of the batch that it has
 
     def prepare(self) -> None:
         """See LoadedModel.prepare; the encoder was tried out when it was opened."""
@@ -97,6 +100,11 @@ class EncodedModel(LoadedModel):
         """See LoadedModel.predict."""
         return self._model.predict(states, self._encode(queries), alone=alone)
 
+    def compute(self, batch: Batch, *, alone: bool) -> BatchResult:
+        """See LoadedModel.compute; the encoder's time is measured apart from what follows."""
+        encoded, seconds = self._encode_batch(batch)
+        return replace(self._model.compute(encoded, alone=alone), encoder_seconds=seconds)
+
     def prefetch(self, state: TaskState) -> None:
         """See LoadedModel.prefetch."""
         self._model.prefetch(state)
@@ -108,16 +116,22 @@ class EncodedModel(LoadedModel):
 
     def send(self, batch: Batch, worker: Worker) -> None:
         """See LoadedModel.send: the inputs are encoded here, and the worker computes what follows."""
+        encoded, self._sent[worker] = self._encode_batch(batch)
+        self._model.send(encoded, worker)
+
+    def take(self, batch: Batch, reply: Any, worker: Worker) -> BatchResult:
+        """See LoadedModel.take."""
+        return replace(self._model.take(batch, reply, worker), encoder_seconds=self._sent[worker])
+
+    def _encode_batch(self, batch: Batch) -> tuple[Batch, float]:
+        """The batch with features in place of its inputs, and the seconds that these took."""
+        started = perf_counter()
         if isinstance(batch, PredictBatch):
             encoded: Batch = replace(batch, queries=self._encode(batch.queries))
         else:
             groups = [replace(group, queries=self._encode(group.queries)) for group in batch.groups]
             encoded = replace(batch, tasks=self._encode_tasks(batch.tasks), groups=groups)
-        self._model.send(encoded, worker)
-
-    def take(self, batch: Batch, reply: Any, worker: Worker) -> BatchResult:
-        """See LoadedModel.take."""
-        return self._model.take(batch, reply, worker)
+        return encoded, perf_counter() - started
 
     def _encode_tasks(self, tasks: Sequence[SupportSet]) -> list[SupportSet]:
         features = self._encode([task.x for task in tasks])

@@ -116,12 +116,14 @@ class BatchResult:
     Attributes:
         adapted: one for each task of an AdaptBatch; empty for a PredictBatch.
         answers: one for each state of a PredictBatch, or for each task of an AdaptBatch that brought queries.
-        seconds: that each operation took that was asked for.
+        seconds: that each operation took that was asked for, without the encoder.
+        encoder_seconds: that the frozen encoder in front of the model took; zero where there is none.
     """
 
     adapted: Sequence[AdaptedTask]
     answers: Sequence[Answers]
     seconds: Mapping[Operation, float]
+    encoder_seconds: float = 0.0
 
 
 class LoadedModel(ABC):

@@ -42,7 +42,7 @@ class CallMetrics:
             histogram(
                 registry,
                 "phase_duration_seconds",
-                "Time that requests spend waiting, adapting, predicting, and being decoded and encoded.",
+                "Time that requests spend waiting, in the frozen encoder, adapting, predicting, and in the codec.",
                 PHASE_SECONDS,
                 "phase",
                 "model",
@@ -55,7 +55,7 @@ class CallMetrics:
         self._request_duration(rpc, model).observe(seconds)
 
     def phase(self, phase: str, model: str, seconds: float) -> None:
-        """Record the time that a request spent in a phase: queue, adapt, predict or encode."""
+        """Record the time that a request spent in a phase: queue, encoder, adapt, predict or encode."""
         self._phase_duration(phase, model).observe(seconds)
 
 

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from innerloop_server.observability.call_metrics import CallMetrics, counter, histogram
+from innerloop_server.observability.call_metrics import SECONDS, CallMetrics, counter, histogram
 from innerloop_server.observability.merged import MergedCollector
 
 TASKS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -36,6 +36,14 @@ class Metrics(CallMetrics):
             self.registry.register(MergedCollector(own, frontend_folder))
         self._batch_size = cache(
             self._histogram("batch_size", "Tasks computed together.", TASKS, "operation", "model").labels
+        )
+        self._encoder_duration = cache(
+            self._histogram(
+                "encoder_duration_seconds",
+                "Time that a frozen encoder takes for the inputs of a batch.",
+                SECONDS,
+                "model",
+            ).labels
         )
         self._queue_depth = cache(
             self._gauge("queue_depth", "Requests waiting for the device.", "model", "operation").labels
@@ -71,6 +79,10 @@ class Metrics(CallMetrics):
     def batch(self, operation: str, model: str, tasks: int) -> None:
         """Record a batch that was computed."""
         self._batch_size(operation, model).observe(tasks)
+
+    def encoder(self, model: str, seconds: float) -> None:
+        """Record the time that the encoder in front of a model took for a batch."""
+        self._encoder_duration(model).observe(seconds)
 
     def device_busy(self, seconds: float) -> None:
         """Add seconds during which the device was busy; batches side by side count once."""

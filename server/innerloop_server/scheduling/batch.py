@@ -24,7 +24,7 @@ async def compute(lane: Lane, jobs: Sequence[AnyJob]) -> list[Computed[Any] | Ex
     try:
         result = await lane.compute(jobs[0].model, batch_of(jobs))
         return [
-            Computed(value, started - job.submitted, result.seconds)
+            Computed(value, started - job.submitted, result.encoder_seconds, result.seconds)
             for job, value in zip(jobs, _values(jobs[0], result), strict=True)
         ]
     except Exception as error:

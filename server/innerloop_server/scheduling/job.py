@@ -17,10 +17,11 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Computed(Generic[R]):
-    """A job's result, the seconds it waited, and the seconds its batch took for each operation."""
+    """A job's result, the seconds it waited, and the seconds its batch took in the encoder and for each operation."""
 
     value: R
     queue_seconds: float
+    encoder_seconds: float
     seconds: Mapping[Operation, float]
 
 

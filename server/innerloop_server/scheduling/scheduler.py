@@ -203,8 +203,12 @@ class Scheduler:
         computed = [result for result in results if isinstance(result, Computed)]
         for operation in computed[0].seconds if computed else ():
             self._metrics.batch(operation, job.model.name, len(results))
+        if computed and computed[0].encoder_seconds:
+            self._metrics.encoder(job.model.name, computed[0].encoder_seconds)
         for result in computed:
             self._metrics.phase("queue", job.model.name, result.queue_seconds)
+            if result.encoder_seconds:
+                self._metrics.phase("encoder", job.model.name, result.encoder_seconds)
             for operation, taken in result.seconds.items():
                 self._metrics.phase(operation, job.model.name, taken)
 

@@ -177,7 +177,7 @@ class LocalServing(Serving):
 
     async def _compute(self, job: Job[R], timings: Timings) -> R:
         computed = await self._scheduler.run(job)
-        timings.add(computed.queue_seconds, computed.seconds)
+        timings.add(computed.queue_seconds, computed.encoder_seconds, computed.seconds)
         return computed.value
 
 

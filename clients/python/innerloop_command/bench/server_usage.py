@@ -17,6 +17,7 @@ from innerloop.errors import InnerloopError, InvalidArgumentError
 OPERATIONS = ("adapt", "predict")
 MAIN_CPU = "process_cpu_seconds_total"
 DEVICE_BUSY = "innerloop_device_busy_seconds_total"
+ENCODER = "innerloop_encoder_duration_seconds_sum"
 SCRAPE_SECONDS = 10.0
 
 
@@ -124,7 +125,7 @@ class Watch:
             labels = {"model": self._model, **labels}
             return after.value(name, **labels) - before.value(name, **labels)
 
-        batch_size, busy = {}, 0.0
+        batch_size, busy = {}, gained(ENCODER)
         for operation in OPERATIONS:
             batches = gained("innerloop_batch_size_count", operation=operation)
             if batches > 0:

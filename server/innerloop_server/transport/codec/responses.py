@@ -65,6 +65,7 @@ def encode_timings(timings: Timings, encode_seconds: float) -> pb.Timings:
         adapt=_duration(timings.adapt),
         predict=_duration(timings.predict),
         encode=_duration(encode_seconds),
+        encoder=_duration(timings.encoder),
     )
 
 

@@ -95,7 +95,7 @@ def test_requests_beyond_the_bound_are_dropped_and_counted_as_failures(server):
 
 def test_latency_counts_from_the_moment_a_request_was_due():
     measured = RpcMeasurements()
-    measured.record("OK", due=1.0, sent=1.5, done=1.7, timings=Timings(0.04, 0.0, 0.05, 0.01))
+    measured.record("OK", due=1.0, sent=1.5, done=1.7, timings=Timings(0.04, 0.0, 0.05, 0.01, 0.0))
     assert measured.latency.max == pytest.approx(0.7, rel=1e-3)
     assert measured.phases["network and client"].max == pytest.approx(0.1, rel=1e-3)
 
