@@ -27,7 +27,7 @@ EXTRAS = {
 SDK_NEEDS = {"google", "grpc", "grpc_status", "numpy", "tenacity"}
 LEARNER_NEEDS = {"torch", "numpy", "safetensors"}
 ENCODERS_NEED = {"numpy", "onnxruntime", "tokenizers"}
-MEDIA_NEEDS = {"numpy", "PIL", "pillow_heif"}
+MEDIA_NEEDS = {"numpy", "PIL", "pillow_heif", "soundfile", "soxr"}
 
 ONLY_BASE = """
 import json, sys

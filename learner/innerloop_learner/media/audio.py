@@ -1,0 +1,221 @@
+"""Recordings of any length, rate and number of channels to float32 waveforms of one length and rate.
+
+A word or a sound must be in the waveform, and at the same place of it, wherever it lies in its recording:
+
+- channels are averaged, and a constant offset, which nobody hears, is removed;
+- a window of the length asked for is put where its middle is loudest: among all places in steps of 10 ms, at the one
+  where the levels of the recording, weighted by a parabola over the window, have the largest sum. A short recording is
+  so surrounded by silence with its sound in the middle, whatever pauses it begins and ends with; of a long one, the
+  loudest part is kept;
+- the window is resampled to the rate asked for. Its loudness stays as it is.
+
+The rules look at one recording alone, so that it is heard alike in a training set and in a request. On spoken digits
+(0 to 4, class means of log-mel spectrograms, examples and queries by different speakers, 5 ways) the first second
+gives 31% at one shot, the second in the middle of the file 38%, the middle of what is left after silence is cut off at
+-40 dB 39%, and the loudest place 45%; with up to a second of faint noise around each word 22%, 23%, 31% and 47%.
+
+Everything that a file claims of itself is checked before memory is taken for it.
+"""
+
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from innerloop_learner.media.audio_formats import AUDIO_FORMATS, SPEECH_EXTRA, audio_format_names, reads_audio
+
+MAX_AUDIO_SECONDS = 300
+"""Longest recording in training and serving; a model hears a second or a few of it."""
+
+MAX_AUDIO_VALUES = 2**25
+"""Most samples of one recording over all its channels: 128 MiB as float32, 87 seconds of 8 channels at 48 kHz."""
+
+MAX_CHANNELS = 32
+"""Most channels of a recording. A waveform of more is one whose axes were mixed up."""
+
+RATES = (1_000, 384_000)
+"""The least and the greatest number of samples a second. Telephones have 8,000, the best converters 384,000."""
+
+LOUDEST = 4.0
+"""Largest floating-point sample: 12 dB of headroom above full scale, which is 1. Integers stored as floating-point
+numbers are far above."""
+
+LEVELS_PER_SECOND = 100
+
+UNKNOWN_SIZE = 0x7F000000
+"""From here on, the size in a WAV's header says that the program that streamed it did not know it."""
+
+Waveform = NDArray[np.float32]
+
+
+class UnreadableAudioError(ValueError):
+    """Bytes or samples are no recording, or one that can't be used; the message is to follow the name of the file."""
+
+
+class AudioSupportError(RuntimeError):
+    """The libraries that read sound are not installed."""
+
+    def __init__(self) -> None:
+        super().__init__(f"sound needs soundfile and soxr; {SPEECH_EXTRA}")
+
+
+def require_audio() -> None:
+    """Raise an AudioSupportError unless this installation reads sound."""
+    if not reads_audio():
+        raise AudioSupportError
+
+
+def decode_audio(content: bytes, rate: int, samples: int) -> Waveform:
+    """Decode one file of sound.
+
+    Args:
+        content: content of the file.
+        rate: samples a second of the result.
+        samples: number of samples of the result.
+
+    Returns:
+        [samples], where full scale is from -1 to 1; all zeros if the recording is silent.
+
+    Raises:
+        UnreadableAudioError: the content is no recording, or it is damaged, empty, too long, or has values that are no
+            numbers.
+        AudioSupportError: libraries are missing.
+    """
+    require_audio()
+    import soundfile
+
+    if not content:
+        raise UnreadableAudioError("is empty")
+    if not any(content.startswith(each.beginnings) for each in AUDIO_FORMATS.values()):
+        raise UnreadableAudioError(f"is not a readable recording ({audio_format_names()})")
+    _check_whole(content)
+    try:
+        with soundfile.SoundFile(_Content(content)) as file:
+            _check_header(file)
+            waveform = file.read(dtype="float32", always_2d=True)
+            claimed, own_rate = file.frames, file.samplerate
+    except UnreadableAudioError:
+        raise
+    except Exception as error:  # decoders of damaged files raise almost anything
+        raise UnreadableAudioError(f"is damaged, or not a readable recording ({audio_format_names()})") from error
+    if len(waveform) != claimed:
+        raise UnreadableAudioError("is damaged: it ends before its last sample")
+    return fit_audio(waveform, own_rate, rate, samples)
+
+
+def fit_audio(waveform: NDArray[Any], own_rate: int, rate: int, samples: int) -> Waveform:
+    """Make of samples what `decode_audio` makes of a file of them.
+
+    Args:
+        waveform: [N] or [N, channels]; floating-point numbers from -1 to 1, or int16, int32 or uint8 as WAV files
+            store them.
+        own_rate: samples a second of the waveform.
+        rate: samples a second of the result.
+        samples: number of samples of the result.
+
+    Raises:
+        UnreadableAudioError: the waveform is empty or too long, or has another type or values that are no numbers.
+        AudioSupportError: libraries are missing.
+    """
+    require_audio()
+    if waveform.ndim not in (1, 2):
+        raise UnreadableAudioError(f"has the shape {list(waveform.shape)}, not [samples] or [samples, channels]")
+    channels = 1 if waveform.ndim == 1 else waveform.shape[1]
+    _check_sizes(len(waveform), own_rate, channels)
+    scaled = _scaled(waveform)
+    _check_values(scaled)
+    mono = scaled if scaled.ndim == 1 else scaled.mean(1, dtype=np.float64)
+    centred = np.asarray(mono - mono.mean(dtype=np.float64), np.float32)
+    return _resampled(_loudest_window(centred, own_rate, samples / rate), own_rate, rate, samples)
+
+
+def is_silent(waveform: Waveform) -> bool:
+    """Whether a waveform of `decode_audio` has no sound at all."""
+    return not waveform.any()
+
+
+class _Content(BytesIO):
+    """The content of a file, for libsndfile, which steps before the beginning of damaged files."""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return super().seek(offset, whence)
+        except ValueError:
+            return self.tell()
+
+
+def _check_whole(content: bytes) -> None:
+    """Refuse a WAV file whose header claims more bytes than there are, which libsndfile passes over."""
+    if content[:4] not in (b"RIFF", b"RIFX") or len(content) < 8:
+        return
+    claimed = int.from_bytes(content[4:8], "little" if content[:4] == b"RIFF" else "big")
+    padding = 1  # a byte that some programs count and do not write
+    if len(content) - 8 + padding < claimed < UNKNOWN_SIZE:
+        raise UnreadableAudioError("is damaged: it ends before its last sample")
+
+
+def _check_header(file: Any) -> None:
+    """Refuse what an opened `soundfile.SoundFile` claims of itself, before it is decoded."""
+    if not any(file.format in each.libsndfile for each in AUDIO_FORMATS.values()):
+        raise UnreadableAudioError(f"is not a readable recording ({audio_format_names()})")
+    _check_sizes(file.frames, file.samplerate, file.channels)
+
+
+def _check_sizes(length: int, rate: int, channels: int) -> None:
+    """Refuse a recording of `length` samples in each of its channels that has too few or too many."""
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise UnreadableAudioError(f"has {channels:,} channels, not 1 to {MAX_CHANNELS}")
+    if not RATES[0] <= rate <= RATES[1]:
+        raise UnreadableAudioError(f"has {rate:,} samples a second, not {RATES[0]:,} to {RATES[1]:,}")
+    if length < 1:
+        raise UnreadableAudioError("has no samples")
+    if length > MAX_AUDIO_SECONDS * rate:
+        raise UnreadableAudioError(f"is longer than {MAX_AUDIO_SECONDS} seconds; cut it")
+    if length * channels > MAX_AUDIO_VALUES:
+        raise UnreadableAudioError(f"has more than {MAX_AUDIO_VALUES:,} samples over all channels; cut or mix it")
+
+
+def _scaled(waveform: NDArray[Any]) -> NDArray[Any]:
+    """Floating-point samples of full scale 1."""
+    if waveform.dtype.kind == "f":
+        return waveform
+    middle, bits = (128.0, 8) if waveform.dtype == np.uint8 else (0.0, 8 * waveform.dtype.itemsize)
+    if waveform.dtype in (np.uint8, np.int16, np.int32):
+        return np.asarray((waveform.astype(np.float64) - middle) / 2 ** (bits - 1))
+    raise UnreadableAudioError(f"has samples of type {waveform.dtype}, not floating-point, int16, int32 or uint8")
+
+
+def _check_values(waveform: NDArray[Any]) -> None:
+    if not np.isfinite(waveform).all():
+        raise UnreadableAudioError("has samples that are no numbers")
+    largest = float(max(waveform.max(), -waveform.min()))
+    if largest > LOUDEST:
+        raise UnreadableAudioError(f"has floating-point samples of up to {largest:g}; scale them to -1 to 1")
+
+
+def _loudest_window(waveform: Waveform, rate: int, seconds: float) -> Waveform:
+    """The part of a waveform [N] with the loudest middle, zeros around it where it reaches past the ends."""
+    length = max(1, round(seconds * rate))
+    places = max(1, round(seconds * LEVELS_PER_SECOND))
+    # Levels of 10 ms each, at every rate; a rate that is no multiple of 100 has some of one sample more.
+    edges = np.arange(-(-len(waveform) * LEVELS_PER_SECOND // rate)) * rate // LEVELS_PER_SECOND
+    levels = np.sqrt(np.add.reduceat(np.square(waveform, dtype=np.float64), edges))
+    weights = 1 - ((np.arange(places) + 0.5) / places * 2 - 1) ** 2
+    loudness = np.convolve(levels, weights)  # of each window that overlaps the recording at all
+    first = int(loudness.argmax()) - places + 1
+    start = first * rate // LEVELS_PER_SECOND
+    window = np.zeros(length, np.float32)
+    kept = waveform[max(start, 0) : max(start + length, 0)]
+    window[max(-start, 0) :][: len(kept)] = kept
+    return window
+
+
+def _resampled(waveform: Waveform, own_rate: int, rate: int, samples: int) -> Waveform:
+    """A waveform of `samples` samples at another rate."""
+    import soxr
+
+    heard = waveform if own_rate == rate else soxr.resample(waveform, own_rate, rate)
+    result = np.zeros(samples, np.float32)
+    result[: min(samples, len(heard))] = heard[:samples]
+    return result
