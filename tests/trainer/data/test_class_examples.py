@@ -1,3 +1,6 @@
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,13 +16,16 @@ from innerloop_trainer.data.example_set import ExampleSet
 SPEC = InputSpec(shape=(1, 1, 2), dtype="uint8", mean=(0.5,), std=(0.5,), scale=1 / 255)
 
 
-def split(*sizes: int) -> ClassExamples:
-    """A split whose images say which they are: pixels (class, example)."""
+def split(*sizes: int, speakers: Sequence[int] | None = None) -> ClassExamples:
+    """A split whose images say which they are: pixels (class, example), or (class, speaker) if there are speakers."""
     pixels = [(index, example) for index, size in enumerate(sizes) for example in range(size)]
     images = np.array(pixels, dtype=np.uint8).reshape(-1, 1, 1, 2)
     names = tuple(f"class {index}" for index in range(len(sizes)))
     counts = np.array(sizes, dtype=np.int64)
     data = ExampleSet(names, counts, images, digest_arrays(counts, images))
+    if speakers is not None:
+        images[:, 0, 0, 1] = speakers
+        data = replace(data, speakers=np.array(speakers, dtype=np.int64))
     return ClassExamples("toy, test split", data, SPEC, torch.device("cpu"))
 
 
@@ -123,3 +129,65 @@ def test_tasks_that_the_split_cannot_give_are_refused_with_what_to_change(
 def test_an_empty_split_is_refused_by_name() -> None:
     with pytest.raises(DataError, match="toy, test split is empty"):
         split()
+
+
+def test_tasks_without_speakers_are_those_that_they_always_were() -> None:
+    raw = split(9, 9, 9).sample_raw(EpisodeShape(3, 1, 2), 1, seeded(0))
+    assert raw.classes.tolist() == [[1, 0, 2]]
+    assert raw.support.flatten(2).tolist() == [[[1, 4], [0, 5], [2, 5]]]
+    assert raw.query.flatten(2).tolist() == [[[1, 2], [1, 6], [0, 4], [0, 8], [2, 0], [2, 2]]]
+
+
+@st.composite
+def speakers_of_classes(draw: st.DrawFn) -> tuple[tuple[int, ...], list[int], EpisodeShape]:
+    """Sizes of classes, the speaker of each example, and a shape of tasks."""
+    sizes = draw(st.lists(st.integers(4, 30), min_size=1, max_size=6))
+    number = draw(st.integers(1, 8))
+    speakers = draw(st.lists(st.integers(0, number - 1), min_size=sum(sizes), max_size=sum(sizes)))
+    shape = EpisodeShape(draw(st.integers(1, len(sizes))), draw(st.integers(1, 3)), draw(st.integers(1, 3)))
+    return tuple(sizes), speakers, shape
+
+
+@settings(max_examples=60, deadline=None)
+@given(speakers_of_classes(), st.integers(0, 2**31))
+def test_no_speaker_is_on_both_sides_of_a_task_or_the_split_is_refused(
+    case: tuple[tuple[int, ...], list[int], EpisodeShape], seed: int
+) -> None:
+    sizes, speakers, shape = case
+    data = split(*sizes, speakers=speakers)
+    try:
+        data.check(shape)
+    except DataError:
+        with pytest.raises(DataError):
+            data.sample(shape, 1, seeded(seed))
+        return
+    raw = data.sample_raw(shape, 5, seeded(seed))
+    for task in range(5):
+        support, query = raw.support[task].flatten(1), raw.query[task].flatten(1)
+        assert not set(support[:, 1].tolist()) & set(query[:, 1].tolist())
+        classes = raw.classes[task]
+        assert support[:, 0].tolist() == classes[raw.support_labels[task]].tolist()
+        assert query[:, 0].tolist() == classes[raw.query_labels[task]].tolist()
+
+
+def test_every_speaker_is_on_each_side_in_turn() -> None:
+    speakers = list(range(6)) * 4
+    raw = split(12, 12, speakers=speakers).sample_raw(EpisodeShape(2, 1, 1), 3000, seeded(0))
+    for side in (raw.support, raw.query):
+        shares = side[..., 1].flatten().long().bincount(minlength=6) / side[..., 1].numel()
+        torch.testing.assert_close(shares, torch.full((6,), 1 / 6), rtol=0, atol=0.03)
+
+
+def test_classes_with_two_speakers_each_are_divided_though_hardly_any_division_serves_all() -> None:
+    sizes, speakers = (2,) * 10, [speaker for row in range(10) for speaker in (row, (row + 1) % 10)]
+    raw = split(*sizes, speakers=speakers).sample_raw(EpisodeShape(5, 1, 1), 20, seeded(0))
+    for task in range(20):
+        assert not set(raw.support[task, :, 0, 0, 1].tolist()) & set(raw.query[task, :, 0, 0, 1].tolist())
+
+
+def test_a_class_by_one_speaker_is_refused_by_name() -> None:
+    data = split(4, 4, speakers=[0, 0, 1, 1, 2, 2, 2, 2])
+    with pytest.raises(
+        DataError, match=r"class 'class 1' has 4 examples by 1 speaker, but 1 for the support .* add sp"
+    ):
+        data.check(EpisodeShape(2, 1, 1))

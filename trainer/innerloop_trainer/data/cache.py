@@ -90,10 +90,11 @@ def _read(path: Path) -> ExampleSet:
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata()
         examples, counts = file.get_tensor("examples"), file.get_tensor("counts")
+        speakers = file.get_tensor("speakers") if "speakers" in file.keys() else None  # noqa: SIM118 - no mapping
     if zlib.crc32(examples.data) != int(metadata["checksum"]):
         raise ValueError("examples differ from what was written")
     digests = tuple(ClassDigest(tuple(known_by), content) for known_by, content in json.loads(metadata["digests"]))
-    return ExampleSet(tuple(json.loads(metadata["names"])), counts, examples, digests)
+    return ExampleSet(tuple(json.loads(metadata["names"])), counts, examples, digests, speakers)
 
 
 def _write(path: Path, content: ExampleSet) -> None:
@@ -106,10 +107,13 @@ def _write(path: Path, content: ExampleSet) -> None:
         "digests": json.dumps([astuple(each) for each in content.digests]),
         "checksum": str(zlib.crc32(examples.data)),
     }
+    tensors = {"examples": examples, "counts": content.counts}
+    if content.speakers is not None:
+        tensors["speakers"] = content.speakers
     handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(save({"examples": examples, "counts": content.counts}, metadata))
+            file.write(save(tensors, metadata))
         Path(scratch).replace(path)
     finally:
         Path(scratch).unlink(missing_ok=True)

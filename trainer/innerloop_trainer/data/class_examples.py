@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from innerloop_learner.spec import InputSpec
 from innerloop_learner.tasks import Episodes, Query, Support
 from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.source import DataError, DataSource, EpisodeShape, TaskSampler
+from innerloop_trainer.data.speaker_sides import NoDivisionError, divide_speakers
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ class RawEpisodes:
 
 class ClassExamples(TaskSampler):
     """One split of a data set of classes.
+
+    Where examples have speakers, each task divides these at random: the support examples of all its classes are by the
+    speakers of one half, about, and its queries by the others.
 
     Args:
         label: name of the split in messages, for example "omniglot:random, test split".
@@ -64,6 +69,8 @@ class ClassExamples(TaskSampler):
         self._starts = self._counts.cumsum(0) - self._counts  # [K]
         # Texts stay as strings until an encoder reads them; drawn, they are packed.
         self._resident = None if data.examples.dtype == object else torch.from_numpy(data.examples).to(device)
+        self._speakers = None if data.speakers is None else torch.from_numpy(data.speakers).to(device)  # [N]
+        self._divisions = dict[tuple[int, int], Tensor]()
 
     def sample(self, shape: EpisodeShape, tasks: int, generator: torch.Generator) -> Episodes:
         """As in `TaskSampler`; the support set comes in random order, its labels numbered by first appearance.
@@ -98,7 +105,7 @@ class ClassExamples(TaskSampler):
         """
         self.check(shape)
         classes = self._draw_classes(tasks, shape.ways, generator)
-        rows = self._draw_examples(classes, shape.shots + shape.queries, generator)  # [T, W, shots + queries]
+        rows = self._draw_examples(classes, shape, generator)  # [T, W, shots + queries]
         order = self._draw_order(tasks, shape, generator)
         labels = torch.arange(shape.ways, device=classes.device)
         return RawEpisodes(
@@ -130,6 +137,8 @@ class ClassExamples(TaskSampler):
                 f"needed for {shape.shots} shots and {shape.queries} queries; lower --shots or --queries, or add "
                 f"examples{more}"
             )
+        if self._speakers is not None:
+            self._divisions_for(shape, self._speakers)
 
     def with_inputs(self, change: Callable[[ExampleSet], ExampleSet], spec: InputSpec) -> "ClassExamples":
         """The same split with other inputs; its classes keep their digests.
@@ -165,12 +174,45 @@ class ClassExamples(TaskSampler):
         renumbered: Tensor = appearance.gather(1, order // shape.shots) * shape.shots + order % shape.shots
         return renumbered
 
-    def _draw_examples(self, classes: Tensor, examples: int, generator: torch.Generator) -> Tensor:
-        """Rows of distinct examples of each class [T, W, examples]."""
+    def _draw_examples(self, classes: Tensor, shape: EpisodeShape, generator: torch.Generator) -> Tensor:
+        """Rows of distinct examples of each class [T, W, shots + queries], those of the support set first."""
         largest = max(self._sizes)
         keys = torch.rand(*classes.shape, largest, generator=generator, device=classes.device)
-        absent = torch.arange(largest, device=classes.device) >= self._counts[classes].unsqueeze(-1)
-        return self._starts[classes].unsqueeze(-1) + keys.masked_fill(absent, -1.0).topk(examples).indices
+        numbers = torch.arange(largest, device=classes.device)
+        absent = numbers >= self._counts[classes].unsqueeze(-1)
+        keys = keys.masked_fill(absent, -1.0)
+        starts = self._starts[classes].unsqueeze(-1)
+        if self._speakers is None:
+            return starts + keys.topk(shape.shots + shape.queries).indices
+        divisions = self._divisions_for(shape, self._speakers)  # [D, G]
+        drawn = torch.randint(len(divisions), (len(classes),), generator=generator, device=classes.device)
+        speakers = self._speakers[(starts + numbers).masked_fill(absent, 0)]  # [T, W, largest]
+        supports = divisions[drawn].gather(1, speakers.flatten(1)).view_as(speakers)
+        support = keys.masked_fill(~supports, -1.0).topk(shape.shots).indices
+        query = keys.masked_fill(supports, -1.0).topk(shape.queries).indices
+        return starts + torch.cat([support, query], -1)
+
+    def _divisions_for(self, shape: EpisodeShape, speakers: Tensor) -> Tensor:
+        """Divisions of the speakers [D, G] that serve every class in tasks of this shape; true for support sets.
+
+        Raises:
+            DataError: there are none.
+        """
+        sides = (shape.shots, shape.queries)
+        if sides not in self._divisions:
+            classes = np.repeat(np.arange(len(self.names)), self._sizes)
+            counts = np.zeros((len(self.names), int(speakers.max()) + 1), np.int64)
+            np.add.at(counts, (classes, speakers.cpu().numpy()), 1)
+            try:
+                self._divisions[sides] = torch.from_numpy(divide_speakers(counts, *sides)).to(self._device)
+            except NoDivisionError as error:
+                own = np.count_nonzero(counts[error.row])
+                raise DataError(
+                    f"{self._label}: class {self.names[error.row]!r} has {self._sizes[error.row]} examples by {own} "
+                    f"speaker{'' if own == 1 else 's'}, but {shape.shots} for the support set and {shape.queries} for "
+                    f"queries are needed by different ones; lower --shots or --queries, or add speakers"
+                ) from error
+        return self._divisions[sides]
 
 
 def source_of_classes(

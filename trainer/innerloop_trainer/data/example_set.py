@@ -1,7 +1,7 @@
 """Examples in the host's memory, sorted by class."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,20 +12,22 @@ from innerloop_trainer.data.class_digests import ClassDigest
 
 @dataclass(frozen=True)
 class ExampleSet:
-    """Images, texts or features of named classes.
+    """Images, texts, recordings or features of named classes.
 
     Attributes:
         names: names of the K classes.
         counts: number of examples of each class [K] int64.
-        examples: examples sorted by class: images [N, C, H, W] uint8, features [N, F] float32, or texts [N] as strings,
-            each of which takes the memory of its own length.
+        examples: examples sorted by class: images [N, C, H, W] uint8, recordings [N, samples] or features [N, F]
+            float32, or texts [N] as strings, each of which takes the memory of its own length.
         digests: digests of the K classes, by which they are recognised whatever their names.
+        speakers: number of the speaker of each example [N] int64, where episodes keep speakers apart; otherwise None.
     """
 
     names: tuple[str, ...]
     counts: NDArray[np.int64]
     examples: NDArray[Any]
     digests: tuple[ClassDigest, ...]
+    speakers: NDArray[np.int64] | None = None
 
     def select(self, names: Sequence[str]) -> "ExampleSet":
         """The classes `names`, in that order."""
@@ -33,8 +35,23 @@ class ExampleSet:
         chosen = np.array([position[name] for name in names], dtype=np.int64)
         starts = np.cumsum(self.counts) - self.counts
         rows = [np.arange(starts[index], starts[index] + self.counts[index]) for index in chosen]
-        examples = self.examples[np.concatenate([np.arange(0), *rows])]
-        return ExampleSet(tuple(names), self.counts[chosen], examples, tuple(self.digests[index] for index in chosen))
+        examples = np.concatenate([np.arange(0), *rows])
+        return ExampleSet(
+            tuple(names),
+            self.counts[chosen],
+            self.examples[examples],
+            tuple(self.digests[index] for index in chosen),
+            None if self.speakers is None else self.speakers[examples],
+        )
+
+    def by_speakers(self, speakers: Collection[int]) -> "ExampleSet":
+        """The examples by some of the speakers. Classes keep their digests, and those without such examples stay."""
+        if self.speakers is None:
+            raise ValueError("these examples have no speakers")
+        kept = np.isin(self.speakers, list(speakers))
+        classes = np.repeat(np.arange(len(self.names)), self.counts)[kept]
+        counts = np.bincount(classes, minlength=len(self.names)).astype(np.int64)
+        return replace(self, counts=counts, examples=self.examples[kept], speakers=self.speakers[kept])
 
     def with_rotations(self) -> "ExampleSet":
         """These classes of images and, as further classes, each of them rotated by 90, 180 and 270 degrees."""
