@@ -34,6 +34,24 @@ def images(*files: bytes) -> tensor_pb2.Inputs:
     return tensor_pb2.Inputs(images=tensor_pb2.EncodedImages(files=files))
 
 
+def texts(*values: str) -> tensor_pb2.Inputs:
+    """Texts as they travel."""
+    return tensor_pb2.Inputs(texts=tensor_pb2.Texts(values=values))
+
+
+def audio_files(*files: bytes) -> tensor_pb2.Inputs:
+    """Files of sound as they travel."""
+    return tensor_pb2.Inputs(audio_files=tensor_pb2.AudioFiles(files=files))
+
+
+def waveforms(*recordings: tuple[Any, int]) -> tensor_pb2.Inputs:
+    """Samples, each recording's with its rate, as they travel."""
+    values = [
+        tensor_pb2.Waveform(samples=samples.astype("<f4").tobytes(), sample_rate=rate) for samples, rate in recordings
+    ]
+    return tensor_pb2.Inputs(waveforms=tensor_pb2.Waveforms(values=values))
+
+
 def support(x: Any, labels: Any) -> pb.Support:
     """A labelled support set."""
     return pb.Support(inputs=inputs(x), labels=pb.Labels(values=list(labels)))

@@ -6,7 +6,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from innerloop_server.domain import errors
-from innerloop_server.transport.codec.images import MOST_NAMED
+from innerloop_server.transport.codec.violations import MOST_NAMED
 from innerloop_server.transport.grpc.status import CODES, failure_of, internal_failure
 
 

@@ -5,8 +5,10 @@ recordings. Nothing here needs PyTorch, and the libraries of sound are imported 
 """
 
 from innerloop_learner.media.audio import (
+    MAX_AUDIO_SECONDS,
     AudioSupportError,
     UnreadableAudioError,
+    count_samples,
     decode_audio,
     fit_audio,
     is_silent,
@@ -17,6 +19,7 @@ from innerloop_learner.media.formats import format_names, missing_extensions, re
 from innerloop_learner.media.images import MAX_PIXELS, Color, UnreadableImageError, decode_image, fit_image, open_image
 
 __all__ = [
+    "MAX_AUDIO_SECONDS",
     "MAX_PIXELS",
     "AudioSupportError",
     "Color",
@@ -24,6 +27,7 @@ __all__ = [
     "UnreadableImageError",
     "audio_extensions",
     "audio_format_names",
+    "count_samples",
     "decode_audio",
     "decode_image",
     "fit_audio",

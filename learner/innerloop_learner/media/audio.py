@@ -17,6 +17,8 @@ gives 31% at one shot, the second in the middle of the file 38%, the middle of w
 Everything that a file claims of itself is checked before memory is taken for it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
@@ -82,26 +84,22 @@ def decode_audio(content: bytes, rate: int, samples: int) -> Waveform:
             numbers.
         AudioSupportError: libraries are missing.
     """
-    require_audio()
-    import soundfile
-
-    if not content:
-        raise UnreadableAudioError("is empty")
-    if not any(content.startswith(each.beginnings) for each in AUDIO_FORMATS.values()):
-        raise UnreadableAudioError(f"is not a readable recording ({audio_format_names()})")
-    _check_whole(content)
-    try:
-        with soundfile.SoundFile(_Content(content)) as file:
-            _check_header(file)
-            waveform = file.read(dtype="float32", always_2d=True)
-            claimed, own_rate = file.frames, file.samplerate
-    except UnreadableAudioError:
-        raise
-    except Exception as error:  # decoders of damaged files raise almost anything
-        raise UnreadableAudioError(f"is damaged, or not a readable recording ({audio_format_names()})") from error
+    with _opened(content) as file:
+        waveform = file.read(dtype="float32", always_2d=True)
+        claimed, own_rate = file.frames, file.samplerate
     if len(waveform) != claimed:
         raise UnreadableAudioError("is damaged: it ends before its last sample")
     return fit_audio(waveform, own_rate, rate, samples)
+
+
+def count_samples(content: bytes) -> int:
+    """The number of samples over all channels that a file of sound claims to hold, none of which is decoded.
+
+    Raises:
+        UnreadableAudioError, AudioSupportError: as in `decode_audio`, from what its header says.
+    """
+    with _opened(content) as file:
+        return int(file.frames) * int(file.channels)
 
 
 def fit_audio(waveform: NDArray[Any], own_rate: int, rate: int, samples: int) -> Waveform:
@@ -133,6 +131,27 @@ def fit_audio(waveform: NDArray[Any], own_rate: int, rate: int, samples: int) ->
 def is_silent(waveform: Waveform) -> bool:
     """Whether a waveform of `decode_audio` has no sound at all."""
     return not waveform.any()
+
+
+@contextmanager
+def _opened(content: bytes) -> Iterator[Any]:
+    """A file of sound as a `soundfile.SoundFile` whose header was checked; errors inside say that it is damaged."""
+    require_audio()
+    import soundfile
+
+    if not content:
+        raise UnreadableAudioError("is empty")
+    if not any(content.startswith(each.beginnings) for each in AUDIO_FORMATS.values()):
+        raise UnreadableAudioError(f"is not a readable recording ({audio_format_names()})")
+    _check_whole(content)
+    try:
+        with soundfile.SoundFile(_Content(content)) as file:
+            _check_header(file)
+            yield file
+    except UnreadableAudioError:
+        raise
+    except Exception as error:  # decoders of damaged files raise almost anything
+        raise UnreadableAudioError(f"is damaged, or not a readable recording ({audio_format_names()})") from error
 
 
 class _Content(BytesIO):

@@ -7,6 +7,9 @@ from typing import Literal
 from innerloop_learner.traits import Traits
 from innerloop_server.domain.errors import ModelFailedError, ModelLoadingError, ServerError
 
+InputKind = Literal["tensor", "text", "audio"]
+"""What one example of a model is: a tensor, which may be an image, a text, or a recording."""
+
 LOADING_RETRY_SECONDS = 1.0
 """Seconds after which a request for a model that is still loading is told to come back."""
 
@@ -29,12 +32,14 @@ class ModelDescription:
         version: short form of `digest`.
         digest: SHA-256 that identifies the bundle.
         method: registered name.
-        input_shape: of one example.
+        input_kind: what examples are. Texts are packed as rows of bytes [N, L]; of recordings, a model hears samples
+            [N, samples].
+        input_shape: of one example; empty for texts.
+        sample_rate: of recordings, in Hz; zero for others.
         input_dtype: element type of the data it was trained on.
         trained_ways, trained_shots, trained_steps: the tasks it was trained for.
         traits: what it takes and does.
         metrics: evaluated figures.
-        texts: whether examples are texts, packed as rows of bytes [N, L]; then `input_shape` is empty.
     """
 
     version: str
@@ -47,7 +52,8 @@ class ModelDescription:
     trained_steps: int
     traits: Traits
     metrics: tuple[ModelMetric, ...] = ()
-    texts: bool = False
+    input_kind: InputKind = "tensor"
+    sample_rate: int = 0
 
     def head_width(self, ways: int) -> int:
         """Classes that a task state has room for: a fixed head's, or a power of two so that states have few shapes."""

@@ -12,8 +12,11 @@ import numpy as np
 
 from innerloop_learner.encoders import EncoderError, FrozenEncoder, join_packed, open_encoder
 from innerloop_learner.encoders.session import Computing
+from innerloop_learner.encoders.spec import Form
 from innerloop_learner.manifest import BundleError, read_files, read_manifest
+from innerloop_learner.media import AudioSupportError, require_audio
 from innerloop_server.domain.answers import Answers
+from innerloop_server.domain.models import InputKind
 from innerloop_server.domain.tasks import Array, SupportSet
 from innerloop_server.engine.interface import (
     AdaptedTask,
@@ -26,6 +29,9 @@ from innerloop_server.engine.interface import (
     TaskState,
     Worker,
 )
+
+INPUT_KINDS: Mapping[Form, InputKind] = {"texts": "text", "images": "tensor", "audio": "audio"}
+"""What examples of a model are, by what its encoder takes."""
 
 
 class EncodingEngine(Engine):
@@ -55,10 +61,12 @@ class EncodingEngine(Engine):
                 raise LoadError(f"{path.name}: was replaced while it was loaded; load it again")
             if manifest.encoder is None:
                 return model
+            if manifest.encoder.input == "audio":
+                require_audio()
             encoder = open_encoder(manifest.encoder, read_files(path, manifest), self._computing)
         except BundleError as error:
             raise LoadError(str(error)) from error
-        except EncoderError as error:
+        except (EncoderError, AudioSupportError) as error:
             raise LoadError(f"{path.name}: {error}") from error
         return EncodedModel(model, encoder)
 
@@ -77,7 +85,8 @@ class EncodedModel(LoadedModel):
             model.description,
             input_shape=spec.shape,
             input_dtype="float32" if spec.input == "audio" else "uint8",
-            texts=spec.input == "texts",
+            input_kind=INPUT_KINDS[spec.input],
+            sample_rate=spec.rate,
         )
         self.computed_by_workers = model.computed_by_workers
         self._model = model
@@ -139,6 +148,6 @@ class EncodedModel(LoadedModel):
 
     def _encode(self, inputs: Sequence[Array]) -> list[Array]:
         """Features of each task's inputs."""
-        together = join_packed(inputs) if self.description.texts else np.concatenate(inputs)
+        together = join_packed(inputs) if self.description.input_kind == "text" else np.concatenate(inputs)
         ends = np.cumsum([len(each) for each in inputs])
         return np.split(self._encoder.encode(together), ends[:-1])

@@ -33,6 +33,7 @@ class InputKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     INPUT_KIND_UNSPECIFIED: _ClassVar[InputKind]
     INPUT_KIND_TENSOR: _ClassVar[InputKind]
     INPUT_KIND_TEXT: _ClassVar[InputKind]
+    INPUT_KIND_AUDIO: _ClassVar[InputKind]
 MODEL_STATE_UNSPECIFIED: ModelState
 MODEL_STATE_LOADING: ModelState
 MODEL_STATE_READY: ModelState
@@ -47,9 +48,10 @@ WAYS_CHANGE_ANY: WaysChange
 INPUT_KIND_UNSPECIFIED: InputKind
 INPUT_KIND_TENSOR: InputKind
 INPUT_KIND_TEXT: InputKind
+INPUT_KIND_AUDIO: InputKind
 
 class TaskLimits(_message.Message):
-    __slots__ = ("trained_ways", "trained_shots", "trained_steps", "max_ways", "max_support", "max_query", "max_steps", "max_text_bytes", "max_request_bytes")
+    __slots__ = ("trained_ways", "trained_shots", "trained_steps", "max_ways", "max_support", "max_query", "max_steps", "max_text_bytes", "max_request_bytes", "max_audio_seconds")
     TRAINED_WAYS_FIELD_NUMBER: _ClassVar[int]
     TRAINED_SHOTS_FIELD_NUMBER: _ClassVar[int]
     TRAINED_STEPS_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +61,7 @@ class TaskLimits(_message.Message):
     MAX_STEPS_FIELD_NUMBER: _ClassVar[int]
     MAX_TEXT_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_AUDIO_SECONDS_FIELD_NUMBER: _ClassVar[int]
     trained_ways: int
     trained_shots: int
     trained_steps: int
@@ -68,7 +71,8 @@ class TaskLimits(_message.Message):
     max_steps: int
     max_text_bytes: int
     max_request_bytes: int
-    def __init__(self, trained_ways: _Optional[int] = ..., trained_shots: _Optional[int] = ..., trained_steps: _Optional[int] = ..., max_ways: _Optional[int] = ..., max_support: _Optional[int] = ..., max_query: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_text_bytes: _Optional[int] = ..., max_request_bytes: _Optional[int] = ...) -> None: ...
+    max_audio_seconds: int
+    def __init__(self, trained_ways: _Optional[int] = ..., trained_shots: _Optional[int] = ..., trained_steps: _Optional[int] = ..., max_ways: _Optional[int] = ..., max_support: _Optional[int] = ..., max_query: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_text_bytes: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_audio_seconds: _Optional[int] = ...) -> None: ...
 
 class Metric(_message.Message):
     __slots__ = ("name", "value", "confidence_interval", "protocol")
@@ -83,7 +87,7 @@ class Metric(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ..., confidence_interval: _Optional[float] = ..., protocol: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "state", "method", "task_kind", "input_shape", "input_data_type", "target_size", "limits", "metrics", "digest", "error", "ways_can_change", "order_matters", "gradients_at_serving", "input_kind")
+    __slots__ = ("name", "version", "state", "method", "task_kind", "input_shape", "input_data_type", "target_size", "limits", "metrics", "digest", "error", "ways_can_change", "order_matters", "gradients_at_serving", "input_kind", "sample_rate")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -100,6 +104,7 @@ class Model(_message.Message):
     ORDER_MATTERS_FIELD_NUMBER: _ClassVar[int]
     GRADIENTS_AT_SERVING_FIELD_NUMBER: _ClassVar[int]
     INPUT_KIND_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_RATE_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     state: ModelState
@@ -116,7 +121,8 @@ class Model(_message.Message):
     order_matters: bool
     gradients_at_serving: bool
     input_kind: InputKind
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., method: _Optional[str] = ..., task_kind: _Optional[_Union[TaskKind, str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., input_data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., target_size: _Optional[int] = ..., limits: _Optional[_Union[TaskLimits, _Mapping]] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., digest: _Optional[str] = ..., error: _Optional[str] = ..., ways_can_change: _Optional[_Union[WaysChange, str]] = ..., order_matters: _Optional[bool] = ..., gradients_at_serving: _Optional[bool] = ..., input_kind: _Optional[_Union[InputKind, str]] = ...) -> None: ...
+    sample_rate: int
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., method: _Optional[str] = ..., task_kind: _Optional[_Union[TaskKind, str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., input_data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., target_size: _Optional[int] = ..., limits: _Optional[_Union[TaskLimits, _Mapping]] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., digest: _Optional[str] = ..., error: _Optional[str] = ..., ways_can_change: _Optional[_Union[WaysChange, str]] = ..., order_matters: _Optional[bool] = ..., gradients_at_serving: _Optional[bool] = ..., input_kind: _Optional[_Union[InputKind, str]] = ..., sample_rate: _Optional[int] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()

@@ -24,21 +24,27 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19innerloop/v1/tensor.proto\x12\x0cinnerloop.v1\"P\n\x06Tensor\x12)\n\tdata_type\x18\x01 \x01(\x0e\x32\x16.innerloop.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x1e\n\rEncodedImages\x12\r\n\x05\x66iles\x18\x01 \x03(\x0c\"\x17\n\x05Texts\x12\x0e\n\x06values\x18\x01 \x03(\t\"\x8e\x01\n\x06Inputs\x12&\n\x06tensor\x18\x01 \x01(\x0b\x32\x14.innerloop.v1.TensorH\x00\x12-\n\x06images\x18\x02 \x01(\x0b\x32\x1b.innerloop.v1.EncodedImagesH\x00\x12$\n\x05texts\x18\x03 \x01(\x0b\x32\x13.innerloop.v1.TextsH\x00\x42\x07\n\x05value*\x94\x01\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x01\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x02\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x03\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x04\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT64\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19innerloop/v1/tensor.proto\x12\x0cinnerloop.v1\"P\n\x06Tensor\x12)\n\tdata_type\x18\x01 \x01(\x0e\x32\x16.innerloop.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x1e\n\rEncodedImages\x12\r\n\x05\x66iles\x18\x01 \x03(\x0c\"\x17\n\x05Texts\x12\x0e\n\x06values\x18\x01 \x03(\t\"\x1b\n\nAudioFiles\x12\r\n\x05\x66iles\x18\x01 \x03(\x0c\"0\n\x08Waveform\x12\x0f\n\x07samples\x18\x01 \x01(\x0c\x12\x13\n\x0bsample_rate\x18\x02 \x01(\r\"3\n\tWaveforms\x12&\n\x06values\x18\x01 \x03(\x0b\x32\x16.innerloop.v1.Waveform\"\xed\x01\n\x06Inputs\x12&\n\x06tensor\x18\x01 \x01(\x0b\x32\x14.innerloop.v1.TensorH\x00\x12-\n\x06images\x18\x02 \x01(\x0b\x32\x1b.innerloop.v1.EncodedImagesH\x00\x12$\n\x05texts\x18\x03 \x01(\x0b\x32\x13.innerloop.v1.TextsH\x00\x12/\n\x0b\x61udio_files\x18\x04 \x01(\x0b\x32\x18.innerloop.v1.AudioFilesH\x00\x12,\n\twaveforms\x18\x05 \x01(\x0b\x32\x17.innerloop.v1.WaveformsH\x00\x42\x07\n\x05value*\x94\x01\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x01\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x02\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x03\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x04\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT64\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'innerloop.v1.tensor_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=328
-  _globals['_DATATYPE']._serialized_end=476
+  _globals['_DATATYPE']._serialized_start=555
+  _globals['_DATATYPE']._serialized_end=703
   _globals['_TENSOR']._serialized_start=43
   _globals['_TENSOR']._serialized_end=123
   _globals['_ENCODEDIMAGES']._serialized_start=125
   _globals['_ENCODEDIMAGES']._serialized_end=155
   _globals['_TEXTS']._serialized_start=157
   _globals['_TEXTS']._serialized_end=180
-  _globals['_INPUTS']._serialized_start=183
-  _globals['_INPUTS']._serialized_end=325
+  _globals['_AUDIOFILES']._serialized_start=182
+  _globals['_AUDIOFILES']._serialized_end=209
+  _globals['_WAVEFORM']._serialized_start=211
+  _globals['_WAVEFORM']._serialized_end=259
+  _globals['_WAVEFORMS']._serialized_start=261
+  _globals['_WAVEFORMS']._serialized_end=312
+  _globals['_INPUTS']._serialized_start=315
+  _globals['_INPUTS']._serialized_end=552
 # @@protoc_insertion_point(module_scope)

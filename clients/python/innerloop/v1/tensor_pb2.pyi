@@ -44,12 +44,36 @@ class Texts(_message.Message):
     values: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, values: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class AudioFiles(_message.Message):
+    __slots__ = ("files",)
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    files: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, files: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class Waveform(_message.Message):
+    __slots__ = ("samples", "sample_rate")
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_RATE_FIELD_NUMBER: _ClassVar[int]
+    samples: bytes
+    sample_rate: int
+    def __init__(self, samples: _Optional[bytes] = ..., sample_rate: _Optional[int] = ...) -> None: ...
+
+class Waveforms(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedCompositeFieldContainer[Waveform]
+    def __init__(self, values: _Optional[_Iterable[_Union[Waveform, _Mapping]]] = ...) -> None: ...
+
 class Inputs(_message.Message):
-    __slots__ = ("tensor", "images", "texts")
+    __slots__ = ("tensor", "images", "texts", "audio_files", "waveforms")
     TENSOR_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     TEXTS_FIELD_NUMBER: _ClassVar[int]
+    AUDIO_FILES_FIELD_NUMBER: _ClassVar[int]
+    WAVEFORMS_FIELD_NUMBER: _ClassVar[int]
     tensor: Tensor
     images: EncodedImages
     texts: Texts
-    def __init__(self, tensor: _Optional[_Union[Tensor, _Mapping]] = ..., images: _Optional[_Union[EncodedImages, _Mapping]] = ..., texts: _Optional[_Union[Texts, _Mapping]] = ...) -> None: ...
+    audio_files: AudioFiles
+    waveforms: Waveforms
+    def __init__(self, tensor: _Optional[_Union[Tensor, _Mapping]] = ..., images: _Optional[_Union[EncodedImages, _Mapping]] = ..., texts: _Optional[_Union[Texts, _Mapping]] = ..., audio_files: _Optional[_Union[AudioFiles, _Mapping]] = ..., waveforms: _Optional[_Union[Waveforms, _Mapping]] = ...) -> None: ...

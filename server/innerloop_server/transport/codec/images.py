@@ -6,13 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from innerloop_learner.media import UnreadableImageError, fit_image, open_image
-from innerloop_server.transport.codec.violations import Violations
+from innerloop_server.transport.codec.violations import MOST_NAMED, Violations
 
 MAX_PIXELS_IN_ALL = 1_000_000_000
 """Most pixels of all images of one request together."""
-
-MOST_NAMED = 20
-"""Most files that a refusal names, so that its sender can mend all at once; the headers of an answer hold few more."""
 
 
 def decode_images(

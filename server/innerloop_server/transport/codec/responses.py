@@ -6,10 +6,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import model_pb2, tensor_pb2
 from innerloop_learner.encoders import MAX_TEXT_BYTES
+from innerloop_learner.media import MAX_AUDIO_SECONDS
 from innerloop_server.domain.adaptations import Adaptation
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.models import ModelEntry, ModelState
 from innerloop_server.domain.timings import Timings
+from innerloop_server.transport.codec.inputs import most_examples
 from innerloop_server.transport.codec.requests import RequestLimits
 from innerloop_server.transport.codec.tensors import encode_tensor
 
@@ -26,6 +28,11 @@ WAYS_CHANGES = {
     "no": model_pb2.WAYS_CHANGE_NONE,
     "fewer": model_pb2.WAYS_CHANGE_FEWER,
     "any": model_pb2.WAYS_CHANGE_ANY,
+}
+INPUT_KINDS = {
+    "tensor": model_pb2.INPUT_KIND_TENSOR,
+    "text": model_pb2.INPUT_KIND_TEXT,
+    "audio": model_pb2.INPUT_KIND_AUDIO,
 }
 DATA_TYPES = {"uint8": tensor_pb2.DATA_TYPE_UINT8, "float32": tensor_pb2.DATA_TYPE_FLOAT32}
 
@@ -89,11 +96,12 @@ def encode_model(entry: ModelEntry, limits: RequestLimits) -> model_pb2.Model:
             trained_shots=description.trained_shots,
             trained_steps=description.trained_steps,
             max_ways=traits.max_ways,
-            max_support=limits.support,
-            max_query=limits.query,
+            max_support=most_examples(limits.support, description),
+            max_query=most_examples(limits.query, description),
             max_steps=traits.max_steps,
             max_request_bytes=limits.message_bytes,
-            max_text_bytes=MAX_TEXT_BYTES if description.texts else 0,
+            max_text_bytes=MAX_TEXT_BYTES if description.input_kind == "text" else 0,
+            max_audio_seconds=MAX_AUDIO_SECONDS if description.input_kind == "audio" else 0,
         ),
         metrics=[
             model_pb2.Metric(
@@ -108,7 +116,8 @@ def encode_model(entry: ModelEntry, limits: RequestLimits) -> model_pb2.Model:
         ways_can_change=WAYS_CHANGES[traits.ways_can_change],
         order_matters=traits.order_matters,
         gradients_at_serving=traits.gradients_at_serving,
-        input_kind=model_pb2.INPUT_KIND_TEXT if description.texts else model_pb2.INPUT_KIND_TENSOR,
+        input_kind=INPUT_KINDS[description.input_kind],
+        sample_rate=description.sample_rate,
     )
 
 

@@ -2,6 +2,9 @@
 
 from innerloop_server.domain.errors import FieldViolation, InvalidRequestError
 
+MOST_NAMED = 20
+"""Most files that a refusal names, so that its sender can mend all at once; the headers of an answer hold few more."""
+
 
 class Violations:
     """The violations found in one request."""
