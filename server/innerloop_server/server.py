@@ -21,9 +21,10 @@ from innerloop_server.engine.interface import Engine
 from innerloop_server.frontend.supervisor import FrontEnds
 from innerloop_server.models.repository import ModelListener, ModelRepository
 from innerloop_server.observability.metrics import Metrics
+from innerloop_server.scheduling.admission import QueueLimits
 from innerloop_server.scheduling.lanes import Lanes
 from innerloop_server.scheduling.policy import BatchLimits
-from innerloop_server.scheduling.scheduler import QueueLimits, Scheduler
+from innerloop_server.scheduling.scheduler import Scheduler
 from innerloop_server.serving.interface import Serving
 from innerloop_server.serving.local import LocalServing
 from innerloop_server.settings import ConfigurationError, ServerSettings
@@ -161,7 +162,12 @@ class InnerloopServer:
             self._lanes,
             self._engine.lanes,
             BatchLimits(settings.max_batch_tasks or self._engine.largest_batch, settings.max_batch_bytes),
-            QueueLimits(settings.max_queue_requests, settings.max_queue_bytes),
+            QueueLimits(
+                settings.max_queue_requests,
+                settings.max_queue_bytes,
+                settings.max_queue_seconds,
+                settings.max_owner_queue_requests,
+            ),
             {Operation.ADAPT: settings.adapt_weight, Operation.PREDICT: settings.predict_weight},
             self._metrics,
         )

@@ -98,6 +98,15 @@ class ServerSettings(BaseSettings):
     max_queue_bytes: ByteSize = Field(
         ByteSize(512 * 2**20), gt=0, description="Input bytes of one model that may wait for the device."
     )
+    max_queue_seconds: float = Field(
+        10.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Longest estimated wait of a request without a deadline; others are refused if they would be late.",
+    )
+    max_owner_queue_requests: int | None = Field(
+        None, ge=1, description="Requests of one owner and model that may wait for the device. (default: no limit)"
+    )
 
     adaptation_bytes: ByteSize = Field(
         ByteSize(2**30),

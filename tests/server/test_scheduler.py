@@ -20,15 +20,18 @@ from innerloop_server.domain.errors import DeadlinePassedError, OverloadedError
 from innerloop_server.domain.tasks import SupportSet
 from innerloop_server.domain.timings import Operation
 from innerloop_server.engine.interface import AdaptedTask, MemoryFullError
-from innerloop_server.scheduling import policy
+from innerloop_server.scheduling import admission, batch_times, fair_turns, policy
+from innerloop_server.scheduling.admission import QueueLimits
+from innerloop_server.scheduling.batch_times import LATEST_BATCHES, MOST_BUCKETS
 from innerloop_server.scheduling.buckets import adapt_bucket, size_range
 from innerloop_server.scheduling.job import AdaptJob, PredictJob
 from innerloop_server.scheduling.lanes import Lanes
-from innerloop_server.scheduling.policy import LATEST_BATCHES, MOST_BUCKETS, BatchLimits, BatchPolicy
+from innerloop_server.scheduling.policy import BatchLimits, BatchPolicy
 from innerloop_server.scheduling.queue import FairQueue
-from innerloop_server.scheduling.scheduler import QueueLimits, Scheduler
+from innerloop_server.scheduling.scheduler import Scheduler
 
 EVEN = {Operation.ADAPT: 1.0, Operation.PREDICT: 1.0}
+POLICY = BatchPolicy(BatchLimits(tasks=8, size_bytes=10**6), lanes=1)
 
 
 @pytest.fixture
@@ -56,7 +59,7 @@ def make_scheduler(lane, metrics):
     made = []
 
     def make(tasks=8, size_bytes=10**6, waiting=100, waiting_bytes=10**6, lanes=lane, side_by_side=1, weights=EVEN):
-        limits = QueueLimits(waiting, waiting_bytes)
+        limits = QueueLimits(waiting, waiting_bytes, seconds=60.0)
         made.append(Scheduler(lanes, side_by_side, BatchLimits(tasks, size_bytes), limits, weights, metrics))
         return made[-1]
 
@@ -269,7 +272,7 @@ async def test_too_many_waiting_requests_are_refused_with_an_estimate(make_sched
     waiting = await submit(scheduler, adapt_job(gated), adapt_job(gated))
     with pytest.raises(OverloadedError) as refused:
         await scheduler.run(adapt_job(gated))
-    assert 0.1 <= refused.value.retry_after <= 30
+    assert 0 < refused.value.retry_after < 1
     waiting[0].cancel()
     await asyncio.sleep(0)
     waiting += await submit(scheduler, adapt_job(gated))
@@ -312,7 +315,7 @@ def serve(queue, had, seconds, until):
 
 
 async def test_operations_that_always_wait_share_the_devices_time_by_their_weights(fake_model):
-    model, queue, had = fake_model(), FairQueue({Operation.ADAPT: 3.0, Operation.PREDICT: 1.0}), Counter()
+    model, queue, had = fake_model(), FairQueue({Operation.ADAPT: 3.0, Operation.PREDICT: 1.0}, POLICY), Counter()
     for make in (adapt_job, predict_job):
         for _ in range(4):
             queue.add(make(model))
@@ -325,7 +328,7 @@ async def test_operations_that_always_wait_share_the_devices_time_by_their_weigh
 @pytest.mark.parametrize("sharing", ["models", "operations"])
 async def test_one_who_never_waits_while_it_is_computed_gets_no_more_than_its_share(fake_model, sharing):
     """As with a single caller, who sends the next request when it has the answer to the last."""
-    queue, model, had = FairQueue(EVEN), fake_model(), Counter()
+    queue, model, had = FairQueue(EVEN, POLICY), fake_model(), Counter()
     crowd = fake_model("crowd") if sharing == "models" else model
 
     def from_caller():
@@ -350,7 +353,7 @@ async def test_one_who_never_waits_while_it_is_computed_gets_no_more_than_its_sh
 
 @pytest.mark.parametrize("alone", [1, 1000])
 async def test_nobody_saves_time_up_while_idle_nor_pays_for_having_been_alone(fake_model, alone):
-    busy, idle, queue = fake_model("busy"), fake_model("idle"), FairQueue(EVEN)
+    busy, idle, queue = fake_model("busy"), fake_model("idle"), FairQueue(EVEN, POLICY)
     queue.add(adapt_job(idle))
     assert take(queue)
     for _ in range(alone):
@@ -609,7 +612,7 @@ def test_a_fixed_head_keeps_its_width_and_others_grow_by_powers_of_two(fake_mode
 
 
 async def test_a_batch_ahead_shares_evenly_what_there_is_of_its_size_only(fake_model):
-    model, queue = fake_model(), FairQueue(EVEN)
+    model, queue = fake_model(), FairQueue(EVEN, POLICY)
     ahead = BatchPolicy(BatchLimits(tasks=100, size_bytes=10**6), lanes=1).ahead
     for _ in range(9):
         queue.add(adapt_job(model))
@@ -636,7 +639,7 @@ def at_once(monkeypatch):
 
 
 async def test_a_batch_is_as_long_as_it_may_be_by_the_shortest_time_of_the_latest(fake_model, at_once):
-    model, queue = fake_model(), FairQueue(EVEN)
+    model, queue = fake_model(), FairQueue(EVEN, POLICY)
     jobs = [adapt_job(model) for _ in range(40)]
     for job in jobs:
         queue.add(job)
@@ -651,7 +654,7 @@ async def test_a_batch_is_as_long_as_it_may_be_by_the_shortest_time_of_the_lates
 
 
 async def test_times_of_one_size_tell_nothing_of_another(fake_model, at_once):
-    model, queue = fake_model(), FairQueue(EVEN)
+    model, queue = fake_model(), FairQueue(EVEN, POLICY)
     queue.add(adapt_job(model, 5))
     queue.charge(take(queue, at_once), 0.1, 1)
     for _ in range(8):
@@ -665,7 +668,7 @@ async def test_times_of_one_size_tell_nothing_of_another(fake_model, at_once):
 async def test_a_batch_ahead_is_as_full_as_its_time_allows(fake_model, monkeypatch):
     monkeypatch.setattr(policy, "LONGEST_BATCH", 0.05)
     ahead = BatchPolicy(BatchLimits(tasks=8, size_bytes=10**6), lanes=2).ahead
-    model, queue = fake_model(), FairQueue(EVEN)
+    model, queue = fake_model(), FairQueue(EVEN, POLICY)
     for _ in range(8):
         queue.add(adapt_job(model))
     running = take(queue, ahead)
@@ -677,7 +680,7 @@ async def test_a_batch_ahead_is_as_full_as_its_time_allows(fake_model, monkeypat
 
 
 async def test_what_is_known_to_be_short_lets_others_go_first_where_it_shall_grow(fake_model, at_once):
-    short, long, new, queue = fake_model("short"), fake_model("long"), fake_model("new"), FairQueue(EVEN)
+    short, long, new, queue = fake_model("short"), fake_model("long"), fake_model("new"), FairQueue(EVEN, POLICY)
     for model, seconds in ((short, 0.001), (long, 0.02)):
         queue.add(adapt_job(model))
         queue.charge(take(queue), seconds, 1)
@@ -691,12 +694,13 @@ async def test_what_is_known_to_be_short_lets_others_go_first_where_it_shall_gro
 
 
 def test_the_examples_of_the_rules_are_right():
-    assert doctest.testmod(policy).failed == 0
-    assert doctest.testmod(policy).attempted
+    for module in (admission, batch_times, fair_turns, policy):
+        assert doctest.testmod(module).failed == 0
+        assert doctest.testmod(module).attempted
 
 
 async def test_what_waits_behind_jobs_that_are_all_too_late_is_taken_at_once(fake_model):
-    model, queue = fake_model(), FairQueue(EVEN)
+    model, queue = fake_model(), FairQueue(EVEN, POLICY)
     late, alive = adapt_job(model, steps=1, deadline=Deadline(0.0)), adapt_job(model, steps=2)
     for job in (late, alive):
         queue.add(job)

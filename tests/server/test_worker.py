@@ -30,11 +30,12 @@ from innerloop_server.ipc.packets import (
     receive_packet_with_descriptors,
     send_packet,
 )
+from innerloop_server.scheduling.admission import QueueLimits
 from innerloop_server.scheduling.buckets import adapt_bucket
 from innerloop_server.scheduling.job import AdaptJob
 from innerloop_server.scheduling.lanes import Lanes
 from innerloop_server.scheduling.policy import BatchLimits
-from innerloop_server.scheduling.scheduler import QueueLimits, Scheduler
+from innerloop_server.scheduling.scheduler import Scheduler
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +254,7 @@ async def scheduler(engine, metrics):
     """A scheduler of two lanes that have workers."""
     lanes = Lanes(engine.threads, engine.start_worker)
     await lanes.start()
-    limits = BatchLimits(8, 10**8), QueueLimits(100, 10**8)
+    limits = BatchLimits(8, 10**8), QueueLimits(100, 10**8, seconds=60.0)
     scheduler = Scheduler(lanes, engine.lanes, *limits, dict.fromkeys(Operation, 1.0), metrics)
     yield scheduler
     scheduler.stop()

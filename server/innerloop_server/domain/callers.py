@@ -9,6 +9,13 @@ class Caller:
 
     Attributes:
         owner: identity that the caller's adaptations belong to.
+        address: where it calls from, if nothing else tells callers apart.
     """
 
     owner: str
+    address: str = ""
+
+    @property
+    def account(self) -> str:
+        """Whose share of the device's time its requests use."""
+        return self.address or self.owner

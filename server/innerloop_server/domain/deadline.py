@@ -28,6 +28,11 @@ class Deadline:
         """Whether it is too late."""
         return time.monotonic() >= self.at
 
+    @property
+    def remaining(self) -> float:
+        """Seconds left; below zero when it is too late."""
+        return self.at - time.monotonic()
+
     def within(self, seconds: float) -> bool:
         """Whether the deadline will have passed in `seconds` seconds."""
         return time.monotonic() + seconds >= self.at

@@ -48,6 +48,16 @@ class Metrics(CallMetrics):
         self._queue_depth = cache(
             self._gauge("queue_depth", "Requests waiting for the device.", "model", "operation").labels
         )
+        self._refused = cache(
+            self._counter(
+                "requests_refused",
+                "Requests refused because too much waits: their wait would be too long, the queue is full, or their "
+                "owner is at its limit.",
+                "model",
+                "reason",
+            ).labels
+        )
+        self._estimated_wait = self._gauge("estimated_wait_seconds", "Estimated wait of a request that comes now.")
         self._support_size = cache(
             self._histogram("support_size", "Support examples of a task.", EXAMPLES, "model").labels
         )
@@ -91,6 +101,14 @@ class Metrics(CallMetrics):
     def queue_depth(self, model: str, operation: str, depth: int) -> None:
         """Set the number of waiting requests."""
         self._queue_depth(model, operation).set(depth)
+
+    def refused(self, model: str, reason: str) -> None:
+        """Count a request that was refused because of its estimated wait, a full queue, or its owner's limits."""
+        self._refused(model, reason).inc()
+
+    def estimated_wait(self, seconds: float) -> None:
+        """Set the estimated wait of a request that comes now."""
+        self._estimated_wait.set(seconds)
 
     def adapted(self, model: str, support_size: int, steps: int) -> None:
         """Count a task that was adapted to."""

@@ -34,8 +34,11 @@ class Job(Generic[R]):
         bucket: jobs of one model and operation with equal buckets can share a batch.
         size_bytes: of its inputs.
         deadline: after which it is dropped instead of computed.
+        account: whose share of the device's time it uses.
         future: where its result goes; a cancelled one drops the job.
         submitted: when it began to wait, on the monotonic clock.
+        turn: its place among the jobs of all accounts, given when it begins to wait.
+        cost: seconds that its account was charged for it when it began to wait.
     """
 
     operation: ClassVar[Operation]
@@ -44,8 +47,11 @@ class Job(Generic[R]):
     bucket: Hashable
     size_bytes: int
     deadline: Deadline
+    account: Hashable = ""
     future: "asyncio.Future[Computed[R]]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     submitted: float = field(default_factory=time.monotonic)
+    turn: float = 0.0
+    cost: float = 0.0
 
     @property
     def abandoned(self) -> bool:

@@ -5,8 +5,6 @@ side, which makes a batch ready while others run, takes one by `ahead`. Both loo
 """
 
 import math
-from collections import OrderedDict, deque
-from collections.abc import Hashable
 from dataclasses import dataclass
 
 LONGEST_BATCH = 0.1
@@ -23,11 +21,17 @@ Four lanes that shared light requests at once made small batches. These cost mor
 that answer: 32 clients of anil got 870 to 1,040 adaptations per second, and 1,360 to 1,510 with half of the lanes.
 """
 
+COMPANY_BATCH = 0.025
+"""Most seconds of a batch that requests join of whom many wait, while others send requests, too.
+
+COMPANY_BATCH_MEASUREMENT
+"""
+
+COMPANY_SECONDS = 10.0
+"""Seconds after a request for which its sender counts as company of others."""
+
 AHEAD = 1
 """Number of batches prepared behind those that run. A second one would only wait, and could have grown meanwhile."""
-
-LATEST_BATCHES, MOST_BUCKETS = 32, 256
-"""Number of latest batches of each bucket whose times are remembered, and most buckets of one model and operation."""
 
 
 @dataclass(frozen=True)
@@ -78,17 +82,29 @@ class BatchPolicy:
             outstanding: requests that wait or run, of all buckets.
             short: batches that run and are known to be short.
         """
-        jobs = min(share_at_once(outstanding, self.lanes), self._most(load))
+        jobs = min(share_at_once(outstanding, self.lanes), self.most(load.seconds_each))
         return 0 if self.lanes > 1 and short_batch_grows(load, jobs, short, self.lanes) else jobs
 
     def ahead(self, load: BucketLoad) -> int:
         """How many requests of a bucket are made ready while as many batches run as can; zero leaves them waiting."""
-        return share_ahead(load, self._most(load), self.lanes + AHEAD)
+        return share_ahead(load, self.most(load.seconds_each), self.lanes + AHEAD)
 
-    def _most(self, load: BucketLoad) -> int:
+    def most(self, seconds_each: float | None) -> int:
+        """How many requests of a bucket are computed together when enough wait."""
         if self.lanes == 1:
             return self.limits.tasks
-        return jobs_within(LONGEST_BATCH, load.seconds_each, self.limits.tasks)
+        return jobs_within(LONGEST_BATCH, seconds_each, self.limits.tasks)
+
+    def joins(self, waiting: int, batch: int, seconds_each: float | None) -> bool:
+        """Whether a request joins a batch while several accounts send requests.
+
+        Args:
+            waiting: requests of its account that wait in its bucket.
+            batch: requests of the batch so far.
+            seconds_each: that a request takes when nothing is in its way; None if that isn't known.
+        """
+        few = jobs_within(COMPANY_BATCH, seconds_each, self.limits.tasks)
+        return self.lanes == 1 or joins_in_company(waiting, batch, few)
 
 
 def share_at_once(outstanding: int, lanes: int) -> int:
@@ -154,6 +170,19 @@ def jobs_within(seconds: float, seconds_each: float | None, most: int) -> int:
     return max(int(min(seconds / seconds_each, most)), 1) if seconds_each else most
 
 
+def joins_in_company(waiting: int, batch: int, few: int) -> bool:
+    """Rule 5, short batches in company: of whoever lets many wait, few join a batch while others send requests, too.
+
+    Whoever sends little then waits for a short batch to end, and shares its own with few. Where few are 2, the third
+    request of a batch is not one of an account that has 50 waiting. One of an account that has no more than 2 is: so
+    batches of many accounts are as large as those of one.
+
+    >>> joins_in_company(waiting=50, batch=2, few=2), joins_in_company(waiting=2, batch=2, few=2)
+    (False, True)
+    """
+    return waiting <= few or batch < few
+
+
 def is_short(seconds_each: float | None, jobs: int) -> bool:
     """Whether a batch of `jobs` jobs is known to be short.
 
@@ -161,26 +190,3 @@ def is_short(seconds_each: float | None, jobs: int) -> bool:
     (True, False, False)
     """
     return seconds_each is not None and jobs * seconds_each < SHORT_BATCH
-
-
-class BatchTimes:
-    """How long a request of each bucket takes when nothing is in its way: the shortest time of the latest batches.
-
-    Their mean would grow with what else runs, and what depends on it would depend on itself.
-    """
-
-    def __init__(self) -> None:
-        self._latest: OrderedDict[Hashable, deque[float]] = OrderedDict()
-
-    def note(self, bucket: Hashable, seconds: float, jobs: int) -> None:
-        """Record the time of a batch of `jobs` jobs."""
-        latest = self._latest.setdefault(bucket, deque(maxlen=LATEST_BATCHES))
-        latest.append(seconds / jobs)
-        self._latest.move_to_end(bucket)
-        if len(self._latest) > MOST_BUCKETS:
-            self._latest.popitem(last=False)
-
-    def seconds_each(self, bucket: Hashable) -> float | None:
-        """Seconds that a request takes at least; None if none has been computed lately."""
-        latest = self._latest.get(bucket)
-        return min(latest) if latest else None

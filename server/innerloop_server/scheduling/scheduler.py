@@ -1,10 +1,10 @@
 """Feeds the device: admits requests, has batches computed by lanes that are free, hands results back."""
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -13,6 +13,7 @@ import structlog
 from innerloop_server.domain.errors import OverloadedError
 from innerloop_server.domain.timings import Operation
 from innerloop_server.observability.metrics import Metrics
+from innerloop_server.scheduling.admission import QueueLimits, gives_way, retry_after, too_late_by
 from innerloop_server.scheduling.batch import compute
 from innerloop_server.scheduling.job import AnyJob, Computed, Job, PredictJob
 from innerloop_server.scheduling.lanes import Lane, Lanes
@@ -20,22 +21,6 @@ from innerloop_server.scheduling.policy import BatchLimits, BatchPolicy, is_shor
 from innerloop_server.scheduling.queue import FairQueue
 
 R = TypeVar("R")
-
-SHORTEST_RETRY, LONGEST_RETRY = 0.1, 30.0
-"""Least and most seconds after which a client should retry a refused request."""
-
-
-@dataclass(frozen=True)
-class QueueLimits:
-    """How much of one model may wait.
-
-    Attributes:
-        requests: most waiting requests.
-        size_bytes: most input bytes of waiting requests.
-    """
-
-    requests: int
-    size_bytes: int
 
 
 class Scheduler:
@@ -49,7 +34,7 @@ class Scheduler:
         lanes: where batches are computed.
         side_by_side: batches that run without taking time from each other; lanes beyond these make batches ready.
         batch_limits: of one batch.
-        queue_limits: of one model.
+        queue_limits: of what waits.
         weights: shares of the device's time by operation.
         metrics: told about waits and batches.
     """
@@ -69,11 +54,11 @@ class Scheduler:
         self._policy = BatchPolicy(batch_limits, side_by_side)
         self._limits = queue_limits
         self._metrics = metrics
-        self._queue = FairQueue(weights)
+        self._queue = FairQueue(weights, self._policy)
         self._batches = self._short_batches = self._jobs = 0  # that run
         self._busy_since = 0.0  # up to which the device's busy time has been counted, while batches run
         self._last_end = 0.0
-        self._seconds_per_job = 0.01
+        self._running: list[tuple[float, float]] = []  # when batches that run will end, and the seconds that they take
         self._sleeping: deque[asyncio.Future[None]] = deque()
         self._stopped = False
         self._feeders = [self._loop.create_task(self._feed()) for _ in range(lanes.count)]
@@ -103,16 +88,64 @@ class Scheduler:
             self._wake_feeder()
 
     def _admit(self, job: AnyJob) -> None:
-        requests, size_bytes = self._queue.load(job.model)
-        too_large = requests > 0 and size_bytes + job.size_bytes > self._limits.size_bytes
-        if requests >= self._limits.requests or too_large:
-            wait = (requests + 1) * self._seconds_per_job
-            raise OverloadedError(retry_after=min(max(wait, SHORTEST_RETRY), LONGEST_RETRY))
+        self._check_in_time(job)
+        self._make_room(job)
         self._queue.add(job)
         if isinstance(job, PredictJob):
             job.model.prefetch(job.state)
         self._report_depth(job)
         self._wake_feeder()
+
+    def _check_in_time(self, job: AnyJob) -> None:
+        """Refuse a job that would wait for too long."""
+        wait = self._estimated_wait(job)
+        if not wait:
+            return
+        left = min(job.deadline.remaining, self._limits.seconds if job.deadline.at == math.inf else math.inf)
+        late = too_late_by(wait, self._queue.seconds_with(job), left)
+        if late > 0:
+            raise self._refused(job, "wait", wait, late)
+
+    def _estimated_wait(self, job: AnyJob) -> float:
+        """Seconds until a job that has just arrived will be computed; zero if a lane is free or nothing is known."""
+        if self._batches < self._side_by_side and not self._queue.depth:
+            return 0.0
+        now = self._loop.time()
+        running = sum(min(max(end - now, 0.0), seconds) for end, seconds in self._running)
+        return (running + self._queue.work_before(job)) / self._side_by_side
+
+    def _free_at(self) -> float:
+        """When the device can begin with another batch, by the usual times of those that run."""
+        ends = sorted(end for end, _ in self._running)
+        first = len(ends) - self._side_by_side
+        return max(self._loop.time(), ends[first]) if first >= 0 else self._loop.time()
+
+    def _make_room(self, job: AnyJob) -> None:
+        """Find a place for a job, which may be that of someone who has more of them.
+
+        Raises:
+            OverloadedError: there is none.
+        """
+        limits, queue = self._limits, self._queue
+        own = queue.waiting_of(job.model, job.account)
+        if limits.requests_of_account is not None and own >= limits.requests_of_account:
+            raise self._refused(job, "owner", self._estimated_wait(job))
+        while True:
+            requests, size_bytes = queue.load(job.model)
+            by_bytes = requests < limits.requests
+            if by_bytes and (not requests or size_bytes + job.size_bytes <= limits.size_bytes):
+                return
+            account, most = queue.most_waiting(job.model, by_bytes=by_bytes)
+            own = queue.waiting_of(job.model, job.account, by_bytes=by_bytes)
+            if not gives_way(most, own, job.size_bytes if by_bytes else 1):
+                raise self._refused(job, "queue", self._estimated_wait(job))
+            other = queue.newest_of(job.model, account)
+            queue.discard(other)
+            other.future.set_exception(self._refused(other, "queue", self._estimated_wait(other)))
+
+    def _refused(self, job: AnyJob, reason: str, wait: float, late: float = 0.0) -> OverloadedError:
+        self._metrics.refused(job.model.name, reason)
+        return OverloadedError(retry_after(wait, late))
 
     async def _feed(self) -> None:
         """Have one batch after another computed, until the scheduler is stopped."""
@@ -154,8 +187,12 @@ class Scheduler:
         self._batches += 1
         self._short_batches += short
         self._jobs += len(jobs)
+        expected = self._queue.batch_seconds(jobs[0], len(jobs)) or 0.0
+        running = (self._free_at() + expected, expected)
+        self._running.append(running)
         started = time.monotonic()
         results = await compute(lane, jobs)
+        self._running.remove(running)
         self._batches -= 1
         self._short_batches -= short
         self._jobs -= len(jobs)
@@ -168,7 +205,7 @@ class Scheduler:
             return []
         size_bytes = self._policy.limits.size_bytes
         if self._batches >= self._side_by_side:
-            return self._queue.next_batch(self._policy.ahead, size_bytes)
+            return self._queue.next_batch(self._policy.ahead, size_bytes, self._free_at() - self._loop.time())
         outstanding = self._queue.depth + self._jobs
         at_once = partial(self._policy.at_once, outstanding=outstanding, short=self._short_batches)
         return self._queue.next_batch(at_once, size_bytes)
@@ -184,7 +221,7 @@ class Scheduler:
                 job.future.set_exception(result)
             else:
                 job.future.set_result(result)
-        self._loop.call_soon(self._report, jobs[0], results, seconds)  # answers come first
+        self._loop.call_soon(self._report, jobs[0], results)  # answers come first
 
     def _device_seconds(self, started: float) -> float:
         """How long the device worked on a batch that ends now.
@@ -198,8 +235,7 @@ class Scheduler:
         self._last_end = ended
         return ended - begun
 
-    def _report(self, job: AnyJob, results: Sequence[Computed[Any] | Exception], seconds: float) -> None:
-        self._seconds_per_job += 0.1 * (seconds / len(results) - self._seconds_per_job)
+    def _report(self, job: AnyJob, results: Sequence[Computed[Any] | Exception]) -> None:
         computed = [result for result in results if isinstance(result, Computed)]
         for operation in computed[0].seconds if computed else ():
             self._metrics.batch(operation, job.model.name, len(results))
@@ -211,6 +247,8 @@ class Scheduler:
                 self._metrics.phase("encoder", job.model.name, result.encoder_seconds)
             for operation, taken in result.seconds.items():
                 self._metrics.phase(operation, job.model.name, taken)
+
+        self._metrics.estimated_wait(self._estimated_wait(job))
 
     def _report_depth(self, job: AnyJob) -> None:
         depth = self._queue.depth_of(job.model, job.operation)

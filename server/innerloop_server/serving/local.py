@@ -58,7 +58,7 @@ class LocalServing(Serving):
         record = self._store.use(caller.owner, task.adaptation_id)
         record.model.served.check_digest(task.model.description.digest)
         timings = Timings()
-        answers = await self._predict(record.model, record.adapted.state, task.query, deadline, timings)
+        answers = await self._predict(caller, record.model, record.adapted.state, task.query, deadline, timings)
         return PredictResult(answers, record.classes, timings)
 
     async def adapt_predict(
@@ -67,11 +67,11 @@ class LocalServing(Serving):
         """Adapt a model and answer queries with the result."""
         timings = Timings()
         if keep is None:
-            _, answers = await self._adapt(self._model_for(task), task, query, deadline, timings)
+            _, answers = await self._adapt(caller, self._model_for(task), task, query, deadline, timings)
             return AdaptPredictResult(_usable(answers), None, timings)
         record, answers = await self._adapt_and_keep(caller, task, query, keep, deadline, timings)
         if answers is None:  # a request of the same id made the adaptation
-            answers = await self._predict(record.model, record.adapted.state, query, deadline, timings)
+            answers = await self._predict(caller, record.model, record.adapted.state, query, deadline, timings)
         return AdaptPredictResult(answers, record.describe(), timings)
 
     async def look(self, caller: Caller, adaptation_id: str) -> Adaptation:
@@ -130,7 +130,7 @@ class LocalServing(Serving):
         async def adapt_and_keep(shared: Deadline) -> AdaptationRecord:
             nonlocal answers
             model = self._model_for(task)
-            adapted, answers = await self._adapt(model, task, query, shared, timings)
+            adapted, answers = await self._adapt(caller, model, task, query, shared, timings)
             if query is not None:
                 _usable(answers)
             # If the model was unloaded meanwhile, its adaptations were dropped, and no new one may appear.
@@ -148,7 +148,13 @@ class LocalServing(Serving):
         return await self._flights.join(key, keep.fingerprint, deadline, adapt_and_keep), answers
 
     async def _adapt(
-        self, model: LoadedModel, task: AdaptTask, query: Array | None, deadline: Deadline, timings: Timings
+        self,
+        caller: Caller,
+        model: LoadedModel,
+        task: AdaptTask,
+        query: Array | None,
+        deadline: Deadline,
+        timings: Timings,
     ) -> tuple[AdaptedTask, Answers | None]:
         support = task.support
         width = model.description.head_width(support.ways)
@@ -157,6 +163,7 @@ class LocalServing(Serving):
             adapt_bucket(support, task.steps, width, asks=query is not None),
             support.x.nbytes + (0 if query is None else query.nbytes),
             deadline,
+            caller.account,
             support=support,
             steps=task.steps,
             width=width,
@@ -169,9 +176,15 @@ class LocalServing(Serving):
         return adapted, answers
 
     async def _predict(
-        self, model: LoadedModel, state: TaskState, query: Array, deadline: Deadline, timings: Timings
+        self,
+        caller: Caller,
+        model: LoadedModel,
+        state: TaskState,
+        query: Array,
+        deadline: Deadline,
+        timings: Timings,
     ) -> Answers:
-        job = PredictJob(model, predict_bucket(state, query), query.nbytes, deadline, state=state, query=query)
+        job = PredictJob(model, predict_bucket(state, query), query.nbytes, deadline, caller.account, state=state, query=query)
         answers = await self._compute(job, timings)
         return _usable(answers)
 

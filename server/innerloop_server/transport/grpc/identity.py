@@ -15,9 +15,12 @@ Identify = Callable[[Context], Caller]
 
 
 def anonymous(context: Context) -> Caller:
-    """The one caller of a server that asks for no certificates."""
-    del context
-    return Caller(ANONYMOUS)
+    """The caller of a server that asks for no certificates.
+
+    All adaptations belong to one owner then. The device's time is shared by addresses: whoever opens many connections
+    has one share, and so have all who call through one proxy.
+    """
+    return Caller(ANONYMOUS, _host(context.peer()))
 
 
 def certificate_subject(context: Context) -> Caller:
@@ -25,3 +28,12 @@ def certificate_subject(context: Context) -> Caller:
     properties = context.auth_context()
     names = properties.get("x509_subject") or properties.get("x509_subject_alternative_name") or ()
     return Caller(",".join(name.decode(errors="replace") for name in names))
+
+
+def _host(peer: str) -> str:
+    """The address of gRPC's name for a peer, such as ipv4:127.0.0.1:50000, without the port.
+
+    >>> _host("ipv4:127.0.0.1:50000"), _host("unix:")
+    ('ipv4:127.0.0.1', 'unix')
+    """
+    return peer.rpartition(":")[0]

@@ -1,0 +1,221 @@
+"""Requests of one model and one operation that wait: by bucket, and within it by account."""
+
+import heapq
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+
+from innerloop_server.domain.errors import DeadlinePassedError
+from innerloop_server.scheduling.batch_times import BatchTimes
+from innerloop_server.scheduling.fair_turns import Accounts
+from innerloop_server.scheduling.job import AnyJob
+from innerloop_server.scheduling.policy import BatchPolicy, BucketLoad
+
+Rule = Callable[[BucketLoad], int]
+"""Says how many requests of a bucket the next batch may have; zero leaves them waiting."""
+
+UNKNOWN_SECONDS = 0.01
+"""Seconds that a request counts for when turns are handed out, where nothing is known: accounts then take turns request
+by request. What it takes in truth is charged when it has been computed."""
+
+
+class _Bucket:
+    """Waiting jobs that may share a batch.
+
+    Attributes:
+        by_account: in order of arrival.
+        waiting: how many.
+        work: seconds in which a lane computes them all, as far as that is known.
+    """
+
+    __slots__ = ("by_account", "waiting", "work")
+
+    def __init__(self) -> None:
+        self.by_account: dict[Hashable, OrderedDict[AnyJob, None]] = {}
+        self.waiting = 0
+        self.work = 0.0
+
+    def first_turn(self) -> tuple[float, float]:
+        """The turn of the next job, and when that job began to wait."""
+        return min(_turn(next(iter(jobs))) for jobs in self.by_account.values())
+
+    def in_turn(self) -> Iterator[AnyJob]:
+        """The jobs in the order of their turns; they may be removed meanwhile."""
+        lists = [list(jobs) for jobs in self.by_account.values()]
+        return iter(lists[0]) if len(lists) == 1 else heapq.merge(*lists, key=_turn)
+
+
+def _turn(job: AnyJob) -> tuple[float, float]:
+    return job.turn, job.submitted
+
+
+class OperationQueue:
+    """Waiting jobs of one model and operation. Accounts take turns, and an account's jobs go by arrival.
+
+    Args:
+        policy: says how large batches are, and who joins them.
+
+    Attributes:
+        times: of its batches.
+        depth: jobs that wait.
+        size_bytes: of their inputs.
+        work: seconds in which a lane computes them all, as far as that is known.
+    """
+
+    def __init__(self, policy: BatchPolicy) -> None:
+        self._policy = policy
+        self._buckets: dict[Hashable, _Bucket] = {}
+        self._running: Counter[Hashable] = Counter()  # jobs that were taken and have not ended
+        self._accounts = Accounts()
+        self.times = BatchTimes()
+        self.depth = 0
+        self.size_bytes = 0
+        self.work = 0.0
+        self._jobs_of: Counter[Hashable] = Counter()
+        self._bytes_of: Counter[Hashable] = Counter()
+
+    def add(self, job: AnyJob) -> None:
+        """Let a job wait for its turn."""
+        bucket = self._buckets.setdefault(job.bucket, _Bucket())
+        bucket.by_account.setdefault(job.account, OrderedDict())[job] = None
+        bucket.waiting += 1
+        self.depth += 1
+        self.size_bytes += job.size_bytes
+        self._jobs_of[job.account] += 1
+        self._bytes_of[job.account] += job.size_bytes
+        together = min(bucket.waiting, self._most(job.bucket))
+        seconds = self.times.batch_seconds(job.bucket, together)
+        job.cost = UNKNOWN_SECONDS if seconds is None else seconds / together
+        job.turn = self._accounts.enter(job.account, job.cost)
+        self._weigh(job.bucket, bucket)
+
+    def discard(self, job: AnyJob) -> bool:
+        """Forget a job, which counts for nothing then; false when it is not waiting any more."""
+        bucket = self._buckets.get(job.bucket)
+        if bucket is None or job not in bucket.by_account.get(job.account, ()):
+            return False
+        self._remove(bucket, job)
+        self._weigh(job.bucket, bucket)
+        self._accounts.charge(job.account, -job.cost)
+        return True
+
+    def next_size(self, rule: Rule) -> int:
+        """How many jobs the next batch may have, which is of the bucket that holds the job whose turn it is."""
+        bucket = self._next_bucket()
+        load = BucketLoad(self._buckets[bucket].waiting, self._running[bucket], self.times.seconds_each(bucket))
+        return rule(load)
+
+    def take(self, most: int, size_bytes: int, begins_in: float, *, company: bool) -> list[AnyJob]:
+        """The next batch, in the order of turns; jobs that nobody waits for or that are too late are dropped.
+
+        Args:
+            most: jobs of the batch.
+            size_bytes: most bytes of their inputs; a job larger than that is taken alone.
+            begins_in: seconds until it is computed.
+            company: whether several accounts send requests.
+        """
+        batch: list[AnyJob] = []
+        key = self._next_bucket()
+        bucket = self._buckets[key]
+        each = self.times.seconds_each(key)
+        seconds = begins_in + (self.times.batch_seconds(key, min(most, bucket.waiting)) or 0.0)
+        for job in bucket.in_turn():
+            if drop_if_useless(job, seconds):
+                self._remove(bucket, job)
+                self._accounts.charge(job.account, -job.cost)
+                continue
+            if batch and (len(batch) >= most or size_bytes < job.size_bytes):
+                break
+            if company and not self._policy.joins(len(bucket.by_account[job.account]), len(batch), each):
+                continue
+            self._remove(bucket, job)
+            batch.append(job)
+            size_bytes -= job.size_bytes
+        if batch:  # what a client makes up must not be remembered
+            self._running[key] += len(batch)
+            self._accounts.begin(batch[0].turn)
+        self._weigh(key, bucket)
+        return batch
+
+    def ended(self, batch: Sequence[AnyJob], seconds: float) -> None:
+        """Record that a batch that was taken is no longer being computed, and charge its accounts the seconds."""
+        bucket = batch[0].bucket
+        self._running[bucket] -= len(batch)
+        if not self._running[bucket]:
+            del self._running[bucket]
+        for job in batch:
+            self._accounts.charge(job.account, seconds / len(batch) - job.cost)
+
+    def ahead_of(self, account: Hashable) -> float:
+        """Seconds of a lane's work that come before a job that an account sends now, as far as they are known.
+
+        For each second that the account waits for work of its own, the others who wait get one, too.
+        """
+        return min(self.work, self._accounts.backlog(account) * len(self._jobs_of))
+
+    def waiting_of(self, *, by_bytes: bool) -> Counter[Hashable]:
+        """Jobs that wait, or their bytes, by account."""
+        return self._bytes_of if by_bytes else self._jobs_of
+
+    def seconds_with(self, key: Hashable) -> float:
+        """Seconds that the batch usually takes in which a job of a bucket will be that arrives now; zero if unknown."""
+        bucket = self._buckets.get(key)
+        together = min(1 + (0 if bucket is None else bucket.waiting), self._most(key))
+        return self.times.batch_seconds(key, together) or 0.0
+
+    def newest_of(self, account: Hashable) -> AnyJob:
+        """The job of an account, of which some wait, that came last."""
+        newest = (
+            next(reversed(bucket.by_account[account]))
+            for bucket in self._buckets.values()
+            if account in bucket.by_account
+        )
+        return max(newest, key=lambda job: job.submitted)
+
+    def _remove(self, bucket: _Bucket, job: AnyJob) -> None:
+        jobs = bucket.by_account[job.account]
+        del jobs[job]
+        if not jobs:
+            del bucket.by_account[job.account]
+        bucket.waiting -= 1
+        self.depth -= 1
+        self.size_bytes -= job.size_bytes
+        self._jobs_of[job.account] -= 1
+        self._bytes_of[job.account] -= job.size_bytes
+        if not self._jobs_of[job.account]:
+            del self._jobs_of[job.account], self._bytes_of[job.account]
+
+    def _weigh(self, key: Hashable, bucket: _Bucket) -> None:
+        """Bring the work that waits up to date after a bucket has changed."""
+        before, bucket.work = bucket.work, 0.0
+        if bucket.waiting:
+            together = min(bucket.waiting, self._most(key))
+            bucket.work = bucket.waiting / together * (self.times.batch_seconds(key, together) or 0.0)
+        else:
+            del self._buckets[key]
+        self.work = self.work - before + bucket.work if self.depth else 0.0
+
+    def _most(self, bucket: Hashable) -> int:
+        return self._policy.most(self.times.seconds_each(bucket))
+
+    def _next_bucket(self) -> Hashable:
+        if len(self._buckets) == 1:
+            return next(iter(self._buckets))
+        return min(self._buckets, key=lambda bucket: self._buckets[bucket].first_turn())
+
+
+def drop_if_useless(job: AnyJob, seconds: float) -> bool:
+    """Whether a job need not be computed; one that would end after its deadline is told so.
+
+    Args:
+        job: whose turn it is.
+        seconds: until it is computed, as usual. They count only if it has waited as long: what is computed at once
+            shows how long it takes by now.
+    """
+    if job.abandoned:
+        return True
+    waited = time.monotonic() - job.submitted
+    if job.deadline.within(seconds if waited > seconds else 0.0):
+        job.future.set_exception(DeadlinePassedError())
+        return True
+    return False
