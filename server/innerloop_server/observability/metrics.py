@@ -15,6 +15,9 @@ TASKS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 EXAMPLES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 STEPS = (0, 1, 2, 3, 5, 10, 20, 50, 100)
 
+REFUSALS = ("wait", "queue", "owner")
+"""Why a request is refused: it would wait for too long, the queue is full, or its owner is at its limits."""
+
 
 class Metrics(CallMetrics):
     """All metrics of the server. Label values are names of models that the server holds, never text from clients.
@@ -51,8 +54,7 @@ class Metrics(CallMetrics):
         self._refused = cache(
             self._counter(
                 "requests_refused",
-                "Requests refused because too much waits: their wait would be too long, the queue is full, or their "
-                "owner is at its limit.",
+                "Requests refused: they would wait for too long, the queue is full, or their owner is at its limits.",
                 "model",
                 "reason",
             ).labels
@@ -103,7 +105,7 @@ class Metrics(CallMetrics):
         self._queue_depth(model, operation).set(depth)
 
     def refused(self, model: str, reason: str) -> None:
-        """Count a request that was refused because of its estimated wait, a full queue, or its owner's limits."""
+        """Count a request that was refused for one of the reasons in `REFUSALS`."""
         self._refused(model, reason).inc()
 
     def estimated_wait(self, seconds: float) -> None:
@@ -136,6 +138,8 @@ class Metrics(CallMetrics):
         self._model_info.labels(model, version, method, state).set(1)
         for series in (self._held, self._bytes, self._created, self._expired, self._evicted):
             series(model)
+        for reason in REFUSALS:
+            self._refused(model, reason)
 
     def model_gone(self, model: str) -> None:
         """Forget the state of a model that was unloaded, or that is about to be in another state."""

@@ -34,7 +34,7 @@ class QueueLimits:
 
 
 def too_late_by(wait: float, own: float, left: float) -> float:
-    """Rule 5, in time: a request is admitted if it will be answered within three quarters of the time that it has left.
+    """Rule 1, in time: a request is admitted if it will be answered within three quarters of the time that it has left.
 
     Args:
         wait: seconds until its turn, estimated.
@@ -59,7 +59,7 @@ def too_late_by(wait: float, own: float, left: float) -> float:
 
 
 def gives_way(most: int, own: int, newcomer: int) -> bool:
-    """Rule 6, room for everyone: in a full queue, the newest request of whoever lets most wait gives way to others.
+    """Rule 2, room for everyone: in a full queue, the newest request of whoever lets most wait gives way to others.
 
     Args:
         most: requests, or bytes, that the one waits with who has most of them.

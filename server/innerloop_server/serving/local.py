@@ -184,7 +184,9 @@ class LocalServing(Serving):
         deadline: Deadline,
         timings: Timings,
     ) -> Answers:
-        job = PredictJob(model, predict_bucket(state, query), query.nbytes, deadline, caller.account, state=state, query=query)
+        job = PredictJob(
+            model, predict_bucket(state, query), query.nbytes, deadline, caller.account, state=state, query=query
+        )
         answers = await self._compute(job, timings)
         return _usable(answers)
 
