@@ -10,41 +10,46 @@ from time import perf_counter
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from bundles import write_encoded
-from encoders import IMAGE_FEATURES, SIZE, WORDS, image_encoder, slow_encoder, token_encoder, tokenizer
+from encoders import IMAGE_FEATURES, SIZE, WORDS, audio_encoder, image_encoder, slow_encoder, token_encoder, tokenizer
 from grpc import StatusCode
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from PIL import Image
 from running import wait_until
 from wire import images, inputs
+from wire import texts as texts_message
 
 from innerloop import AsyncClient, Client, InvalidArgumentError
 from innerloop.v1 import adaptation_pb2 as pb
-from innerloop.v1 import tensor_pb2
-from innerloop.v1.model_pb2 import INPUT_KIND_TENSOR, INPUT_KIND_TEXT, GetModelRequest
+from innerloop.v1.model_pb2 import INPUT_KIND_AUDIO, INPUT_KIND_TENSOR, INPUT_KIND_TEXT, GetModelRequest
 from innerloop_learner import Query, Support
 from innerloop_learner.bundle import load_bundle, save_bundle
 from innerloop_learner.encoders import MAX_TEXT_BYTES, EncoderOptions, describe_encoder, open_encoder, pack_texts
+from innerloop_learner.media import MAX_AUDIO_SECONDS, decode_audio
 from innerloop_trainer.onnx_export.graphs import export_graphs
 
 pytestmark = pytest.mark.with_and_without_front_ends
 
 LABELS = ["lost", "rate", "lost", "rate", "top-up"]
 TEXTS = ["my card was lost", "which exchange rate", "card stolen", "euro rate", "top up failed again and again"]
+RATE, SAMPLES = 8000, 2000
 QUERIES = ["lost", "what is the rate of euro", "why has my top up failed", "?", "naïve ☃"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Bundles "intents" and "steps", which take texts, "pictures" and "slow", of 1 x 8 x 8, and "broken"."""
+    """Bundles "intents" and "steps" of texts, "pictures" and "slow" of 1 x 8 x 8, "sounds", and "broken"."""
     folder = tmp_path_factory.mktemp("models")
     texts = describe_encoder(token_encoder(mask=True), tokenizer(), EncoderOptions())
     pictures = describe_encoder(image_encoder(), None, EncoderOptions(mean=(0.5,), std=(0.3,)))
     write_encoded(folder / "intents", "protonet", texts)
     write_encoded(folder / "steps", "anil", texts, steps=3, max_steps=10, rate=0.5)
     write_encoded(folder / "pictures", "protonet", pictures)
+    hears = EncoderOptions(rate=RATE, shape=(SAMPLES,), pooling="mean")
+    write_encoded(folder / "sounds", "protonet", describe_encoder(audio_encoder(), None, hears))
     write_encoded(folder / "slow", "protonet", describe_encoder(slow_encoder(), None, EncoderOptions()))
     write_encoded(folder / "broken", "protonet", texts)
     (folder / "broken" / "encoder.onnx").write_bytes(b"altered")
@@ -157,6 +162,45 @@ def test_an_encoder_at_work_keeps_nobody_else_waiting(server, client):
     assert longest < slow.result() / 2
 
 
+def sound(pitch, seconds=0.3, rate=RATE):
+    """A tone that swells and fades, so that its loudest place is known: int16."""
+    moments = np.arange(round(seconds * rate)) / rate
+    tone = np.sin(2 * np.pi * pitch * moments) * np.sin(np.pi * moments / seconds)
+    return np.rint(20_000 * tone).astype(np.int16)
+
+
+def wav(samples, rate=RATE):
+    buffer = BytesIO()
+    soundfile.write(buffer, samples, rate, format="WAV")
+    return buffer.getvalue()
+
+
+def test_recordings_are_answered_as_without_a_server(server, folder, tmp_path):
+    given = [wav(sound(100 * (1 + way), 0.2 + 0.05 * way)) for way in range(5)]
+    recorded = [sound(150, 0.5, 16_000), sound(450, 0.1, 16_000)]
+    files = [wav(each, 16_000) for each in recorded]
+    x, asked = (np.stack([decode_audio(each, RATE, SAMPLES) for each in some]) for some in (given, files))
+    expected = offline(folder / "sounds", x, LABELS, asked)
+    (tmp_path / "a.wav").write_bytes(files[0])
+    with Client(server.target) as client:
+        adaptation = client.adapt("sounds", given, LABELS)
+        for found in (
+            adaptation.predict(files),
+            adaptation.predict(recorded, rate=16_000),
+            client.adapt_predict("sounds", given, LABELS, query=files),
+        ):
+            np.testing.assert_allclose(found.probabilities, expected, atol=1e-4)
+        np.testing.assert_allclose(adaptation.predict([str(tmp_path / "a.wav")]).probabilities, expected[:1], atol=1e-4)
+        with pytest.raises(InvalidArgumentError, match="this model takes audio: give the rate of arrays"):
+            adaptation.predict(asked)
+        (tmp_path / "a.wav").write_bytes(files[0][:100])
+        with pytest.raises(
+            InvalidArgumentError, match=r"a\.wav': is damaged.*; query 1: is not a readable recording"
+        ) as refused:
+            adaptation.predict([tmp_path / "a.wav", b"no sound"])
+        assert len(refused.value.violations) == 2
+
+
 def test_tasks_of_different_texts_share_batches_without_harm(server, folder):
     random = np.random.default_rng(1)
 
@@ -181,11 +225,10 @@ def test_a_model_says_what_it_takes(client):
     assert (intents.input_kind, list(intents.input_shape)) == (INPUT_KIND_TEXT, [])
     assert intents.limits.max_text_bytes == MAX_TEXT_BYTES
     assert (pictures.input_kind, list(pictures.input_shape)) == (INPUT_KIND_TENSOR, [1, 8, 8])
-    assert pictures.limits.max_text_bytes == 0
-
-
-def texts_message(*values):
-    return tensor_pb2.Inputs(texts=tensor_pb2.Texts(values=values))
+    assert pictures.limits.max_text_bytes == pictures.limits.max_audio_seconds == 0
+    sounds = client.models.GetModel(GetModelRequest(model="sounds")).model
+    assert (sounds.input_kind, list(sounds.input_shape), sounds.sample_rate) == (INPUT_KIND_AUDIO, [SAMPLES], RATE)
+    assert sounds.limits.max_audio_seconds == MAX_AUDIO_SECONDS
 
 
 def a_picture():

@@ -67,22 +67,30 @@ class Adaptation(AdaptationHandle):
         self._connection = connection
         self._core = AdaptationCore(connection, info, labels, recipe)
 
-    def predict(self, inputs: Inputs, *, return_logits: bool = False, timeout: float | None = None) -> Predictions:
+    def predict(
+        self, inputs: Inputs, *, rate: int | None = None, return_logits: bool = False, timeout: float | None = None
+    ) -> Predictions:
         """Answer queries.
 
         Args:
             inputs: any number of queries, in any form that `Client.adapt` takes. They are sent in as many requests as
                 the server's limits ask for, one after another.
+            rate: as in `Client.adapt`.
             return_logits: whether to get the raw logits too.
             timeout: seconds for all of them; when None, the client's default for each request.
 
         Raises:
             AdaptationNotFoundError: the server has dropped it, and it was deleted here or can't be made again.
         """
-        return self._connection.run(self._core.predict_steps(inputs, return_logits, timeout))
+        return self._connection.run(self._core.predict_steps(inputs, rate, return_logits, timeout))
 
     def predict_stream(
-        self, queries: Iterable[Inputs], *, return_logits: bool = False, timeout: float | None = None
+        self,
+        queries: Iterable[Inputs],
+        *,
+        rate: int | None = None,
+        return_logits: bool = False,
+        timeout: float | None = None,
     ) -> Iterator[Predictions]:
         """Answer many queries, one by one and in their order: quicker than `predict` for each when they are small.
 
@@ -92,6 +100,7 @@ class Adaptation(AdaptationHandle):
 
         Args:
             queries: each in any form that `predict` takes, as many as go into one request.
+            rate: as in `Client.adapt`; the same for all.
             return_logits: whether to get the raw logits too.
             timeout: seconds to wait for an answer; the client's default when None.
 
@@ -99,7 +108,7 @@ class Adaptation(AdaptationHandle):
             What `predict` raises for the first query that fails, after the answers to those before it; and what
             reading `queries` raises.
         """
-        return PredictStream(self._connection, self._core, queries, return_logits, timeout).answers()
+        return PredictStream(self._connection, self._core, queries, rate, return_logits, timeout).answers()
 
     def delete(self, *, timeout: float | None = None) -> None:
         """Make the server forget it; does nothing when the server has already."""
@@ -130,20 +139,21 @@ class AsyncAdaptation(AdaptationHandle):
         self._core = AdaptationCore(connection, info, labels, recipe)
 
     async def predict(
-        self, inputs: Inputs, *, return_logits: bool = False, timeout: float | None = None
+        self, inputs: Inputs, *, rate: int | None = None, return_logits: bool = False, timeout: float | None = None
     ) -> Predictions:
         """Answer queries, as `Adaptation.predict` does."""
-        return await self._connection.run(self._core.predict_steps(inputs, return_logits, timeout))
+        return await self._connection.run(self._core.predict_steps(inputs, rate, return_logits, timeout))
 
     def predict_stream(
         self,
         queries: Iterable[Inputs] | AsyncIterable[Inputs],
         *,
+        rate: int | None = None,
         return_logits: bool = False,
         timeout: float | None = None,
     ) -> AsyncIterator[Predictions]:
         """Answer many queries, as `Adaptation.predict_stream` does; `queries` is read by another task of the loop."""
-        return AsyncPredictStream(self._connection, self._core, queries, return_logits, timeout).answers()
+        return AsyncPredictStream(self._connection, self._core, queries, rate, return_logits, timeout).answers()
 
     async def delete(self, *, timeout: float | None = None) -> None:
         """Make the server forget it; does nothing when the server has already."""

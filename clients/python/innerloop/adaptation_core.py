@@ -41,10 +41,12 @@ class AdaptationCore:
         self._recipe = recipe
         self._lock = threading.Lock()
 
-    def predict_steps(self, inputs: Inputs, return_logits: bool, timeout: float | None) -> Steps[Predictions]:
+    def predict_steps(
+        self, inputs: Inputs, rate: int | None, return_logits: bool, timeout: float | None
+    ) -> Steps[Predictions]:
         """Answer queries, in as many requests as the server's limits ask for."""
         deadline = self.core.deadline(timeout)
-        query = yield from self.core.read(self.info.model, inputs, Names("query"), deadline)
+        query = yield from self.core.read(self.info.model, inputs, Names("query"), deadline, rate)
         parts = yield from self.core.split(self.info.model, query, self._bytes_beside, deadline)
         return Predictions.joined((yield from self.predict_parts(parts, return_logits, deadline, timeout)))
 
@@ -58,9 +60,9 @@ class AdaptationCore:
             deadline = self.core.next_deadline(deadline, timeout)
         return answers
 
-    def encode_steps(self, query: Inputs, deadline: Deadline) -> Steps[EncodedExamples]:
+    def encode_steps(self, query: Inputs, rate: int | None, deadline: Deadline) -> Steps[EncodedExamples]:
         """Queries that make one request, ready to be sent."""
-        examples = yield from self.core.read(self.info.model, query, Names("query"), deadline)
+        examples = yield from self.core.read(self.info.model, query, Names("query"), deadline, rate)
         return examples.encoded()
 
     def ask(self, query: EncodedExamples, return_logits: bool, deadline: Deadline) -> Steps[Predictions]:

@@ -53,13 +53,14 @@ class AsyncClient:
         labels: Iterable[Hashable] | None = None,
         *,
         targets: ArrayLike | None = None,
+        rate: int | None = None,
         steps: int | None = None,
         time_to_live: float | timedelta | None = None,
         timeout: float | None = None,
     ) -> AsyncAdaptation:
         """Adapt a model to labelled examples; arguments as those of `Client.adapt`."""
         info, recipe = await self._connection.run(
-            operations.adapt(self._connection, model, inputs, labels, targets, steps, time_to_live, timeout)
+            operations.adapt(self._connection, model, inputs, labels, targets, rate, steps, time_to_live, timeout)
         )
         return AsyncAdaptation(self._connection, info, recipe.labels, recipe if self._readapt else None)
 
@@ -71,6 +72,7 @@ class AsyncClient:
         *,
         query: Inputs,
         targets: ArrayLike | None = None,
+        rate: int | None = None,
         steps: int | None = None,
         return_logits: bool = False,
         timeout: float | None = None,
@@ -82,7 +84,7 @@ class AsyncClient:
         """
         return await self._connection.run(
             operations.adapt_predict(
-                self._connection, model, inputs, labels, query, targets, steps, return_logits, timeout
+                self._connection, model, inputs, labels, query, targets, rate, steps, return_logits, timeout
             )
         )
 

@@ -32,7 +32,11 @@ def call_metadata(request_id: str) -> tuple[tuple[str, str], ...]:
     return ((REQUEST_ID_KEY, request_id),)
 
 
-_PATH_OF_EXAMPLE = re.compile(r"\b(support\.inputs|query)\.(?:images\.files|texts\.values|tensor(?:\.data)?)\[(\d+)\]")
+_PATH_OF_EXAMPLE = re.compile(
+    r"\b(support\.inputs|query)"
+    r"\.(?:(?:images|audio_files)\.files|(?:texts|waveforms)\.values|tensor(?:\.data)?)\[(\d+)\]"
+)
+_ARRAY_TO_MODEL_OF_AUDIO = re.compile(r"\b(?:support\.inputs|query)\.tensor: this model takes audio\b[^;]*")
 
 
 def explained(error: InvalidArgumentError, support: Names, query: Names) -> InvalidArgumentError:
@@ -42,12 +46,18 @@ def explained(error: InvalidArgumentError, support: Names, query: Names) -> Inva
         >>> refusal = InvalidArgumentError("query.images.files[1] is damaged")
         >>> explained(refusal, Names("support example"), Names("query", {1: "cat.png"})).message
         "'cat.png' is damaged"
+        >>> refusal = InvalidArgumentError("query.tensor: this model takes audio: files, or samples with their rate")
+        >>> explained(refusal, Names("support example"), Names("query")).message
+        'this model takes audio: give the rate of arrays of samples, rate=16000 for example'
     """
 
     def name(path: re.Match[str]) -> str:
         return (query if path[1] == "query" else support)[int(path[2])]
 
     error.message = _PATH_OF_EXAMPLE.sub(name, _whole_message(error))
+    error.message = _ARRAY_TO_MODEL_OF_AUDIO.sub(
+        "this model takes audio: give the rate of arrays of samples, rate=16000 for example", error.message
+    )
     error.args = (error.message,)
     return error
 

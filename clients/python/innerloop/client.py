@@ -64,6 +64,7 @@ class Client:
         labels: Iterable[Hashable] | None = None,
         *,
         targets: ArrayLike | None = None,
+        rate: int | None = None,
         steps: int | None = None,
         time_to_live: float | timedelta | None = None,
         timeout: float | None = None,
@@ -74,17 +75,20 @@ class Client:
             model: name of the model.
             inputs: N examples: an array [N, *shape] (images with channels first or last, or without where the model
                 has one), or a list of arrays, PIL images, or image files (paths, contents, or files opened in binary
-                mode); to a model that takes texts, a list of strings. Values are those that the model was trained on,
-                from 0 to 255 for images, whatever their type. None, NaN and empty texts are refused.
+                mode); to a model that takes texts, a list of strings; to a model that takes audio, a list of files of
+                sound, or of arrays of samples with their `rate`. Values are those that the model was trained on, from
+                0 to 255 for images, whatever their type. None, NaN and empty texts are refused.
             labels: classification: N labels, strings or anything hashable; answers carry the same objects, and plain
                 numbers for scalars of NumPy and for tensors without dimensions.
             targets: regression: N numbers, or [N, D].
+            rate: audio: samples a second of arrays [n] or [n, channels], which may differ in length. Floating-point
+                samples are from -1 to 1, int16, int32 and uint8 ones as in WAV files. None for files.
             steps: inner-loop steps; the model's default when None.
             time_to_live: seconds for which the server keeps the adaptation unused; its default when None.
             timeout: seconds; the client's default when None.
         """
         info, recipe = self._connection.run(
-            operations.adapt(self._connection, model, inputs, labels, targets, steps, time_to_live, timeout)
+            operations.adapt(self._connection, model, inputs, labels, targets, rate, steps, time_to_live, timeout)
         )
         return Adaptation(self._connection, info, recipe.labels, recipe if self._readapt else None)
 
@@ -96,6 +100,7 @@ class Client:
         *,
         query: Inputs,
         targets: ArrayLike | None = None,
+        rate: int | None = None,
         steps: int | None = None,
         return_logits: bool = False,
         timeout: float | None = None,
@@ -107,7 +112,7 @@ class Client:
         """
         return self._connection.run(
             operations.adapt_predict(
-                self._connection, model, inputs, labels, query, targets, steps, return_logits, timeout
+                self._connection, model, inputs, labels, query, targets, rate, steps, return_logits, timeout
             )
         )
 

@@ -13,9 +13,10 @@ from innerloop.calls import Call
 from innerloop.channel import TLS, check_target, make_credentials
 from innerloop.errors import InnerloopError, InvalidArgumentError, UnavailableError
 from innerloop.examples import EncodedExamples, Examples, Names
-from innerloop.inputs import Inputs, are_strings, list_inputs, read_inputs, texts_to_examples
+from innerloop.inputs import Inputs, are_files, list_inputs, read_inputs, texts_to_examples
 from innerloop.mistakes import CONNECTING_FAILED, mistake_in_connecting
 from innerloop.models import Model
+from innerloop.recordings import check_rate, read_recordings
 from innerloop.retry import Deadline, RetryPolicy, check_retries, check_seconds
 from innerloop.splitting import is_small, split
 from innerloop.steps import Steps
@@ -76,8 +77,17 @@ class ConnectionCore(ABC):
             raise (yield from self._explained(error)) from error.__cause__
         return call.read(response)
 
-    def read(self, model: str, inputs: Inputs, names: Names, deadline: Deadline) -> Steps[Examples]:
+    def read(
+        self, model: str, inputs: Inputs, names: Names, deadline: Deadline, rate: int | None = None
+    ) -> Steps[Examples]:
         """Read `inputs` to `model`, asking the server what the model takes if need be.
+
+        Args:
+            model: the model that the inputs are for.
+            inputs: as the caller gave them.
+            names: what they are called.
+            deadline: for asking the server.
+            rate: samples a second of inputs that are arrays of samples; None for other inputs.
 
         Raises:
             InvalidArgumentError: they can't be sent.
@@ -85,9 +95,16 @@ class ConnectionCore(ABC):
         in_memory = isinstance(inputs, np.ndarray)  # anything else may have to be read from files or computed first
         listing = partial(list_inputs, inputs, names.role)
         items = listing() if in_memory else (yield partial(self.apart, listing))
-        if are_strings(items) and (yield from self._model(model, deadline)).input_kind == "text":
-            return texts_to_examples(items, names)
-        reading = partial(read_inputs, items, names)
+        if rate is not None:
+            recordings: Examples = yield partial(self.apart, partial(read_recordings, items, check_rate(rate), names))
+            return recordings
+        audio = False
+        if are_files(items):
+            kind = (yield from self._model(model, deadline)).input_kind
+            if kind == "text":
+                return texts_to_examples(items, names)
+            audio = kind == "audio"
+        reading = partial(read_inputs, items, names, "audio_files" if audio else "images")
         examples: Examples = reading() if in_memory else (yield partial(self.apart, reading))
         if examples.need_shape:
             return examples.arranged((yield from self._model(model, deadline)).input_shape)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,11 @@ from innerloop.v1 import tensor_pb2 as pb
 _COLOUR_CHANNELS = (1, 3)
 _FRAME_BYTES = 6
 """What the protocol puts in front of each file or text: a tag, and a length of at most 5 bytes."""
+_WAVEFORM_FRAME_BYTES = 3 * _FRAME_BYTES
+"""The same of a waveform, whose samples and rate have frames of their own."""
+
+Form = Literal["tensor", "images", "texts", "audio_files", "waveforms"]
+"""How examples travel, by the names of the fields of the wire contract."""
 
 
 @dataclass(frozen=True)
@@ -49,19 +54,25 @@ class Examples:
     """N examples.
 
     Attributes:
-        values: an array [N, *shape], N encoded image files, or N texts.
+        values: an array [N, *shape] (tensor), or a list: the contents of N files of images or of sound, N texts, or
+            the samples of N waveforms, float32 little-endian.
         names: what they are called.
+        form: how they travel.
+        rate: samples a second of waveforms.
     """
 
     values: Array | list[bytes] | list[str]
     names: Names
+    form: Form = "tensor"
+    rate: int = 0
 
     def __len__(self) -> int:
         return len(self.values)
 
     def part(self, start: int, stop: int) -> "Examples":
         """The examples from `start` to before `stop`, under the same names."""
-        return Examples(self.values[start:stop], replace(self.names, start=self.names.start + start))
+        names = replace(self.names, start=self.names.start + start)
+        return replace(self, values=self.values[start:stop], names=names)
 
     @property
     def need_shape(self) -> bool:
@@ -87,7 +98,8 @@ class Examples:
     def sizes(self) -> list[int]:
         """Bytes that each takes in a request, at most."""
         if isinstance(self.values, list):
-            return [len(value.encode() if isinstance(value, str) else value) + _FRAME_BYTES for value in self.values]
+            frame = _WAVEFORM_FRAME_BYTES if self.form == "waveforms" else _FRAME_BYTES
+            return [len(value.encode() if isinstance(value, str) else value) + frame for value in self.values]
         return [wire_bytes(self.values) // len(self.values)] * len(self.values)
 
     def encoded(self) -> "EncodedExamples":
@@ -104,11 +116,19 @@ class Examples:
         Raises:
             InvalidArgumentError: their element type has no place on the wire.
         """
-        if not isinstance(self.values, list):
-            return pb.Inputs(tensor=encode_tensor(self.values))
-        if isinstance(self.values[0], bytes):
-            return pb.Inputs(images=pb.EncodedImages(files=self.values))
-        return pb.Inputs(texts=pb.Texts(values=self.values))
+        values: Any = self.values
+        match self.form:
+            case "tensor":
+                return pb.Inputs(tensor=encode_tensor(values))
+            case "images":
+                return pb.Inputs(images=pb.EncodedImages(files=values))
+            case "texts":
+                return pb.Inputs(texts=pb.Texts(values=values))
+            case "audio_files":
+                return pb.Inputs(audio_files=pb.AudioFiles(files=values))
+            case "waveforms":
+                recordings = (pb.Waveform(samples=samples, sample_rate=self.rate) for samples in values)
+                return pb.Inputs(waveforms=pb.Waveforms(values=recordings))
 
 
 class EncodedExamples(NamedTuple):

@@ -1,14 +1,15 @@
 """Everything that callers hold as inputs, read into examples that can travel.
 
-Arrays travel as tensors, images and files as encoded images, which the server decodes and resizes. Strings are texts to
-a model that takes texts, and to others the paths of image files.
+Arrays travel as tensors, PIL images as encoded images. What files are, only the model can say: recordings to a model
+that takes audio, images to others; the server decodes them. Strings are texts to a model that takes texts, and to
+others the paths of files. Arrays of samples, for which the caller names a rate, are read by `recordings`.
 """
 
 import os
 from collections.abc import Iterable, Mapping, Sequence, Set
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeAlias, TypeGuard
+from typing import Any, BinaryIO, Literal, Protocol, TypeAlias, TypeGuard
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from innerloop.tensors import Array
 
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B")
 _KINDS_OF_OBJECTS = "OUS"
-_STRINGS_ARE_PATHS = "; strings are taken for paths of image files, since this model takes no texts"
+_STRINGS_ARE_PATHS = "; strings are taken for paths of files, since this model takes no texts"
 
 
 class Image(Protocol):
@@ -40,11 +41,11 @@ class Image(Protocol):
         """Write to an open file."""
 
 
-ImageFile: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
-"""An image file: its path, its content, or the file opened in binary mode."""
+File: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+"""A file of an image or of sound: its path, its content, or the file opened in binary mode."""
 
-Inputs: TypeAlias = Array | Iterable[Array | Image | ImageFile | float | Sequence[float]]
-"""An array [N, *shape], or N of: arrays, PIL images, image files, texts, numbers."""
+Inputs: TypeAlias = Array | Iterable[Array | Image | File | float | Sequence[float]]
+"""An array [N, *shape], or N of: arrays, PIL images, files, texts, numbers."""
 
 
 def list_inputs(inputs: Inputs, role: str) -> Array | list[Any]:
@@ -55,7 +56,7 @@ def list_inputs(inputs: Inputs, role: str) -> Array | list[Any]:
         role: "support example" or "query".
 
     Raises:
-        InvalidArgumentError: a single text or image, no inputs, or one of them is None, NaN, masked or an empty text.
+        InvalidArgumentError: a single text or file, no inputs, or one of them is None, NaN, masked or an empty text.
     """
     with guarded("inputs"):
         if _is_image(inputs):
@@ -73,28 +74,31 @@ def list_inputs(inputs: Inputs, role: str) -> Array | list[Any]:
     return listed
 
 
-def are_strings(items: Array | list[Any]) -> TypeGuard[list[str]]:
-    """Whether all inputs are strings: texts or paths, as only the model can say."""
-    return isinstance(items, list) and all(isinstance(item, str) for item in items)
+def are_files(items: Array | list[Any]) -> TypeGuard[list[Any]]:
+    """Whether all inputs are files or strings: images, recordings or texts, as only the model can say."""
+    return isinstance(items, list) and all(_is_file(item) for item in items)
 
 
-def texts_to_examples(items: list[str], names: Names) -> Examples:
+def texts_to_examples(items: list[Any], names: Names) -> Examples:
     """Strings as texts.
 
     Raises:
-        InvalidArgumentError: one of them is not valid Unicode.
+        InvalidArgumentError: one of them is a file, or not valid Unicode.
     """
     for position, text in enumerate(items):
+        if not isinstance(text, str):
+            raise InvalidArgumentError(f"{names[position]} is a file, and this model takes texts; send strings")
         check_unicode(text, names[position])
-    return Examples(list(items), names)
+    return Examples(list(items), names, "texts")
 
 
-def read_inputs(items: Array | list[Any], names: Names) -> Examples:
-    """Read files, encode images, stack arrays; an array is taken as it is, a string as the path of an image file.
+def read_inputs(items: Array | list[Any], names: Names, files: Literal["images", "audio_files"] = "images") -> Examples:
+    """Read files, encode images, stack arrays; an array is taken as it is, a string as the path of a file.
 
     Args:
         items: what `list_inputs` gave.
         names: what the examples are called; those that are files get the names of these.
+        files: what files hold.
 
     Raises:
         InvalidArgumentError: not one of the forms above, a mixture of arrays and images, or numbers that are none.
@@ -113,7 +117,7 @@ def read_inputs(items: Array | list[Any], names: Names) -> Examples:
         with guarded("inputs"):
             are_images = [_is_image(item) for item in items]
         if all(are_images):
-            return _read_images(items, names)
+            return _read_files(items, names, files)
         if any(are_images):
             raise InvalidArgumentError("inputs are a mixture of arrays and images; send all as one or the other")
         items = _stack(items, names)
@@ -122,14 +126,16 @@ def read_inputs(items: Array | list[Any], names: Names) -> Examples:
 
 
 def _is_image(item: Any) -> bool:
-    """Whether `item` stands for one image, as an image file or a PIL image."""
-    if isinstance(item, str | os.PathLike | bytes | bytearray | memoryview):
-        return True
-    return hasattr(item, "read") or (hasattr(item, "save") and hasattr(item, "convert"))
+    """Whether `item` stands for one example, as a file or a PIL image."""
+    return _is_file(item) or (hasattr(item, "save") and hasattr(item, "convert"))
 
 
-def _read_images(items: Sequence[Any], names: Names) -> Examples:
-    """Image files and images, as the contents of files."""
+def _is_file(item: Any) -> bool:
+    return isinstance(item, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(item, "read")
+
+
+def _read_files(items: Sequence[Any], names: Names, form: Literal["images", "audio_files"]) -> Examples:
+    """Files and images, as the contents of files."""
     with guarded("inputs"):
         files = {place: path for place, item in enumerate(items) if (path := _path_of(item))}
     names = Names(names.role, files, names.labels)
@@ -144,7 +150,7 @@ def _read_images(items: Sequence[Any], names: Names) -> Examples:
     if problems:
         hint = _STRINGS_ARE_PATHS if all(isinstance(item, str) for item in items) else ""
         raise InvalidArgumentError(listing(problems) + hint)
-    return Examples(contents, names)
+    return Examples(contents, names, form)
 
 
 def _path_of(item: Any) -> str:
@@ -216,7 +222,11 @@ def _stack(items: Sequence[Any], names: Names) -> Array:
             arrays.append(_as_array(item, names[place]))
     shapes = sorted({array.shape for array in arrays})
     if len(shapes) > 1:
-        hint = "; send images as files and the server resizes them" if len(shapes[-1]) > 1 else ""
+        hint = (
+            "; send images as files and the server resizes them"
+            if len(shapes[-1]) > 1
+            else "; recordings of different lengths are sent with their rate, rate=16000 for example"
+        )
         raise InvalidArgumentError(f"inputs differ in shape ({', '.join(map(str, shapes))}){hint}")
     with guarded("inputs"):
         return np.stack(arrays)

@@ -8,7 +8,7 @@ from innerloop.v1.tensor_pb2 import DataType
 
 ModelState = Literal["loading", "ready", "failed", "unspecified"]
 TaskKind = Literal["classification", "regression", "unspecified"]
-InputKind = Literal["tensor", "text", "unspecified"]
+InputKind = Literal["tensor", "text", "audio", "unspecified"]
 WaysCanChange = Literal["no", "fewer", "any", "unspecified"]
 
 
@@ -16,7 +16,8 @@ class TaskLimits(NamedTuple):
     """Sizes of tasks: those trained for (zero where the word does not apply), and the largest that are taken.
 
     `max_text_bytes` is that of one text in UTF-8; zero for models that take no texts. `max_request_bytes` is that of
-    one request, whatever it carries; zero where the server does not say.
+    one request, whatever it carries; zero where the server does not say. `max_audio_seconds` is that of one recording;
+    zero for models that take no audio.
     """
 
     trained_ways: int
@@ -28,6 +29,7 @@ class TaskLimits(NamedTuple):
     max_steps: int
     max_text_bytes: int
     max_request_bytes: int
+    max_audio_seconds: int
 
 
 class Metric(NamedTuple):
@@ -59,7 +61,8 @@ class Model:
         ways_can_change: which numbers of classes other than the trained one it takes.
         order_matters: whether the order of support examples changes answers.
         gradients_at_serving: whether adapting computes gradients, as inner steps do.
-        input_kind: whether examples are texts, or tensors and images.
+        input_kind: whether examples are texts, recordings ("audio"), or tensors and images.
+        sample_rate: audio: samples a second that it hears, `input_shape[0]` of them in all; zero for other models.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Model:
     order_matters: bool
     gradients_at_serving: bool
     input_kind: InputKind
+    sample_rate: int
 
     @classmethod
     def from_message(cls, message: pb.Model) -> "Model":
@@ -100,6 +104,7 @@ class Model:
             order_matters=message.order_matters,
             gradients_at_serving=message.gradients_at_serving,
             input_kind=_INPUT_KINDS.get(message.input_kind, "unspecified"),
+            sample_rate=message.sample_rate,
         )
 
 
@@ -111,6 +116,7 @@ _STATES: dict[pb.ModelState, ModelState] = {
 _INPUT_KINDS: dict[pb.InputKind, InputKind] = {
     pb.INPUT_KIND_TENSOR: "tensor",
     pb.INPUT_KIND_TEXT: "text",
+    pb.INPUT_KIND_AUDIO: "audio",
 }
 _WAYS_CHANGES: dict[pb.WaysChange, WaysCanChange] = {
     pb.WAYS_CHANGE_NONE: "no",

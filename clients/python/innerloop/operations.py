@@ -25,13 +25,14 @@ def adapt(
     inputs: Inputs,
     labels: Iterable[Hashable] | None,
     targets: ArrayLike | None,
+    rate: int | None,
     steps: int | None,
     time_to_live: float | timedelta | None,
     timeout: float | None,
 ) -> Steps[tuple[AdaptationInfo, Recipe]]:
     """Adapt a model; what the server made, and how to make it again. Arguments as those of `Client.adapt`."""
     deadline = connection.deadline(timeout)
-    recipe = yield from _recipe(connection, model, inputs, labels, targets, steps, time_to_live, deadline)
+    recipe = yield from _recipe(connection, model, inputs, labels, targets, rate, steps, time_to_live, deadline)
     return (yield from connection.call(calls.adapt(recipe), deadline)), recipe
 
 
@@ -42,14 +43,15 @@ def adapt_predict(
     labels: Iterable[Hashable] | None,
     query: Inputs,
     targets: ArrayLike | None,
+    rate: int | None,
     steps: int | None,
     return_logits: bool,
     timeout: float | None,
 ) -> Steps[Predictions]:
     """Adapt and answer queries. Arguments as those of `Client.adapt_predict`."""
     deadline = connection.deadline(timeout)
-    recipe = yield from _recipe(connection, model, inputs, labels, targets, steps, None, deadline)
-    examples = yield from connection.read(model, query, Names("query"), deadline)
+    recipe = yield from _recipe(connection, model, inputs, labels, targets, rate, steps, None, deadline)
+    examples = yield from connection.read(model, query, Names("query"), deadline, rate)
     first, *others = yield from connection.split(model, examples, recipe.support.ByteSize, deadline)
     if not others:
         return (yield from connection.call(calls.adapt_predict(recipe, first, return_logits=return_logits), deadline))
@@ -72,10 +74,11 @@ def _recipe(
     inputs: Inputs,
     labels: Iterable[Hashable] | None,
     targets: ArrayLike | None,
+    rate: int | None,
     steps: int | None,
     time_to_live: float | timedelta | None,
     deadline: Deadline,
 ) -> Steps[Recipe]:
     answers = read_answers(labels, targets)
-    examples = yield from connection.read(model, inputs, answers.names, deadline)
+    examples = yield from connection.read(model, inputs, answers.names, deadline, rate)
     return make_recipe(model, examples, answers, steps, time_to_live)

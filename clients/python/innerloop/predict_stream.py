@@ -30,10 +30,11 @@ class PredictStream(StreamCore):
         connection: Connection,
         adaptation: AdaptationCore,
         queries: Iterable[Inputs],
+        rate: int | None,
         return_logits: bool,
         timeout: float | None,
     ) -> None:
-        super().__init__(connection, adaptation, return_logits, timeout)
+        super().__init__(connection, adaptation, rate, return_logits, timeout)
         self._connection = connection
         self._queries = _iterator(queries)
         self._places = threading.Semaphore(LOOK_AHEAD)
@@ -105,10 +106,11 @@ class AsyncPredictStream(StreamCore):
         connection: AsyncConnection,
         adaptation: AdaptationCore,
         queries: Iterable[Inputs] | AsyncIterable[Inputs],
+        rate: int | None,
         return_logits: bool,
         timeout: float | None,
     ) -> None:
-        super().__init__(connection, adaptation, return_logits, timeout)
+        super().__init__(connection, adaptation, rate, return_logits, timeout)
         self._connection = connection
         self._queries = _async_iterator(queries)
         self._places = asyncio.Semaphore(LOOK_AHEAD)

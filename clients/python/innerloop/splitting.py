@@ -37,7 +37,7 @@ def split(query: Examples, limits: TaskLimits, beside: int) -> list[Examples]:
         >>> import numpy as np
         >>> from innerloop.examples import Names
         >>> query = Examples(np.zeros((25, 4), np.uint8), Names("query"))
-        >>> limits = TaskLimits(*[0] * 9)._replace(max_query=10)
+        >>> limits = TaskLimits(*[0] * 10)._replace(max_query=10)
         >>> [len(part) for part in split(query, limits, 0)]
         [10, 10, 5]
     """

@@ -41,6 +41,7 @@ class StreamCore(ABC):
     Args:
         connection: the connection to the server.
         adaptation: the adaptation to ask.
+        rate: samples a second of queries that are arrays of samples; None for others.
         return_logits: whether to ask for logits.
         timeout: seconds to wait for an answer; the client's default when None.
     """
@@ -49,11 +50,13 @@ class StreamCore(ABC):
         self,
         connection: Connection | AsyncConnection,
         adaptation: AdaptationCore,
+        rate: int | None,
         return_logits: bool,
         timeout: float | None,
     ) -> None:
         self._core = connection
         self._adaptation = adaptation
+        self._rate = rate
         self._return_logits = return_logits
         self._timeout = timeout
         self._pending = PendingQueries()
@@ -169,7 +172,7 @@ class StreamCore(ABC):
         try:
             query = yield self._next_query
             encoded: EncodedExamples = yield from self._adaptation.encode_steps(
-                query, self._core.deadline(self._timeout)
+                query, self._rate, self._core.deadline(self._timeout)
             )
             return self._pending.add(encoded)
         except NoMoreQueriesError:

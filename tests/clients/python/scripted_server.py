@@ -300,7 +300,11 @@ def _answers(classes: Any, query: Inputs, return_logits: bool) -> pb.Predictions
 
 
 def _count(inputs: Inputs) -> int:
-    return len(inputs.images.files) or len(inputs.texts.values) or inputs.tensor.shape[0]
+    form = inputs.WhichOneof("value")
+    if form == "tensor":
+        return inputs.tensor.shape[0]
+    sent = getattr(inputs, form)
+    return len(sent.files if form in ("images", "audio_files") else sent.values)
 
 
 def _status(failure: Failure) -> Status:

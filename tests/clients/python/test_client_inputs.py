@@ -262,12 +262,10 @@ async def test_strings_travel_as_texts_to_a_model_that_takes_texts(client, serve
     assert len(server.requests("GetModel")) == 1
 
 
-async def test_files_are_sent_as_files_whatever_the_model_takes(client, server, texts, tmp_path):
-    file = tmp_path / "a.png"
-    file.write_bytes(b"image")
-    await client.adapt(texts, [file, str(file)], ["a", "b"])
-    assert sent(server) == [b"image", b"image"]
-    assert not server.requests("GetModel")
+async def test_a_file_is_no_text(client, server, texts):
+    with pytest.raises(InvalidArgumentError, match="query 1 is a file, and this model takes texts; send strings"):
+        await client.adapt_predict(texts, ["a", "b"], ["a", "b"], query=["a text", Path("a.png")])
+    assert not server.requests("AdaptPredict")
 
 
 async def test_a_single_text_is_no_list_of_texts(client, texts):
