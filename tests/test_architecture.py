@@ -79,7 +79,7 @@ LEARNER_WITHOUT_TORCH = {
         *("encoders", "encoders.arrays", "encoders.audio", "encoders.encoder", "encoders.errors"),
         *("encoders.images", "encoders.open"),
         *("encoders.packed_texts", "encoders.session", "encoders.spec", "encoders.texts"),
-        *("media", "media.formats", "media.images"),
+        *("media", "media.audio", "media.audio_formats", "media.formats", "media.images"),
     )
 }
 CHOOSES, TORCH_ENGINE = "innerloop_server.make_engine", "innerloop_server.engine.pytorch.engine"

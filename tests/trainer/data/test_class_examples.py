@@ -148,7 +148,7 @@ def speakers_of_classes(draw: st.DrawFn) -> tuple[tuple[int, ...], list[int], Ep
     return tuple(sizes), speakers, shape
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(speakers_of_classes(), st.integers(0, 2**31))
 def test_no_speaker_is_on_both_sides_of_a_task_or_the_split_is_refused(
     case: tuple[tuple[int, ...], list[int], EpisodeShape], seed: int

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from innerloop_trainer.data import DataError, DataSource, EpisodeShape, image_layout, load_source
+from innerloop_trainer.data import DataError, DataSource, EpisodeShape, images, load_source
 from innerloop_trainer.data.class_digests import ClassDigest
 
 Make = Callable[..., Path]
@@ -203,7 +204,7 @@ def test_files_that_become_readable_are_read(
     for folder in root.iterdir():
         (folder / "0.png").rename(folder / "0.bmp")
     with monkeypatch.context() as lacking:
-        lacking.setattr(image_layout, "readable_extensions", lambda: frozenset({".png"}))
+        lacking.setattr(images, "IMAGES", replace(images.IMAGES, extensions=lambda: frozenset({".png"})))
         before = load_source(f"images:{root}")
     after = load_source(f"images:{root}")
     assert [source.description[:9] for source in (before, after)] == ["12 images", "18 images"]

@@ -26,7 +26,10 @@ def test_a_source_text_is_name_path_and_options(text: str, name: str, path: str,
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("omniglut:/data", r"unknown data source 'omniglut'; there are: digits, glyphs, images, omniglot, sinusoid"),
+        (
+            "omniglut:/data",
+            r"unknown data source 'omniglut'; there are: audio, digits, glyphs, images, omniglot, sinusoid",
+        ),
         ("", r"unknown data source ''"),
         ("glyphs?fast", r"write options as key=value, joined by &, not 'fast'"),
         ("glyphs?size=3", r"glyphs: unknown option 'size'; it has none"),

@@ -1,10 +1,11 @@
 """Data sources: where episodes come from.
 
 `load_source("images:PATH?size=32")` names a source, a place and options. `load` takes the text apart and asks the
-source, which is a file of its own (`images`, `texts`, `omniglot`, `glyphs`, `digits`, `sinusoid`) and says in `options`
-what may be asked of it. Files are found and read by `file_tree` and `image_layout`, or by `tables`; `decode` makes
-arrays of images, and `cache` keeps them. `left_out` names what can't be used, `class_split` divides classes into
-training, validation and test, and `class_digests` tells by which they are known again.
+source, which is a file of its own (`images`, `audio`, `texts`, `omniglot`, `glyphs`, `digits`, `sinusoid`) and says in
+`options` what may be asked of it. Files are found and read by `file_tree` and `class_folders`, or by `tables`; `decode`
+makes arrays of images and recordings, and `cache` keeps them. `left_out` names what can't be used, `class_split`
+divides classes into training, validation and test, `speakers` keeps speakers apart, and `class_digests` tells by which
+classes are known again.
 
 What comes out is a `DataSource` of three splits: `class_examples` holds the examples of one on a device and draws
 episodes of it. `encoded` puts a frozen encoder in front of a whole source.
@@ -13,7 +14,7 @@ A new source is a new file that registers itself in `sources`, imported below, o
 distribution.
 """
 
-from innerloop_trainer.data import digits, glyphs, images, omniglot, sinusoid, texts  # noqa: F401 - they register themselves
+from innerloop_trainer.data import audio, digits, glyphs, images, omniglot, sinusoid, texts  # noqa: F401 - they register themselves
 from innerloop_trainer.data.class_examples import ClassExamples, RawEpisodes
 from innerloop_trainer.data.load import load_source
 from innerloop_trainer.data.source import (

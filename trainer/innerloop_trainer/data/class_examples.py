@@ -226,6 +226,7 @@ def source_of_classes(
     test: ExampleSet,
     options: Mapping[str, str],
     texts: bool = False,
+    rate: int = 0,
     notices: Sequence[str] = (),
 ) -> DataSource:
     """A data source of classes.
@@ -240,6 +241,7 @@ def source_of_classes(
         test: examples of the test classes.
         options: options of the source as in `DataSource.options`.
         texts: whether inputs are texts.
+        rate: sampling rate of inputs that are recordings, in Hz.
         notices: notices for the user as in `DataSource.notices`.
 
     Raises:
@@ -259,6 +261,7 @@ def source_of_classes(
         validation=split("validation", validation),
         test=split("test", test),
         texts=texts,
+        rate=rate,
         options=options,
         notices=tuple(notices),
     )

@@ -1,13 +1,15 @@
-"""Decodes the image files of all classes into one array."""
+"""Decodes the files of all classes into one array."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from innerloop_learner.media import Color, UnreadableImageError, decode_image
+from innerloop_learner.media import Color, UnreadableAudioError, UnreadableImageError, decode_image
 from innerloop_trainer.data.class_digests import digest_classes
 from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.file_tree import FileTree, UnreadableFileError
@@ -15,55 +17,97 @@ from innerloop_trainer.data.left_out import Broken
 from innerloop_trainer.data.progress import tracked
 from innerloop_trainer.data.source import DataError
 
+UNREADABLE = (UnreadableFileError, UnreadableImageError, UnreadableAudioError)
+"""What reading and decoding a file raise; the messages follow the name of the file."""
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Makes an example of a file.
+
+    Attributes:
+        decode: function from the content of a file to its example.
+        shape: shape of the examples.
+        dtype: element type of the examples.
+        noun: what the examples are, for messages, for example "images of 64 x 64 pixels".
+        advice: what to do where all examples need more memory than there is.
+    """
+
+    decode: Callable[[bytes], NDArray[Any]]
+    shape: tuple[int, ...]
+    dtype: type[np.generic]
+    noun: str
+    advice: str
+
+
+def image_decoder(size: tuple[int, int], color: Color) -> Decoder:
+    """Makes images [C, height, width] of the given height and width, gray ("L") or in colour ("RGB")."""
+    return Decoder(
+        lambda content: decode_image(content, size, color),
+        (1 if color == "L" else 3, *size),
+        np.uint8,
+        f"images of {size[0]} x {size[1]} pixels",
+        "choose a smaller ?size=",
+    )
+
 
 def decode_classes(
     tree: FileTree,
     classes: Mapping[str, Sequence[PurePosixPath]],
-    size: tuple[int, int],
-    color: Color,
+    decoder: Decoder,
     *,
     skip_broken: bool = False,
     advice: str = "replace or remove them",
+    speakers: Mapping[PurePosixPath, int] | None = None,
 ) -> ExampleSet:
     """Decode the files of every class.
 
     Args:
         tree: folder or archive that holds the files.
         classes: paths of files by class name.
-        size: height and width of the result in pixels.
-        color: "L" for gray, "RGB" for colour.
-        skip_broken: whether files that are no readable images are left out.
+        decoder: decoder of the files.
+        skip_broken: whether files that can't be read are left out.
         advice: advice for messages about such files.
+        speakers: number of the speaker of each file, where episodes keep speakers apart.
 
     Raises:
-        DataError: files are no readable images, and the message names them; or all together need too much memory.
+        DataError: files can't be read, and the message names them; or all together need too much memory.
     """
     files = [(row, path) for row, paths in enumerate(classes.values()) for path in paths]
-    images = _make_room(tree, len(files), 1 if color == "L" else 3, size)
+    examples = _make_room(tree, len(files), decoder)
     counts = np.zeros(len(classes), dtype=np.int64)
     hashes: list[bytes] = []
+    heard: list[int] = []
     broken = Broken(str(tree.root))
     for row, path in tracked(files, f"Decoding {tree.root.name}"):
         try:
             content = tree.read(path)
-            images[len(hashes)] = decode_image(content, size, color)
-        except (UnreadableFileError, UnreadableImageError) as error:
+            examples[len(hashes)] = decoder.decode(content)
+        except UNREADABLE as error:
             broken.note(f"{tree.shown(path)} {error}")
             continue
         hashes.append(hashlib.sha256(content).digest())
         counts[row] += 1
+        if speakers is not None:
+            heard.append(speakers[path])
     if not skip_broken:
         broken.refuse(advice)
-    return ExampleSet(tuple(classes), counts, images[: len(hashes)], digest_classes(counts, hashes))
+    return ExampleSet(
+        tuple(classes),
+        counts,
+        examples[: len(hashes)],
+        digest_classes(counts, hashes),
+        None if speakers is None else np.array(heard, dtype=np.int64),
+    )
 
 
-def _make_room(tree: FileTree, count: int, channels: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Memory for so many images [N, C, height, width], not filled yet."""
+def _make_room(tree: FileTree, count: int, decoder: Decoder) -> NDArray[Any]:
+    """Memory for so many examples [N, ...], not filled yet."""
     try:
-        return np.empty((count, channels, *size), dtype=np.uint8)
+        return np.empty((count, *decoder.shape), dtype=decoder.dtype)
     except MemoryError as error:
-        needed = count * channels * size[0] * size[1] / 2**30
+        needed = count * np.prod(decoder.shape, dtype=float) * np.dtype(decoder.dtype).itemsize / 2**30
         raise DataError(
-            f"{tree.root}: {count:,} images of {size[0]} x {size[1]} pixels need {needed:,.0f} GiB of memory, more "
-            f"than there is; choose a smaller ?size="
+            f"{tree.root}: {count:,} {decoder.noun} need {needed:,.0f} GiB of memory, more than there is; "
+            f"{decoder.advice}"
         ) from error

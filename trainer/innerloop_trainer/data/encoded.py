@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from innerloop_learner.encoders import FrozenEncoder, pack_texts
+from innerloop_learner.encoders import EncoderSpec, FrozenEncoder, pack_texts
 from innerloop_learner.spec import InputSpec
 from innerloop_trainer.data.cache import cached
 from innerloop_trainer.data.class_examples import ClassExamples
@@ -26,7 +26,7 @@ def encoded(source: DataSource, encoder: FrozenEncoder) -> DataSource:
         DataError: the encoder does not take this kind of inputs.
         EncoderError: the encoder does not take images of this shape.
     """
-    _check_form(source, encoder.spec.input)
+    _check_form(source, encoder.spec)
     spec = InputSpec(shape=encoder.spec.output_shape)
 
     def encode(split: TaskSampler) -> TaskSampler:
@@ -44,17 +44,21 @@ def encoded(source: DataSource, encoder: FrozenEncoder) -> DataSource:
         validation=encode(source.validation),
         test=encode(source.test),
         texts=False,
+        rate=0,
         encoder=encoder,
     )
 
 
-def _check_form(source: DataSource, taken: str) -> None:
+def _check_form(source: DataSource, spec: EncoderSpec) -> None:
+    taken = spec.input
     images = source.input.dtype == "uint8" and len(source.input.shape) == 3
-    form = "texts" if source.texts else "images" if images else "numbers"
+    form = "texts" if source.texts else "audio" if source.rate else "images" if images else "numbers"
     if form == "texts" and taken == "images":
         raise DataError(f"{source.name} has texts, whose encoder needs a tokenizer; name its file with --tokenizer")
     if form != taken:
         raise DataError(f"this encoder takes {taken}, {source.name} has {form}")
+    if spec.rate != source.rate:
+        raise DataError(f"this encoder takes audio at {spec.rate:,} Hz; read {source.name} with ?rate={spec.rate}")
 
 
 def _features(data: ExampleSet, encoder: FrozenEncoder, title: str) -> ExampleSet:

@@ -44,13 +44,18 @@ class ExampleSet:
             None if self.speakers is None else self.speakers[examples],
         )
 
+    def count(self, which: NDArray[np.bool_]) -> dict[str, int]:
+        """The number of examples of each class among those marked in `which` [N]."""
+        starts = np.cumsum(self.counts) - self.counts
+        sizes = zip(self.names, starts, self.counts, strict=True)
+        return {name: int(which[start : start + count].sum()) for name, start, count in sizes}
+
     def by_speakers(self, speakers: Collection[int]) -> "ExampleSet":
         """The examples by some of the speakers. Classes keep their digests, and those without such examples stay."""
         if self.speakers is None:
             raise ValueError("these examples have no speakers")
         kept = np.isin(self.speakers, list(speakers))
-        classes = np.repeat(np.arange(len(self.names)), self.counts)[kept]
-        counts = np.bincount(classes, minlength=len(self.names)).astype(np.int64)
+        counts = np.array([*self.count(kept).values()], dtype=np.int64)
         return replace(self, counts=counts, examples=self.examples[kept], speakers=self.speakers[kept])
 
     def with_rotations(self) -> "ExampleSet":

@@ -4,24 +4,28 @@ PATH is a folder, or a zip or tar archive of one. If there are train, val and te
 otherwise the classes are shuffled with `seed` and split. `ImageOptions` says what options there are.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from innerloop_learner.media import format_names, missing_extensions, readable_extensions
 from innerloop_learner.spec import InputSpec
 from innerloop_trainer.data.cache import cached
 from innerloop_trainer.data.class_examples import source_of_classes
-from innerloop_trainer.data.class_split import SplitOptions, Splits, describe_split, hold_out, split_by_seed
-from innerloop_trainer.data.decode import decode_classes
+from innerloop_trainer.data.class_folders import Classes, FileKind, find_classes
+from innerloop_trainer.data.class_split import SplitOptions, describe_split
+from innerloop_trainer.data.decode import decode_classes, image_decoder
 from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.file_tree import FileTree, open_tree, title_of
-from innerloop_trainer.data.image_layout import Classes, find_classes
+from innerloop_trainer.data.found_splits import split_found
 from innerloop_trainer.data.left_out import LeaveOutOptions, counted, leave_out_small
 from innerloop_trainer.data.options import FLAG, SIZE, existing_path, one_of, option, read_options, write_options
 from innerloop_trainer.data.source import DataError, DataSource, SourceLoader, SourceRequest, sources
 
 EXAMPLE = "images:~/pictures (a folder, or a zip or tar archive, with one folder of images per class)"
+
+IMAGES = FileKind("images", "images", readable_extensions, format_names, missing_extensions)
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,13 @@ class Images(SourceLoader):
         options = read_options(request, ImageOptions)
         path = existing_path(request, EXAMPLE)
         tree = open_tree(path)
-        layout = find_classes(tree, nested=options.nested, skip_empty=options.min_examples > 0)
+        layout = find_classes(IMAGES, tree, nested=options.nested, skip_empty=options.min_examples > 0)
         files = {name: files for classes in layout.splits.values() for name, files in classes.items()}
         decoded = _decode(tree, files, options)
         images, small = leave_out_small(request.name, decoded, options)
         blanks = _blanks(images)
         _reject_blank(tree, images, blanks)
-        splits, how = _divide(request, options, layout.splits, images.names)
+        splits, how = split_found(request, options, layout.splits, images.names)
         channels = images.examples.shape[1]
         height, width = options.size
         return source_of_classes(
@@ -69,31 +73,12 @@ class Images(SourceLoader):
         )
 
 
-def _divide(
-    request: SourceRequest, options: ImageOptions, found: Mapping[str, Classes], names: Sequence[str]
-) -> tuple[Splits, str]:
-    """The splits of the classes `names`, and a description of how they were divided."""
-    if "" in found:
-        return split_by_seed(request.name, options, list(names))
-    kept = set(names)
-    splits = {split: [name for name in classes if name in kept] for split, classes in found.items()}
-    for key in ("test", "val", "seed") if "validation" in found else ("test",):
-        if key in request.options:
-            raise DataError(f"images: {key} has no effect where folders are the splits; leave it")
-    if "validation" in found:
-        return splits, "by folder"
-    return hold_out(request.name, options, splits), (
-        f"by folder, validation classes held out of those for training with seed {options.seed}"
-    )
-
-
 def _decode(tree: FileTree, classes: Classes, options: ImageOptions) -> ExampleSet:
     def decode() -> ExampleSet:
         decoded = decode_classes(
             tree,
             classes,
-            options.size,
-            "L" if options.color == "gray" else "RGB",
+            image_decoder(options.size, "L" if options.color == "gray" else "RGB"),
             skip_broken=options.skip_broken,
             advice="replace or remove them, or leave them out with ?skip_broken=true",
         )
@@ -114,10 +99,7 @@ def _colourless(images: ExampleSet) -> bool:
 
 def _blanks(images: ExampleSet) -> dict[str, int]:
     """Count the images of each class that are of one colour only."""
-    blank = np.fromiter((bool((image == image[:, :1, :1]).all()) for image in images.examples), bool)
-    starts = np.cumsum(images.counts) - images.counts
-    sizes = zip(images.names, starts, images.counts, strict=True)
-    return {name: int(blank[start : start + count].sum()) for name, start, count in sizes}
+    return images.count(np.fromiter((bool((image == image[:, :1, :1]).all()) for image in images.examples), bool))
 
 
 def _reject_blank(tree: FileTree, images: ExampleSet, blanks: Mapping[str, int]) -> None:

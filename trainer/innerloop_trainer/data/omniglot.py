@@ -16,7 +16,7 @@ from innerloop_learner.spec import InputSpec
 from innerloop_trainer.data.cache import cached
 from innerloop_trainer.data.class_examples import source_of_classes
 from innerloop_trainer.data.class_split import shuffled
-from innerloop_trainer.data.decode import decode_classes
+from innerloop_trainer.data.decode import decode_classes, image_decoder
 from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.file_tree import FileTree, open_tree
 from innerloop_trainer.data.options import FLAG, existing_path, one_of, option, read_options, write_options
@@ -131,7 +131,7 @@ def _read(tree: FileTree) -> ExampleSet:
             raise DataError(
                 f"omniglot: {tree.root} has no drawings; they lie at ALPHABET/characterNN/NNNN_DD.png in it"
             )
-        return decode_classes(tree, characters, SIZE, "L")
+        return decode_classes(tree, characters, image_decoder(SIZE, "L"))
 
     return cached("omniglot", {"files": tree.identity(), "size": SIZE}, decode)
 

@@ -81,6 +81,7 @@ class DataSource:
         target_size: target values per example (zero for classification).
         train, validation, test: splits with no class in common.
         texts: whether inputs are texts, which only an encoder can read.
+        rate: sampling rate of inputs that are recordings, in Hz, which only an encoder can read; zero for others.
         encoder: the encoder whose features the inputs are; None if inputs are not encoded.
         options: all options of the source by name, as text, defaults included. With the data itself, they determine how
             its classes were read and divided.
@@ -96,6 +97,7 @@ class DataSource:
     validation: TaskSampler
     test: TaskSampler
     texts: bool = False
+    rate: int = 0
     encoder: FrozenEncoder | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     notices: Sequence[str] = ()

@@ -1,0 +1,35 @@
+"""Divides classes that lie in folders: by the folders of splits if there are any, otherwise by seed."""
+
+from collections.abc import Mapping, Sequence
+
+from innerloop_trainer.data.class_folders import Classes
+from innerloop_trainer.data.class_split import SplitOptions, Splits, hold_out, split_by_seed
+from innerloop_trainer.data.source import DataError, SourceRequest
+
+
+def split_found(
+    request: SourceRequest, options: SplitOptions, found: Mapping[str, Classes], names: Sequence[str]
+) -> tuple[Splits, str]:
+    """The splits of the classes `names`, and a description of how they were divided.
+
+    Args:
+        request: the parsed text that names the source.
+        options: options of the source.
+        found: classes of each split, or all under the name "", as in `ClassFolders.splits`.
+        names: names of the classes that are used.
+
+    Raises:
+        DataError: options that divide classes are given where folders do, or no class is left to train on.
+    """
+    if "" in found:
+        return split_by_seed(request.name, options, list(names))
+    kept = set(names)
+    splits = {split: [name for name in classes if name in kept] for split, classes in found.items()}
+    for key in ("test", "val", "seed") if "validation" in found else ("test",):
+        if key in request.options:
+            raise DataError(f"{request.name}: {key} has no effect where folders are the splits; leave it")
+    if "validation" in found:
+        return splits, "by folder"
+    return hold_out(request.name, options, splits), (
+        f"by folder, validation classes held out of those for training with seed {options.seed}"
+    )
