@@ -27,6 +27,7 @@ from innerloop_server.scheduling.policy import BatchLimits
 from innerloop_server.scheduling.scheduler import Scheduler
 from innerloop_server.serving.interface import Serving
 from innerloop_server.serving.local import LocalServing
+from innerloop_server.serving.rate_limits import RateLimits
 from innerloop_server.settings import ConfigurationError, ServerSettings
 from innerloop_server.transport.grpc.endpoint import FLUSH_SECONDS, Endpoint
 
@@ -166,12 +167,14 @@ class InnerloopServer:
                 settings.max_queue_requests,
                 settings.max_queue_bytes,
                 settings.max_queue_seconds,
-                settings.max_owner_queue_requests,
+                settings.owner_limits.waiting,
             ),
             {Operation.ADAPT: settings.adapt_weight, Operation.PREDICT: settings.predict_weight},
             self._metrics,
         )
-        return LocalServing(self._repository, self._scheduler, self._store, self._metrics)
+        return LocalServing(
+            self._repository, self._scheduler, self._store, self._metrics, RateLimits(settings.owner_limits)
+        )
 
     async def _expire_adaptations(self) -> None:
         while True:

@@ -9,6 +9,7 @@ from pydantic import ByteSize, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from innerloop_server.backends import parse_backends
+from innerloop_server.domain.callers import OwnerLimits
 
 CLEARER = {"byte_size": "is not a size; write a number of bytes, or for example 512MiB"}
 """Plainer messages than pydantic's, by pydantic's type of error."""
@@ -104,8 +105,17 @@ class ServerSettings(BaseSettings):
         allow_inf_nan=False,
         description="Longest estimated wait of a request without a deadline; others are refused if they would be late.",
     )
-    max_owner_queue_requests: int | None = Field(
-        None, ge=1, description="Requests of one owner and model that may wait for the device. (default: no limit)"
+    owner_queue_requests: int | None = Field(
+        None, ge=1, description="Requests of one caller and model that may wait for the device. (default: no limit)"
+    )
+    owner_requests_per_second: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Requests a second that each caller may send. (default: no limit)"
+    )
+    owner_examples_per_second: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Support examples and queries a second that each caller may send. (default: no limit)",
     )
 
     adaptation_bytes: ByteSize = Field(
@@ -136,6 +146,11 @@ class ServerSettings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity to log.")
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto is console on a terminal.")
+
+    @property
+    def owner_limits(self) -> OwnerLimits:
+        """How much each caller may use."""
+        return OwnerLimits(self.owner_requests_per_second, self.owner_examples_per_second, self.owner_queue_requests)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -43,6 +43,7 @@ class FakeLane:
         self._device = device
 
     async def compute(self, model, batch):
+        del model
         async with self._device:
             await asyncio.sleep(self._seconds(batch))
         if isinstance(batch, PredictBatch):

@@ -10,7 +10,7 @@ from fakes import FakeState, keep
 from innerloop_server.adaptations.store import AdaptationStore
 from innerloop_server.domain.adaptations import KeepOptions
 from innerloop_server.domain.answers import Answers
-from innerloop_server.domain.callers import Caller
+from innerloop_server.domain.callers import Caller, OwnerLimits
 from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.errors import AdaptationEvictedError, DivergedError
 from innerloop_server.domain.tasks import AdaptTask, SupportSet
@@ -20,6 +20,7 @@ from innerloop_server.models.repository import ModelRepository
 from innerloop_server.scheduling.job import Computed
 from innerloop_server.scheduling.lanes import Lanes
 from innerloop_server.serving.local import LocalServing
+from innerloop_server.serving.rate_limits import RateLimits
 
 ME = Caller("me")
 
@@ -48,7 +49,7 @@ async def test_a_task_whose_answers_are_no_numbers_is_not_kept_for_a_caller_who_
     await repository.load("regression")
     await lanes.stop(5)
     store = AdaptationStore(1000, metrics)
-    serving = LocalServing(repository, Diverging(), store, metrics)
+    serving = LocalServing(repository, Diverging(), store, metrics, RateLimits(OwnerLimits()))
     support = SupportSet(np.zeros((2, 1), np.float32), np.zeros((2, 1), np.float32), 0)
     task = AdaptTask(repository.get("regression").served, support, (), 1)
     for request_id in ("", "mine"):
@@ -66,7 +67,9 @@ async def test_an_unload_whose_caller_leaves_still_drops_the_models_adaptations(
     await thread.stop(5)
     store = AdaptationStore(1000, metrics)
     kept = keep(store, repository.get("prototypes"))
-    unload = asyncio.create_task(LocalServing(repository, None, store, metrics).unload("prototypes"))
+    unload = asyncio.create_task(
+        LocalServing(repository, None, store, metrics, RateLimits(OwnerLimits())).unload("prototypes")
+    )
     await asyncio.sleep(0)
     assert not repository.serves(kept.model)
     unload.cancel()

@@ -116,12 +116,12 @@ class DivergedError(ServerError):
 
 
 class OverloadedError(ServerError):
-    """Too many requests are waiting already."""
+    """Too many requests are waiting already, or come from the caller."""
 
     reason = "OVERLOADED"
 
-    def __init__(self, retry_after: float) -> None:
-        super().__init__("too many requests are waiting; try again later")
+    def __init__(self, retry_after: float, why: str = "too many requests are waiting") -> None:
+        super().__init__(f"{why}; try again later")
         self.retry_after = retry_after
 
 

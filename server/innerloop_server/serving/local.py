@@ -11,7 +11,7 @@ from innerloop_server.domain.adaptations import Adaptation, KeepOptions, Request
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.deadline import Deadline
-from innerloop_server.domain.errors import DivergedError, ModelNotFoundError
+from innerloop_server.domain.errors import DivergedError, ModelNotFoundError, OverloadedError
 from innerloop_server.domain.models import ModelEntry, ServedModel
 from innerloop_server.domain.results import AdaptPredictResult, AdaptResult, PredictResult
 from innerloop_server.domain.tasks import AdaptTask, Array, PredictTask
@@ -23,20 +23,27 @@ from innerloop_server.scheduling.buckets import adapt_bucket, predict_bucket
 from innerloop_server.scheduling.job import AdaptJob, Job, PredictJob
 from innerloop_server.scheduling.scheduler import Scheduler
 from innerloop_server.serving.interface import Serving
+from innerloop_server.serving.rate_limits import RateLimits
 
 R = TypeVar("R")
 
 
 class LocalServing(Serving):
-    """Adapts, predicts and keeps adaptations, over a scheduler, a store and a repository."""
+    """Adapts, predicts and keeps adaptations, over a scheduler, a store and a repository, within callers' limits."""
 
     def __init__(
-        self, repository: ModelRepository, scheduler: Scheduler, store: AdaptationStore, metrics: Metrics
+        self,
+        repository: ModelRepository,
+        scheduler: Scheduler,
+        store: AdaptationStore,
+        metrics: Metrics,
+        limits: RateLimits,
     ) -> None:
         self._repository = repository
         self._scheduler = scheduler
         self._store = store
         self._metrics = metrics
+        self._limits = limits
         self._flights = Flights()
 
     async def model(self, name: str) -> ServedModel:
@@ -49,12 +56,14 @@ class LocalServing(Serving):
 
     async def adapt(self, caller: Caller, task: AdaptTask, keep: KeepOptions, deadline: Deadline) -> AdaptResult:
         """Adapt a model and keep the result."""
+        self._spend(caller, task.model.name, task.support.size)
         timings = Timings()
         record, _ = await self._adapt_and_keep(caller, task, None, keep, deadline, timings)
         return AdaptResult(record.describe(), timings)
 
     async def predict(self, caller: Caller, task: PredictTask, deadline: Deadline) -> PredictResult:
         """Answer queries with an adaptation."""
+        self._spend(caller, task.model.name, len(task.query))
         record = self._store.use(caller.owner, task.adaptation_id)
         record.model.served.check_digest(task.model.description.digest)
         timings = Timings()
@@ -65,6 +74,7 @@ class LocalServing(Serving):
         self, caller: Caller, task: AdaptTask, query: Array, keep: KeepOptions | None, deadline: Deadline
     ) -> AdaptPredictResult:
         """Adapt a model and answer queries with the result."""
+        self._spend(caller, task.model.name, task.support.size + len(query))
         timings = Timings()
         if keep is None:
             _, answers = await self._adapt(caller, self._model_for(task), task, query, deadline, timings)
@@ -109,6 +119,14 @@ class LocalServing(Serving):
         finally:  # a caller that leaves meanwhile must not leave adaptations of an unloaded model behind
             if model is not None:
                 self._store.drop_model(model)
+
+    def _spend(self, caller: Caller, model: str, examples: int) -> None:
+        """Count a request against its caller's limits; raises OverloadedError where they are reached."""
+        try:
+            self._limits.spend(caller, examples)
+        except OverloadedError:
+            self._metrics.refused(model, "owner")
+            raise
 
     def _model_for(self, task: AdaptTask) -> LoadedModel:
         model = self._repository.get(task.model.name)
