@@ -15,6 +15,7 @@ import structlog
 from prometheus_client import start_http_server
 
 from innerloop_server.adaptations.store import AdaptationStore
+from innerloop_server.domain.callers import OwnerLimits
 from innerloop_server.domain.models import ModelEntry
 from innerloop_server.domain.timings import Operation
 from innerloop_server.engine.interface import Engine
@@ -159,6 +160,9 @@ class InnerloopServer:
 
     def _serving(self) -> LocalServing:
         settings = self._settings
+        limits = OwnerLimits(
+            settings.owner_requests_per_second, settings.owner_examples_per_second, settings.owner_queue_requests
+        )
         self._scheduler = Scheduler(
             self._lanes,
             self._engine.lanes,
@@ -167,14 +171,12 @@ class InnerloopServer:
                 settings.max_queue_requests,
                 settings.max_queue_bytes,
                 settings.max_queue_seconds,
-                settings.owner_limits.waiting,
+                limits.waiting,
             ),
             {Operation.ADAPT: settings.adapt_weight, Operation.PREDICT: settings.predict_weight},
             self._metrics,
         )
-        return LocalServing(
-            self._repository, self._scheduler, self._store, self._metrics, RateLimits(settings.owner_limits)
-        )
+        return LocalServing(self._repository, self._scheduler, self._store, self._metrics, RateLimits(limits))
 
     async def _expire_adaptations(self) -> None:
         while True:

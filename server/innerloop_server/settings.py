@@ -9,7 +9,6 @@ from pydantic import ByteSize, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from innerloop_server.backends import parse_backends
-from innerloop_server.domain.callers import OwnerLimits
 
 CLEARER = {"byte_size": "is not a size; write a number of bytes, or for example 512MiB"}
 """Plainer messages than pydantic's, by pydantic's type of error."""
@@ -146,11 +145,6 @@ class ServerSettings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity to log.")
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto is console on a terminal.")
-
-    @property
-    def owner_limits(self) -> OwnerLimits:
-        """How much each caller may use."""
-        return OwnerLimits(self.owner_requests_per_second, self.owner_examples_per_second, self.owner_queue_requests)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
