@@ -297,15 +297,16 @@ def test_the_shell_adapts_to_texts(server):
         command = [sys.executable, "-m", "innerloop_command", *arguments, "--server", server.target]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
-    adaptation = innerloop("adapt", "intents", "--texts", "lost=card lost", "rate=exchange rate = slow").strip()
-    (answer,) = json.loads(innerloop("predict", adaptation, "--texts", "I lost my card", "--json"))
+    adaptation = innerloop("adapt", "intents", "lost=card lost", "rate=exchange rate = slow").strip()
+    (answer,) = json.loads(innerloop("predict", adaptation, "I lost my card", "--json"))
     assert (answer["text"], answer["label"]) == ("I lost my card", "lost")
     assert "classification of texts" in " ".join(innerloop("models", "intents").split())
 
 
 @pytest.mark.rarely("front ends")
-def test_a_load_generator_makes_up_texts(server):
-    command = [sys.executable, "-m", "innerloop_command", "bench", "intents", "--server", server.target]
+@pytest.mark.parametrize("model", ["intents", "sounds"])
+def test_a_load_generator_makes_up_texts_and_recordings(server, model):
+    command = [sys.executable, "-m", "innerloop_command", "bench", model, "--server", server.target]
     options = ["--clients", "2", "--duration", "0.3", "--warm-up", "0.1"]
     result = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

@@ -32,8 +32,8 @@ class InnerloopCommands(LazyGroup):
         "inspect": Source(_TRAINER, "trainer", "Show what a bundle holds."),
         "serve": Source(_SERVER, "server", "Serve bundles over gRPC."),
         "models": Source(_CLIENT, "", "Describe the models of a server."),
-        "adapt": Source(_CLIENT, "", "Adapt a model to labelled images or texts."),
-        "predict": Source(_CLIENT, "", "Ask an adaptation about images or texts."),
+        "adapt": Source(_CLIENT, "", "Adapt a model to labelled images, recordings or texts."),
+        "predict": Source(_CLIENT, "", "Ask an adaptation about images, recordings or texts."),
         "delete": Source(_CLIENT, "", "Make a server forget an adaptation."),
         "bench": Source(_BENCH, "bench", "Measure latency and throughput of a running server."),
     }

@@ -7,14 +7,15 @@ from typing import Annotated
 import typer
 
 from innerloop.checks import listing
+from innerloop.models import InputKind
 from innerloop_command.client_options import ServerAccess, with_client_options
 from innerloop_command.console import print_error, print_line
 from innerloop_command.display import answer, print_answers, print_json, print_models
-from innerloop_command.examples import labelled_files, labelled_texts
+from innerloop_command.examples import asked_texts, labelled_files, labelled_texts
+from innerloop_command.media_folders import IMAGES, RECORDINGS
 
 app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 
-Texts = Annotated[bool, typer.Option("--texts", help="Examples and queries are texts instead of images.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -25,11 +26,10 @@ def adapt(
     examples: Annotated[
         list[str],
         typer.Argument(
-            help="A folder that has a folder of images for each label, or LABEL=PATH of an image or of a folder of "
-            "images; with --texts, LABEL=TEXT."
+            help="A folder that has a folder of images, or of recordings, for each label; LABEL=PATH of a file or of a "
+            "folder of files; for a model of texts, a CSV file with columns text and label, or LABEL=TEXT."
         ),
     ],
-    texts: Texts = False,
     steps: Annotated[int | None, typer.Option(help="Inner-loop steps. [default: the model's]")] = None,
     time_to_live: Annotated[
         float | None,
@@ -41,16 +41,18 @@ def adapt(
     *,
     access: ServerAccess,
 ) -> None:
-    """Adapt a model to labelled images or texts, and print the id of the adaptation."""
-    inputs, labels = labelled_texts(examples) if texts else _files(examples)
+    """Adapt a model to labelled images, recordings or texts, and print the id of the adaptation."""
     with access.connect() as client:
+        inputs, labels = _examples(examples, client.model(model).input_kind)
         info = client.adapt(model, inputs, labels, steps=steps, time_to_live=time_to_live).info
     print_json(vars(info)) if as_json else print_line(info.id)
 
 
-def _files(examples: Sequence[str]) -> tuple[Sequence[Path], Sequence[str]]:
-    """Images and their labels; what is left out beside them is said."""
-    found = labelled_files(examples)
+def _examples(arguments: Sequence[str], kind: InputKind) -> tuple[Sequence[Path | str], Sequence[str]]:
+    """Examples of the kind that a model takes, and their labels; what is left out beside them is said."""
+    if kind == "text":
+        return labelled_texts(arguments)
+    found = labelled_files(arguments, RECORDINGS if kind == "audio" else IMAGES)
     if found.left_out:
         print_error(f"innerloop: left out {len(found.left_out)}: {listing(found.left_out, ', ')}")
     return found.paths, found.labels
@@ -60,18 +62,25 @@ def _files(examples: Sequence[str]) -> tuple[Sequence[Path], Sequence[str]]:
 @with_client_options
 def predict(
     adaptation_id: Annotated[str, typer.Argument(help="What `innerloop adapt` printed.")],
-    queries: Annotated[list[str], typer.Argument(help="Image files; texts with --texts.")],
-    texts: Texts = False,
+    queries: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files of images or recordings; for a model of texts, the texts, CSV files with a column text, or "
+            ".txt files with a text in each line."
+        ),
+    ],
     as_json: AsJson = False,
     *,
     access: ServerAccess,
 ) -> None:
-    """Ask an adaptation about images or texts."""
-    inputs: Sequence[str | Path] = queries if texts else list(map(Path, queries))
+    """Ask an adaptation about images, recordings or texts."""
     with access.connect() as client:
-        predictions = client.get_adaptation(adaptation_id).predict(inputs)
+        adaptation = client.get_adaptation(adaptation_id)
+        texts = client.model(adaptation.model).input_kind == "text"
+        inputs: Sequence[str | Path] = asked_texts(queries) if texts else list(map(Path, queries))
+        predictions = adaptation.predict(inputs)
     kind = "text" if texts else "file"
-    answers = [answer(kind, query, prediction) for query, prediction in zip(queries, predictions, strict=True)]
+    answers = [answer(kind, str(query), prediction) for query, prediction in zip(inputs, predictions, strict=True)]
     print_json(answers) if as_json else print_answers(answers)
 
 

@@ -59,7 +59,11 @@ def _description(model: Model) -> list[str]:
     """The description of a model in lines; for one that is not loaded, the reason, if that is known."""
     if model.state != "ready":
         return [model.error]
-    inputs = "texts" if model.input_kind == "text" else f"{' x '.join(map(str, model.input_shape))} inputs"
+    inputs = f"{' x '.join(map(str, model.input_shape))} inputs"
+    if model.input_kind == "text":
+        inputs = "texts"
+    elif model.input_kind == "audio":
+        inputs = f"recordings, {model.input_shape[0] / model.sample_rate:.3g} s of each at {model.sample_rate:,} Hz"
     metrics = [f"{m.name} {m.value:.4g} ± {m.confidence_interval:.2g} ({m.protocol})" for m in model.metrics]
     ways = {"no": "takes that many classes only", "fewer": "takes fewer classes too", "any": "takes any classes"}
     takes = (

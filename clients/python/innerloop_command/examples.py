@@ -7,12 +7,13 @@ from pathlib import Path
 import typer
 
 from innerloop.checks import nothing
-from innerloop_command.image_folders import images_in, label_folders_in
+from innerloop_command.media_folders import Media, files_in, label_folders_in
+from innerloop_command.text_tables import is_list, is_table, labelled_texts_in, texts_in
 
 
 @dataclass
 class LabelledFiles:
-    """Image files with their labels.
+    """Files of images or recordings with their labels.
 
     Attributes:
         paths: one per example.
@@ -25,24 +26,25 @@ class LabelledFiles:
     left_out: list[str] = field(default_factory=list)
 
 
-def labelled_files(arguments: Sequence[str]) -> LabelledFiles:
+def labelled_files(arguments: Sequence[str], media: Media) -> LabelledFiles:
     """Find the files and their labels.
 
     Args:
-        arguments: each a folder with one folder of images per label, or `label=path` where the path is an image or a
-            folder of images.
+        arguments: each a folder with one folder of files per label, or `label=path` where the path is a file or a
+            folder of files.
+        media: the kind of files to find.
 
     Raises:
-        typer.BadParameter: an argument is neither, or a label has no images.
+        typer.BadParameter: an argument is neither, or a label has no files.
     """
     found = LabelledFiles()
     for number, argument in enumerate(arguments, start=1):
         if Path(argument).is_dir():
-            _add_label_folders(Path(argument), found)
+            _add_label_folders(Path(argument), media, found)
             continue
         label, path = _split(argument, number, "a folder or LABEL=PATH")
         if Path(path).is_dir():
-            _add_folder(label, Path(path), found)
+            _add_folder(label, Path(path), media, found)
         elif Path(path).exists():
             found.paths.append(Path(path))
             found.labels.append(label)
@@ -52,13 +54,38 @@ def labelled_files(arguments: Sequence[str]) -> LabelledFiles:
 
 
 def labelled_texts(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Texts and labels, one of each per example, of arguments `label=text`.
+    """Texts and labels, one of each per example.
+
+    Args:
+        arguments: each a table of texts and labels, or `label=text`.
 
     Raises:
-        typer.BadParameter: an argument is of another form, or its label or text is empty.
+        typer.BadParameter: an argument is of another form, its label or text is empty, or the table can't be used.
     """
-    pairs = [_split(argument, number, "LABEL=TEXT") for number, argument in enumerate(arguments, start=1)]
-    return [text for _, text in pairs], [label for label, _ in pairs]
+    texts: list[str] = []
+    labels: list[str] = []
+    for number, argument in enumerate(arguments, start=1):
+        if is_table(Path(argument)):
+            of_table, their_labels = labelled_texts_in(Path(argument))
+            texts += of_table
+            labels += their_labels
+        else:
+            label, text = _split(argument, number, "a CSV file that is there or LABEL=TEXT")
+            texts.append(text)
+            labels.append(label)
+    return texts, labels
+
+
+def asked_texts(arguments: Sequence[str]) -> list[str]:
+    """Texts to ask about: of arguments that name a table or a list of texts those in it, of others themselves.
+
+    Raises:
+        typer.BadParameter: such a file can't be used.
+    """
+    texts: list[str] = []
+    for argument in arguments:
+        texts += texts_in(Path(argument)) if is_table(Path(argument)) or is_list(Path(argument)) else [argument]
+    return texts
 
 
 def _split(argument: str, number: int, form: str) -> tuple[str, str]:
@@ -76,27 +103,27 @@ def _split(argument: str, number: int, form: str) -> tuple[str, str]:
     return label.strip(), content
 
 
-def _add_label_folders(root: Path, found: LabelledFiles) -> None:
+def _add_label_folders(root: Path, media: Media, found: LabelledFiles) -> None:
     before = len(found.paths)
     for path, reason in label_folders_in(root):
         if reason:
             found.left_out.append(f"{path} ({reason})")
-        elif any(entry.left_out != "hidden" for entry in images_in(path)):
-            _add_folder(path.name, path, found)
+        elif any(entry.left_out != "hidden" for entry in files_in(path, media)):
+            _add_folder(path.name, path, media, found)
         else:
             found.left_out.append(f"{path} (an empty folder)")
     if len(found.paths) == before:
         raise typer.BadParameter(
-            f"{root} has no folders with images, one folder per label; for one label, LABEL={root}"
+            f"{root} has no folders with {media.plural}, one folder per label; for one label, LABEL={root}"
         )
 
 
-def _add_folder(label: str, folder: Path, found: LabelledFiles) -> None:
-    entries = list(images_in(folder))
+def _add_folder(label: str, folder: Path, media: Media, found: LabelledFiles) -> None:
+    entries = list(files_in(folder, media))
     left_out = [f"{path} ({reason})" for path, reason in entries if reason]
     if len(left_out) == len(entries):
         beside = f", only {left_out[0]}" if left_out else ""
-        raise typer.BadParameter(f"label {label!r} has no images in {folder}{beside}")
+        raise typer.BadParameter(f"label {label!r} has no {media.plural} in {folder}{beside}")
     found.paths += [path for path, reason in entries if not reason]
     found.labels += [label for _, reason in entries if not reason]
     found.left_out += left_out

@@ -14,8 +14,9 @@ from scripted_server import bad_request
 from typer.testing import CliRunner
 
 from innerloop import Client
+from innerloop.v1 import model_pb2
 from innerloop_command.app import InnerloopCommands, app
-from innerloop_command.image_folders import EXTENSIONS
+from innerloop_command.media_folders import IMAGES
 
 
 @pytest.fixture
@@ -216,7 +217,7 @@ def test_what_is_left_out_of_a_folder_is_counted_and_named(run, server, animals)
 
 
 def test_images_of_every_format_and_linked_folders_are_sent(run, server, animals, tmp_path):
-    names = [f"a{extension}" for extension in sorted(EXTENSIONS)] + ["B.WEBP"]
+    names = [f"a{extension}" for extension in sorted(IMAGES.extensions)] + ["B.WEBP"]
     for name in names:
         (tmp_path / "elsewhere" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "elsewhere" / name).write_bytes(name.encode())
@@ -243,8 +244,6 @@ def test_a_refused_image_is_named_by_its_file(run, server, animals):
         (["=file.png"], "example 1, '=file.png', has an empty label"),
         (["cat= "], "example 1, 'cat= ', has an empty path"),
         (["label=absent.png"], "there is no file or folder absent.png"),
-        (["--texts", "a=one", "two"], "example 2, 'two', is not LABEL=TEXT"),
-        (["--texts", "a=one", "b="], "example 2, 'b=', has an empty text"),
         (["cat={empty}"], "label 'cat' has no images"),
         (["{texts}"], "label 'letters' has no images"),
         (["{empty}"], "has no folders with images"),
@@ -259,4 +258,63 @@ def test_a_wrong_argument_is_refused_before_anything_is_sent(run, server, tmp_pa
     code, out, err = run("adapt", "grey", *(argument.format(**folders) for argument in arguments))
     assert (code, out) == (2, "")
     assert says in " ".join(err.replace("│", " ").split())
-    assert not server.received
+    assert not server.requests("Adapt")
+
+
+@pytest.fixture
+def other_kinds(server):
+    """Models "texts" and "sounds"."""
+    server.models["texts"] = model_pb2.Model(name="texts", input_kind=model_pb2.INPUT_KIND_TEXT)
+    server.models["sounds"] = model_pb2.Model(
+        name="sounds",
+        state=model_pb2.MODEL_STATE_READY,
+        method="protonet",
+        input_kind=model_pb2.INPUT_KIND_AUDIO,
+        input_shape=[8000],
+        sample_rate=16_000,
+    )
+
+
+@pytest.mark.usefixtures("other_kinds")
+def test_a_model_of_audio_is_given_the_recordings_of_a_folder(run, server, tmp_path):
+    for name in ("yes/1.wav", "yes/2.FLAC", "no/1.wav", "no/cover.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    code, adaptation, err = run("adapt", "sounds", tmp_path)
+    assert (code, err) == (0, f"innerloop: left out 1: {tmp_path / 'no/cover.png'} (not a recording)\n")
+    support = server.requests("Adapt")[0].support
+    assert list(support.labels.values) == ["no", "yes", "yes"]
+    assert list(support.inputs.audio_files.files) == [b"no/1.wav", b"yes/1.wav", b"yes/2.FLAC"]
+    code, out, _ = run("predict", adaptation.strip(), tmp_path / "no/1.wav", "--json")
+    assert (code, json.loads(out)[0]["file"]) == (0, str(tmp_path / "no/1.wav"))
+    assert list(server.requests("Predict")[0].query.audio_files.files) == [b"no/1.wav"]
+    assert "recordings, 0.5 s of each at 16,000 Hz" in run("models", "sounds")[1]
+
+
+@pytest.mark.usefixtures("other_kinds")
+def test_a_model_of_texts_is_given_tables_and_texts(run, server, tmp_path):
+    (tmp_path / "some.csv").write_text("text,label\nlost it,lost\nso slow,slow\n")
+    (tmp_path / "asked.txt").write_text("where is it\nhow long\n")
+    code, adaptation, _ = run("adapt", "texts", tmp_path / "some.csv", "rate=rate = 2")
+    assert code == 0
+    support = server.requests("Adapt")[0].support
+    assert list(support.inputs.texts.values) == ["lost it", "so slow", "rate = 2"]
+    assert list(support.labels.values) == ["lost", "slow", "rate"]
+    code, out, _ = run("predict", adaptation.strip(), "a text", tmp_path / "asked.txt", tmp_path / "some.csv", "--json")
+    assert [row["text"] for row in json.loads(out)] == ["a text", "where is it", "how long", "lost it", "so slow"]
+
+
+@pytest.mark.usefixtures("other_kinds")
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["a=one", "two"], "example 2, 'two', is not a CSV file that is there or LABEL=TEXT"),
+        (["a=one", "b="], "example 2, 'b=', has an empty text"),
+        (["absent.csv"], "example 1, 'absent.csv', is not a CSV file that is there"),
+    ],
+)
+def test_a_wrong_text_is_refused(run, server, arguments, says):
+    code, _, err = run("adapt", "texts", *arguments)
+    assert code == 2
+    assert says in " ".join(err.replace("│", " ").split())
+    assert not server.requests("Adapt")

@@ -10,7 +10,7 @@ from innerloop.errors import FailedPreconditionError, InvalidArgumentError
 from innerloop.models import Model
 from innerloop.tensors import encode_tensor
 from innerloop.v1 import adaptation_pb2 as pb
-from innerloop.v1.tensor_pb2 import Inputs, Texts
+from innerloop.v1.tensor_pb2 import Inputs, Texts, Waveform, Waveforms
 from innerloop_command.bench.settings import BenchSettings
 
 VARIANTS = 16
@@ -42,6 +42,9 @@ WORDS = (
     "rate",
 )
 """Words that random texts are made of."""
+
+NOISE_LEVEL = 0.1
+"""Standard deviation of the samples of random recordings: that of speech at a usual level."""
 
 MEASURED_LIFE = Duration(seconds=1)
 """How long adaptations of measured Adapt calls live. They must not fill the server in a long run, and deleting each
@@ -135,11 +138,18 @@ def _support(model: Model, settings: BenchSettings, generator: np.random.Generat
 
 
 def _examples(model: Model, count: int, generator: np.random.Generator) -> Inputs:
-    """Texts of as many words as a question has, or a tensor [count, *input shape] of the model's own element type."""
+    """Texts of as many words as a question has, noise of the length that the model hears, or a tensor.
+
+    The tensor is [count, *input shape], of the model's own element type.
+    """
     if model.input_kind == "text":
         sentences = [" ".join(generator.choice(WORDS, generator.integers(5, 20))) for _ in range(count)]
         return Inputs(texts=Texts(values=sentences))
     shape = (count, *model.input_shape)
+    if model.input_kind == "audio":
+        noise = (NOISE_LEVEL * generator.standard_normal(shape)).astype("<f4").clip(-1, 1)
+        values = [Waveform(samples=each.tobytes(), sample_rate=model.sample_rate) for each in noise]
+        return Inputs(waveforms=Waveforms(values=values))
     if model.input_data_type == "uint8":
         return Inputs(tensor=encode_tensor(generator.integers(0, 256, shape, dtype=np.uint8)))
     if model.input_data_type.startswith("float"):
