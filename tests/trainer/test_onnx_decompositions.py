@@ -2,6 +2,7 @@
 
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,13 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from innerloop_trainer.onnx_export.check import runnable
 from innerloop_trainer.onnx_export.decompositions import (
     convolution_backward,
     decompositions,
     max_pool2d_backward,
     solve_positive_definite,
+    squeeze,
     stable_sort,
 )
+from innerloop_trainer.onnx_export.tracing import Example, trace
 
 aten = torch.ops.aten
 EPSILON = torch.finfo(torch.float64).eps
@@ -215,3 +219,17 @@ def test_traces_hold_none_of_the_operators_that_are_decomposed() -> None:
     )
     for one, other in zip(traced(*arguments), every_operator(*arguments), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("dims", [(0,), (0, 1), (-1, 1), (0, -2, 3)])
+def test_dimensions_of_size_one_are_left_out(dims) -> None:
+    x = normal(0, 1, 3, 1, 1)
+    assert torch.equal(squeeze(x, dims), x.squeeze(dims))
+
+
+def test_an_operator_that_is_not_in_the_table_is_left_to_the_exporter(monkeypatch) -> None:
+    monkeypatch.setattr("innerloop_trainer.onnx_export.tracing.decompositions", dict)
+    example = Example(torch.zeros(3, 1, 2, 1), ("tasks", 1, 2, 1))
+    model = trace(lambda x: {"y": x.squeeze((1, 3))}, {"x": example})
+    (found,) = runnable(model.SerializeToString())({"x": np.ones((5, 1, 2, 1), np.float32)}).values()
+    assert found.shape == (5, 2)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._decomp import core_aten_decompositions
+from torch._decomp import core_aten_decompositions, get_decompositions
 
 from innerloop_learner.loops import repeat, row
 from innerloop_learner.tasks import Params
@@ -21,12 +21,14 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
     """PyTorch's decompositions to core operators, and ours."""
     return {
         **core_aten_decompositions(),
+        **get_decompositions([aten.var_mean.correction]),
         aten.convolution_backward.default: convolution_backward,
         aten.max_pool2d_with_indices_backward.default: max_pool2d_backward,
         aten._linalg_solve_ex.default: solve_positive_definite,
         aten._linalg_check_errors.default: trust,
         aten.sort.stable: stable_sort,
         aten.sum.dim_IntList: sum_by_dimension,
+        aten.squeeze.dims: squeeze,
         aten.lerp.Scalar: interpolate,
     }
 
@@ -197,3 +199,11 @@ def stable_sort(
     unique = x * size + (-places if descending else places)
     indices = unique.topk(size, dim, largest=descending).indices
     return x.gather(dim, indices), indices
+
+
+def squeeze(x: Tensor, dims: Sequence[int]) -> Tensor:
+    """X without those of the dimensions `dims` that have size 1; ONNX's exporter knows no list of dimensions."""
+    for dim in sorted((dim % x.dim() for dim in dims), reverse=True):
+        if x.shape[dim] == 1:
+            x = x.select(dim, 0)
+    return x
