@@ -1,7 +1,8 @@
 """Loops whose number of rounds is only known when they run.
 
-In Python they are plain loops. An exporter that traces a learner can put a `Recorder` in their place, so that a graph
-holds the body once instead of once for each round.
+In Python they are plain loops, which end early when nobody needs the result any more (`stopping`). An exporter that
+traces a learner can put a `Recorder` in their place, so that a graph holds the body once instead of once for each
+round.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,6 +29,10 @@ class Recorder(Protocol):
         """See `repeat`."""
 
 
+class Stopped(Exception):  # noqa: N818 - nothing went wrong
+    """A loop ended before its last round, because nobody needs the result any more."""
+
+
 def repeat(body: Body, carried: Params, rounds: Any) -> tuple[Params, Params]:
     """Run `body` for a number of rounds.
 
@@ -40,6 +45,9 @@ def repeat(body: Body, carried: Params, rounds: Any) -> tuple[Params, Params]:
         what the last round carried over; and what the rounds left, stacked along a new first dimension (empty without
         rounds).
 
+    Raises:
+        Stopped: see `stopping`.
+
     Example:
         >>> def double(index, carried):
         ...     return {"x": 2 * carried["x"]}, {"seen": carried["x"]}
@@ -51,7 +59,10 @@ def repeat(body: Body, carried: Params, rounds: Any) -> tuple[Params, Params]:
     if recorder is not None:
         return recorder.repeat(body, carried, rounds)
     left: dict[str, list[Tensor]] = {}
+    needless = _needless.get()
     for index in range(rounds):
+        if needless is not None and needless():
+            raise Stopped
         carried, leaves = body(index, carried)
         for name, value in leaves.items():
             left.setdefault(name, []).append(value)
@@ -85,4 +96,15 @@ def recording(recorder: Recorder) -> Iterator[None]:
         _recorder.reset(before)
 
 
+@contextmanager
+def stopping(needless: Callable[[], bool]) -> Iterator[None]:
+    """Have `repeat` ask before each round whether the result is needless, and raise `Stopped` if it is."""
+    before = _needless.set(needless)
+    try:
+        yield
+    finally:
+        _needless.reset(before)
+
+
+_needless: ContextVar[Callable[[], bool] | None] = ContextVar("needless", default=None)
 _recorder: ContextVar[Recorder | None] = ContextVar("recorder", default=None)

@@ -210,6 +210,31 @@ def test_two_accounts_that_both_send_too_much_are_answered_alike(monkeypatch, me
     assert modest == pytest.approx(greedy, rel=0.1)
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["known", "of a new size"])
+def test_large_requests_leave_a_lane_to_the_others(monkeypatch, metrics, fake_model, known):
+    """They take 8 s each, and as many come as can be computed; the others take 40 ms."""
+    small, large = Load(), Load()
+
+    def seconds(batch):
+        return sum(0.008 * task.size for task in batch.tasks)
+
+    async def main():
+        scheduler, model = make_scheduler(CPU, metrics, seconds=seconds), fake_model()
+        for size in (5, 5, 5, *[1000] * (3 * known)):
+            await scheduler.run(adapt_job(model, "", Deadline(), size))
+        until = time.monotonic() + 40.0
+        await asyncio.gather(
+            send(scheduler, lambda deadline: adapt_job(model, "", deadline), 5.0, until, 1.0, small),
+            send(scheduler, lambda deadline: adapt_job(model, "", deadline, 1000), 0.25, until, 60.0, large, seed=1),
+        )
+        scheduler.stop()
+
+    run(monkeypatch, main)
+    assert small.latency(0.99) <= 0.5
+    assert small.late + small.dropped + len(small.refused) <= 0.01 * len(small.answered)
+    assert large.answered
+
+
 def test_nobody_is_refused_on_a_guess(monkeypatch, metrics, fake_model):
     """Requests take 20 s, as nobody can know: the first ones are computed, however short their deadlines are."""
 

@@ -19,7 +19,7 @@ from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.errors import DeadlinePassedError, OverloadedError
 from innerloop_server.domain.tasks import SupportSet
 from innerloop_server.domain.timings import Operation
-from innerloop_server.engine.interface import AdaptedTask, MemoryFullError
+from innerloop_server.engine.interface import AbandonedError, AdaptedTask, MemoryFullError
 from innerloop_server.scheduling import admission, batch_times, fair_turns, policy
 from innerloop_server.scheduling.admission import QueueLimits
 from innerloop_server.scheduling.batch_times import LATEST_BATCHES, MOST_BUCKETS
@@ -635,7 +635,7 @@ def at_once(monkeypatch):
     """The rule of a free lane for batches of 8 jobs or 50 ms, of a device that has much to do."""
     monkeypatch.setattr(policy, "LONGEST_BATCH", 0.05)
     rules = BatchPolicy(BatchLimits(tasks=8, size_bytes=10**6), lanes=2)
-    return lambda load, short=0: rules.at_once(load, outstanding=1000, short=short)
+    return lambda load, short=0: rules.at_once(load, outstanding=1000, short=short, long=0)
 
 
 async def test_a_batch_is_as_long_as_it_may_be_by_the_shortest_time_of_the_latest(fake_model, at_once):
@@ -659,7 +659,7 @@ async def test_times_of_one_size_tell_nothing_of_another(fake_model, at_once):
     queue.charge(take(queue, at_once), 0.1, 1)
     for _ in range(8):
         queue.add(adapt_job(model, 100))
-    assert len(take(queue, at_once)) == 8
+    assert len(take(queue, at_once)) == 8, "one batch is too few to go by"
     for steps in range(MOST_BUCKETS):
         queue.charge([adapt_job(model, steps=steps + 2)], 0.1, 1)
     assert queue.seconds_each(adapt_job(model, 5)) is None  # those of long ago are forgotten
@@ -726,3 +726,59 @@ async def test_short_batches_take_half_of_the_lanes_until_one_of_them_ends(
     await until(lambda: gate.reached == 4)
     gate.set()
     await asyncio.gather(*running, *waiting)
+
+
+class AbandonableLane:
+    """A lane whose batches end when they are told to, or by themselves."""
+
+    def __init__(self):
+        self.told, self.batch = asyncio.Event(), None
+
+    async def compute(self, model, batch):
+        del model
+        self.batch = batch
+        await self.told.wait()
+        raise AbandonedError
+
+    def abandon(self):
+        self.told.set()
+
+
+class OneLane:
+    """Has one lane, for one feeder."""
+
+    count = 1
+
+    def __init__(self, lane):
+        self._lane = lane
+
+    async def take(self):
+        return self._lane
+
+    def give_back(self, lane):
+        pass
+
+
+async def test_a_batch_ends_when_the_last_who_waits_for_it_leaves(make_scheduler, fake_model):
+    lane, model = AbandonableLane(), fake_model()
+    scheduler = make_scheduler(lanes=OneLane(lane))
+    first, second = await submit(scheduler, adapt_job(model), adapt_job(model))
+    await until(lambda: lane.batch is not None)
+    first.cancel()
+    await asyncio.sleep(0.01)
+    assert not lane.told.is_set()
+    assert not lane.batch.abandoned()
+    second.cancel()
+    await asyncio.wait_for(lane.told.wait(), 5)
+    assert lane.batch.abandoned()
+    await until(lambda: not scheduler._computing)
+
+
+async def test_a_batch_whose_deadlines_have_all_passed_is_not_worth_computing_any_more(make_scheduler, fake_model):
+    lane, model = AbandonableLane(), fake_model()
+    scheduler = make_scheduler(lanes=OneLane(lane))
+    (late,) = await submit(scheduler, adapt_job(model, deadline=Deadline(0.05)))
+    await until(lambda: lane.batch is not None and lane.batch.abandoned())
+    lane.abandon()
+    with pytest.raises(DeadlinePassedError):
+        await late

@@ -4,7 +4,7 @@ import asyncio
 
 import numpy as np
 import pytest
-from bundles import write_models
+from bundles import IMAGE, write_models
 from fakes import FakeState, keep
 
 from innerloop_server.adaptations.store import AdaptationStore
@@ -13,12 +13,16 @@ from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.callers import Caller, OwnerLimits
 from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.errors import AdaptationEvictedError, DivergedError
-from innerloop_server.domain.tasks import AdaptTask, SupportSet
+from innerloop_server.domain.tasks import AdaptTask, PredictTask, SupportSet
+from innerloop_server.domain.timings import Operation
 from innerloop_server.engine.interface import AdaptedTask
 from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
 from innerloop_server.models.repository import ModelRepository
+from innerloop_server.scheduling.admission import QueueLimits
 from innerloop_server.scheduling.job import Computed
 from innerloop_server.scheduling.lanes import Lanes
+from innerloop_server.scheduling.policy import BatchLimits
+from innerloop_server.scheduling.scheduler import Scheduler
 from innerloop_server.serving.local import LocalServing
 from innerloop_server.serving.rate_limits import RateLimits
 
@@ -37,6 +41,9 @@ class SlowListener:
 
 class Diverging:
     """A scheduler whose device adapts well until the last step."""
+
+    def queries_at_once(self, model):  # noqa: ARG002
+        return 100
 
     async def run(self, job):  # noqa: ARG002
         learnt = AdaptedTask(FakeState(), (0.7,)), Answers(values=np.full((1, 1), np.nan, np.float32))
@@ -77,3 +84,32 @@ async def test_an_unload_whose_caller_leaves_still_drops_the_models_adaptations(
         await unload
     with pytest.raises(AdaptationEvictedError):
         store.look("me", kept.id)
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+async def test_many_queries_are_answered_in_parts_as_they_would_be_at_once(tmp_path, metrics, value, keeps):
+    lanes, engine = Lanes(1), TorchEngine(TorchSettings("cpu", lanes=1))
+    repository = ModelRepository(write_models(tmp_path), engine, lanes.call, [])
+    await repository.load("prototypes")
+    model, store = repository.get("prototypes"), AdaptationStore(10**6, metrics)
+    weights = dict.fromkeys(Operation, 1.0)
+    limits = BatchLimits(8, 10**8), QueueLimits(100, 10**8, seconds=60.0)
+    scheduler = Scheduler(lanes, 1, *limits, weights, metrics)
+    serving = LocalServing(repository, scheduler, store, metrics, RateLimits(OwnerLimits()))
+    random = np.random.default_rng(0)
+    support = SupportSet(random.integers(0, 256, (5, *IMAGE), np.uint8), np.arange(5), 5)
+    query = random.integers(0, 256, (5000, *IMAGE), np.uint8)
+    task = AdaptTask(model.served, support, tuple("abcde"), 0)
+    keep = KeepOptions(60.0) if keeps else None
+    answered = (await serving.adapt_predict(ME, task, query, keep, Deadline())).answers
+    (state,) = model.adapt([support], 0, 5)
+    (wanted,) = model.predict([state.state], [query])
+    np.testing.assert_allclose(answered.probabilities, wanted.probabilities, rtol=1e-4, atol=1e-5)
+    parts = value("innerloop_batch_size_count", operation="predict", model="prototypes")
+    assert parts >= 3
+    if keeps:
+        (kept,) = store.list("me", "", None, 10)
+        again = await serving.predict(ME, PredictTask(model.served, kept.id, query), Deadline())
+        np.testing.assert_allclose(again.answers.logits, wanted.logits, rtol=1e-4, atol=1e-4)
+    scheduler.stop()
+    assert await lanes.stop(5)

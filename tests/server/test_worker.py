@@ -19,7 +19,7 @@ from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.tasks import SupportSet
 from innerloop_server.domain.timings import Operation
 from innerloop_server.engine.encoding import EncodedModel
-from innerloop_server.engine.interface import AdaptBatch, PredictBatch, QueryGroup, WorkerError
+from innerloop_server.engine.interface import AbandonedError, AdaptBatch, PredictBatch, QueryGroup, WorkerError
 from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
 from innerloop_server.engine.pytorch.worker import TorchWorker
 from innerloop_server.engine.pytorch.worker_messages import Failed
@@ -90,6 +90,20 @@ def by_worker(worker, model, batch):
 
 def numbers(answers):
     return answers.logits if answers.values is None else answers.values
+
+
+def test_an_inner_loop_ends_between_two_steps_when_nobody_waits_for_it_any_more(worker, engine, folder):
+    model, tasks = engine.load("gradients", folder / "gradients"), [task("gradients", 0)]
+    endless = AdaptBatch(tasks, 10**6, 5, abandoned=lambda: True)
+    with pytest.raises(AbandonedError):
+        model.compute(endless, alone=True)
+    model.send(endless, worker)
+    worker.abandon()
+    with pytest.raises(AbandonedError):
+        model.take(endless, worker.receive(), worker)
+    assert_equal(
+        by_worker(worker, model, replace(endless, steps=2)), model.compute(AdaptBatch(tasks, 2, 5), alone=False)
+    )
 
 
 def assert_equal(found, wanted):

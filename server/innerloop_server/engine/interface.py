@@ -5,7 +5,7 @@ clients sent them (uint8 or float32); the engine normalises them as the bundle s
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -30,6 +30,10 @@ class WorkerError(RuntimeError):
 
 class MemoryFullError(RuntimeError):
     """There is no memory for task states left, not even by moving others away."""
+
+
+class AbandonedError(RuntimeError):
+    """A batch was not computed to its end, because nobody waits for it any more."""
 
 
 class TaskState(ABC):
@@ -74,12 +78,14 @@ class AdaptBatch:
         steps: inner steps, the same for all.
         width: classes to make room for, at least the largest `ways` (zero for regression).
         groups: queries to answer with what was learned; either none, or every task is a member of one group.
+        abandoned: whether nobody waits for any of it any more; may be called by any thread.
     """
 
     tasks: Sequence[SupportSet]
     steps: int
     width: int
     groups: Sequence[QueryGroup] = ()
+    abandoned: Callable[[], bool] = lambda: False
 
     @property
     def input_bytes(self) -> int:
@@ -176,7 +182,11 @@ class LoadedModel(ABC):
         """
 
     def compute(self, batch: Batch, *, alone: bool) -> BatchResult:
-        """Compute a batch on this thread."""
+        """Compute a batch on this thread.
+
+        Raises:
+            AbandonedError: nobody waits for it any more. It may be computed to its end nevertheless.
+        """
         started = perf_counter()
         if isinstance(batch, PredictBatch):
             answers = self.predict(batch.states, batch.queries, alone=alone)
@@ -217,6 +227,7 @@ class LoadedModel(ABC):
 
         Raises:
             WorkerError: it could not compute the batch.
+            AbandonedError: it has stopped, since nobody waits for the batch any more.
             MemoryFullError: there is no room for the states.
         """
         raise NotImplementedError
@@ -246,6 +257,9 @@ class Worker(ABC):
         Raises:
             WorkerError: the process has ended.
         """
+
+    def abandon(self) -> None:  # noqa: B027 - it may finish as well
+        """Tell the process that nobody waits for the batch that it computes: it may stop, and replies soon."""
 
     @abstractmethod
     def stop(self) -> None:

@@ -4,8 +4,16 @@ import time
 from collections.abc import Hashable, Sequence
 from typing import Any, cast
 
-from innerloop_server.domain.errors import OverloadedError
-from innerloop_server.engine.interface import AdaptBatch, Batch, BatchResult, MemoryFullError, PredictBatch, QueryGroup
+from innerloop_server.domain.errors import DeadlinePassedError, OverloadedError
+from innerloop_server.engine.interface import (
+    AbandonedError,
+    AdaptBatch,
+    Batch,
+    BatchResult,
+    MemoryFullError,
+    PredictBatch,
+    QueryGroup,
+)
 from innerloop_server.scheduling.buckets import query_bucket
 from innerloop_server.scheduling.job import AdaptJob, AnyJob, Computed, PredictJob
 from innerloop_server.scheduling.lanes import Lane
@@ -17,6 +25,8 @@ MEMORY_RETRY_SECONDS = 0.5
 async def compute(lane: Lane, jobs: Sequence[AnyJob]) -> list[Computed[Any] | Exception]:
     """Compute jobs of one bucket together; when that fails, each by itself, so that only the culprit fails.
 
+    It ends early when nobody waits for any of them any more, or all deadlines have passed.
+
     Returns:
         for each job its result, or why there is none.
     """
@@ -27,6 +37,8 @@ async def compute(lane: Lane, jobs: Sequence[AnyJob]) -> list[Computed[Any] | Ex
             Computed(value, started - job.submitted, result.encoder_seconds, result.seconds)
             for job, value in zip(jobs, _values(jobs[0], result), strict=True)
         ]
+    except AbandonedError:
+        return [DeadlinePassedError() for _ in jobs]
     except Exception as error:
         if len(jobs) == 1:
             return [OverloadedError(MEMORY_RETRY_SECONDS) if isinstance(error, MemoryFullError) else error]
@@ -39,7 +51,13 @@ def batch_of(jobs: Sequence[AnyJob]) -> Batch:
         predicts = cast("Sequence[PredictJob]", jobs)
         return PredictBatch([job.state for job in predicts], [job.query for job in predicts])
     adapts = cast("Sequence[AdaptJob]", jobs)
-    return AdaptBatch([job.support for job in adapts], adapts[0].steps, adapts[0].width, _groups(adapts))
+    return AdaptBatch(
+        [job.support for job in adapts],
+        adapts[0].steps,
+        adapts[0].width,
+        _groups(adapts),
+        lambda: all(job.abandoned or job.deadline.passed for job in adapts),
+    )
 
 
 def _groups(jobs: Sequence[AdaptJob]) -> list[QueryGroup]:

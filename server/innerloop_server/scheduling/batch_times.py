@@ -50,19 +50,28 @@ class BatchTimes:
     Example:
         >>> times = BatchTimes()
         >>> for _ in range(3):
-        ...     times.note("bucket", seconds=0.02, jobs=1)
+        ...     times.note("bucket", seconds=0.02, jobs=1, units=5)
         >>> times.batch_seconds("bucket", 1), times.batch_seconds("bucket", 4), times.batch_seconds("other", 1)
         (0.02, 0.02, None)
-        >>> times.note("bucket", seconds=0.05, jobs=4)
-        >>> times.batch_seconds("bucket", 4), times.batch_seconds("bucket", 2)
-        (0.05, 0.02)
+        >>> times.note("bucket", seconds=0.05, jobs=4, units=20)
+        >>> times.batch_seconds("bucket", 4), times.batch_seconds("bucket", 2), times.seconds_per_unit
+        (0.05, 0.02, 0.0025)
+
+    Attributes:
+        seconds_per_unit: seconds of a unit of work (`Job.units`) in the latest batches, whatever their buckets, at
+            least; None where too little is known.
     """
 
     def __init__(self) -> None:
+        self.seconds_per_unit: float | None = None
+        self._per_unit: deque[float] = deque(maxlen=LATEST_BATCHES)
         self._buckets: OrderedDict[Hashable, _BucketTimes] = OrderedDict()
 
-    def note(self, bucket: Hashable, seconds: float, jobs: int) -> None:
-        """Record the time of a batch of `jobs` jobs."""
+    def note(self, bucket: Hashable, seconds: float, jobs: int, units: int) -> None:
+        """Record the time of a batch of `jobs` jobs and so many units of work."""
+        self._per_unit.append(seconds / units)
+        if len(self._per_unit) >= KNOWN_AFTER:
+            self.seconds_per_unit = min(self._per_unit)
         times = self._buckets.get(bucket)
         if times is None:
             times = self._buckets[bucket] = _BucketTimes()

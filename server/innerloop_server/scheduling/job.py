@@ -54,6 +54,11 @@ class Job(Generic[R]):
     cost: float = 0.0
 
     @property
+    def units(self) -> int:
+        """The work of it: queries, or support examples times inner steps."""
+        raise NotImplementedError
+
+    @property
     def abandoned(self) -> bool:
         """Whether nobody waits for the result any more."""
         return self.future.done()
@@ -70,6 +75,11 @@ class AdaptJob(Job[tuple[AdaptedTask, Answers | None]]):
     width: int
     query: Array | None = None
 
+    @property
+    def units(self) -> int:
+        """Passes over an example: one for each inner step, and one for each query."""
+        return self.support.size * max(self.steps, 1) + (0 if self.query is None else len(self.query))
+
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class PredictJob(Job[Answers]):
@@ -79,6 +89,11 @@ class PredictJob(Job[Answers]):
 
     state: TaskState
     query: Array
+
+    @property
+    def units(self) -> int:
+        """Queries."""
+        return len(self.query)
 
 
 AnyJob = AdaptJob | PredictJob

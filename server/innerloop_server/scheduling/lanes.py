@@ -18,7 +18,15 @@ from typing import Any, TypeVar
 
 import structlog
 
-from innerloop_server.engine.interface import Batch, BatchResult, LoadedModel, MemoryFullError, Worker, WorkerError
+from innerloop_server.engine.interface import (
+    AbandonedError,
+    Batch,
+    BatchResult,
+    LoadedModel,
+    MemoryFullError,
+    Worker,
+    WorkerError,
+)
 
 T = TypeVar("T")
 
@@ -135,7 +143,7 @@ class Lane:
             if not alone and worker is not None and worker.ready and model.computed_by_workers:
                 try:
                     return await worker.compute(model, batch)
-                except MemoryFullError:
+                except (MemoryFullError, AbandonedError):
                     raise
                 except WorkerError as error:
                     structlog.get_logger().warning("batch not computed by a worker", reason=str(error))
@@ -144,6 +152,11 @@ class Lane:
             if worker is not None and worker.ended:
                 await self._replace(worker)
             return await self._thread.call(partial(model.compute, batch, alone=alone))
+
+    def abandon(self) -> None:
+        """Hear that nobody waits for the batch any more that is computed; a thread looks for itself."""
+        if self._worker is not None:
+            self._worker.abandon()
 
     async def call(self, function: Callable[[], T]) -> T:
         """Call a function on the thread."""
@@ -286,6 +299,10 @@ class LaneWorker:
         await self._thread.call(partial(model.send, batch, worker))
         reply = await self._reply
         return await self._thread.call(partial(model.take, batch, reply, worker))
+
+    def abandon(self) -> None:
+        """Tell the process that nobody waits for its batch any more."""
+        self._worker.abandon()
 
     def stop(self) -> None:
         """End the process."""

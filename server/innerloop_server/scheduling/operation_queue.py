@@ -9,7 +9,7 @@ from innerloop_server.domain.errors import DeadlinePassedError
 from innerloop_server.scheduling.batch_times import BatchTimes
 from innerloop_server.scheduling.fair_turns import Accounts
 from innerloop_server.scheduling.job import AnyJob
-from innerloop_server.scheduling.policy import BatchPolicy, BucketLoad
+from innerloop_server.scheduling.policy import LONG_BATCH, BatchPolicy, BucketLoad
 
 Rule = Callable[[BucketLoad], int]
 """Says how many requests of a bucket the next batch may have; zero leaves them waiting."""
@@ -25,15 +25,18 @@ class _Bucket:
     Attributes:
         by_account: in order of arrival.
         waiting: how many.
+        units: of their work.
         work: seconds in which a lane computes them all, as far as that is known.
+        long: whether each of them takes long.
     """
 
-    __slots__ = ("by_account", "waiting", "work")
+    __slots__ = ("by_account", "long", "units", "waiting", "work")
 
     def __init__(self) -> None:
         self.by_account: dict[Hashable, OrderedDict[AnyJob, None]] = {}
-        self.waiting = 0
+        self.waiting = self.units = 0
         self.work = 0.0
+        self.long = False
 
     def first_turn(self) -> tuple[float, float]:
         """The turn of the next job, and when that job began to wait."""
@@ -60,6 +63,7 @@ class OperationQueue:
         depth: jobs that wait.
         size_bytes: of their inputs.
         work: seconds in which a lane computes them all, as far as that is known.
+        long_work: the part of it that is of requests of which each takes long.
     """
 
     def __init__(self, policy: BatchPolicy) -> None:
@@ -70,7 +74,7 @@ class OperationQueue:
         self.times = BatchTimes()
         self.depth = 0
         self.size_bytes = 0
-        self.work = 0.0
+        self.work = self.long_work = 0.0
         self._jobs_of: Counter[Hashable] = Counter()
         self._bytes_of: Counter[Hashable] = Counter()
 
@@ -79,13 +83,14 @@ class OperationQueue:
         bucket = self._buckets.setdefault(job.bucket, _Bucket())
         bucket.by_account.setdefault(job.account, OrderedDict())[job] = None
         bucket.waiting += 1
+        bucket.units += job.units
         self.depth += 1
         self.size_bytes += job.size_bytes
         self._jobs_of[job.account] += 1
         self._bytes_of[job.account] += job.size_bytes
         together = min(bucket.waiting, self._most(job.bucket))
         seconds = self.times.batch_seconds(job.bucket, together)
-        job.cost = UNKNOWN_SECONDS if seconds is None else seconds / together
+        job.cost = (self._of_units(job.units) or UNKNOWN_SECONDS) if seconds is None else seconds / together
         job.turn = self._accounts.enter(job.account, job.cost)
         self._weigh(job.bucket, bucket)
 
@@ -99,23 +104,30 @@ class OperationQueue:
         self._accounts.charge(job.account, -job.cost)
         return True
 
-    def next_size(self, rule: Rule) -> int:
-        """How many jobs the next batch may have, which is of the bucket that holds the job whose turn it is."""
-        bucket = self._next_bucket()
-        load = BucketLoad(self._buckets[bucket].waiting, self._running[bucket], self.times.seconds_each(bucket))
-        return rule(load)
-
-    def take(self, most: int, size_bytes: int, begins_in: float, *, company: bool) -> list[AnyJob]:
-        """The next batch, in the order of turns; jobs that nobody waits for or that are too late are dropped.
+    def next_size(self, rule: Rule) -> tuple[Hashable, int]:
+        """The bucket that holds the job whose turn it is, of those that may be taken, and how many may; zero if none.
 
         Args:
+            rule: says how many jobs of a bucket may be taken.
+        """
+        for key in self._in_turn():
+            bucket = self._buckets[key]
+            most = rule(BucketLoad(bucket.waiting, self._running[key], self._seconds_each(key, bucket)))
+            if most:
+                return key, most
+        return None, 0
+
+    def take(self, key: Hashable, most: int, size_bytes: int, begins_in: float, *, company: bool) -> list[AnyJob]:
+        """A batch in the order of turns; jobs that nobody waits for or that are too late are dropped.
+
+        Args:
+            key: of its bucket.
             most: jobs of the batch.
             size_bytes: most bytes of their inputs; a job larger than that is taken alone.
             begins_in: seconds until it is computed.
             company: whether several accounts send requests.
         """
         batch: list[AnyJob] = []
-        key = self._next_bucket()
         bucket = self._buckets[key]
         each = self.times.seconds_each(key)
         seconds = begins_in + (self.times.batch_seconds(key, min(most, bucket.waiting)) or 0.0)
@@ -146,22 +158,32 @@ class OperationQueue:
         for job in batch:
             self._accounts.charge(job.account, seconds / len(batch) - job.cost)
 
-    def ahead_of(self, account: Hashable) -> float:
+    def work_of(self, *, long: bool) -> float:
+        """Seconds of a lane's work that may come before a job that is long, or before one that is not."""
+        return self.work if long else self.work - self.long_work
+
+    def ahead_of(self, account: Hashable, *, long: bool) -> float:
         """Seconds of a lane's work that come before a job that an account sends now, as far as they are known.
 
         For each second that the account waits for work of its own, the others who wait get one, too.
         """
-        return min(self.work, self._accounts.backlog(account) * len(self._jobs_of))
+        return min(self.work_of(long=long), self._accounts.backlog(account) * len(self._jobs_of))
 
     def waiting_of(self, *, by_bytes: bool) -> Counter[Hashable]:
         """Jobs that wait, or their bytes, by account."""
         return self._bytes_of if by_bytes else self._jobs_of
 
-    def seconds_with(self, key: Hashable) -> float:
-        """Seconds that the batch usually takes in which a job of a bucket will be that arrives now; zero if unknown."""
-        bucket = self._buckets.get(key)
-        together = min(1 + (0 if bucket is None else bucket.waiting), self._most(key))
-        return self.times.batch_seconds(key, together) or 0.0
+    def seconds_of(self, batch: Sequence[AnyJob]) -> float:
+        """Seconds that a batch is expected to take; zero if nothing is known."""
+        seconds = self.times.batch_seconds(batch[0].bucket, len(batch))
+        return self._of_units(sum(job.units for job in batch)) if seconds is None else seconds
+
+    def seconds_with(self, job: AnyJob) -> float:
+        """Seconds that the batch is expected to take in which a job will be that arrives now; zero if unknown."""
+        bucket = self._buckets.get(job.bucket)
+        together = min(1 + (0 if bucket is None else bucket.waiting), self._most(job.bucket))
+        seconds = self.times.batch_seconds(job.bucket, together)
+        return self._of_units(job.units) if seconds is None else seconds
 
     def newest_of(self, account: Hashable) -> AnyJob:
         """The job of an account, of which some wait, that came last."""
@@ -178,6 +200,7 @@ class OperationQueue:
         if not jobs:
             del bucket.by_account[job.account]
         bucket.waiting -= 1
+        bucket.units -= job.units
         self.depth -= 1
         self.size_bytes -= job.size_bytes
         self._jobs_of[job.account] -= 1
@@ -187,21 +210,35 @@ class OperationQueue:
 
     def _weigh(self, key: Hashable, bucket: _Bucket) -> None:
         """Bring the work that waits up to date after a bucket has changed."""
-        before, bucket.work = bucket.work, 0.0
+        before, was_long, bucket.work = bucket.work, bucket.long, 0.0
         if bucket.waiting:
+            bucket.long = (self._seconds_each(key, bucket) or 0.0) > LONG_BATCH
             together = min(bucket.waiting, self._most(key))
-            bucket.work = bucket.waiting / together * (self.times.batch_seconds(key, together) or 0.0)
+            seconds = self.times.batch_seconds(key, together)
+            bucket.work = self._of_units(bucket.units) if seconds is None else bucket.waiting / together * seconds
         else:
             del self._buckets[key]
-        self.work = self.work - before + bucket.work if self.depth else 0.0
+        self.work += bucket.work - before
+        self.long_work += bucket.work * bucket.long - before * was_long
+        if not self.depth:
+            self.work = self.long_work = 0.0  # without what rounding has left
+
+    def _of_units(self, units: int) -> float:
+        """Seconds of so much work, going by requests of other sizes; zero if nothing is known."""
+        return units * (self.times.seconds_per_unit or 0.0)
 
     def _most(self, bucket: Hashable) -> int:
         return self._policy.most(self.times.seconds_each(bucket))
 
-    def _next_bucket(self) -> Hashable:
+    def _seconds_each(self, key: Hashable, bucket: _Bucket) -> float | None:
+        """Seconds that a job of a bucket takes at least, going by others if none of it was computed lately."""
+        return self.times.seconds_each(key) or self._of_units(bucket.units) / bucket.waiting or None
+
+    def _in_turn(self) -> list[Hashable]:
+        """The buckets in the order of the turns of their first jobs."""
         if len(self._buckets) == 1:
-            return next(iter(self._buckets))
-        return min(self._buckets, key=lambda bucket: self._buckets[bucket].first_turn())
+            return list(self._buckets)
+        return sorted(self._buckets, key=lambda bucket: self._buckets[bucket].first_turn())
 
 
 def drop_if_useless(job: AnyJob, seconds: float) -> bool:

@@ -1,4 +1,4 @@
-"""How large the next batch is and when it is taken: five rules, each with the measurement that chose its constant.
+"""How large the next batch is and when it is taken: seven rules, each with the measurement that chose its constant.
 
 `BatchPolicy` puts them together. A lane that is free takes a batch by `at_once`; a lane beyond those that run side by
 side, which makes a batch ready while others run, takes one by `ahead`. Both look at the load of one bucket at a time.
@@ -30,7 +30,20 @@ throughput. It holds only where batches run side by side, as `LONGEST_BATCH` doe
 """
 
 COMPANY_SECONDS = 10.0
-"""Seconds after a request for which its sender counts as company of others."""
+"""Seconds after a request for which its sender counts as company of others, and for which a lane is kept for others."""
+
+FEWEST_QUERIES, USUAL_QUERIES, MOST_QUERIES = 64, 256, 2048
+"""Queries of one request that make a job: at least, where no times are known, and at most.
+
+Fewer would cost more in going to and fro than others gain by them, and more are computed in several parts anyway
+(`query_chunks.EXAMPLES_AT_ONCE`).
+"""
+
+LONG_BATCH = 0.5
+"""Seconds from which on a batch is long: others who come meanwhile would notice.
+
+It is five times as long as the longest batch that is made of several requests, so that only large requests are long.
+"""
 
 AHEAD = 1
 """Number of batches prepared behind those that run. A second one would only wait, and could have grown meanwhile."""
@@ -76,14 +89,17 @@ class BatchPolicy:
     limits: BatchLimits
     lanes: int
 
-    def at_once(self, load: BucketLoad, outstanding: int, short: int) -> int:
+    def at_once(self, load: BucketLoad, outstanding: int, short: int, long: int) -> int:
         """How many requests of a bucket a free lane takes; zero leaves them waiting.
 
         Args:
             load: of the bucket.
             outstanding: requests that wait or run, of all buckets.
             short: batches that run and are known to be short.
+            long: batches that run and are expected to be long, if there have been other ones lately.
         """
+        if self.lanes > 1 and long_batch_waits(load.seconds_each, long, self.lanes):
+            return 0
         jobs = min(share_at_once(outstanding, self.lanes), self.most(load.seconds_each))
         return 0 if self.lanes > 1 and short_batch_grows(load, jobs, short, self.lanes) else jobs
 
@@ -172,8 +188,20 @@ def jobs_within(seconds: float, seconds_each: float | None, most: int) -> int:
     return max(int(min(seconds / seconds_each, most)), 1) if seconds_each else most
 
 
+def long_batch_waits(seconds_each: float | None, long: int, lanes: int) -> bool:
+    """Rule 5, a lane for the others: long batches leave one lane to those that are not.
+
+    Of four lanes, three compute adaptations of 80 s each. A fourth one waits until one of them ends; a request of 20 ms
+    is taken.
+
+    >>> long_batch_waits(80.0, long=3, lanes=4), long_batch_waits(0.02, long=3, lanes=4)
+    (True, False)
+    """
+    return long >= lanes - 1 and seconds_each is not None and seconds_each > LONG_BATCH
+
+
 def joins_in_company(waiting: int, batch: int, few: int) -> bool:
-    """Rule 5, short batches in company: of whoever lets many wait, few join a batch while others send requests, too.
+    """Rule 6, short batches in company: of whoever lets many wait, few join a batch while others send requests, too.
 
     Whoever sends little then waits for a short batch to end, and shares its own with few. Where few are 2, the third
     request of a batch is not one of an account that has 50 waiting. One of an account that has no more than 2 is: so
@@ -183,6 +211,21 @@ def joins_in_company(waiting: int, batch: int, few: int) -> bool:
     (False, True)
     """
     return waiting <= few or batch < few
+
+
+def queries_at_once(seconds_per_query: float | None) -> int:
+    """Rule 7, turns between queries: a request's queries are computed in parts of at most `LONGEST_BATCH`.
+
+    Others have their turns between two parts, and what nobody waits for any more ends with one. Of queries that take
+    0.3 ms each, 256 are computed at once, so that 10,000 make 40 parts. Parts are powers of two, to be of one bucket.
+
+    >>> queries_at_once(0.0003), queries_at_once(0.01), queries_at_once(1e-6), queries_at_once(None)
+    (256, 64, 2048, 256)
+    """
+    if not seconds_per_query:
+        return USUAL_QUERIES
+    most = min(max(int(LONGEST_BATCH / seconds_per_query), FEWEST_QUERIES), MOST_QUERIES)
+    return 1 << (most.bit_length() - 1)
 
 
 def is_short(seconds_each: float | None, jobs: int) -> bool:

@@ -82,21 +82,25 @@ class FairQueue:
         queues = [queue for queue in self._queues(model) if account in queue.waiting_of(by_bytes=False)]
         return max((queue.newest_of(account) for queue in queues), key=lambda job: job.submitted)
 
-    def work_before(self, job: AnyJob) -> float:
+    def work_before(self, job: AnyJob, *, long: bool) -> float:
         """Seconds of a lane's work that come before a job that has just arrived, as far as they are known.
 
         Those who take turns with it get as much as is ahead of it in its own line, if they have as much to do.
+
+        Args:
+            job: that arrives.
+            long: whether it is long itself. Other long ones do not hold one up that is not.
         """
         operations, queue = self._models.find(job.model), self._known(job)
         if operations is None or queue is None:
             return 0.0
-        ahead = queue.ahead_of(job.account)
+        ahead = queue.ahead_of(job.account, long=long)
         each = ahead / self._weights[job.operation]
         for operation, share in operations.waiting.items():
             if operation is not job.operation:
-                ahead += min(share.queue.work, each * self._weights[operation])
+                ahead += min(share.queue.work_of(long=long), each * self._weights[operation])
         others = (self._queues(model) for model in self._models.waiting if model is not job.model)
-        return ahead + sum(min(sum(queue.work for queue in queues), ahead) for queues in others)
+        return ahead + sum(min(sum(queue.work_of(long=long) for queue in queues), ahead) for queues in others)
 
     def next_batch(self, rule: Rule, size_bytes: int, begins_in: float = 0.0) -> list[AnyJob]:
         """Take the batch whose turn it is; empty when nothing waits that may be taken.
@@ -108,11 +112,11 @@ class FairQueue:
         """
         company = time.monotonic() < self._company_until
         while (found := self._next_turn(rule)) is not None:
-            model, operation, most = found
+            model, operation, bucket, most = found
             operations = self._models.queue_of(model)
             self._models.begin(model)
             operations.begin(operation)
-            batch = operations.queue_of(operation).take(most, size_bytes, begins_in, company=company)
+            batch = operations.queue_of(operation).take(bucket, most, size_bytes, begins_in, company=company)
             self._leave_if_empty(model, operation)
             if batch:  # or all of them were dropped, and others may wait behind them
                 return batch
@@ -123,15 +127,20 @@ class FairQueue:
         queue = self._known(job)
         return None if queue is None else queue.times.seconds_each(job.bucket)
 
-    def batch_seconds(self, job: AnyJob, jobs: int) -> float | None:
-        """Seconds that a batch of so many jobs like this one usually takes; None if that isn't known."""
-        queue = self._known(job)
-        return None if queue is None else queue.times.batch_seconds(job.bucket, jobs)
+    def seconds_of(self, batch: Sequence[AnyJob]) -> float:
+        """Seconds that a batch that was taken is expected to take; zero if nothing is known."""
+        return self._models.queue_of(batch[0].model).queue_of(batch[0].operation).seconds_of(batch)
+
+    def seconds_per_unit(self, model: LoadedModel, operation: Operation) -> float | None:
+        """Seconds of a unit of work of one model and operation; None if that isn't known."""
+        operations = self._models.find(model)
+        queue = None if operations is None else operations.find(operation)
+        return None if queue is None else queue.times.seconds_per_unit
 
     def seconds_with(self, job: AnyJob) -> float:
-        """Seconds that the batch usually takes in which a job will be that arrives now; zero if that isn't known."""
+        """Seconds that the batch is expected to take in which a job will be that arrives now; zero if unknown."""
         queue = self._known(job)
-        return 0.0 if queue is None else queue.seconds_with(job.bucket)
+        return 0.0 if queue is None else queue.seconds_with(job)
 
     def charge(self, batch: Sequence[AnyJob], seconds: float, computed: int) -> None:
         """Count the device's time on a batch that was taken against its model, operation and accounts.
@@ -145,15 +154,15 @@ class FairQueue:
         queue = self._models.charge(job.model, seconds).charge(job.operation, seconds / self._weights[job.operation])
         queue.ended(batch, seconds)
         if computed:
-            queue.times.note(job.bucket, seconds, computed)
+            queue.times.note(job.bucket, seconds, computed, sum(each.units for each in batch))
 
-    def _next_turn(self, rule: Rule) -> tuple[LoadedModel, Operation, int] | None:
-        """The model and operation whose turn it is, and the number of jobs to take; None if none may be taken."""
+    def _next_turn(self, rule: Rule) -> tuple[LoadedModel, Operation, Hashable, int] | None:
+        """The model, operation and bucket whose turn it is, and how many jobs to take; None if none may be taken."""
         for model, operations in self._models.in_turn():
             for operation, queue in operations.in_turn():
-                most = queue.next_size(rule)
+                bucket, most = queue.next_size(rule)
                 if most:
-                    return model, operation, most
+                    return model, operation, bucket, most
         return None
 
     def _known(self, job: AnyJob) -> OperationQueue | None:

@@ -12,12 +12,20 @@ import structlog
 
 from innerloop_server.domain.errors import OverloadedError
 from innerloop_server.domain.timings import Operation
+from innerloop_server.engine.interface import LoadedModel
 from innerloop_server.observability.metrics import Metrics
 from innerloop_server.scheduling.admission import QueueLimits, gives_way, retry_after, too_late_by
 from innerloop_server.scheduling.batch import compute
 from innerloop_server.scheduling.job import AnyJob, Computed, Job, PredictJob
 from innerloop_server.scheduling.lanes import Lane, Lanes
-from innerloop_server.scheduling.policy import BatchLimits, BatchPolicy, is_short
+from innerloop_server.scheduling.policy import (
+    COMPANY_SECONDS,
+    LONG_BATCH,
+    BatchLimits,
+    BatchPolicy,
+    is_short,
+    queries_at_once,
+)
 from innerloop_server.scheduling.queue import FairQueue
 
 R = TypeVar("R")
@@ -55,16 +63,18 @@ class Scheduler:
         self._limits = queue_limits
         self._metrics = metrics
         self._queue = FairQueue(weights, self._policy)
-        self._batches = self._short_batches = self._jobs = 0  # that run
+        self._batches = self._short_batches = self._long_batches = self._jobs = 0  # that run
+        self._others_until = -math.inf  # until when requests that are not long count as having come lately
         self._busy_since = 0.0  # up to which the device's busy time has been counted, while batches run
         self._last_end = 0.0
         self._running: list[tuple[float, float]] = []  # when batches that run will end, and the seconds that they take
+        self._computing: dict[AnyJob, tuple[Lane, Sequence[AnyJob]]] = {}
         self._sleeping: deque[asyncio.Future[None]] = deque()
         self._stopped = False
         self._feeders = [self._loop.create_task(self._feed()) for _ in range(lanes.count)]
 
     async def run(self, job: Job[R]) -> Computed[R]:
-        """Compute a job when its turn comes. Cancelling drops it unless it is being computed already.
+        """Compute a job when its turn comes. Cancelling drops it, or ends its batch if nobody else waits for that.
 
         Raises:
             OverloadedError: too much waits already.
@@ -75,11 +85,22 @@ class Scheduler:
         try:
             return await job.future
         except asyncio.CancelledError:
-            self._queue.discard(waiting)
+            if not self._queue.discard(waiting):
+                self._abandon(waiting)
             raise
         finally:
             # Also when it was dropped from the queue, which may have happened without a batch to report.
             self._report_depth(waiting)
+
+    def _abandon(self, job: AnyJob) -> None:
+        """Let the batch of a job stop, if nobody waits for any of it any more."""
+        lane, jobs = self._computing.get(job, (None, ()))
+        if lane is not None and all(each.abandoned for each in jobs):
+            lane.abandon()
+
+    def queries_at_once(self, model: LoadedModel) -> int:
+        """How many of a request's queries make a job, so that others have their turns between them."""
+        return queries_at_once(self._queue.seconds_per_unit(model, Operation.PREDICT))
 
     def stop(self) -> None:
         """Take no more batches; those that are being computed still end, and only then are their lanes free."""
@@ -88,31 +109,44 @@ class Scheduler:
             self._wake_feeder()
 
     def _admit(self, job: AnyJob) -> None:
-        self._check_in_time(job)
-        self._make_room(job)
+        own = self._queue.seconds_with(job)
+        if 0 < own <= LONG_BATCH:
+            self._others_until = job.submitted + COMPANY_SECONDS
+        self._check_in_time(job, own)
+        self._make_room(job, own)
         self._queue.add(job)
         if isinstance(job, PredictJob):
             job.model.prefetch(job.state)
         self._report_depth(job)
         self._wake_feeder()
 
-    def _check_in_time(self, job: AnyJob) -> None:
-        """Refuse a job that would wait for too long."""
-        wait = self._estimated_wait(job)
+    def _check_in_time(self, job: AnyJob, own: float) -> None:
+        """Refuse a job that would be computed too late, given the seconds that it takes itself."""
+        wait = self._estimated_wait(job, own)
         if not wait:
             return
         left = min(job.deadline.remaining, self._limits.seconds if job.deadline.at == math.inf else math.inf)
-        late = too_late_by(wait, self._queue.seconds_with(job), left)
+        late = too_late_by(wait, own, left)
         if late > 0:
             raise self._refused(job, "wait", wait, late)
 
-    def _estimated_wait(self, job: AnyJob) -> float:
-        """Seconds until a job that has just arrived will be computed; zero if a lane is free or nothing is known."""
-        if self._batches < self._side_by_side and not self._queue.depth:
+    def _estimated_wait(self, job: AnyJob, own: float) -> float:
+        """Seconds until a job that has just arrived will be computed; zero if a lane is free or nothing is known.
+
+        Where there are several lanes, long batches hold up other long ones only.
+
+        Args:
+            job: that arrives.
+            own: seconds that it takes itself.
+        """
+        lanes = self._side_by_side
+        if self._batches < lanes and not self._queue.depth:
             return 0.0
-        now = self._loop.time()
-        running = sum(min(max(end - now, 0.0), seconds) for end, seconds in self._running)
-        return (running + self._queue.work_before(job)) / self._side_by_side
+        long, now = lanes == 1 or own > LONG_BATCH, self._loop.time()
+        counted = [(end, seconds) for end, seconds in self._running if long or seconds <= LONG_BATCH]
+        lanes -= min(len(self._running) - len(counted), lanes - 1)
+        running = sum(min(max(end - now, 0.0), seconds) for end, seconds in counted)
+        return (running + self._queue.work_before(job, long=long)) / lanes
 
     def _free_at(self) -> float:
         """When the device can begin with another batch, by the usual times of those that run."""
@@ -120,28 +154,29 @@ class Scheduler:
         first = len(ends) - self._side_by_side
         return max(self._loop.time(), ends[first]) if first >= 0 else self._loop.time()
 
-    def _make_room(self, job: AnyJob) -> None:
+    def _make_room(self, job: AnyJob, own: float) -> None:
         """Find a place for a job, which may be that of someone who has more of them.
 
         Raises:
             OverloadedError: there is none.
         """
         limits, queue = self._limits, self._queue
-        own = queue.waiting_of(job.model, job.account)
-        if limits.requests_of_account is not None and own >= limits.requests_of_account:
-            raise self._refused(job, "owner", self._estimated_wait(job))
+        waiting = queue.waiting_of(job.model, job.account)
+        if limits.requests_of_account is not None and waiting >= limits.requests_of_account:
+            raise self._refused(job, "owner", self._estimated_wait(job, own))
         while True:
             requests, size_bytes = queue.load(job.model)
             by_bytes = requests < limits.requests
             if by_bytes and (not requests or size_bytes + job.size_bytes <= limits.size_bytes):
                 return
             account, most = queue.most_waiting(job.model, by_bytes=by_bytes)
-            own = queue.waiting_of(job.model, job.account, by_bytes=by_bytes)
-            if not gives_way(most, own, job.size_bytes if by_bytes else 1):
-                raise self._refused(job, "queue", self._estimated_wait(job))
+            waiting = queue.waiting_of(job.model, job.account, by_bytes=by_bytes)
+            wait = self._estimated_wait(job, own)
+            if not gives_way(most, waiting, job.size_bytes if by_bytes else 1):
+                raise self._refused(job, "queue", wait)
             other = queue.newest_of(job.model, account)
             queue.discard(other)
-            other.future.set_exception(self._refused(other, "queue", self._estimated_wait(other)))
+            other.future.set_exception(self._refused(other, "queue", wait))
 
     def _refused(self, job: AnyJob, reason: str, wait: float, late: float = 0.0) -> OverloadedError:
         self._metrics.refused(job.model.name, reason)
@@ -183,18 +218,23 @@ class Scheduler:
             self._wake_feeder()  # there may be a batch for another lane, too
         if not self._batches:
             self._busy_since = self._loop.time()
-        short = is_short(self._queue.seconds_each(jobs[0]), len(jobs))
+        expected = self._queue.seconds_of(jobs)
+        short, long = is_short(self._queue.seconds_each(jobs[0]), len(jobs)), expected > LONG_BATCH
         self._batches += 1
         self._short_batches += short
+        self._long_batches += long
         self._jobs += len(jobs)
-        expected = self._queue.batch_seconds(jobs[0], len(jobs)) or 0.0
         running = (self._free_at() + expected, expected)
         self._running.append(running)
+        self._computing.update(dict.fromkeys(jobs, (lane, jobs)))
         started = time.monotonic()
         results = await compute(lane, jobs)
         self._running.remove(running)
+        for job in jobs:
+            del self._computing[job]
         self._batches -= 1
         self._short_batches -= short
+        self._long_batches -= long
         self._jobs -= len(jobs)
         self._hand_back(jobs, results, self._device_seconds(started))
         return True
@@ -207,7 +247,8 @@ class Scheduler:
         if self._batches >= self._side_by_side:
             return self._queue.next_batch(self._policy.ahead, size_bytes, self._free_at() - self._loop.time())
         outstanding = self._queue.depth + self._jobs
-        at_once = partial(self._policy.at_once, outstanding=outstanding, short=self._short_batches)
+        long = self._long_batches if time.monotonic() < self._others_until else 0
+        at_once = partial(self._policy.at_once, outstanding=outstanding, short=self._short_batches, long=long)
         return self._queue.next_batch(at_once, size_bytes)
 
     def _hand_back(self, jobs: Sequence[AnyJob], results: Sequence[Computed[Any] | Exception], seconds: float) -> None:
@@ -248,7 +289,7 @@ class Scheduler:
             for operation, taken in result.seconds.items():
                 self._metrics.phase(operation, job.model.name, taken)
 
-        self._metrics.estimated_wait(self._estimated_wait(job))
+        self._metrics.estimated_wait(self._estimated_wait(job, self._queue.seconds_with(job)))
 
     def _report_depth(self, job: AnyJob) -> None:
         depth = self._queue.depth_of(job.model, job.operation)

@@ -8,7 +8,7 @@ from innerloop_server.adaptations.flights import Flights, check_fingerprint
 from innerloop_server.adaptations.record import AdaptationRecord
 from innerloop_server.adaptations.store import AdaptationStore
 from innerloop_server.domain.adaptations import Adaptation, KeepOptions, RequestKey
-from innerloop_server.domain.answers import Answers
+from innerloop_server.domain.answers import Answers, join_answers
 from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.errors import DivergedError, ModelNotFoundError, OverloadedError
@@ -174,7 +174,9 @@ class LocalServing(Serving):
         deadline: Deadline,
         timings: Timings,
     ) -> tuple[AdaptedTask, Answers | None]:
-        support = task.support
+        support, apart = task.support, None
+        if query is not None and len(query) > self._scheduler.queries_at_once(model):
+            query, apart = None, query
         width = model.description.head_width(support.ways)
         job = AdaptJob(
             model,
@@ -191,6 +193,8 @@ class LocalServing(Serving):
         if not np.isfinite(adapted.losses).all():
             raise DivergedError
         self._metrics.adapted(model.name, support.size, task.steps)
+        if apart is not None:
+            answers = await self._predict(caller, model, adapted.state, apart, deadline, timings)
         return adapted, answers
 
     async def _predict(
@@ -202,11 +206,15 @@ class LocalServing(Serving):
         deadline: Deadline,
         timings: Timings,
     ) -> Answers:
-        job = PredictJob(
-            model, predict_bucket(state, query), query.nbytes, deadline, caller.account, state=state, query=query
-        )
-        answers = await self._compute(job, timings)
-        return _usable(answers)
+        """Answer queries, many of them in parts, so that others have their turns between."""
+        answers, at_once = [], self._scheduler.queries_at_once(model)
+        for start in range(0, len(query), at_once):
+            part = query[start : start + at_once]
+            bucket = predict_bucket(state, part)
+            job = PredictJob(model, bucket, part.nbytes, deadline, caller.account, state=state, query=part)
+            answered = await self._compute(job, timings)
+            answers.append(_usable(answered))
+        return answers[0] if len(answers) == 1 else join_answers(answers)
 
     async def _compute(self, job: Job[R], timings: Timings) -> R:
         computed = await self._scheduler.run(job)

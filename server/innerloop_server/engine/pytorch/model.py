@@ -13,10 +13,12 @@ from torch import Tensor
 
 from innerloop_learner.bundle import Bundle
 from innerloop_learner.layers import TASK_CONVOLUTIONS
+from innerloop_learner.loops import Stopped, stopping
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.tasks import Array, SupportSet
 from innerloop_server.engine.description import describe
 from innerloop_server.engine.interface import (
+    AbandonedError,
     AdaptBatch,
     AdaptedTask,
     Batch,
@@ -38,7 +40,7 @@ from innerloop_server.engine.pytorch.state_layout import StateLayout
 from innerloop_server.engine.pytorch.state_memory import StateMemory, StoredState
 from innerloop_server.engine.pytorch.worker import TorchWorker
 from innerloop_server.engine.pytorch.worker_batches import send_adapt, send_predict, take_adapted, take_predicted
-from innerloop_server.engine.pytorch.worker_messages import Adapted, Failed, Predicted, Reply
+from innerloop_server.engine.pytorch.worker_messages import Abandoned, Adapted, Failed, Predicted, Reply
 from innerloop_server.engine.trial_task import trial_support
 
 TRIAL_TASKS, TRIALS = 4, 3
@@ -88,6 +90,16 @@ class TorchModel(LoadedModel):
             outputs = self._device.run(self._predicting(own[0].signature, pages, queries), alone=alone)
         return answers_in([output.numpy() for output in outputs], queries, own)
 
+    def compute(self, batch: Batch, *, alone: bool) -> BatchResult:
+        """See LoadedModel.compute: inner loops end between two steps when nobody waits for a batch any more."""
+        if isinstance(batch, PredictBatch):
+            return super().compute(batch, alone=alone)
+        try:
+            with stopping(batch.abandoned):
+                return super().compute(batch, alone=alone)
+        except Stopped:
+            raise AbandonedError from None
+
     def prefetch(self, state: TaskState) -> None:
         """See LoadedModel.prefetch."""
         if isinstance(state, StoredState):
@@ -125,6 +137,8 @@ class TorchModel(LoadedModel):
                 return take_adapted(batch, reply, self.computation, by, keep)
             case PredictBatch(), Predicted():
                 return take_predicted(batch, reply, _stored(batch.states), by)
+            case _, Abandoned():
+                raise AbandonedError
             case _, Failed():
                 raise WorkerError(reply.why)
         raise WorkerError(f"it replied {reply} to something else")

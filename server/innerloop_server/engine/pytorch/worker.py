@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from innerloop_server.engine.interface import Worker, WorkerError
 from innerloop_server.engine.pytorch.computation import Computation
+from innerloop_server.engine.pytorch.worker_control import CONTROL_BYTES, WorkerControl
 from innerloop_server.engine.pytorch.worker_messages import AdaptOrder, ForgetOrder, LoadOrder, PredictOrder, Reply
 from innerloop_server.ipc.arrays import ArrayAt, array_in, end_of, lay_out, write
 from innerloop_server.ipc.packets import packet_sockets, receive_packet, send_packet
@@ -41,12 +42,13 @@ class TorchWorker(Worker):
         self._forgotten: deque[int] = deque()
         self._loaded = 0
         with ExitStack() as its_own, ExitStack() as ours:
-            segment = Segment.create(MEMORY_BYTES, "innerloop-worker")
+            segment = Segment.create(MEMORY_BYTES + CONTROL_BYTES, "innerloop-worker")
             its_own.callback(segment.close)
             self._end, its_end = packet_sockets()
             ours.enter_context(self._end)
             its_own.enter_context(its_end)
-            self._memory = segment.whole
+            self._memory = segment.whole[:-CONTROL_BYTES]
+            self._control = WorkerControl(segment.whole[-CONTROL_BYTES:])
             descriptors = (its_end.fileno(), segment.descriptor)
             self._process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-m", MODULE, *map(str, [os.getpid(), *descriptors])],
@@ -66,6 +68,10 @@ class TorchWorker(Worker):
         except (EOFError, OSError) as error:
             raise WorkerError("the process has ended") from error
         return reply
+
+    def abandon(self) -> None:
+        """See Worker.abandon."""
+        self._control.abandoned = True
 
     def stop(self) -> None:
         """See Worker.stop."""
@@ -116,6 +122,7 @@ class TorchWorker(Worker):
         Raises:
             WorkerError: it can't be told.
         """
+        self._control.abandoned = False  # what was said of an earlier order
         try:
             send_packet(self._end, order, descriptors)
         except (ValueError, OSError) as error:

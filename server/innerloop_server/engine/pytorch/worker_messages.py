@@ -92,10 +92,14 @@ class Predicted(msgspec.Struct, frozen=True, tag=True):
     seconds: float
 
 
+class Abandoned(msgspec.Struct, frozen=True, tag=True):
+    """An order was not carried out to its end, because nobody waits for it any more."""
+
+
 class Failed(msgspec.Struct, frozen=True, tag=True):
     """An order could not be carried out."""
 
     why: str
 
 
-Reply = Started | Adapted | Predicted | Failed
+Reply = Started | Adapted | Predicted | Abandoned | Failed

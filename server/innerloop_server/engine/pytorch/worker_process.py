@@ -20,11 +20,14 @@ from torch import Tensor
 
 from innerloop_learner.host_memory import keep_freed_memory
 from innerloop_learner.learner import build_learner
+from innerloop_learner.loops import Stopped, stopping
 from innerloop_learner.spec import LearnerSpec
 from innerloop_server.engine.pytorch.computation import Computation, Precision
 from innerloop_server.engine.pytorch.state_layout import from_plain, to_plain
+from innerloop_server.engine.pytorch.worker_control import CONTROL_BYTES, WorkerControl
 from innerloop_server.engine.pytorch.worker_messages import (
     LONGEST_REASON,
+    Abandoned,
     Adapted,
     AdaptOrder,
     Failed,
@@ -46,11 +49,13 @@ class WorkerProcess:
     """Carries out orders.
 
     Args:
-        memory: shared with the engine's process; batches lie there, and what was computed is written behind them.
+        memory: shared with the engine's process; batches lie there, and what was computed is written behind them. The
+            last bytes of it are a `WorkerControl`.
     """
 
     def __init__(self, memory: NDArray[np.uint8]) -> None:
-        self._memory = memory
+        self._memory = memory[:-CONTROL_BYTES]
+        self._control = WorkerControl(memory[-CONTROL_BYTES:])
         self._models: dict[int, Computation] = {}
         self._refused: dict[int, str] = {}
 
@@ -79,7 +84,10 @@ class WorkerProcess:
                 computation.convolve_tasks_by(order.task_convolution)
             if isinstance(order, PredictOrder):
                 return self._predict(computation, order)
-            return self._adapt(computation, order)
+            with stopping(lambda: self._control.abandoned):
+                return self._adapt(computation, order)
+        except Stopped:
+            return Abandoned()
         except Exception as error:
             return Failed(describe(error))
 
