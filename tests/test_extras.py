@@ -18,6 +18,8 @@ EXTRAS = {
     "innerloop_command.bench": ["bench"],
     "innerloop_command.demo": ["all"],
     "innerloop_trainer": ["trainer"],
+    "innerloop_trainer.data.audio": ["trainer", "speech"],
+    "innerloop_trainer.encoders": ["trainer", "images"],
     "innerloop_trainer.onnx_export": ["trainer", "onnx"],
     "innerloop_server": ["server"],
     "innerloop_server.engine.onnx": ["onnx-server"],

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from minilm import export
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
@@ -25,7 +24,7 @@ from innerloop_learner.bundle import load_bundle
 from innerloop_learner.methods.protonet import squared_distances
 from innerloop_learner.tasks import Episodes
 from innerloop_trainer.data import DataSource, EpisodeShape, TaskSampler
-from innerloop_trainer.encoder_file import load_encoded, read_encoder_file
+from innerloop_trainer.encoders import load_encoded, read_encoder
 from innerloop_trainer.evaluation import confidence_interval, evaluate, evaluation_batches, score
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -34,7 +33,7 @@ from training import train
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUNS = ROOT / "runs" / "encoder"
-ENCODER = RUNS / "minilm"
+ENCODER = "all-minilm-l6-v2"
 RESULTS = Path(__file__).with_name("results.json")
 
 CPU = torch.device("cpu")
@@ -80,17 +79,14 @@ CANDIDATES: dict[str, list[Sequence[str]]] = {
 
 
 def main() -> None:
-    """Export the encoder, train, choose, measure, and write the results."""
+    """Train, choose, measure, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of BANKING77")
     parser.add_argument("--jobs", type=int, default=3, help="runs at the same time")
     arguments = parser.parse_args()
-    if not (ENCODER / "model.onnx").is_file():
-        export(ENCODER)
     data = f"texts:{arguments.data}?val=0.325&test=0.35"
-    encoder, tokenizer = ENCODER / "model.onnx", ENCODER / "tokenizer.json"
-    source = load_encoded(data, CPU, read_encoder_file(str(encoder), tokenizer))
-    behind = ("--data", data, "--encoder", str(encoder), "--tokenizer", str(tokenizer))
+    source = load_encoded(data, CPU, read_encoder(ENCODER))
+    behind = ("--data", data, "--encoder", ENCODER)
     runs = [(method, index) for method, candidates in CANDIDATES.items() for index in range(len(candidates))]
 
     def train_run(run: tuple[str, int]) -> None:

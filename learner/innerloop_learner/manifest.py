@@ -40,8 +40,9 @@ class TaskLimits:
     """Limits of the tasks that a bundle serves, and the tasks it was trained for.
 
     Attributes:
-        trained_ways: number of classes per task in training; zero for regression.
-        trained_shots: number of support examples per class in training, or per task for regression.
+        trained_ways: number of classes per task in training; zero for regression, or if nothing was meta-trained.
+        trained_shots: number of support examples per class in training, or per task for regression; zero if nothing
+            was meta-trained.
         trained_steps: number of inner steps in training; zero for methods without steps.
         max_ways: most classes that a request may have; zero for regression.
         max_steps: most inner steps that a request may ask for; zero for methods without steps.
@@ -79,9 +80,9 @@ class Provenance:
     """The training run that a bundle comes from.
 
     Attributes:
-        data: description of the data source and its class split.
+        data: description of the data source and its class split; empty if nothing was meta-trained.
         seed: seed of the training run.
-        iterations: number of outer steps taken up to the exported checkpoint.
+        iterations: number of outer steps taken up to the exported checkpoint; zero if nothing was meta-trained.
         created: date and time, ISO 8601.
         versions: versions of innerloop, torch and Python.
         training: the run's configuration.
@@ -98,6 +99,11 @@ class Provenance:
     training: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     classes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def meta_trained(self) -> bool:
+        """Whether anything was meta-trained: bundles of an encoder and a head can do without."""
+        return self.iterations > 0
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from innerloop_learner.bundle import load_bundle, save_bundle
 from innerloop_learner.encoders import MAX_TEXT_BYTES, EncoderOptions, describe_encoder, open_encoder, pack_texts
 from innerloop_learner.media import MAX_AUDIO_SECONDS, decode_audio
 from innerloop_trainer.onnx_export.graphs import export_graphs
+from innerloop_trainer.untrained import HeadOptions, write_untrained
 
 pytestmark = pytest.mark.with_and_without_front_ends
 
@@ -51,6 +52,7 @@ def folder(tmp_path_factory):
     hears = EncoderOptions(rate=RATE, shape=(SAMPLES,), pooling="mean")
     write_encoded(folder / "sounds", "protonet", describe_encoder(audio_encoder(), None, hears))
     write_encoded(folder / "slow", "protonet", describe_encoder(slow_encoder(), None, EncoderOptions()))
+    write_untrained(folder / "untrained", "untrained", texts, HeadOptions("lr-d2"))
     write_encoded(folder / "broken", "protonet", texts)
     (folder / "broken" / "encoder.onnx").write_bytes(b"altered")
     return folder
@@ -77,7 +79,7 @@ def offline(path, raw, labels, queries):
     return logits[0, :, : len(classes)].softmax(-1).numpy()
 
 
-@pytest.mark.parametrize("model", ["intents", "steps"])
+@pytest.mark.parametrize("model", ["intents", "steps", "untrained"])
 def test_strings_are_answered_as_without_a_server(server, folder, model):
     expected = offline(folder / model, pack_texts(TEXTS), LABELS, pack_texts(QUERIES))
     with Client(server.target) as client:
@@ -301,10 +303,11 @@ def test_the_shell_adapts_to_texts(server):
     (answer,) = json.loads(innerloop("predict", adaptation, "I lost my card", "--json"))
     assert (answer["text"], answer["label"]) == ("I lost my card", "lost")
     assert "classification of texts" in " ".join(innerloop("models", "intents").split())
+    assert "not meta-trained" in innerloop("models", "untrained")
 
 
 @pytest.mark.rarely("front ends")
-@pytest.mark.parametrize("model", ["intents", "sounds"])
+@pytest.mark.parametrize("model", ["untrained", "sounds"])
 def test_a_load_generator_makes_up_texts_and_recordings(server, model):
     command = [sys.executable, "-m", "innerloop_command", "bench", model, "--server", server.target]
     options = ["--clients", "2", "--duration", "0.3", "--warm-up", "0.1"]

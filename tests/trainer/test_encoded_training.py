@@ -16,7 +16,7 @@ from innerloop_learner.learner import methods
 from innerloop_learner.manifest import ENCODER, TOKENIZER
 from innerloop_trainer.data import EpisodeShape, load_source
 from innerloop_trainer.data.encoded import encoded
-from innerloop_trainer.encoder_file import EncoderFile, load_encoded, read_encoder_file
+from innerloop_trainer.encoders import EncoderFiles, load_encoded, read_encoder
 
 CPU = torch.device("cpu")
 QUICK = [
@@ -92,7 +92,7 @@ def test_images_are_encoded_too(files: Path, tmp_path: Path) -> None:
 
 def test_an_episode_holds_the_features_of_the_very_texts(files: Path) -> None:
     plain = load_source(f"texts:{files}/intents.csv")
-    encoder = read_encoder_file(str(files / "texts.onnx"), files / "tokenizer.json")
+    encoder = read_encoder(str(files / "texts.onnx"), files / "tokenizer.json")
     source = load_encoded(f"texts:{files}/intents.csv", CPU, encoder)
     assert source.encoder is not None
     shape = EpisodeShape(2, 2, 2)
@@ -105,7 +105,7 @@ def test_an_episode_holds_the_features_of_the_very_texts(files: Path) -> None:
 
 def test_features_are_computed_once(files: Path, cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = load_source(f"texts:{files}/intents.csv")
-    file = EncoderFile(token_encoder(), tokenizer(), read_encoder_file(str(files / "texts.onnx"), None).options)  # type: ignore[union-attr]
+    file = EncoderFiles(token_encoder(), tokenizer(), read_encoder(str(files / "texts.onnx")).options)
     first = load_encoded(f"texts:{files}/intents.csv", CPU, file)
     known = features_on_disk(cache_home)
     assert len(known) == 3
@@ -125,7 +125,7 @@ def test_features_are_computed_once(files: Path, cache_home: Path, monkeypatch: 
 def test_another_encoder_or_other_texts_are_encoded_anew(files: Path, tmp_path: Path, cache_home: Path) -> None:
     def features(graph: bytes, data: str, options: str = "") -> int:
         (tmp_path / "model.onnx").write_bytes(graph)
-        given = read_encoder_file(f"{tmp_path}/model.onnx{options}", files / "tokenizer.json")
+        given = read_encoder(f"{tmp_path}/model.onnx{options}", files / "tokenizer.json")
         load_encoded(data, CPU, given)
         return len(features_on_disk(cache_home))
 
@@ -173,7 +173,10 @@ def test_a_run_goes_on_with_its_own_encoder_only(text_options: list[Any], files:
             ["--data", "digits", "--encoder", "{files}/texts.onnx", "--tokenizer", "{files}/tokenizer.json"],
             "this encoder takes texts, digits has images",
         ),
-        (["--data", "texts:{files}/intents.csv", "--encoder", "{files}/images.onnx?size=8"], "unknown option 'size'"),
+        (
+            ["--data", "texts:{files}/intents.csv", "--encoder", "{files}/images.onnx?colour=8"],
+            "unknown option 'colour'",
+        ),
         (["--data", "sinusoid", "--encoder", "{files}/images.onnx"], "this encoder takes images, sinusoid has numbers"),
         (["--data", "digits", "--encoder", "{files}/images.onnx?mean=dark"], "mean=dark is not understood"),
         (["--data", "digits", "--encoder", "{files}/images.onnx?pooling=max"], "none, mean, first"),

@@ -245,6 +245,7 @@ def test_sources_lists_every_source_and_one_with_its_options() -> None:
         "val": "0.15",
         "test": "0.2",
         "seed": "0",
+        "order": "shuffled",
         "min_examples": "0",
         "skip_broken": "false",
         "size": "64",
@@ -253,7 +254,7 @@ def test_sources_lists_every_source_and_one_with_its_options() -> None:
     }
     assert "skip_broken" in innerloop("sources", "images").output
     assert "It has no options" in innerloop("sources", "glyphs").output
-    assert "there are: digits, glyphs" in innerloop("sources", "imagenet").error
+    assert "there are: audio, digits, glyphs" in innerloop("sources", "imagenet").error
 
 
 def test_brackets_and_dollars_in_the_names_of_data_end_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

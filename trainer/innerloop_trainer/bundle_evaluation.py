@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 
 from innerloop_learner.bundle import Bundle
-from innerloop_learner.manifest import Metric
-from innerloop_trainer.data import DataSource, EpisodeShape, load_source
-from innerloop_trainer.data.encoded import encoded
-from innerloop_trainer.encoder_file import open_bundled
+from innerloop_learner.manifest import Manifest, Metric
+from innerloop_trainer.config import TrainingConfig
+from innerloop_trainer.data import DataSource, EpisodeShape, TaskSampler, load_source
+from innerloop_trainer.encoders import load_for_encoder, open_bundled
 from innerloop_trainer.evaluation import Protocol, check_source, evaluate
 from innerloop_trainer.seen_classes import Split, leave_out_seen
 
@@ -37,7 +37,7 @@ def evaluate_bundle(
     data: str,
     device: torch.device,
     *,
-    split: Split = "test",
+    split: Split | None = None,
     ways: int | None = None,
     shots: int | None = None,
     queries: int = 15,
@@ -52,7 +52,8 @@ def evaluate_bundle(
         bundle: bundle to measure, loaded onto `device`.
         data: source of the episodes, for example "omniglot:PATH".
         device: device to evaluate on.
-        split: split that episodes are drawn from.
+        split: split that episodes are drawn from; None for the test split, or for all classes if nothing was
+            meta-trained.
         ways: classes per task; None for as many as in training.
         shots: support examples per class; None for as many as in training.
         queries: queries per class.
@@ -67,19 +68,22 @@ def evaluate_bundle(
         EvaluationError: the data is not of the bundle's kind.
         SeenClassesError: too few classes are left that the bundle has not seen.
     """
-    source = load_source(data, device)
-    if bundle.manifest.encoder is not None:
-        source = encoded(source, open_bundled(bundle.manifest.encoder, bundle.files, device))
+    manifest = bundle.manifest
+    if manifest.encoder is None:
+        source = load_source(data, device)
+    else:
+        source = load_for_encoder(data, device, open_bundled(manifest.encoder, bundle.files, device))
     check_source(bundle.learner, source)
-    limits = bundle.manifest.limits
-    shape = EpisodeShape(ways or limits.trained_ways or 1, shots or limits.trained_shots, queries)
-    sampler, left_out = leave_out_seen(getattr(source, split), split, bundle.manifest.provenance.classes, shape.ways)
+    if split is None:
+        split = "test" if manifest.provenance.meta_trained or source.task_kind == "regression" else "all"
+    shape = EpisodeShape(*_usual_size(manifest, ways, shots), queries)
+    sampler, left_out = leave_out_seen(_split(source, split), split, manifest.provenance.classes, shape.ways)
     result = evaluate(
         bundle.learner,
         bundle.params,
         sampler,
         shape,
-        split=split,
+        split="all-class" if split == "all" else split,
         episodes=episodes,
         seed=seed,
         steps=steps,
@@ -88,3 +92,17 @@ def evaluate_bundle(
     return BundleFigure(
         result.to_metric(source.name), source, left_out, bundle.learner.default_steps if steps is None else steps
     )
+
+
+def _usual_size(manifest: Manifest, ways: int | None, shots: int | None) -> tuple[int, int]:
+    """Ways and shots of episodes: those given, those of training, or those that training usually has."""
+    usual = TrainingConfig.ways if manifest.learner.task_kind == "classification" else 1
+    limits = manifest.limits
+    return ways or limits.trained_ways or usual, shots or limits.trained_shots or TrainingConfig.shots
+
+
+def _split(source: DataSource, split: Split) -> TaskSampler:
+    if split == "all":
+        return source.train.joined(source.validation, source.test)
+    sampler: TaskSampler = getattr(source, split)
+    return sampler

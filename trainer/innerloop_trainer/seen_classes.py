@@ -10,9 +10,14 @@ from typing import Literal
 
 from innerloop_trainer.data import DataSource, TaskSampler
 
-Split = Literal["train", "validation", "test"]
+Split = Literal["train", "validation", "test", "all"]
 
-SEEN_BEFORE: Mapping[Split, Sequence[Split]] = {"train": (), "validation": ("train",), "test": ("train", "validation")}
+SEEN_BEFORE: Mapping[Split, Sequence[Split]] = {
+    "train": (),
+    "validation": ("train",),
+    "test": ("train", "validation"),
+    "all": ("train", "validation"),
+}
 """For each split, the splits of training whose classes are left out of it."""
 
 

@@ -25,6 +25,8 @@ class InnerloopCommands(LazyGroup):
         "demo": Source(_DEMO, "all", "Train a small model, serve it, and adapt it to new classes."),
         "methods": Source(_TRAINER, "trainer", "List the methods that models can learn to learn by."),
         "sources": Source(_TRAINER, "trainer", "List the data sources that models can be trained on."),
+        "encoders": Source(_TRAINER, "trainer", "List the frozen encoders that models can be put behind."),
+        "new": Source(_TRAINER, "trainer", "Make a bundle that needs no training, behind a frozen encoder."),
         "train": Source(_TRAINER, "trainer", "Meta-train a learner on episodes."),
         "evaluate": Source(_TRAINER, "trainer", "Measure a bundle on tasks of classes it has never seen."),
         "compare": Source(_TRAINER, "trainer", "Train several methods on one budget and compare them."),

@@ -55,8 +55,6 @@ class ArrayEncoder(FrozenEncoder):
         if self.spec.pooling == "none":
             return values
         tokens = values.reshape(*values.shape[:2], -1).transpose(0, 2, 1) if values.ndim == 4 else values  # [N, L, H]
-        if self.spec.pooling == "flatten":
-            return tokens.reshape(len(tokens), -1)
         if self.spec.pooling == "first":
             return tokens[:, 0]
         mean: Array = tokens.mean(1)

@@ -11,7 +11,7 @@ from innerloop_learner.encoders.encoder import FrozenEncoder
 from innerloop_learner.encoders.errors import EncoderError
 from innerloop_learner.encoders.images import ImageEncoder, image_input
 from innerloop_learner.encoders.session import Computing, Session
-from innerloop_learner.encoders.spec import ENCODER, TOKENIZER, EncoderOptions, EncoderSpec, Form
+from innerloop_learner.encoders.spec import ENCODER, TOKENIZER, EncoderOptions, EncoderOrigin, EncoderSpec, Form
 from innerloop_learner.encoders.texts import TextEncoder, read_tokenizer, token_input
 
 DEFAULT_MAX_TOKENS = 256
@@ -37,7 +37,11 @@ def open_encoder(spec: EncoderSpec, files: Mapping[str, bytes], computing: Compu
 
 
 def describe_encoder(
-    graph: bytes, tokenizer: bytes | None, options: EncoderOptions, computing: Computing | None = None
+    graph: bytes,
+    tokenizer: bytes | None,
+    options: EncoderOptions,
+    computing: Computing | None = None,
+    origin: EncoderOrigin | None = None,
 ) -> FrozenEncoder:
     """Open an encoder from its graph and the options that a user gave; missing options are found by trying the graph.
 
@@ -46,6 +50,7 @@ def describe_encoder(
         tokenizer: content of the tokenizer's file, for texts.
         options: options that the user gave.
         computing: number of threads, and whether to use a GPU; None for all cores of the CPU.
+        origin: where the encoder comes from, to be recorded in its spec.
 
     Raises:
         EncoderError: the encoder can't be used, or the options do not fit it.
@@ -60,7 +65,7 @@ def describe_encoder(
     else:
         spec = (_audio_spec if form == "audio" else _image_spec)(session, output, options)
     shape = _opened(spec, files, session).output_shape()
-    encoder = _opened(_with_output(spec, shape, options), files, session)
+    encoder = _opened(replace(_with_output(spec, shape, options), origin=origin), files, session)
     _try_out(encoder)
     return encoder
 
@@ -90,8 +95,6 @@ def _check_options(form: Form, options: EncoderOptions) -> None:
 def _text_spec(session: Session, output: str, options: EncoderOptions, files: Mapping[str, bytes]) -> EncoderSpec:
     if options.max_tokens is not None and options.max_tokens < 1:
         raise EncoderError(f"max_tokens must be at least 1, not {options.max_tokens}")
-    if options.pooling == "flatten":
-        raise EncoderError("pooling=flatten needs a fixed number of vectors, and texts have few or many tokens")
     _, length = token_input(session)
     truncation = read_tokenizer(files[TOKENIZER]).truncation
     own = int(truncation["max_length"]) if truncation else length or DEFAULT_MAX_TOKENS
@@ -152,10 +155,9 @@ def _with_output(spec: EncoderSpec, shape: tuple[int, ...], options: EncoderOpti
         return replace(spec, features=math.prod(shape), feature_shape=shape[1:], normalise=options.normalise is True)
     channels = shape[1] if maps else shape[2]
     pooling = options.pooling or "mean"
-    sizes = {"mean-max": 2 * channels, "flatten": math.prod(shape)}
     return replace(
         spec,
-        features=sizes.get(pooling, channels),
+        features=2 * channels if pooling == "mean-max" else channels,
         pooling=pooling,
         normalise=options.normalise is not False,
     )

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from innerloop_learner.settings import with_settings
 
 Form = Literal["texts", "images", "audio"]
-Pooling = Literal["none", "mean", "first", "mean-max", "flatten"]
+Pooling = Literal["none", "mean", "first", "mean-max"]
 
 ENCODER, TOKENIZER = "encoder.onnx", "tokenizer.json"
 """Names of the files of a bundle that hold the encoder's graph and its tokenizer."""
@@ -40,9 +40,8 @@ class EncoderSpec:
         features: number of features F of an example.
         output: name of the graph's output that is used.
         pooling: how several vectors of one example (tokens, windows of audio, or pixels of feature maps) become one:
-            their "mean" (over real tokens only), the "first", their mean and behind it their maximum ("mean-max"), or
-            all of them in a row ("flatten", where their number is fixed); "none" where the graph's output is taken as
-            it is.
+            their "mean" (over real tokens only), the "first", or their mean and behind it their maximum ("mean-max");
+            "none" where the graph's output is taken as it is.
         normalise: whether features are divided by their length.
         max_tokens: number of tokens after which a text is cut; zero for images and audio.
         shape: shape of one input: (channels, height, width) of an image, (samples,) of audio; empty for texts.

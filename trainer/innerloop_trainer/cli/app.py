@@ -3,13 +3,15 @@
 import typer
 
 from innerloop_trainer.cli.compare import compare
+from innerloop_trainer.cli.encoders import encoders
 from innerloop_trainer.cli.evaluate import evaluate
 from innerloop_trainer.cli.export import export
 from innerloop_trainer.cli.inspect import inspect
 from innerloop_trainer.cli.methods import methods
+from innerloop_trainer.cli.new import new
 from innerloop_trainer.cli.sources import sources
 from innerloop_trainer.cli.train import train
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
-for command in (methods, sources, train, evaluate, compare, export, inspect):
+for command in (methods, sources, encoders, new, train, evaluate, compare, export, inspect):
     app.command()(command)

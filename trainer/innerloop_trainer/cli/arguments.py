@@ -13,15 +13,15 @@ from innerloop_trainer.config import ConfigError, TrainingConfig
 DataOption = Annotated[str, typer.Option("--data", help="Data source, for example omniglot:PATH or glyphs.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 BundleArgument = Annotated[Path, typer.Argument(help="A bundle, or the folder of a run.")]
-EncoderOption = Annotated[
-    str | None,
-    typer.Option(
-        "--encoder",
-        help="ONNX file of a frozen encoder whose features to learn from, with options behind it as ?key=value.",
-    ),
-]
+ENCODER = typer.Option(
+    "--encoder",
+    help="Frozen encoder in front: a name that `innerloop encoders` lists, an ONNX file, or hf:OWNER/REPO, with "
+    "options behind it as ?key=value.",
+)
+EncoderOption = Annotated[str | None, ENCODER]
+EncoderArgument = Annotated[str, ENCODER]
 TokenizerOption = Annotated[
-    Path | None, typer.Option("--tokenizer", help="The encoder's tokenizer.json, if it takes texts.")
+    Path | None, typer.Option("--tokenizer", help="The tokenizer.json of an ONNX file that takes texts.")
 ]
 
 

@@ -26,7 +26,7 @@ from innerloop_trainer.cli.progress import progress_of_reading, run_with_progres
 from innerloop_trainer.comparison import Budget, compare_methods
 from innerloop_trainer.config import ConfigError, TrainingConfig
 from innerloop_trainer.devices import choose_device
-from innerloop_trainer.encoder_file import load_encoded, read_encoder_file
+from innerloop_trainer.encoders import load_encoded, read_optional_encoder
 
 
 def compare(
@@ -75,7 +75,7 @@ def compare(
         )
         budget = Budget(iterations, minutes)
         target = choose_device(device)
-        source = load_encoded(data, target, read_encoder_file(encoder, tokenizer))
+        source = load_encoded(data, target, read_optional_encoder(encoder, tokenizer))
         print_notices(source)
         result = compare_methods(
             list(dict.fromkeys(names)),

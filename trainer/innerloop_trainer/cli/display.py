@@ -10,11 +10,12 @@ from rich.table import Table
 
 from innerloop_learner.bundle import Bundle
 from innerloop_learner.learner import MethodInfo
-from innerloop_learner.manifest import Graphs, Manifest, Metric, TaskLimits
+from innerloop_learner.manifest import Graphs, Manifest, Metric, Provenance, TaskLimits
 from innerloop_trainer.bundle_evaluation import BundleFigure
 from innerloop_trainer.cli.output import console
 from innerloop_trainer.data import DataSource, SourceLoader
 from innerloop_trainer.data.options import OptionHelp
+from innerloop_trainer.encoders import PretrainedEncoder
 from innerloop_trainer.method_description import MethodDescription
 from innerloop_trainer.runs.initial_parameters import Start
 from innerloop_trainer.runs.log import Row
@@ -57,7 +58,8 @@ def print_figure(figure: BundleFigure, bundle: Bundle) -> None:
     print_notices(figure.source)
     print_evaluation(figure.metric)
     _print_left_out(figure.left_out)
-    if figure.metric.classes and not bundle.manifest.provenance.classes:
+    provenance = bundle.manifest.provenance
+    if figure.metric.classes and provenance.meta_trained and not provenance.classes:
         console.print("the bundle does not say what it was trained on, so that may be among these classes")
 
 
@@ -98,6 +100,22 @@ def print_sources(sources: Mapping[str, SourceLoader]) -> None:
     console.print(table)
 
 
+def print_encoders(encoders: Sequence[PretrainedEncoder]) -> None:
+    """Print one entry per encoder of the catalogue."""
+    table = Table("encoder", "what it is", "features", "MB", "at hand")
+    for encoder in encoders:
+        card = encoder.card
+        what = f"{card.form}: {card.summary}\ntrained on {card.trained_on}; {card.licence}\n{card.paper}"
+        table.add_row(
+            card.name,
+            what,
+            str(card.features),
+            f"{card.megabytes:g}",
+            "yes" if encoder.at_hand else f"no: {encoder.install}",
+        )
+    console.print(table)
+
+
 def print_source(name: str, source: SourceLoader, options: Sequence[OptionHelp]) -> None:
     """Print the description of a data source, and its options with their defaults."""
     console.print(f"{name}: {source.summary}, for example {source.example}", soft_wrap=True)
@@ -123,12 +141,12 @@ def print_bundle(bundle: Bundle) -> None:
         ("input", _input(manifest)),
         ("task", learner.task_kind),
         *((("class balance", learner.class_balance),) if learner.task_kind == "classification" else ()),
-        ("trained for", _trained_for(manifest.limits)),
+        *((("trained for", _trained_for(manifest.limits)),) if provenance.meta_trained else ()),
         ("takes", _takes(manifest.limits)),
         *((("ONNX graphs", _described(manifest.graphs)),) if manifest.graphs else ()),
-        ("data", provenance.data),
+        *((("data", provenance.data),) if provenance.meta_trained else ()),
         *((("data options", _listed(provenance.options)),) if provenance.options else ()),
-        ("training", f"{provenance.iterations:,} outer steps, seed {provenance.seed}"),
+        ("training", _training(provenance)),
         ("created", provenance.created),
         ("made with", _listed(provenance.versions)),
         *((_words(metric.name), f"{_figure(metric)}\n{metric.protocol}") for metric in manifest.metrics),
@@ -174,7 +192,9 @@ def _input(manifest: Manifest) -> str:
     }[encoder.input]
     how = [f"{encoder.pooling} of {encoder.output}"] if encoder.pooling != "none" else [encoder.output]
     how += ["of length 1"] * encoder.normalise
-    return f"{taken}\n{_sizes(encoder.output_shape)} features of a frozen encoder ({', '.join(how)})"
+    origin = encoder.origin
+    named = "" if origin is None else "\n" + ", ".join(filter(None, (origin.name, origin.source, origin.licence)))
+    return f"{taken}{named}\n{_sizes(encoder.output_shape)} features of a frozen encoder ({', '.join(how)})"
 
 
 def _sizes(shape: Sequence[int]) -> str:
@@ -187,6 +207,12 @@ def _with_settings(name: str, settings: Mapping[str, Any]) -> str:
 
 def _listed(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _training(provenance: Provenance) -> str:
+    if not provenance.meta_trained:
+        return "none: nothing was meta-trained"
+    return f"{provenance.iterations:,} outer steps, seed {provenance.seed}"
 
 
 def _trained_for(limits: TaskLimits) -> str:

@@ -22,7 +22,12 @@ from innerloop_trainer.seen_classes import Split
 def evaluate(
     bundle: BundleArgument,
     data: DataOption,
-    split: Annotated[Split, typer.Option(help="Classes that tasks are drawn from.")] = "test",
+    split: Annotated[
+        Split | None,
+        typer.Option(
+            help="Classes that tasks are drawn from; test, or all if nothing was meta-trained.", show_default=False
+        ),
+    ] = None,
     ways: Annotated[
         int | None, typer.Option(min=2, help="Classes per task; as many as in training by default.")
     ] = None,

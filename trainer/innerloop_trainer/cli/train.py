@@ -24,7 +24,7 @@ from innerloop_trainer.cli.output import console
 from innerloop_trainer.cli.progress import progress_of_reading, run_with_progress
 from innerloop_trainer.config import TrainingConfig
 from innerloop_trainer.devices import choose_device
-from innerloop_trainer.encoder_file import EncoderFile, read_encoder_file
+from innerloop_trainer.encoders import EncoderFiles, read_optional_encoder
 from innerloop_trainer.outer_loop import Schedule
 from innerloop_trainer.runs.final_test import measure_on_test_split
 from innerloop_trainer.runs.folder import RunFolder
@@ -96,7 +96,7 @@ def train(
             config,
             RunFolder(out),
             choose_device(device),
-            encoder=read_encoder_file(encoder, tokenizer),
+            encoder=read_optional_encoder(encoder, tokenizer),
             init=init,
             resume=resume,
             test_episodes=test_episodes,
@@ -113,7 +113,7 @@ def train_and_test(
     folder: RunFolder,
     device: torch.device,
     *,
-    encoder: EncoderFile | None = None,
+    encoder: EncoderFiles | None = None,
     init: Path | None = None,
     resume: bool = False,
     test_episodes: int = 600,

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from innerloop_learner.encoders import EncoderSpec
 from innerloop_learner.media import (
     AudioSupportError,
     audio_extensions,
@@ -69,6 +70,12 @@ class Audio(SourceLoader):
     summary = "one's own recordings (WAV, FLAC, OGG): a folder per class, or a zip or tar archive of such folders"
     example = "audio:~/recordings?speakers=prefix"
     options = AudioOptions
+
+    def options_for(self, encoder: EncoderSpec) -> Mapping[str, str]:
+        """As in `SourceLoader`."""
+        if encoder.input != "audio":
+            return {}
+        return {"rate": str(encoder.rate), "seconds": repr(encoder.shape[0] / encoder.rate)}
 
     def load(self, request: SourceRequest) -> DataSource:
         """As in `SourceLoader`."""

@@ -48,7 +48,7 @@ def cached(source: str, identity: Mapping[str, Any], build: Callable[[], Example
     try:
         _write(path, examples)
     except OSError as error:
-        _say_once(path.parent, error.strerror or str(error))
+        say_once(path.parent, error.strerror or str(error))
     return examples
 
 
@@ -68,11 +68,12 @@ def cache_folder() -> Path:
 
 
 @cache
-def _say_once(folder: Path, reason: str) -> None:
+def say_once(folder: Path, reason: str) -> None:
+    """Warn that the cache can't be written, the first time."""
     logger.warning("%s can't be written (%s), so data is decoded anew each time; set XDG_CACHE_HOME", folder, reason)
 
 
-def _check_owner(folder: Path) -> None:
+def check_owner(folder: Path) -> None:
     """Refuse a folder among temporary files that is not the user's own: anybody may make one of its name there.
 
     Raises:
@@ -86,7 +87,7 @@ def _check_owner(folder: Path) -> None:
 
 
 def _read(path: Path) -> ExampleSet:
-    _check_owner(path.parent)
+    check_owner(path.parent)
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata()
         examples, counts = file.get_tensor("examples"), file.get_tensor("counts")
@@ -98,9 +99,6 @@ def _read(path: Path) -> ExampleSet:
 
 
 def _write(path: Path, content: ExampleSet) -> None:
-    """Write a file so that readers never see half of it, even if the process is killed meanwhile."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _check_owner(path.parent)
     examples = np.ascontiguousarray(content.examples)
     metadata = {
         "names": json.dumps(content.names),
@@ -110,10 +108,21 @@ def _write(path: Path, content: ExampleSet) -> None:
     tensors = {"examples": examples, "counts": content.counts}
     if content.speakers is not None:
         tensors["speakers"] = content.speakers
+    write_whole(path, save(tensors, metadata))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that readers never see half of it, even if the process is killed meanwhile.
+
+    Raises:
+        OSError: the folder can't be written, or is not the user's own.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    check_owner(path.parent)
     handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(save(tensors, metadata))
+            file.write(content)
         Path(scratch).replace(path)
     finally:
         Path(scratch).unlink(missing_ok=True)

@@ -154,6 +154,12 @@ class ClassExamples(TaskSampler):
         kept = [name for name in self.names if name not in names]
         return ClassExamples(self._label, self._data.select(kept), self._spec, self._device)
 
+    def joined(self, *others: TaskSampler) -> "ClassExamples":
+        """As in `TaskSampler`."""
+        together = self._data.joined(*(other._data for other in others if isinstance(other, ClassExamples)))
+        label = f"{self._label.rpartition(', ')[0]}, all classes"
+        return ClassExamples(label, together, self._spec, self._device)
+
     def _take(self, rows: Tensor) -> Tensor:
         """Examples [T, N, *input] by their rows [T, N]. Texts are packed to the length of the longest of them."""
         if self._resident is not None:

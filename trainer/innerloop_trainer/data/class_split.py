@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from innerloop_trainer.data.options import FRACTION, option, whole_number
+from innerloop_trainer.data.options import FRACTION, one_of, option, whole_number
 from innerloop_trainer.data.source import DataError
 
 
@@ -15,6 +15,9 @@ class SplitOptions:
     val: float = option(0.15, FRACTION, "Fraction of the classes for validation.")
     test: float = option(0.2, FRACTION, "Fraction of the classes for test.")
     seed: int = option(0, whole_number(), "Another number divides the classes in another order.")
+    order: str = option(
+        "shuffled", one_of("shuffled", "name"), "By name, the first classes are for training and the last for test."
+    )
 
 
 Splits = Mapping[str, list[str]]
@@ -49,13 +52,13 @@ def split_by_seed(source: str, options: SplitOptions, names: list[str]) -> tuple
             f"{source}: {len(names)} classes leave none for training after {validation} for validation and "
             f"{test} for test; add classes or lower val and test"
         )
-    order = shuffled(names, options.seed)
+    order = sorted(names) if options.order == "name" else shuffled(names, options.seed)
     splits = {
         "train": order[:train],
         "validation": order[train : train + validation],
         "test": order[train + validation :],
     }
-    return splits, f"by class with seed {options.seed}"
+    return splits, "by name" if options.order == "name" else f"by class with seed {options.seed}"
 
 
 def hold_out(source: str, options: SplitOptions, splits: Splits) -> Splits:
@@ -69,7 +72,9 @@ def hold_out(source: str, options: SplitOptions, splits: Splits) -> Splits:
     Raises:
         DataError: no class is left to train on.
     """
-    order = shuffled(splits["train"], options.seed)
+    # In the order of names, those for validation come last.
+    by_name = options.order == "name"
+    order = sorted(splits["train"], reverse=True) if by_name else shuffled(splits["train"], options.seed)
     validation = max(1, round(len(order) * options.val))
     if validation >= len(order):
         raise DataError(f"{source}: {len(order)} classes leave none for training after {validation} for validation")

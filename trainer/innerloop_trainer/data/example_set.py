@@ -58,6 +58,17 @@ class ExampleSet:
         counts = np.array([*self.count(kept).values()], dtype=np.int64)
         return replace(self, counts=counts, examples=self.examples[kept], speakers=self.speakers[kept])
 
+    def joined(self, *others: "ExampleSet") -> "ExampleSet":
+        """These classes and those of other sets, none of which may be in two of them."""
+        sets = (self, *others)
+        return ExampleSet(
+            tuple(name for each in sets for name in each.names),
+            np.concatenate([each.counts for each in sets]),
+            np.concatenate([each.examples for each in sets]),
+            tuple(digest for each in sets for digest in each.digests),
+            None if self.speakers is None else np.concatenate([each.speakers for each in sets]),
+        )
+
     def with_rotations(self) -> "ExampleSet":
         """These classes of images and, as further classes, each of them rotated by 90, 180 and 270 degrees."""
         names, digests = list(self.names), list(self.digests)

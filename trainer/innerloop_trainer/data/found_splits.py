@@ -25,11 +25,12 @@ def split_found(
         return split_by_seed(request.name, options, list(names))
     kept = set(names)
     splits = {split: [name for name in classes if name in kept] for split, classes in found.items()}
-    for key in ("test", "val", "seed") if "validation" in found else ("test",):
+    for key in ("test", "val", "seed", "order") if "validation" in found else ("test",):
         if key in request.options:
             raise DataError(f"{request.name}: {key} has no effect where folders are the splits; leave it")
     if "validation" in found:
         return splits, "by folder"
+    how = "in the order of their names" if options.order == "name" else f"with seed {options.seed}"
     return hold_out(request.name, options, splits), (
-        f"by folder, validation classes held out of those for training with seed {options.seed}"
+        f"by folder, validation classes held out of those for training {how}"
     )

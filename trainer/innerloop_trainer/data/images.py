@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from innerloop_learner.encoders import EncoderSpec
 from innerloop_learner.media import format_names, missing_extensions, readable_extensions
 from innerloop_learner.spec import InputSpec
 from innerloop_trainer.data.cache import cached
@@ -43,6 +44,13 @@ class Images(SourceLoader):
     summary = "one's own images: a folder per class, or a zip or tar archive of such folders"
     example = "images:~/pictures?size=32"
     options = ImageOptions
+
+    def options_for(self, encoder: EncoderSpec) -> Mapping[str, str]:
+        """As in `SourceLoader`."""
+        if encoder.input != "images":
+            return {}
+        channels, *size = encoder.shape
+        return {"size": SIZE.write((size[0], size[1])), "color": "gray" if channels == 1 else "rgb"}
 
     def load(self, request: SourceRequest) -> DataSource:
         """As in `SourceLoader`."""

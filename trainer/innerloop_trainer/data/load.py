@@ -1,20 +1,23 @@
 """Loads the data source that a user's text names."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from innerloop_learner.encoders import EncoderSpec
 from innerloop_learner.registry import UnknownNameError
 from innerloop_trainer.data.source import DataError, DataSource, SourceRequest, sources
 from innerloop_trainer.data.tables import TABLES
 
 
-def load_source(text: str, device: torch.device | str = "cpu") -> DataSource:
+def load_source(text: str, device: torch.device | str = "cpu", encoder: EncoderSpec | None = None) -> DataSource:
     """Load the data source that `text` names, for example "omniglot:~/data/omniglot?split=alphabet".
 
     Args:
         text: `NAME`, `NAME:PATH` or either with `?key=value&key=value` behind it.
         device: device to keep the data on; the generators that episodes are drawn with must be on it too.
+        encoder: encoder that the data is loaded for, and whose size the inputs get where the text names none.
 
     Raises:
         DataError: there is no such source or option, or the data can't be used; the message says what to do.
@@ -30,6 +33,8 @@ def load_source(text: str, device: torch.device | str = "cpu") -> DataSource:
         loader = sources[request.name]
     except UnknownNameError as error:
         raise DataError(f"{error}{_hint(text)}") from error
+    if encoder is not None:
+        request = replace(request, options={**loader.options_for(encoder), **request.options})
     return loader.load(request)
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from innerloop_learner.encoders import FrozenEncoder
+from innerloop_learner.encoders import EncoderSpec, FrozenEncoder
 from innerloop_learner.registry import Registry
 from innerloop_learner.spec import InputSpec
 from innerloop_learner.tasks import Episodes
@@ -55,6 +55,15 @@ class TaskSampler(ABC):
         if names:
             raise DataError(f"this split has no classes, so not {', '.join(names)} either")
         return self
+
+    def joined(self, *others: "TaskSampler") -> "TaskSampler":
+        """The classes of this split and of others as one split.
+
+        Raises:
+            DataError: the splits have no classes.
+        """
+        del others
+        raise DataError("these splits have no classes to join; name one of them: train, validation or test")
 
     @abstractmethod
     def sample(self, shape: EpisodeShape, tasks: int, generator: torch.Generator) -> Episodes:
@@ -140,6 +149,11 @@ class SourceLoader(ABC):
     summary: ClassVar[str] = ""
     example: ClassVar[str] = ""
     options: ClassVar[type[Any]] = NoOptions
+
+    def options_for(self, encoder: EncoderSpec) -> Mapping[str, str]:
+        """The options that bring inputs to the form an encoder takes; those that a user names go before them."""
+        del encoder
+        return {}
 
     @abstractmethod
     def load(self, request: SourceRequest) -> DataSource:

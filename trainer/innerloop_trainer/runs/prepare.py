@@ -9,7 +9,7 @@ import torch
 from innerloop_learner.host_memory import keep_freed_memory
 from innerloop_trainer.config import TrainingConfig, check_config
 from innerloop_trainer.data import DataSource
-from innerloop_trainer.encoder_file import EncoderFile, load_encoded
+from innerloop_trainer.encoders import EncoderFiles, load_encoded
 from innerloop_trainer.plan import make_plan
 from innerloop_trainer.runs.folder import RunFolder
 from innerloop_trainer.runs.initial_parameters import Start, read_initial_parameters, start_from
@@ -39,7 +39,7 @@ def prepare(
     folder: RunFolder,
     device: torch.device,
     *,
-    encoder: EncoderFile | None = None,
+    encoder: EncoderFiles | None = None,
     init: Path | None = None,
     resume: bool = False,
     source: DataSource | None = None,

@@ -35,7 +35,7 @@ def make_manifest(
         seed=plan.config.seed,
         iterations=progress.best_iteration,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions={"innerloop": version("innerloop"), "torch": torch.__version__, "python": platform.python_version()},
+        versions=made_with(),
         # A bundle may be given to others, so the path of the data on this machine is replaced by the source's name.
         training={**plan.config.to_json(), "data": source.name},
         options=source.options,
@@ -50,3 +50,8 @@ def make_manifest(
         metrics=metrics,
         encoder=None if source.encoder is None else source.encoder.spec,
     )
+
+
+def made_with() -> dict[str, str]:
+    """Versions of what makes bundles, as their manifests record them."""
+    return {"innerloop": version("innerloop"), "torch": torch.__version__, "python": platform.python_version()}

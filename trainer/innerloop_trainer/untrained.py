@@ -1,0 +1,107 @@
+"""Bundles that nothing was trained for: a head that needs no training behind a frozen encoder."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from innerloop_learner.bundle import save_bundle
+from innerloop_learner.encoders import FrozenEncoder
+from innerloop_learner.encoders.spec import Form
+from innerloop_learner.learner import Learner, build_learner, methods
+from innerloop_learner.manifest import Manifest, Provenance, TaskLimits
+from innerloop_learner.spec import ClassBalance, InputSpec, LearnerSpec
+from innerloop_learner.tasks import Params
+from innerloop_trainer.config import ConfigError
+from innerloop_trainer.plan import SERVING_WAYS
+from innerloop_trainer.runs.provenance import made_with
+
+DEFAULT_HEADS: Mapping[Form, str] = {"images": "lr-d2", "texts": "lr-d2", "audio": "lr-d2"}
+"""The usual head behind encoders of each kind."""
+
+BACKBONE = "scaled"
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    """What a user may say of the head.
+
+    Attributes:
+        method: registered name of the method; None for the usual one behind encoders of this kind.
+        settings: settings of the method, by name.
+        max_ways: most classes that a request may have.
+        class_balance: how classes of the support set count, as in `LearnerSpec`.
+    """
+
+    method: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    max_ways: int = SERVING_WAYS
+    class_balance: ClassBalance = "equal"
+
+
+def write_untrained(path: Path, name: str, encoder: FrozenEncoder, head: HeadOptions) -> Manifest:
+    """Write a bundle that can be served at once.
+
+    Args:
+        path: folder to write.
+        name: suggested name of the model.
+        encoder: the encoder in front.
+        head: what answers from its features.
+
+    Returns:
+        the manifest as written; it says that nothing was meta-trained.
+
+    Raises:
+        ConfigError: the head is made of parameters that training must find.
+        UnknownNameError, SettingsError: there is no such method or setting.
+        BundleError, OSError: the bundle can't be written.
+    """
+    method = head.method or DEFAULT_HEADS[encoder.spec.input]
+    spec = LearnerSpec(
+        method=method,
+        input=InputSpec(encoder.spec.output_shape),
+        max_ways=head.max_ways,
+        backbone=BACKBONE,
+        settings=head.settings,
+        class_balance=head.class_balance,
+    )
+    learner = build_learner(spec)
+    params = _fixed_params(learner)
+    if params is None:
+        raise ConfigError(
+            f"{method} answers by parameters that training must find; train it with `innerloop train {method}`, or "
+            f"take a head that needs none: {', '.join(_heads(spec))}"
+        )
+    manifest = Manifest(
+        name=name,
+        learner=learner.spec,
+        limits=TaskLimits(0, 0, 0, head.max_ways, learner.max_steps),
+        provenance=Provenance(
+            data="",
+            seed=0,
+            iterations=0,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            versions=made_with(),
+        ),
+        encoder=encoder.spec,
+    )
+    return save_bundle(path, manifest, params, encoder.files)
+
+
+def _fixed_params(learner: Learner) -> Params | None:
+    """Initial parameters, if they are always the same; None if some are drawn at random for training to start from."""
+    first, second = (learner.init(torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    return first if all(torch.equal(first[name], second[name]) for name in first) else None
+
+
+def _heads(spec: LearnerSpec) -> list[str]:
+    """Names of the methods that need no training."""
+    return [
+        name
+        for name in methods
+        if "classification" in methods[name].info.tasks
+        and _fixed_params(build_learner(LearnerSpec(name, spec.input, backbone=BACKBONE))) is not None
+    ]
