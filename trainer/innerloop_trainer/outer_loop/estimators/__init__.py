@@ -1,6 +1,15 @@
 """Estimators of the meta-gradient, registered by name."""
 
-from innerloop_trainer.outer_loop.estimators import backpropagation, nothing, reptile
+from innerloop_trainer.outer_loop.estimators import backpropagation, discriminant, nothing, reptile
 from innerloop_trainer.outer_loop.estimators.estimator import Estimate, Estimator, build_estimator, estimators
 
-__all__ = ["Estimate", "Estimator", "backpropagation", "build_estimator", "estimators", "nothing", "reptile"]
+__all__ = [
+    "Estimate",
+    "Estimator",
+    "backpropagation",
+    "build_estimator",
+    "discriminant",
+    "estimators",
+    "nothing",
+    "reptile",
+]
