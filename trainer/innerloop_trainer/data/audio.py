@@ -48,7 +48,7 @@ def _between(form: str, least: float, most: float, kind: type[int] | type[float]
             raise ValueError(text)
         return value
 
-    return Kind(f"{form} from {least:,} to {most:,}", read, "{:g}".format)
+    return Kind(f"{form} from {least:,} to {most:,}", read, "{:.10g}".format)
 
 
 @dataclass(frozen=True)

@@ -9,22 +9,30 @@ from innerloop_learner.encoders.session import Computing
 from innerloop_trainer.data import DataSource, load_source
 from innerloop_trainer.data.encoded import encoded
 from innerloop_trainer.encoders.files import EncoderFiles, open_files
+from innerloop_trainer.encoders.spectrogram import spectrogram_encoder
 
 
 def load_encoded(data: str, device: torch.device, files: EncoderFiles | None) -> DataSource:
     """Load a data source, and encode its examples if there is an encoder.
 
-    Where the encoder takes inputs of one shape, the data is brought to it, unless the user asked for another.
+    Recordings without one become spectrograms, of which backbones of images make features. Where the encoder takes
+    inputs of one shape, the data is brought to it, unless the user asked for another.
 
     Raises:
         DataError, EncoderError: the data or the encoder can't be used, or not together.
     """
     if files is None:
-        return load_source(data, device)
+        source = load_source(data, device)
+        return encoded(source, _spectrograms(source, computing_on(device))) if source.rate else source
     if files.options.shape is not None or files.tokenizer is not None:
         return load_for_encoder(data, device, open_files(files, computing_on(device)))
     source = load_source(data, device)
     return encoded(source, open_files(files, computing_on(device), source.input.shape))
+
+
+def _spectrograms(source: DataSource, computing: Computing) -> FrozenEncoder:
+    (samples,) = source.input.shape
+    return spectrogram_encoder(source.rate, samples, computing)
 
 
 def load_for_encoder(data: str, device: torch.device, encoder: FrozenEncoder) -> DataSource:
