@@ -13,6 +13,8 @@ import typer
 from innerloop import Client
 from innerloop_command.console import make_console
 from innerloop_command.demo.folder import DemoFolder, FolderTakenError
+from innerloop_command.demo.own_answers import draw_answers, print_own_figures, write_answers
+from innerloop_command.demo.own_files import Kind, measure, read_task, write_bundle
 from innerloop_command.demo.picture import draw_task
 from innerloop_command.demo.tasks import Task, draw_tasks, save_task
 from innerloop_command.server_process import ServerProcess
@@ -52,8 +54,20 @@ class Figures:
 
 @app.command()
 def demo(
+    photos: Annotated[
+        Path | None,
+        typer.Option(help="Show it on your own photographs: a folder that has a folder of images for each label."),
+    ] = None,
+    texts: Annotated[
+        Path | None, typer.Option(help="Show it on your own texts: a CSV file with columns text and label.")
+    ] = None,
+    audio: Annotated[
+        Path | None,
+        typer.Option(help="Show it on your own recordings: a folder that has a folder of WAV or FLAC files per label."),
+    ] = None,
     data: Annotated[
-        str, typer.Option(help="Data source with images, for example omniglot:PATH; `innerloop sources` lists all.")
+        str,
+        typer.Option(help="Data source with images to train on, such as omniglot:PATH; `innerloop sources` lists all."),
     ] = "glyphs",
     out: Annotated[
         Path, typer.Option(help="Folder for the model and the picture; nothing but an earlier demo is replaced.")
@@ -63,8 +77,17 @@ def demo(
         Path | None, typer.Option("--json", help="Write the figures to this file; earlier figures there are replaced.")
     ] = None,
 ) -> None:
-    """Meta-train a small model, serve it, adapt it to classes it has never seen, and show how well it does."""
+    """Meta-train a small model, serve it, adapt it to classes it has never seen, and show how well it does.
+
+    With `--photos`, `--texts` or `--audio` nothing is trained: a pre-trained encoder learns from a few of your own
+    examples, and is asked about others.
+    """
     folder = DemoFolder(out)
+    given: dict[Kind, Path | None] = {"photos": photos, "texts": texts, "audio": audio}
+    own = {kind: path for kind, path in given.items() if path is not None}
+    if own:
+        _on_own_files(own, folder, json_file)
+        return
     try:
         if json_file:
             check_results_file(json_file, ("accuracy_before", "accuracy_after"))
@@ -82,6 +105,33 @@ def demo(
     finally:
         folder.record()
     _print(figures, folder)
+    if json_file:
+        write_results(json_file, asdict(figures))
+
+
+def _on_own_files(own: dict[Kind, Path], folder: DemoFolder, json_file: Path | None) -> None:
+    if len(own) > 1:
+        raise typer.BadParameter(f"one of --{' and --'.join(own)} at a time")
+    ((kind, path),) = own.items()
+    if not path.exists():
+        raise typer.BadParameter(f"there is no file or folder {path}", param_hint=f"--{kind}")
+    task = read_task(kind, path)
+    try:
+        if json_file:
+            check_results_file(json_file, ("accuracy", "adapt_ms"))
+        folder.clear()
+        write_bundle(kind, folder)
+    except FolderTakenError as error:
+        raise typer.BadParameter(str(error), param_hint="--out") from error
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
+    try:
+        figures, task, answers = measure(kind, task, folder)
+        write_answers(task, answers, folder.answers)
+        draw_answers(kind, task, answers, folder.picture)
+    finally:
+        folder.record()
+    print_own_figures(figures, folder)
     if json_file:
         write_results(json_file, asdict(figures))
 

@@ -27,6 +27,7 @@ class DemoFolder:
         bundle: the demo's model.
         task: folder of the images of one task.
         picture: PNG of that task and the answers.
+        answers: CSV of the answers to queries about the user's own files.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,6 +38,7 @@ class DemoFolder:
         self.bundle = self.models / "demo"
         self.task = path / "task"
         self.picture = path / "demo.png"
+        self.answers = path / "answers.csv"
 
     def clear(self) -> None:
         """Remove what an earlier demo wrote.
@@ -76,7 +78,7 @@ class DemoFolder:
 
     def _replaced(self) -> Iterator[Path]:
         """The files that are there now and that a demo replaces."""
-        for part in (self.run, self.bundle, self.task, self.picture):
+        for part in (self.run, self.bundle, self.task, self.picture, self.answers):
             entries = sorted(part.rglob("*")) if part.is_dir() else [part]
             yield from (entry for entry in entries if entry.is_file() or entry.is_symlink())
 

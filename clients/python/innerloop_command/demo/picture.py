@@ -13,9 +13,9 @@ RIGHT, WRONG = "#1a7f37", "#cf222e"
 
 
 def draw_task(
-    support: NDArray[Any],
+    support: Sequence[NDArray[Any]] | NDArray[Any],
     support_labels: Sequence[str],
-    query: NDArray[Any],
+    query: Sequence[NDArray[Any]] | NDArray[Any],
     query_labels: Sequence[str],
     predicted: Sequence[str],
     path: Path,
@@ -25,9 +25,9 @@ def draw_task(
     Right answers are framed green and ticked, wrong ones framed red, crossed, and name the label that was taken.
 
     Args:
-        support: images [S, C, H, W] uint8.
+        support: S images [C, H, W] uint8, or S waveforms [N].
         support_labels: S labels.
-        query: images [Q, C, H, W] uint8.
+        query: Q images or waveforms.
         query_labels: Q true labels.
         predicted: Q predicted labels.
         path: PNG to write.
@@ -61,10 +61,14 @@ def draw_task(
     figure.savefig(path, dpi=110)
 
 
-def _show(axes: Axes, image: NDArray[Any], title: str, colour: str, border: float) -> None:
+def _show(axes: Axes, example: NDArray[Any], title: str, colour: str, border: float) -> None:
     axes.axis("on")
-    pixels = image.transpose(1, 2, 0)
-    axes.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=255)
+    if example.ndim == 1:
+        axes.plot(example, linewidth=0.4, color="black")
+        axes.set_box_aspect(0.6)
+    else:
+        pixels = example.transpose(1, 2, 0)
+        axes.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=255)
     axes.set(xticks=[], yticks=[])
     axes.set_title(title, fontsize=8, color=colour, parse_math=False)  # a label may hold dollars
     for spine in axes.spines.values():
