@@ -1,10 +1,11 @@
-"""Which second of a recording should a model hear? Rules that `innerloop_learner.media.audio` was chosen among.
+"""Which part of a recording should a model hear? Rules that `innerloop_learner.media.audio` was chosen among.
 
     python benchmarks/audio_window/run.py [--data ../shared/data/spoken_digits/spoken_digits.zip] [--episodes 600]
 
-Cuts the spoken digits 0 to 4 (the others stay unseen for other benchmarks) by each rule to one second, as they are and
-with up to a second of faint noise before and behind each, and measures class means, 5 ways, support sets and queries by
-different speakers. Features are log-mel spectrograms and, where it is installed, the catalogue's speech-embedding.
+Cuts the spoken digits 0 to 4 (the others stay unseen for other benchmarks) by each rule, as they are and with up to a
+second of faint noise before and behind each, and measures class means, 5 ways, support sets and queries by different
+speakers. Features are log-mel spectrograms of 1 s and, where it is installed, the catalogue's speech-embedding, of as
+much as it takes.
 Writes results.json: mean accuracies in per cent, with half widths of 95% confidence intervals over episodes.
 """
 
@@ -44,37 +45,37 @@ CHOOSING = "01234"
 Waveform = NDArray[np.float32]
 
 
-def first(waveform: Waveform) -> Waveform:
-    """The first second."""
-    return np.concatenate([waveform[:RATE], np.zeros(max(0, RATE - len(waveform)), np.float32)])
+def first(waveform: Waveform, samples: int) -> Waveform:
+    """What the recording begins with."""
+    return np.concatenate([waveform[:samples], np.zeros(max(0, samples - len(waveform)), np.float32)])
 
 
-def middle(waveform: Waveform) -> Waveform:
-    """The second in the middle of the recording."""
-    missing = max(0, RATE - len(waveform))
+def middle(waveform: Waveform, samples: int) -> Waveform:
+    """The middle of the recording."""
+    missing = max(0, samples - len(waveform))
     padded = np.pad(waveform, (missing // 2, missing - missing // 2))
-    return padded[(len(padded) - RATE) // 2 :][:RATE]
+    return padded[(len(padded) - samples) // 2 :][:samples]
 
 
-def trimmed(decibels: float) -> Callable[[Waveform], Waveform]:
-    """The second in the middle of what is left when both ends are cut off up to a level below the loudest 10 ms."""
+def trimmed(decibels: float) -> Callable[[Waveform, int], Waveform]:
+    """The middle of what is left when both ends are cut off up to a level below the loudest 10 ms."""
 
-    def rule(waveform: Waveform) -> Waveform:
+    def rule(waveform: Waveform, samples: int) -> Waveform:
         levels = np.add.reduceat(np.square(waveform, dtype=np.float64), np.arange(0, len(waveform), RATE // 100))
         (loud,) = np.nonzero(levels > levels.max() * 10 ** (-decibels / 10))
-        return middle(waveform[loud[0] * RATE // 100 : (loud[-1] + 1) * RATE // 100])
+        return middle(waveform[loud[0] * RATE // 100 : (loud[-1] + 1) * RATE // 100], samples)
 
     return rule
 
 
-def loudest(waveform: Waveform) -> Waveform:
-    """The second whose middle is loudest."""
-    return fit_audio(waveform, RATE, RATE, RATE)
+def loudest(waveform: Waveform, samples: int) -> Waveform:
+    """The part whose middle is loudest."""
+    return fit_audio(waveform, RATE, RATE, samples)
 
 
-RULES: Mapping[str, Callable[[Waveform], Waveform]] = {
-    "first second": first,
-    "middle of the recording": middle,
+RULES: Mapping[str, Callable[[Waveform, int], Waveform]] = {
+    "beginning": first,
+    "middle": middle,
     "middle, ends trimmed at -40 dB": trimmed(40),
     "middle, ends trimmed at -25 dB": trimmed(25),
     "loudest middle": loudest,
@@ -94,8 +95,9 @@ def main() -> None:
     results: dict[str, Any] = {}
     for kind, waveforms in {"as they are": clips, "with pauses": [*with_pauses(clips)]}.items():
         for name, rule in RULES.items():
-            windows = np.stack([rule(waveform) for waveform in waveforms])
             for encoder_name, encoder in features.items():
+                (samples,) = encoder.spec.shape
+                windows = np.stack([rule(waveform, samples) for waveform in waveforms])
                 found = measure(classes, speakers, encode(encoder, windows), arguments.episodes)
                 results.setdefault(kind, {}).setdefault(name, {})[encoder_name] = found
                 print(kind, name, encoder_name, found, flush=True)

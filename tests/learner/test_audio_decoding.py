@@ -110,7 +110,7 @@ def test_an_offset_and_other_types_of_samples_change_nothing() -> None:
 
 
 def test_silence_and_a_constant_are_silent_and_a_single_sample_is_read() -> None:
-    for waveform in (np.zeros(RATE), np.full(RATE, 0.5), np.ones(1)):
+    for waveform in (np.zeros(RATE), np.full(RATE, 0.3), np.full((RATE, 3), -0.7, np.float32), np.ones(1)):
         assert is_silent(fit_audio(waveform, RATE, RATE, RATE))
     assert not is_silent(fit_audio(tone(), RATE, RATE, RATE))
     assert fit_audio(tone(), RATE, RATE, 1).shape == (1,)

@@ -122,9 +122,8 @@ def fit_audio(waveform: NDArray[Any], own_rate: int, rate: int, samples: int) ->
     channels = 1 if waveform.ndim == 1 else waveform.shape[1]
     _check_sizes(len(waveform), own_rate, channels)
     scaled = _scaled(waveform)
-    _check_values(scaled)
-    mono = scaled if scaled.ndim == 1 else scaled.mean(1, dtype=np.float64)
-    centred = np.asarray(mono - mono.mean(dtype=np.float64), np.float32)
+    mono = scaled if scaled.ndim == 1 else scaled.mean(1)
+    centred = mono - np.float32(mono.mean(dtype=np.float64))
     return _resampled(_loudest_window(centred, own_rate, samples / rate), own_rate, rate, samples)
 
 
@@ -195,13 +194,15 @@ def _check_sizes(length: int, rate: int, channels: int) -> None:
         raise UnreadableAudioError(f"has more than {MAX_AUDIO_VALUES:,} samples over all channels; cut or mix it")
 
 
-def _scaled(waveform: NDArray[Any]) -> NDArray[Any]:
-    """Floating-point samples of full scale 1."""
+def _scaled(waveform: NDArray[Any]) -> Waveform:
+    """Samples of full scale 1."""
     if waveform.dtype.kind == "f":
-        return waveform
-    middle, bits = (128.0, 8) if waveform.dtype == np.uint8 else (0.0, 8 * waveform.dtype.itemsize)
-    if waveform.dtype in (np.uint8, np.int16, np.int32):
-        return np.asarray((waveform.astype(np.float64) - middle) / 2 ** (bits - 1))
+        _check_values(waveform)
+        return np.asarray(waveform, np.float32)
+    if waveform.dtype == np.uint8:
+        return np.asarray((waveform.astype(np.float32) - 128) / 128)
+    if waveform.dtype in (np.int16, np.int32):
+        return waveform.astype(np.float32) / np.float32(2 ** (8 * waveform.dtype.itemsize - 1))
     raise UnreadableAudioError(f"has samples of type {waveform.dtype}, not floating-point, int16, int32 or uint8")
 
 
@@ -219,7 +220,7 @@ def _loudest_window(waveform: Waveform, rate: int, seconds: float) -> Waveform:
     places = max(1, round(seconds * LEVELS_PER_SECOND))
     # Levels of 10 ms each, at every rate; a rate that is no multiple of 100 has some of one sample more.
     edges = np.arange(-(-len(waveform) * LEVELS_PER_SECOND // rate)) * rate // LEVELS_PER_SECOND
-    levels = np.sqrt(np.add.reduceat(np.square(waveform, dtype=np.float64), edges))
+    levels = np.sqrt(np.add.reduceat(np.square(waveform), edges, dtype=np.float64))
     weights = 1 - ((np.arange(places) + 0.5) / places * 2 - 1) ** 2
     loudness = np.convolve(levels, weights)  # of each window that overlaps the recording at all
     first = int(loudness.argmax()) - places + 1

@@ -221,6 +221,11 @@ def test_options_that_are_not_understood_say_what_to_write(tmp_path: Path, optio
         load_source(f"audio:{tmp_path}?{option}")
 
 
+def test_test_speakers_without_speakers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="test_speakers has no effect without speakers; write"):
+        load_source(f"audio:{tmp_path}?test_speakers=0.5")
+
+
 def test_a_missing_library_is_said_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audio, "reads_audio", lambda: False)
     with pytest.raises(DataError, match=r'audio: sound needs soundfile and soxr; pip install "innerloop\[speech\]"'):

@@ -80,6 +80,8 @@ class Audio(SourceLoader):
     def load(self, request: SourceRequest) -> DataSource:
         """As in `SourceLoader`."""
         options = read_options(request, AudioOptions)
+        if options.speakers == "none" and "test_speakers" in request.options:
+            raise DataError("audio: test_speakers has no effect without speakers; write ?speakers=prefix or folder too")
         path = existing_path(request, EXAMPLE)
         _require_libraries()
         tree = open_tree(path)
