@@ -53,6 +53,12 @@ class RecordingModel(LoadedModel):
         del states, alone
         return self._compute("predict", queries, lambda query: Answers(values=query))
 
+    def export_state(self, state):
+        return bytes(state.size_bytes)
+
+    def import_state(self, content):
+        return FakeState(len(content))
+
     def _compute(self, operation, tasks, answer):
         if self.gate is not None:
             assert self.gate.wait(10)

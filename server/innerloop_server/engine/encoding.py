@@ -88,7 +88,7 @@ class EncodedModel(LoadedModel):
             input_kind=INPUT_KINDS[spec.input],
             sample_rate=spec.rate,
         )
-        self.computed_by_workers = model.computed_by_workers
+        self.computed_by_workers, self.states_on_host = model.computed_by_workers, model.states_on_host
         self._model = model
         self._encoder = encoder
         self._sent: WeakKeyDictionary[Worker, float] = WeakKeyDictionary()  # encoder's seconds of the batch that it has
@@ -113,6 +113,14 @@ class EncodedModel(LoadedModel):
         """See LoadedModel.compute; the encoder's time is measured apart from what follows."""
         encoded, seconds = self._encode_batch(batch)
         return replace(self._model.compute(encoded, alone=alone), encoder_seconds=seconds)
+
+    def export_state(self, state: TaskState) -> bytes:
+        """See LoadedModel.export_state."""
+        return self._model.export_state(state)
+
+    def import_state(self, content: bytes) -> TaskState:
+        """See LoadedModel.import_state."""
+        return self._model.import_state(content)
 
     def prefetch(self, state: TaskState) -> None:
         """See LoadedModel.prefetch."""

@@ -36,6 +36,10 @@ class AbandonedError(RuntimeError):
     """A batch was not computed to its end, because nobody waits for it any more."""
 
 
+class StateMismatchError(ValueError):
+    """Bytes that are no task state of this model and backend."""
+
+
 class TaskState(ABC):
     """The state of one adapted task, wherever the engine keeps it; it is freed when nothing refers to it any more.
 
@@ -141,11 +145,13 @@ class LoadedModel(ABC):
         name: that callers know it by.
         description: description of the bundle.
         computed_by_workers: whether worker processes can compute its batches, too.
+        states_on_host: whether task states lie in the host's memory, so that reading one never waits for a device.
     """
 
     name: str
     description: ModelDescription
     computed_by_workers: bool = False
+    states_on_host: bool = True
 
     @property
     def served(self) -> ServedModel:
@@ -201,6 +207,23 @@ class LoadedModel(ABC):
         ]
         seconds = {Operation.ADAPT: between - started, Operation.PREDICT: perf_counter() - between}
         return BatchResult(adapted, in_task_order(batch, answered), seconds)
+
+    @abstractmethod
+    def export_state(self, state: TaskState) -> bytes:
+        """The content of a task state, which `import_state` takes in another process too.
+
+        Raises:
+            MemoryFullError: there is no room to bring the state back to the device.
+        """
+
+    @abstractmethod
+    def import_state(self, content: bytes) -> TaskState:
+        """The task state that `export_state` of a model of this digest and backend wrote.
+
+        Raises:
+            StateMismatchError: it was written for another model or backend, or is damaged.
+            MemoryFullError: there is no room for it.
+        """
 
     def prefetch(self, state: TaskState) -> None:  # noqa: B027 - most engines gain nothing from it
         """Hear of a state that will be predicted with when it is its turn; may be called at any time, never waits."""

@@ -24,7 +24,7 @@ class Accelerator(OnnxDevice):
     """
 
     def __init__(self, kind: str, index: int, providers: Sequence[tuple[str, Mapping[str, str]]]) -> None:
-        self.name = f"{kind}:{index}"
+        self.name, self.in_host_memory = f"{kind}:{index}", False
         self.lanes, self.threads = 1, 2
         self.largest_batch = self.usual_batch = GPU_BATCH
         self._kind, self._index = kind, index

@@ -43,6 +43,7 @@ class OnnxDevice(ABC):
         threads: number of threads that prepare batches and run them.
         largest_batch: number of tasks above which larger batches raise throughput no further.
         usual_batch: number of tasks up to which batches are tried out when a model is loaded.
+        in_host_memory: whether its tensors lie in the host's memory.
     """
 
     name: str
@@ -50,6 +51,7 @@ class OnnxDevice(ABC):
     threads: int
     largest_batch: int
     usual_batch: int
+    in_host_memory: bool
 
     @abstractmethod
     def session(self, graph: bytes) -> Session:

@@ -22,7 +22,7 @@ class HostDevice(OnnxDevice):
     """
 
     def __init__(self, threads: int | None = None, lanes: int | None = None) -> None:
-        self.name = "cpu"
+        self.name, self.in_host_memory = "cpu", True
         self.lanes = self.threads = lanes or usable_cores()
         self.largest_batch, self.usual_batch = CPU_BATCH, 1
         self._graph_threads = (threads or lone_threads()) if self.lanes == 1 else 1

@@ -9,8 +9,16 @@ from innerloop_learner.traits import Traits
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.tasks import Array, SupportSet
 from innerloop_server.engine.description import describe
-from innerloop_server.engine.interface import AdaptedTask, LoadedModel, LoadError, MemoryFullError, TaskState
+from innerloop_server.engine.interface import (
+    AdaptedTask,
+    LoadedModel,
+    LoadError,
+    MemoryFullError,
+    StateMismatchError,
+    TaskState,
+)
 from innerloop_server.engine.onnx.device import OnnxDevice, Session, Tensors
+from innerloop_server.engine.onnx.state_bytes import from_bytes, to_bytes
 from innerloop_server.engine.onnx.states import OnnxState, OnnxStates
 from innerloop_server.engine.padding import mask, stack
 from innerloop_server.engine.query_chunks import query_chunks
@@ -51,6 +59,7 @@ class OnnxModel(LoadedModel):
     ) -> None:
         self.name = name
         self.description = describe(manifest, traits)
+        self.states_on_host = device.in_host_memory
         self._device = device
         self._states = states
         self._adapting, self._predicting = device.session(files[ADAPT]), device.session(files[PREDICT])
@@ -116,6 +125,19 @@ class OnnxModel(LoadedModel):
             Answers(*(array[task, :size, : state.ways] for array in arrays))
             for task, (size, state) in enumerate(zip(sizes, own, strict=True))
         ]
+
+    def export_state(self, state: TaskState) -> bytes:
+        """See LoadedModel.export_state."""
+        (own,) = [each for each in (state,) if isinstance(each, OnnxState)]
+        with self._states.claimed([own]) as (tensors,):
+            return to_bytes(self._device.to_host(tensors), own.ways)
+
+    def import_state(self, content: bytes) -> TaskState:
+        """See LoadedModel.import_state."""
+        tensors, ways = from_bytes(content)
+        if [*tensors] != self._kept or any(tensor.shape[:1] != (1,) for tensor in tensors.values()):
+            raise StateMismatchError("its tensors are not those of this model's graphs")
+        return self._states.put(self._device.from_host(tensors), [ways])[0]
 
     def _in_chunks(self, state: Tensors, x: Array) -> list[Array]:
         """Answer queries [T, Q, *input], a limited number at a time."""

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -51,6 +51,10 @@ class CpuDevice(Device):
         """See Device.run."""
         outputs = self._run_alone(program) if alone else self._run(program, 1)
         return outputs if postprocess is None else postprocess(*outputs)
+
+    def fetch(self, read: Callable[[], Tensor]) -> Tensor:
+        """See Device.fetch."""
+        return read()
 
     def capture(self, program: Program, learner: Learner) -> None:
         """There is nothing to prepare."""

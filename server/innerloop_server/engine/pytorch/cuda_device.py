@@ -81,14 +81,27 @@ class CudaDevice(Device):
             if postprocess is not None:
                 outputs = postprocess(*outputs)
             # Copied in the stream's order: the next replay can't overwrite them before.
-            results = tuple(
-                self.empty(output.shape, output.dtype).copy_(output, non_blocking=True) for output in outputs
-            )
-            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            done.record(self._stream)
+            results = tuple(self._copy_out(output) for output in outputs)
+            done = self._record()
             self.on_launch()
         done.synchronize()  # outside of the lock: the other thread hands its batch over meanwhile
         return results
+
+    def fetch(self, read: Callable[[], Tensor]) -> Tensor:
+        """See Device.fetch."""
+        with self.in_order():
+            result = self._copy_out(read())
+            done = self._record()
+        done.synchronize()
+        return result
+
+    def _copy_out(self, tensor: Tensor) -> Tensor:
+        return self.empty(tensor.shape, tensor.dtype).copy_(tensor, non_blocking=True)
+
+    def _record(self) -> Any:
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        done.record(self._stream)
+        return done
 
     def capture(self, program: Program, learner: Learner) -> None:
         """Record a CUDA graph of the program. See Device.capture."""

@@ -72,6 +72,10 @@ class Device(ABC):
         """
 
     @abstractmethod
+    def fetch(self, read: Callable[[], Tensor]) -> Tensor:
+        """The tensor that `read` makes in the order of the device's work, in the host's memory."""
+
+    @abstractmethod
     def capture(self, program: Program, learner: Learner) -> None:
         """Prepare for programs of this key, where the device gains from it.
 

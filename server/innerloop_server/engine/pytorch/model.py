@@ -35,8 +35,9 @@ from innerloop_server.engine.pytorch.computation import Computation, Precision
 from innerloop_server.engine.pytorch.device import Device
 from innerloop_server.engine.pytorch.padding import stack
 from innerloop_server.engine.pytorch.programs import AdaptProgram, PredictProgram, Program
-from innerloop_server.engine.pytorch.state_copies import PageNumbers
-from innerloop_server.engine.pytorch.state_layout import StateLayout
+from innerloop_server.engine.pytorch.state_bytes import from_bytes, to_bytes
+from innerloop_server.engine.pytorch.state_copies import PageNumbers, upload
+from innerloop_server.engine.pytorch.state_layout import PAGE_WORDS, StateLayout
 from innerloop_server.engine.pytorch.state_memory import StateMemory, StoredState
 from innerloop_server.engine.pytorch.worker import TorchWorker
 from innerloop_server.engine.pytorch.worker_batches import send_adapt, send_predict, take_adapted, take_predicted
@@ -63,7 +64,7 @@ class TorchModel(LoadedModel):
         self.name = name
         self.description = describe(bundle.manifest, bundle.learner.traits)
         self.computation = Computation(bundle.learner, bundle.params, precision)
-        self.computed_by_workers = device.torch_device.type == "cpu"
+        self.computed_by_workers = self.states_on_host = device.torch_device.type == "cpu"
         self._device = device
         self._memory = memory
         self._layouts: dict[tuple[int, int], StateLayout] = {}  # by width and number of examples
@@ -99,6 +100,22 @@ class TorchModel(LoadedModel):
                 return super().compute(batch, alone=alone)
         except Stopped:
             raise AbandonedError from None
+
+    def export_state(self, state: TaskState) -> bytes:
+        """See LoadedModel.export_state."""
+        (own,) = _stored([state])
+        with self._claimed([own]) as (pages,):
+            row = self._device.fetch(lambda: self._memory.read(upload(pages, self._device.torch_device).unsqueeze(0)))
+        return to_bytes(own.signature, row[0].numpy(), own.ways)
+
+    def import_state(self, content: bytes) -> TaskState:
+        """See LoadedModel.import_state."""
+        shapes, words, ways = from_bytes(content)
+        layout = self.computation.layouts.of_shapes(shapes)
+        row = np.zeros((1, layout.pages * PAGE_WORDS), np.int32)
+        row[0, : layout.words] = words
+        with self._device.in_order():
+            return self._memory.put(layout, torch.from_numpy(row).to(self._device.torch_device), [ways])[0]
 
     def prefetch(self, state: TaskState) -> None:
         """See LoadedModel.prefetch."""

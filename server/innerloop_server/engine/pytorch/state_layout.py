@@ -57,6 +57,7 @@ class StateLayout:
     Attributes:
         shapes: of the tensors.
         fields: one per tensor.
+        words: from the first word of the first tensor to the last of the last.
         pages: that a state takes, at least one.
     """
 
@@ -68,13 +69,13 @@ class StateLayout:
             start += words + words % 2  # types of two words begin at even ones
         self.shapes = shapes
         self.fields = tuple(fields)
+        self.words = start
         self.pages = max(-(-start // PAGE_WORDS), 1)
-        self._words = self.pages * PAGE_WORDS
 
     def pack(self, state: Mapping[str, Tensor]) -> Tensor:
         """The state's tensors [T, ...] as rows [T, pages * PAGE_WORDS] int32; what no tensor fills is zero."""
         first = state[self.fields[0].name]
-        rows = torch.zeros(len(first), self._words, dtype=torch.int32, device=first.device)
+        rows = torch.zeros(len(first), self.pages * PAGE_WORDS, dtype=torch.int32, device=first.device)
         for field in self.fields:
             field.of(rows).copy_(state[field.name])
         return rows
@@ -91,8 +92,10 @@ class StateLayouts:
         self._by_shapes: dict[Shapes, StateLayout] = {}
 
     def of(self, state: Mapping[str, Tensor]) -> StateLayout:
-        """The layout of a batch of states."""
-        return self.of_shapes(tuple((name, tuple(tensor.shape[1:]), tensor.dtype) for name, tensor in state.items()))
+        """The layout of a batch of states; tensors lie in the order of their names, in every process alike."""
+        return self.of_shapes(
+            tuple((name, tuple(tensor.shape[1:]), tensor.dtype) for name, tensor in sorted(state.items()))
+        )
 
     def of_shapes(self, shapes: Shapes) -> StateLayout:
         """The layout of states of these shapes, always the same object."""
