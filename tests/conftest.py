@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from redis_server import redis_server
 
 # Set before anything imports torch. Test workers and servers share the cores already; with a team of threads each,
 # which spin while they wait for one another, the tests of the learner took fifty times as long on a busy machine.
@@ -19,3 +20,10 @@ def pytest_collection_modifyitems(items):
     if not torch.cuda.is_available():
         for item in need_gpu:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory):
+    """A Redis server that tests share; a test that needs it empty says so to it."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server

@@ -22,6 +22,7 @@ EXTRAS = {
     "innerloop_trainer.encoders": ["trainer", "images"],
     "innerloop_trainer.onnx_export": ["trainer", "onnx"],
     "innerloop_server": ["server"],
+    "innerloop_server.adaptations.stores.redis": ["server", "redis"],
     "innerloop_server.engine.onnx": ["onnx-server"],
     "innerloop_server.engine.onnx.accelerator": ["onnx-server", "onnx"],
     "innerloop_server.engine.onnx.task_graphs": ["onnx"],

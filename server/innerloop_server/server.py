@@ -14,12 +14,14 @@ from typing import Protocol
 import structlog
 from prometheus_client import start_http_server
 
-from innerloop_server.adaptations.store import AdaptationStore
+from innerloop_server.adaptations.keeper import Keeper, KeptParts
+from innerloop_server.adaptations.stores.interface import StoreUnusableError
 from innerloop_server.domain.callers import OwnerLimits
 from innerloop_server.domain.models import ModelEntry
 from innerloop_server.domain.timings import Operation
 from innerloop_server.engine.interface import Engine
 from innerloop_server.frontend.supervisor import FrontEnds
+from innerloop_server.make_store import make_store
 from innerloop_server.models.repository import ModelListener, ModelRepository
 from innerloop_server.observability.metrics import Metrics
 from innerloop_server.scheduling.admission import QueueLimits
@@ -32,17 +34,21 @@ from innerloop_server.serving.rate_limits import RateLimits
 from innerloop_server.settings import ConfigurationError, ServerSettings
 from innerloop_server.transport.grpc.endpoint import FLUSH_SECONDS, Endpoint
 
-EXPIRY_INTERVAL = 1.0
+SWEEP_INTERVAL = 1.0
+"""Seconds between two moments in which uses of adaptations are noted and expired ones dropped."""
 
 
 class Entrance(ModelListener, Protocol):
-    """The process that receives requests: this one, or front ends. It is told when models change their state."""
+    """The process that receives requests: this one, or front ends. It is told when models and the store change."""
 
     async def start(self, serving: Serving) -> int:
         """Answer gRPC by asking `serving`; returns the port. Raises ConfigurationError when it can't."""
 
     async def models_loaded(self) -> None:
         """Every model of the folder was loaded or refused."""
+
+    async def store_changed(self, *, up: bool) -> None:
+        """The store of adaptations went away or came back."""
 
     async def stop(self) -> None:
         """Stop without losing a request that was accepted."""
@@ -95,19 +101,26 @@ class InnerloopServer:
         )
         self._engine = engine
         self._lanes = Lanes(engine.threads, engine.start_worker)
-        self._store = AdaptationStore(kept_bytes, self._metrics)
+        self._keeper = Keeper(
+            make_store(settings, self._metrics, self._store_changed),
+            kept_bytes,
+            self._metrics,
+            KeptParts(int(settings.recipe_bytes), int(settings.state_bytes)),
+        )
         self._repository = ModelRepository(
             settings.models, engine, self._lanes.call, [self._entrance, _MetricsListener(self._metrics)]
         )
         self._port = self._metrics_port = 0
         self._scheduler: Scheduler | None = None
         self._sweeper: asyncio.Task[None] | None = None
+        self._telling: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Listen on both ports; models are known from then on, and loaded later.
 
         Raises:
-            ConfigurationError: a port can't be had, the TLS files are unusable, or the model folder can't be read.
+            ConfigurationError: a port can't be had, the TLS files are unusable, or the model folder can't be read, or
+                the store can't be used.
         """
         host, port = self._settings.host, self._settings.metrics_port
         try:
@@ -117,10 +130,14 @@ class InnerloopServer:
                 f"metrics_port: can't listen on {host}:{port}: it is taken or not of this machine"
             ) from error
         self._metrics_port = exporter.server_port
+        try:
+            await self._keeper.open()
+        except StoreUnusableError as error:
+            raise ConfigurationError(f"store: {error}") from error
         with _reading_models(self._settings.models):
             await self._repository.announce()
         self._port = await self._entrance.start(self._serving())
-        self._sweeper = asyncio.create_task(self._expire_adaptations())
+        self._sweeper = asyncio.create_task(self._sweep_adaptations())
         self._log.info("listening", host=host, port=self._port, metrics_port=self._metrics_port, pid=os.getpid())
 
     async def load_models(self) -> None:
@@ -146,6 +163,7 @@ class InnerloopServer:
         if self._scheduler is not None:
             self._scheduler.stop()
         clean = await self._lanes.stop(FLUSH_SECONDS)
+        await self._keeper.close()
         self._log.info("stopped", clean=clean)
         return clean
 
@@ -176,12 +194,18 @@ class InnerloopServer:
             {Operation.ADAPT: settings.adapt_weight, Operation.PREDICT: settings.predict_weight},
             self._metrics,
         )
-        return LocalServing(self._repository, self._scheduler, self._store, self._metrics, RateLimits(limits))
+        return LocalServing(self._repository, self._scheduler, self._keeper, self._metrics, RateLimits(limits))
 
-    async def _expire_adaptations(self) -> None:
+    def _store_changed(self, up: bool) -> None:
+        """Tell callers, by the health service, whether the store answers."""
+        telling = asyncio.get_running_loop().create_task(self._entrance.store_changed(up=up))
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
+
+    async def _sweep_adaptations(self) -> None:
         while True:
-            await asyncio.sleep(EXPIRY_INTERVAL)
-            self._store.expire()
+            await asyncio.sleep(SWEEP_INTERVAL)
+            await self._keeper.sweep()
 
 
 class _MetricsListener:

@@ -13,8 +13,14 @@ from innerloop_server.backends import parse_backends
 CLEARER = {"byte_size": "is not a size; write a number of bytes, or for example 512MiB"}
 """Plainer messages than pydantic's, by pydantic's type of error."""
 
+PATTERNS = {"store": "is none of memory, sqlite:PATH, redis://HOST:PORT/DB and rediss://HOST:PORT/DB"}
+"""Plainer messages for settings that must match a pattern, by name."""
+
 LONGEST_LIFE = 100 * 365 * 86400.0
 """Longest life of an adaptation, in seconds: about 100 years, since a timestamp holds no much later time."""
+
+USUAL_LIFE = 30 * 86400.0
+"""Life of an adaptation, in seconds, when neither a request nor the operator names one: 30 days."""
 
 
 class ConfigurationError(ValueError):
@@ -120,18 +126,59 @@ class ServerSettings(BaseSettings):
     adaptation_bytes: ByteSize = Field(
         ByteSize(2**30),
         gt=0,
-        description="Memory of the device for adaptations; the least recently used ones give way.",
+        description="Memory of the device for adaptations; the least recently used ones give way. Those come back from "
+        "the store when they are used.",
     )
     host_adaptation_bytes: ByteSize = Field(
         ByteSize(0),
         ge=0,
         description="Memory of the host for adaptations that give way on a GPU; they come back when they are used.",
     )
-    time_to_live: float = Field(
-        3600.0, gt=0, le=LONGEST_LIFE, description="Seconds an unused adaptation lives when a request names none."
+    time_to_live: float | None = Field(
+        None,
+        ge=0,
+        le=LONGEST_LIFE,
+        description="Seconds an unused adaptation lives when a request names none; 0 for ever. "
+        "(default: 30 days, or max_time_to_live if that is shorter)",
     )
     max_time_to_live: float = Field(
-        7 * 86400.0, gt=0, le=LONGEST_LIFE, description="Longest life a request may ask for, in seconds."
+        365 * 86400.0,
+        ge=0,
+        le=LONGEST_LIFE,
+        description="Longest life a request may ask for, in seconds; with 0 there is no limit, and a request may ask "
+        "for an adaptation that never expires.",
+    )
+
+    store: str | None = Field(
+        None,
+        pattern=r"^(memory|sqlite:.+|(redis|rediss|unix)://.+)$",
+        description="Where adaptations are kept: memory (a restart loses them), sqlite:PATH, or redis://HOST:PORT/DB "
+        "(rediss:// with TLS) for several servers that share them. (default: a SQLite file in data_dir)",
+    )
+    data_dir: Path | None = Field(
+        None,
+        description="Folder of this server's own data; one server uses it at a time. "
+        "(default: $XDG_DATA_HOME/innerloop or ~/.local/share/innerloop)",
+    )
+    durability: Literal["none", "behind", "through"] = Field(
+        "through",
+        description="When a change counts: through once it is on the disk, so that no crash undoes what was answered; "
+        "behind at once, and a crash loses the last second at most; none at once, and the disk is never waited for.",
+    )
+    store_failure: Literal["refuse", "memory"] = Field(
+        "refuse",
+        description="What becomes of Adapt requests while the store is away: they are refused, or what they make is "
+        "kept in memory only.",
+    )
+    recipe_bytes: ByteSize = Field(
+        ByteSize(2**20),
+        ge=0,
+        description="Largest support set that is kept with its adaptation, to make the task state again; 0 keeps none.",
+    )
+    state_bytes: ByteSize = Field(
+        ByteSize(64 * 2**10),
+        ge=0,
+        description="Largest task state that is stored although the support set that makes it again is smaller.",
     )
 
     drain_seconds: float = Field(
@@ -169,9 +216,16 @@ class ServerSettings(BaseSettings):
             raise ValueError(f"ready_file: there is no folder {self.ready_file.parent}")
         if self.frontends and not hasattr(os, "memfd_create"):
             raise ValueError("frontends: needs Linux; leave it at 0")
-        if self.time_to_live > self.max_time_to_live:
+        if self.max_time_to_live and not 0 < self.usual_time_to_live <= self.max_time_to_live:
             raise ValueError(f"time_to_live: is longer than max_time_to_live ({self.max_time_to_live:g} s)")
         return self
+
+    @property
+    def usual_time_to_live(self) -> float:
+        """Seconds an unused adaptation lives when a request names none; zero for ever."""
+        if self.time_to_live is not None:
+            return self.time_to_live
+        return min(USUAL_LIFE, self.max_time_to_live or USUAL_LIFE)
 
     @classmethod
     def settings_customise_sources(
@@ -235,6 +289,7 @@ def _problems(error: ValidationError) -> list[str]:
         elif problem["type"] == "missing":
             lines.append(f"{name}: is needed")
         else:
-            message = CLEARER.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+            known = PATTERNS.get(name) if problem["type"] == "string_pattern_mismatch" else None
+            message = known or CLEARER.get(problem["type"], problem["msg"].removeprefix("Value error, "))
             lines.append(f"{name}: {message}" if name else message)
     return lines

@@ -20,8 +20,9 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def server(models):
-    with ServerProcess(models, threads=1, lanes=1) as server:
+def server(models, tmp_path_factory):
+    store = f"sqlite:{tmp_path_factory.mktemp('store') / 'adaptations'}"
+    with ServerProcess(models, threads=1, lanes=1, store=store) as server:
         yield server
 
 

@@ -19,7 +19,7 @@ SIZE = 1 << 20
 
 
 def start_message(entries=()):
-    return messages.Start("{}", 0, "/tmp", tuple(entries), False)
+    return messages.Start("{}", 0, "/tmp", tuple(entries), False, True)
 
 
 def open_descriptors():

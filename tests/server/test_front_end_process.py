@@ -23,7 +23,7 @@ async def test_a_model_is_known_before_answers_that_were_sent_after_the_news_of_
         async with asyncio.timeout(5):  # it would ask the engine process, of which there is none
             return (await process._serving.model("model")).description.digest
 
-    process._receive(messages.Start("{}", 0, "/tmp", (entry("first"),), True))
+    process._receive(messages.Start("{}", 0, "/tmp", (entry("first"),), True, True))
     assert await digest() == "first"
     process._receive(messages.ModelChanged(entry("second")))
     assert await digest() == "second"

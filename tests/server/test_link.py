@@ -37,11 +37,12 @@ FROM_FRONT_END = [
     messages.Refused("port: is taken"),
 ]
 TO_FRONT_END = [
-    messages.Start("{}", 3, "/tmp", (MODEL, ModelEntry("other", ModelState.FAILED, error="why")), True),
+    messages.Start("{}", 3, "/tmp", (MODEL, ModelEntry("other", ModelState.FAILED, error="why")), True, False),
     messages.Failed(1, "OverloadedError", "wait", 0.5, (errors.FieldViolation("a", "b"),)),
     messages.Released(2),
     messages.ModelChanged(MODEL),
     messages.ModelsLoaded(),
+    messages.StoreChanged(False),
     messages.Stop(),
 ]
 
@@ -73,14 +74,17 @@ ERRORS = [
     errors.ModelNotFoundError("x"),
     errors.ModelLoadingError("x", 2.5),
     errors.ModelFailedError("x", "broken"),
+    errors.ModelRetiredError("x"),
     errors.AdminDisabledError(),
     errors.AdaptationNotFoundError(),
     errors.AdaptationEvictedError(),
+    errors.AdaptationDamagedError(),
     errors.AdaptationTooLargeError(10, 5),
     errors.DivergedError(),
     errors.OverloadedError(1.5),
     errors.DeadlinePassedError(),
     errors.ShuttingDownError(),
+    errors.StoreUnavailableError(),
 ]
 
 

@@ -7,7 +7,8 @@ import pytest
 from bundles import IMAGE, write_models
 from fakes import FakeState, keep
 
-from innerloop_server.adaptations.store import AdaptationStore
+from innerloop_server.adaptations.keeper import Keeper
+from innerloop_server.adaptations.stores.memory import MemoryStore
 from innerloop_server.domain.adaptations import KeepOptions
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.callers import Caller, OwnerLimits
@@ -55,14 +56,14 @@ async def test_a_task_whose_answers_are_no_numbers_is_not_kept_for_a_caller_who_
     repository = ModelRepository(write_models(tmp_path), TorchEngine(TorchSettings("cpu")), lanes.call, [])
     await repository.load("regression")
     await lanes.stop(5)
-    store = AdaptationStore(1000, metrics)
-    serving = LocalServing(repository, Diverging(), store, metrics, RateLimits(OwnerLimits()))
+    keeper = Keeper(MemoryStore(), 1000, metrics)
+    serving = LocalServing(repository, Diverging(), keeper, metrics, RateLimits(OwnerLimits()))
     support = SupportSet(np.zeros((2, 1), np.float32), np.zeros((2, 1), np.float32), 0)
     task = AdaptTask(repository.get("regression").served, support, (), 1)
     for request_id in ("", "mine"):
         with pytest.raises(DivergedError):
             await serving.adapt_predict(ME, task, support.x[:1], KeepOptions(60.0, request_id), Deadline())
-    assert not store.list("me", "", None, 10)
+    assert not await keeper.list("me", "", None, 10)
 
 
 async def test_an_unload_whose_caller_leaves_still_drops_the_models_adaptations(tmp_path, metrics):
@@ -72,18 +73,18 @@ async def test_an_unload_whose_caller_leaves_still_drops_the_models_adaptations(
     )
     await repository.load("prototypes")
     await thread.stop(5)
-    store = AdaptationStore(1000, metrics)
-    kept = keep(store, repository.get("prototypes"))
+    keeper = Keeper(MemoryStore(), 1000, metrics)
+    kept = await keep(keeper, repository.get("prototypes"))
     unload = asyncio.create_task(
-        LocalServing(repository, None, store, metrics, RateLimits(OwnerLimits())).unload("prototypes")
+        LocalServing(repository, None, keeper, metrics, RateLimits(OwnerLimits())).unload("prototypes")
     )
     await asyncio.sleep(0)
-    assert not repository.serves(kept.model)
+    assert repository.find("prototypes") is None
     unload.cancel()
     with pytest.raises(asyncio.CancelledError):
         await unload
     with pytest.raises(AdaptationEvictedError):
-        store.look("me", kept.id)
+        await keeper.look("me", kept.record.id)
 
 
 @pytest.mark.parametrize("keeps", [True, False])
@@ -91,11 +92,11 @@ async def test_many_queries_are_answered_in_parts_as_they_would_be_at_once(tmp_p
     lanes, engine = Lanes(1), TorchEngine(TorchSettings("cpu", lanes=1))
     repository = ModelRepository(write_models(tmp_path), engine, lanes.call, [])
     await repository.load("prototypes")
-    model, store = repository.get("prototypes"), AdaptationStore(10**6, metrics)
+    model, keeper = repository.get("prototypes"), Keeper(MemoryStore(), 10**6, metrics)
     weights = dict.fromkeys(Operation, 1.0)
     limits = BatchLimits(8, 10**8), QueueLimits(100, 10**8, seconds=60.0)
     scheduler = Scheduler(lanes, 1, *limits, weights, metrics)
-    serving = LocalServing(repository, scheduler, store, metrics, RateLimits(OwnerLimits()))
+    serving = LocalServing(repository, scheduler, keeper, metrics, RateLimits(OwnerLimits()))
     random = np.random.default_rng(0)
     support = SupportSet(random.integers(0, 256, (5, *IMAGE), np.uint8), np.arange(5), 5)
     query = random.integers(0, 256, (5000, *IMAGE), np.uint8)
@@ -108,8 +109,8 @@ async def test_many_queries_are_answered_in_parts_as_they_would_be_at_once(tmp_p
     parts = value("innerloop_batch_size_count", operation="predict", model="prototypes")
     assert parts >= 3
     if keeps:
-        (kept,) = store.list("me", "", None, 10)
-        again = await serving.predict(ME, PredictTask(model.served, kept.id, query), Deadline())
+        (kept,) = await keeper.list("me", "", None, 10)
+        again = await serving.predict(ME, PredictTask(model.served, kept.record.id, query), Deadline())
         np.testing.assert_allclose(again.answers.logits, wanted.logits, rtol=1e-4, atol=1e-4)
     scheduler.stop()
     assert await lanes.stop(5)

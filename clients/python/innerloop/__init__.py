@@ -14,6 +14,7 @@ from innerloop.async_client import AsyncClient
 from innerloop.channel import TLS
 from innerloop.client import Client
 from innerloop.errors import (
+    AdaptationDamagedError,
     AdaptationEvictedError,
     AdaptationNotFoundError,
     ClientClosedError,
@@ -26,6 +27,7 @@ from innerloop.errors import (
     MissingAnswerError,
     ModelLoadingError,
     ModelNotFoundError,
+    ModelRetiredError,
     NotFoundError,
     OverloadedError,
     PermissionDeniedError,
@@ -40,6 +42,7 @@ from innerloop.timings import Timings
 __all__ = [
     "TLS",
     "Adaptation",
+    "AdaptationDamagedError",
     "AdaptationEvictedError",
     "AdaptationInfo",
     "AdaptationNotFoundError",
@@ -58,6 +61,7 @@ __all__ = [
     "Model",
     "ModelLoadingError",
     "ModelNotFoundError",
+    "ModelRetiredError",
     "NotFoundError",
     "OverloadedError",
     "PermissionDeniedError",

@@ -80,7 +80,8 @@ class Adaptation(AdaptationHandle):
             timeout: seconds for all of them; when None, the client's default for each request.
 
         Raises:
-            AdaptationNotFoundError: the server has dropped it, and it was deleted here or can't be made again.
+            AdaptationNotFoundError, ModelRetiredError: the server has dropped it or the version of its model, and it
+                was deleted here or can't be made again.
         """
         return self._connection.run(self._core.predict_steps(inputs, rate, return_logits, timeout))
 

@@ -9,7 +9,7 @@ from typing import Any
 from innerloop import calls
 from innerloop.adaptation_info import NO_LABELS, AdaptationInfo
 from innerloop.connection_core import ConnectionCore
-from innerloop.errors import AdaptationNotFoundError
+from innerloop.errors import AdaptationNotFoundError, ModelRetiredError
 from innerloop.examples import EncodedExamples, Names
 from innerloop.inputs import Inputs
 from innerloop.predictions import Predictions
@@ -66,13 +66,13 @@ class AdaptationCore:
         return examples.encoded()
 
     def ask(self, query: EncodedExamples, return_logits: bool, deadline: Deadline) -> Steps[Predictions]:
-        """Answer the queries of one request; when the server has dropped the adaptation, make it again."""
+        """Answer the queries of one request; when the server can't use the adaptation any more, make it again."""
         while True:
             asked = self.info
             question = calls.predict(asked.id, query, return_logits=return_logits, labels=self.labels)
             try:
                 return (yield from self.core.call(question, deadline))
-            except AdaptationNotFoundError as gone:
+            except (AdaptationNotFoundError, ModelRetiredError) as gone:
                 yield partial(self.core.acquire, self._lock, deadline)
                 try:
                     if self.info is asked:  # otherwise another call was first: ask again
@@ -91,7 +91,11 @@ class AdaptationCore:
             self._lock.release()
 
     def _remake(
-        self, gone: AdaptationNotFoundError, query: EncodedExamples, return_logits: bool, deadline: Deadline
+        self,
+        gone: AdaptationNotFoundError | ModelRetiredError,
+        query: EncodedExamples,
+        return_logits: bool,
+        deadline: Deadline,
     ) -> Steps[Predictions]:
         """Adapt again and ask, under a new request id: the old one would name what is gone."""
         if self._recipe is None:

@@ -28,6 +28,7 @@ class AdaptationInfo:
         create_time: when it was made.
         expire_time: when it expires if it is not used before; None for never.
         timings: where the time of making it went; None when it was looked up.
+        revision: counts the changes of its content; the first is 1.
     """
 
     id: str
@@ -41,6 +42,7 @@ class AdaptationInfo:
     create_time: datetime
     expire_time: datetime | None
     timings: Timings | None
+    revision: int = 1
 
     @classmethod
     def from_message(
@@ -59,4 +61,5 @@ class AdaptationInfo:
             create_time=message.create_time.ToDatetime(UTC),
             expire_time=message.expire_time.ToDatetime(UTC) if message.HasField("expire_time") else None,
             timings=Timings.from_message(timings) if timings is not None else None,
+            revision=message.revision or 1,  # servers before there were revisions say nothing
         )

@@ -56,11 +56,14 @@ class AsyncClient:
         rate: int | None = None,
         steps: int | None = None,
         time_to_live: float | timedelta | None = None,
+        forget_examples: bool = False,
         timeout: float | None = None,
     ) -> AsyncAdaptation:
         """Adapt a model to labelled examples; arguments as those of `Client.adapt`."""
         info, recipe = await self._connection.run(
-            operations.adapt(self._connection, model, inputs, labels, targets, rate, steps, time_to_live, timeout)
+            operations.adapt(
+                self._connection, model, inputs, labels, targets, rate, steps, time_to_live, forget_examples, timeout
+            )
         )
         return AsyncAdaptation(self._connection, info, recipe.labels, recipe if self._readapt else None)
 

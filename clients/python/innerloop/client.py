@@ -67,6 +67,7 @@ class Client:
         rate: int | None = None,
         steps: int | None = None,
         time_to_live: float | timedelta | None = None,
+        forget_examples: bool = False,
         timeout: float | None = None,
     ) -> Adaptation:
         """Adapt a model to labelled examples.
@@ -84,11 +85,16 @@ class Client:
             rate: audio: samples a second of arrays [n] or [n, channels], which may differ in length. Floating-point
                 samples are from -1 to 1, int16, int32 and uint8 ones as in WAV files. None for files.
             steps: inner-loop steps; the model's default when None.
-            time_to_live: seconds for which the server keeps the adaptation unused; its default when None.
+            time_to_live: seconds for which the server keeps the adaptation unused; its default when None, and for ever
+                when 0, which a server may refuse.
+            forget_examples: whether the server must keep no examples with the adaptation. It can't make the adaptation
+                again then, for example for another version of the model.
             timeout: seconds; the client's default when None.
         """
         info, recipe = self._connection.run(
-            operations.adapt(self._connection, model, inputs, labels, targets, rate, steps, time_to_live, timeout)
+            operations.adapt(
+                self._connection, model, inputs, labels, targets, rate, steps, time_to_live, forget_examples, timeout
+            )
         )
         return Adaptation(self._connection, info, recipe.labels, recipe if self._readapt else None)
 

@@ -87,6 +87,10 @@ class AdaptationEvictedError(AdaptationNotFoundError):
     """The server had to drop the adaptation, or it expired."""
 
 
+class AdaptationDamagedError(AdaptationNotFoundError):
+    """What the server kept of the adaptation can't be read any more."""
+
+
 class FailedPreconditionError(InnerloopError):
     """The server is not in a state to do this."""
 
@@ -95,6 +99,10 @@ class FailedPreconditionError(InnerloopError):
 
 class ModelLoadingError(FailedPreconditionError):
     """The model is being loaded; worth another try."""
+
+
+class ModelRetiredError(FailedPreconditionError):
+    """The adaptation was made by a version of its model that the server does not serve any more."""
 
 
 class ResourceExhaustedError(InnerloopError):
@@ -114,7 +122,7 @@ class DeadlineExceededError(InnerloopError, TimeoutError):
 
 
 class UnavailableError(InnerloopError):
-    """The server can't be reached, or is shutting down; worth another try."""
+    """The server, or its store of adaptations, can't be reached, or it is shutting down; worth another try."""
 
     code = grpc.StatusCode.UNAVAILABLE
 

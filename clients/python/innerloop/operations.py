@@ -28,11 +28,14 @@ def adapt(
     rate: int | None,
     steps: int | None,
     time_to_live: float | timedelta | None,
+    forget_examples: bool,
     timeout: float | None,
 ) -> Steps[tuple[AdaptationInfo, Recipe]]:
     """Adapt a model; what the server made, and how to make it again. Arguments as those of `Client.adapt`."""
     deadline = connection.deadline(timeout)
-    recipe = yield from _recipe(connection, model, inputs, labels, targets, rate, steps, time_to_live, deadline)
+    recipe = yield from _recipe(
+        connection, model, inputs, labels, targets, rate, steps, time_to_live, forget_examples, deadline
+    )
     return (yield from connection.call(calls.adapt(recipe), deadline)), recipe
 
 
@@ -50,7 +53,7 @@ def adapt_predict(
 ) -> Steps[Predictions]:
     """Adapt and answer queries. Arguments as those of `Client.adapt_predict`."""
     deadline = connection.deadline(timeout)
-    recipe = yield from _recipe(connection, model, inputs, labels, targets, rate, steps, None, deadline)
+    recipe = yield from _recipe(connection, model, inputs, labels, targets, rate, steps, None, False, deadline)
     examples = yield from connection.read(model, query, Names("query"), deadline, rate)
     first, *others = yield from connection.split(model, examples, recipe.support.ByteSize, deadline)
     if not others:
@@ -77,8 +80,9 @@ def _recipe(
     rate: int | None,
     steps: int | None,
     time_to_live: float | timedelta | None,
+    forget_examples: bool,
     deadline: Deadline,
 ) -> Steps[Recipe]:
     answers = read_answers(labels, targets)
     examples = yield from connection.read(model, inputs, answers.names, deadline, rate)
-    return make_recipe(model, examples, answers, steps, time_to_live)
+    return make_recipe(model, examples, answers, steps, time_to_live, forget_examples)

@@ -73,7 +73,12 @@ def read_answers(labels: Iterable[Hashable] | None, targets: ArrayLike | None) -
 
 
 def make_recipe(
-    model: str, examples: Examples, answers: Answers, steps: int | None, time_to_live: float | timedelta | None
+    model: str,
+    examples: Examples,
+    answers: Answers,
+    steps: int | None,
+    time_to_live: float | timedelta | None,
+    forget_examples: bool,
 ) -> Recipe:
     """Put a recipe together; see `Client.adapt` for the arguments.
 
@@ -89,18 +94,20 @@ def make_recipe(
         support.labels.values.extend(answers.labels)
     else:
         support.targets.CopyFrom(encode_tensor(answers.targets))
-    return Recipe(name_of("model", model), support, _options(steps, time_to_live), answers.originals, examples.names)
+    options = _options(steps, time_to_live, forget_examples)
+    return Recipe(name_of("model", model), support, options, answers.originals, examples.names)
 
 
-def _options(steps: int | None, time_to_live: float | timedelta | None) -> pb.AdaptOptions:
+def _options(steps: int | None, time_to_live: float | timedelta | None, forget_examples: bool) -> pb.AdaptOptions:
     try:
-        options = pb.AdaptOptions(steps=steps)
+        options = pb.AdaptOptions(steps=steps, forget_examples=forget_examples)
         if time_to_live is not None:
             lifetime = time_to_live if isinstance(time_to_live, timedelta) else timedelta(seconds=time_to_live)
             options.time_to_live.FromTimedelta(lifetime)
     except Exception as error:
         raise InvalidArgumentError(
-            f"steps must be a whole number and time_to_live seconds or a timedelta: {error}"
+            "steps must be a whole number, time_to_live seconds or a timedelta, and forget_examples True or False: "
+            f"{error}"
         ) from error
     return options
 

@@ -21,6 +21,7 @@ from innerloop.errors import (
     InnerloopError,
     InvalidArgumentError,
     ModelLoadingError,
+    ModelRetiredError,
     OverloadedError,
     UnavailableError,
 )
@@ -78,7 +79,8 @@ class RetryPolicy:
 
     def may_ask_again(self, error: InnerloopError) -> bool:
         """Whether a query that failed so on a stream may be asked again by itself, adapting again if need be."""
-        return isinstance(error, AdaptationNotFoundError) or (self.retries > 0 and isinstance(error, _PASSING))
+        remade = isinstance(error, AdaptationNotFoundError | ModelRetiredError)
+        return remade or (self.retries > 0 and isinstance(error, _PASSING))
 
     def retrying(self, deadline: Deadline, *, safe: bool) -> Retrying:
         """A caller for one synchronous call; gives up before `deadline`, at once unless repeating is `safe`."""

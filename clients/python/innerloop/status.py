@@ -18,7 +18,9 @@ _BY_REASON = {
     "MODEL_NOT_FOUND": errors.ModelNotFoundError,
     "ADAPTATION_NOT_FOUND": errors.AdaptationNotFoundError,
     "ADAPTATION_EVICTED": errors.AdaptationEvictedError,
+    "ADAPTATION_DAMAGED": errors.AdaptationDamagedError,
     "MODEL_LOADING": errors.ModelLoadingError,
+    "MODEL_RETIRED": errors.ModelRetiredError,
     "OVERLOADED": errors.OverloadedError,
 }
 

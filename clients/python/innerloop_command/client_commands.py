@@ -34,9 +34,13 @@ def adapt(
     time_to_live: Annotated[
         float | None,
         typer.Option(
-            help="Seconds for which the server keeps the adaptation while nobody uses it. [default: the server's]"
+            help="Seconds for which the server keeps the adaptation while nobody uses it, 0 for ever. "
+            "[default: the server's]"
         ),
     ] = None,
+    forget_examples: Annotated[
+        bool, typer.Option("--forget-examples", help="Have the server keep no examples with the adaptation.")
+    ] = False,
     as_json: AsJson = False,
     *,
     access: ServerAccess,
@@ -44,7 +48,9 @@ def adapt(
     """Adapt a model to labelled images, recordings or texts, and print the id of the adaptation."""
     with access.connect() as client:
         inputs, labels = _examples(examples, client.model(model).input_kind)
-        info = client.adapt(model, inputs, labels, steps=steps, time_to_live=time_to_live).info
+        info = client.adapt(
+            model, inputs, labels, steps=steps, time_to_live=time_to_live, forget_examples=forget_examples
+        ).info
     print_json(vars(info)) if as_json else print_line(info.id)
 
 

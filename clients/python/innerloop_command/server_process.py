@@ -1,6 +1,7 @@
 """Runs a server as a process of its own and stops it again, for the demo, tests and benchmarks."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -32,7 +33,8 @@ class ServerProcess:
         models: model folder.
         start_seconds: how long to wait for the models.
         python: the interpreter that runs the server; another one may have another version of Innerloop.
-        settings: further settings by name, as in `ServerSettings`; a bool becomes a flag.
+        settings: further settings by name, as in `ServerSettings`; a bool becomes a flag. Unless they name a store,
+            adaptations are kept in memory.
 
     Attributes:
         port: of the gRPC services.
@@ -77,7 +79,11 @@ class ServerProcess:
         command = [self._python, "-m", "innerloop_server", "serve", "--models", str(self._models)]
         command += [*_flags(self._settings), "--ready-file", str(self._folder / READY)]
         with (self._folder / LOG).open("wb") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # noqa: S603
+            # In the environment, where a version that knows no stores takes no notice of it.
+            environment = {**os.environ, "INNERLOOP_STORE": "memory"}
+            self.process = subprocess.Popen(  # noqa: S603
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+            )
 
     def wait_until_ready(self) -> None:
         """Wait until the models are loaded.

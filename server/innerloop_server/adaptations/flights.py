@@ -1,17 +1,18 @@
-"""Requests that may be repeated while the first of them is still under way."""
+"""Computations that several callers may ask for while the first of them still waits."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from innerloop_server.adaptations.record import AdaptationRecord
-from innerloop_server.domain.adaptations import RequestKey
 from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.errors import FieldViolation, InvalidRequestError
 
+R = TypeVar("R")
+
 
 @dataclass(eq=False, slots=True)
-class Flight:
+class Flight(Generic[R]):
     """One computation that several callers may wait for.
 
     Attributes:
@@ -23,23 +24,23 @@ class Flight:
 
     fingerprint: bytes
     deadline: Deadline
-    task: "asyncio.Task[AdaptationRecord]"
+    task: "asyncio.Task[R]"
     waiting: int = 0
 
 
-class Flights:
+class Flights(Generic[R]):
     """Makes equal requests share one computation: repeating a request never adapts twice."""
 
     def __init__(self) -> None:
-        self._flights: dict[RequestKey, Flight] = {}
+        self._flights: dict[Hashable, Flight[R]] = {}
 
     async def join(
         self,
-        key: RequestKey,
+        key: Hashable,
         fingerprint: bytes,
         deadline: Deadline,
-        start: Callable[[Deadline], Awaitable[AdaptationRecord]],
-    ) -> AdaptationRecord:
+        start: Callable[[Deadline], Awaitable[R]],
+    ) -> R:
         """Wait for the computation of `key`, starting it when it is not under way.
 
         A caller that is cancelled leaves the others their answer; the last one to leave ends the computation.
@@ -69,18 +70,18 @@ class Flights:
 
     def _take_off(
         self,
-        key: RequestKey,
+        key: Hashable,
         fingerprint: bytes,
         deadline: Deadline,
-        start: Callable[[Deadline], Awaitable[AdaptationRecord]],
-    ) -> Flight:
-        async def run() -> AdaptationRecord:
+        start: Callable[[Deadline], Awaitable[R]],
+    ) -> Flight[R]:
+        async def run() -> R:
             return await start(deadline)
 
         flight = Flight(fingerprint, deadline, asyncio.create_task(run()))
         self._flights[key] = flight
 
-        def land(task: "asyncio.Task[AdaptationRecord]") -> None:
+        def land(task: "asyncio.Task[R]") -> None:
             if self._flights.get(key) is flight:
                 del self._flights[key]
             if not task.cancelled():

@@ -1,60 +1,77 @@
-"""The record of an adaptation in the store."""
+"""The record of an adaptation: all that is known of it but its task state."""
 
-import time
 from dataclasses import dataclass
 
-from innerloop_server.domain.adaptations import Adaptation, RequestKey
-from innerloop_server.engine.interface import AdaptedTask, LoadedModel
+import msgspec
+
+from innerloop_server.domain.adaptations import Adaptation
+
+NEVER = 2**63 - 1
+"""Expiry, in nanoseconds of the wall clock, of an adaptation that has none: the last one that a store can hold."""
 
 
-@dataclass(eq=False, slots=True)
-class AdaptationRecord:
-    """A task state kept for its owner.
+class AdaptationRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What never changes of one revision of an adaptation. Fields that are added later need defaults.
 
     Attributes:
         id: unguessable.
         owner: identity that may use it.
-        model: that adapted.
+        revision: counts the changes of its content; the first is 1.
+        model: name of the model that adapted.
+        model_digest: of the bundle that adapted; another bundle of that name can't use its state.
+        model_version: short form of that digest.
         classes: labels in the order of probability vectors; empty for regression.
         support_size: examples adapted on.
         steps: inner steps taken.
-        adapted: the task state, and the mean support loss before each step.
-        created_ns: wall-clock time it was made; no two of one store are equal.
-        time_to_live: seconds it lives without being used.
-        expires: when it ends, on the store's clock.
-        key: of the request that made it, when that had an id.
+        losses: mean support loss before each step.
+        size_bytes: memory that its task state takes.
+        created_ns: wall-clock time it was made; no two that one server made are equal.
+        time_to_live: seconds it lives without being used; zero for ever.
+        request_id: of the request that made it; empty when it had none.
         fingerprint: of that request's content.
     """
 
     id: str
     owner: str
-    model: LoadedModel
+    revision: int
+    model: str
+    model_digest: str
+    model_version: str
     classes: tuple[str, ...]
     support_size: int
     steps: int
-    adapted: AdaptedTask
+    losses: tuple[float, ...]
+    size_bytes: int
     created_ns: int
     time_to_live: float
-    expires: float
-    key: RequestKey | None
-    fingerprint: bytes
+    request_id: str = ""
+    fingerprint: bytes = b""
 
-    @property
-    def size_bytes(self) -> int:
-        """Memory that its task state takes."""
-        return self.adapted.state.size_bytes
+    def expiry(self, now_ns: int) -> int:
+        """When it ends if it is used now and never again."""
+        return now_ns + int(self.time_to_live * 1e9) if self.time_to_live else NEVER
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRecord:
+    """A record, and when it expires unless it is used before, in nanoseconds of the wall clock."""
+
+    record: AdaptationRecord
+    expires_ns: int
 
     def describe(self) -> Adaptation:
-        """The part of the record that its owner may see."""
+        """The part of it that its owner may see."""
+        record = self.record
         return Adaptation(
-            id=self.id,
-            model=self.model.name,
-            model_version=self.model.description.version,
-            classes=self.classes,
-            support_size=self.support_size,
-            steps=self.steps,
-            losses=self.adapted.losses,
-            size_bytes=self.size_bytes,
-            created_ns=self.created_ns,
-            expires_ns=time.time_ns() + int((self.expires - time.monotonic()) * 1e9),
+            id=record.id,
+            model=record.model,
+            model_version=record.model_version,
+            classes=record.classes,
+            support_size=record.support_size,
+            steps=record.steps,
+            losses=record.losses,
+            size_bytes=record.size_bytes,
+            created_ns=record.created_ns,
+            expires_ns=None if self.expires_ns == NEVER else self.expires_ns,
+            revision=record.revision,
         )

@@ -30,7 +30,8 @@ class Adaptation:
         losses: mean support loss before each step.
         size_bytes: memory its task state takes.
         created_ns: wall-clock time it was made; no two of one server are equal.
-        expires_ns: wall-clock time it ends unless it is used before.
+        expires_ns: wall-clock time it ends unless it is used before; None for never.
+        revision: counts the changes of its content; the first is 1.
     """
 
     id: str
@@ -42,7 +43,8 @@ class Adaptation:
     losses: tuple[float, ...]
     size_bytes: int
     created_ns: int
-    expires_ns: int
+    expires_ns: int | None
+    revision: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,13 @@ class KeepOptions:
     """How an adaptation shall be kept.
 
     Attributes:
-        time_to_live: seconds that it lives without being used.
+        time_to_live: seconds that it lives without being used; zero for ever.
         request_id: names the request, so that repeating it does not adapt twice; empty when it may.
         fingerprint: of the request's content.
+        forget_examples: whether the support set must not be kept.
     """
 
     time_to_live: float
     request_id: str = ""
     fingerprint: bytes = b""
+    forget_examples: bool = False

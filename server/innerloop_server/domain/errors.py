@@ -73,6 +73,18 @@ class AdminDisabledError(ServerError):
         super().__init__("this server does not allow models to be loaded or unloaded by clients")
 
 
+class ModelRetiredError(ServerError):
+    """The model's bundle is not the one any more that made the caller's adaptation."""
+
+    reason = "MODEL_RETIRED"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"model {name!r} was replaced by another version since the adaptation was made; "
+            "adapt again, or have the server's operator bring the old version back"
+        )
+
+
 class AdaptationNotFoundError(ServerError):
     """No adaptation of that id belongs to the caller."""
 
@@ -81,7 +93,7 @@ class AdaptationNotFoundError(ServerError):
     def __init__(self) -> None:
         super().__init__(
             "there is no such adaptation: it was deleted, it is another caller's, "
-            "or the server was started again since; adapt again"
+            "or the server was started again since and keeps them in memory only; adapt again"
         )
 
 
@@ -92,6 +104,25 @@ class AdaptationEvictedError(ServerError):
 
     def __init__(self) -> None:
         super().__init__("the adaptation has expired or was evicted; adapt again")
+
+
+class AdaptationDamagedError(ServerError):
+    """What was kept of this adaptation can't be read any more."""
+
+    reason = "ADAPTATION_DAMAGED"
+
+    def __init__(self) -> None:
+        super().__init__("what the server kept of this adaptation is damaged; adapt again")
+
+
+class StoreUnavailableError(ServerError):
+    """What keeps adaptations can't be reached or has no room."""
+
+    reason = "STORE_UNAVAILABLE"
+    retry_after = 1.0
+
+    def __init__(self) -> None:
+        super().__init__("the server's store of adaptations is unavailable; try again later")
 
 
 class AdaptationTooLargeError(ServerError):

@@ -181,6 +181,7 @@ class Start(_Message):
         metrics_folder: where it keeps its metrics.
         entries: the models there are.
         loaded: whether every model of the folder was loaded or refused.
+        store_up: whether the store of adaptations answers.
     """
 
     settings: str
@@ -188,6 +189,7 @@ class Start(_Message):
     metrics_folder: str
     entries: tuple[ModelEntry, ...]
     loaded: bool
+    store_up: bool
 
 
 class Reply(_Message):
@@ -237,8 +239,14 @@ class ModelsLoaded(_Message):
     """Every model of the folder was loaded or refused."""
 
 
+class StoreChanged(_Message):
+    """The store of adaptations went away or came back."""
+
+    up: bool
+
+
 class Stop(_Message):
     """Stop without losing a request, then end."""
 
 
-ToFrontEnd = Start | Reply | Failed | Released | ModelChanged | ModelRemoved | ModelsLoaded | Stop
+ToFrontEnd = Start | Reply | Failed | Released | ModelChanged | ModelRemoved | ModelsLoaded | StoreChanged | Stop

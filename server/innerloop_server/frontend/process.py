@@ -44,6 +44,7 @@ class FrontEndProcess:
         endpoint = Endpoint(settings, CallMetrics(CollectorRegistry()), share_port=True)
         for entry in start.entries:
             await endpoint.model_changed(entry)
+        await endpoint.store_changed(up=start.store_up)
         if start.loaded:
             await endpoint.models_loaded()
         try:
@@ -67,6 +68,8 @@ class FrontEndProcess:
                     await endpoint.model_removed(news.entry)
                 case messages.ModelsLoaded():
                     await endpoint.models_loaded()
+                case messages.StoreChanged():
+                    await endpoint.store_changed(up=news.up)
                 case messages.Stop():
                     await endpoint.stop()
                     return

@@ -39,6 +39,7 @@ class FrontEnds:
         self._port = SharedPort(settings.host, settings.port)
         self._entries: dict[str, ModelEntry] = {}
         self._loaded = False
+        self._store_up = True
         self._stopping = False
         self._front_ends: dict[int, FrontEnd] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -71,6 +72,11 @@ class FrontEnds:
         """Every model of the folder was loaded or refused."""
         self._loaded = True
         self._tell(messages.ModelsLoaded())
+
+    async def store_changed(self, *, up: bool) -> None:
+        """The store of adaptations went away or came back."""
+        self._store_up = up
+        self._tell(messages.StoreChanged(up))
 
     async def stop(self) -> None:
         """Let the front ends stop without losing a request that was accepted, and wait until they have."""
@@ -126,7 +132,12 @@ class FrontEnds:
         # replaces another.
         settings = self._settings.model_copy(update={"port": self._port.port, "models": Path("/"), "ready_file": None})
         return messages.Start(
-            settings.model_dump_json(), slot, str(self._metrics_folder), tuple(self._entries.values()), self._loaded
+            settings.model_dump_json(),
+            slot,
+            str(self._metrics_folder),
+            tuple(self._entries.values()),
+            self._loaded,
+            self._store_up,
         )
 
     def _listening(self, started: "asyncio.Future[None]") -> None:

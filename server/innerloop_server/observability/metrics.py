@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from innerloop_server.observability.call_metrics import SECONDS, CallMetrics, counter, histogram
+from innerloop_server.observability.call_metrics import PHASE_SECONDS, SECONDS, CallMetrics, counter, histogram
 from innerloop_server.observability.merged import MergedCollector
 
 TASKS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -64,8 +64,8 @@ class Metrics(CallMetrics):
             self._histogram("support_size", "Support examples of a task.", EXAMPLES, "model").labels
         )
         self._steps = cache(self._histogram("inner_loop_steps", "Inner-loop steps of a task.", STEPS, "model").labels)
-        self._held = cache(self._gauge("adaptations_held", "Adaptations kept.", "model").labels)
-        self._bytes = cache(self._gauge("adaptations_bytes", "Memory that kept adaptations take.", "model").labels)
+        self._held = cache(self._gauge("adaptations_held", "Adaptations in memory.", "model").labels)
+        self._bytes = cache(self._gauge("adaptations_bytes", "Memory that the adaptations in it take.", "model").labels)
         self._created = cache(self._counter("adaptations_created", "Adaptations made and kept.", "model").labels)
         self._expired = cache(
             self._counter("adaptations_expired", "Adaptations dropped for want of use.", "model").labels
@@ -73,6 +73,23 @@ class Metrics(CallMetrics):
         self._evicted = cache(
             self._counter(
                 "adaptations_evicted", "Adaptations dropped to make room, or with their model.", "model"
+            ).labels
+        )
+        self._damaged = self._counter("adaptations_damaged", "Adaptations asked for that were damaged in the store.")
+        self._found = cache(
+            self._counter(
+                "adaptations_found",
+                "Uses of adaptations by where the state came from: memory, store, or recipe (computed again).",
+                "model",
+                "tier",
+            ).labels
+        )
+        self._store_records = self._gauge("store_records", "Adaptations in the store.")
+        self._store_bytes = self._gauge("store_bytes", "Bytes of records, task states and recipes in the store.")
+        self._store_up = self._gauge("store_up", "Whether the store of adaptations answers: 1 or 0.")
+        self._store_write = cache(
+            self._histogram(
+                "store_write_seconds", "Time until a change was in the store.", PHASE_SECONDS, "operation"
             ).labels
         )
         self._model_info = self._gauge(
@@ -117,20 +134,48 @@ class Metrics(CallMetrics):
         self._support_size(model).observe(support_size)
         self._steps(model).observe(steps)
 
-    def adaptation_created(self, model: str, size_bytes: int) -> None:
-        """Count an adaptation that is kept from now on."""
+    def adaptation_created(self, model: str) -> None:
+        """Count an adaptation that was made to be kept."""
         self._created(model).inc()
+
+    def adaptation_held(self, model: str, size_bytes: int) -> None:
+        """Count an adaptation whose state is in memory from now on."""
         self._held(model).inc()
         self._bytes(model).inc(size_bytes)
 
-    def adaptation_dropped(self, model: str, size_bytes: int, *, expired: bool = False, evicted: bool = False) -> None:
-        """Count an adaptation that is no longer kept: it expired, gave way to others, or was deleted by its owner."""
+    def adaptation_let_go(self, model: str, size_bytes: int) -> None:
+        """Count an adaptation whose state is in memory no more."""
         self._held(model).dec()
         self._bytes(model).dec(size_bytes)
-        if expired:
-            self._expired(model).inc()
-        if evicted:
-            self._evicted(model).inc()
+
+    def adaptation_expired(self, model: str) -> None:
+        """Count an adaptation that was not used for its time to live."""
+        self._expired(model).inc()
+
+    def adaptation_evicted(self, model: str) -> None:
+        """Count an adaptation that gave way to others, or went with its model, for good."""
+        self._evicted(model).inc()
+
+    def adaptation_damaged(self) -> None:
+        """Count an adaptation that was asked for, and of which nothing is left that could bring it back."""
+        self._damaged.inc()
+
+    def adaptation_found(self, model: str, tier: str) -> None:
+        """Count a use of an adaptation by where its state came from: memory, store, or recipe."""
+        self._found(model, tier).inc()
+
+    def store_up(self, *, up: bool) -> None:
+        """Set whether the store answers."""
+        self._store_up.set(up)
+
+    def store_totals(self, records: int, size_bytes: int) -> None:
+        """Set how much the store keeps."""
+        self._store_records.set(records)
+        self._store_bytes.set(size_bytes)
+
+    def store_wrote(self, operation: str, seconds: float) -> None:
+        """Record how long a change took."""
+        self._store_write(operation).observe(seconds)
 
     def model(self, model: str, version: str, method: str, state: str) -> None:
         """Set the state of a model. All its series start at zero, so that their first increase can be seen."""

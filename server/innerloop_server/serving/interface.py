@@ -42,12 +42,18 @@ class Serving(ABC):
         Raises:
             InvalidRequestError: its id was used before for something else.
             AdaptationTooLargeError: the result does not fit into memory at all.
+            StoreUnavailableError: the result can't be kept now.
             ModelNotFoundError, ModelLoadingError, ModelFailedError: the model can't serve any more.
         """
 
     @abstractmethod
     async def predict(self, caller: Caller, task: PredictTask, deadline: Deadline) -> PredictResult:
-        """Answer queries with an adaptation, and postpone its expiry. Raises what `look` raises."""
+        """Answer queries with an adaptation, and postpone its expiry.
+
+        Raises what `look` raises, and:
+            ModelRetiredError: its model is not loaded any more in the version that made it.
+            ModelNotFoundError, ModelLoadingError, ModelFailedError: its model can't serve.
+        """
 
     @abstractmethod
     async def adapt_predict(
@@ -65,6 +71,8 @@ class Serving(ABC):
         Raises:
             AdaptationNotFoundError: the caller never had it, or deleted it.
             AdaptationEvictedError: it expired or gave way.
+            AdaptationDamagedError: what was kept of it is damaged.
+            StoreUnavailableError: what keeps it can't be asked now.
         """
 
     @abstractmethod
@@ -105,7 +113,7 @@ class Serving(ABC):
 
     @abstractmethod
     async def unload(self, name: str) -> None:
-        """Unload a model and drop its adaptations.
+        """Unload a model; its adaptations stay if there is a store that outlives their task states.
 
         Raises:
             ModelNotFoundError, ModelLoadingError: there is nothing to unload, or not yet.

@@ -5,13 +5,15 @@ from typing import TypeVar
 import numpy as np
 
 from innerloop_server.adaptations.flights import Flights, check_fingerprint
-from innerloop_server.adaptations.record import AdaptationRecord
-from innerloop_server.adaptations.store import AdaptationStore
+from innerloop_server.adaptations.keeper import Keeper
+from innerloop_server.adaptations.live import LiveAdaptation
+from innerloop_server.adaptations.recipe import Recipe
+from innerloop_server.adaptations.record import KeptRecord
 from innerloop_server.domain.adaptations import Adaptation, KeepOptions, RequestKey
 from innerloop_server.domain.answers import Answers, join_answers
 from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.deadline import Deadline
-from innerloop_server.domain.errors import DivergedError, ModelNotFoundError, OverloadedError
+from innerloop_server.domain.errors import DivergedError, ModelNotFoundError, ModelRetiredError, OverloadedError
 from innerloop_server.domain.models import ModelEntry, ServedModel
 from innerloop_server.domain.results import AdaptPredictResult, AdaptResult, PredictResult
 from innerloop_server.domain.tasks import AdaptTask, Array, PredictTask
@@ -24,27 +26,29 @@ from innerloop_server.scheduling.job import AdaptJob, Job, PredictJob
 from innerloop_server.scheduling.scheduler import Scheduler
 from innerloop_server.serving.interface import Serving
 from innerloop_server.serving.rate_limits import RateLimits
+from innerloop_server.serving.restore import Restorer
 
 R = TypeVar("R")
 
 
 class LocalServing(Serving):
-    """Adapts, predicts and keeps adaptations, over a scheduler, a store and a repository, within callers' limits."""
+    """Adapts, predicts and keeps adaptations, over a scheduler, a keeper and a repository, within callers' limits."""
 
     def __init__(
         self,
         repository: ModelRepository,
         scheduler: Scheduler,
-        store: AdaptationStore,
+        keeper: Keeper,
         metrics: Metrics,
         limits: RateLimits,
     ) -> None:
         self._repository = repository
         self._scheduler = scheduler
-        self._store = store
+        self._keeper = keeper
         self._metrics = metrics
         self._limits = limits
-        self._flights = Flights()
+        self._flights: Flights[KeptRecord] = Flights()
+        self._restorer = Restorer(keeper, self._loaded, self._adapt_again, metrics)
 
     async def model(self, name: str) -> ServedModel:
         """The model of that name."""
@@ -52,23 +56,24 @@ class LocalServing(Serving):
 
     async def model_of(self, caller: Caller, adaptation_id: str) -> ServedModel:
         """The model of the caller's adaptation."""
-        return self._store.look(caller.owner, adaptation_id).model.served
+        record = await self._keeper.known(caller.owner, adaptation_id)
+        return self._loaded(record.model, record.model_digest).served
 
     async def adapt(self, caller: Caller, task: AdaptTask, keep: KeepOptions, deadline: Deadline) -> AdaptResult:
         """Adapt a model and keep the result."""
         self._spend(caller, task.model.name, task.support.size)
         timings = Timings()
-        record, _ = await self._adapt_and_keep(caller, task, None, keep, deadline, timings)
-        return AdaptResult(record.describe(), timings)
+        kept, _ = await self._adapt_and_keep(caller, task, None, keep, deadline, timings)
+        return AdaptResult(kept.describe(), timings)
 
     async def predict(self, caller: Caller, task: PredictTask, deadline: Deadline) -> PredictResult:
         """Answer queries with an adaptation."""
         self._spend(caller, task.model.name, len(task.query))
-        record = self._store.use(caller.owner, task.adaptation_id)
-        record.model.served.check_digest(task.model.description.digest)
+        live = await self._live(caller, task.adaptation_id, deadline)
+        live.model.served.check_digest(task.model.description.digest)
         timings = Timings()
-        answers = await self._predict(caller, record.model, record.adapted.state, task.query, deadline, timings)
-        return PredictResult(answers, record.classes, timings)
+        answers = await self._predict(caller, live.model, live.state, task.query, deadline, timings)
+        return PredictResult(answers, live.record.classes, timings)
 
     async def adapt_predict(
         self, caller: Caller, task: AdaptTask, query: Array, keep: KeepOptions | None, deadline: Deadline
@@ -79,24 +84,23 @@ class LocalServing(Serving):
         if keep is None:
             _, answers = await self._adapt(caller, self._model_for(task), task, query, deadline, timings)
             return AdaptPredictResult(_usable(answers), None, timings)
-        record, answers = await self._adapt_and_keep(caller, task, query, keep, deadline, timings)
+        kept, answers = await self._adapt_and_keep(caller, task, query, keep, deadline, timings)
         if answers is None:  # a request of the same id made the adaptation
-            answers = await self._predict(caller, record.model, record.adapted.state, query, deadline, timings)
-        return AdaptPredictResult(answers, record.describe(), timings)
+            live = await self._live(caller, kept.record.id, deadline)
+            answers = await self._predict(caller, live.model, live.state, query, deadline, timings)
+        return AdaptPredictResult(answers, kept.describe(), timings)
 
     async def look(self, caller: Caller, adaptation_id: str) -> Adaptation:
         """The caller's adaptation."""
-        return self._store.look(caller.owner, adaptation_id).describe()
+        return (await self._keeper.look(caller.owner, adaptation_id)).describe()
 
     async def adaptations(self, caller: Caller, model: str, before_ns: int | None, limit: int) -> list[Adaptation]:
         """The caller's adaptations, newest first."""
-        return [record.describe() for record in self._store.list(caller.owner, model, before_ns, limit)]
+        return [kept.describe() for kept in await self._keeper.list(caller.owner, model, before_ns, limit)]
 
     async def delete(self, caller: Caller, adaptation_id: str) -> Adaptation:
         """Forget the caller's adaptation."""
-        adaptation = self._store.look(caller.owner, adaptation_id).describe()
-        self._store.delete(caller.owner, adaptation_id)
-        return adaptation
+        return (await self._keeper.delete(caller.owner, adaptation_id)).describe()
 
     async def entries(self) -> list[ModelEntry]:
         """All models by name."""
@@ -112,13 +116,30 @@ class LocalServing(Serving):
         return self._repository.entry(model.name)
 
     async def unload(self, name: str) -> None:
-        """Unload a model and drop its adaptations."""
+        """Unload a model and free the task states of its adaptations."""
         model = self._repository.find(name)
         try:
             await self._repository.unload(name)
-        finally:  # a caller that leaves meanwhile must not leave adaptations of an unloaded model behind
+        finally:  # a caller that leaves meanwhile must not leave states of an unloaded model behind
             if model is not None:
-                self._store.drop_model(model)
+                await self._keeper.drop_model(model)
+
+    def _loaded(self, name: str, digest: str) -> LoadedModel:
+        """The model that an adaptation was made by. Raises ModelRetiredError, and what `ModelRepository.get` raises."""
+        model = self._repository.get(name)
+        if model.description.digest != digest:
+            raise ModelRetiredError(name)
+        return model
+
+    async def _live(self, caller: Caller, adaptation_id: str, deadline: Deadline) -> LiveAdaptation:
+        """The caller's adaptation, its state in memory."""
+        live = await self._keeper.use(caller.owner, adaptation_id)
+        if live is not None:
+            if self._loaded(live.record.model, live.record.model_digest) is live.model:
+                self._metrics.adaptation_found(live.model.name, "memory")
+                return live
+            self._keeper.let_go(live)  # the model was loaded again since
+        return await self._restorer.restore(caller, adaptation_id, deadline)
 
     def _spend(self, caller: Caller, model: str, examples: int) -> None:
         """Count a request against its caller's limits; raises OverloadedError where they are reached."""
@@ -141,29 +162,33 @@ class LocalServing(Serving):
         keep: KeepOptions,
         deadline: Deadline,
         timings: Timings,
-    ) -> tuple[AdaptationRecord, Answers | None]:
+    ) -> tuple[KeptRecord, Answers | None]:
         """The record that is kept, and the answers to the query unless an earlier request made the record."""
         answers: Answers | None = None
 
-        async def adapt_and_keep(shared: Deadline) -> AdaptationRecord:
+        async def adapt_and_keep(shared: Deadline) -> KeptRecord:
             nonlocal answers
+            if keep.request_id and (made := await self._keeper.made_by(key)) is not None:
+                return made
+            self._keeper.admit()
             model = self._model_for(task)
             adapted, answers = await self._adapt(caller, model, task, query, shared, timings)
             if query is not None:
                 _usable(answers)
-            # If the model was unloaded meanwhile, its adaptations were dropped, and no new one may appear.
+            # If the model was unloaded meanwhile, its adaptations left the memory, and no new one may come.
             if not self._repository.serves(model):
                 raise ModelNotFoundError(model.name)
-            return self._store.keep(caller.owner, model, task, adapted, keep)
+            kept = await self._keeper.keep(caller.owner, model, task, adapted, keep)
+            if not self._repository.serves(model):
+                await self._keeper.drop_model(model)
+            return kept
 
+        key = RequestKey(caller.owner, keep.request_id)
         if not keep.request_id:
             return await adapt_and_keep(deadline), answers
-        key = RequestKey(caller.owner, keep.request_id)
-        made = self._store.made_by(key)
-        if made is not None:
-            check_fingerprint(made.fingerprint, keep.fingerprint)
-            return made, None
-        return await self._flights.join(key, keep.fingerprint, deadline, adapt_and_keep), answers
+        kept = await self._flights.join(key, keep.fingerprint, deadline, adapt_and_keep)
+        check_fingerprint(kept.record.fingerprint, keep.fingerprint)
+        return kept, answers
 
     async def _adapt(
         self,
@@ -196,6 +221,11 @@ class LocalServing(Serving):
         if apart is not None:
             answers = await self._predict(caller, model, adapted.state, apart, deadline, timings)
         return adapted, answers
+
+    async def _adapt_again(self, caller: Caller, model: LoadedModel, recipe: Recipe, deadline: Deadline) -> TaskState:
+        task = AdaptTask(model.served, recipe.support, (), recipe.steps)
+        adapted, _ = await self._adapt(caller, model, task, None, deadline, Timings())
+        return adapted.state
 
     async def _predict(
         self,

@@ -21,6 +21,20 @@ EVICTED = Failure(grpc.StatusCode.NOT_FOUND, "dropped", (reason("ADAPTATION_EVIC
 REFUSED = Failure(grpc.StatusCode.PERMISSION_DENIED)
 
 
+@pytest.mark.parametrize(
+    ("code", "word"),
+    [
+        (grpc.StatusCode.NOT_FOUND, "ADAPTATION_DAMAGED"),
+        (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_RETIRED"),
+    ],
+)
+async def test_an_adaptation_that_the_server_can_not_use_any_more_is_made_again(client, server, code, word):
+    adaptation = await client.adapt("grey", IMAGES, [1, 2])
+    server.script("Predict", Failure(code, "no more", (reason(word),)))
+    assert (await adaptation.predict(IMAGES)).labels == [1, 2]
+    assert len(server.requests("AdaptPredict")) == 1
+
+
 @pytest.mark.parametrize("loss", ["evict_all", "restart"])
 async def test_an_adaptation_that_the_server_lost_is_made_again(client, server, loss):
     adaptation = await client.adapt("grey", IMAGES, [1, 2], steps=3, time_to_live=60)

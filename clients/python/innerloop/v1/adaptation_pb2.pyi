@@ -29,15 +29,17 @@ class Support(_message.Message):
     def __init__(self, inputs: _Optional[_Union[_tensor_pb2.Inputs, _Mapping]] = ..., labels: _Optional[_Union[Labels, _Mapping]] = ..., targets: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
 
 class AdaptOptions(_message.Message):
-    __slots__ = ("steps", "time_to_live")
+    __slots__ = ("steps", "time_to_live", "forget_examples")
     STEPS_FIELD_NUMBER: _ClassVar[int]
     TIME_TO_LIVE_FIELD_NUMBER: _ClassVar[int]
+    FORGET_EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     steps: int
     time_to_live: _duration_pb2.Duration
-    def __init__(self, steps: _Optional[int] = ..., time_to_live: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    forget_examples: bool
+    def __init__(self, steps: _Optional[int] = ..., time_to_live: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., forget_examples: _Optional[bool] = ...) -> None: ...
 
 class Adaptation(_message.Message):
-    __slots__ = ("id", "model", "model_version", "classes", "support_size", "steps", "support_losses", "size_bytes", "create_time", "expire_time")
+    __slots__ = ("id", "model", "model_version", "classes", "support_size", "steps", "support_losses", "size_bytes", "create_time", "expire_time", "revision")
     ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -48,6 +50,7 @@ class Adaptation(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
     id: str
     model: str
     model_version: str
@@ -58,7 +61,8 @@ class Adaptation(_message.Message):
     size_bytes: int
     create_time: _timestamp_pb2.Timestamp
     expire_time: _timestamp_pb2.Timestamp
-    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., support_size: _Optional[int] = ..., steps: _Optional[int] = ..., support_losses: _Optional[_Iterable[float]] = ..., size_bytes: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    revision: int
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., support_size: _Optional[int] = ..., steps: _Optional[int] = ..., support_losses: _Optional[_Iterable[float]] = ..., size_bytes: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class Timings(_message.Message):
     __slots__ = ("queue", "adapt", "predict", "encode", "encoder")

@@ -31,12 +31,13 @@ class AdaptationServiceStub:
     Errors carry google.rpc details: ErrorInfo (domain "innerloop") with a reason, RetryInfo where trying again makes
     sense, and BadRequest with field violations on INVALID_ARGUMENT. Reasons are
     INVALID_REQUEST on INVALID_ARGUMENT,
-    MODEL_NOT_FOUND, ADAPTATION_NOT_FOUND or ADAPTATION_EVICTED on NOT_FOUND,
-    MODEL_LOADING (with RetryInfo), MODEL_FAILED, ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on FAILED_PRECONDITION,
+    MODEL_NOT_FOUND, ADAPTATION_NOT_FOUND, ADAPTATION_EVICTED or ADAPTATION_DAMAGED on NOT_FOUND,
+    MODEL_LOADING (with RetryInfo), MODEL_FAILED, MODEL_RETIRED (the adaptation was made by a version of its model that
+    is not served any more), ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on FAILED_PRECONDITION,
     OVERLOADED (with RetryInfo) on RESOURCE_EXHAUSTED,
     DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
     ADMIN_DISABLED on PERMISSION_DENIED,
-    SHUTTING_DOWN (with RetryInfo) on UNAVAILABLE,
+    SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo) on UNAVAILABLE,
     INTERNAL on INTERNAL.
     Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.
     """
@@ -90,12 +91,13 @@ class AdaptationServiceServicer:
     Errors carry google.rpc details: ErrorInfo (domain "innerloop") with a reason, RetryInfo where trying again makes
     sense, and BadRequest with field violations on INVALID_ARGUMENT. Reasons are
     INVALID_REQUEST on INVALID_ARGUMENT,
-    MODEL_NOT_FOUND, ADAPTATION_NOT_FOUND or ADAPTATION_EVICTED on NOT_FOUND,
-    MODEL_LOADING (with RetryInfo), MODEL_FAILED, ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on FAILED_PRECONDITION,
+    MODEL_NOT_FOUND, ADAPTATION_NOT_FOUND, ADAPTATION_EVICTED or ADAPTATION_DAMAGED on NOT_FOUND,
+    MODEL_LOADING (with RetryInfo), MODEL_FAILED, MODEL_RETIRED (the adaptation was made by a version of its model that
+    is not served any more), ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on FAILED_PRECONDITION,
     OVERLOADED (with RetryInfo) on RESOURCE_EXHAUSTED,
     DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
     ADMIN_DISABLED on PERMISSION_DENIED,
-    SHUTTING_DOWN (with RetryInfo) on UNAVAILABLE,
+    SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo) on UNAVAILABLE,
     INTERNAL on INTERNAL.
     Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.
     """
@@ -212,12 +214,13 @@ class AdaptationService:
     Errors carry google.rpc details: ErrorInfo (domain "innerloop") with a reason, RetryInfo where trying again makes
     sense, and BadRequest with field violations on INVALID_ARGUMENT. Reasons are
     INVALID_REQUEST on INVALID_ARGUMENT,
-    MODEL_NOT_FOUND, ADAPTATION_NOT_FOUND or ADAPTATION_EVICTED on NOT_FOUND,
-    MODEL_LOADING (with RetryInfo), MODEL_FAILED, ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on FAILED_PRECONDITION,
+    MODEL_NOT_FOUND, ADAPTATION_NOT_FOUND, ADAPTATION_EVICTED or ADAPTATION_DAMAGED on NOT_FOUND,
+    MODEL_LOADING (with RetryInfo), MODEL_FAILED, MODEL_RETIRED (the adaptation was made by a version of its model that
+    is not served any more), ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on FAILED_PRECONDITION,
     OVERLOADED (with RetryInfo) on RESOURCE_EXHAUSTED,
     DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
     ADMIN_DISABLED on PERMISSION_DENIED,
-    SHUTTING_DOWN (with RetryInfo) on UNAVAILABLE,
+    SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo) on UNAVAILABLE,
     INTERNAL on INTERNAL.
     Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.
     """

@@ -83,7 +83,8 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UnloadModel(self, request, context):
-        """Unloads a model and drops its adaptations. Needs admin scope.
+        """Unloads a model. Its adaptations answer again once the same version is loaded, unless the server keeps them in memory
+        only. Needs admin scope.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,9 @@ class ModelServiceStub:
     LoadModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.LoadModelRequest, _model_pb2.LoadModelResponse]
     """Loads a bundle of the server's model directory by name. Needs admin scope."""
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.UnloadModelRequest, _model_pb2.UnloadModelResponse]
-    """Unloads a model and drops its adaptations. Needs admin scope."""
+    """Unloads a model. Its adaptations answer again once the same version is loaded, unless the server keeps them in memory
+    only. Needs admin scope.
+    """
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
@@ -54,7 +56,9 @@ class ModelServiceAsyncStub(ModelServiceStub):
     LoadModel: _aio.UnaryUnaryMultiCallable[_model_pb2.LoadModelRequest, _model_pb2.LoadModelResponse]  # type: ignore[assignment]
     """Loads a bundle of the server's model directory by name. Needs admin scope."""
     UnloadModel: _aio.UnaryUnaryMultiCallable[_model_pb2.UnloadModelRequest, _model_pb2.UnloadModelResponse]  # type: ignore[assignment]
-    """Unloads a model and drops its adaptations. Needs admin scope."""
+    """Unloads a model. Its adaptations answer again once the same version is loaded, unless the server keeps them in memory
+    only. Needs admin scope.
+    """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """Describes the models of a server, and loads and unloads them. Errors are those of AdaptationService. The standard
@@ -89,6 +93,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_pb2.UnloadModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.UnloadModelResponse, _abc.Awaitable[_model_pb2.UnloadModelResponse]]:
-        """Unloads a model and drops its adaptations. Needs admin scope."""
+        """Unloads a model. Its adaptations answer again once the same version is loaded, unless the server keeps them in memory
+        only. Needs admin scope.
+        """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

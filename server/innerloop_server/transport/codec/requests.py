@@ -20,6 +20,8 @@ from innerloop_server.transport.codec.violations import Violations
 
 LONGEST_LABEL = 1000
 LONGEST_REQUEST_ID = 128
+LONGEST_LIFE = 100 * 365 * 86400.0
+"""Longest life of an adaptation, in seconds: about 100 years, since a timestamp holds no much later time."""
 
 READERS = {
     "Adapt": detaching(pb.AdaptRequest, "support.inputs.tensor"),
@@ -37,8 +39,8 @@ class RequestLimits:
     Attributes:
         support: most support examples.
         query: most queries.
-        time_to_live: seconds an adaptation lives unused when the request says nothing.
-        max_time_to_live: the longest a request may ask for.
+        time_to_live: seconds an adaptation lives unused when the request says nothing; zero for ever.
+        max_time_to_live: the longest a request may ask for; zero for no limit.
         message_bytes: the largest request.
     """
 
@@ -103,21 +105,24 @@ def decode_keep_options(
     """How the result of an Adapt request shall be kept.
 
     Raises:
-        InvalidRequestError: the time to live is too long or not positive, or the request id is too long.
+        InvalidRequestError: the time to live is too long or negative, or the request id is too long.
     """
     violations = Violations()
     time_to_live = limits.time_to_live
     if request.options.HasField("time_to_live"):
         time_to_live = _seconds(request.options.time_to_live)
-        if not 0 < time_to_live <= limits.max_time_to_live:
+        most = limits.max_time_to_live
+        if most and not 0 < time_to_live <= most:
+            violations.add("options.time_to_live", f"must be more than 0 and at most {most:g} seconds")
+        elif not 0 <= time_to_live <= LONGEST_LIFE:
             violations.add(
-                "options.time_to_live", f"must be more than 0 and at most {limits.max_time_to_live:g} seconds"
+                "options.time_to_live", "must be at least 0 seconds, which means for ever, and at most 100 years"
             )
     if len(request.request_id) > LONGEST_REQUEST_ID:
         violations.add("request_id", f"is longer than {LONGEST_REQUEST_ID} characters")
     violations.check()
     fingerprint = _fingerprint(request, detached) if request.request_id else b""
-    return KeepOptions(time_to_live, request.request_id, fingerprint)
+    return KeepOptions(time_to_live, request.request_id, fingerprint, request.options.forget_examples)
 
 
 def _fingerprint(request: Message, detached: Detached) -> bytes:

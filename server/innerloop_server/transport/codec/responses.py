@@ -49,7 +49,8 @@ def encode_adaptation(adaptation: Adaptation) -> pb.Adaptation:
         support_losses=adaptation.losses,
         size_bytes=adaptation.size_bytes,
         create_time=_timestamp(adaptation.created_ns),
-        expire_time=_timestamp(adaptation.expires_ns),
+        expire_time=None if adaptation.expires_ns is None else _timestamp(adaptation.expires_ns),
+        revision=adaptation.revision,
     )
 
 

@@ -50,7 +50,7 @@ class Endpoint:
         limits = RequestLimits(
             settings.max_support,
             settings.max_query,
-            settings.time_to_live,
+            settings.usual_time_to_live,
             settings.max_time_to_live,
             int(settings.max_message_bytes),
         )
@@ -76,6 +76,10 @@ class Endpoint:
     async def models_loaded(self) -> None:
         """Every model of the folder was loaded or refused."""
         await self._health.models_loaded()
+
+    async def store_changed(self, *, up: bool) -> None:
+        """The store of adaptations went away or came back."""
+        await self._health.store_changed(up=up)
 
     async def stop(self) -> None:
         """Stop without losing a request that was accepted, unless that takes longer than the grace period."""

@@ -8,6 +8,8 @@ from innerloop_server.domain.models import ModelEntry, ModelState
 SERVER = ""
 ADAPTATION_SERVICE = "innerloop.v1.AdaptationService"
 MODEL_SERVICE = "innerloop.v1.ModelService"
+STORE = "innerloop.v1.store"
+"""The name by which the health service is asked about the store of adaptations."""
 
 
 def model_health_name(model: str) -> str:
@@ -19,23 +21,31 @@ class Health:
     """Keeps the standard health service up to date; listens to the model repository.
 
     ModelService serves from the start. The server and AdaptationService serve once every model of the folder has been
-    loaded or refused, unless there are models and none of them is ready.
+    loaded or refused, unless there are models and none of them is ready. The store has a name of its own: while it is
+    away, adaptations that are in memory go on answering, and a proxy that took the server out would end that.
     """
 
     def __init__(self) -> None:
         self.servicer = aio.HealthServicer()
         self._states: dict[str, ModelState] = {}
         self._loaded = False
+        self._store_up = True
 
     async def start(self) -> None:
         """The server listens, whether its models are loaded or not."""
         await self._update_server()
         await self._set(MODEL_SERVICE, serving=True)
+        await self._set(STORE, serving=self._store_up)
 
     async def models_loaded(self) -> None:
         """Every model of the folder was loaded or refused."""
         self._loaded = True
         await self._update_server()
+
+    async def store_changed(self, *, up: bool) -> None:
+        """The store of adaptations went away or came back."""
+        self._store_up = up
+        await self._set(STORE, serving=up)
 
     async def stop(self) -> None:
         """Say from now on that nothing serves."""

@@ -1,0 +1,476 @@
+"""Keeps adaptations: their task states in memory as long as there is room, and what brings them back in a store."""
+
+import asyncio
+import secrets
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+
+from innerloop_server.adaptations.clock import WallClock
+from innerloop_server.adaptations.live import LiveAdaptation, LiveAdaptations
+from innerloop_server.adaptations.recipe import Recipe
+from innerloop_server.adaptations.record import NEVER, AdaptationRecord, KeptRecord
+from innerloop_server.adaptations.sealing import (
+    seal,
+    seal_recipe,
+    seal_record,
+    unseal,
+    unseal_recipe,
+    unseal_record,
+)
+from innerloop_server.adaptations.stores.interface import AdaptationStore, DamagedError, Part, StoredAdaptation, Summary
+from innerloop_server.domain.adaptations import KeepOptions, RequestKey
+from innerloop_server.domain.errors import (
+    AdaptationDamagedError,
+    AdaptationEvictedError,
+    AdaptationNotFoundError,
+    AdaptationTooLargeError,
+    StoreUnavailableError,
+)
+from innerloop_server.domain.tasks import AdaptTask
+from innerloop_server.engine.interface import AdaptedTask, LoadedModel, TaskState
+from innerloop_server.observability.metrics import Metrics
+
+TOMBSTONES = 65_536
+"""Number of dropped adaptations that are remembered, so that their owners are told that they were dropped."""
+
+EXPIRY_SHARE = 50
+"""A store is told of a use when this share of an adaptation's life has passed since it was told last, and it keeps an
+adaptation for that much longer: so most uses write nothing, and none is forgotten."""
+
+EXPIRED_AT_ONCE = 1000
+"""Most adaptations that one sweep removes from the store, so that other writes get their turn."""
+
+COPIED_ON_LOOP = 64 * 2**10
+"""Largest task state, in bytes, that the event loop copies itself; a thread takes longer to begin."""
+
+
+@dataclass(frozen=True)
+class KeptParts:
+    """What a store is given of an adaptation beside its record.
+
+    A recipe is kept if its owner allows it and it is no larger than `recipe_bytes`. A task state is kept unless a
+    smaller recipe makes it again and it is larger than `state_bytes`.
+
+    Attributes:
+        recipe_bytes: largest recipe; zero for none.
+        state_bytes: largest task state that is kept beside a smaller recipe.
+    """
+
+    recipe_bytes: int = 2**20
+    state_bytes: int = 64 * 2**10
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """An adaptation that came from the store.
+
+    Attributes:
+        kept: its record.
+        state: the task state as bytes; None where it has to be made again.
+        recipe: to make it again with; None where it was not kept.
+        damaged: parts that are there but can't be used.
+    """
+
+    kept: KeptRecord
+    state: bytes | None
+    recipe: Recipe | None
+    damaged: Sequence[Part]
+
+
+class Keeper:
+    """The adaptations of a server. All functions run on the event loop.
+
+    Args:
+        store: what lies behind the memory.
+        budget: bytes that task states in memory may take; the least recently used ones give way.
+        metrics: told about what comes and goes.
+        parts: what the store is given.
+        now: nanoseconds of the wall clock.
+    """
+
+    def __init__(
+        self,
+        store: AdaptationStore,
+        budget: int,
+        metrics: Metrics,
+        parts: KeptParts = KeptParts(),
+        now: WallClock | None = None,
+    ) -> None:
+        self._store = store
+        self._live = LiveAdaptations(budget, metrics)
+        self._metrics = metrics
+        self._parts = parts
+        self._now = now or WallClock()
+        self._tombstones: OrderedDict[str, str] = OrderedDict()  # id -> owner
+        self._deleted: OrderedDict[str, None] = OrderedDict()  # ids; what was fetched before must not come back
+        self._touched: dict[str, int] = {}  # id -> expiry that the store is yet to be told
+        self._last_created_ns = 0
+
+    async def open(self) -> None:
+        """Get the store ready. Raises StoreUnusableError: it can't be used at all."""
+        await self._store.open()
+
+    def admit(self, size: int = 0) -> None:
+        """Refuse what could not be kept, before anything is computed.
+
+        Raises:
+            StoreUnavailableError: the store is known to take nothing now.
+            AdaptationTooLargeError: a state of that many bytes is larger than the budget.
+        """
+        if size > self._live.budget:
+            raise AdaptationTooLargeError(size, self._live.budget)
+        self._store.admit()
+
+    async def keep(
+        self, owner: str, model: LoadedModel, task: AdaptTask, adapted: AdaptedTask, options: KeepOptions
+    ) -> KeptRecord:
+        """Keep what a model has adapted to; returns what the same request made before, if another server was first.
+
+        Args:
+            owner: identity that may use it.
+            model: that adapted.
+            task: that it adapted to.
+            adapted: the task state, and the losses on the way to it.
+            options: how to keep it.
+
+        Raises:
+            AdaptationTooLargeError: it is larger than the budget.
+            StoreUnavailableError: the store can't keep it now.
+        """
+        size = adapted.state.size_bytes
+        self.admit(size)
+        self._last_created_ns = max(self._now(), self._last_created_ns + 1)
+        description = model.description
+        record = AdaptationRecord(
+            id=secrets.token_urlsafe(24),
+            owner=owner,
+            revision=1,
+            model=model.name,
+            model_digest=description.digest,
+            model_version=description.version,
+            classes=task.classes,
+            support_size=task.support.size,
+            steps=task.steps,
+            losses=adapted.losses,
+            size_bytes=size,
+            created_ns=self._last_created_ns,
+            time_to_live=options.time_to_live,
+            request_id=options.request_id,
+            fingerprint=options.fingerprint,
+        )
+        expires_ns = record.expiry(record.created_ns)
+        stored_ns = _stored_expiry(record, expires_ns)
+        made = await self._add(record, stored_ns, *await self._parts_of(record.id, model, task, adapted, options))
+        if made is not None:
+            return made
+        durable = self._store.brings_back(record.id)
+        await self._hold(LiveAdaptation(record, model, adapted.state, durable, expires_ns, stored_ns))
+        self._metrics.adaptation_created(model.name)
+        return KeptRecord(record, expires_ns)
+
+    async def use(self, owner: str, adaptation_id: str) -> LiveAdaptation | None:
+        """The owner's adaptation, its expiry postponed, if it is in memory; None if it must be fetched.
+
+        Raises:
+            AdaptationNotFoundError: the owner never had it, or deleted it.
+            AdaptationEvictedError: it expired or gave way.
+        """
+        live = self._live.get(adaptation_id)
+        if live is None:
+            return None
+        self._check(owner, live.record, live.expires_ns)
+        if self._store.shared and not await self._is_current(live):
+            self._live.drop(adaptation_id)
+            return None
+        self._postpone(live)
+        return live
+
+    async def fetch(self, owner: str, adaptation_id: str) -> Fetched:
+        """The owner's adaptation from the store, whose state is then to be given to `revive`.
+
+        Raises:
+            AdaptationNotFoundError: the owner never had it, or deleted it.
+            AdaptationEvictedError: it expired or gave way.
+            AdaptationDamagedError: its record is damaged.
+            StoreUnavailableError: the store can't be asked now.
+        """
+        try:
+            stored = await self._store.get(adaptation_id)
+        except DamagedError as damage:
+            raise self._damaged(adaptation_id, damage) from damage
+        if stored is None:
+            raise self._gone(owner, adaptation_id)
+        kept = self._open(stored.summary)
+        self._check(owner, kept.record, kept.expires_ns)
+        damaged: list[Part] = []
+        state = recipe = None
+        if stored.state:
+            try:
+                state = unseal(Part.STATE, adaptation_id, stored.state)
+            except DamagedError as damage:
+                damaged.append(damage.part)
+        if stored.recipe:
+            try:
+                recipe = unseal_recipe(adaptation_id, stored.recipe)
+            except DamagedError as damage:
+                damaged.append(damage.part)
+        return Fetched(kept, state, recipe, damaged)
+
+    async def make_room(self, size: int) -> None:
+        """Have the least recently used adaptations give way to a state of that many bytes.
+
+        Those that no store can bring back are gone then, and their owners will be told.
+        """
+        for dropped in self._live.make_room(size):
+            if not dropped.durable:
+                await self._store.delete(dropped.record.id)
+                self._bury(dropped.record)
+                self._metrics.adaptation_evicted(dropped.record.model)
+
+    async def revive(self, fetched: Fetched, model: LoadedModel, state: TaskState) -> LiveAdaptation:
+        """Hold the state of an adaptation that was fetched, and postpone its expiry.
+
+        Raises:
+            AdaptationNotFoundError: it was deleted meanwhile.
+        """
+        kept = fetched.kept
+        if kept.record.id in self._deleted:
+            raise AdaptationNotFoundError
+        live = LiveAdaptation(kept.record, model, state, True, kept.expires_ns, kept.expires_ns)
+        await self._hold(live)
+        self._postpone(live)
+        return live
+
+    def let_go(self, live: LiveAdaptation) -> None:
+        """Free the state of an adaptation, which stays in the store."""
+        if self._live.peek(live.record.id) is live:
+            self._live.drop(live.record.id)
+
+    async def look(self, owner: str, adaptation_id: str) -> KeptRecord:
+        """The owner's adaptation; looking does not count as use. Raises what `fetch` raises."""
+        live = self._live.peek(adaptation_id)
+        if live is not None and not self._store.shared:
+            self._check(owner, live.record, live.expires_ns)
+            return KeptRecord(live.record, live.expires_ns)
+        try:
+            summary = await self._store.look(adaptation_id)
+        except DamagedError as damage:
+            raise self._damaged(adaptation_id, damage) from damage
+        except StoreUnavailableError:
+            if live is None:
+                raise
+            self._check(owner, live.record, live.expires_ns)
+            return KeptRecord(live.record, live.expires_ns)
+        if summary is None:
+            raise self._gone(owner, adaptation_id)
+        kept = self._open(summary)
+        self._check(owner, kept.record, kept.expires_ns)
+        return kept
+
+    async def known(self, owner: str, adaptation_id: str) -> AdaptationRecord:
+        """The record of the owner's adaptation, which another server may have changed a moment ago.
+
+        Raises what `fetch` raises.
+        """
+        live = self._live.peek(adaptation_id)
+        if live is None:
+            return (await self.look(owner, adaptation_id)).record
+        self._check(owner, live.record, live.expires_ns)
+        return live.record
+
+    async def made_by(self, key: RequestKey) -> KeptRecord | None:
+        """The adaptation that a request made, if it is still kept; counts as use."""
+        summary = await self._store.made_by(key.owner, key.request_id)
+        if summary is None:
+            return None
+        try:
+            kept = self._open(summary)
+        except AdaptationDamagedError:
+            return None
+        if self._expiry_of(summary) <= self._now():
+            return None
+        live = self._live.get(summary.id)
+        if live is not None:
+            self._postpone(live)
+            return KeptRecord(kept.record, live.expires_ns)
+        expires_ns = kept.record.expiry(self._now())
+        self._touched[summary.id] = _stored_expiry(kept.record, expires_ns)
+        return KeptRecord(kept.record, expires_ns)
+
+    async def list(self, owner: str, model: str, before_ns: int | None, limit: int) -> Sequence[KeptRecord]:
+        """The owner's adaptations, newest first; damaged ones are left out.
+
+        Args:
+            owner: whose.
+            model: only those of this model, unless empty.
+            before_ns: only those created before; unlike a position, it stays right when others are added.
+            limit: at most this many.
+        """
+        found: list[KeptRecord] = []
+        now = self._now()
+        while len(found) < limit:
+            summaries = await self._store.list(owner, model, before_ns, now, limit - len(found))
+            if not summaries:
+                break
+            before_ns = summaries[-1].created_ns
+            found += filter(None, map(self._listed, summaries))
+        return found
+
+    async def delete(self, owner: str, adaptation_id: str) -> KeptRecord:
+        """Forget the owner's adaptation; returns what it was. Raises what `fetch` raises."""
+        kept = await self.look(owner, adaptation_id)
+        there = await self._store.delete(adaptation_id)
+        self._live.drop(adaptation_id)
+        self._deleted[adaptation_id] = None
+        if len(self._deleted) > TOMBSTONES:
+            self._deleted.popitem(last=False)
+        if not there:
+            raise self._gone(owner, adaptation_id)
+        return kept
+
+    async def drop_model(self, model: LoadedModel) -> None:
+        """Free all task states of a model; adaptations that no store can bring back are gone then."""
+        for dropped in self._live.drop_model(model):
+            if not dropped.durable:
+                self._bury(dropped.record)
+                self._metrics.adaptation_evicted(model.name)
+                await self._store.delete(dropped.record.id)
+
+    async def sweep(self) -> None:
+        """Tell the store of uses, and drop what has expired. Nothing happens while the store is away."""
+        touched, self._touched = self._touched, {}
+        try:
+            if touched:
+                await self._store.touch(touched)
+            while await self._expire() == EXPIRED_AT_ONCE:
+                pass
+        except StoreUnavailableError:
+            for adaptation_id, expires_ns in touched.items():
+                self._touched.setdefault(adaptation_id, expires_ns)
+
+    async def _expire(self) -> int:
+        """Drop the adaptations that expired first, at most so many as one write shall remove; returns their number."""
+        expired = await self._store.expire(self._now(), EXPIRED_AT_ONCE)
+        for summary in expired:
+            self._live.drop(summary.id)
+            self._bury(summary)
+            self._metrics.adaptation_expired(summary.model)
+        return len(expired)
+
+    async def close(self) -> None:
+        """Tell the store what it does not know yet, and close it."""
+        try:
+            if self._touched:
+                await self._store.touch(self._touched)
+        except StoreUnavailableError:
+            structlog.get_logger().warning("uses of adaptations not noted", adaptations=len(self._touched))
+        await self._store.close()
+
+    async def _parts_of(
+        self, adaptation_id: str, model: LoadedModel, task: AdaptTask, adapted: AdaptedTask, options: KeepOptions
+    ) -> tuple[bytes, bytes]:
+        """The sealed state and recipe of an adaptation, as far as they are kept."""
+        if not self._store.durable:
+            return b"", b""
+        recipe, size = b"", task.support.x.nbytes + task.support.y.nbytes
+        if not options.forget_examples and size <= self._parts.recipe_bytes:
+            recipe = seal_recipe(adaptation_id, Recipe.of(task.support, task.steps))
+            if adapted.state.size_bytes > max(self._parts.state_bytes, size):
+                return b"", recipe
+        export = partial(model.export_state, adapted.state)
+        on_loop = model.states_on_host and adapted.state.size_bytes <= COPIED_ON_LOOP
+        content = export() if on_loop else await asyncio.to_thread(export)
+        return seal(Part.STATE, adaptation_id, content), recipe
+
+    async def _add(self, record: AdaptationRecord, expires_ns: int, state: bytes, recipe: bytes) -> KeptRecord | None:
+        """Add a record to the store, unless the request that it is of has made another, which is returned then."""
+        summary = Summary(
+            record.id,
+            record.owner,
+            record.model,
+            record.revision,
+            record.created_ns,
+            expires_ns,
+            record.request_id,
+            seal_record(record),
+        )
+        while True:
+            made = await self._store.add(StoredAdaptation(summary, state, recipe))
+            if made is None:
+                return None
+            with suppress(AdaptationDamagedError):
+                kept = self._open(made)
+                if self._expiry_of(made) > self._now():
+                    return kept
+            await self._store.delete(made.id)  # nobody can use it any more
+
+    def _expiry_of(self, summary: Summary) -> int:
+        """When an adaptation expires: memory knows best, if it is there."""
+        live = self._live.peek(summary.id)
+        return summary.expires_ns if live is None else live.expires_ns
+
+    async def _hold(self, live: LiveAdaptation) -> None:
+        await self.make_room(live.state.size_bytes)
+        self._live.put(live)
+
+    async def _is_current(self, live: LiveAdaptation) -> bool:
+        """Whether no other server has changed or deleted an adaptation; while none can be asked, none has."""
+        try:
+            return await self._store.revision(live.record.id) == live.record.revision
+        except StoreUnavailableError:
+            return True
+
+    def _postpone(self, live: LiveAdaptation) -> None:
+        live.expires_ns = live.record.expiry(self._now())
+        if live.expires_ns > live.stored_expiry_ns:
+            live.stored_expiry_ns = _stored_expiry(live.record, live.expires_ns)
+            self._touched[live.record.id] = live.stored_expiry_ns
+
+    def _check(self, owner: str, record: AdaptationRecord, expires_ns: int) -> None:
+        if record.owner != owner:
+            raise AdaptationNotFoundError
+        if expires_ns <= self._now():
+            raise AdaptationEvictedError
+
+    def _open(self, summary: Summary) -> KeptRecord:
+        """The record of a summary. Raises AdaptationDamagedError."""
+        try:
+            record = unseal_record(summary.id, summary.record)
+            if (record.owner, record.revision) != (summary.owner, summary.revision):
+                raise DamagedError(Part.RECORD)
+        except DamagedError as damage:
+            raise self._damaged(summary.id, damage) from damage
+        return KeptRecord(record, summary.expires_ns)
+
+    def _listed(self, summary: Summary) -> KeptRecord | None:
+        try:
+            kept = self._open(summary)
+        except AdaptationDamagedError:
+            return None
+        expires_ns = self._expiry_of(summary)
+        return KeptRecord(kept.record, expires_ns) if expires_ns > self._now() else None
+
+    def _damaged(self, adaptation_id: str, damage: DamagedError) -> AdaptationDamagedError:
+        self._metrics.adaptation_damaged()
+        structlog.get_logger().error("damaged adaptation", adaptation=adaptation_id, part=damage.part)
+        return AdaptationDamagedError()
+
+    def _gone(self, owner: str, adaptation_id: str) -> AdaptationEvictedError | AdaptationNotFoundError:
+        self._live.drop(adaptation_id)
+        return AdaptationEvictedError() if self._tombstones.get(adaptation_id) == owner else AdaptationNotFoundError()
+
+    def _bury(self, gone: AdaptationRecord | Summary) -> None:
+        """Remember whose a dropped adaptation was."""
+        self._tombstones[gone.id] = gone.owner
+        if len(self._tombstones) > TOMBSTONES:
+            self._tombstones.popitem(last=False)
+
+
+def _stored_expiry(record: AdaptationRecord, expires_ns: int) -> int:
+    """The expiry that a store is told: somewhat later, so that it need not hear of every use."""
+    return NEVER if expires_ns == NEVER else expires_ns + int(record.time_to_live * 1e9) // EXPIRY_SHARE

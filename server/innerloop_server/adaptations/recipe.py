@@ -1,0 +1,57 @@
+"""What made an adaptation: with its model, enough to make it again."""
+
+from typing import Self
+
+import msgspec
+import numpy as np
+
+from innerloop_server.domain.tasks import Array, SupportSet
+
+
+class ArrayBytes(msgspec.Struct, frozen=True, array_like=True):
+    """An array: NumPy's name of its little-endian type, its shape and its content."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    content: bytes
+
+    @classmethod
+    def of(cls, array: Array) -> Self:
+        """The bytes of an array."""
+        little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        return cls(little.dtype.str, array.shape, little.tobytes())
+
+    def array(self) -> Array:
+        """The array, which can't be written to."""
+        return np.frombuffer(self.content, np.dtype(self.dtype)).reshape(self.shape)
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """A support set as its owner sent it, and how many steps it took. Fields that are added later need defaults.
+
+    Attributes:
+        x: raw inputs [S, *input]; behind an encoder these are what the encoder takes.
+        y: class indices [S], or targets [S, D].
+        ways: number of classes; zero for regression.
+        steps: inner steps.
+    """
+
+    x: ArrayBytes
+    y: ArrayBytes
+    ways: int
+    steps: int
+
+    @classmethod
+    def of(cls, support: SupportSet, steps: int) -> Self:
+        """The recipe of a task."""
+        return cls(x=ArrayBytes.of(support.x), y=ArrayBytes.of(support.y), ways=support.ways, steps=steps)
+
+    @property
+    def support(self) -> SupportSet:
+        """The support set."""
+        return SupportSet(self.x.array(), self.y.array(), self.ways)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its arrays."""
+        return len(self.x.content) + len(self.y.content)

@@ -1,0 +1,66 @@
+"""What is particular to the SQLite store: one server a file, one fsync for many, and what a power loss leaves."""
+
+import asyncio
+import stat
+
+import pytest
+
+from innerloop_server.adaptations.stores.interface import StoredAdaptation, StoreUnusableError, Summary
+from innerloop_server.adaptations.stores.sqlite import SqliteStore
+
+
+def adaptation(number, owner="me"):
+    summary = Summary(f"id{number}", owner, "model", 1, number, 2**62, "", b"record")
+    return StoredAdaptation(summary, b"state", b"recipe")
+
+
+@pytest.fixture
+async def store(tmp_path):
+    store = SqliteStore(tmp_path / "folder" / "store.sqlite")
+    await store.open()
+    yield store
+    await store.close()
+
+
+async def test_two_servers_do_not_use_one_file(store):
+    with pytest.raises(StoreUnusableError, match=r"another server uses it.*--data-dir"):
+        await SqliteStore(store._path).open()
+
+
+async def test_nobody_else_may_read_what_callers_sent(store):
+    assert stat.S_IMODE(store._path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(store._path.parent.stat().st_mode) == 0o700
+
+
+async def test_many_writes_at_a_time_share_commits(store, monkeypatch):
+    commits, commit = [], store._commit
+
+    def noting(batch):
+        commits.append(len(batch))
+        return commit(batch)
+
+    monkeypatch.setattr(store, "_commit", noting)
+    await asyncio.gather(*(store.add(adaptation(number)) for number in range(200)))
+    assert sum(commits) == 200
+    assert len(commits) < 100
+
+
+async def test_one_write_that_fails_does_not_take_others_with_it(store):
+    await store.add(adaptation(1))
+    outcomes = await asyncio.gather(*(store.add(adaptation(number)) for number in (2, 1, 3)), return_exceptions=True)
+    assert [outcome is None for outcome in outcomes] == [True, False, True]
+    assert (await store.totals()).records == 3
+
+
+@pytest.mark.parametrize("content", [b"not a database, but something that was there before it", b""])
+async def test_a_file_that_is_something_else_is_refused_and_left_alone(tmp_path, content):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    store = SqliteStore(path)
+    if content:
+        with pytest.raises(StoreUnusableError, match="--store memory"):
+            await store.open()
+        assert path.read_bytes() == content
+    else:
+        await store.open()
+        await store.close()
