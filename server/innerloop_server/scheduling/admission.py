@@ -78,9 +78,10 @@ def retry_after(wait: float, late: float = 0.0) -> float:
     """Seconds after which a refused request should be tried again: when half of what waits now has been computed.
 
     There is room earlier, but for one request, and as many are refused as come; these spread over the time that is
-    told to them. With 0.8 s of work ahead, of which 0.1 s are too much, a client comes back after 0.4 s.
+    told to them. With 0.8 s of work ahead, of which 0.1 s are too much, a client comes back after 0.4 s. One whose own
+    work takes longer than its deadline allows comes back when nothing is ahead of it.
 
-    >>> retry_after(wait=0.8, late=0.1), retry_after(wait=0.8, late=0.6)
-    (0.4, 0.6)
+    >>> retry_after(wait=0.8, late=0.1), retry_after(wait=0.8, late=0.6), retry_after(wait=0.8, late=60.0)
+    (0.4, 0.6, 0.8)
     """
-    return min(max(wait / 2, late, SHORTEST_RETRY), LONGEST_RETRY)
+    return min(max(wait / 2, min(wait, late), SHORTEST_RETRY), LONGEST_RETRY)

@@ -36,6 +36,7 @@ class Job(Generic[R]):
         deadline: after which it is dropped instead of computed.
         account: whose share of the device's time it uses.
         future: where its result goes; a cancelled one drops the job.
+        rest: units of work that its request asks for later, of which this job is the next part.
         submitted: when it began to wait, on the monotonic clock.
         turn: its place among the jobs of all accounts, given when it begins to wait.
         cost: seconds that its account was charged for it when it began to wait.
@@ -49,6 +50,7 @@ class Job(Generic[R]):
     deadline: Deadline
     account: Hashable = ""
     future: "asyncio.Future[Computed[R]]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    rest: int = 0
     submitted: float = field(default_factory=time.monotonic)
     turn: float = 0.0
     cost: float = 0.0

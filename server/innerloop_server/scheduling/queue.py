@@ -142,6 +142,10 @@ class FairQueue:
         queue = self._known(job)
         return 0.0 if queue is None else queue.seconds_with(job)
 
+    def seconds_of_rest(self, job: AnyJob) -> float:
+        """Seconds that later parts of a job's request are expected to take; zero if unknown."""
+        return job.rest * (self.seconds_per_unit(job.model, job.operation) or 0.0) if job.rest else 0.0
+
     def charge(self, batch: Sequence[AnyJob], seconds: float, computed: int) -> None:
         """Count the device's time on a batch that was taken against its model, operation and accounts.
 

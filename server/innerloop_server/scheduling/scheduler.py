@@ -125,8 +125,10 @@ class Scheduler:
         wait = self._estimated_wait(job, own)
         if not wait:
             return
-        left = min(job.deadline.remaining, self._limits.seconds if job.deadline.at == math.inf else math.inf)
-        late = too_late_by(wait, own, left)
+        if job.deadline.at == math.inf:
+            late = wait - self._limits.seconds
+        else:
+            late = too_late_by(wait, own + self._queue.seconds_of_rest(job), job.deadline.remaining)
         if late > 0:
             raise self._refused(job, "wait", wait, late)
 

@@ -242,6 +242,7 @@ class LocalServing(Serving):
             part = query[start : start + at_once]
             bucket = predict_bucket(state, part)
             job = PredictJob(model, bucket, part.nbytes, deadline, caller.account, state=state, query=part)
+            job.rest = len(query) - start - len(part)
             answered = await self._compute(job, timings)
             answers.append(_usable(answered))
         return answers[0] if len(answers) == 1 else join_answers(answers)
