@@ -90,6 +90,17 @@ def answered(metrics, status):
     return metrics("innerloop_requests_total", rpc="StreamPredict", model="prototypes", status=status)
 
 
+def stands_still(count):
+    """Wait until a number no longer changes."""
+
+    def unchanged():
+        seen = count()
+        time.sleep(0.3)
+        return count() == seen
+
+    wait_until(unchanged)
+
+
 def reason(response):
     assert response.WhichOneof("outcome") == "error"
     info = ErrorInfo()
@@ -270,16 +281,23 @@ def test_a_client_that_reads_no_answers_can_not_go_on_asking(client, adaptation_
     before = answered(metrics, "OK")
     call = client.adaptations.StreamPredict(sent.append(None) or question for question in repeat(request, most))
 
-    def stands_still():
-        seen = len(sent)
-        time.sleep(0.3)
-        return len(sent) == seen
-
-    wait_until(stands_still)
+    stands_still(lambda: len(sent))
     assert len(sent) < most
     assert answered(metrics, "OK") - before < len(sent)
     assert len(list(islice(call, 500))) == 500, "it goes on when the client reads"
     call.cancel()
+
+
+def test_a_stopping_server_does_not_wait_for_clients_that_read_no_answers(start_server):
+    with start_server() as server, connect(server) as client:
+        request = pb.StreamPredictRequest(adaptation_id=adapt(client), query=inputs(pictures(500)))
+        sent, metrics = [], Metrics(server.metrics_url)
+        call = client.adaptations.StreamPredict(sent.append(None) or question for question in repeat(request, 10_000))
+        wait_until(lambda: answered(metrics, "OK") >= 5)
+        stands_still(lambda: len(sent))
+        server.process.terminate()
+        assert server.process.wait(10) == 0, "they are given up after two seconds, and the server after thirty"
+        call.cancel()
 
 
 def test_a_stopping_server_answers_what_it_has_read_and_says_why_the_stream_ends(start_server):

@@ -37,10 +37,12 @@ class Received(Generic[M]):
     Attributes:
         message: the parsed request, without the detached data.
         detached: data of large tensors.
+        size_bytes: of all that arrived.
     """
 
     message: M
     detached: Detached
+    size_bytes: int
 
 
 def detaching(kind: type[M], *paths: str) -> Callable[[bytes], Received[M]]:
@@ -60,10 +62,10 @@ def detaching(kind: type[M], *paths: str) -> Callable[[bytes], Received[M]]:
             try:
                 pieces = list(_strip(memoryview(content), route, detached))
                 if detached:
-                    return Received(kind.FromString(b"".join(pieces)), detached)
+                    return Received(kind.FromString(b"".join(pieces)), detached, len(content))
             except (_OrdinaryParse, DecodeError):
                 pass  # protobuf reads the request unchanged and judges it
-        return Received(kind.FromString(content), NOTHING)
+        return Received(kind.FromString(content), NOTHING, len(content))
 
     return read
 

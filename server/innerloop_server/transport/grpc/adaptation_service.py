@@ -2,6 +2,7 @@
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from time import perf_counter
+from weakref import WeakValueDictionary
 
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop_server.domain.errors import FieldViolation, InvalidRequestError
@@ -19,10 +20,11 @@ from innerloop_server.transport.codec.requests import (
     decode_query,
 )
 from innerloop_server.transport.codec.responses import encode_adaptation, encode_answers, encode_timings
+from innerloop_server.transport.grpc.byte_budget import ByteBudget
 from innerloop_server.transport.grpc.calls import Call, Calls
 from innerloop_server.transport.grpc.decoders import Decoders
 from innerloop_server.transport.grpc.identity import Context
-from innerloop_server.transport.grpc.streams import PredictStream
+from innerloop_server.transport.grpc.streams import CONNECTION_BYTES, PredictStream
 
 PAGE_SIZE, LARGEST_PAGE = 100, 1000
 TOKEN_BYTES = 8
@@ -37,6 +39,7 @@ class AdaptationServicer:
         self._limits = limits
         self._metrics = metrics
         self._decoders = Decoders()
+        self._connections: WeakValueDictionary[str, ByteBudget] = WeakValueDictionary()
 
     async def Adapt(self, request: Received[pb.AdaptRequest], context: Context) -> pb.AdaptResponse:  # noqa: N802, D102
         return await self._calls.run("Adapt", self._adapt, request, context)
@@ -90,7 +93,8 @@ class AdaptationServicer:
         return await self._ask(received.message.adaptation_id, received, call)
 
     async def _stream_predict(self, context: Context, call: Call) -> None:
-        await PredictStream(self._ask, self._calls, call, context).run()
+        connection = self._connections.setdefault(context.peer(), ByteBudget(CONNECTION_BYTES))
+        await PredictStream(self._ask, self._calls, call, context, connection).run()
 
     async def _ask(
         self,

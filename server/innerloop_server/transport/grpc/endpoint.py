@@ -82,12 +82,15 @@ class Endpoint:
         await self._health.store_changed(up=up)
 
     async def stop(self) -> None:
-        """Stop without losing a request that was accepted, unless that takes longer than the grace period."""
+        """Stop without losing a request that was accepted, unless that takes longer than the grace period.
+
+        The period includes the time in which calls are ended that were not answered until then.
+        """
         await self._health.stop()
         await asyncio.sleep(self._settings.drain_seconds)
         self._calls.close()
         try:
-            await asyncio.wait_for(self._calls.wait_idle(), self._settings.grace_seconds)
+            await asyncio.wait_for(self._calls.wait_idle(), max(self._settings.grace_seconds - FLUSH_SECONDS, 0.0))
         except TimeoutError:
             self._log.warning("requests were still under way when the grace period ended")
         else:
