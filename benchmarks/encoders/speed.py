@@ -5,8 +5,8 @@
 For each encoder of the catalogue that is named:
 
 - examples a second of the encoder as trainer and server use it (scaling of pixels or splitting into tokens included),
-  and of ONNX Runtime alone on inputs that were prepared beforehand, by turns, on one thread and on as many as a server
-  takes for a computation that is alone;
+  and of ONNX Runtime alone on inputs that were prepared beforehand, by turns: on one thread, on as many as a server
+  takes for a computation that is alone, and so on as many lanes at once as a server has;
 - latency of Adapt and of Predict over gRPC, of one client and of many, of tasks of 5 ways and 1 shot that ask about 5
   queries; the part of it that the encoder takes; and the memory of the server's process.
 
@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,10 +32,9 @@ from innerloop_command.bench import BenchSettings, run_bench
 from innerloop_command.bench.settings import ClosedLoop
 from innerloop_command.server_process import ServerProcess
 from innerloop_learner.encoders import FrozenEncoder, pack_texts, unpack_texts
-from innerloop_learner.encoders.encoder import BATCH
-from innerloop_learner.encoders.session import Computing
+from innerloop_learner.encoders.session import CPU_BATCH, Computing
 from innerloop_learner.encoders.spec import ENCODER, TOKENIZER
-from innerloop_server.engine.cores import lone_threads
+from innerloop_server.engine.cores import lone_threads, usable_cores
 from innerloop_trainer.encoders import open_files, read_encoder
 from innerloop_trainer.untrained import HeadOptions, write_untrained
 
@@ -42,7 +42,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from machine import describe_machine
 
 ENCODERS = ("efficientnet-lite0", "all-minilm-l6-v2", "speech-embedding")
-EXAMPLES = 2 * BATCH
+EXAMPLES = 64
 TURNS, TURN_SECONDS = 12, 1.0
 WAYS, SHOTS, QUERIES = 5, 1, 5
 WORDS = ("how", "do", "I", "where", "is", "my", "card", "account", "transfer", "money", "why", "was", "not", "the")
@@ -63,9 +63,10 @@ def main() -> None:
     for name in given.encoders:
         files = read_encoder(name, None)
         rates = {}
-        for threads in sorted({1, lone_threads()}):
-            rates[f"{threads} threads"] = compare(open_files(files, Computing(threads)), threads, given.turns)
-            print(f"{name}, {threads} threads: {_rates(rates[f'{threads} threads'])}", flush=True)
+        for threads, lanes in sorted({(1, 1), (lone_threads(), 1), (lone_threads(), usable_cores())}):
+            found = compare(open_files(files, Computing(threads)), threads, lanes, given.turns)
+            rates[f"{threads} threads, {lanes} lanes"] = found
+            print(f"{name}, {threads} threads, {lanes} lanes: {_rates(found)}", flush=True)
         with tempfile.TemporaryDirectory(prefix="encoders-") as folder:
             write_untrained(Path(folder) / name, name, open_files(files, Computing()), HeadOptions())
             served = serve(Path(folder), name, given)
@@ -74,7 +75,7 @@ def main() -> None:
     given.out.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def compare(encoder: FrozenEncoder, threads: int, turns: int) -> dict[str, float]:
+def compare(encoder: FrozenEncoder, threads: int, lanes: int, turns: int) -> dict[str, float]:
     """Examples a second of an encoder and of plain ONNX Runtime, and the median share over pairs of turns."""
     raw = make_inputs(encoder)
     options = onnxruntime.SessionOptions()
@@ -90,9 +91,10 @@ def compare(encoder: FrozenEncoder, threads: int, turns: int) -> dict[str, float
     rates: dict[str, list[float]] = {side: [] for side in sides}
     for work in sides.values():
         work()
-    for _ in range(turns):
-        for side, work in sides.items():
-            rates[side].append(_rate(work))
+    with ThreadPoolExecutor(lanes) as pool:
+        for _ in range(turns):
+            for side, work in sides.items():
+                rates[side].append(sum(pool.map(_rate, [work] * lanes)))
     shares = [own / plain for own, plain in zip(rates["encoder"], rates["plain"], strict=True)]
     return {side: median(values) for side, values in rates.items()} | {"share": median(shares)}
 
@@ -109,7 +111,7 @@ def make_inputs(encoder: FrozenEncoder) -> NDArray[Any]:
 
 
 def prepare(encoder: FrozenEncoder, session: Any, raw: NDArray[Any]) -> Iterator[Feed]:
-    """The same inputs as the graph takes them, BATCH at a time; texts are sorted by length and padded."""
+    """The same inputs as the graph takes them, CPU_BATCH at a time; texts are sorted by length and padded."""
     spec, names = encoder.spec, [each.name for each in session.get_inputs()]
     if spec.input == "texts":
         yield from _prepare_texts(encoder, names, unpack_texts(raw))
@@ -118,8 +120,8 @@ def prepare(encoder: FrozenEncoder, session: Any, raw: NDArray[Any]) -> Iterator
     if spec.input == "images" and session.get_inputs()[0].type == "tensor(float)":
         mean, std = (np.array(values, np.float32).reshape(-1, 1, 1) for values in (spec.mean, spec.std))
         ready = (raw.astype(np.float32) * np.float32(spec.scale) - mean) / std
-    for start in range(0, len(ready), BATCH):
-        yield {names[0]: ready[start : start + BATCH]}
+    for start in range(0, len(ready), CPU_BATCH):
+        yield {names[0]: ready[start : start + CPU_BATCH]}
 
 
 def _prepare_texts(encoder: FrozenEncoder, names: Sequence[str], texts: Sequence[str]) -> Iterator[Feed]:
@@ -130,8 +132,8 @@ def _prepare_texts(encoder: FrozenEncoder, names: Sequence[str], texts: Sequence
     tokenizer.no_padding()
     in_order = sorted(texts, key=lambda text: len(tokenizer.encode(text).ids))
     tokenizer.enable_padding()
-    for start in range(0, len(in_order), BATCH):
-        tokens = tokenizer.encode_batch(in_order[start : start + BATCH])
+    for start in range(0, len(in_order), CPU_BATCH):
+        tokens = tokenizer.encode_batch(in_order[start : start + CPU_BATCH])
         found = {
             "input_ids": [each.ids for each in tokens],
             "attention_mask": [each.attention_mask for each in tokens],

@@ -144,7 +144,7 @@ def test_answers_stay_as_they_were_when_the_worker_computes_the_next(worker, mod
 class Inverting:
     """An encoder of images, whose features are images."""
 
-    spec = SimpleNamespace(shape=IMAGE, input="images")
+    spec = SimpleNamespace(shape=IMAGE, input="images", rate=0)
 
     def encode(self, images):
         return 255 - images

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from innerloop_learner.encoders.encoder import BATCH, FrozenEncoder, filled_up
+from innerloop_learner.encoders.encoder import FrozenEncoder, filled_up
 from innerloop_learner.encoders.errors import EncoderError
 from innerloop_learner.encoders.session import Array, Session
 from innerloop_learner.encoders.spec import EncoderSpec
@@ -35,7 +35,7 @@ class ArrayEncoder(FrozenEncoder):
         """See FrozenEncoder.encode."""
         if raw.shape[1:] != self.spec.shape:
             raise EncoderError(self._refusal(raw.shape[1:]))
-        size = self._fixed_batch or BATCH
+        size = self._fixed_batch or self._session.batch
         parts = [self._encode(raw[start : start + size]) for start in range(0, len(raw), size)]
         return np.concatenate([np.zeros((0, *self.spec.output_shape), np.float32), *parts])
 

@@ -13,9 +13,6 @@ from innerloop_learner.encoders.errors import EncoderError
 from innerloop_learner.encoders.session import Array, Session
 from innerloop_learner.encoders.spec import EncoderSpec
 
-BATCH = 32
-"""Most examples that the graph computes at a time, which bounds memory."""
-
 TINY = 1e-12
 
 LATER_FIELDS = frozenset({"rate", "feature_shape", "origin"})

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from innerloop_learner.encoders.encoder import BATCH, FrozenEncoder, filled_up
+from innerloop_learner.encoders.encoder import FrozenEncoder, filled_up
 from innerloop_learner.encoders.errors import EncoderError
 from innerloop_learner.encoders.packed_texts import pack_texts, unpack_texts
 from innerloop_learner.encoders.session import Array, Session
@@ -54,7 +54,7 @@ class TextEncoder(FrozenEncoder):
     def _batches(self, lengths: Sequence[int]) -> Iterator[NDArray[np.int64]]:
         """Rows of texts to compute together: of similar length, and of equal length where the graph has no mask."""
         order = np.argsort(lengths, kind="stable")
-        size, parts = self._fixed_batch or BATCH, [order]
+        size, parts = self._fixed_batch or self._session.batch, [order]
         if MASK not in self._session.inputs:
             parts = np.split(order, np.flatnonzero(np.diff(np.asarray(lengths)[order])) + 1)
         for part in parts:

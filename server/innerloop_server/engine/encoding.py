@@ -103,7 +103,9 @@ class EncodedModel(LoadedModel):
 
     def adapt(self, tasks: Sequence[SupportSet], steps: int, width: int, *, alone: bool = True) -> list[AdaptedTask]:
         """See LoadedModel.adapt."""
-        return self._model.adapt(self._encode_tasks(tasks), steps, width, alone=alone)
+        features = self._encode([task.x for task in tasks])
+        encoded = [replace(task, x=x) for task, x in zip(tasks, features, strict=True)]
+        return self._model.adapt(encoded, steps, width, alone=alone)
 
     def predict(self, states: Sequence[TaskState], queries: Sequence[Array], *, alone: bool = True) -> list[Answers]:
         """See LoadedModel.predict."""
@@ -146,13 +148,12 @@ class EncodedModel(LoadedModel):
         if isinstance(batch, PredictBatch):
             encoded: Batch = replace(batch, queries=self._encode(batch.queries))
         else:
-            groups = [replace(group, queries=self._encode(group.queries)) for group in batch.groups]
-            encoded = replace(batch, tasks=self._encode_tasks(batch.tasks), groups=groups)
+            asked = [query for group in batch.groups for query in group.queries]
+            features = iter(self._encode([*(task.x for task in batch.tasks), *asked]))
+            tasks = [replace(task, x=next(features)) for task in batch.tasks]
+            groups = [replace(group, queries=[next(features) for _ in group.queries]) for group in batch.groups]
+            encoded = replace(batch, tasks=tasks, groups=groups)
         return encoded, perf_counter() - started
-
-    def _encode_tasks(self, tasks: Sequence[SupportSet]) -> list[SupportSet]:
-        features = self._encode([task.x for task in tasks])
-        return [replace(task, x=x) for task, x in zip(tasks, features, strict=True)]
 
     def _encode(self, inputs: Sequence[Array]) -> list[Array]:
         """Features of each task's inputs."""
