@@ -106,6 +106,7 @@ class InnerloopServer:
             kept_bytes,
             self._metrics,
             KeptParts(int(settings.recipe_bytes), int(settings.state_bytes)),
+            owner_budget=settings.owner_adaptation_bytes,
         )
         self._repository = ModelRepository(
             settings.models, engine, self._lanes.call, [self._entrance, _MetricsListener(self._metrics)]

@@ -126,8 +126,14 @@ class ServerSettings(BaseSettings):
     adaptation_bytes: ByteSize = Field(
         ByteSize(2**30),
         gt=0,
-        description="Memory of the device for adaptations; the least recently used ones give way. Those come back from "
-        "the store when they are used.",
+        description="Memory of the device for adaptations; of whoever has most, the least recently used ones give way. "
+        "Those come back from the store when they are used.",
+    )
+    owner_adaptation_bytes: ByteSize | None = Field(
+        None,
+        gt=0,
+        description="Memory for one owner's adaptations, of both; its least recently used ones give way. "
+        "(default: no limit; where there is too little memory, those of whoever has most give way)",
     )
     host_adaptation_bytes: ByteSize = Field(
         ByteSize(0),

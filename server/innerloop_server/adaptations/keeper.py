@@ -87,10 +87,11 @@ class Keeper:
 
     Args:
         store: what lies behind the memory.
-        budget: bytes that task states in memory may take; the least recently used ones give way.
+        budget: bytes that task states in memory may take; others give way.
         metrics: told about what comes and goes.
         parts: what the store is given.
         now: nanoseconds of the wall clock.
+        owner_budget: bytes that one owner's task states in memory may take; None for as many as there are.
     """
 
     def __init__(
@@ -100,9 +101,10 @@ class Keeper:
         metrics: Metrics,
         parts: KeptParts = KeptParts(),
         now: WallClock | None = None,
+        owner_budget: int | None = None,
     ) -> None:
         self._store = store
-        self._live = LiveAdaptations(budget, metrics)
+        self._live = LiveAdaptations(budget, metrics, owner_budget)
         self._metrics = metrics
         self._parts = parts
         self._now = now or WallClock()
@@ -122,8 +124,8 @@ class Keeper:
             StoreUnavailableError: the store is known to take nothing now.
             AdaptationTooLargeError: a state of that many bytes is larger than the budget.
         """
-        if size > self._live.budget:
-            raise AdaptationTooLargeError(size, self._live.budget)
+        if size > self._live.owner_budget:
+            raise AdaptationTooLargeError(size, self._live.owner_budget)
         self._store.admit()
 
     async def keep(
@@ -221,12 +223,12 @@ class Keeper:
                 damaged.append(damage.part)
         return Fetched(kept, state, recipe, damaged)
 
-    async def make_room(self, size: int) -> None:
-        """Have the least recently used adaptations give way to a state of that many bytes.
+    async def make_room(self, owner: str, size: int) -> None:
+        """Have adaptations give way to a state of an owner, of that many bytes.
 
         Those that no store can bring back are gone then, and their owners will be told.
         """
-        for dropped in self._live.make_room(size):
+        for dropped in self._live.make_room(owner, size):
             if not dropped.durable:
                 await self._store.delete(dropped.record.id)
                 self._bury(dropped.record)
@@ -415,7 +417,7 @@ class Keeper:
         return summary.expires_ns if live is None else live.expires_ns
 
     async def _hold(self, live: LiveAdaptation) -> None:
-        await self.make_room(live.state.size_bytes)
+        await self.make_room(live.record.owner, live.state.size_bytes)
         self._live.put(live)
 
     async def _is_current(self, live: LiveAdaptation) -> bool:

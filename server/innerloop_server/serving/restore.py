@@ -60,7 +60,7 @@ class Restorer:
     async def _bring_back(self, caller: Caller, fetched: Fetched, deadline: Deadline) -> LiveAdaptation:
         record = fetched.kept.record
         model = self._model_of(record.model, record.model_digest)
-        await self._keeper.make_room(record.size_bytes)
+        await self._keeper.make_room(record.owner, record.size_bytes)
         state = await self._imported(model, fetched)
         if state is not None:
             self._metrics.adaptation_found(model.name, "store")
