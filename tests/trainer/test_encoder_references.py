@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from innerloop_trainer.encoders import encoders
+from innerloop_trainer.encoders.efficientnet_lite import LAST_LAYER
 from innerloop_trainer.encoders.minilm import WEIGHTS
 from innerloop_trainer.encoders.speech_embedding import NETWORK, SPECTROGRAM
 
@@ -37,7 +38,7 @@ def test_photographs_get_the_logits_of_another_implementation(variant: int, size
     images = (pixels - 127) / 128
     with torch.no_grad():
         expected = network.eval()(torch.from_numpy(images)).numpy()
-        (features,) = graph.run(None, {"images": images})
+        (features,) = graph.run([LAST_LAYER], {"images": images})
         found = network._fc(torch.from_numpy(features)).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert expected.std() > 1

@@ -191,3 +191,11 @@ def test_a_class_by_one_speaker_is_refused_by_name() -> None:
         DataError, match=r"class 'class 1' has 4 examples by 1 speaker, but 1 for the support .* add sp"
     ):
         data.check(EpisodeShape(2, 1, 1))
+
+
+def test_splits_become_one_unless_their_speakers_would_tell_their_classes_apart() -> None:
+    joined = split(2, 3, speakers=[0, 1, 0, 1, 1]).joined(split(4, speakers=[1, 0, 1, 0]))
+    assert joined.names == ("class 0", "class 1", "class 0")
+    joined.check(EpisodeShape(3, 1, 1))
+    with pytest.raises(DataError, match=r"voices would tell classes apart; read the data with \?test_speakers=0"):
+        split(4, speakers=[0, 1, 0, 1]).joined(split(4, speakers=[2, 3, 2, 3]))

@@ -156,8 +156,14 @@ class ClassExamples(TaskSampler):
 
     def joined(self, *others: TaskSampler) -> "ClassExamples":
         """As in `TaskSampler`."""
-        together = self._data.joined(*(other._data for other in others if isinstance(other, ClassExamples)))
+        parts = [self._data, *(other._data for other in others if isinstance(other, ClassExamples))]
         label = f"{self._label.rpartition(', ')[0]}, all classes"
+        if len({frozenset(() if part.speakers is None else part.speakers.tolist()) for part in parts}) > 1:
+            raise DataError(
+                f"{label}: each split has speakers of its own, so that voices would tell classes apart; read the data "
+                "with ?test_speakers=0"
+            )
+        together = parts[0].joined(*parts[1:])
         return ClassExamples(label, together, self._spec, self._device)
 
     def _take(self, rows: Tensor) -> Tensor:

@@ -11,10 +11,11 @@ OPSET, IR_VERSION = 20, 10
 
 
 class GraphWriter:
-    """An ONNX graph of one float output, written node by node."""
+    """An ONNX graph of float outputs, written node by node."""
 
     def __init__(self) -> None:
         self._inputs: list[Any] = []
+        self._outputs: list[Any] = []
         self._nodes: list[Any] = []
         self._constants: dict[str, Any] = {}
 
@@ -52,23 +53,25 @@ class GraphWriter:
         self._nodes.append(helper.make_node(operator, inputs, [output], **attributes))
         return output
 
-    def finish(self, value: str, output: str, shape: Sequence[int | str]) -> bytes:
-        """The whole graph as the content of an ONNX file.
+    def output(self, value: str, name: str, shape: Sequence[int | str]) -> None:
+        """Make an output of a value.
 
         Args:
-            value: name of the value that becomes the output.
-            output: name of the output.
+            value: name of the value.
+            name: name of the output.
             shape: shape of the output.
         """
-        from onnx import TensorProto, checker, helper
+        from onnx import TensorProto, helper
 
-        graph = helper.make_graph(
-            [*self._nodes, helper.make_node("Identity", [value], [output])],
-            "encoder",
-            self._inputs,
-            [helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)],
-            list(self._constants.values()),
-        )
+        self._nodes.append(helper.make_node("Identity", [value], [name]))
+        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+
+    def finish(self) -> bytes:
+        """The whole graph as the content of an ONNX file."""
+        from onnx import checker, helper
+
+        constants = list(self._constants.values())
+        graph = helper.make_graph(self._nodes, "encoder", self._inputs, self._outputs, constants)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
         checker.check_model(model, full_check=True)
         return bytes(model.SerializeToString(deterministic=True))

@@ -84,7 +84,8 @@ class _Bert:
             x = self._norm(graph.add("Add", x, attended), f"{name}.attention.output.LayerNorm")
             wide = graph.add("Gelu", self._linear(x, f"{name}.intermediate.dense"))
             x = self._norm(graph.add("Add", x, self._linear(wide, f"{name}.output.dense")), f"{name}.output.LayerNorm")
-        return graph.finish(x, "token_embeddings", ("N", "L", len(self._weights["embeddings.LayerNorm.bias"])))
+        graph.output(x, "token_embeddings", ("N", "L", len(self._weights["embeddings.LayerNorm.bias"])))
+        return graph.finish()
 
     def _embed(self, ids: str) -> str:
         """Embeddings of words, places and of the first segment [N, L, H], since a text is of one segment."""

@@ -106,7 +106,8 @@ def spectrogram_graph(rate: int, samples: int) -> bytes:
     scaled = writer.add("Mul", below, writer.constant(np.array(20 / np.log(10) / RANGE_DECIBELS), "scale"))
     audible = writer.add("Max", scaled, writer.constant(np.array(-2.0), "least"))
     shifted = writer.add("Add", audible, writer.constant(np.array(1.0), "one"))
-    return writer.finish(writer.add("Unsqueeze", shifted, channel), "spectrogram", ("N", 1, MELS, frames))
+    writer.output(writer.add("Unsqueeze", shifted, channel), "spectrogram", ("N", 1, MELS, frames))
+    return writer.finish()
 
 
 def _waves(window: int, bands: int) -> NDArray[np.float64]:
