@@ -101,6 +101,7 @@ bench: setup
 	$(BIN)/python benchmarks/class_balance/run.py
 	$(BIN)/python benchmarks/isolation/run.py '$(OMNIGLOT)' runs/omniglot-models
 	$(BIN)/python benchmarks/precision/run.py '$(OMNIGLOT)' runs/omniglot-models
+	$(BIN)/python benchmarks/encoders/speed.py
 	$(MAKE) bench-serving
 	@test -d '$(BANKING77)' || { echo 'skipped: name BANKING77=DIR to measure encoders'; exit 0; } \
 		&& $(BIN)/python benchmarks/encoder/run.py '$(BANKING77)'

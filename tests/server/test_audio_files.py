@@ -5,11 +5,19 @@ from io import BytesIO
 import numpy as np
 import pytest
 import soundfile
+from bundles import write_encoded
+from encoders import audio_encoder
 from wire import audio_files, images, inputs, texts, waveforms
 
+from innerloop_learner.encoders import EncoderOptions, describe_encoder
+from innerloop_learner.encoders.session import Computing
 from innerloop_learner.media import MAX_AUDIO_SECONDS, decode_audio
+from innerloop_learner.media import audio as audio_decoding
 from innerloop_server.domain.errors import InvalidRequestError
 from innerloop_server.domain.models import ModelEntry, ModelState
+from innerloop_server.engine.encoding import EncodingEngine
+from innerloop_server.engine.interface import LoadError
+from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
 from innerloop_server.transport.codec import audio as audio_module
 from innerloop_server.transport.codec.inputs import most_examples
 from innerloop_server.transport.codec.requests import RequestLimits, decode_query
@@ -113,3 +121,12 @@ def test_what_a_model_does_not_take_is_refused(model, fake_model):
     pictures = fake_model(input_shape=(1, 8, 8))
     for message in (audio_files(file(sound())), waveforms((np.zeros(9, np.float32), RATE))):
         assert list(violations(pictures, message).values()) == ["this model takes no audio, its inputs are [1, 8, 8]"]
+
+
+def test_a_server_without_the_libraries_of_sound_refuses_models_of_audio(tmp_path, monkeypatch):
+    hears = EncoderOptions(rate=RATE, shape=(SAMPLES,), pooling="mean")
+    write_encoded(tmp_path / "sounds", "protonet", describe_encoder(audio_encoder(), None, hears))
+    monkeypatch.setattr(audio_decoding, "reads_audio", lambda: False)
+    engine = EncodingEngine(TorchEngine(TorchSettings("cpu", lanes=1)), Computing(1))
+    with pytest.raises(LoadError, match=r"sounds: sound needs soundfile and soxr; pip install \"innerloop\[speech\]\""):
+        engine.load("sounds", tmp_path / "sounds")

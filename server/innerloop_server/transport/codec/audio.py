@@ -14,8 +14,8 @@ MAX_SAMPLES_IN_ALL = 1_000_000_000
 """Most samples of all recordings of one request together, over all channels: 17 hours at 16 kHz, some 30 seconds of a
 core's work."""
 
-MAX_HEARD_SAMPLES = 2**26
-"""Most samples that a model hears of one request: 256 MiB as float32, 70 minutes at 16 kHz."""
+MAX_HEARD_SAMPLES = 2**25
+"""Most samples that a model hears of one request: 128 MiB as float32, 35 minutes at 16 kHz."""
 
 SAMPLE = np.dtype("<f4")
 
