@@ -135,6 +135,15 @@ def test_images_are_brought_to_the_range_the_encoder_wants(maps: bool) -> None:
     np.testing.assert_allclose(encoder.encode(pixels.astype(np.float32)), encoder.encode(pixels))
 
 
+def test_an_image_and_its_mirror_image_have_the_same_features_with_flip() -> None:
+    plain, flipping = images(normalise=False), images(normalise=False, flip=True)
+    pixels = pictures(40)
+    mirrored = pixels[..., ::-1]
+    expected = (plain.encode(pixels) + plain.encode(mirrored)) / 2
+    np.testing.assert_allclose(flipping.encode(pixels), expected, atol=1e-5)
+    np.testing.assert_allclose(flipping.encode(mirrored), expected, atol=1e-5)
+
+
 def test_an_encoder_of_bytes_gets_pixels_as_they_are() -> None:
     taking_bytes, raw = images(image_encoder(dtype="uint8")), images(scale=1.0)
     np.testing.assert_allclose(taking_bytes.encode(pictures(5)), raw.encode(pictures(5)), atol=1e-6)
@@ -156,6 +165,7 @@ def test_windows_of_audio_are_pooled_as_asked() -> None:
         "mean": windows.mean(1),
         "first": windows[:, 0],
         "mean-max": np.concatenate([windows.mean(1), windows.max(1)], 1),
+        "thirds": np.concatenate([windows[:, :3].mean(1), windows[:, 3:6].mean(1), windows[:, 6:].mean(1)], 1),
     }
     for pooling, features in expected.items():
         encoder = audio(pooling=pooling, normalise=False)
@@ -208,6 +218,7 @@ def test_the_digest_tells_all_that_features_depend_on() -> None:
             describe_encoder(token_encoder(), tokenizer(max_length=256), EncoderOptions()),
             images(),
             images(mean=(0.1,)),
+            images(flip=True),
             audio(),
             audio(rate=16_000),
             audio(pooling="mean-max"),
@@ -238,6 +249,9 @@ def test_the_digest_tells_all_that_features_depend_on() -> None:
         (lambda: audio(shape=(1, 8, 8)), "audio of any length, and there is no audio to say which"),
         (lambda: audio(pooling="none"), "several vectors for each example"),
         (lambda: images(pooling="mean"), "is one vector for each example"),
+        (lambda: images(image_encoder(maps=True), pooling="thirds"), "three windows of audio or more"),
+        (lambda: texts(pooling="thirds"), "three windows of audio or more"),
+        (lambda: audio(flip=True), "flip is for images"),
         (lambda: images(std=(0.0,)), "std is never zero"),
         (lambda: images(entangled_encoder()), "depends on the others of its batch"),
     ],

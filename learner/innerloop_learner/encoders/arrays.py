@@ -57,5 +57,7 @@ class ArrayEncoder(FrozenEncoder):
         tokens = values.reshape(*values.shape[:2], -1).transpose(0, 2, 1) if values.ndim == 4 else values  # [N, L, H]
         if self.spec.pooling == "first":
             return tokens[:, 0]
+        if self.spec.pooling == "thirds":
+            return np.concatenate([part.mean(1) for part in np.array_split(tokens, 3, axis=1)], axis=1)
         mean: Array = tokens.mean(1)
         return mean if self.spec.pooling == "mean" else np.concatenate([mean, tokens.max(1)], axis=1)

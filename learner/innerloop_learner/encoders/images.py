@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from innerloop_learner.encoders.arrays import ArrayEncoder
 from innerloop_learner.encoders.errors import EncoderError
@@ -17,7 +18,8 @@ class ImageEncoder(ArrayEncoder):
 
         features = pool(graph((pixels * scale - mean) / std))
 
-    A graph that takes uint8 gets pixels as they are.
+    A graph that takes uint8 gets pixels as they are. With `flip`, the pooled outputs for an image and for its mirror
+    image are averaged.
 
     Raises:
         EncoderError: the graph takes something else.
@@ -31,6 +33,12 @@ class ImageEncoder(ArrayEncoder):
     def probe(self) -> Array:
         """See FrozenEncoder.probe."""
         return np.random.default_rng(0).integers(0, 256, (2, *self.spec.shape), dtype=np.uint8)
+
+    def _encode(self, raw: Array) -> NDArray[np.float32]:
+        pooled = self._pooled(self._run(raw))
+        if self.spec.flip:
+            pooled = (pooled + self._pooled(self._run(raw[..., ::-1]))) / 2
+        return self._finish(pooled)
 
     def _refusal(self, shape: tuple[int, ...]) -> str:
         return (

@@ -11,10 +11,21 @@ from innerloop_learner.encoders.encoder import FrozenEncoder
 from innerloop_learner.encoders.errors import EncoderError
 from innerloop_learner.encoders.images import ImageEncoder, image_input
 from innerloop_learner.encoders.session import Computing, Session
-from innerloop_learner.encoders.spec import ENCODER, TOKENIZER, EncoderOptions, EncoderOrigin, EncoderSpec, Form
+from innerloop_learner.encoders.spec import (
+    ENCODER,
+    TOKENIZER,
+    EncoderOptions,
+    EncoderOrigin,
+    EncoderSpec,
+    Form,
+    Pooling,
+)
 from innerloop_learner.encoders.texts import TextEncoder, read_tokenizer, token_input
 
 DEFAULT_MAX_TOKENS = 256
+VECTORS: Mapping[Pooling, int] = {"mean-max": 2, "thirds": 3}
+"""Number of vectors that a pooling puts one behind the other, where it is more than one."""
+
 TOLERANCE = 1e-2
 """Largest change of features by the rest of the batch, as a share of their size; rounding changes them far less."""
 
@@ -80,6 +91,7 @@ _OPTIONS_OF: Mapping[str, Form] = {
     "mean": "images",
     "std": "images",
     "scale": "images",
+    "flip": "images",
     "rate": "audio",
 }
 """Options that belong to one kind of inputs."""
@@ -115,7 +127,7 @@ def _image_spec(session: Session, output: str, options: EncoderOptions) -> Encod
     shape = tuple(size or other for size, other in zip(sizes, given or (0, 0, 0), strict=True))
     fields = {name: getattr(options, name) for name in named}
     try:
-        return EncoderSpec("images", 1, output, shape=shape, **fields)
+        return EncoderSpec("images", 1, output, shape=shape, flip=options.flip is True, **fields)
     except ValueError as error:
         raise EncoderError(str(error)) from error
 
@@ -155,9 +167,11 @@ def _with_output(spec: EncoderSpec, shape: tuple[int, ...], options: EncoderOpti
         return replace(spec, features=math.prod(shape), feature_shape=shape[1:], normalise=options.normalise is True)
     channels = shape[1] if maps else shape[2]
     pooling = options.pooling or "mean"
+    if pooling == "thirds" and (spec.input != "audio" or maps or shape[1] < 3):
+        raise EncoderError("pooling=thirds takes three windows of audio or more, one after the other; take mean")
     return replace(
         spec,
-        features=2 * channels if pooling == "mean-max" else channels,
+        features=VECTORS.get(pooling, 1) * channels,
         pooling=pooling,
         normalise=options.normalise is not False,
     )

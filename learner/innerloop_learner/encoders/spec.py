@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from innerloop_learner.settings import with_settings
 
 Form = Literal["texts", "images", "audio"]
-Pooling = Literal["none", "mean", "first", "mean-max"]
+Pooling = Literal["none", "mean", "first", "mean-max", "thirds"]
 
 ENCODER, TOKENIZER = "encoder.onnx", "tokenizer.json"
 """Names of the files of a bundle that hold the encoder's graph and its tokenizer."""
@@ -40,14 +40,16 @@ class EncoderSpec:
         features: number of features F of an example.
         output: name of the graph's output that is used.
         pooling: how several vectors of one example (tokens, windows of audio, or pixels of feature maps) become one:
-            their "mean" (over real tokens only), the "first", or their mean and behind it their maximum ("mean-max");
-            "none" where the graph's output is taken as it is.
+            their "mean" (over real tokens only), the "first", their mean and behind it their maximum ("mean-max"), or
+            the means of the first, the middle and the last third of a recording's windows ("thirds"); "none" where
+            the graph's output is taken as it is.
         normalise: whether features are divided by their length.
         max_tokens: number of tokens after which a text is cut; zero for images and audio.
         shape: shape of one input: (channels, height, width) of an image, (samples,) of audio; empty for texts.
         rate: sampling rate of audio, in Hz; zero for texts and images.
         mean, std: mean and standard deviation of pixels after scaling, one value or one per channel.
         scale: factor that takes pixels of 0 to 255 to the range of `mean` and `std`.
+        flip: whether the features of an image are averaged with those of its mirror image, for twice the time.
         feature_shape: shape of an example's features where they are maps (C, H, W); empty for a vector of F features.
         origin: where the encoder comes from; None if that was not recorded.
     """
@@ -63,6 +65,7 @@ class EncoderSpec:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     scale: float = 1 / 255
+    flip: bool = False
     feature_shape: tuple[int, ...] = ()
     origin: EncoderOrigin | None = None
 
@@ -115,7 +118,7 @@ class EncoderOptions:
 
     Attributes:
         output: name of the output to use; None for the first.
-        pooling, normalise, max_tokens, mean, std, scale, rate: as in `EncoderSpec`.
+        pooling, normalise, max_tokens, mean, std, scale, flip, rate: as in `EncoderSpec`.
         shape: shape of one input, for graphs that take images of any size or audio of any length.
     """
 
@@ -126,5 +129,6 @@ class EncoderOptions:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     scale: float | None = None
+    flip: bool | None = None
     rate: int | None = None
     shape: tuple[int, ...] | None = None

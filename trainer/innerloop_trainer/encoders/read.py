@@ -34,8 +34,8 @@ def read_encoder(text: str, tokenizer: Path | None = None) -> EncoderFiles:
 
     Args:
         text: name in the catalogue, path of an ONNX file, or `hf:OWNER/REPO`. Options may follow as `?key=value&...`:
-            output, pooling and normalise as in `EncoderSpec`; max_tokens for texts; mean, std and scale for images;
-            rate for audio; of the catalogue's encoders, `size` in pixels for images and `seconds` for audio.
+            output, pooling and normalise as in `EncoderSpec`; max_tokens for texts; mean, std, scale and flip for
+            images; rate for audio; of the catalogue's encoders, `size` in pixels for images and `seconds` for audio.
         tokenizer: path of the tokenizer's file, for an ONNX file of texts.
 
     Raises:
@@ -121,6 +121,7 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "mean": _numbers,
     "std": _numbers,
     "scale": float,
+    "flip": lambda value: _one_of("true", "false")(value) == "true",
     "rate": int,
     **_SIZES,
 }
