@@ -1,6 +1,6 @@
 """Which part of a recording should a model hear? Rules that `innerloop_learner.media.audio` was chosen among.
 
-    python benchmarks/audio_window/run.py [--data ../shared/data/spoken_digits/spoken_digits.zip] [--episodes 600]
+    python benchmarks/audio_window/run.py [--data DIGITS.zip] [--takes 20] [--episodes 600]
 
 Cuts the spoken digits 0 to 4 (the others stay unseen for other benchmarks) by each rule, as they are and with up to a
 second of faint noise before and behind each, and measures class means, 5 ways, support sets and queries by different
@@ -86,9 +86,10 @@ def main() -> None:
     """Measure every rule, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--takes", type=int, default=20, help="recordings of each digit by each speaker")
     parser.add_argument("--episodes", type=int, default=600)
     arguments = parser.parse_args()
-    classes, speakers, clips = read(arguments.data)
+    classes, speakers, clips = read(arguments.data, arguments.takes)
     features = {"log-mel": spectrogram_encoder(RATE, RATE, Computing())}
     if encoders["speech-embedding"]().at_hand:
         features["speech-embedding"] = open_files(encoders["speech-embedding"]().read(), Computing())
@@ -101,15 +102,20 @@ def main() -> None:
                 found = measure(classes, speakers, encode(encoder, windows), arguments.episodes)
                 results.setdefault(kind, {}).setdefault(name, {})[encoder_name] = found
                 print(kind, name, encoder_name, found, flush=True)
-    content = {"machine": describe_machine(), "episodes": arguments.episodes, "results": results}
+    content = {
+        "machine": describe_machine(),
+        "takes": arguments.takes,
+        "episodes": arguments.episodes,
+        "results": results,
+    }
     RESULTS.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def read(data: Path) -> tuple[list[str], list[str], list[Waveform]]:
-    """Class, speaker and waveform of each recording of the digits for choosing, sorted by class."""
+def read(data: Path, takes: int) -> tuple[list[str], list[str], list[Waveform]]:
+    """Class, speaker and waveform of recordings of the digits for choosing, sorted by class."""
     with zipfile.ZipFile(data) as archive:
         paths = sorted(PurePosixPath(name) for name in archive.namelist() if name.endswith(".wav"))
-        chosen = [path for path in paths if path.parent.name in CHOOSING]
+        chosen = [path for path in paths if path.parent.name in CHOOSING and int(path.stem.split("_")[1]) < takes]
         decoded = [soundfile.read(io.BytesIO(archive.read(str(path))), dtype="float32") for path in chosen]
     clips = [soxr.resample(waveform, rate, RATE) for waveform, rate in decoded]
     return [path.parent.name for path in chosen], [path.stem.split("_")[0] for path in chosen], clips

@@ -9,10 +9,12 @@ A word or a sound must be in the waveform, and at the same place of it, wherever
   loudest part is kept;
 - the window is resampled to the rate asked for. Its loudness stays as it is.
 
-The rules look at one recording alone, so that it is heard alike in a training set and in a request. On spoken digits
-(0 to 4, class means of log-mel spectrograms, examples and queries by different speakers, 5 ways) the first second
-gives 31% at one shot, the second in the middle of the file 38%, the middle of what is left after silence is cut off at
--40 dB 39%, and the loudest place 45%; with up to a second of faint noise around each word 22%, 23%, 31% and 47%.
+The rules look at one recording alone, so that it is heard alike in a training set and in a request.
+`benchmarks/audio_window` measures them on spoken digits (0 to 4, class means, 5 ways and one shot, examples and queries
+by different speakers), as they are and with up to a second of faint noise around each. By an encoder of speech, the
+loudest place gives 94.8% and 95.8%; the middle of the file 94.9% and 81.9%; the middle of what is left after silence is
+cut off at -40 dB 94.6% and 92.0%; the beginning 27.8% and 59.0%. By log-mel spectrograms, which depend on the place
+more, it is 56.7% and 56.5%; 46.0% and 24.8%; 46.5% and 40.1%; 36.3% and 22.6%.
 
 Everything that a file claims of itself is checked before memory is taken for it.
 """
