@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -18,6 +19,8 @@ import trustme
 from bundles import PROTOTYPES, write_bundle
 from examples import adapt_request, lasting_request, pictures, predict_request
 from grpc import StatusCode
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 from running import Metrics, connect, wait_until
 from wire import array, inputs, problem
 
@@ -355,3 +358,31 @@ def test_a_configuration_that_no_front_end_can_start_with_is_refused(models_fold
     with pytest.raises(ServerStartError, match="the TLS files don't fit together"), broken:
         pytest.fail("it started")
     assert broken.process.returncode == 2
+
+
+def statuses(client):
+    """How the server and a model are, by what the health service says."""
+    stub = HealthStub(client.channel)
+    return {stub.Check(HealthCheckRequest(service=name)).status for name in ("", "innerloop.v1.models/prototypes")}
+
+
+@pytest.mark.slow
+def test_nothing_serves_while_the_engine_process_is_stopped_and_all_does_when_it_goes_on(server):
+    with connect(server) as client:
+        assert statuses(client) == {HealthCheckResponse.SERVING}
+        os.kill(server.process.pid, signal.SIGSTOP)
+        try:
+            wait_until(lambda: statuses(client) == {HealthCheckResponse.NOT_SERVING})
+        finally:
+            os.kill(server.process.pid, signal.SIGCONT)
+        wait_until(lambda: statuses(client) == {HealthCheckResponse.SERVING})
+        time.sleep(5)
+        assert len(front_ends(server)) == 2, "nobody is replaced for that"
+        assert client.adaptations.Adapt(adapt_request())
+
+
+@pytest.mark.slow
+def test_a_front_end_that_is_stopped_is_replaced(server):
+    victim = front_ends(server)[0]
+    os.kill(victim, signal.SIGSTOP)
+    wait_until_replaced(server, victim)

@@ -89,3 +89,21 @@ def test_shared_memory_that_can_not_be_had_leaves_no_descriptor_open(monkeypatch
             with pytest.raises(OSError, match="no memory"):
                 Segment.create(SIZE)
     assert open_descriptors() == before
+
+
+async def test_a_front_end_from_which_nothing_is_heard_any_more_is_ended(its_end, monkeypatch):
+    monkeypatch.setattr(child, "ASK_SECONDS", 0.1)
+    front_end = FrontEnd(None, SIZE, lambda: None)
+    running = asyncio.create_task(front_end.run(start_message))
+    while not its_end:
+        await asyncio.sleep(0.01)
+    link = Link(messages.ToFrontEnd, lambda _: None, lambda: None)
+    await link.open(its_end.pop())
+    await asyncio.sleep(0.7)
+    assert not running.done(), "it may take its time to start"
+    for _ in range(20):
+        link.send(messages.Listening())
+        await asyncio.sleep(0.05)
+    assert not running.done(), "it is heard of"
+    assert await asyncio.wait_for(running, 5) < 0
+    link.close()

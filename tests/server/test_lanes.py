@@ -24,7 +24,7 @@ class FakeWorker(Worker):
 
     def __init__(self, *, starts=True):
         self.ours, self.its = socket.socketpair()
-        self.stopped = False
+        self.stopped, self.alive, self.beaten = False, True, 0
         if starts:
             self.say(b"started")
 
@@ -44,6 +44,10 @@ class FakeWorker(Worker):
         if content == b"nonsense":
             raise ValueError("not a reply")
         return content
+
+    def beats(self):
+        self.beaten += self.alive
+        return self.beaten
 
     def stop(self):
         self.stopped = True
@@ -297,3 +301,36 @@ async def test_lanes_that_do_not_end_in_time_are_told_of():
     gate.set()
     await calling
     assert await lanes.stop(5)
+
+
+@pytest.fixture
+def looking(monkeypatch):
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
+
+
+@pytest.mark.usefixtures("looking")
+async def test_a_worker_that_gives_no_sign_of_life_is_replaced_and_its_batch_computed_by_the_thread(make_lanes, model):
+    lanes, workers = await make_lanes()
+
+    def freeze():
+        workers[0].alive = False
+
+    assert await compute(lanes, model, freeze) is BATCH
+    assert len(workers) == 2
+    assert workers[0].stopped
+    await asyncio.sleep(0.2)
+    assert await compute(lanes, model, workers[1].say) == b"computed", "it is left alone"
+
+
+@pytest.mark.usefixtures("looking")
+async def test_a_worker_that_goes_on_with_what_nobody_waits_for_is_replaced(make_lanes, model):
+    lanes, workers = await make_lanes()
+    lane = await lanes.take()
+    with lane._side_by_side.counted():
+        computing = asyncio.create_task(lane.compute(model, BATCH))
+        await asyncio.sleep(0.3)
+        assert not computing.done(), "a batch may take as long as someone waits for it"
+        lane.abandon()
+        await asyncio.wait_for(computing, 5)
+    lanes.give_back(lane)
+    assert len(workers) == 2

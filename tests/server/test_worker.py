@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -224,6 +225,23 @@ def test_a_worker_that_has_ended_is_told_of(engine, folder):
         worker.receive()
     with pytest.raises(WorkerError):
         model.send(adapt_batch(model, [task("prototypes", seed) for seed in range(3)]), worker)
+    worker.stop()
+
+
+def test_a_worker_beats_also_while_it_computes_and_not_while_it_is_stopped(engine, folder):
+    worker, model = started(), engine.load("gradients", folder / "gradients")
+    endless = AdaptBatch([task("gradients", 0)], 10**6, 5)
+
+    def beats_on():
+        before = worker.beats()
+        time.sleep(1.2)
+        return worker.beats() > before
+
+    model.send(endless, worker)
+    assert beats_on()
+    os.kill(worker._process.pid, signal.SIGSTOP)
+    time.sleep(0.1)
+    assert not beats_on()
     worker.stop()
 
 

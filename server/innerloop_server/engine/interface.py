@@ -285,6 +285,10 @@ class Worker(ABC):
         """Tell the process that nobody waits for the batch that it computes: it may stop, and replies soon."""
 
     @abstractmethod
+    def beats(self) -> int:
+        """Signs of life that the process has given since it started: at least one a second, unless it is frozen."""
+
+    @abstractmethod
     def stop(self) -> None:
         """End the process."""
 

@@ -6,9 +6,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+
+import structlog
 
 from innerloop_server.frontend import messages
 from innerloop_server.frontend.request_handler import RequestHandler
+from innerloop_server.frontend.signs_of_life import ASK_SECONDS, SILENT_LOOKS
 from innerloop_server.ipc.link import Link
 from innerloop_server.ipc.segment import Segment
 from innerloop_server.serving.interface import Serving
@@ -34,7 +38,7 @@ class FrontEnd:
         self.listens = self.has_listened = False
         self.refused = ""
         self._listening = listening
-        self._told = False
+        self._told = self._heard = False
         self._lost = asyncio.Event()
         self._segment = Segment.create(segment_bytes)
         self._link: Link[messages.FromFrontEnd] = Link(messages.FromFrontEnd, self._receive, self._lost.set)
@@ -67,7 +71,7 @@ class FrontEnd:
             await self._link.open(own_end)
             self._link.send(start())
             self._told = True
-            await self._lost.wait()
+            await self._wait_for_end()
         finally:
             self.listens = False
             process.kill()  # it may have closed its link and live on
@@ -75,6 +79,18 @@ class FrontEnd:
             self._link.close()
             await self._requests.close()
         return code
+
+    async def _wait_for_end(self) -> None:
+        """Wait until the link is lost, or nothing is heard from a process that listens."""
+        silent = 0
+        while silent < SILENT_LOOKS:
+            self._heard = False
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ASK_SECONDS):
+                    await self._lost.wait()
+                    return
+            silent = 0 if self._heard or not self.listens else silent + 1
+        structlog.get_logger().error("a front end does not answer")
 
     def _start_process(self) -> "tuple[subprocess.Popen[bytes], socket.socket]":
         """The process and this end of the link to it; the segment's descriptor is closed in any case."""
@@ -90,6 +106,7 @@ class FrontEnd:
             self._segment.close()
 
     def _receive(self, message: messages.FromFrontEnd) -> None:
+        self._heard = True
         match message:
             case messages.Request() | messages.Cancel():
                 self._requests.receive(message)

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from innerloop_server.frontend import messages
 from innerloop_server.frontend.engine_client import EngineClient
 from innerloop_server.frontend.remote_serving import RemoteServing
+from innerloop_server.frontend.signs_of_life import ASK_SECONDS, SILENT_SECONDS
 from innerloop_server.ipc.link import Link
 from innerloop_server.ipc.segment import Segment
 from innerloop_server.observability.call_metrics import CallMetrics
@@ -55,7 +56,9 @@ class FrontEndProcess:
             return
         self._link.send(messages.Listening())
         structlog.get_logger().info("front end started", slot=start.slot, pid=os.getpid())
+        watching = asyncio.create_task(self._watch_engine(endpoint))
         await self._follow(endpoint)
+        watching.cancel()
 
     async def _follow(self, endpoint: Endpoint) -> None:
         """Show the news from the engine process to callers, in order, until it says stop."""
@@ -73,6 +76,19 @@ class FrontEndProcess:
                 case messages.Stop():
                     await endpoint.stop()
                     return
+
+    async def _watch_engine(self, endpoint: Endpoint) -> None:
+        """Ask the engine process for an answer again and again; callers are told when none comes."""
+        while True:
+            asking = asyncio.create_task(self._serving.entries())
+            answered, _ = await asyncio.wait([asking], timeout=SILENT_SECONDS)
+            if not answered:
+                structlog.get_logger().error("the engine process does not answer")
+                await endpoint.engine_changed(answers=False)
+                await asyncio.wait([asking])
+                structlog.get_logger().info("the engine process answers again")
+                await endpoint.engine_changed(answers=True)
+            await asyncio.sleep(ASK_SECONDS)
 
     def _receive(self, message: messages.ToFrontEnd) -> None:
         match message:

@@ -40,6 +40,18 @@ WORKER_START_SECONDS = 30.0
 """Most seconds that a worker may take to start before its lane goes on without it."""
 
 
+LOOK_SECONDS = 2.0
+"""Seconds between two looks at the workers."""
+
+SILENT_LOOKS = 5
+"""Number of looks in a row without a sign of life after which a worker is given up. The event loop counts them, so that
+no worker is given up because this process itself was stopped for a while."""
+
+NEEDLESS_LOOKS = 15
+"""Number of looks after which a worker is given up that goes on with a batch that nobody waits for, since it may hang:
+half a minute."""
+
+
 class Lanes:
     """All lanes of the device.
 
@@ -57,11 +69,13 @@ class Lanes:
         self._lanes = [Lane(number, side_by_side, start_worker) for number in range(count)]
         self._free = set(range(count))
         self._waiting: deque[asyncio.Future[Lane]] = deque()
+        self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Start the worker processes and wait until they can compute."""
         await asyncio.gather(*(lane.start_worker() for lane in self._lanes))
         await asyncio.gather(*(lane.wait_for_worker(WORKER_START_SECONDS) for lane in self._lanes))
+        self._watching = asyncio.create_task(self._watch())
 
     async def take(self) -> "Lane":
         """A lane that is free, or the next one that gets free; it must be given back.
@@ -100,6 +114,8 @@ class Lanes:
 
     async def stop(self, seconds: float) -> bool:
         """End threads and workers once all lanes are free; false if that takes longer than `seconds`."""
+        if self._watching is not None:
+            self._watching.cancel()
         give_up = time.monotonic() + seconds
         taken: list[Lane] = []
         try:
@@ -113,6 +129,13 @@ class Lanes:
                 self.give_back(lane)
         ended = [lane.stop(max(give_up - time.monotonic(), 0)) for lane in taken]
         return all(ended)
+
+    async def _watch(self) -> None:
+        """Give up workers that are frozen, for ever: their lanes start others."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            for lane in self._lanes:
+                lane.look()
 
 
 class Lane:
@@ -157,6 +180,11 @@ class Lane:
         """Hear that nobody waits for the batch any more that is computed; a thread looks for itself."""
         if self._worker is not None:
             self._worker.abandon()
+
+    def look(self) -> None:
+        """Look whether the worker gives signs of life; one that gives none for long ends."""
+        if self._worker is not None:
+            self._worker.look()
 
     async def call(self, function: Callable[[], T]) -> T:
         """Call a function on the thread."""
@@ -273,6 +301,8 @@ class LaneWorker:
         self._worker = worker
         self._thread = thread
         self._loop = asyncio.get_running_loop()
+        self._beats = self._silent = self._needless = 0
+        self._abandoned = False
         self._reply: asyncio.Future[Any] = self._loop.create_future()
         self._loop.add_reader(worker.fileno(), self._receive)
 
@@ -292,6 +322,7 @@ class LaneWorker:
         if self.ended:
             raise WorkerError("the process has ended")
         self._reply = self._loop.create_future()
+        self._abandoned = False
         worker = self._worker
         if model.bytes_to_copy(batch, worker) <= MOST_BYTES_ON_LOOP:
             model.send(batch, worker)
@@ -302,7 +333,20 @@ class LaneWorker:
 
     def abandon(self) -> None:
         """Tell the process that nobody waits for its batch any more."""
+        self._abandoned = True
         self._worker.abandon()
+
+    def look(self) -> None:
+        """Give the process up if it is frozen, or does not stop to compute what nobody waits for."""
+        if self.ended or not self.ready:
+            return
+        beats = self._worker.beats()
+        self._silent = 0 if beats != self._beats else self._silent + 1
+        self._beats = beats
+        self._needless = self._needless + 1 if self._abandoned and not self._reply.done() else 0
+        if self._silent >= SILENT_LOOKS or self._needless >= NEEDLESS_LOOKS:
+            structlog.get_logger().error("a worker does not answer: it is replaced")
+            self._give_up(WorkerError("the process does not answer"))
 
     def stop(self) -> None:
         """End the process."""
@@ -313,12 +357,16 @@ class LaneWorker:
         try:
             reply = self._worker.receive()
         except Exception as error:  # what can't be understood must not leave a lane waiting for ever either
-            self.ended = True
-            self._loop.remove_reader(self._worker.fileno())
-            _set_exception(self._reply, error)
+            self._give_up(error)
         else:
             self.ready = True
             _set_result(self._reply, reply)
+
+    def _give_up(self, error: Exception) -> None:
+        """Expect nothing of the process any more."""
+        self.ended = True
+        self._loop.remove_reader(self._worker.fileno())
+        _set_exception(self._reply, error)
 
 
 def _set_result(future: "asyncio.Future[Any]", result: object) -> None:

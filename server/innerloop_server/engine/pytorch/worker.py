@@ -73,6 +73,10 @@ class TorchWorker(Worker):
         """See Worker.abandon."""
         self._control.abandoned = True
 
+    def beats(self) -> int:
+        """See Worker.beats."""
+        return self._control.beats
+
     def stop(self) -> None:
         """See Worker.stop."""
         self._process.kill()

@@ -10,7 +10,7 @@ CONTROL_BYTES = 64
 
 
 class WorkerControl:
-    """Tells a worker that nobody waits for its batch any more.
+    """Tells a worker that nobody waits for its batch any more, and the engine's process that the worker is alive.
 
     Args:
         memory: `CONTROL_BYTES` shared with the other process.
@@ -27,3 +27,12 @@ class WorkerControl:
     @abandoned.setter
     def abandoned(self, value: bool) -> None:
         self._words[0] = value
+
+    @property
+    def beats(self) -> int:
+        """Signs of life that the worker has given."""
+        return int(self._words[1])
+
+    def beat(self) -> None:
+        """Give a sign of life."""
+        self._words[1] += 1

@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from threading import Thread
 
 # Before PyTorch is imported: a worker computes on one thread, side by side with others.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -44,6 +45,9 @@ from innerloop_server.ipc.child_process import end_with
 from innerloop_server.ipc.packets import receive_packet_with_descriptors, send_packet
 from innerloop_server.ipc.segment import Segment
 
+BEAT_SECONDS = 0.5
+"""Seconds between two signs of life."""
+
 
 class WorkerProcess:
     """Carries out orders.
@@ -58,6 +62,12 @@ class WorkerProcess:
         self._control = WorkerControl(memory[-CONTROL_BYTES:])
         self._models: dict[int, Computation] = {}
         self._refused: dict[int, str] = {}
+
+    def keep_beating(self) -> None:
+        """Give signs of life for ever; PyTorch lets a thread do so while another one computes."""
+        while True:
+            self._control.beat()
+            time.sleep(BEAT_SECONDS)
 
     def load(self, order: LoadOrder, params: NDArray[np.uint8]) -> None:
         """Take up a model; where that fails, its orders will."""
@@ -135,6 +145,7 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     worker, end = WorkerProcess(Segment(memory).whole), socket.socket(fileno=link)
+    Thread(target=worker.keep_beating, daemon=True).start()
     send_packet(end, Started())
     while True:
         order: Order

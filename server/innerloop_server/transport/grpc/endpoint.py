@@ -81,6 +81,10 @@ class Endpoint:
         """The store of adaptations went away or came back."""
         await self._health.store_changed(up=up)
 
+    async def engine_changed(self, *, answers: bool) -> None:
+        """The process that computes for this one does not answer any more, or does again."""
+        await self._health.engine_changed(answers=answers)
+
     async def stop(self) -> None:
         """Stop without losing a request that was accepted, unless that takes longer than the grace period.
 

@@ -22,14 +22,16 @@ class Health:
 
     ModelService serves from the start. The server and AdaptationService serve once every model of the folder has been
     loaded or refused, unless there are models and none of them is ready. The store has a name of its own: while it is
-    away, adaptations that are in memory go on answering, and a proxy that took the server out would end that.
+    away, adaptations that are in memory go on answering, and a proxy that took the server out would end that. Nothing
+    serves while the process that computes does not answer.
     """
 
     def __init__(self) -> None:
         self.servicer = aio.HealthServicer()
         self._states: dict[str, ModelState] = {}
         self._loaded = False
-        self._store_up = True
+        self._store_up = self._engine_answers = True
+        self._serving: dict[str, bool] = {}  # by name, if only the engine answers
 
     async def start(self) -> None:
         """The server listens, whether its models are loaded or not."""
@@ -46,6 +48,12 @@ class Health:
         """The store of adaptations went away or came back."""
         self._store_up = up
         await self._set(STORE, serving=up)
+
+    async def engine_changed(self, *, answers: bool) -> None:
+        """The process that computes does not answer any more, or does again."""
+        self._engine_answers = answers
+        for service, serving in self._serving.items():
+            await self._set(service, serving=serving)
 
     async def stop(self) -> None:
         """Say from now on that nothing serves."""
@@ -69,5 +77,8 @@ class Health:
             await self._set(service, serving=self._loaded and not refused)
 
     async def _set(self, service: str, *, serving: bool) -> None:
-        status = HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING
+        self._serving[service] = serving
+        status = HealthCheckResponse.NOT_SERVING
+        if serving and self._engine_answers:
+            status = HealthCheckResponse.SERVING
         await self.servicer.set(service, status)
