@@ -11,8 +11,8 @@ from innerloop_learner.media import UnreadableAudioError, count_samples, decode_
 from innerloop_server.transport.codec.violations import MOST_NAMED, Violations
 
 MAX_SAMPLES_IN_ALL = 1_000_000_000
-"""Most samples of all recordings of one request together, over all channels: 17 hours at 16 kHz, some 30 seconds of a
-core's work."""
+"""Most samples of all recordings of one request together, over all channels: 17 hours at 16 kHz. Decoding takes a core
+10 to 50 ns for each."""
 
 MAX_HEARD_SAMPLES = 2**25
 """Most samples that a model hears of one request: 128 MiB as float32, 35 minutes at 16 kHz."""
