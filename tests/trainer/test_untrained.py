@@ -44,6 +44,7 @@ def test_a_new_bundle_says_that_nothing_was_trained_and_carries_its_encoder(enco
     manifest = bundle.manifest
     assert (manifest.name, manifest.learner.method, manifest.limits.max_ways) == ("paint", "lr-d2", 9)
     assert (manifest.limits.trained_ways, manifest.provenance.meta_trained) == (0, False)
+    assert manifest.learner.settings["scale"] == 4, "softer than training starts, since nothing will soften it"
     assert manifest.encoder is not None
     assert manifest.encoder.origin is not None
     assert manifest.encoder.origin.name == "colours"

@@ -10,7 +10,6 @@ import torch
 
 from innerloop_learner.bundle import save_bundle
 from innerloop_learner.encoders import FrozenEncoder
-from innerloop_learner.encoders.spec import Form
 from innerloop_learner.learner import Learner, build_learner, methods
 from innerloop_learner.manifest import Manifest, Provenance, TaskLimits
 from innerloop_learner.spec import ClassBalance, InputSpec, LearnerSpec
@@ -19,8 +18,15 @@ from innerloop_trainer.config import ConfigError
 from innerloop_trainer.plan import SERVING_WAYS
 from innerloop_trainer.runs.provenance import made_with
 
-DEFAULT_HEADS: Mapping[Form, str] = {"images": "lr-d2", "texts": "lr-d2", "audio": "lr-d2"}
-"""The usual head behind encoders of each kind."""
+DEFAULT_HEAD = "lr-d2"
+"""The usual head behind encoders of all kinds. Behind the catalogue's, it gains over class means, at one and at five
+examples per class (points of accuracy, 600 paired episodes of training classes): photographs 0.6 ± 0.2 and 0.9 ± 0.2,
+texts 0.2 ± 0.1 and 0.6 ± 0.1, speech 1.4 ± 0.4 and 0.5 ± 0.2."""
+
+UNTRAINED_SETTINGS: Mapping[str, Mapping[str, Any]] = {"lr-d2": {"scale": 4.0}}
+"""Settings of heads that training would have changed. With the usual scale of 10, `lr-d2` is far too sure: the
+cross-entropy of its answers at one and at five examples per class is 1.02 and 0.79 on photographs, 0.53 and 0.24 on
+texts, 0.14 and 0.07 on speech; with 4 it is 0.76 and 0.39, 0.33 and 0.11, 0.26 and 0.05 (training classes)."""
 
 BACKBONE = "scaled"
 
@@ -30,13 +36,13 @@ class HeadOptions:
     """What a user may say of the head.
 
     Attributes:
-        method: registered name of the method; None for the usual one behind encoders of this kind.
+        method: registered name of the method.
         settings: settings of the method, by name.
         max_ways: most classes that a request may have.
         class_balance: how classes of the support set count, as in `LearnerSpec`.
     """
 
-    method: str | None = None
+    method: str = DEFAULT_HEAD
     settings: Mapping[str, Any] = field(default_factory=dict)
     max_ways: int = SERVING_WAYS
     class_balance: ClassBalance = "equal"
@@ -59,13 +65,13 @@ def write_untrained(path: Path, name: str, encoder: FrozenEncoder, head: HeadOpt
         UnknownNameError, SettingsError: there is no such method or setting.
         BundleError, OSError: the bundle can't be written.
     """
-    method = head.method or DEFAULT_HEADS[encoder.spec.input]
+    method = head.method
     spec = LearnerSpec(
         method=method,
         input=InputSpec(encoder.spec.output_shape),
         max_ways=head.max_ways,
         backbone=BACKBONE,
-        settings=head.settings,
+        settings={**UNTRAINED_SETTINGS.get(method, {}), **head.settings},
         class_balance=head.class_balance,
     )
     learner = build_learner(spec)

@@ -1,12 +1,13 @@
 """Logistic regression as the last layer."""
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from innerloop_learner.learner import methods
-from innerloop_learner.methods.r2d2 import LOG_PENALTY, R2D2, solve_without_waiting
+from innerloop_learner.methods.r2d2 import LOG_PENALTY, LOG_SCALE, R2D2, solve_without_waiting
 from innerloop_learner.settings import setting
 from innerloop_learner.tasks import Params
 
@@ -19,6 +20,7 @@ class LRD2Settings:
     """Settings of the solver of the head."""
 
     iterations: int = setting(5, "iterations of Newton's method", least=1)
+    scale: float = setting(10.0, "factor of the scores at first, which training changes", least=1e-3, most=1e3)
 
 
 @methods.register("lr-d2")
@@ -38,6 +40,10 @@ class LRD2(R2D2):
     info = replace(R2D2.info, name="lr-d2")
     settings_class = LRD2Settings
     settings: LRD2Settings
+
+    def init(self, generator: torch.Generator) -> Params:
+        """See Learner.init."""
+        return {**super().init(generator), LOG_SCALE: torch.tensor(math.log(self.settings.scale))}
 
     def _solve(self, params: Params, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         """See R2D2._solve; a system for every class."""

@@ -19,9 +19,7 @@ def new(
     name: Annotated[str, typer.Argument(help="Name of the model.")],
     encoder: EncoderArgument,
     out: Annotated[Path, typer.Option(help="Bundle to write, for example models/photos.")],
-    head: Annotated[
-        str | None, typer.Option(help="Method that answers from the features; the usual one if not given.")
-    ] = None,
+    head: Annotated[str, typer.Option(help="Method that answers from the features.")] = HeadOptions.method,
     max_ways: Annotated[int, typer.Option(min=2, help="Most classes that a request may have.")] = HeadOptions.max_ways,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Setting of the head, NAME=VALUE.")] = None,
     class_balance: Annotated[
