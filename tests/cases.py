@@ -129,7 +129,8 @@ def _cases() -> list[Case]:
                 )
             )
     features = LearnerSpec("protonet", InputSpec((6,)), max_ways=4, train_classes=TRAIN_CLASSES, backbone="scaled")
-    return [Case(spec) for spec in (*cases, features)]
+    adapted = replace(features, method="lr-d2", backbone="adapter", backbone_settings={"normalise": True})
+    return [Case(spec) for spec in (*cases, features, adapted)]
 
 
 CASES = _cases()
