@@ -13,7 +13,7 @@ REPORT := .pytest_cache/report.xml
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
-.PHONY: setup demo test test-costs test-slow test-gpu wheels-gpu test-web lint lint-proto proto bench bench-serving clean
+.PHONY: setup demo test test-costs test-slow test-gpu wheels-gpu test-web lint static-checks lint-proto proto bench bench-serving clean
 
 setup: $(VENV)/.complete
 
@@ -42,7 +42,7 @@ demo: setup
 	$(BIN)/innerloop demo
 
 # Each test process takes one thread, since there is a process for every core already: one more was no faster.
-test: setup lint
+test: static-checks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n auto --dist worksteal --junit-xml $(REPORT)
 
 # Prints what each group of tests took in the last `make test`; BY=file groups by file instead of folder.
@@ -75,11 +75,14 @@ test-web: setup
 	npm ci --prefix $(EXAMPLES) --ignore-scripts --no-audit --no-fund
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/e2e/test_portable_bundles.py
 
-lint: setup
+# `make test` runs the architecture test among the others.
+lint: static-checks
+	$(BIN)/python -m pytest --quiet tests/test_architecture.py
+
+static-checks: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --quiet tests/test_architecture.py
 	$(BIN)/python scripts/generate_stubs.py --check
 
 # buf would look for imported files in its own registry, so it gets descriptors, which contain them.
