@@ -13,7 +13,7 @@ REPORT := .pytest_cache/report.xml
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
-.PHONY: setup demo test test-costs test-slow test-gpu wheels-gpu test-web lint static-checks lint-proto proto bench bench-serving clean
+.PHONY: setup demo test test-costs test-slow test-gpu wheels-gpu test-web lint static-checks lint-proto proto bench bench-serving soak clean
 
 setup: $(VENV)/.complete
 
@@ -116,9 +116,18 @@ MANY = $(if $(filter cuda,$(DEVICE)),--clients 256 --frontends 4 --processes 6)
 bench-serving: setup
 	$(BIN)/python benchmarks/engine/run.py --device $(DEVICE) $(MANY) $(if $(MANY),--precision tf32)
 	$(BIN)/python benchmarks/memory/run.py --device $(DEVICE) $(MANY)
+	$(BIN)/python benchmarks/durability/run.py
 	$(BIN)/python benchmarks/onnx/run.py --device $(DEVICE)
 	$(BIN)/python benchmarks/serving/run.py --device $(DEVICE) $(if $(MANY),--clients 1,32,256)
 	$(BIN)/python benchmarks/serving/pairs.py --device $(DEVICE)
+
+# Kills servers under load, a hundred times on each kind of store, and asks stores for more than `make test` does. Takes
+# two hours on two cores; results go to benchmarks/durability.
+ROUNDS ?= 100
+soak: setup
+	$(BIN)/python benchmarks/durability/crashes.py --store sqlite --rounds $(ROUNDS)
+	$(BIN)/python benchmarks/durability/crashes.py --store redis --rounds $(ROUNDS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/server/test_every_store.py tests/server/test_power_loss.py
 
 clean:
 	rm -rf $(VENV) .venv-peers .pytest_cache .mypy_cache .ruff_cache $(EXAMPLES)/node_modules

@@ -39,7 +39,10 @@ TESTS = {
         for name in ("torch_engine", "captured_programs", "worker", "lanes", "scheduler", "padding", "backends_agree")
     ],
     "states": [
-        *(f"{SERVER}/test_{name}.py" for name in ("state_memory", "state_copies", "state_layout", "adaptation_store")),
+        *(
+            f"{SERVER}/test_{name}.py"
+            for name in ("state_memory", "state_copies", "state_layout", "state_bytes", "keeper")
+        ),
         f"{E2E}/test_memory.py",
     ],
     "onnx": [f"{SERVER}/test_onnx_engine.py", f"{E2E}/test_backends.py", f"{E2E}/test_encoded_models.py"],

@@ -327,7 +327,7 @@ async def test_damage_costs_one_adaptation_alone_and_is_said(durable, fake_model
 
     await keeper._store._write(damage)
     keeper = await durable()
-    for act in (keeper.fetch, keeper.look, keeper.delete):
+    for act in (keeper.fetch, keeper.look, keeper.known):
         with pytest.raises(AdaptationDamagedError):
             await act("me", record.record.id)
     assert value("innerloop_adaptations_damaged_total") == 3
@@ -339,6 +339,19 @@ async def test_damage_costs_one_adaptation_alone_and_is_said(durable, fake_model
     assert await keeper.made_by(RequestKey("me", "0")) is None
     again = await keep(keeper, model, request_id="0")
     assert (await keeper.made_by(RequestKey("me", "0"))).record == again.record
+
+
+async def test_what_is_damaged_can_be_deleted_by_its_owner(durable, fake_model):
+    keeper = await durable()
+    kept = await keep(keeper, fake_model())
+    await keeper._store._write(
+        lambda connection: connection.execute("UPDATE adaptations SET record = substr(record, 2)")
+    )
+    keeper = await durable()
+    for owner, told, records in (("you", AdaptationNotFoundError, 1), ("me", AdaptationDamagedError, 0)):
+        with pytest.raises(told):
+            await keeper.delete(owner, kept.record.id)
+        assert (await keeper._store.totals()).records == records
 
 
 async def test_what_is_deleted_while_it_is_brought_back_stays_away(durable, fake_model):

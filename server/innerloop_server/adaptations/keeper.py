@@ -207,8 +207,7 @@ class Keeper:
             raise self._damaged(adaptation_id, damage) from damage
         if stored is None:
             raise self._gone(owner, adaptation_id)
-        kept = self._open(stored.summary)
-        self._check(owner, kept.record, kept.expires_ns)
+        kept = self._open_for(owner, stored.summary)
         damaged: list[Part] = []
         state = recipe = None
         if stored.state:
@@ -270,9 +269,7 @@ class Keeper:
             return KeptRecord(live.record, live.expires_ns)
         if summary is None:
             raise self._gone(owner, adaptation_id)
-        kept = self._open(summary)
-        self._check(owner, kept.record, kept.expires_ns)
-        return kept
+        return self._open_for(owner, summary)
 
     async def known(self, owner: str, adaptation_id: str) -> AdaptationRecord:
         """The record of the owner's adaptation, which another server may have changed a moment ago.
@@ -324,8 +321,18 @@ class Keeper:
         return found
 
     async def delete(self, owner: str, adaptation_id: str) -> KeptRecord:
-        """Forget the owner's adaptation; returns what it was. Raises what `fetch` raises."""
-        kept = await self.look(owner, adaptation_id)
+        """Forget the owner's adaptation; returns what it was. Raises what `fetch` raises.
+
+        A damaged one is forgotten, too, although the error says that it is damaged.
+        """
+        try:
+            kept = await self.look(owner, adaptation_id)
+        except AdaptationDamagedError:
+            with suppress(DamagedError):  # then nobody knows whose it is
+                summary = await self._store.look(adaptation_id)
+                if summary is not None and summary.owner == owner:
+                    await self._store.delete(adaptation_id)
+            raise
         there = await self._store.delete(adaptation_id)
         self._live.drop(adaptation_id)
         self._deleted[adaptation_id] = None
@@ -438,6 +445,14 @@ class Keeper:
             raise AdaptationNotFoundError
         if expires_ns <= self._now():
             raise AdaptationEvictedError
+
+    def _open_for(self, owner: str, summary: Summary) -> KeptRecord:
+        """The record of a summary, if it is the owner's and has not expired. Raises what `fetch` raises."""
+        if summary.owner != owner:
+            raise AdaptationNotFoundError
+        kept = self._open(summary)
+        self._check(owner, kept.record, kept.expires_ns)
+        return kept
 
     def _open(self, summary: Summary) -> KeptRecord:
         """The record of a summary. Raises AdaptationDamagedError."""

@@ -107,6 +107,7 @@ class SqliteStore(AdaptationStore):
             self._lock()
             self._connection = self._connect()
             self._prepare(self._connection)
+            _sync_folder(self._path.parent)
         except (OSError, sqlite3.Error) as error:
             self._unlock()
             raise StoreUnusableError(
@@ -320,6 +321,15 @@ class SqliteStore(AdaptationStore):
         if self._lock_file is not None:
             os.close(self._lock_file)
             self._lock_file = None
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the disk take note of files that are new or gone; SQLite does so for some of them only."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _settle(batch: Sequence[_Waiting[Any]], results: Sequence[Any]) -> None:
