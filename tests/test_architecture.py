@@ -75,7 +75,17 @@ COMPUTES_BY_TORCH = ("innerloop_server.engine.pytorch",)
 LEARNER_WITHOUT_TORCH = {
     f"innerloop_learner.{name}"
     for name in (
-        *("disk", "host_memory", "manifest", "self_contained", "settings", "spec", "traits"),
+        *(
+            "disk",
+            "host_memory",
+            "manifest",
+            "regular_file",
+            "run_limit",
+            "self_contained",
+            "settings",
+            "spec",
+            "traits",
+        ),
         *("encoders", "encoders.arrays", "encoders.audio", "encoders.encoder", "encoders.errors"),
         *("encoders.images", "encoders.open"),
         *("encoders.packed_texts", "encoders.session", "encoders.spec", "encoders.texts"),

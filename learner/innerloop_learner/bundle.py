@@ -29,7 +29,12 @@ from innerloop_learner.manifest import (
     read_files,
     read_manifest,
 )
+from innerloop_learner.registry import UnknownNameError
+from innerloop_learner.settings import SettingsError
 from innerloop_learner.tasks import Params
+
+HEADER_BYTES, HEADER_BYTES_OF_TENSOR = 2**16, 2**10
+"""Room for the header of a file of parameters, in all and for each tensor: its name, shape and place."""
 
 
 @dataclass(frozen=True)
@@ -124,14 +129,20 @@ def load_bundle(path: Path, device: torch.device | str = "cpu") -> Bundle:
     manifest = read_manifest(path)
     try:
         learner = accelerated(build_learner(manifest.learner), device)
-        expected = learner.init(torch.Generator().manual_seed(0))
-    except (ValueError, TypeError, RuntimeError) as error:
+        expected = _expected(learner)
+    except (SettingsError, UnknownNameError) as error:
         raise BundleError(f"{path.name}: this Innerloop can't build its learner: {error}") from error
-    files = read_files(path, manifest)
+    except (ValueError, TypeError, ArithmeticError, RuntimeError, MemoryError) as error:
+        # What Python or an allocator says means nothing to the reader.
+        raise BundleError(f"{path.name}: this Innerloop can't build its learner; export it again") from error
+    files = read_files(path, manifest, {PARAMETERS: _most_bytes(expected)})
     params = _load_parameters(path, files.pop(PARAMETERS))
     misfit = _misfit(params, expected)
     if misfit:
         raise BundleError(f"{path.name}: its parameters do not fit its learner: {misfit}; export it again")
+    endless = [name for name, tensor in params.items() if not tensor.isfinite().all()]
+    if endless:
+        raise BundleError(f"{path.name}: its parameters are no finite numbers ({endless[0]}); train it again")
     return Bundle(manifest, learner, {name: tensor.to(device) for name, tensor in params.items()}, files)
 
 
@@ -147,6 +158,20 @@ def _replaceable(path: Path) -> frozenset[str]:
     if not files:
         raise BundleError(f"{path} exists and is not a bundle; choose another path or remove it")
     return files
+
+
+def _expected(learner: Learner) -> Params:
+    """Parameters of the shapes and types that a learner has, if it can be without memory for them."""
+    try:
+        with torch.device("meta"):
+            return learner.init(torch.Generator().manual_seed(0))
+    except (RuntimeError, NotImplementedError):  # a method of another distribution may need numbers
+        return learner.init(torch.Generator().manual_seed(0))
+
+
+def _most_bytes(params: Params) -> int:
+    """Most bytes of a file with parameters of these shapes and types."""
+    return HEADER_BYTES + sum(HEADER_BYTES_OF_TENSOR + tensor.numel() * tensor.itemsize for tensor in params.values())
 
 
 def _load_parameters(path: Path, content: bytes) -> Params:

@@ -5,13 +5,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from innerloop_learner.disk import INCOMING
 from innerloop_learner.encoders.spec import ENCODER, TOKENIZER, EncoderSpec
-from innerloop_learner.settings import with_settings
+from innerloop_learner.regular_file import UnusableFileError, read_regular_file
+from innerloop_learner.settings import SettingsError, with_settings
 from innerloop_learner.spec import LearnerSpec
-from innerloop_learner.traits import Traits
+from innerloop_learner.traits import MOST_STEPS, MOST_WAYS, Traits
 
 FORMAT = "innerloop-bundle"
 FORMAT_VERSION = 4
@@ -30,6 +32,12 @@ ADAPT, PREDICT = "adapt.onnx", "predict.onnx"
 FILES = frozenset({PARAMETERS, ADAPT, PREDICT, ENCODER, TOKENIZER})
 """All names that files of a bundle may have, besides the manifest."""
 
+MOST_MANIFEST_BYTES = 4 * 2**20
+"""Most bytes of a manifest; those of bundles with long provenance have some ten thousand."""
+
+MOST_FILE_BYTES = 2 * 2**30
+"""Most bytes of each other file: what the format of ONNX graphs can hold."""
+
 
 class BundleError(ValueError):
     """A bundle can't be used; the message says why and what to do."""
@@ -46,6 +54,9 @@ class TaskLimits:
         trained_steps: number of inner steps in training; zero for methods without steps.
         max_ways: most classes that a request may have; zero for regression.
         max_steps: most inner steps that a request may ask for; zero for methods without steps.
+
+    Raises:
+        ValueError: a number is negative or absurdly large.
     """
 
     trained_ways: int
@@ -53,6 +64,12 @@ class TaskLimits:
     trained_steps: int
     max_ways: int
     max_steps: int
+
+    def __post_init__(self) -> None:
+        for name in ("trained_ways", "trained_shots", "trained_steps", "max_ways", "max_steps"):
+            value, most = getattr(self, name), MOST_STEPS if name.endswith("steps") else MOST_WAYS
+            if not 0 <= value <= most:
+                raise ValueError(f"{name} lies between 0 and {most:,}, not at {value}")
 
 
 @dataclass(frozen=True)
@@ -176,7 +193,7 @@ def own_files(path: Path) -> frozenset[str]:
     All other files in the folder are the user's. If the folder's manifest is not a bundle's, there are no names.
     """
     try:
-        data = json.loads((path / MANIFEST).read_bytes())
+        data = json.loads(read_regular_file(path / MANIFEST, MOST_MANIFEST_BYTES))
         listed = set(data["files"]) if data["format"] == FORMAT else None
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return frozenset()
@@ -192,11 +209,17 @@ def read_manifest(path: Path) -> Manifest:
     """
     file = path / MANIFEST
     try:
-        data = json.loads(file.read_text())
+        data = json.loads(read_regular_file(file, MOST_MANIFEST_BYTES))
+        # Half a character can be written in JSON, but in no answer of a server.
+        json.dumps(data, ensure_ascii=False).encode()
     except FileNotFoundError as error:
         raise BundleError(f"{path.name}: no {MANIFEST}, so this is not a bundle") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path.name}: {MANIFEST} can't be read ({type(error).__name__}); export it again") from error
+    except UnusableFileError as error:
+        raise BundleError(f"{path.name}: {MANIFEST} {error}") from error
+    except OSError as error:
+        raise BundleError(f"{path.name}: {MANIFEST} can't be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path.name}: {MANIFEST} is not JSON; export it again") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise BundleError(f"{path.name}: {MANIFEST} does not describe an Innerloop bundle")
     version = data.get("format_version")
@@ -206,26 +229,37 @@ def read_manifest(path: Path) -> Manifest:
         )
     try:
         manifest = _from_json(data)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BundleError(f"{path.name}: {MANIFEST} lacks or misstates a field ({error})") from error
+    except SettingsError as error:
+        raise BundleError(f"{path.name}: {MANIFEST} misstates a field ({error})") from error
+    except KeyError as error:
+        raise BundleError(f"{path.name}: {MANIFEST} lacks a field ({error})") from error
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise BundleError(f"{path.name}: {MANIFEST} misstates a field; export it again") from error
     # The digest is of the data as read, since this Innerloop may have more fields than the one that wrote the manifest.
     if digest_of(data) != manifest.digest:
         raise BundleError(f"{path.name}: {MANIFEST} was altered after it was written; export it again")
     return manifest
 
 
-def read_files(path: Path, manifest: Manifest) -> dict[str, bytes]:
+def read_files(path: Path, manifest: Manifest, most: Mapping[str, int] = MappingProxyType({})) -> dict[str, bytes]:
     """Read the bundle's other files, and check that they are those that the manifest lists.
 
+    Args:
+        path: folder of the bundle.
+        manifest: manifest of the bundle.
+        most: most bytes of files whose sizes are known, by name.
+
     Raises:
-        BundleError: a file is missing, unexpected, truncated or altered.
+        BundleError: a file is missing, unexpected, truncated, altered or too large, or no regular file.
     """
     if manifest.files.keys() != manifest.file_names:
         raise BundleError(
             f"{path.name}: lists unexpected files {sorted(manifest.files)}, not {sorted(manifest.file_names)}; "
             "export it again"
         )
-    return {name: _read_file(path, name, digest) for name, digest in manifest.files.items()}
+    return {
+        name: _read_file(path, name, digest, most.get(name, MOST_FILE_BYTES)) for name, digest in manifest.files.items()
+    }
 
 
 def digest_of(manifest: Mapping[str, Any]) -> str:
@@ -236,13 +270,18 @@ def digest_of(manifest: Mapping[str, Any]) -> str:
 
 def _from_json(data: Mapping[str, Any]) -> Manifest:
     graphs, encoder, learner = data.get("graphs"), data.get("encoder"), _learner(data)
+    traits = _traits(data, learner)
+    if traits is not None and (traits.task_kind, traits.target_size) != (learner.task_kind, learner.target_size):
+        raise SettingsError("traits: task_kind and target_size are not those of the learner")
+    if not all(isinstance(each, str) for each in (data["name"], data["digest"])):
+        raise SettingsError("name and digest are texts")
     return Manifest(
         name=data["name"],
         learner=learner,
         limits=with_settings("limits", TaskLimits, data["limits"]),
         provenance=with_settings("provenance", Provenance, data["provenance"]),
         metrics=[with_settings("metric", Metric, metric) for metric in data["metrics"]],
-        traits=_traits(data, learner),
+        traits=traits,
         graphs=None if graphs is None else with_settings("graphs", Graphs, _without(graphs, _TRAITS_OF_GRAPHS)),
         encoder=None if encoder is None else EncoderSpec.from_json(encoder),
         files=dict(data["files"]),
@@ -276,19 +315,20 @@ def _without(data: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: value for name, value in data.items() if name not in names}
 
 
-def _read_file(path: Path, name: str, digest: str) -> bytes:
+def _read_file(path: Path, name: str, digest: str, most: int) -> bytes:
+    found, reason = False, "is missing or unreadable"
     # A crash in the middle of replacing a bundle leaves files of the new one in a folder of their own.
     for place in (path, path / INCOMING):
-        content = _content(place / name)
-        if content is not None and hashlib.sha256(content).hexdigest() == digest:
-            return content
-    if _content(path / name) is None:
-        raise BundleError(f"{path.name}: {name} is missing or unreadable; export it again")
-    raise BundleError(f"{path.name}: {name} is truncated or altered (digest differs); copy or export it again")
-
-
-def _content(file: Path) -> bytes | None:
-    try:
-        return file.read_bytes()
-    except OSError:
-        return None
+        try:
+            content = read_regular_file(place / name, most)
+        except UnusableFileError as error:
+            reason = str(error)
+        except OSError:
+            continue
+        else:
+            if hashlib.sha256(content).hexdigest() == digest:
+                return content
+            found = True
+    if found:
+        raise BundleError(f"{path.name}: {name} is truncated or altered (digest differs); copy or export it again")
+    raise BundleError(f"{path.name}: {name} {reason}; export it again")

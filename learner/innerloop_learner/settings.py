@@ -16,6 +16,7 @@ Names, types, ranges, defaults and what `innerloop methods NAME` prints are all 
 """
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -117,7 +118,8 @@ def with_settings(owner: str, function: Callable[..., T], settings: Mapping[str,
         args: positional arguments of the function.
 
     Raises:
-        SettingsError: there is no setting of this name, or a value has another type or is out of range.
+        SettingsError: there is no setting of this name, one without a default is missing, or a value has another type
+            or is out of range.
     """
     known = dict(list(inspect.signature(function).parameters.items())[len(args) :])
     for name, value in settings.items():
@@ -132,6 +134,13 @@ def with_settings(owner: str, function: Callable[..., T], settings: Mapping[str,
             raise SettingsError(f"{owner}: {name} must be at least {least}, not {value}")
         if most is not None and not value <= most:
             raise SettingsError(f"{owner}: {name} must be at most {most}, not {value}")
+    for name, parameter in known.items():
+        if (
+            name not in settings
+            and parameter.default is parameter.empty
+            and parameter.kind is not parameter.VAR_KEYWORD
+        ):
+            raise SettingsError(f"{owner} lacks {name}")
     with refusing(owner):
         return function(*args, **settings)
 
@@ -145,6 +154,13 @@ def declared(function: Any, name: str) -> Mapping[str, Any]:
     classes = inspect.getmro(function) if inspect.isclass(function) else ()
     found = (vars(each).get("__dataclass_fields__", {}).get(name) for each in classes)
     return next((each.metadata for each in found if each is not None and each.metadata), {})
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a number, and neither infinite nor NaN."""
+    if isinstance(value, int):
+        return not isinstance(value, bool)
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _fits(value: Any, kind: Any) -> bool:

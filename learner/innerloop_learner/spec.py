@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-from innerloop_learner.settings import with_settings
+from innerloop_learner.settings import is_finite, with_settings
 from innerloop_learner.traits import TaskKind
+
+MOST_ELEMENTS = 2**26
+"""Most elements of one example: 256 MiB as float32."""
 
 InputType = Literal["uint8", "float32"]
 ClassBalance = Literal["equal", "proportional"]
@@ -37,6 +40,10 @@ class InputSpec:
     def __post_init__(self) -> None:
         if not self.shape or any(type(size) is not int or size < 1 for size in self.shape):
             raise ValueError(f"an input's shape is made of whole numbers from 1 up, not {self.shape}")
+        if self.size > MOST_ELEMENTS:
+            raise ValueError(f"an input has at most {MOST_ELEMENTS:,} elements, not {self.size:,}")
+        if not all(is_finite(value) for value in (*self.mean, *self.std, self.scale)):
+            raise ValueError("mean, std and scale are finite numbers")
         if self.dtype not in get_args(InputType):
             raise ValueError(f"an input's dtype is one of {', '.join(get_args(InputType))}, not {self.dtype!r}")
         if any(len(values) not in (1, self.shape[0]) for values in (self.mean, self.std)) or 0 in self.std:
@@ -94,4 +101,4 @@ class LearnerSpec:
         raw = dict(fields.pop("input"))
         for name in ("shape", "mean", "std"):
             raw[name] = tuple(raw[name])
-        return with_settings("learner", cls, {**fields, "input": InputSpec(**raw)})
+        return with_settings("learner", cls, {**fields, "input": with_settings("input", InputSpec, raw)})

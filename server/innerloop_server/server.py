@@ -109,7 +109,11 @@ class InnerloopServer:
             owner_budget=settings.owner_adaptation_bytes,
         )
         self._repository = ModelRepository(
-            settings.models, engine, self._lanes.call, [self._entrance, _MetricsListener(self._metrics)]
+            settings.models,
+            engine,
+            self._lanes.call,
+            [self._entrance, _MetricsListener(self._metrics)],
+            settings.max_load_seconds,
         )
         self._port = self._metrics_port = 0
         self._scheduler: Scheduler | None = None

@@ -60,6 +60,9 @@ class ServerSettings(BaseSettings):
         "models faster on a GPU. With ONNX Runtime, TensorRT compiles them where it is installed, whenever a batch of "
         "a new size comes.",
     )
+    max_load_seconds: float = Field(
+        600.0, gt=0, allow_inf_nan=False, description="Longest time that reading one bundle may take."
+    )
     admin: bool = Field(False, description="Allow LoadModel and UnloadModel.")
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")

@@ -1,12 +1,15 @@
+import json
+import os
 from contextlib import ExitStack
 
 import grpc
 import pytest
-from bundles import write_models
+from bundles import PROTOTYPES, write_bundle, write_models
 from running import Metrics, connect
 from wire import problem
 
 from innerloop_command.server_process import ServerProcess
+from innerloop_learner.manifest import digest_of
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +57,40 @@ def start_server(models_folder, frontends):
         return ServerProcess(models, **{"threads": 1, "lanes": 1, "frontends": frontends, **settings})
 
     return start
+
+
+WAITING = """
+import time
+from pathlib import Path
+
+while not Path({go!r}).exists():
+    time.sleep(0.01)
+raise ValueError
+"""
+
+
+@pytest.fixture
+def write_waiting_bundle(tmp_path_factory, monkeypatch):
+    """Writes a bundle that servers started later read until the file exists that this returns; then it is refused.
+
+    Its method is of another distribution, whose module waits when it is imported.
+    """
+    place = tmp_path_factory.mktemp("distribution")
+    (place / "waiting.dist-info").mkdir()
+    (place / "waiting.dist-info" / "METADATA").write_text("Name: waiting\nVersion: 1\n")
+    (place / "waiting.dist-info" / "entry_points.txt").write_text("[innerloop.methods]\nwaiting = waiting:Waiting\n")
+    (place / "waiting.py").write_text(WAITING.format(go=str(place / "go")))
+    monkeypatch.setenv("PYTHONPATH", str(place), prepend=os.pathsep)
+
+    def write(path):
+        write_bundle(path, PROTOTYPES)
+        data = json.loads((path / "manifest.json").read_text())
+        data["learner"]["method"] = "waiting"
+        data["digest"] = digest_of(data)
+        (path / "manifest.json").write_text(json.dumps(data))
+        return place / "go"
+
+    return write
 
 
 @pytest.fixture(scope="session")

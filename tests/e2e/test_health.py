@@ -1,7 +1,5 @@
 """The standard health and reflection services."""
 
-import os
-
 import pytest
 from bundles import PROTOTYPES, write_bundle
 from grpc import RpcError, StatusCode
@@ -40,16 +38,16 @@ def test_reflection_describes_the_services(client):
     assert [method.name for method in file.service[0].method][:3] == ["Adapt", "Predict", "AdaptPredict"]
 
 
-def test_nothing_serves_before_the_models_are_loaded_and_nothing_when_all_were_refused(start_server, tmp_path):
-    manifest = tmp_path / "only" / "manifest.json"
-    manifest.parent.mkdir()
-    os.mkfifo(manifest)  # reading it waits until somebody writes
+def test_nothing_serves_before_the_models_are_loaded_and_nothing_when_all_were_refused(
+    start_server, write_waiting_bundle, tmp_path
+):
+    go = write_waiting_bundle(tmp_path / "only")
     server = start_server(tmp_path)
     with starting(server), connect(server) as client:
         wait_until(lambda: health(client, "innerloop.v1.models/only") == NOT_SERVING)
         assert (health(client, ""), health(client, SERVICES[0])) == (NOT_SERVING, NOT_SERVING)
         assert health(client, SERVICES[1]) == SERVING, "models can be listed while they load"
-        manifest.write_text("{}")
+        go.touch()
         server.wait_until_ready()
         assert (health(client, ""), health(client, "innerloop.v1.models/only")) == (NOT_SERVING, NOT_SERVING)
 

@@ -1,7 +1,6 @@
 """Starting and stopping: nothing is lost, and what can't work is refused."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -92,9 +91,8 @@ def test_a_second_signal_stops_at_once(start_server):
 
 
 @pytest.mark.rarely("front ends")
-def test_a_server_that_is_still_loading_stops_too(start_server, tmp_path):
-    (tmp_path / "slow").mkdir()
-    os.mkfifo(tmp_path / "slow" / "manifest.json")  # reading it waits for ever
+def test_a_server_that_is_still_loading_stops_too(start_server, write_waiting_bundle, tmp_path):
+    write_waiting_bundle(tmp_path / "slow")
     server = start_server(tmp_path)
     with starting(server):
         assert server.stop() == 0

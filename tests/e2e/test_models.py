@@ -1,6 +1,5 @@
 """ModelService: what there is, what is refused, and loading and unloading while others are served."""
 
-import os
 import shutil
 
 import pytest
@@ -123,12 +122,12 @@ def test_requests_under_way_when_their_model_is_unloaded_get_an_answer(client, f
     assert metrics("innerloop_adaptations_held", model="leaving") == 0
 
 
-def test_a_model_still_loading_asks_for_patience_and_the_others_serve(start_server, tmp_path, fails):
+def test_a_model_still_loading_asks_for_patience_and_the_others_serve(
+    start_server, write_waiting_bundle, tmp_path, fails
+):
     folder = tmp_path / "models"
     write_bundle(folder / "prototypes", PROTOTYPES)
-    (folder / "slow").mkdir()
-    manifest = folder / "slow" / "manifest.json"
-    os.mkfifo(manifest)  # reading it waits until somebody writes
+    go = write_waiting_bundle(folder / "slow")
     server = start_server(folder)
     with starting(server), connect(server) as client:
         wait_until(lambda: get(client, "prototypes").state == model_pb2.MODEL_STATE_READY)
@@ -138,7 +137,7 @@ def test_a_model_still_loading_asks_for_patience_and_the_others_serve(start_serv
         assert get(client, "slow").state == model_pb2.MODEL_STATE_LOADING
         assert client.adaptations.Adapt(adapt_request())
         assert not server.has_logged("ready"), "the server is not ready while a model is loading"
-        manifest.write_text("{}")
+        go.touch()
         server.wait_until_ready()
         assert get(client, "slow").state == model_pb2.MODEL_STATE_FAILED
         samples = Metrics(server.metrics_url).samples("innerloop_model_info")

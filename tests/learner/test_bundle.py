@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import math
+import os
 import pickle
 import struct
 import subprocess
@@ -169,19 +171,19 @@ def test_every_missing_field_is_noticed(field: str, bundle: Path) -> None:
     data = manifest_of(bundle)
     del data[field]
     (bundle / "manifest.json").write_text(json.dumps(data))
-    assert refusal(bundle) == f"birds: manifest.json lacks or misstates a field ({field!r})"
+    assert refusal(bundle) == f"birds: manifest.json lacks a field ({field!r})"
 
 
 def test_a_truncated_manifest_is_refused(bundle: Path) -> None:
     text = (bundle / "manifest.json").read_text()
     (bundle / "manifest.json").write_text(text[: len(text) // 2])
-    assert refusal(bundle) == "birds: manifest.json can't be read (JSONDecodeError); export it again"
+    assert refusal(bundle) == "birds: manifest.json is not JSON; export it again"
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[" * 100_000, b""], ids=["binary", "deeply nested", "empty"])
 def test_a_manifest_that_is_no_json_is_refused(content: bytes, bundle: Path) -> None:
     (bundle / "manifest.json").write_bytes(content)
-    assert refusal(bundle).startswith("birds: manifest.json can't be read (")
+    assert refusal(bundle).startswith("birds: manifest.json is not JSON")
 
 
 @pytest.mark.parametrize("content", [{"name": "left-pad", "version": "1.0.0"}, ["manifest"], None, 3])
@@ -195,7 +197,7 @@ def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "thesis") == "thesis: no manifest.json, so this is not a bundle"
     assert refusal(tmp_path / "absent") == "absent: no manifest.json, so this is not a bundle"
     (tmp_path / "file").write_text("text")
-    assert refusal(tmp_path / "file").startswith("file: manifest.json can't be read (NotADirectoryError)")
+    assert refusal(tmp_path / "file").startswith("file: manifest.json can't be read (Not a directory)")
 
 
 @pytest.mark.parametrize("version", [5, 99, 0, -1, "1", None])
@@ -215,7 +217,7 @@ def test_another_format_version_is_refused(version: object, bundle: Path) -> Non
         (lambda d: d["learner"].update(max_ways="many"), "max_ways must be a whole number, not 'many'"),
         (lambda d: d["learner"]["input"].update(shape=[]), "shape is made of whole numbers from 1 up"),
         (lambda d: d["learner"]["input"].update(shape=["a"]), "shape is made of whole numbers from 1 up"),
-        (lambda d: d["learner"]["input"].update(dtype="object"), "dtype is one of uint8, float32"),
+        (lambda d: d["learner"]["input"].update(dtype="object"), "dtype must be uint8 or float32"),
         (lambda d: d["learner"]["input"].update(std=[0]), "std is never zero"),
         (lambda d: d["limits"].update(max_ways="5"), "limits: max_ways must be a whole number, not '5'"),
         (lambda d: d["limits"].pop("max_steps"), "max_steps"),
@@ -224,6 +226,18 @@ def test_another_format_version_is_refused(version: object, bundle: Path) -> Non
         (lambda d: d["provenance"].update(mood="good"), "provenance has no setting 'mood'"),
         (lambda d: d["files"].update({"../../etc/passwd": "0"}), "lists unexpected files ['../../etc/passwd', 'par"),
         (lambda d: d.update(files=[PARAMETERS]), "misstates a field"),
+        (lambda d: d["limits"].update(trained_ways=-1), "limits: trained_ways lies between 0 and 1,000,000, not at -1"),
+        (lambda d: d["limits"].update(max_steps=10**9), "limits: max_steps lies between 0 and 100,000"),
+        (lambda d: d["traits"].update(default_steps=2, max_steps=1), "traits: steps lie between"),
+        (lambda d: d["traits"].update(head_ways=-5), "traits: head_ways and max_ways lie between"),
+        (lambda d: d["traits"].update(target_size=3), "target_size of classification lies between 0 and 0"),
+        (lambda d: d["traits"].update(task_kind="regression", target_size=1), "are not those of the learner"),
+        (lambda d: d["learner"]["input"].update(mean=[math.nan]), "mean, std and scale are finite numbers"),
+        (lambda d: d["learner"]["input"].update(scale=math.inf), "mean, std and scale are finite numbers"),
+        (lambda d: d["learner"]["input"].update(shape=[10**5, 10**5]), "an input has at most"),
+        (lambda d: d["learner"]["backbone_settings"].update(widths=[10**9, 10**9]), "can't build its learner; export"),
+        (lambda d: d.update(name=["birds"]), "name and digest are texts"),
+        (lambda d: d["learner"].update(method="\ud800"), "is not JSON"),
     ],
 )
 def test_a_manifest_that_makes_no_sense_is_refused(
@@ -231,6 +245,31 @@ def test_a_manifest_that_makes_no_sense_is_refused(
 ) -> None:
     forge(bundle, change)
     assert why in refusal(bundle)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", PARAMETERS])
+@pytest.mark.parametrize("kind", ["pipe", "endless", "folder"])
+def test_only_regular_files_are_read_and_nothing_holds_up_the_reader(name: str, kind: str, bundle: Path) -> None:
+    (bundle / name).unlink()
+    if kind == "pipe":
+        os.mkfifo(bundle / "pipe")
+        (bundle / name).symlink_to("pipe")
+    elif kind == "endless":
+        (bundle / name).symlink_to("/dev/zero")
+    else:
+        (bundle / name).mkdir()
+    assert f"{name} is no regular file" in refusal(bundle)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", PARAMETERS])
+def test_no_more_of_a_file_is_read_than_a_bundle_can_have(name: str, bundle: Path) -> None:
+    os.truncate(bundle / name, 2**40)
+    assert f"{name} is larger than" in refusal(bundle)
+
+
+def test_parameters_that_are_no_numbers_are_refused(bundle: Path) -> None:
+    forge(bundle, parameters=save({**params(), "head.bias": torch.full((7,), math.nan)}))
+    assert "its parameters are no finite numbers (head.bias)" in refusal(bundle)
 
 
 @pytest.mark.parametrize(

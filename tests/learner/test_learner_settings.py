@@ -107,7 +107,7 @@ def test_no_setting_of_a_method_is_called_as_one_of_its_objective(name: str) -> 
 
 
 def test_a_missing_argument_is_told() -> None:
-    with pytest.raises(SettingsError, match=r"oven: .*missing .*'size'"):
+    with pytest.raises(SettingsError, match="oven lacks size"):
         with_settings("oven", oven, {})
 
 

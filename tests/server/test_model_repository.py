@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import threading
 
 import pytest
 from bundles import FIXED_WAYS, PROTOTYPES, write_bundle, write_models
@@ -115,6 +116,25 @@ async def test_a_bad_bundle_fails_with_a_reason_and_the_others_are_served(open_r
         repository.get("gradients")
     assert "gradients" in str(refused.value)
     assert str(tmp_path) not in str(refused.value)
+
+
+async def test_a_bundle_that_hangs_is_given_up_and_the_others_are_served(folder, listener, monkeypatch):
+    engine, lanes, released = TorchEngine(TorchSettings("cpu")), Lanes(1), threading.Event()
+    load = engine.load
+
+    def hang(name, path):
+        if name == "gradients":
+            released.wait()
+        return load(name, path)
+
+    monkeypatch.setattr(engine, "load", hang)
+    repository = ModelRepository(folder, engine, lanes.call, [listener], load_seconds=0.5)
+    await repository.load_all()
+    released.set()
+    repository.get("prototypes")
+    with pytest.raises(ModelFailedError, match="gradients: reading it took longer"):
+        repository.get("gradients")
+    await lanes.stop(5)
 
 
 async def test_a_bundle_that_was_mended_can_be_loaded_again(open_repository, folder):

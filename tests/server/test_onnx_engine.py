@@ -4,6 +4,7 @@ import gc
 import hashlib
 import json
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +25,7 @@ from onnx_bundles import (
     write_onnx_models,
 )
 
+from innerloop_learner import run_limit
 from innerloop_learner.manifest import digest_of
 from innerloop_learner.self_contained import reach_of
 from innerloop_learner.spec import InputSpec
@@ -357,6 +359,44 @@ def test_only_the_onnx_format_is_read(engine, tmp_path):
     _replace(bundle, "adapt.onnx", (tmp_path / "adapt.ort").read_bytes())
     with pytest.raises(LoadError, match="ONNX Runtime can't load its graphs"):
         engine.load(bundle.name, bundle)
+
+
+ENDLESS = """    rounds = Constant<value = int64 {1000000000}>()
+    go = Constant<value = bool {1}>()
+    first = MatMul(turned, features)
+    sums = Loop(rounds, go, first) <body = body (int64 number, bool on, float[T,W,6] a)
+        => (bool on_still, float[T,W,6] b) {
+        on_still = Identity(on)
+        b = Add(a, a)
+    }>
+"""
+
+WRONG = """sizes = Constant<value_ints=[7, 7, 6]>()
+    state_means = Reshape(sums, sizes)"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("    sums = MatMul(turned, features)\n", ENDLESS, "classes: takes too long on a made-up task"),
+        ("state_means = Div(sums, divisors)", WRONG, "classes: fails on a made-up task"),
+        (
+            "one = Constant<value_float=1.0>()",
+            "one = Constant<value_float=nan>()",
+            "classes: answers a made-up task with no finite numbers",
+        ),
+    ],
+)
+def test_a_model_is_tried_before_it_serves(engine, tmp_path, monkeypatch, old, new, why):
+    monkeypatch.setattr(run_limit, "RUN_SECONDS", 0.3)
+    adapt = ADAPT_CLASSES.replace(old, new)
+    write_onnx_bundle(tmp_path / "classes", PROTOTYPES, CLASSES, adapt, PREDICT_CLASSES)
+    model = engine.load("classes", tmp_path / "classes")
+    started = time.monotonic()
+    with pytest.raises(LoadError, match=why) as refused:
+        model.prepare()
+    assert time.monotonic() - started < 10
+    assert "onnx" not in str(refused.value).lower()
 
 
 def _replace(bundle, name, content):

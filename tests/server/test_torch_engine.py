@@ -276,4 +276,4 @@ def test_convolutions_are_timed_as_one_of_several_batches_computes_them(tmp_path
 
     monkeypatch.setattr(model, "adapt", noting)
     model.prepare()
-    assert timed[1:] == [(False, True)] * (torch_model.TRIALS * len(TASK_CONVOLUTIONS))
+    assert timed[2:] == [(False, True)] * (torch_model.TRIALS * len(TASK_CONVOLUTIONS))

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from innerloop_learner.encoders.errors import EncoderError
+from innerloop_learner.run_limit import limited_run, load_graph
 from innerloop_learner.self_contained import reach_of
 
 Array = NDArray[Any]
@@ -64,9 +65,9 @@ class Session:
         options.add_session_config_entry("session.load_model_format", "ONNX")  # its own format is checked less
         gpu = [CUDA] if computing.cuda and CUDA in onnxruntime.get_available_providers() else []
         try:
-            self._session = onnxruntime.InferenceSession(graph, options, providers=[*gpu, CPU])
+            self._session = load_graph(graph, options, [*gpu, CPU])
         except Exception as error:  # ONNX Runtime's errors have no base class
-            raise EncoderError(f"ONNX Runtime refuses the encoder ({_first_line(error)})") from error
+            raise EncoderError("ONNX Runtime refuses the encoder", _first_line(error)) from error
         self.batch = GPU_BATCH if gpu else CPU_BATCH
         self.inputs: Mapping[str, tuple[tuple[int | None, ...], str]] = {
             each.name: (tuple(size if isinstance(size, int) else None for size in each.shape), each.type)
@@ -78,13 +79,14 @@ class Session:
         """Run the graph, and return one output as float32.
 
         Raises:
-            EncoderError: the graph does not take these inputs.
+            EncoderError: the graph does not take these inputs, or takes too long.
         """
         try:
-            (value,) = self._session.run([output], dict(inputs))
+            with limited_run() as options:
+                (value,) = self._session.run([output], dict(inputs), options)
         except Exception as error:  # as above
             shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
-            raise EncoderError(f"the encoder fails on {shapes} ({_first_line(error)})") from error
+            raise EncoderError(f"the encoder fails on {shapes}", _first_line(error)) from error
         return np.asarray(value, np.float32)
 
 

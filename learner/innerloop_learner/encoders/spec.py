@@ -5,13 +5,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from innerloop_learner.settings import with_settings
+from innerloop_learner.settings import is_finite, with_settings
+from innerloop_learner.spec import MOST_ELEMENTS
 
 Form = Literal["texts", "images", "audio"]
 Pooling = Literal["none", "mean", "first", "mean-max", "thirds"]
 
 ENCODER, TOKENIZER = "encoder.onnx", "tokenizer.json"
 """Names of the files of a bundle that hold the encoder's graph and its tokenizer."""
+
+MOST_TOKENS, MOST_RATE = 65_536, 1_000_000
+"""Most tokens of a text, and most samples a second of a recording, that an encoder may read: bounds of manifests, far
+beyond any use."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +77,17 @@ class EncoderSpec:
     def __post_init__(self) -> None:
         if self.input not in get_args(Form) or self.pooling not in get_args(Pooling):
             raise ValueError(f"an encoder of {self.input!r} with pooling {self.pooling!r} is not known")
-        if self.features < 1 or self.max_tokens < (self.input == "texts"):
+        if not 1 <= self.features <= MOST_ELEMENTS or not (self.input == "texts") <= self.max_tokens <= MOST_TOKENS:
             raise ValueError("an encoder gives features, and reads tokens of texts")
         described, sizes = _SHAPES[self.input]
-        if len(self.shape) != sizes or any(size < 1 for size in self.shape):
+        if len(self.shape) != sizes or any(type(size) is not int or size < 1 for size in self.shape):
             raise ValueError(f"an encoder of {self.input} has a shape {described}, not {self.shape}")
-        if self.rate < (self.input == "audio"):
-            raise ValueError(f"an encoder of audio has a sampling rate in Hz, not {self.rate}")
+        if math.prod(self.shape) > MOST_ELEMENTS:
+            raise ValueError(f"an input of an encoder has at most {MOST_ELEMENTS:,} elements")
+        if not all(is_finite(value) for value in (*self.mean, *self.std, self.scale)):
+            raise ValueError("mean, std and scale are finite numbers")
+        if not (self.input == "audio") <= self.rate <= MOST_RATE:
+            raise ValueError(f"an encoder of audio has a sampling rate in Hz, not {self.rate}; at most {MOST_RATE:,}")
         channels = self.shape[0] if self.input == "images" else 1
         if any(len(values) not in (1, channels) for values in (self.mean, self.std)) or 0 in self.std:
             raise ValueError("mean and std hold one value or one per channel, and std is never zero")

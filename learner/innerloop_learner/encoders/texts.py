@@ -134,7 +134,7 @@ def read_tokenizer(content: bytes) -> "Tokenizer":
     try:
         return Tokenizer.from_str(content.decode())
     except Exception as error:  # the library raises bare exceptions
-        raise EncoderError(f"the tokenizer can't be read ({error}); give a tokenizer.json") from error
+        raise EncoderError("the tokenizer can't be read; give a tokenizer.json", error) from error
 
 
 def _padding_id(tokenizer: "Tokenizer") -> int:

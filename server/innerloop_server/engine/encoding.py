@@ -66,7 +66,9 @@ class EncodingEngine(Engine):
             encoder = open_encoder(manifest.encoder, read_files(path, manifest), self._computing)
         except BundleError as error:
             raise LoadError(str(error)) from error
-        except (EncoderError, AudioSupportError) as error:
+        except EncoderError as error:
+            raise LoadError(f"{path.name}: {error.message}") from error
+        except AudioSupportError as error:
             raise LoadError(f"{path.name}: {error}") from error
         return EncodedModel(model, encoder)
 

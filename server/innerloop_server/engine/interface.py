@@ -160,7 +160,11 @@ class LoadedModel(ABC):
 
     @abstractmethod
     def prepare(self) -> None:
-        """Set everything up that the first requests would otherwise wait for."""
+        """Try the model on a made-up task, and set everything up that the first requests would otherwise wait for.
+
+        Raises:
+            LoadError: the model fails on the task.
+        """
 
     @abstractmethod
     def compile(self) -> None:

@@ -33,6 +33,7 @@ class ModelRepository:
         engine: loads bundles.
         call_on_lane: calls a function where the engine computes.
         listeners: told about every change.
+        load_seconds: longest that reading one bundle may take.
     """
 
     def __init__(
@@ -41,16 +42,19 @@ class ModelRepository:
         engine: Engine,
         call_on_lane: Callable[[Callable[[], None]], Awaitable[None]],
         listeners: list[ModelListener],
+        load_seconds: float = 600.0,
     ) -> None:
         self._folder = folder
         self._engine = engine
         self._call_on_lane = call_on_lane
         self._listeners = listeners
+        self._load_seconds = load_seconds
         self._entries: dict[str, ModelEntry] = {}
         self._models: dict[str, LoadedModel] = {}  # those whose entry is ready
         self._loads: dict[str, asyncio.Task[ModelEntry]] = {}
         # One bundle is loaded at a time: the disk is the limit, and models that serve should not starve.
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        self._one_at_a_time = asyncio.Lock()
+        self._loader = _new_loader()
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compiler")
         self._compilations: set[asyncio.Future[None]] = set()
         self._log = structlog.get_logger()
@@ -143,7 +147,9 @@ class ModelRepository:
             folder = self._folder.resolve()  # the resolved folder's name is the model's
             return {folder.name: folder}
         # Hidden folders are bundles that are still being written.
-        return {path.name: path for path in self._folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
+        found = {path.name: path for path in self._folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
+        # A name that is no text can stand in no message.
+        return {name: path for name, path in found.items() if name.isprintable()}
 
     def _start_loading(self, name: str, path: Path) -> "asyncio.Task[ModelEntry]":
         """The load of that name that is under way, or a new one."""
@@ -155,14 +161,17 @@ class ModelRepository:
     async def _load(self, name: str, path: Path) -> ModelEntry:
         await self._set(ModelEntry(name, ModelState.LOADING))
         try:
-            loaded = await asyncio.get_running_loop().run_in_executor(self._loader, self._engine.load, name, path)
+            async with self._one_at_a_time:
+                loaded = await self._read(name, path)
             await self._call_on_lane(loaded.prepare)
         except LoadError as error:
-            self._log.error("bundle refused", model=name, reason=str(error))
+            cause = repr(error.__cause__) if error.__cause__ else ""
+            self._log.error("bundle refused", model=name, reason=str(error), cause=cause)
             entry = ModelEntry(name, ModelState.FAILED, error=str(error))
-        except Exception as error:
+        except Exception:
             self._log.exception("bundle could not be loaded", model=name)
-            entry = ModelEntry(name, ModelState.FAILED, error=f"{name}: loading ended in a {type(error).__name__}")
+            reason = f"{name}: could not be loaded; the server's operator finds the cause in its log"
+            entry = ModelEntry(name, ModelState.FAILED, error=reason)
         else:
             description = loaded.description
             self._log.info("model ready", model=name, version=description.version, method=description.method)
@@ -172,6 +181,20 @@ class ModelRepository:
                 self._start_compiling(name, loaded)
         await self._set(entry)
         return entry
+
+    async def _read(self, name: str, path: Path) -> LoadedModel:
+        """Load a bundle on the loader's thread, which is replaced if that takes too long.
+
+        Raises:
+            LoadError: the bundle is refused, or took too long.
+        """
+        loading = asyncio.get_running_loop().run_in_executor(self._loader, self._engine.load, name, path)
+        try:
+            return await asyncio.wait_for(loading, self._load_seconds)
+        except TimeoutError as error:
+            self._loader.shutdown(wait=False)  # its thread may hang in the file system for good
+            self._loader = _new_loader()
+            raise LoadError(f"{name}: reading it took longer than {self._load_seconds:g} s") from error
 
     def _start_compiling(self, name: str, loaded: LoadedModel) -> None:
         """Compile a model that serves already; if that fails, it goes on serving uncompiled."""
@@ -191,3 +214,7 @@ class ModelRepository:
         self._entries[entry.name] = entry
         for listener in self._listeners:
             await listener.model_changed(entry)
+
+
+def _new_loader() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="loader")

@@ -4,6 +4,7 @@ import time
 from collections.abc import Hashable, Sequence
 from typing import Any, cast
 
+from innerloop_learner.run_limit import RunTooLongError
 from innerloop_server.domain.errors import DeadlinePassedError, OverloadedError
 from innerloop_server.engine.interface import (
     AbandonedError,
@@ -39,6 +40,8 @@ async def compute(lane: Lane, jobs: Sequence[AnyJob]) -> list[Computed[Any] | Ex
         ]
     except AbandonedError:
         return [DeadlinePassedError() for _ in jobs]
+    except RunTooLongError as error:
+        return [error] * len(jobs)  # each by itself would hold the lane as long again
     except Exception as error:
         if len(jobs) == 1:
             return [OverloadedError(MEMORY_RETRY_SECONDS) if isinstance(error, MemoryFullError) else error]

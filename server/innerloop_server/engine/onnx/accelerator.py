@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnxruntime
 
+from innerloop_learner.run_limit import limited_run
 from innerloop_server.domain.tasks import Array
 from innerloop_server.engine.interface import GPU_BATCH
 from innerloop_server.engine.onnx.device import CPU, OnnxDevice, Outputs, Session, Tensor, Tensors, filled, make_session
@@ -57,7 +58,8 @@ class Accelerator(OnnxDevice):
             binding.bind_output(name, self._kind, self._index)
         for name in read:
             binding.bind_output(name, "cpu")
-        session.run_with_iobinding(binding)
+        with limited_run() as options:
+            session.run_with_iobinding(binding, options)
         values = binding.get_outputs()
         return Outputs(dict(zip(keep, values, strict=False)), [value.numpy() for value in values[len(keep) :]])
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import onnxruntime
 
+from innerloop_learner.run_limit import load_graph
 from innerloop_learner.self_contained import reach_of
 from innerloop_server.domain.tasks import Array
 from innerloop_server.engine.interface import LoadError
@@ -65,7 +66,7 @@ class OnnxDevice(ABC):
     def run(
         self, session: Session, inputs: Mapping[str, Array], state: Tensors, keep: Sequence[str], read: Sequence[str]
     ) -> Outputs:
-        """Run a graph.
+        """Run a graph; ONNX Runtime's own errors pass through.
 
         Args:
             session: the graph.
@@ -73,6 +74,9 @@ class OnnxDevice(ABC):
             state: further inputs, which are on the device, by name.
             keep: names of the outputs to keep on the device.
             read: names of the outputs to bring to the host's memory.
+
+        Raises:
+            RunTooLongError: it took too long (see `limited_run`).
         """
 
     @abstractmethod
@@ -131,4 +135,4 @@ def make_session(graph: bytes, providers: Sequence[Any], threads: int) -> Sessio
     options.add_session_config_entry("session.load_model_format", "ONNX")  # its own format is checked less
     options.enable_mem_pattern = False  # ONNX Runtime would keep a plan for every shape of batches
     options.log_severity_level = ERRORS_ONLY
-    return onnxruntime.InferenceSession(graph, options, providers=providers)
+    return load_graph(graph, options, providers)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from innerloop_learner.run_limit import limited_run
 from innerloop_server.domain.tasks import Array
 from innerloop_server.engine.cores import lone_threads, usable_cores
 from innerloop_server.engine.interface import CPU_BATCH
@@ -39,7 +40,8 @@ class HostDevice(OnnxDevice):
         self, session: Session, inputs: Mapping[str, Array], state: Tensors, keep: Sequence[str], read: Sequence[str]
     ) -> Outputs:
         """See OnnxDevice.run."""
-        values = session.run([*keep, *read], {**inputs, **state})
+        with limited_run() as options:
+            values = session.run([*keep, *read], {**inputs, **state}, options)
         return Outputs(dict(zip(keep, values, strict=False)), values[len(keep) :])
 
     def split(self, batch: Tensors, tasks: int) -> list[Tensors]:

@@ -22,7 +22,7 @@ from innerloop_server.engine.onnx.state_bytes import from_bytes, to_bytes
 from innerloop_server.engine.onnx.states import OnnxState, OnnxStates
 from innerloop_server.engine.padding import mask, stack
 from innerloop_server.engine.query_chunks import query_chunks
-from innerloop_server.engine.trial_task import trial_support
+from innerloop_server.engine.trial_task import trial_support, try_model
 
 STATE = "state."
 X = "support_x"
@@ -84,7 +84,12 @@ class OnnxModel(LoadedModel):
             raise LoadError(f"{ADAPT} takes {'no ' if traits.max_steps else ''}steps, but its manifest says otherwise")
 
     def prepare(self) -> None:
-        """Run both graphs on tasks like those of training, in batches of all usual sizes."""
+        """Try both graphs, and run them on tasks like those of training, in batches of all usual sizes.
+
+        Raises:
+            LoadError: see `try_model`.
+        """
+        try_model(self)
         support, steps = trial_support(self.description), self.description.traits.default_steps
         width = self.description.head_width(support.ways)
         size = 1

@@ -24,6 +24,7 @@ from innerloop_server.engine.interface import (
     Batch,
     BatchResult,
     LoadedModel,
+    LoadError,
     PredictBatch,
     TaskState,
     Worker,
@@ -42,7 +43,10 @@ from innerloop_server.engine.pytorch.state_memory import StateMemory, StoredStat
 from innerloop_server.engine.pytorch.worker import TorchWorker
 from innerloop_server.engine.pytorch.worker_batches import send_adapt, send_predict, take_adapted, take_predicted
 from innerloop_server.engine.pytorch.worker_messages import Abandoned, Adapted, Failed, Predicted, Reply
-from innerloop_server.engine.trial_task import trial_support
+from innerloop_server.engine.trial_task import trial_support, try_model
+
+PREPARE_SECONDS = 120.0
+"""Seconds after which setting a model up is given up between two inner steps."""
 
 TRIAL_TASKS, TRIALS = 4, 3
 CONVOLUTION_DIMENSIONS = 4
@@ -166,7 +170,20 @@ class TorchModel(LoadedModel):
         return states
 
     def prepare(self) -> None:
-        """Choose what suits the device, and capture programs for tasks like those that the model was trained for."""
+        """Try the model, choose what suits the device, and capture programs for tasks like those of training.
+
+        Raises:
+            LoadError: see `try_model`; or setting it up takes too long.
+        """
+        until = time.monotonic() + PREPARE_SECONDS
+        try:
+            with stopping(lambda: time.monotonic() >= until):
+                try_model(self)
+                self._set_up()
+        except Stopped:
+            raise LoadError(f"{self.name}: setting it up takes more than {PREPARE_SECONDS:g} s") from None
+
+    def _set_up(self) -> None:
         support, steps = trial_support(self.description), self.description.traits.default_steps
         width = self.description.head_width(support.ways)
         (adapted,) = self.adapt([support], steps, width)

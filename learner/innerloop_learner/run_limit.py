@@ -1,0 +1,106 @@
+"""Limits the time that ONNX Runtime takes to load a graph and to run one.
+
+A graph can hold loops, whose rounds are data: without a limit, a graph of a few hundred bytes holds a thread for ever.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+LOAD_SECONDS = 120.0
+"""Seconds that loading a graph may take. The largest encoders of the catalogue take a few."""
+
+RUN_SECONDS = 30.0
+"""Seconds that one run of a graph may take. Requests are computed in parts, which take a fraction of a second."""
+
+CHECK_SECONDS = 0.25
+"""Seconds between two looks at what is running: a limit is kept to within them."""
+
+IDLE_SECONDS = 5.0
+"""Seconds without any run after which the watching thread ends: starting it takes longer than a short run."""
+
+
+class RunTooLongError(RuntimeError):
+    """A graph was stopped because it took too long."""
+
+
+class _Watchdog:
+    """One thread that stops what runs for too long; it is there only while something runs."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: dict[object, tuple[float, Callable[[], None]]] = {}
+        self._watching = False
+
+    @contextmanager
+    def limit(self, seconds: float, stop: Callable[[], None]) -> Iterator[None]:
+        """Call `stop` if what is done inside takes longer.
+
+        Raises:
+            RunTooLongError: it did, and raised something.
+        """
+        key, until = object(), time.monotonic() + seconds
+        with self._lock:
+            self._running[key] = until, stop
+            if not self._watching:
+                self._watching = True
+                threading.Thread(target=self._watch, name="graph-watchdog", daemon=True).start()
+        try:
+            yield
+        except Exception as error:
+            if time.monotonic() >= until:
+                raise RunTooLongError(f"it took longer than {seconds:g} s") from error
+            raise
+        finally:
+            with self._lock:
+                del self._running[key]
+
+    def _watch(self) -> None:
+        idle_since = time.monotonic()
+        while True:
+            time.sleep(CHECK_SECONDS)
+            now = time.monotonic()
+            with self._lock:
+                due = [stop for until, stop in self._running.values() if until <= now]
+                if self._running:
+                    idle_since = now
+                elif now - idle_since > IDLE_SECONDS:
+                    self._watching = False
+                    return
+            for stop in due:
+                stop()
+
+
+_watchdog = _Watchdog()
+
+
+def load_graph(graph: bytes, options: Any, providers: Sequence[Any]) -> Any:
+    """An `onnxruntime.InferenceSession`; ONNX Runtime's own errors pass through.
+
+    Raises:
+        RunTooLongError: it took longer than LOAD_SECONDS.
+    """
+    import onnxruntime
+
+    with _watchdog.limit(LOAD_SECONDS, lambda: options.set_load_cancellation_flag(True)):
+        return onnxruntime.InferenceSession(graph, options, providers=[*providers])
+
+
+@contextmanager
+def limited_run() -> Iterator[Any]:
+    """The `onnxruntime.RunOptions` of one run, which is stopped if it takes longer than RUN_SECONDS.
+
+    Raises:
+        RunTooLongError: it was stopped.
+    """
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+
+    def stop() -> None:
+        options.terminate = True
+
+    with _watchdog.limit(RUN_SECONDS, stop):
+        yield options
