@@ -2,7 +2,6 @@
 
 from collections import OrderedDict, deque
 from collections.abc import Hashable
-from statistics import median
 
 from innerloop_server.scheduling.buckets import size_range
 
@@ -41,7 +40,7 @@ class _BucketTimes:
         self.seconds_each = min(self._each)
         of_size = self._of_size.setdefault(size, deque(maxlen=LATEST_OF_SIZE))
         of_size.append(seconds)
-        self.typical[size] = median(of_size)
+        self.typical[size] = sorted(of_size)[(len(of_size) - 1) // 2]
 
 
 class BatchTimes:

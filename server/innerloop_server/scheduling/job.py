@@ -14,6 +14,10 @@ from innerloop_server.engine.interface import AdaptedTask, LoadedModel, TaskStat
 
 R = TypeVar("R")
 
+UNKNOWN_SECONDS = 0.01
+"""Seconds that a request counts for when turns are handed out, where nothing is known: accounts then take turns request
+by request. What it takes in truth is charged when it has been computed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Computed(Generic[R]):
@@ -53,7 +57,7 @@ class Job(Generic[R]):
     rest: int = 0
     submitted: float = field(default_factory=time.monotonic)
     turn: float = 0.0
-    cost: float = 0.0
+    cost: float = UNKNOWN_SECONDS
 
     @property
     def units(self) -> int:

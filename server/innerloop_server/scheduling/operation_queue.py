@@ -14,10 +14,6 @@ from innerloop_server.scheduling.policy import LONG_BATCH, BatchPolicy, BucketLo
 Rule = Callable[[BucketLoad], int]
 """Says how many requests of a bucket the next batch may have; zero leaves them waiting."""
 
-UNKNOWN_SECONDS = 0.01
-"""Seconds that a request counts for when turns are handed out, where nothing is known: accounts then take turns request
-by request. What it takes in truth is charged when it has been computed."""
-
 
 class _Bucket:
     """Waiting jobs that may share a batch.
@@ -62,8 +58,7 @@ class OperationQueue:
         times: of its batches.
         depth: jobs that wait.
         size_bytes: of their inputs.
-        work: seconds in which a lane computes them all, as far as that is known.
-        long_work: the part of it that is of requests of which each takes long.
+        cost: of them all, in seconds of a lane.
     """
 
     def __init__(self, policy: BatchPolicy) -> None:
@@ -74,9 +69,25 @@ class OperationQueue:
         self.times = BatchTimes()
         self.depth = 0
         self.size_bytes = 0
-        self.work = self.long_work = 0.0
+        self.cost = 0.0
+        self._work = self._long_work = 0.0  # seconds in which a lane computes all, or those of which each takes long
+        self._changed: set[Hashable] = set()  # buckets whose work is to be counted again
         self._jobs_of: Counter[Hashable] = Counter()
         self._bytes_of: Counter[Hashable] = Counter()
+
+    def expect(self, job: AnyJob) -> float:
+        """Seconds that the batch is expected to take in which a job will be that arrives now; zero if unknown.
+
+        Its part of them is noted as the job's cost.
+        """
+        bucket = self._buckets.get(job.bucket)
+        together = min(1 if bucket is None else bucket.waiting + 1, self._most(job.bucket))
+        seconds = self.times.batch_seconds(job.bucket, together)
+        if seconds is None:
+            together, seconds = 1, self._of_units(job.units)
+        if seconds:
+            job.cost = seconds / together
+        return seconds
 
     def add(self, job: AnyJob) -> None:
         """Let a job wait for its turn."""
@@ -86,13 +97,11 @@ class OperationQueue:
         bucket.units += job.units
         self.depth += 1
         self.size_bytes += job.size_bytes
+        self.cost += job.cost
         self._jobs_of[job.account] += 1
         self._bytes_of[job.account] += job.size_bytes
-        together = min(bucket.waiting, self._most(job.bucket))
-        seconds = self.times.batch_seconds(job.bucket, together)
-        job.cost = (self._of_units(job.units) or UNKNOWN_SECONDS) if seconds is None else seconds / together
         job.turn = self._accounts.enter(job.account, job.cost)
-        self._weigh(job.bucket, bucket)
+        self._changed.add(job.bucket)
 
     def discard(self, job: AnyJob) -> bool:
         """Forget a job, which counts for nothing then; false when it is not waiting any more."""
@@ -100,7 +109,6 @@ class OperationQueue:
         if bucket is None or job not in bucket.by_account.get(job.account, ()):
             return False
         self._remove(bucket, job)
-        self._weigh(job.bucket, bucket)
         self._accounts.charge(job.account, -job.cost)
         return True
 
@@ -146,7 +154,6 @@ class OperationQueue:
         if batch:  # what a client makes up must not be remembered
             self._running[key] += len(batch)
             self._accounts.begin(batch[0].turn)
-        self._weigh(key, bucket)
         return batch
 
     def ended(self, batch: Sequence[AnyJob], seconds: float) -> None:
@@ -160,7 +167,10 @@ class OperationQueue:
 
     def work_of(self, *, long: bool) -> float:
         """Seconds of a lane's work that may come before a job that is long, or before one that is not."""
-        return self.work if long else self.work - self.long_work
+        for key in self._changed:
+            self._weigh(key)
+        self._changed.clear()
+        return self._work if long else self._work - self._long_work
 
     def ahead_of(self, account: Hashable, *, long: bool) -> float:
         """Seconds of a lane's work that come before a job that an account sends now, as far as they are known.
@@ -177,13 +187,6 @@ class OperationQueue:
         """Seconds that a batch is expected to take; zero if nothing is known."""
         seconds = self.times.batch_seconds(batch[0].bucket, len(batch))
         return self._of_units(sum(job.units for job in batch)) if seconds is None else seconds
-
-    def seconds_with(self, job: AnyJob) -> float:
-        """Seconds that the batch is expected to take in which a job will be that arrives now; zero if unknown."""
-        bucket = self._buckets.get(job.bucket)
-        together = min(1 + (0 if bucket is None else bucket.waiting), self._most(job.bucket))
-        seconds = self.times.batch_seconds(job.bucket, together)
-        return self._of_units(job.units) if seconds is None else seconds
 
     def newest_of(self, account: Hashable) -> AnyJob:
         """The job of an account, of which some wait, that came last."""
@@ -203,25 +206,35 @@ class OperationQueue:
         bucket.units -= job.units
         self.depth -= 1
         self.size_bytes -= job.size_bytes
+        self.cost -= job.cost
         self._jobs_of[job.account] -= 1
         self._bytes_of[job.account] -= job.size_bytes
         if not self._jobs_of[job.account]:
             del self._jobs_of[job.account], self._bytes_of[job.account]
-
-    def _weigh(self, key: Hashable, bucket: _Bucket) -> None:
-        """Bring the work that waits up to date after a bucket has changed."""
-        before, was_long, bucket.work = bucket.work, bucket.long, 0.0
         if bucket.waiting:
-            bucket.long = (self._seconds_each(key, bucket) or 0.0) > LONG_BATCH
-            together = min(bucket.waiting, self._most(key))
-            seconds = self.times.batch_seconds(key, together)
-            bucket.work = self._of_units(bucket.units) if seconds is None else bucket.waiting / together * seconds
-        else:
-            del self._buckets[key]
-        self.work += bucket.work - before
-        self.long_work += bucket.work * bucket.long - before * was_long
+            self._changed.add(job.bucket)
+            return
+        del self._buckets[job.bucket]
+        self._count(bucket, -1)
         if not self.depth:
-            self.work = self.long_work = 0.0  # without what rounding has left
+            self.cost = self._work = self._long_work = 0.0  # without what rounding has left
+
+    def _weigh(self, key: Hashable) -> None:
+        """Count the work of a bucket again."""
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            return
+        self._count(bucket, -1)
+        bucket.long = (self._seconds_each(key, bucket) or 0.0) > LONG_BATCH
+        together = min(bucket.waiting, self._most(key))
+        seconds = self.times.batch_seconds(key, together)
+        bucket.work = self._of_units(bucket.units) if seconds is None else bucket.waiting / together * seconds
+        self._count(bucket, 1)
+
+    def _count(self, bucket: _Bucket, times: int) -> None:
+        """Add the work of a bucket, or take it away."""
+        self._work += times * bucket.work
+        self._long_work += times * bucket.work * bucket.long
 
     def _of_units(self, units: int) -> float:
         """Seconds of so much work, going by requests of other sizes; zero if nothing is known."""

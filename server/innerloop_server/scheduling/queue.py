@@ -24,12 +24,19 @@ class FairQueue:
     Args:
         weights: of the operations.
         policy: says how large batches are, and who joins them.
+
+    Attributes:
+        depth: jobs that wait, of all models.
+        size_bytes: of their inputs.
+        cost: of them all, in seconds of a lane: more than it takes to compute them, if they are computed together.
     """
 
     def __init__(self, weights: Mapping[Operation, float], policy: BatchPolicy) -> None:
         self._weights = weights
         self._models: FairTurns[LoadedModel, Operations] = FairTurns(lambda: FairTurns(lambda: OperationQueue(policy)))
 
+        self.depth = self.size_bytes = 0
+        self.cost = 0.0
         self._latest_account: Hashable = None
         self._company_until = -math.inf  # on the monotonic clock
 
@@ -40,20 +47,16 @@ class FairQueue:
                 self._company_until = job.submitted + COMPANY_SECONDS
             self._latest_account = job.account
         self._models.join(job.model).join(job.operation).add(job)
+        self._count(1, job.size_bytes, job.cost)
 
     def discard(self, job: AnyJob) -> bool:
         """Forget a job; false when it is not waiting any more."""
         queue = self._waiting(job.model, job.operation)
         if queue is None or not queue.discard(job):
             return False
+        self._count(-1, -job.size_bytes, -job.cost)
         self._leave_if_empty(job.model, job.operation)
         return True
-
-    @property
-    def depth(self) -> int:
-        """Jobs that wait, of all models."""
-        operations = (share.queue for share in self._models.waiting.values())
-        return sum(share.queue.depth for turns in operations for share in turns.waiting.values())
 
     def depth_of(self, model: LoadedModel, operation: Operation) -> int:
         """Jobs of one model and operation that wait."""
@@ -116,7 +119,10 @@ class FairQueue:
             operations = self._models.queue_of(model)
             self._models.begin(model)
             operations.begin(operation)
-            batch = operations.queue_of(operation).take(bucket, most, size_bytes, begins_in, company=company)
+            queue = operations.queue_of(operation)
+            depth, held, cost = queue.depth, queue.size_bytes, queue.cost
+            batch = queue.take(bucket, most, size_bytes, begins_in, company=company)
+            self._count(queue.depth - depth, queue.size_bytes - held, queue.cost - cost)
             self._leave_if_empty(model, operation)
             if batch:  # or all of them were dropped, and others may wait behind them
                 return batch
@@ -127,20 +133,24 @@ class FairQueue:
         queue = self._known(job)
         return None if queue is None else queue.times.seconds_each(job.bucket)
 
-    def seconds_of(self, batch: Sequence[AnyJob]) -> float:
-        """Seconds that a batch that was taken is expected to take; zero if nothing is known."""
-        return self._models.queue_of(batch[0].model).queue_of(batch[0].operation).seconds_of(batch)
+    def expect(self, job: AnyJob) -> float:
+        """Seconds that the batch is expected to take in which a job will be that arrives now; zero if unknown."""
+        queue = self._known(job)
+        return 0.0 if queue is None else queue.expect(job)
+
+    def seconds_of(self, batch: Sequence[AnyJob]) -> tuple[float | None, float]:
+        """Seconds that a job of a batch takes at least, None if unknown, and that all together are expected to take.
+
+        The latter are zero if nothing is known.
+        """
+        queue = self._models.queue_of(batch[0].model).queue_of(batch[0].operation)
+        return queue.times.seconds_each(batch[0].bucket), queue.seconds_of(batch)
 
     def seconds_per_unit(self, model: LoadedModel, operation: Operation) -> float | None:
         """Seconds of a unit of work of one model and operation; None if that isn't known."""
         operations = self._models.find(model)
         queue = None if operations is None else operations.find(operation)
         return None if queue is None else queue.times.seconds_per_unit
-
-    def seconds_with(self, job: AnyJob) -> float:
-        """Seconds that the batch is expected to take in which a job will be that arrives now; zero if unknown."""
-        queue = self._known(job)
-        return 0.0 if queue is None else queue.seconds_with(job)
 
     def seconds_of_rest(self, job: AnyJob) -> float:
         """Seconds that later parts of a job's request are expected to take; zero if unknown."""
@@ -159,6 +169,12 @@ class FairQueue:
         queue.ended(batch, seconds)
         if computed:
             queue.times.note(job.bucket, seconds, computed, sum(each.units for each in batch))
+
+    def _count(self, jobs: int, size_bytes: int, cost: float) -> None:
+        """Count jobs that wait now, or no longer."""
+        self.depth += jobs
+        self.size_bytes += size_bytes
+        self.cost = self.cost + cost if self.depth else 0.0
 
     def _next_turn(self, rule: Rule) -> tuple[LoadedModel, Operation, Hashable, int] | None:
         """The model, operation and bucket whose turn it is, and how many jobs to take; None if none may be taken."""

@@ -30,6 +30,9 @@ from innerloop_server.scheduling.queue import FairQueue
 
 R = TypeVar("R")
 
+ESTIMATE_SECONDS = 0.5
+"""Seconds between two estimates of the wait for the metrics."""
+
 
 class Scheduler:
     """Batches continuously: each lane that is free takes the batch whose turn it is, by the rules of the policy.
@@ -66,8 +69,9 @@ class Scheduler:
         self._batches = self._short_batches = self._long_batches = self._jobs = 0  # that run
         self._others_until = -math.inf  # until when requests that are not long count as having come lately
         self._busy_since = 0.0  # up to which the device's busy time has been counted, while batches run
-        self._last_end = 0.0
+        self._last_end = self._next_estimate = 0.0
         self._running: list[tuple[float, float]] = []  # when batches that run will end, and the seconds that they take
+        self._running_seconds = 0.0  # that they take, all together
         self._computing: dict[AnyJob, tuple[Lane, Sequence[AnyJob]]] = {}
         self._sleeping: deque[asyncio.Future[None]] = deque()
         self._stopped = False
@@ -109,7 +113,7 @@ class Scheduler:
             self._wake_feeder()
 
     def _admit(self, job: AnyJob) -> None:
-        own = self._queue.seconds_with(job)
+        own = self._queue.expect(job)
         if 0 < own <= LONG_BATCH:
             self._others_until = job.submitted + COMPANY_SECONDS
         self._check_in_time(job, own)
@@ -122,13 +126,15 @@ class Scheduler:
 
     def _check_in_time(self, job: AnyJob, own: float) -> None:
         """Refuse a job that would be computed too late, given the seconds that it takes itself."""
-        wait = self._estimated_wait(job, own)
-        if not wait:
-            return
+        own += self._queue.seconds_of_rest(job)
+        left = min(job.deadline.remaining, self._limits.seconds)
+        if too_late_by(self._queue.cost + self._running_seconds, own, left) <= 0:
+            return  # even if all that waits came first, which is known without an estimate
+        wait = self._estimated_wait(job, job.cost)
         if job.deadline.at == math.inf:
             late = wait - self._limits.seconds
         else:
-            late = too_late_by(wait, own + self._queue.seconds_of_rest(job), job.deadline.remaining)
+            late = too_late_by(wait, own, job.deadline.remaining)
         if late > 0:
             raise self._refused(job, "wait", wait, late)
 
@@ -152,9 +158,10 @@ class Scheduler:
 
     def _free_at(self) -> float:
         """When the device can begin with another batch, by the usual times of those that run."""
-        ends = sorted(end for end, _ in self._running)
-        first = len(ends) - self._side_by_side
-        return max(self._loop.time(), ends[first]) if first >= 0 else self._loop.time()
+        first = len(self._running) - self._side_by_side
+        if first < 0:
+            return self._loop.time()
+        return max(self._loop.time(), sorted(end for end, _ in self._running)[first])
 
     def _make_room(self, job: AnyJob, own: float) -> None:
         """Find a place for a job, which may be that of someone who has more of them.
@@ -163,6 +170,9 @@ class Scheduler:
             OverloadedError: there is none.
         """
         limits, queue = self._limits, self._queue
+        fits = queue.depth < limits.requests and queue.size_bytes + job.size_bytes <= limits.size_bytes
+        if fits and limits.requests_of_account is None:
+            return  # among all models, and so among those of its own
         waiting = queue.waiting_of(job.model, job.account)
         if limits.requests_of_account is not None and waiting >= limits.requests_of_account:
             raise self._refused(job, "owner", self._estimated_wait(job, own))
@@ -220,18 +230,20 @@ class Scheduler:
             self._wake_feeder()  # there may be a batch for another lane, too
         if not self._batches:
             self._busy_since = self._loop.time()
-        expected = self._queue.seconds_of(jobs)
-        short, long = is_short(self._queue.seconds_each(jobs[0]), len(jobs)), expected > LONG_BATCH
+        seconds_each, expected = self._queue.seconds_of(jobs)
+        short, long = is_short(seconds_each, len(jobs)), expected > LONG_BATCH
         self._batches += 1
         self._short_batches += short
         self._long_batches += long
         self._jobs += len(jobs)
         running = (self._free_at() + expected, expected)
         self._running.append(running)
+        self._running_seconds += expected
         self._computing.update(dict.fromkeys(jobs, (lane, jobs)))
         started = time.monotonic()
         results = await compute(lane, jobs)
         self._running.remove(running)
+        self._running_seconds = self._running_seconds - expected if self._running else 0.0
         for job in jobs:
             del self._computing[job]
         self._batches -= 1
@@ -290,8 +302,10 @@ class Scheduler:
                 self._metrics.phase("encoder", job.model.name, result.encoder_seconds)
             for operation, taken in result.seconds.items():
                 self._metrics.phase(operation, job.model.name, taken)
-
-        self._metrics.estimated_wait(self._estimated_wait(job, self._queue.seconds_with(job)))
+        now = self._loop.time()
+        if now >= self._next_estimate:
+            self._next_estimate = now + ESTIMATE_SECONDS
+            self._metrics.estimated_wait(self._estimated_wait(job, job.cost))
 
     def _report_depth(self, job: AnyJob) -> None:
         depth = self._queue.depth_of(job.model, job.operation)

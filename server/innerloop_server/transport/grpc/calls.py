@@ -32,6 +32,9 @@ request."""
 # A log line for each of these would cost more than answering it, so they are logged at the debug level.
 QUIET = frozenset({"Predict"})
 
+REFUSED = "RESOURCE_EXHAUSTED"
+"""Status of requests that are refused because there are too many; a log line for each would be one more burden."""
+
 
 @dataclass(slots=True)
 class Call:
@@ -155,7 +158,7 @@ class Calls:
 
     def _report(self, rpc: str, call: Call, status: str, seconds: float) -> None:
         self._count(rpc, call, status, seconds)
-        log = self._log.debug if status == "OK" and rpc in QUIET else self._log.info
+        log = self._log.debug if (status == "OK" and rpc in QUIET) or status == REFUSED else self._log.info
         log(
             "request",
             rpc=rpc,
