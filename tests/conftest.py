@@ -8,6 +8,8 @@ from redis_server import redis_server
 # Set before anything imports torch. Test workers and servers share the cores already; with a team of threads each,
 # which spin while they wait for one another, the tests of the learner took fifty times as long on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Servers that tests start keep adaptations where they are told to, and never in the home of who runs the tests.
+os.environ["INNERLOOP_STORE"] = "memory"
 
 
 def pytest_collection_modifyitems(items):

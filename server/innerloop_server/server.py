@@ -210,7 +210,10 @@ class InnerloopServer:
     async def _sweep_adaptations(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_INTERVAL)
-            await self._keeper.sweep()
+            try:
+                await self._keeper.sweep()
+            except Exception:  # what is wrong with one adaptation must not keep the others from expiring
+                self._log.exception("adaptations were not swept")
 
 
 class _MetricsListener:

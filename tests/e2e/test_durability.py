@@ -3,6 +3,7 @@
 import shutil
 import signal
 import time
+from contextlib import contextmanager
 
 import grpc
 import numpy as np
@@ -10,16 +11,33 @@ import pytest
 from bundles import GRADIENTS, write_bundle
 from examples import adapt_request, predict_request
 from grpc import StatusCode
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 from running import Metrics, connect, wait_until
 from wire import array, problem
 
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import model_pb2
 from innerloop_command.server_process import ServerProcess
+from innerloop_server.transport.grpc.health import STORE
 
 
 def probabilities(client, adaptation):
     return array(client.adaptations.Predict(predict_request(adaptation.id)).predictions.probabilities)
+
+
+def health(client, service):
+    return HealthStub(client.channel).Check(HealthCheckRequest(service=service)).status
+
+
+@contextmanager
+def running(server):
+    """A server that was launched before."""
+    server.wait_until_ready()
+    try:
+        yield
+    finally:
+        server.stop()
 
 
 def kill(server):
@@ -85,12 +103,9 @@ def _replace_the_model(client, folder, adaptation):
 
 def test_replicas_share_a_store(folder, redis):
     settings = {"threads": 1, "lanes": 1, "store": redis.url}
-    with (
-        ServerProcess(folder, **settings) as first,
-        ServerProcess(folder, **settings) as second,
-        connect(first) as one,
-        connect(second) as other,
-    ):
+    first, second = ServerProcess(folder, **settings), ServerProcess(folder, **settings, frontends=1)
+    second.launch()
+    with first, running(second), connect(first) as one, connect(second) as other:
         made = one.adaptations.Adapt(adapt_request(request_id="shared")).adaptation
         np.testing.assert_array_equal(probabilities(other, made), probabilities(one, made))
         assert other.adaptations.Adapt(adapt_request(request_id="shared")).adaptation.id == made.id
@@ -103,9 +118,13 @@ def test_replicas_share_a_store(folder, redis):
             assert (refused.code, refused.reason) == (StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
             assert refused.retry_after
             assert probabilities(one, kept).shape == (4, 3)
+            for client in (one, other):
+                wait_until(lambda asked=client: health(asked, STORE) == HealthCheckResponse.NOT_SERVING)
+                assert health(client, "") == HealthCheckResponse.SERVING
         finally:
             redis.start()
         wait_until(lambda: _adapts(one))
+        wait_until(lambda: health(other, STORE) == HealthCheckResponse.SERVING)
         assert probabilities(other, kept).shape == (4, 3)
 
 

@@ -1,5 +1,6 @@
 """The keeper: budget, expiry, owners, pages; what gives way in memory comes back from a store, or is gone."""
 
+import random
 from functools import partial
 
 import pytest
@@ -11,7 +12,7 @@ from innerloop_server.adaptations import keeper as keeper_module
 from innerloop_server.adaptations.keeper import Keeper, KeptParts
 from innerloop_server.adaptations.stores import memory as memory_store
 from innerloop_server.adaptations.stores.fallback import FallbackStore
-from innerloop_server.adaptations.stores.interface import Part
+from innerloop_server.adaptations.stores.interface import Part, StoreUnusableError
 from innerloop_server.adaptations.stores.memory import MemoryStore
 from innerloop_server.adaptations.stores.sqlite import SqliteStore
 from innerloop_server.adaptations.stores.watched import WatchedStore
@@ -430,3 +431,31 @@ async def test_an_operator_may_choose_to_go_on_in_memory(failing, fake_model):
     await keep(keeper, fake_model(), size=800)
     assert await gone(keeper, passing) is AdaptationEvictedError
     assert (await keeper.fetch("me", durable.record.id)).state == bytes(400)
+
+
+async def test_whatever_bytes_of_the_file_change_nothing_wrong_is_read(tmp_path, metrics, fake_model):
+    path, model = tmp_path / "store.sqlite", fake_model()
+    keeper = Keeper(SqliteStore(path), 10**6, metrics)
+    await keeper.open()
+    kept = [(await keep(keeper, model, size=200, life=0)).record for _ in range(30)]
+    await keeper.close()
+    content, chance, whole = path.read_bytes(), random.Random(0), 0
+    for _ in range(40):
+        altered = bytearray(content)
+        for _ in range(chance.choice([1, 1, 8])):
+            altered[chance.randrange(100, len(altered))] ^= chance.randrange(1, 256)
+        path.write_bytes(altered)
+        keeper = Keeper(SqliteStore(path), 10**6, metrics)
+        try:
+            await keeper.open()
+        except StoreUnusableError:
+            continue
+        for record in kept:
+            try:
+                fetched = await keeper.fetch("me", record.id)
+            except (AdaptationDamagedError, AdaptationNotFoundError, AdaptationEvictedError, StoreUnavailableError):
+                continue
+            assert (fetched.kept.record, fetched.state) in [(record, bytes(200)), (record, None)]
+            whole += fetched.state is not None
+        await keeper.close()
+    assert whole > 0.8 * 40 * len(kept), "most are still there each time"

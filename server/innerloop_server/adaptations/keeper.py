@@ -116,6 +116,7 @@ class Keeper:
     async def open(self) -> None:
         """Get the store ready. Raises StoreUnusableError: it can't be used at all."""
         await self._store.open()
+        self._metrics.store_up(up=True)
 
     def admit(self, size: int = 0) -> None:
         """Refuse what could not be kept, before anything is computed.
@@ -284,12 +285,12 @@ class Keeper:
 
     async def made_by(self, key: RequestKey) -> KeptRecord | None:
         """The adaptation that a request made, if it is still kept; counts as use."""
-        summary = await self._store.made_by(key.owner, key.request_id)
-        if summary is None:
-            return None
         try:
+            summary = await self._store.made_by(key.owner, key.request_id)
+            if summary is None:
+                return None
             kept = self._open(summary)
-        except AdaptationDamagedError:
+        except (AdaptationDamagedError, DamagedError):
             return None
         if self._expiry_of(summary) <= self._now():
             return None
@@ -433,6 +434,8 @@ class Keeper:
             return await self._store.revision(live.record.id) == live.record.revision
         except StoreUnavailableError:
             return True
+        except DamagedError:  # which fetching it will say
+            return False
 
     def _postpone(self, live: LiveAdaptation) -> None:
         live.expires_ns = live.record.expiry(self._now())

@@ -168,9 +168,9 @@ class LocalServing(Serving):
 
         async def adapt_and_keep(shared: Deadline) -> KeptRecord:
             nonlocal answers
+            self._keeper.admit()
             if keep.request_id and (made := await self._keeper.made_by(key)) is not None:
                 return made
-            self._keeper.admit()
             model = self._model_for(task)
             adapted, answers = await self._adapt(caller, model, task, query, shared, timings)
             if query is not None:

@@ -189,7 +189,10 @@ class RedisStore(AdaptationStore):
     async def revision(self, adaptation_id: str) -> int | None:
         """See AdaptationStore.revision."""
         kept = await self._ask(lambda redis: redis.hget(_key(adaptation_id), "revision"))
-        return None if kept is None else int(kept)
+        try:
+            return None if kept is None else int(kept)
+        except ValueError as error:
+            raise DamagedError(Part.RECORD) from error
 
     async def made_by(self, owner: str, request_id: str) -> Summary | None:
         """See AdaptationStore.made_by."""
@@ -221,7 +224,8 @@ class RedisStore(AdaptationStore):
 
     async def expire(self, now_ns: int, limit: int) -> Sequence[Summary]:
         """See AdaptationStore.expire."""
-        return [_summary(kept) for kept in await self._change(EXPIRE, f"{now_ns:020}", limit)]
+        expired = await self._change(EXPIRE, f"{now_ns:020}", limit)
+        return [summary for summary in map(_readable, expired) if summary is not None]
 
     async def totals(self) -> Totals:
         """See AdaptationStore.totals."""
@@ -237,7 +241,7 @@ class RedisStore(AdaptationStore):
                 pipeline.hmget(_key(each), [*FIELDS])
             return await pipeline.execute()
 
-        return [_summary(kept) if None not in kept else None for kept in await self._ask(ask)]
+        return [*map(_readable, await self._ask(ask))]
 
     async def _change(self, script: str, *arguments: str | int | bytes) -> Any:
         """Run a script, and wait until what it changed is as safe as was asked for."""
@@ -326,6 +330,14 @@ def _summary(kept: Sequence[bytes | None]) -> Summary:
         )
     except (AttributeError, TypeError, ValueError) as error:
         raise DamagedError(Part.RECORD) from error
+
+
+def _readable(kept: Sequence[bytes | None]) -> Summary | None:
+    """The summary whose fields are kept as these; None if they are no summary."""
+    try:
+        return _summary(kept)
+    except DamagedError:
+        return None
 
 
 def _text(value: str | bytes) -> str:

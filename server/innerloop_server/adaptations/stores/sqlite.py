@@ -195,7 +195,10 @@ class SqliteStore(AdaptationStore):
             before = before_ns if before_ns is not None else 2**63 - 1
             return [Summary(*row) for row in connection.execute(query, (owner, before, after_ns, model, limit))]
 
-        return await self._read(read)
+        try:
+            return await self._read(read)
+        except DamagedError as error:  # of the file's structure: not one adaptation's
+            raise StoreUnavailableError from error
 
     async def touch(self, expiries: Mapping[str, int]) -> None:
         """See AdaptationStore.touch."""

@@ -37,7 +37,6 @@ class WatchedStore(AdaptationStore):
     async def open(self) -> None:
         """See AdaptationStore.open."""
         await self._store.open()
-        self._metrics.store_up(up=True)
 
     async def close(self) -> None:
         """See AdaptationStore.close."""
