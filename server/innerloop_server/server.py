@@ -139,6 +139,8 @@ class InnerloopServer:
             await self._keeper.open()
         except StoreUnusableError as error:
             raise ConfigurationError(f"store: {error}") from error
+        kind, durability = (self._settings.store or "sqlite").partition(":")[0], self._settings.durability
+        self._log.info("adaptations are kept", store=kind, durability=durability if kind != "memory" else "none")
         with _reading_models(self._settings.models):
             await self._repository.announce()
         self._port = await self._entrance.start(self._serving())

@@ -1,5 +1,7 @@
 """Requests to domain objects: what is accepted, and what exactly is said of the rest."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fakes import RecordingModel, describe
@@ -208,7 +210,7 @@ def test_regression_targets_that_do_not_fit_are_refused(fake_model):
 def test_steps_up_to_the_limit_are_accepted_and_zero_is_a_choice(fake_model):
     assert [adapt(fake_model(), options=pb.AdaptOptions(steps=steps)).steps for steps in (0, 5)] == [0, 5]
     assert "at most 5" in violations(adapt, fake_model(), options=pb.AdaptOptions(steps=6))["options.steps"]
-    no_steps = violations(adapt, fake_model(max_steps=0), options=pb.AdaptOptions(steps=1))
+    no_steps = violations(adapt, fake_model(max_steps=0, default_steps=0), options=pb.AdaptOptions(steps=1))
     assert "no inner steps" in no_steps["options.steps"]
 
 
@@ -231,6 +233,22 @@ def test_an_adaptation_is_kept_as_long_as_its_request_says():
     assert decode_keep_options(request, LIMITS).time_to_live == 2.5
     assert decode_keep_options(pb.AdaptRequest(), LIMITS).time_to_live == 60
     assert "request_id" in violations(decode_keep_options, pb.AdaptRequest(request_id="x" * 129), LIMITS)
+
+
+def test_a_life_without_end_is_for_servers_that_set_no_limit():
+    limits = replace(LIMITS, max_time_to_live=0)
+    for seconds, possible in ((0, True), (10**9, True), (-1, False), (10**10, False)):
+        request = pb.AdaptRequest(options=pb.AdaptOptions(time_to_live=Duration(seconds=seconds)))
+        if possible:
+            assert decode_keep_options(request, limits).time_to_live == seconds
+        else:
+            assert "options.time_to_live" in violations(decode_keep_options, request, limits)
+
+
+def test_a_caller_may_forbid_that_examples_are_kept():
+    request = pb.AdaptRequest(options=pb.AdaptOptions(forget_examples=True))
+    assert decode_keep_options(request, LIMITS).forget_examples
+    assert not decode_keep_options(pb.AdaptRequest(), LIMITS).forget_examples
 
 
 def test_a_fingerprint_tells_requests_apart_by_content():

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from pathlib import Path
 
 import pytest
 import typer.testing
@@ -9,6 +10,7 @@ import typer.testing
 from innerloop_server.backends import parse_backends
 from innerloop_server.commands import app
 from innerloop_server.make_engine import make_engine
+from innerloop_server.make_store import data_folder
 from innerloop_server.settings import ConfigurationError, ServerSettings, load_settings
 
 
@@ -41,6 +43,21 @@ def test_sizes_may_have_units(models):
     assert load_settings({"models": models, "adaptation_bytes": "2GiB"}).adaptation_bytes == 2 * 2**30
 
 
+def test_the_usual_life_is_a_month_or_the_longest_that_is_allowed(models):
+    month = 30 * 86400
+    for flags, life in (({}, month), ({"max_time_to_live": 60}, 60), ({"max_time_to_live": 0}, month)):
+        assert load_settings({"models": models, **flags}).usual_time_to_live == life
+    assert load_settings({"models": models, "max_time_to_live": 0, "time_to_live": 0}).usual_time_to_live == 0
+
+
+def test_data_lies_where_the_user_keeps_data_unless_a_folder_is_named(models, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", "/home/me")
+    for home, folder in ((str(tmp_path), tmp_path / "innerloop"), ("", Path("/home/me/.local/share/innerloop"))):
+        monkeypatch.setenv("XDG_DATA_HOME", home)
+        assert data_folder(load_settings({"models": models})) == folder
+    assert data_folder(load_settings({"models": models, "data_dir": tmp_path})) == tmp_path
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -54,6 +71,9 @@ def test_sizes_may_have_units(models):
         ({"adaptation_bytes": -1}, "adaptation_bytes: is not a size"),
         ({"adaptation_bytes": 0}, "adaptation_bytes: .*greater than 0"),
         ({"max_batch_tasks": 0}, "max_batch_tasks: .*greater than or equal to 1"),
+        ({"store": "mysql://host"}, "store: is none of memory, sqlite:PATH, redis://"),
+        ({"durability": "maybe"}, "durability: .*'none', 'behind' or 'through'"),
+        ({"time_to_live": 0}, "time_to_live: is longer than max_time_to_live"),
         ({"time_to_live": 10, "max_time_to_live": 5}, "time_to_live: is longer than max_time_to_live"),
         ({"max_time_to_live": float("inf")}, "max_time_to_live: .*less than or equal to"),
         ({"grace_seconds": float("inf")}, "grace_seconds: .*finite"),

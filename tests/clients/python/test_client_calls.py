@@ -133,10 +133,11 @@ async def test_a_target_that_is_no_number_is_refused(client, server):
 
 
 async def test_options_reach_the_server(client, server):
-    await client.adapt("grey", IMAGES, list("abab"), steps=3, time_to_live=90.5)
+    await client.adapt("grey", IMAGES, list("abab"), steps=3, time_to_live=90.5, forget_examples=True)
     await client.adapt("grey", IMAGES, list("abab"))
     given, default = (request.options for request in server.requests("Adapt"))
     assert (given.steps, given.time_to_live.ToTimedelta().total_seconds()) == (3, 90.5)
+    assert (given.forget_examples, default.forget_examples) == (True, False)
     assert not default.HasField("steps")
     assert not default.HasField("time_to_live")
 
