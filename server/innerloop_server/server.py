@@ -17,7 +17,7 @@ from prometheus_client import start_http_server
 from innerloop_server.adaptations.keeper import Keeper, KeptParts
 from innerloop_server.adaptations.stores.interface import StoreUnusableError
 from innerloop_server.domain.callers import OwnerLimits
-from innerloop_server.domain.models import ModelEntry
+from innerloop_server.domain.model_versions import ModelVersions
 from innerloop_server.domain.timings import Operation
 from innerloop_server.engine.interface import Engine
 from innerloop_server.frontend.supervisor import FrontEnds
@@ -115,9 +115,11 @@ class InnerloopServer:
             [self._entrance, _MetricsListener(self._metrics)],
             settings.max_load_seconds,
         )
+        self._repository.on_failure = self._metrics.model_refused
         self._port = self._metrics_port = 0
         self._scheduler: Scheduler | None = None
         self._sweeper: asyncio.Task[None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
         self._telling: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -158,6 +160,8 @@ class InnerloopServer:
             await self._repository.load_all()
         await self._entrance.models_loaded()
         self._log.info("ready", port=self._port, metrics_port=self._metrics_port)
+        if self._settings.watch:
+            self._watcher = asyncio.create_task(self._repository.watch(self._settings.watch))
         if self._settings.ready_file is not None:
             self._write_ready_file(self._settings.ready_file)
 
@@ -165,8 +169,9 @@ class InnerloopServer:
         """Stop without losing a request that was accepted; false if that took longer than the grace period."""
         self._log.info("stopping")
         await self._entrance.stop()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        for task in (self._sweeper, self._watcher):
+            if task is not None:
+                task.cancel()
         if self._scheduler is not None:
             self._scheduler.stop()
         clean = await self._lanes.stop(FLUSH_SECONDS)
@@ -224,14 +229,17 @@ class _MetricsListener:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
-    async def model_changed(self, entry: ModelEntry) -> None:
-        version, method = "", ""
-        if entry.description is not None:
-            version, method = entry.description.version, entry.description.method
-        self._metrics.model(entry.name, version, method, entry.state)
+    async def model_changed(self, model: ModelVersions) -> None:
+        states = [
+            (entry.description.version, entry.description.method, entry.state)
+            if entry.description is not None
+            else (entry.folder, "", entry.state)
+            for entry in model.versions
+        ]
+        self._metrics.model(model.name, states)
 
-    async def model_removed(self, entry: ModelEntry) -> None:
-        self._metrics.model_gone(entry.name)
+    async def model_removed(self, name: str) -> None:
+        self._metrics.model_gone(name)
 
 
 @contextmanager

@@ -32,7 +32,17 @@ class ServerSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="INNERLOOP_", extra="forbid", frozen=True)
 
-    models: Path = Field(description="Folder with one bundle per sub-folder, or a bundle itself.")
+    models: Path = Field(
+        description="Folder with a sub-folder for each model, which is a bundle or holds one for each version; or a "
+        "bundle itself."
+    )
+    watch: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds between two looks at the model folder, to load what is new there, unload what is gone, "
+        "and follow aliases; with 0 that takes LoadModel, UnloadModel and SetAlias.",
+    )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N.")
     backend: str = Field(
         "auto",
@@ -63,7 +73,7 @@ class ServerSettings(BaseSettings):
     max_load_seconds: float = Field(
         600.0, gt=0, allow_inf_nan=False, description="Longest time that reading one bundle may take."
     )
-    admin: bool = Field(False, description="Allow LoadModel and UnloadModel.")
+    admin: bool = Field(False, description="Allow LoadModel, UnloadModel and SetAlias.")
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(50051, ge=0, le=65535, description="Port of the gRPC services; 0 takes a free one.")

@@ -14,6 +14,7 @@ from innerloop_learner.encoders.session import Computing
 from innerloop_learner.media import MAX_AUDIO_SECONDS, decode_audio
 from innerloop_learner.media import audio as audio_decoding
 from innerloop_server.domain.errors import InvalidRequestError
+from innerloop_server.domain.model_versions import ModelVersions
 from innerloop_server.domain.models import ModelEntry, ModelState
 from innerloop_server.engine.encoding import EncodingEngine
 from innerloop_server.engine.interface import LoadError
@@ -110,7 +111,8 @@ def test_no_more_recordings_are_taken_than_there_is_memory_for(model, monkeypatc
     assert most_examples(40, model.description) == 2
     found = violations(model, audio_files(*[file(sound())] * 3))
     assert found == {"query.audio_files.files": "has 3 examples, at most 2 are accepted"}
-    described = encode_model(ModelEntry("heard", ModelState.READY, model.description), LIMITS)
+    entry = ModelEntry("heard", ModelState.READY, model.description)
+    described = encode_model(ModelVersions("heard", (entry,)), entry, LIMITS)
     assert (described.limits.max_query, described.limits.max_audio_seconds) == (2, MAX_AUDIO_SECONDS)
 
 

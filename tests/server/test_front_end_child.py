@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from fakes import describe
 
+from innerloop_server.domain.model_versions import ModelVersions
 from innerloop_server.domain.models import ModelEntry, ModelState
 from innerloop_server.frontend import child, messages
 from innerloop_server.frontend.child import FrontEnd
@@ -47,7 +48,8 @@ async def test_a_front_end_hears_of_every_model_whenever_it_changes(its_end):
     front_end = FrontEnd(None, SIZE, lambda: None)
     running = asyncio.create_task(front_end.run(lambda: start_message(entries)))
     for number in range(20):  # some before it can be told anything, some after
-        entries.append(ModelEntry(f"model {number}", ModelState.READY, describe()))
+        name = f"model {number}"
+        entries.append(ModelVersions(name, (ModelEntry(name, ModelState.READY, describe()),)))
         front_end.send(messages.ModelChanged(entries[-1]))
         await asyncio.sleep(0)
     link = Link(messages.ToFrontEnd, received.append, lambda: None)
@@ -58,8 +60,8 @@ async def test_a_front_end_hears_of_every_model_whenever_it_changes(its_end):
     await running
     first, *later = received
     assert isinstance(first, messages.Start)
-    assert [*first.entries, *(message.entry for message in later)] == entries
-    assert first.entries
+    assert [*first.models, *(message.model for message in later)] == entries
+    assert first.models
     assert later
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from innerloop_server.domain import errors
 from innerloop_server.domain.adaptations import Adaptation, KeepOptions
 from innerloop_server.domain.callers import Caller
+from innerloop_server.domain.model_versions import Alias, ModelVersions, WantedAlias
 from innerloop_server.domain.models import ModelEntry, ModelState
 from innerloop_server.domain.results import AdaptResult
 from innerloop_server.domain.timings import Timings
@@ -25,22 +26,31 @@ AT = messages.ArrayAt(64, "<f4", (2, 3))
 TASK = messages.SentTask("model", "digest", AT, messages.ArrayAt(0, "<i8", (2,)), 2, ("a", "ß"), 3)
 ME = Caller("owner")
 KEEP = KeepOptions(1.5, "request", b"\x00\xff")
-MODEL = ModelEntry("model", ModelState.READY, describe())
+MODEL = ModelVersions(
+    "model",
+    (
+        ModelEntry("model", ModelState.READY, describe(), folder="1"),
+        ModelEntry("model", ModelState.FAILED, error="why"),
+    ),
+    (Alias("canary", "1", "2", 12.5),),
+)
 FROM_FRONT_END = [
     messages.Request(1, messages.Adapt(ME, TASK, KEEP), math.inf, Block(128, 256)),
     messages.Request(2, messages.AdaptPredict(ME, TASK, AT, None, messages.Room(0, 1)), 1.25, Block(0, 64)),
     messages.Request(3, messages.Predict(ME, "digest", "id", AT, None), 1.25, Block(0, 64)),
     messages.Request(4, messages.ListAdaptations(ME, "", None, 10), math.inf, None),
-    messages.Request(5, messages.ListEntries(), math.inf, None),
+    messages.Request(5, messages.ListModels(), math.inf, None),
+    messages.Request(7, messages.SetAlias("model", "canary", WantedAlias("2", 5.0)), math.inf, None),
     messages.Cancel(6),
     messages.Listening(),
     messages.Refused("port: is taken"),
 ]
 TO_FRONT_END = [
-    messages.Start("{}", 3, "/tmp", (MODEL, ModelEntry("other", ModelState.FAILED, error="why")), True, False),
+    messages.Start("{}", 3, "/tmp", (MODEL,), True, False),
     messages.Failed(1, "OverloadedError", "wait", 0.5, (errors.FieldViolation("a", "b"),)),
     messages.Released(2),
     messages.ModelChanged(MODEL),
+    messages.ModelRemoved("model"),
     messages.ModelsLoaded(),
     messages.StoreChanged(False),
     messages.Stop(),

@@ -7,7 +7,14 @@ import threading
 import pytest
 from bundles import FIXED_WAYS, PROTOTYPES, write_bundle, write_models
 
-from innerloop_server.domain.errors import ModelFailedError, ModelLoadingError, ModelNotFoundError
+from innerloop_server.domain.errors import (
+    InvalidRequestError,
+    ModelFailedError,
+    ModelLoadingError,
+    ModelNotFoundError,
+    ModelRetiredError,
+)
+from innerloop_server.domain.model_versions import Alias, WantedAlias
 from innerloop_server.domain.models import ModelState
 from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
 from innerloop_server.models.repository import ModelRepository
@@ -18,11 +25,11 @@ class Listener:
     def __init__(self):
         self.heard = []
 
-    async def model_changed(self, entry):
-        self.heard.append((entry.name, entry.state))
+    async def model_changed(self, model):
+        self.heard.append((model.name, model.stable.state))
 
-    async def model_removed(self, entry):
-        self.heard.append((entry.name, "removed"))
+    async def model_removed(self, name):
+        self.heard.append((name, "removed"))
 
 
 @pytest.fixture
@@ -169,6 +176,161 @@ async def test_an_unloaded_model_is_gone_until_it_is_loaded_again(open_repositor
     with pytest.raises(ModelNotFoundError):
         repository.get("prototypes")
     assert await repository.load("prototypes") is not model
+
+
+@pytest.fixture
+def versions(tmp_path):
+    """A model of two versions."""
+    for number in (1, 2):
+        write_bundle(tmp_path / "models" / "signs" / str(number), PROTOTYPES, seed=number)
+    return tmp_path / "models"
+
+
+def digest(repository, reference, account=""):
+    return repository.get(reference, account).description.digest
+
+
+async def test_versions_lie_side_by_side_and_the_newest_that_loads_is_stable(open_repository, versions):
+    write_bundle(versions / "signs" / "10", PROTOTYPES, seed=10)
+    truncate(versions / "signs" / "10")
+    repository = open_repository(versions)
+    await repository.load_all()
+    (model,) = repository.entries()
+    assert [(entry.folder, entry.state) for entry in model.versions] == [
+        ("1", ModelState.READY),
+        ("2", ModelState.READY),
+        ("10", ModelState.FAILED),
+    ]
+    first, second = model.versions[0].digest, model.versions[1].digest
+    assert digest(repository, "signs") == digest(repository, "signs@stable") == digest(repository, "signs@2") == second
+    assert digest(repository, "signs@1") == digest(repository, f"signs@{first[:8]}") == first
+    assert repository.made_by("signs", first) is repository.get("signs@1")
+    for nothing in ("signs@3", f"signs@{first[:7]}", "signs@canary", "signs@2@2", "other@1"):
+        with pytest.raises(ModelNotFoundError):
+            repository.get(nothing)
+    with pytest.raises(ModelFailedError):
+        repository.get("signs@10")
+    with pytest.raises(ModelRetiredError):
+        repository.made_by("signs", "0" * 64)
+
+
+async def test_a_version_is_loaded_and_unloaded_by_itself(open_repository, versions):
+    retired = []
+
+    async def retire(model):
+        retired.append(model)
+
+    repository = open_repository(versions)
+    repository.on_retired = retire
+    await repository.load_all()
+    newest = repository.get("signs")
+    await repository.unload("signs@2")
+    assert retired == [newest]
+    assert not repository.serves(newest)
+    assert digest(repository, "signs") == digest(repository, "signs@1")
+    assert (await repository.load("signs@2")).description.digest == newest.description.digest
+    await repository.unload("signs")
+    assert not repository.entries()
+    assert len(retired) == 3
+
+
+async def test_a_bundle_that_replaces_another_serves_only_if_it_can(open_repository, folder, listener):
+    repository = open_repository(folder)
+    await repository.load_all()
+    before, failures = repository.get("prototypes"), []
+    repository.on_failure = failures.append
+    heard = len(listener.heard)
+    truncate(folder / "prototypes")
+    with pytest.raises(ModelFailedError):
+        await repository.load("prototypes")
+    (entry,) = repository.versions("prototypes").versions
+    assert (entry.state, repository.get("prototypes")) == (ModelState.READY, before)
+    assert entry.error
+    assert failures == ["prototypes"]
+    write_bundle(folder / "prototypes", PROTOTYPES, seed=1)
+    after = await repository.load("prototypes")
+    assert after.description.digest != before.description.digest
+    assert not repository.serves(before)
+    assert not repository.versions("prototypes").versions[0].error
+    assert {state for _, state in listener.heard[heard:]} == {ModelState.READY}, "it never stopped serving"
+
+
+async def test_aliases_are_read_and_written_and_move_once_their_version_is_ready(open_repository, versions):
+    file = versions / "signs" / "aliases.toml"
+    file.write_text('# by hand\nstable = "1"\n')
+    repository = open_repository(versions)
+    await repository.load_all()
+    assert digest(repository, "signs") == digest(repository, "signs@1") != digest(repository, "signs@2")
+    write_bundle(versions / "signs" / "3", PROTOTYPES, seed=3)
+    truncate(versions / "signs" / "3")
+    with pytest.raises(ModelFailedError):
+        await repository.load("signs")
+    await repository.set_alias("signs", "stable", WantedAlias("3"))
+    assert repository.versions("signs").alias("stable") == Alias("stable", "1", wanted="3")
+    assert digest(repository, "signs") == digest(repository, "signs@1")
+    write_bundle(versions / "signs" / "3", PROTOTYPES, seed=3)
+    await repository.load("signs@3")
+    assert digest(repository, "signs") == digest(repository, "signs@3")
+    await repository.set_alias("signs", "canary", WantedAlias("2", 25.0))
+    callers = [f"caller {number}" for number in range(200)]
+    share = [each for each in callers if digest(repository, "signs", each) == digest(repository, "signs@2")]
+    assert 30 < len(share) < 70
+    await repository.set_alias("signs", "canary", WantedAlias("2", 50.0))
+    assert all(digest(repository, "signs", each) == digest(repository, "signs@canary") for each in share)
+    assert file.read_text() == 'canary = { version = "2", percent = 50.0 }\n# by hand\nstable = "3"\n'
+    await repository.unload("signs@2")
+    assert all(digest(repository, "signs", each) == digest(repository, "signs@3") for each in callers)
+    await repository.set_alias("signs", "canary", None)
+    assert repository.versions("signs").alias("canary") is None
+
+
+async def test_aliases_that_make_no_sense_change_nothing(open_repository, versions):
+    repository = open_repository(versions)
+    await repository.load_all()
+    file = versions / "signs" / "aliases.toml"
+    for alias, wanted in (
+        ("stable", WantedAlias("2", 5.0)),
+        ("canary", WantedAlias("2", 101.0)),
+        ("1", WantedAlias("2")),
+    ):
+        with pytest.raises(InvalidRequestError):
+            await repository.set_alias("signs", alias, wanted)
+    with pytest.raises(ModelNotFoundError):
+        await repository.set_alias("signs", "stable", WantedAlias("7"))
+    assert not file.exists()
+    for content in ("stable = 1", "stable = [", 'canary = { version = "1", share = 5 }', '2 = "1"'):
+        file.write_text(content)
+        await repository.look()
+        assert digest(repository, "signs") == digest(repository, "signs@2")
+    file.write_text('[stable]\nversion = "1"\n')
+    with pytest.raises(InvalidRequestError, match="by hand"):
+        await repository.set_alias("signs", "stable", WantedAlias("2"))
+    await repository.look()
+    assert digest(repository, "signs") == digest(repository, "signs@1")
+
+
+async def test_the_watch_follows_the_folder(open_repository, versions):
+    repository = open_repository(versions)
+    await repository.load_all()
+    await repository.look()
+    write_bundle(versions / "signs" / "3", PROTOTYPES, seed=3)
+    (versions / "signs" / "aliases.toml").write_text('old = "1"')
+    await repository.look()
+    assert digest(repository, "signs@old") == digest(repository, "signs@1")
+    with pytest.raises(ModelNotFoundError):  # it may be half written
+        repository.get("signs@3")
+    await repository.look()
+    assert digest(repository, "signs") == digest(repository, "signs@3")
+    await repository.unload("signs@3")
+    shutil.rmtree(versions / "signs" / "1")
+    await repository.look()
+    await repository.look()
+    (entry,) = repository.versions("signs").versions
+    assert entry.folder == "2", "what was unloaded stays unloaded, and what is gone goes"
+    shutil.move(versions / "signs", versions.parent / "elsewhere")
+    for _ in range(3):
+        await repository.look()
+    assert repository.get("signs"), "an empty folder is a disk that is not there"
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../models/prototypes", "/etc", "prototypes/", "a" * 10_000, "\0"])

@@ -33,10 +33,10 @@ ME = Caller("me")
 class SlowListener:
     """Takes for ever to hear that a model was removed."""
 
-    async def model_changed(self, entry):
+    async def model_changed(self, model):
         pass
 
-    async def model_removed(self, entry):  # noqa: ARG002
+    async def model_removed(self, name):  # noqa: ARG002
         await asyncio.Event().wait()
 
 
@@ -79,7 +79,7 @@ async def test_an_unload_whose_caller_leaves_still_drops_the_models_adaptations(
         LocalServing(repository, None, keeper, metrics, RateLimits(OwnerLimits())).unload("prototypes")
     )
     await asyncio.sleep(0)
-    assert repository.find("prototypes") is None
+    assert not repository.entries()
     unload.cancel()
     with pytest.raises(asyncio.CancelledError):
         await unload

@@ -35,7 +35,7 @@ from innerloop.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from innerloop.models import Metric, Model, TaskLimits
+from innerloop.models import Metric, Model, ModelAlias, ModelVersion, TaskLimits
 from innerloop.predictions import Prediction, Predictions
 from innerloop.timings import Timings
 
@@ -59,9 +59,11 @@ __all__ = [
     "Metric",
     "MissingAnswerError",
     "Model",
+    "ModelAlias",
     "ModelLoadingError",
     "ModelNotFoundError",
     "ModelRetiredError",
+    "ModelVersion",
     "NotFoundError",
     "OverloadedError",
     "PermissionDeniedError",

@@ -134,12 +134,26 @@ class AsyncClient:
         return await self._call(calls.get_model(name), timeout)
 
     async def load_model(self, name: str, *, timeout: float | None = None) -> Model:
-        """Load a bundle of the server's model directory; needs admin scope. Not retried."""
+        """Load what isn't loaded of a model, or NAME@VERSION, and read its aliases; needs admin scope. Not retried."""
         return await self._call(calls.load_model(name), timeout)
 
     async def unload_model(self, name: str, *, timeout: float | None = None) -> None:
-        """Unload a model and drop its adaptations; needs admin scope. Not retried."""
+        """Unload a model, or one version of it (NAME@VERSION); needs admin scope. Not retried."""
         await self._call(calls.unload_model(name), timeout)
+
+    async def set_alias(
+        self, model: str, alias: str, version: str | None, *, percent: float = 0.0, timeout: float | None = None
+    ) -> Model:
+        """Have an alias of a model point to a version; needs admin scope.
+
+        Args:
+            model: its name.
+            alias: "stable", which the model's bare name stands for, "canary", or any other name.
+            version: folder of the version, or the beginning of its digest; None takes the alias away.
+            percent: share of callers who get "canary" when they ask for the bare name.
+            timeout: seconds; the client's if None.
+        """
+        return await self._call(calls.set_alias(model, alias, version, percent), timeout)
 
     async def _call(self, call: Call[T], timeout: float | None) -> T:
         return await self._connection.run(self._connection.call(call, self._connection.deadline(timeout)))

@@ -226,7 +226,7 @@ def get_model(name: str) -> Call[Model]:
 
 
 def load_model(name: str) -> Call[Model]:
-    """Load a bundle of the server's model directory."""
+    """Load the bundles of a model, or of one version of it."""
     return Call(
         "LoadModel",
         models.LoadModelRequest(model=name_of("model", name)),
@@ -236,5 +236,15 @@ def load_model(name: str) -> Call[Model]:
 
 
 def unload_model(name: str) -> Call[None]:
-    """Unload a model and drop its adaptations."""
+    """Unload a model, or one version of it."""
     return Call("UnloadModel", models.UnloadModelRequest(model=name_of("model", name)), lambda _: None, safe=False)
+
+
+def set_alias(model: str, alias: str, version: str | None, percent: float) -> Call[Model]:
+    """Have an alias point to a version, or with None take it away."""
+    if version is not None:
+        version = name_of("version", version)
+    request = models.SetAliasRequest(
+        model=name_of("model", model), alias=name_of("alias", alias), version=version or "", percent=percent
+    )
+    return Call("SetAlias", request, lambda response: Model.from_message(response.model))

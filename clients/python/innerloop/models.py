@@ -41,6 +41,33 @@ class Metric(NamedTuple):
     protocol: str
 
 
+class ModelVersion(NamedTuple):
+    """A version of a model.
+
+    `folder` is empty where the model's folder is a bundle itself. `version` is the short form of `digest`; both are
+    empty while the version is not loaded. `error` says why a failed one was refused.
+    """
+
+    folder: str
+    version: str
+    digest: str
+    state: ModelState
+    error: str
+
+
+class ModelAlias(NamedTuple):
+    """A name for a version of a model.
+
+    It points to `version`, and to `wanted`, unless that is empty, as soon as that one is ready. `percent` is the share
+    of callers who get the alias `canary` when they ask for the model's bare name.
+    """
+
+    name: str
+    version: str
+    wanted: str
+    percent: float
+
+
 @dataclass(frozen=True)
 class Model:
     """A model on a server.
@@ -57,12 +84,14 @@ class Model:
         limits: sizes of tasks.
         metrics: what it reached when it was evaluated.
         digest: SHA-256 of the bundle.
-        error: why a failed model was refused.
+        error: why a failed model was refused, or the bundle that was to replace a ready one.
         ways_can_change: which numbers of classes other than the trained one it takes.
         order_matters: whether the order of support examples changes answers.
         gradients_at_serving: whether adapting computes gradients, as inner steps do.
         input_kind: whether examples are texts, recordings ("audio"), or tensors and images.
         sample_rate: audio: samples a second that it hears, `input_shape[0]` of them in all; zero for other models.
+        versions: all versions of the model, oldest first; the attributes above describe one of them.
+        aliases: names for versions, `stable` among them.
     """
 
     name: str
@@ -82,6 +111,8 @@ class Model:
     gradients_at_serving: bool
     input_kind: InputKind
     sample_rate: int
+    versions: tuple[ModelVersion, ...] = ()
+    aliases: tuple[ModelAlias, ...] = ()
 
     @classmethod
     def from_message(cls, message: pb.Model) -> "Model":
@@ -105,6 +136,11 @@ class Model:
             gradients_at_serving=message.gradients_at_serving,
             input_kind=_INPUT_KINDS.get(message.input_kind, "unspecified"),
             sample_rate=message.sample_rate,
+            versions=tuple(
+                ModelVersion(v.folder, v.version, v.digest, _STATES.get(v.state, "unspecified"), v.error)
+                for v in message.versions
+            ),
+            aliases=tuple(ModelAlias(a.name, a.version, a.wanted, a.percent) for a in message.aliases),
         )
 
 

@@ -55,6 +55,12 @@ class ModelDescription:
     input_kind: InputKind = "tensor"
     sample_rate: int = 0
 
+    @property
+    def input_format(self) -> str:
+        """What inputs must be like; those that were decoded for one model do for others of the same format."""
+        shape = "x".join(map(str, self.input_shape))
+        return f"{self.input_kind} {self.input_dtype} {shape} {self.sample_rate}"
+
     def head_width(self, ways: int) -> int:
         """Classes that a task state has room for: a fixed head's, or a power of two so that states have few shapes."""
         if ways == 0:
@@ -76,13 +82,13 @@ class ServedModel:
     name: str
     description: ModelDescription
 
-    def check_digest(self, digest: str) -> None:
-        """Refuse a request that was decoded for another bundle, if this one has replaced it meanwhile.
+    def check_format(self, input_format: str) -> None:
+        """Refuse inputs that were decoded for another format, if a model that takes another one has come meanwhile.
 
         Raises:
             ModelLoadingError: trying again helps.
         """
-        if digest != self.description.digest:
+        if input_format != self.description.input_format:
             raise ModelLoadingError(self.name, LOADING_RETRY_SECONDS)
 
 
@@ -96,19 +102,31 @@ class ModelState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """A model in whatever state it is.
+    """A version of a model in whatever state it is.
 
     Attributes:
         name: of the model.
         state: loading, ready or failed.
         description: set when ready.
-        error: why it failed; may be shown to clients.
+        error: why it failed, or why the bundle that was to replace a ready one did; may be shown to clients.
+        folder: of the version; empty where the model's folder is a bundle itself.
     """
 
     name: str
     state: ModelState
     description: ModelDescription | None = None
     error: str = ""
+    folder: str = ""
+
+    @property
+    def digest(self) -> str:
+        """The bundle's digest; empty while it isn't known."""
+        return "" if self.description is None else self.description.digest
+
+    @property
+    def label(self) -> str:
+        """The version as operators name it: by its folder, or else by the beginning of its digest."""
+        return self.folder or ("" if self.description is None else self.description.version)
 
     @property
     def served(self) -> ServedModel:

@@ -10,7 +10,10 @@ MOST = 65_536
 
 
 class Known(NamedTuple):
-    """The facts about an adaptation that never change: its model and its number of classes."""
+    """The facts about an adaptation that queries are decoded by: its model and its number of classes.
+
+    Another version of the model may make it again; what was decoded is refused then if it does not fit that one.
+    """
 
     model: ServedModel
     ways: int

@@ -8,7 +8,7 @@ import msgspec
 from innerloop_server.domain.adaptations import Adaptation, KeepOptions
 from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.errors import FieldViolation
-from innerloop_server.domain.models import ModelEntry
+from innerloop_server.domain.model_versions import ModelVersions, WantedAlias
 from innerloop_server.domain.timings import Timings
 from innerloop_server.ipc.allocator import Block
 from innerloop_server.ipc.arrays import ArrayAt
@@ -53,10 +53,10 @@ class Adapt(_Message):
 
 
 class Predict(_Message):
-    """Answered with `SentPrediction`; `digest` names the bundle that the query was decoded for."""
+    """Answered with `SentPrediction`; `input_format` is that which the query was decoded for."""
 
     caller: Caller
-    digest: str
+    input_format: str
     adaptation_id: str
     query: ArrayAt
     room: Room | None
@@ -95,18 +95,25 @@ class Delete(_Message):
     adaptation_id: str
 
 
-class ListEntries(_Message):
-    """Answered with `list[ModelEntry]`."""
+class ModelOf(_Message):
+    """Answered with `ServedModel`."""
+
+    caller: Caller
+    adaptation_id: str
 
 
-class GetEntry(_Message):
-    """Answered with `ModelEntry`."""
+class ListModels(_Message):
+    """Answered with `list[ModelVersions]`."""
+
+
+class GetVersions(_Message):
+    """Answered with `ModelVersions`."""
 
     model: str
 
 
 class Load(_Message):
-    """Answered with `ModelEntry`."""
+    """Answered with `ModelVersions`."""
 
     model: str
 
@@ -117,7 +124,28 @@ class Unload(_Message):
     model: str
 
 
-Operation = Adapt | Predict | AdaptPredict | Look | ListAdaptations | Delete | ListEntries | GetEntry | Load | Unload
+class SetAlias(_Message):
+    """Answered with `ModelVersions`."""
+
+    model: str
+    alias: str
+    wanted: WantedAlias | None
+
+
+Operation = (
+    Adapt
+    | Predict
+    | AdaptPredict
+    | Look
+    | ListAdaptations
+    | Delete
+    | ModelOf
+    | ListModels
+    | GetVersions
+    | Load
+    | Unload
+    | SetAlias
+)
 
 
 class SentAnswers(_Message):
@@ -179,7 +207,7 @@ class Start(_Message):
         settings: `ServerSettings` as JSON.
         slot: its number among the front ends; a replacement has the number of the one that it replaces.
         metrics_folder: where it keeps its metrics.
-        entries: the models there are.
+        models: those there are.
         loaded: whether every model of the folder was loaded or refused.
         store_up: whether the store of adaptations answers.
     """
@@ -187,7 +215,7 @@ class Start(_Message):
     settings: str
     slot: int
     metrics_folder: str
-    entries: tuple[ModelEntry, ...]
+    models: tuple[ModelVersions, ...]
     loaded: bool
     store_up: bool
 
@@ -224,15 +252,15 @@ class Released(_Message):
 
 
 class ModelChanged(_Message):
-    """A model began to load, is ready, or failed."""
+    """A version of a model began to load, is ready, failed or was unloaded, or an alias points elsewhere."""
 
-    entry: ModelEntry
+    model: ModelVersions
 
 
 class ModelRemoved(_Message):
-    """A model was unloaded."""
+    """The last version of a model was unloaded."""
 
-    entry: ModelEntry
+    name: str
 
 
 class ModelsLoaded(_Message):

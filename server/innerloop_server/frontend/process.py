@@ -43,8 +43,8 @@ class FrontEndProcess:
         configure_logging(settings.log_level, settings.log_format)
         write_metrics_to(Path(start.metrics_folder), start.slot)
         endpoint = Endpoint(settings, CallMetrics(CollectorRegistry()), share_port=True)
-        for entry in start.entries:
-            await endpoint.model_changed(entry)
+        for model in start.models:
+            await endpoint.model_changed(model)
         await endpoint.store_changed(up=start.store_up)
         if start.loaded:
             await endpoint.models_loaded()
@@ -66,9 +66,9 @@ class FrontEndProcess:
             news = await self._news.get()
             match news:
                 case messages.ModelChanged():
-                    await endpoint.model_changed(news.entry)
+                    await endpoint.model_changed(news.model)
                 case messages.ModelRemoved():
-                    await endpoint.model_removed(news.entry)
+                    await endpoint.model_removed(news.name)
                 case messages.ModelsLoaded():
                     await endpoint.models_loaded()
                 case messages.StoreChanged():
@@ -80,7 +80,7 @@ class FrontEndProcess:
     async def _watch_engine(self, endpoint: Endpoint) -> None:
         """Ask the engine process for an answer again and again; callers are told when none comes."""
         while True:
-            asking = asyncio.create_task(self._serving.entries())
+            asking = asyncio.create_task(self._serving.models())
             answered, _ = await asyncio.wait([asking], timeout=SILENT_SECONDS)
             if not answered:
                 structlog.get_logger().error("the engine process does not answer")
@@ -97,12 +97,12 @@ class FrontEndProcess:
                 return
             # Models are remembered before the next message is read, which may answer about their adaptations.
             case messages.Start():
-                for entry in message.entries:
-                    self._serving.model_changed(entry)
+                for model in message.models:
+                    self._serving.model_changed(model)
             case messages.ModelChanged():
-                self._serving.model_changed(message.entry)
+                self._serving.model_changed(message.model)
             case messages.ModelRemoved():
-                self._serving.model_removed(message.entry)
+                self._serving.model_removed(message.name)
         self._news.put_nowait(message)
 
 

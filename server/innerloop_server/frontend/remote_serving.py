@@ -9,8 +9,14 @@ from numpy.typing import NDArray
 from innerloop_server.domain.adaptations import Adaptation, KeepOptions
 from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.deadline import Deadline
-from innerloop_server.domain.errors import AdaptationEvictedError, AdaptationNotFoundError
-from innerloop_server.domain.models import ModelEntry, ServedModel
+from innerloop_server.domain.errors import (
+    AdaptationEvictedError,
+    AdaptationNotFoundError,
+    ModelLoadingError,
+    ModelRetiredError,
+)
+from innerloop_server.domain.model_versions import ModelVersions, WantedAlias, find_version, split_reference
+from innerloop_server.domain.models import ServedModel
 from innerloop_server.domain.results import AdaptPredictResult, AdaptResult, PredictResult
 from innerloop_server.domain.tasks import AdaptTask, Array, PredictTask
 from innerloop_server.frontend import messages
@@ -25,8 +31,9 @@ _adapt_result = msgspec.msgpack.Decoder(AdaptResult)
 _prediction = msgspec.msgpack.Decoder(messages.SentPrediction)
 _adaptation = msgspec.msgpack.Decoder(Adaptation)
 _adaptations = msgspec.msgpack.Decoder(list[Adaptation])
-_entry = msgspec.msgpack.Decoder(ModelEntry)
-_entries = msgspec.msgpack.Decoder(list[ModelEntry])
+_versions = msgspec.msgpack.Decoder(ModelVersions)
+_models = msgspec.msgpack.Decoder(list[ModelVersions])
+_served = msgspec.msgpack.Decoder(ServedModel)
 _nothing = msgspec.msgpack.Decoder(None)
 
 FLOAT_BYTES = 4
@@ -44,23 +51,23 @@ class RemoteServing(Serving):
 
     def __init__(self, engine: EngineClient) -> None:
         self._engine = engine
-        self._models: dict[str, ServedModel] = {}
+        self._models: dict[str, ModelVersions] = {}
         self._known = KnownAdaptations()
 
-    def model_changed(self, entry: ModelEntry) -> None:
-        """Remember a model if it is ready."""
-        self._models.pop(entry.name, None)
-        if entry.description is not None:
-            self._models[entry.name] = entry.served
+    def model_changed(self, model: ModelVersions) -> None:
+        """Remember a model."""
+        self._models[model.name] = model
 
-    def model_removed(self, entry: ModelEntry) -> None:
+    def model_removed(self, name: str) -> None:
         """Forget a model."""
-        self._models.pop(entry.name, None)
+        self._models.pop(name, None)
 
-    async def model(self, name: str) -> ServedModel:
-        """The model of that name."""
+    async def model(self, caller: Caller, reference: str) -> ServedModel:
+        """The model that a name, or NAME@VERSION, means for a caller."""
+        name, selector = split_reference(reference)
         # News of a model that another front end has just been asked to load may still be on its way.
-        return self._models.get(name) or (await self.entry(name)).served
+        known = self._models.get(name) or await self.versions(name)
+        return known.select(selector, caller.account).served
 
     async def model_of(self, caller: Caller, adaptation_id: str) -> ServedModel:
         """The model of the caller's adaptation."""
@@ -79,11 +86,11 @@ class RemoteServing(Serving):
         known = await self._know(caller, task.adaptation_id)
         parcel = await self._engine.pack({"query": task.query}, _answer_bytes(task.model, known.ways, len(task.query)))
         operation = messages.Predict(
-            caller, task.model.description.digest, task.adaptation_id, parcel.arrays["query"], parcel.room
+            caller, task.model.description.input_format, task.adaptation_id, parcel.arrays["query"], parcel.room
         )
         try:
             return await self._engine.ask_about(parcel, operation, _read_predicted, deadline)
-        except (AdaptationNotFoundError, AdaptationEvictedError):
+        except (AdaptationNotFoundError, AdaptationEvictedError, ModelLoadingError, ModelRetiredError):
             self._known.forget(caller, task.adaptation_id)
             raise
 
@@ -113,28 +120,40 @@ class RemoteServing(Serving):
         self._known.forget(caller, adaptation_id)
         return await self._engine.ask(messages.Delete(caller, adaptation_id), _adaptation.decode)
 
-    async def entries(self) -> list[ModelEntry]:
+    async def models(self) -> list[ModelVersions]:
         """All models by name."""
-        return await self._engine.ask(messages.ListEntries(), _entries.decode)
+        return await self._engine.ask(messages.ListModels(), _models.decode)
 
-    async def entry(self, name: str) -> ModelEntry:
-        """The description and state of a model."""
-        return await self._engine.ask(messages.GetEntry(name), _entry.decode)
+    async def versions(self, name: str) -> ModelVersions:
+        """One model."""
+        return await self._engine.ask(messages.GetVersions(name), _versions.decode)
 
-    async def load(self, name: str) -> ModelEntry:
-        """Load a model."""
-        return await self._engine.ask(messages.Load(name), _entry.decode)
+    async def load(self, reference: str) -> ModelVersions:
+        """Load a version of a model, or all of them."""
+        return await self._engine.ask(messages.Load(reference), _versions.decode)
 
-    async def unload(self, name: str) -> None:
-        """Unload a model."""
-        await self._engine.ask(messages.Unload(name), _nothing.decode)
+    async def unload(self, reference: str) -> None:
+        """Unload a version of a model, or all of them."""
+        await self._engine.ask(messages.Unload(reference), _nothing.decode)
+
+    async def set_alias(self, name: str, alias: str, wanted: WantedAlias | None) -> ModelVersions:
+        """Have an alias of a model point to a version, or take it away."""
+        return await self._engine.ask(messages.SetAlias(name, alias, wanted), _versions.decode)
 
     async def _know(self, caller: Caller, adaptation_id: str) -> Known:
         known = self._known.get(caller, adaptation_id)
         if known is None:
             adaptation = await self.look(caller, adaptation_id)
-            known = self._remember(caller, adaptation, await self.model(adaptation.model))
+            known = self._remember(caller, adaptation, await self._made_by(caller, adaptation))
         return known
+
+    async def _made_by(self, caller: Caller, adaptation: Adaptation) -> ServedModel:
+        """The version of a model that made an adaptation, or that is about to make it again."""
+        model = self._models.get(adaptation.model)
+        found = None if model is None else find_version(model.versions, adaptation.model_version)
+        if found is not None and found.description is not None:
+            return found.served
+        return await self._engine.ask(messages.ModelOf(caller, adaptation.id), _served.decode)
 
     def _remember(self, caller: Caller, adaptation: Adaptation, model: ServedModel) -> Known:
         known = Known(model, len(adaptation.classes))

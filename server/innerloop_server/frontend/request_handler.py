@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.deadline import Deadline
+from innerloop_server.domain.errors import ModelLoadingError
+from innerloop_server.domain.model_versions import find_version
+from innerloop_server.domain.models import LOADING_RETRY_SECONDS, ServedModel
 from innerloop_server.domain.tasks import AdaptTask, Array, PredictTask, SupportSet
 from innerloop_server.frontend import messages
 from innerloop_server.frontend.failures import failed
@@ -80,7 +83,7 @@ class RequestHandler:
                 )
             case messages.Predict():
                 model = await serving.model_of(operation.caller, operation.adaptation_id)
-                model.check_digest(operation.digest)
+                model.check_format(operation.input_format)
                 query = _input(block, operation.query)
                 task = PredictTask(model, operation.adaptation_id, query)
                 predicted = await serving.predict(operation.caller, task, deadline)
@@ -102,21 +105,31 @@ class RequestHandler:
                 )
             case messages.Delete():
                 return await serving.delete(operation.caller, operation.adaptation_id)
-            case messages.ListEntries():
-                return await serving.entries()
-            case messages.GetEntry():
-                return await serving.entry(operation.model)
+            case messages.ModelOf():
+                return await serving.model_of(operation.caller, operation.adaptation_id)
+            case messages.ListModels():
+                return await serving.models()
+            case messages.GetVersions():
+                return await serving.versions(operation.model)
             case messages.Load():
                 return await serving.load(operation.model)
             case messages.Unload():
                 return await serving.unload(operation.model)
+            case messages.SetAlias():
+                return await serving.set_alias(operation.model, operation.alias, operation.wanted)
         assert_never(operation)
 
     async def _task(self, sent: messages.SentTask, block: NDArray[np.uint8]) -> AdaptTask:
-        model = await self._serving.model(sent.model)
-        model.check_digest(sent.digest)
+        model = await self._decoded_for(sent)
         support = SupportSet(_input(block, sent.x), _input(block, sent.y), sent.ways)
         return AdaptTask(model, support, sent.classes, sent.steps)
+
+    async def _decoded_for(self, sent: messages.SentTask) -> ServedModel:
+        """The version of a model that a task was decoded for; ModelLoadingError if another one serves by now."""
+        found = find_version((await self._serving.versions(sent.model)).versions, sent.digest)
+        if found is None:
+            raise ModelLoadingError(sent.model, LOADING_RETRY_SECONDS)
+        return found.served
 
     def _open_block(self, number: int, place: Block) -> NDArray[np.uint8]:
         """The memory of a request; the front end is told as soon as nothing refers to it any more."""

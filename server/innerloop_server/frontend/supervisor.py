@@ -5,7 +5,7 @@ from pathlib import Path
 
 import structlog
 
-from innerloop_server.domain.models import ModelEntry
+from innerloop_server.domain.model_versions import ModelVersions
 from innerloop_server.frontend import messages
 from innerloop_server.frontend.child import FrontEnd
 from innerloop_server.frontend.port import SharedPort
@@ -37,7 +37,7 @@ class FrontEnds:
         self._metrics_folder = metrics_folder
         self._log = structlog.get_logger()
         self._port = SharedPort(settings.host, settings.port)
-        self._entries: dict[str, ModelEntry] = {}
+        self._models: dict[str, ModelVersions] = {}
         self._loaded = False
         self._store_up = True
         self._stopping = False
@@ -58,15 +58,15 @@ class FrontEnds:
         await asyncio.gather(*started)
         return self._port.port
 
-    async def model_changed(self, entry: ModelEntry) -> None:
-        """A model began to load, is ready, or failed."""
-        self._entries[entry.name] = entry
-        self._tell(messages.ModelChanged(entry))
+    async def model_changed(self, model: ModelVersions) -> None:
+        """See ModelListener."""
+        self._models[model.name] = model
+        self._tell(messages.ModelChanged(model))
 
-    async def model_removed(self, entry: ModelEntry) -> None:
-        """A model was unloaded."""
-        self._entries.pop(entry.name, None)
-        self._tell(messages.ModelRemoved(entry))
+    async def model_removed(self, name: str) -> None:
+        """See ModelListener."""
+        self._models.pop(name, None)
+        self._tell(messages.ModelRemoved(name))
 
     async def models_loaded(self) -> None:
         """Every model of the folder was loaded or refused."""
@@ -135,7 +135,7 @@ class FrontEnds:
             settings.model_dump_json(),
             slot,
             str(self._metrics_folder),
-            tuple(self._entries.values()),
+            tuple(self._models.values()),
             self._loaded,
             self._store_up,
         )

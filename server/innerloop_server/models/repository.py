@@ -1,39 +1,87 @@
-"""Finds bundles in the model folder, loads and unloads them, and knows which can serve."""
+"""Finds bundles in the model folder, loads and unloads them, and knows which version of a model serves."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
-from innerloop_server.domain.errors import ModelLoadingError, ModelNotFoundError
+from innerloop_server.domain.errors import (
+    FieldViolation,
+    InvalidRequestError,
+    ModelFailedError,
+    ModelLoadingError,
+    ModelNotFoundError,
+    ModelRetiredError,
+)
+from innerloop_server.domain.model_versions import (
+    SEPARATOR,
+    Alias,
+    ModelVersions,
+    WantedAlias,
+    age,
+    find_version,
+    settle,
+    split_reference,
+)
 from innerloop_server.domain.models import LOADING_RETRY_SECONDS, ModelEntry, ModelState
 from innerloop_server.engine.interface import Engine, LoadedModel, LoadError
+from innerloop_server.models.aliases import AliasesError, check_alias, edit_aliases, parse_aliases, write_aliases
+from innerloop_server.models.folder import ALIASES, FoundBundle, FoundModel, find_models
 
-MANIFEST = "manifest.json"
+
+class Key(NamedTuple):
+    """Names a version: its model, and its folder, which is empty where the model's folder is a bundle itself."""
+
+    name: str
+    folder: str
+
+
+@dataclass(slots=True)
+class _Version:
+    """A version that is known: its entry, and what its bundle was when it was last loaded, or tried."""
+
+    entry: ModelEntry
+    model: LoadedModel | None = None
+    tried: FoundBundle | None = None
+
+
+@dataclass(slots=True)
+class _Aliases:
+    """The aliases of a model: the file's content, what it asks for, and where they point."""
+
+    content: str = ""
+    wanted: Mapping[str, WantedAlias] = field(default_factory=dict)
+    settled: tuple[Alias, ...] = ()
 
 
 class ModelListener(Protocol):
     """Is told what becomes of models."""
 
-    async def model_changed(self, entry: ModelEntry) -> None:
-        """A model began to load, is ready, or failed."""
+    async def model_changed(self, model: ModelVersions) -> None:
+        """A version of a model began to load, is ready, failed or was unloaded, or an alias points elsewhere."""
 
-    async def model_removed(self, entry: ModelEntry) -> None:
-        """A model was unloaded."""
+    async def model_removed(self, name: str) -> None:
+        """The last version of a model was unloaded."""
 
 
 class ModelRepository:
     """The models of one folder.
 
     Args:
-        folder: holds one bundle per sub-folder, named as the model, or is itself a bundle.
+        folder: holds a folder for each model, named as it is: a bundle, or one bundle for each version. Or it is itself
+            a bundle.
         engine: loads bundles.
         call_on_lane: calls a function where the engine computes.
         listeners: told about every change.
         load_seconds: longest that reading one bundle may take.
+
+    Attributes:
+        on_retired: is given each loaded model that does not serve any more, to free what was kept for it.
+        on_failure: is given the name of a model of which a bundle was refused.
     """
 
     def __init__(
@@ -49,48 +97,66 @@ class ModelRepository:
         self._call_on_lane = call_on_lane
         self._listeners = listeners
         self._load_seconds = load_seconds
-        self._entries: dict[str, ModelEntry] = {}
-        self._models: dict[str, LoadedModel] = {}  # those whose entry is ready
-        self._loads: dict[str, asyncio.Task[ModelEntry]] = {}
+        self._versions: dict[Key, _Version] = {}
+        self._aliases: dict[str, _Aliases] = {}
+        self._models: dict[str, ModelVersions] = {}
+        self._loads: dict[Key, asyncio.Task[None]] = {}
+        self._seen: dict[Key, FoundBundle] = {}  # by the watch, the last time
+        self._unloaded: dict[Key, FoundBundle | None] = {}  # by an operator, and what they were then
         # One bundle is loaded at a time: the disk is the limit, and models that serve should not starve.
         self._one_at_a_time = asyncio.Lock()
         self._loader = _new_loader()
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compiler")
         self._compilations: set[asyncio.Future[None]] = set()
         self._log = structlog.get_logger()
+        self.on_retired: Callable[[LoadedModel], Awaitable[None]] | None = None
+        self.on_failure: Callable[[str], None] | None = None
 
-    def get(self, name: str) -> LoadedModel:
-        """The model of that name, ready to serve.
+    def get(self, reference: str, account: str = "") -> LoadedModel:
+        """The model, ready to serve, that a name, or a name and a version, means for an account.
 
         Raises:
             ModelNotFoundError, ModelLoadingError, ModelFailedError: it can't serve.
         """
-        model = self._models.get(name)
-        if model is None:
-            raise self.entry(name).unavailable
-        return model
+        name, selector = split_reference(reference)
+        return self._loaded(self.versions(name).select(selector, account))
 
-    def find(self, name: str) -> LoadedModel | None:
-        """The model of that name if it is ready to serve."""
-        return self._models.get(name)
-
-    def entry(self, name: str) -> ModelEntry:
-        """The description and state of a model.
+    def made_by(self, name: str, digest: str) -> LoadedModel:
+        """The version of a model that has a digest.
 
         Raises:
-            ModelNotFoundError: nothing.
+            ModelRetiredError: other versions serve.
+            ModelNotFoundError, ModelLoadingError, ModelFailedError: none serves, or not yet.
         """
-        if name not in self._entries:
-            raise ModelNotFoundError(name)
-        return self._entries[name]
+        entries = self.versions(name).versions
+        found = find_version(entries, digest)
+        if found is not None:
+            return self._loaded(found)
+        if any(entry.state is ModelState.LOADING for entry in entries):
+            raise ModelLoadingError(name, LOADING_RETRY_SECONDS)
+        self._loaded(self.versions(name).stable)
+        raise ModelRetiredError(name)
 
-    def entries(self) -> list[ModelEntry]:
+    def versions(self, name: str) -> ModelVersions:
+        """A model, whatever the state of its versions.
+
+        Raises:
+            ModelNotFoundError: there is none of that name.
+        """
+        if name not in self._models:
+            raise ModelNotFoundError(name)
+        return self._models[name]
+
+    def entries(self) -> list[ModelVersions]:
         """All models by name, whatever their state."""
-        return [self._entries[name] for name in sorted(self._entries)]
+        return [self._models[name] for name in sorted(self._models)]
 
     def serves(self, model: LoadedModel) -> bool:
-        """Whether this very model has not been unloaded."""
-        return self._models.get(model.name) is model
+        """Whether this very model has been neither unloaded nor replaced."""
+        versions = self._models.get(model.name)
+        return versions is not None and any(
+            self._versions[Key(model.name, entry.folder)].model is model for entry in versions.versions
+        )
 
     async def announce(self) -> None:
         """Say of every bundle of the folder that it is loading, so that nobody is told that there is no such model.
@@ -98,8 +164,11 @@ class ModelRepository:
         Raises:
             OSError: the folder can't be read.
         """
-        for name in sorted(self._bundles()):
-            await self._set(ModelEntry(name, ModelState.LOADING))
+        for name, found in sorted(find_models(self._folder).items()):
+            self._read_aliases(name, found)
+            for folder in found.bundles:
+                self._versions[Key(name, folder)] = _Version(ModelEntry(name, ModelState.LOADING, folder=folder))
+            await self._tell(name)
 
     async def load_all(self) -> None:
         """Load every bundle of the folder; one that is refused does not keep the others from serving.
@@ -107,80 +176,197 @@ class ModelRepository:
         Raises:
             OSError: the folder can't be read.
         """
-        bundles = self._bundles()
-        if not bundles:
+        models = find_models(self._folder)
+        if not models:
             self._log.warning("the model folder holds no bundles", folder=str(self._folder))
-        await asyncio.gather(*(self._start_loading(name, path) for name, path in sorted(bundles.items())))
+        bundles = {}
+        for name, found in sorted(models.items()):
+            self._read_aliases(name, found)
+            # The newest first: it is the one that most requests will ask for.
+            for folder in sorted(found.bundles, key=age, reverse=True):
+                bundles[Key(name, folder)] = found.bundles[folder]
+        await self._load_each(bundles)
 
-    async def load(self, name: str) -> LoadedModel:
-        """Load one bundle of the folder, unless it is loaded already.
+    async def load(self, reference: str) -> LoadedModel:
+        """Load a version of a model, or all of them, unless they are loaded already, and read its aliases.
 
         Raises:
-            ModelNotFoundError: the folder has no such sub-folder.
-            ModelFailedError: the bundle was refused.
+            ModelNotFoundError: the folder has no such bundle.
+            ModelFailedError: the bundle was refused; what served before goes on.
         """
-        if name not in self._models:
-            # The name is looked up among the folder's own entries, so that it can't lead anywhere else.
-            path = self._bundles().get(name)
-            if path is None:
-                raise ModelNotFoundError(name)
-            await asyncio.shield(self._start_loading(name, path))
-        return self.get(name)
+        name, selector = split_reference(reference)
+        # The name is looked up among the folder's own entries, so that it can't lead anywhere else.
+        found = (await asyncio.to_thread(find_models, self._folder)).get(name)
+        if found is None:
+            raise ModelNotFoundError(name)
+        self._read_aliases(name, found)
+        wanted = sorted(found.bundles, key=age, reverse=True)
+        if selector:
+            folder = selector if selector in found.bundles else self.versions(name).select(selector, "").folder
+            wanted = [folder] if folder in found.bundles else []
+        bundles = {Key(name, folder): found.bundles[folder] for folder in wanted}
+        if not bundles:
+            raise ModelNotFoundError(reference)
+        await self._load_each({key: bundle for key, bundle in bundles.items() if self._changed(key, bundle)})
+        await self._tell_if_changed(name)
+        for key in bundles:
+            if error := self._versions[key].entry.error:
+                raise ModelFailedError(_label(key), error)
+        return self.get(reference)
 
-    async def unload(self, name: str) -> None:
-        """Forget a model. What is being computed with it ends well, then its memory is free.
+    async def unload(self, reference: str) -> None:
+        """Forget a version of a model, or all of them. What is being computed ends well, then their memory is free.
 
         Raises:
             ModelNotFoundError, ModelLoadingError: there is nothing to unload, or not yet.
         """
-        entry = self.entry(name)
-        if entry.state is ModelState.LOADING:
+        name, selector = split_reference(reference)
+        versions = self.versions(name)
+        entries = [versions.select(selector, "")] if selector else versions.versions
+        if any(entry.state is ModelState.LOADING for entry in entries):
             raise ModelLoadingError(name, LOADING_RETRY_SECONDS)
-        del self._entries[name]
-        self._models.pop(name, None)
-        self._log.info("model unloaded", model=name)
-        for listener in self._listeners:
-            await listener.model_removed(entry)
+        keys = [Key(name, entry.folder) for entry in entries]
+        self._unloaded.update((key, self._versions[key].tried) for key in keys)
+        await self._forget(keys)
 
-    def _bundles(self) -> dict[str, Path]:
-        if (self._folder / MANIFEST).is_file():
-            folder = self._folder.resolve()  # the resolved folder's name is the model's
-            return {folder.name: folder}
-        # Hidden folders are bundles that are still being written.
-        found = {path.name: path for path in self._folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
-        # A name that is no text can stand in no message.
-        return {name: path for name, path in found.items() if name.isprintable()}
+    async def set_alias(self, name: str, alias: str, wanted: WantedAlias | None) -> None:
+        """Have an alias point to a version, or take it away; the model's folder keeps it.
 
-    def _start_loading(self, name: str, path: Path) -> "asyncio.Task[ModelEntry]":
-        """The load of that name that is under way, or a new one."""
-        if name not in self._loads:
-            self._loads[name] = asyncio.create_task(self._load(name, path))
-            self._loads[name].add_done_callback(lambda _: self._loads.pop(name))
-        return self._loads[name]
+        Args:
+            name: of the model.
+            alias: its name.
+            wanted: where it shall point; None to take it away.
 
-    async def _load(self, name: str, path: Path) -> ModelEntry:
-        await self._set(ModelEntry(name, ModelState.LOADING))
+        Raises:
+            ModelNotFoundError: there is no such model or version.
+            InvalidRequestError: the alias makes no sense, or the file can't be changed.
+        """
+        versions = self.versions(name)
+        found = (await asyncio.to_thread(find_models, self._folder)).get(name)
+        if found is None or "" in found.bundles:
+            raise _refused("model", f"{name} has no versions side by side, which aliases could point to")
+        if wanted is not None and find_version(versions.versions, wanted.version) is None:
+            raise ModelNotFoundError(f"{name}{SEPARATOR}{wanted.version}")
+        try:
+            if wanted is not None:
+                check_alias(alias, wanted)
+            content = edit_aliases(found.aliases, alias, wanted)
+            self._check_names(found, {alias: wanted} if wanted else {})
+            await asyncio.to_thread(write_aliases, found.path / ALIASES, content)
+        except AliasesError as error:
+            raise _refused("alias", str(error)) from error
+        except OSError as error:
+            raise _refused("alias", f"the file of aliases can't be written ({error.strerror})") from error
+        self._read_aliases(name, found._replace(aliases=content))
+        await self._tell_if_changed(name)
+
+    async def watch(self, seconds: float) -> None:
+        """Look at the folder again and again, and follow what changes there, until cancelled."""
+        unreadable = False
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await self.look()
+                unreadable = False
+            except OSError as error:
+                if not unreadable:
+                    self._log.error("the model folder can't be read", reason=error.strerror)
+                unreadable = True
+
+    async def look(self) -> None:
+        """Load bundles that are new or replaced, unload those that are gone, and read aliases.
+
+        A bundle is loaded once two looks have found the same files, since it may be half written. What is gone is
+        unloaded once two looks have missed it; nothing is if there is no bundle at all, as when a disk is not mounted.
+
+        Raises:
+            OSError: the folder can't be read.
+        """
+        models = await asyncio.to_thread(find_models, self._folder)
+        found = {Key(name, folder): each for name, model in models.items() for folder, each in model.bundles.items()}
+        before, self._seen = self._seen, found
+        settled = {key: bundle for key, bundle in found.items() if before.get(key) == bundle}
+        for name, model in models.items():
+            self._read_aliases(name, model)
+        await self._load_each(
+            {
+                key: settled[key]
+                for key in sorted(settled, key=lambda key: (key.name, age(key.folder)), reverse=True)
+                if self._changed(key, settled[key]) and self._unloaded.get(key) != settled[key]
+            }
+        )
+        if found:
+            gone = [key for key in self._versions if key not in found and key not in before and key not in self._loads]
+            for name in {key.name for key in gone}:
+                await self._forget([key for key in gone if key.name == name])
+        for name in list(self._models):
+            await self._tell_if_changed(name)
+
+    def _loaded(self, entry: ModelEntry) -> LoadedModel:
+        version = self._versions.get(Key(entry.name, entry.folder))
+        if version is None or version.model is None or entry.state is not ModelState.READY:
+            raise entry.unavailable
+        return version.model
+
+    def _changed(self, key: Key, bundle: FoundBundle) -> bool:
+        """Whether a bundle is not the one that serves."""
+        known = self._versions.get(key)
+        return known is None or known.model is None or known.tried != bundle
+
+    async def _load_each(self, bundles: Mapping[Key, FoundBundle]) -> None:
+        """Load bundles, joining loads that are under way."""
+        await asyncio.gather(*(asyncio.shield(self._start_loading(*each)) for each in bundles.items()))
+
+    async def _forget(self, keys: Iterable[Key]) -> None:
+        """Let versions of one model go."""
+        forgotten = [(key, self._versions.pop(key)) for key in keys]
+        name = forgotten[0][0].name
+        for key, _ in forgotten:
+            self._log.info("model unloaded", model=name, folder=key.folder)
+        try:
+            await self._tell(name)
+        finally:  # a caller that leaves meanwhile must not leave states of an unloaded model behind
+            for _, version in forgotten:
+                await self._retire(version.model)
+
+    def _start_loading(self, key: Key, bundle: FoundBundle) -> "asyncio.Task[None]":
+        """The load of that version that is under way, or a new one."""
+        if key not in self._loads:
+            self._unloaded.pop(key, None)
+            self._loads[key] = asyncio.create_task(self._load(key, bundle))
+            self._loads[key].add_done_callback(lambda _: self._loads.pop(key))
+        return self._loads[key]
+
+    async def _load(self, key: Key, bundle: FoundBundle) -> None:
+        """Load a bundle, and let it take the place of the one before it once it can serve."""
+        name, label = key.name, _label(key)
+        version = self._versions.setdefault(key, _Version(ModelEntry(name, ModelState.LOADING, folder=key.folder)))
+        version.tried = bundle
+        if version.model is None:
+            version.entry = ModelEntry(name, ModelState.LOADING, folder=key.folder)
+            await self._tell(name)
+        replaced = None
         try:
             async with self._one_at_a_time:
-                loaded = await self._read(name, path)
+                loaded = await self._read(name, bundle.path)
             await self._call_on_lane(loaded.prepare)
         except LoadError as error:
             cause = repr(error.__cause__) if error.__cause__ else ""
-            self._log.error("bundle refused", model=name, reason=str(error), cause=cause)
-            entry = ModelEntry(name, ModelState.FAILED, error=str(error))
+            self._log.error("bundle refused", model=label, reason=str(error), cause=cause)
+            self._refuse(version, str(error))
         except Exception:
-            self._log.exception("bundle could not be loaded", model=name)
-            reason = f"{name}: could not be loaded; the server's operator finds the cause in its log"
-            entry = ModelEntry(name, ModelState.FAILED, error=reason)
+            self._log.exception("bundle could not be loaded", model=label)
+            self._refuse(version, f"{label}: could not be loaded; the server's operator finds the cause in its log")
         else:
             description = loaded.description
-            self._log.info("model ready", model=name, version=description.version, method=description.method)
-            self._models[name] = loaded
-            entry = ModelEntry(name, ModelState.READY, description)
-            if self._engine.compiles:
-                self._start_compiling(name, loaded)
-        await self._set(entry)
-        return entry
+            self._log.info("model ready", model=label, version=description.version, method=description.method)
+            if version.entry.digest != description.digest:
+                replaced, version.model = version.model, loaded
+                if self._engine.compiles:
+                    self._start_compiling(label, loaded)
+            version.entry = ModelEntry(name, ModelState.READY, description, folder=key.folder)
+        await self._tell(name)
+        await self._retire(replaced)
 
     async def _read(self, name: str, path: Path) -> LoadedModel:
         """Load a bundle on the loader's thread, which is replaced if that takes too long.
@@ -196,25 +382,93 @@ class ModelRepository:
             self._loader = _new_loader()
             raise LoadError(f"{name}: reading it took longer than {self._load_seconds:g} s") from error
 
-    def _start_compiling(self, name: str, loaded: LoadedModel) -> None:
+    def _refuse(self, version: _Version, reason: str) -> None:
+        """Note why a bundle was refused; the one before it goes on serving."""
+        state = ModelState.FAILED if version.model is None else ModelState.READY
+        version.entry = replace(version.entry, state=state, error=reason)
+        if self.on_failure is not None:
+            self.on_failure(version.entry.name)
+
+    async def _retire(self, model: LoadedModel | None) -> None:
+        if model is not None and self.on_retired is not None:
+            await self.on_retired(model)
+
+    def _start_compiling(self, label: str, loaded: LoadedModel) -> None:
         """Compile a model that serves already; if that fails, it goes on serving uncompiled."""
 
         def compiled(compilation: "asyncio.Future[None]") -> None:
             self._compilations.discard(compilation)
             if compilation.exception() is None:
-                self._log.info("model compiled", model=name)
+                self._log.info("model compiled", model=label)
             else:
-                self._log.warning("model could not be compiled", model=name, reason=str(compilation.exception()))
+                self._log.warning("model could not be compiled", model=label, reason=str(compilation.exception()))
 
         compilation = asyncio.get_running_loop().run_in_executor(self._compiler, loaded.compile)
         self._compilations.add(compilation)
         compilation.add_done_callback(compiled)
 
-    async def _set(self, entry: ModelEntry) -> None:
-        self._entries[entry.name] = entry
+    def _read_aliases(self, name: str, found: FoundModel) -> None:
+        """Take over what a model's file of aliases says; if it makes no sense, the aliases stay as they are."""
+        known = self._aliases.setdefault(name, _Aliases())
+        if known.content == found.aliases:
+            return
+        known.content = found.aliases
+        try:
+            wanted = parse_aliases(found.aliases)
+            self._check_names(found, wanted)
+        except AliasesError as error:
+            self._log.error("aliases not used", model=name, file=ALIASES, reason=str(error))
+        else:
+            known.wanted = wanted
+
+    def _check_names(self, found: FoundModel, wanted: Mapping[str, WantedAlias]) -> None:
+        """Refuse aliases that are called like versions. Raises AliasesError."""
+        for alias in wanted:
+            if alias in found.bundles:
+                raise AliasesError(f"{alias} is the folder of a version; give the alias another name")
+
+    def _describe(self, name: str) -> ModelVersions | None:
+        """A model as it is now; None if no version is known."""
+        entries = sorted(
+            (version.entry for key, version in self._versions.items() if key.name == name),
+            key=lambda entry: age(entry.folder),
+        )
+        if not entries:
+            return None
+        aliases = self._aliases.setdefault(name, _Aliases())
+        aliases.settled = settle(aliases.wanted, entries, aliases.settled)
+        return ModelVersions(name, tuple(entries), aliases.settled)
+
+    async def _tell_if_changed(self, name: str) -> None:
+        if self._describe(name) != self._models.get(name):
+            await self._tell(name)
+
+    async def _tell(self, name: str) -> None:
+        """Tell listeners of a model that changed."""
+        model, before = self._describe(name), self._models.pop(name, None)
+        if model is None:
+            self._aliases.pop(name, None)
+        else:
+            self._models[name] = model
+            for alias in model.aliases:
+                if before is None or before.alias(alias.name) != alias:
+                    self._log.info("alias set", model=name, alias=alias.name, version=alias.version, waits=alias.wanted)
         for listener in self._listeners:
-            await listener.model_changed(entry)
+            latest = self._models.get(name)  # it may have changed again while another listener was told
+            if latest is None:
+                await listener.model_removed(name)
+            else:
+                await listener.model_changed(latest)
 
 
 def _new_loader() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, thread_name_prefix="loader")
+
+
+def _label(key: Key) -> str:
+    """The name of a version in logs and errors."""
+    return f"{key.name}{SEPARATOR}{key.folder}" if key.folder else key.name
+
+
+def _refused(what: str, why: str) -> InvalidRequestError:
+    return InvalidRequestError([FieldViolation(what, why)])

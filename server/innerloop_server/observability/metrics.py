@@ -93,7 +93,12 @@ class Metrics(CallMetrics):
             ).labels
         )
         self._model_info = self._gauge(
-            "model_info", "Models of this server; always 1.", "model", "version", "method", "state"
+            "model_info", "Versions of models of this server; always 1.", "model", "version", "method", "state"
+        )
+        self._bundles_refused = cache(
+            self._counter(
+                "bundles_refused", "Bundles that could not be loaded; what served before goes on.", "model"
+            ).labels
         )
         self._device_busy = self._counter("device_busy_seconds", "Time in which a batch was being computed.")
         self._frontends = self._gauge("frontends", "Front-end processes that answer gRPC.")
@@ -177,14 +182,22 @@ class Metrics(CallMetrics):
         """Record how long a change took."""
         self._store_write(operation).observe(seconds)
 
-    def model(self, model: str, version: str, method: str, state: str) -> None:
-        """Set the state of a model. All its series start at zero, so that their first increase can be seen."""
+    def model(self, model: str, versions: Sequence[tuple[str, str, str]]) -> None:
+        """Set the versions of a model: of each its version, method and state.
+
+        All series of the model start at zero, so that their first increase can be seen.
+        """
         self.model_gone(model)
-        self._model_info.labels(model, version, method, state).set(1)
-        for series in (self._held, self._bytes, self._created, self._expired, self._evicted):
+        for version, method, state in versions:
+            self._model_info.labels(model, version, method, state).set(1)
+        for series in (self._held, self._bytes, self._created, self._expired, self._evicted, self._bundles_refused):
             series(model)
         for reason in REFUSALS:
             self._refused(model, reason)
+
+    def model_refused(self, model: str) -> None:
+        """Count a bundle that could not be loaded."""
+        self._bundles_refused(model).inc()
 
     def model_gone(self, model: str) -> None:
         """Forget the state of a model that was unloaded, or that is about to be in another state."""

@@ -8,7 +8,8 @@ from abc import ABC, abstractmethod
 from innerloop_server.domain.adaptations import Adaptation, KeepOptions
 from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.deadline import Deadline
-from innerloop_server.domain.models import ModelEntry, ServedModel
+from innerloop_server.domain.model_versions import ModelVersions, WantedAlias
+from innerloop_server.domain.models import ServedModel
 from innerloop_server.domain.results import AdaptPredictResult, AdaptResult, PredictResult
 from innerloop_server.domain.tasks import AdaptTask, Array, PredictTask
 
@@ -21,8 +22,8 @@ class Serving(ABC):
     """
 
     @abstractmethod
-    async def model(self, name: str) -> ServedModel:
-        """The model of that name, for decoding an Adapt request.
+    async def model(self, caller: Caller, reference: str) -> ServedModel:
+        """The model that a name, or NAME@VERSION, means for a caller, for decoding an Adapt request.
 
         Raises:
             ModelNotFoundError, ModelLoadingError, ModelFailedError: it can't serve.
@@ -91,30 +92,41 @@ class Serving(ABC):
         """Forget the caller's adaptation; returns what it was. Raises what `look` raises."""
 
     @abstractmethod
-    async def entries(self) -> list[ModelEntry]:
-        """All models by name, whatever their state."""
+    async def models(self) -> list[ModelVersions]:
+        """All models by name, whatever the state of their versions."""
 
     @abstractmethod
-    async def entry(self, name: str) -> ModelEntry:
-        """The description and state of a model.
+    async def versions(self, name: str) -> ModelVersions:
+        """One model, whatever the state of its versions.
 
         Raises:
-            ModelNotFoundError: nothing.
+            ModelNotFoundError: there is none of that name.
         """
 
     @abstractmethod
-    async def load(self, name: str) -> ModelEntry:
-        """Load a model, unless it is loaded already.
+    async def load(self, reference: str) -> ModelVersions:
+        """Load a version of a model, or all of them, unless they are loaded already, and read its aliases.
 
         Raises:
             ModelNotFoundError: there is no such bundle.
-            ModelFailedError: the bundle was refused.
+            ModelFailedError: the bundle was refused; what served before goes on.
         """
 
     @abstractmethod
-    async def unload(self, name: str) -> None:
-        """Unload a model; its adaptations stay if there is a store that outlives their task states.
+    async def unload(self, reference: str) -> None:
+        """Unload a version of a model, or all of them.
+
+        Their adaptations stay if there is a store that outlives their task states.
 
         Raises:
             ModelNotFoundError, ModelLoadingError: there is nothing to unload, or not yet.
+        """
+
+    @abstractmethod
+    async def set_alias(self, name: str, alias: str, wanted: WantedAlias | None) -> ModelVersions:
+        """Have an alias of a model point to a version, or with None take it away.
+
+        Raises:
+            ModelNotFoundError: there is no such model or version.
+            InvalidRequestError: the alias makes no sense, or can't be kept.
         """

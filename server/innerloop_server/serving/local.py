@@ -13,8 +13,16 @@ from innerloop_server.domain.adaptations import Adaptation, KeepOptions, Request
 from innerloop_server.domain.answers import Answers, join_answers
 from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.deadline import Deadline
-from innerloop_server.domain.errors import DivergedError, ModelNotFoundError, ModelRetiredError, OverloadedError
-from innerloop_server.domain.models import ModelEntry, ServedModel
+from innerloop_server.domain.errors import (
+    DivergedError,
+    ModelLoadingError,
+    ModelNotFoundError,
+    ModelRetiredError,
+    OverloadedError,
+    ServerError,
+)
+from innerloop_server.domain.model_versions import ModelVersions, WantedAlias, split_reference
+from innerloop_server.domain.models import LOADING_RETRY_SECONDS, ServedModel
 from innerloop_server.domain.results import AdaptPredictResult, AdaptResult, PredictResult
 from innerloop_server.domain.tasks import AdaptTask, Array, PredictTask
 from innerloop_server.domain.timings import Timings
@@ -48,16 +56,17 @@ class LocalServing(Serving):
         self._metrics = metrics
         self._limits = limits
         self._flights: Flights[KeptRecord] = Flights()
-        self._restorer = Restorer(keeper, self._loaded, self._adapt_again, metrics)
+        self._restorer = Restorer(keeper, repository.made_by, self._adapt_again, metrics)
+        repository.on_retired = keeper.drop_model
 
-    async def model(self, name: str) -> ServedModel:
-        """The model of that name."""
-        return self._repository.get(name).served
+    async def model(self, caller: Caller, reference: str) -> ServedModel:
+        """The model that a name, or NAME@VERSION, means for a caller."""
+        return self._repository.get(reference, caller.account).served
 
     async def model_of(self, caller: Caller, adaptation_id: str) -> ServedModel:
         """The model of the caller's adaptation."""
         record = await self._keeper.known(caller.owner, adaptation_id)
-        return self._loaded(record.model, record.model_digest).served
+        return self._repository.made_by(record.model, record.model_digest).served
 
     async def adapt(self, caller: Caller, task: AdaptTask, keep: KeepOptions, deadline: Deadline) -> AdaptResult:
         """Adapt a model and keep the result."""
@@ -70,7 +79,7 @@ class LocalServing(Serving):
         """Answer queries with an adaptation."""
         self._spend(caller, task.model.name, len(task.query))
         live = await self._live(caller, task.adaptation_id, deadline)
-        live.model.served.check_digest(task.model.description.digest)
+        live.model.served.check_format(task.model.description.input_format)
         timings = Timings()
         answers = await self._predict(caller, live.model, live.state, task.query, deadline, timings)
         return PredictResult(answers, live.record.classes, timings)
@@ -102,43 +111,36 @@ class LocalServing(Serving):
         """Forget the caller's adaptation."""
         return (await self._keeper.delete(caller.owner, adaptation_id)).describe()
 
-    async def entries(self) -> list[ModelEntry]:
+    async def models(self) -> list[ModelVersions]:
         """All models by name."""
         return self._repository.entries()
 
-    async def entry(self, name: str) -> ModelEntry:
-        """The description and state of a model."""
-        return self._repository.entry(name)
+    async def versions(self, name: str) -> ModelVersions:
+        """One model."""
+        return self._repository.versions(name)
 
-    async def load(self, name: str) -> ModelEntry:
-        """Load a model."""
-        model = await self._repository.load(name)
-        return self._repository.entry(model.name)
+    async def load(self, reference: str) -> ModelVersions:
+        """Load a version of a model, or all of them."""
+        await self._repository.load(reference)
+        return self._repository.versions(split_reference(reference)[0])
 
-    async def unload(self, name: str) -> None:
-        """Unload a model and free the task states of its adaptations."""
-        model = self._repository.find(name)
-        try:
-            await self._repository.unload(name)
-        finally:  # a caller that leaves meanwhile must not leave states of an unloaded model behind
-            if model is not None:
-                await self._keeper.drop_model(model)
+    async def unload(self, reference: str) -> None:
+        """Unload a version of a model, or all of them, and free the task states of its adaptations."""
+        await self._repository.unload(reference)
 
-    def _loaded(self, name: str, digest: str) -> LoadedModel:
-        """The model that an adaptation was made by. Raises ModelRetiredError, and what `ModelRepository.get` raises."""
-        model = self._repository.get(name)
-        if model.description.digest != digest:
-            raise ModelRetiredError(name)
-        return model
+    async def set_alias(self, name: str, alias: str, wanted: WantedAlias | None) -> ModelVersions:
+        """Have an alias of a model point to a version, or take it away."""
+        await self._repository.set_alias(name, alias, wanted)
+        return self._repository.versions(name)
 
     async def _live(self, caller: Caller, adaptation_id: str, deadline: Deadline) -> LiveAdaptation:
         """The caller's adaptation, its state in memory."""
         live = await self._keeper.use(caller.owner, adaptation_id)
         if live is not None:
-            if self._loaded(live.record.model, live.record.model_digest) is live.model:
+            if self._repository.serves(live.model):
                 self._metrics.adaptation_found(live.model.name, "memory")
                 return live
-            self._keeper.let_go(live)  # the model was loaded again since
+            self._keeper.let_go(live)  # its model was unloaded, replaced, or loaded again since
         return await self._restorer.restore(caller, adaptation_id, deadline)
 
     def _spend(self, caller: Caller, model: str, examples: int) -> None:
@@ -150,9 +152,19 @@ class LocalServing(Serving):
             raise
 
     def _model_for(self, task: AdaptTask) -> LoadedModel:
-        model = self._repository.get(task.model.name)
-        model.served.check_digest(task.model.description.digest)
-        return model
+        """The version that a task was decoded for; raises ModelLoadingError if another one serves by now."""
+        try:
+            return self._repository.made_by(task.model.name, task.model.description.digest)
+        except ModelRetiredError as retired:
+            raise ModelLoadingError(task.model.name, LOADING_RETRY_SECONDS) from retired
+
+    def _gone(self, model: LoadedModel) -> ServerError:
+        """What to say of a version that does not serve any more: another one may, if the caller tries again."""
+        try:
+            self._repository.versions(model.name)
+        except ModelNotFoundError as nothing:
+            return nothing
+        return ModelLoadingError(model.name, LOADING_RETRY_SECONDS)
 
     async def _adapt_and_keep(
         self,
@@ -177,7 +189,7 @@ class LocalServing(Serving):
                 _usable(answers)
             # If the model was unloaded meanwhile, its adaptations left the memory, and no new one may come.
             if not self._repository.serves(model):
-                raise ModelNotFoundError(model.name)
+                raise self._gone(model)
             kept = await self._keeper.keep(caller.owner, model, task, adapted, keep)
             if not self._repository.serves(model):
                 await self._keeper.drop_model(model)

@@ -25,43 +25,51 @@ _sym_db = _symbol_database.Default()
 from innerloop.v1 import tensor_pb2 as innerloop_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18innerloop/v1/model.proto\x12\x0cinnerloop.v1\x1a\x19innerloop/v1/tensor.proto\"\xeb\x01\n\nTaskLimits\x12\x14\n\x0ctrained_ways\x18\x01 \x01(\r\x12\x15\n\rtrained_shots\x18\x02 \x01(\r\x12\x15\n\rtrained_steps\x18\x03 \x01(\r\x12\x10\n\x08max_ways\x18\x04 \x01(\r\x12\x13\n\x0bmax_support\x18\x05 \x01(\r\x12\x11\n\tmax_query\x18\x06 \x01(\r\x12\x11\n\tmax_steps\x18\x07 \x01(\r\x12\x16\n\x0emax_text_bytes\x18\x08 \x01(\r\x12\x19\n\x11max_request_bytes\x18\t \x01(\x04\x12\x19\n\x11max_audio_seconds\x18\n \x01(\r\"T\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x1b\n\x13\x63onfidence_interval\x18\x03 \x01(\x01\x12\x10\n\x08protocol\x18\x04 \x01(\t\"\xff\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.innerloop.v1.ModelState\x12\x0e\n\x06method\x18\x04 \x01(\t\x12)\n\ttask_kind\x18\x05 \x01(\x0e\x32\x16.innerloop.v1.TaskKind\x12\x13\n\x0binput_shape\x18\x06 \x03(\x03\x12/\n\x0finput_data_type\x18\x07 \x01(\x0e\x32\x16.innerloop.v1.DataType\x12\x13\n\x0btarget_size\x18\x08 \x01(\r\x12(\n\x06limits\x18\t \x01(\x0b\x32\x18.innerloop.v1.TaskLimits\x12%\n\x07metrics\x18\n \x03(\x0b\x32\x14.innerloop.v1.Metric\x12\x0e\n\x06\x64igest\x18\x0b \x01(\t\x12\r\n\x05\x65rror\x18\x0c \x01(\t\x12\x31\n\x0fways_can_change\x18\r \x01(\x0e\x32\x18.innerloop.v1.WaysChange\x12\x15\n\rorder_matters\x18\x0e \x01(\x08\x12\x1c\n\x14gradients_at_serving\x18\x0f \x01(\x08\x12+\n\ninput_kind\x18\x10 \x01(\x0e\x32\x17.innerloop.v1.InputKind\x12\x13\n\x0bsample_rate\x18\x11 \x01(\r\"\x13\n\x11ListModelsRequest\"9\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.innerloop.v1.Model\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"6\n\x10GetModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.innerloop.v1.Model\"!\n\x10LoadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"7\n\x11LoadModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.innerloop.v1.Model\"#\n\x12UnloadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x15\n\x13UnloadModelResponse*q\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x15\n\x11MODEL_STATE_READY\x10\x02\x12\x16\n\x12MODEL_STATE_FAILED\x10\x03*]\n\x08TaskKind\x12\x19\n\x15TASK_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18TASK_KIND_CLASSIFICATION\x10\x01\x12\x18\n\x14TASK_KIND_REGRESSION\x10\x02*k\n\nWaysChange\x12\x1b\n\x17WAYS_CHANGE_UNSPECIFIED\x10\x00\x12\x14\n\x10WAYS_CHANGE_NONE\x10\x01\x12\x15\n\x11WAYS_CHANGE_FEWER\x10\x02\x12\x13\n\x0fWAYS_CHANGE_ANY\x10\x03*i\n\tInputKind\x12\x1a\n\x16INPUT_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11INPUT_KIND_TENSOR\x10\x01\x12\x13\n\x0fINPUT_KIND_TEXT\x10\x02\x12\x14\n\x10INPUT_KIND_AUDIO\x10\x03\x32\xcc\x02\n\x0cModelService\x12O\n\nListModels\x12\x1f.innerloop.v1.ListModelsRequest\x1a .innerloop.v1.ListModelsResponse\x12I\n\x08GetModel\x12\x1d.innerloop.v1.GetModelRequest\x1a\x1e.innerloop.v1.GetModelResponse\x12L\n\tLoadModel\x12\x1e.innerloop.v1.LoadModelRequest\x1a\x1f.innerloop.v1.LoadModelResponse\x12R\n\x0bUnloadModel\x12 .innerloop.v1.UnloadModelRequest\x1a!.innerloop.v1.UnloadModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18innerloop/v1/model.proto\x12\x0cinnerloop.v1\x1a\x19innerloop/v1/tensor.proto\"\xeb\x01\n\nTaskLimits\x12\x14\n\x0ctrained_ways\x18\x01 \x01(\r\x12\x15\n\rtrained_shots\x18\x02 \x01(\r\x12\x15\n\rtrained_steps\x18\x03 \x01(\r\x12\x10\n\x08max_ways\x18\x04 \x01(\r\x12\x13\n\x0bmax_support\x18\x05 \x01(\r\x12\x11\n\tmax_query\x18\x06 \x01(\r\x12\x11\n\tmax_steps\x18\x07 \x01(\r\x12\x16\n\x0emax_text_bytes\x18\x08 \x01(\r\x12\x19\n\x11max_request_bytes\x18\t \x01(\x04\x12\x19\n\x11max_audio_seconds\x18\n \x01(\r\"T\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x1b\n\x13\x63onfidence_interval\x18\x03 \x01(\x01\x12\x10\n\x08protocol\x18\x04 \x01(\t\"\xd8\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.innerloop.v1.ModelState\x12\x0e\n\x06method\x18\x04 \x01(\t\x12)\n\ttask_kind\x18\x05 \x01(\x0e\x32\x16.innerloop.v1.TaskKind\x12\x13\n\x0binput_shape\x18\x06 \x03(\x03\x12/\n\x0finput_data_type\x18\x07 \x01(\x0e\x32\x16.innerloop.v1.DataType\x12\x13\n\x0btarget_size\x18\x08 \x01(\r\x12(\n\x06limits\x18\t \x01(\x0b\x32\x18.innerloop.v1.TaskLimits\x12%\n\x07metrics\x18\n \x03(\x0b\x32\x14.innerloop.v1.Metric\x12\x0e\n\x06\x64igest\x18\x0b \x01(\t\x12\r\n\x05\x65rror\x18\x0c \x01(\t\x12\x31\n\x0fways_can_change\x18\r \x01(\x0e\x32\x18.innerloop.v1.WaysChange\x12\x15\n\rorder_matters\x18\x0e \x01(\x08\x12\x1c\n\x14gradients_at_serving\x18\x0f \x01(\x08\x12+\n\ninput_kind\x18\x10 \x01(\x0e\x32\x17.innerloop.v1.InputKind\x12\x13\n\x0bsample_rate\x18\x11 \x01(\r\x12,\n\x08versions\x18\x12 \x03(\x0b\x32\x1a.innerloop.v1.ModelVersion\x12)\n\x07\x61liases\x18\x13 \x03(\x0b\x32\x18.innerloop.v1.ModelAlias\"w\n\x0cModelVersion\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\'\n\x05state\x18\x04 \x01(\x0e\x32\x18.innerloop.v1.ModelState\x12\r\n\x05\x65rror\x18\x05 \x01(\t\"L\n\nModelAlias\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06wanted\x18\x03 \x01(\t\x12\x0f\n\x07percent\x18\x04 \x01(\x01\"\x13\n\x11ListModelsRequest\"9\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.innerloop.v1.Model\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"6\n\x10GetModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.innerloop.v1.Model\"!\n\x10LoadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"7\n\x11LoadModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.innerloop.v1.Model\"#\n\x12UnloadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x15\n\x13UnloadModelResponse\"Q\n\x0fSetAliasRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0f\n\x07percent\x18\x04 \x01(\x01\"6\n\x10SetAliasResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.innerloop.v1.Model*q\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x15\n\x11MODEL_STATE_READY\x10\x02\x12\x16\n\x12MODEL_STATE_FAILED\x10\x03*]\n\x08TaskKind\x12\x19\n\x15TASK_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18TASK_KIND_CLASSIFICATION\x10\x01\x12\x18\n\x14TASK_KIND_REGRESSION\x10\x02*k\n\nWaysChange\x12\x1b\n\x17WAYS_CHANGE_UNSPECIFIED\x10\x00\x12\x14\n\x10WAYS_CHANGE_NONE\x10\x01\x12\x15\n\x11WAYS_CHANGE_FEWER\x10\x02\x12\x13\n\x0fWAYS_CHANGE_ANY\x10\x03*i\n\tInputKind\x12\x1a\n\x16INPUT_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11INPUT_KIND_TENSOR\x10\x01\x12\x13\n\x0fINPUT_KIND_TEXT\x10\x02\x12\x14\n\x10INPUT_KIND_AUDIO\x10\x03\x32\x97\x03\n\x0cModelService\x12O\n\nListModels\x12\x1f.innerloop.v1.ListModelsRequest\x1a .innerloop.v1.ListModelsResponse\x12I\n\x08GetModel\x12\x1d.innerloop.v1.GetModelRequest\x1a\x1e.innerloop.v1.GetModelResponse\x12L\n\tLoadModel\x12\x1e.innerloop.v1.LoadModelRequest\x1a\x1f.innerloop.v1.LoadModelResponse\x12R\n\x0bUnloadModel\x12 .innerloop.v1.UnloadModelRequest\x1a!.innerloop.v1.UnloadModelResponse\x12I\n\x08SetAlias\x12\x1d.innerloop.v1.SetAliasRequest\x1a\x1e.innerloop.v1.SetAliasResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'innerloop.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODELSTATE']._serialized_start=1229
-  _globals['_MODELSTATE']._serialized_end=1342
-  _globals['_TASKKIND']._serialized_start=1344
-  _globals['_TASKKIND']._serialized_end=1437
-  _globals['_WAYSCHANGE']._serialized_start=1439
-  _globals['_WAYSCHANGE']._serialized_end=1546
-  _globals['_INPUTKIND']._serialized_start=1548
-  _globals['_INPUTKIND']._serialized_end=1653
+  _globals['_MODELSTATE']._serialized_start=1656
+  _globals['_MODELSTATE']._serialized_end=1769
+  _globals['_TASKKIND']._serialized_start=1771
+  _globals['_TASKKIND']._serialized_end=1864
+  _globals['_WAYSCHANGE']._serialized_start=1866
+  _globals['_WAYSCHANGE']._serialized_end=1973
+  _globals['_INPUTKIND']._serialized_start=1975
+  _globals['_INPUTKIND']._serialized_end=2080
   _globals['_TASKLIMITS']._serialized_start=70
   _globals['_TASKLIMITS']._serialized_end=305
   _globals['_METRIC']._serialized_start=307
   _globals['_METRIC']._serialized_end=391
   _globals['_MODEL']._serialized_start=394
-  _globals['_MODEL']._serialized_end=905
-  _globals['_LISTMODELSREQUEST']._serialized_start=907
-  _globals['_LISTMODELSREQUEST']._serialized_end=926
-  _globals['_LISTMODELSRESPONSE']._serialized_start=928
-  _globals['_LISTMODELSRESPONSE']._serialized_end=985
-  _globals['_GETMODELREQUEST']._serialized_start=987
-  _globals['_GETMODELREQUEST']._serialized_end=1019
-  _globals['_GETMODELRESPONSE']._serialized_start=1021
-  _globals['_GETMODELRESPONSE']._serialized_end=1075
-  _globals['_LOADMODELREQUEST']._serialized_start=1077
-  _globals['_LOADMODELREQUEST']._serialized_end=1110
-  _globals['_LOADMODELRESPONSE']._serialized_start=1112
-  _globals['_LOADMODELRESPONSE']._serialized_end=1167
-  _globals['_UNLOADMODELREQUEST']._serialized_start=1169
-  _globals['_UNLOADMODELREQUEST']._serialized_end=1204
-  _globals['_UNLOADMODELRESPONSE']._serialized_start=1206
-  _globals['_UNLOADMODELRESPONSE']._serialized_end=1227
-  _globals['_MODELSERVICE']._serialized_start=1656
-  _globals['_MODELSERVICE']._serialized_end=1988
+  _globals['_MODEL']._serialized_end=994
+  _globals['_MODELVERSION']._serialized_start=996
+  _globals['_MODELVERSION']._serialized_end=1115
+  _globals['_MODELALIAS']._serialized_start=1117
+  _globals['_MODELALIAS']._serialized_end=1193
+  _globals['_LISTMODELSREQUEST']._serialized_start=1195
+  _globals['_LISTMODELSREQUEST']._serialized_end=1214
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1216
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1273
+  _globals['_GETMODELREQUEST']._serialized_start=1275
+  _globals['_GETMODELREQUEST']._serialized_end=1307
+  _globals['_GETMODELRESPONSE']._serialized_start=1309
+  _globals['_GETMODELRESPONSE']._serialized_end=1363
+  _globals['_LOADMODELREQUEST']._serialized_start=1365
+  _globals['_LOADMODELREQUEST']._serialized_end=1398
+  _globals['_LOADMODELRESPONSE']._serialized_start=1400
+  _globals['_LOADMODELRESPONSE']._serialized_end=1455
+  _globals['_UNLOADMODELREQUEST']._serialized_start=1457
+  _globals['_UNLOADMODELREQUEST']._serialized_end=1492
+  _globals['_UNLOADMODELRESPONSE']._serialized_start=1494
+  _globals['_UNLOADMODELRESPONSE']._serialized_end=1515
+  _globals['_SETALIASREQUEST']._serialized_start=1517
+  _globals['_SETALIASREQUEST']._serialized_end=1598
+  _globals['_SETALIASRESPONSE']._serialized_start=1600
+  _globals['_SETALIASRESPONSE']._serialized_end=1654
+  _globals['_MODELSERVICE']._serialized_start=2083
+  _globals['_MODELSERVICE']._serialized_end=2490
 # @@protoc_insertion_point(module_scope)

@@ -87,7 +87,7 @@ class Metric(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ..., confidence_interval: _Optional[float] = ..., protocol: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "state", "method", "task_kind", "input_shape", "input_data_type", "target_size", "limits", "metrics", "digest", "error", "ways_can_change", "order_matters", "gradients_at_serving", "input_kind", "sample_rate")
+    __slots__ = ("name", "version", "state", "method", "task_kind", "input_shape", "input_data_type", "target_size", "limits", "metrics", "digest", "error", "ways_can_change", "order_matters", "gradients_at_serving", "input_kind", "sample_rate", "versions", "aliases")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -105,6 +105,8 @@ class Model(_message.Message):
     GRADIENTS_AT_SERVING_FIELD_NUMBER: _ClassVar[int]
     INPUT_KIND_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_RATE_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    ALIASES_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     state: ModelState
@@ -122,7 +124,35 @@ class Model(_message.Message):
     gradients_at_serving: bool
     input_kind: InputKind
     sample_rate: int
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., method: _Optional[str] = ..., task_kind: _Optional[_Union[TaskKind, str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., input_data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., target_size: _Optional[int] = ..., limits: _Optional[_Union[TaskLimits, _Mapping]] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., digest: _Optional[str] = ..., error: _Optional[str] = ..., ways_can_change: _Optional[_Union[WaysChange, str]] = ..., order_matters: _Optional[bool] = ..., gradients_at_serving: _Optional[bool] = ..., input_kind: _Optional[_Union[InputKind, str]] = ..., sample_rate: _Optional[int] = ...) -> None: ...
+    versions: _containers.RepeatedCompositeFieldContainer[ModelVersion]
+    aliases: _containers.RepeatedCompositeFieldContainer[ModelAlias]
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., method: _Optional[str] = ..., task_kind: _Optional[_Union[TaskKind, str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., input_data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., target_size: _Optional[int] = ..., limits: _Optional[_Union[TaskLimits, _Mapping]] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., digest: _Optional[str] = ..., error: _Optional[str] = ..., ways_can_change: _Optional[_Union[WaysChange, str]] = ..., order_matters: _Optional[bool] = ..., gradients_at_serving: _Optional[bool] = ..., input_kind: _Optional[_Union[InputKind, str]] = ..., sample_rate: _Optional[int] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., aliases: _Optional[_Iterable[_Union[ModelAlias, _Mapping]]] = ...) -> None: ...
+
+class ModelVersion(_message.Message):
+    __slots__ = ("folder", "version", "digest", "state", "error")
+    FOLDER_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    folder: str
+    version: str
+    digest: str
+    state: ModelState
+    error: str
+    def __init__(self, folder: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., error: _Optional[str] = ...) -> None: ...
+
+class ModelAlias(_message.Message):
+    __slots__ = ("name", "version", "wanted", "percent")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    WANTED_FIELD_NUMBER: _ClassVar[int]
+    PERCENT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    wanted: str
+    percent: float
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., wanted: _Optional[str] = ..., percent: _Optional[float] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()
@@ -167,3 +197,21 @@ class UnloadModelRequest(_message.Message):
 class UnloadModelResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class SetAliasRequest(_message.Message):
+    __slots__ = ("model", "alias", "version", "percent")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PERCENT_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    alias: str
+    version: str
+    percent: float
+    def __init__(self, model: _Optional[str] = ..., alias: _Optional[str] = ..., version: _Optional[str] = ..., percent: _Optional[float] = ...) -> None: ...
+
+class SetAliasResponse(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: Model
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...

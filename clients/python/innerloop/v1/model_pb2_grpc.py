@@ -27,7 +27,12 @@ if _version_not_supported:
 
 class ModelServiceStub:
     """Describes the models of a server, and loads and unloads them. Errors are those of AdaptationService. The standard
-    health service answers for each model under the name innerloop.v1.models/NAME.
+    health service answers for each model under the name innerloop.v1.models/NAME, and for each version that has a folder
+    of its own under innerloop.v1.models/NAME@FOLDER.
+
+    A model may have several versions. Wherever a request names a model, NAME@VERSION means one of them, by its folder, by
+    the first eight or more digits of its digest, or by an alias. NAME alone means the alias `stable`, or for a share of
+    the callers the alias `canary`.
     """
 
     def __init__(self, channel):
@@ -56,11 +61,21 @@ class ModelServiceStub:
                 request_serializer=innerloop_dot_v1_dot_model__pb2.UnloadModelRequest.SerializeToString,
                 response_deserializer=innerloop_dot_v1_dot_model__pb2.UnloadModelResponse.FromString,
                 _registered_method=True)
+        self.SetAlias = channel.unary_unary(
+                '/innerloop.v1.ModelService/SetAlias',
+                request_serializer=innerloop_dot_v1_dot_model__pb2.SetAliasRequest.SerializeToString,
+                response_deserializer=innerloop_dot_v1_dot_model__pb2.SetAliasResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
     """Describes the models of a server, and loads and unloads them. Errors are those of AdaptationService. The standard
-    health service answers for each model under the name innerloop.v1.models/NAME.
+    health service answers for each model under the name innerloop.v1.models/NAME, and for each version that has a folder
+    of its own under innerloop.v1.models/NAME@FOLDER.
+
+    A model may have several versions. Wherever a request names a model, NAME@VERSION means one of them, by its folder, by
+    the first eight or more digits of its digest, or by an alias. NAME alone means the alias `stable`, or for a share of
+    the callers the alias `canary`.
     """
 
     def ListModels(self, request, context):
@@ -76,15 +91,24 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def LoadModel(self, request, context):
-        """Loads a bundle of the server's model directory by name. Needs admin scope.
+        """Loads the bundles of a model, or one version of it, from the server's model directory, where they are not loaded
+        already, and reads the model's aliases. What can't be loaded leaves what serves as it is. Needs admin scope.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnloadModel(self, request, context):
-        """Unloads a model. Its adaptations answer again once the same version is loaded, unless the server keeps them in memory
+        """Unloads a model, or one version of it. Its adaptations answer again once the same version is loaded, unless the server keeps them in memory
         only. Needs admin scope.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetAlias(self, request, context):
+        """Has an alias of a model point to a version, or takes it away. The server keeps it in the model's folder. Needs admin
+        scope.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,6 +137,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     request_deserializer=innerloop_dot_v1_dot_model__pb2.UnloadModelRequest.FromString,
                     response_serializer=innerloop_dot_v1_dot_model__pb2.UnloadModelResponse.SerializeToString,
             ),
+            'SetAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAlias,
+                    request_deserializer=innerloop_dot_v1_dot_model__pb2.SetAliasRequest.FromString,
+                    response_serializer=innerloop_dot_v1_dot_model__pb2.SetAliasResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'innerloop.v1.ModelService', rpc_method_handlers)
@@ -123,7 +152,12 @@ def add_ModelServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ModelService:
     """Describes the models of a server, and loads and unloads them. Errors are those of AdaptationService. The standard
-    health service answers for each model under the name innerloop.v1.models/NAME.
+    health service answers for each model under the name innerloop.v1.models/NAME, and for each version that has a folder
+    of its own under innerloop.v1.models/NAME@FOLDER.
+
+    A model may have several versions. Wherever a request names a model, NAME@VERSION means one of them, by its folder, by
+    the first eight or more digits of its digest, or by an alias. NAME alone means the alias `stable`, or for a share of
+    the callers the alias `canary`.
     """
 
     @staticmethod
@@ -224,6 +258,33 @@ class ModelService:
             '/innerloop.v1.ModelService/UnloadModel',
             innerloop_dot_v1_dot_model__pb2.UnloadModelRequest.SerializeToString,
             innerloop_dot_v1_dot_model__pb2.UnloadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/innerloop.v1.ModelService/SetAlias',
+            innerloop_dot_v1_dot_model__pb2.SetAliasRequest.SerializeToString,
+            innerloop_dot_v1_dot_model__pb2.SetAliasResponse.FromString,
             options,
             channel_credentials,
             insecure,

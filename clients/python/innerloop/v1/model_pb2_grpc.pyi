@@ -28,7 +28,12 @@ GRPC_VERSION: str
 
 class ModelServiceStub:
     """Describes the models of a server, and loads and unloads them. Errors are those of AdaptationService. The standard
-    health service answers for each model under the name innerloop.v1.models/NAME.
+    health service answers for each model under the name innerloop.v1.models/NAME, and for each version that has a folder
+    of its own under innerloop.v1.models/NAME@FOLDER.
+
+    A model may have several versions. Wherever a request names a model, NAME@VERSION means one of them, by its folder, by
+    the first eight or more digits of its digest, or by an alias. NAME alone means the alias `stable`, or for a share of
+    the callers the alias `canary`.
     """
 
     @_typing.overload
@@ -38,31 +43,53 @@ class ModelServiceStub:
     ListModels: _grpc.UnaryUnaryMultiCallable[_model_pb2.ListModelsRequest, _model_pb2.ListModelsResponse]
     GetModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.GetModelRequest, _model_pb2.GetModelResponse]
     LoadModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.LoadModelRequest, _model_pb2.LoadModelResponse]
-    """Loads a bundle of the server's model directory by name. Needs admin scope."""
+    """Loads the bundles of a model, or one version of it, from the server's model directory, where they are not loaded
+    already, and reads the model's aliases. What can't be loaded leaves what serves as it is. Needs admin scope.
+    """
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.UnloadModelRequest, _model_pb2.UnloadModelResponse]
-    """Unloads a model. Its adaptations answer again once the same version is loaded, unless the server keeps them in memory
+    """Unloads a model, or one version of it. Its adaptations answer again once the same version is loaded, unless the server keeps them in memory
     only. Needs admin scope.
+    """
+    SetAlias: _grpc.UnaryUnaryMultiCallable[_model_pb2.SetAliasRequest, _model_pb2.SetAliasResponse]
+    """Has an alias of a model point to a version, or takes it away. The server keeps it in the model's folder. Needs admin
+    scope.
     """
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
     """Describes the models of a server, and loads and unloads them. Errors are those of AdaptationService. The standard
-    health service answers for each model under the name innerloop.v1.models/NAME.
+    health service answers for each model under the name innerloop.v1.models/NAME, and for each version that has a folder
+    of its own under innerloop.v1.models/NAME@FOLDER.
+
+    A model may have several versions. Wherever a request names a model, NAME@VERSION means one of them, by its folder, by
+    the first eight or more digits of its digest, or by an alias. NAME alone means the alias `stable`, or for a share of
+    the callers the alias `canary`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListModels: _aio.UnaryUnaryMultiCallable[_model_pb2.ListModelsRequest, _model_pb2.ListModelsResponse]  # type: ignore[assignment]
     GetModel: _aio.UnaryUnaryMultiCallable[_model_pb2.GetModelRequest, _model_pb2.GetModelResponse]  # type: ignore[assignment]
     LoadModel: _aio.UnaryUnaryMultiCallable[_model_pb2.LoadModelRequest, _model_pb2.LoadModelResponse]  # type: ignore[assignment]
-    """Loads a bundle of the server's model directory by name. Needs admin scope."""
+    """Loads the bundles of a model, or one version of it, from the server's model directory, where they are not loaded
+    already, and reads the model's aliases. What can't be loaded leaves what serves as it is. Needs admin scope.
+    """
     UnloadModel: _aio.UnaryUnaryMultiCallable[_model_pb2.UnloadModelRequest, _model_pb2.UnloadModelResponse]  # type: ignore[assignment]
-    """Unloads a model. Its adaptations answer again once the same version is loaded, unless the server keeps them in memory
+    """Unloads a model, or one version of it. Its adaptations answer again once the same version is loaded, unless the server keeps them in memory
     only. Needs admin scope.
+    """
+    SetAlias: _aio.UnaryUnaryMultiCallable[_model_pb2.SetAliasRequest, _model_pb2.SetAliasResponse]  # type: ignore[assignment]
+    """Has an alias of a model point to a version, or takes it away. The server keeps it in the model's folder. Needs admin
+    scope.
     """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """Describes the models of a server, and loads and unloads them. Errors are those of AdaptationService. The standard
-    health service answers for each model under the name innerloop.v1.models/NAME.
+    health service answers for each model under the name innerloop.v1.models/NAME, and for each version that has a folder
+    of its own under innerloop.v1.models/NAME@FOLDER.
+
+    A model may have several versions. Wherever a request names a model, NAME@VERSION means one of them, by its folder, by
+    the first eight or more digits of its digest, or by an alias. NAME alone means the alias `stable`, or for a share of
+    the callers the alias `canary`.
     """
 
     @_abc_1.abstractmethod
@@ -85,7 +112,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_pb2.LoadModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.LoadModelResponse, _abc.Awaitable[_model_pb2.LoadModelResponse]]:
-        """Loads a bundle of the server's model directory by name. Needs admin scope."""
+        """Loads the bundles of a model, or one version of it, from the server's model directory, where they are not loaded
+        already, and reads the model's aliases. What can't be loaded leaves what serves as it is. Needs admin scope.
+        """
 
     @_abc_1.abstractmethod
     def UnloadModel(
@@ -93,8 +122,18 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_pb2.UnloadModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.UnloadModelResponse, _abc.Awaitable[_model_pb2.UnloadModelResponse]]:
-        """Unloads a model. Its adaptations answer again once the same version is loaded, unless the server keeps them in memory
+        """Unloads a model, or one version of it. Its adaptations answer again once the same version is loaded, unless the server keeps them in memory
         only. Needs admin scope.
+        """
+
+    @_abc_1.abstractmethod
+    def SetAlias(
+        self,
+        request: _model_pb2.SetAliasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.SetAliasResponse, _abc.Awaitable[_model_pb2.SetAliasResponse]]:
+        """Has an alias of a model point to a version, or takes it away. The server keeps it in the model's folder. Needs admin
+        scope.
         """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -9,6 +9,7 @@ from innerloop_learner.encoders import MAX_TEXT_BYTES
 from innerloop_learner.media import MAX_AUDIO_SECONDS
 from innerloop_server.domain.adaptations import Adaptation
 from innerloop_server.domain.answers import Answers
+from innerloop_server.domain.model_versions import STABLE, ModelVersions
 from innerloop_server.domain.models import ModelEntry, ModelState
 from innerloop_server.domain.timings import Timings
 from innerloop_server.transport.codec.inputs import most_examples
@@ -77,16 +78,34 @@ def encode_timings(timings: Timings, encode_seconds: float) -> pb.Timings:
     )
 
 
-def encode_model(entry: ModelEntry, limits: RequestLimits) -> model_pb2.Model:
-    """A model in whatever state it is."""
+def encode_model(model: ModelVersions, entry: ModelEntry, limits: RequestLimits) -> model_pb2.Model:
+    """A model and its versions, of which one, whatever its state, is described at length."""
+    described = _encode_description(entry, limits)
+    described.name, described.state, described.error = model.name, STATES[entry.state], entry.error
+    described.versions.extend(
+        model_pb2.ModelVersion(
+            folder=each.folder,
+            version="" if each.description is None else each.description.version,
+            digest=each.digest,
+            state=STATES[each.state],
+            error=each.error,
+        )
+        for each in model.versions
+    )
+    if model.alias(STABLE) is None and model.stable.state is ModelState.READY:
+        described.aliases.add(name=STABLE, version=model.stable.label)
+    for alias in model.aliases:
+        described.aliases.add(name=alias.name, version=alias.version, wanted=alias.wanted, percent=alias.percent)
+    return described
+
+
+def _encode_description(entry: ModelEntry, limits: RequestLimits) -> model_pb2.Model:
     description = entry.description
     if description is None:
-        return model_pb2.Model(name=entry.name, state=STATES[entry.state], error=entry.error)
+        return model_pb2.Model()
     traits = description.traits
     return model_pb2.Model(
-        name=entry.name,
         version=description.version,
-        state=STATES[entry.state],
         method=description.method,
         task_kind=TASK_KINDS[traits.task_kind],
         input_shape=description.input_shape,

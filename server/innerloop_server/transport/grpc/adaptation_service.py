@@ -74,7 +74,7 @@ class AdaptationServicer:
     async def _adapt(self, received: Received[pb.AdaptRequest], call: Call) -> pb.AdaptResponse:
         clock = _CodecClock()
         request, detached = received.message, received.detached
-        model = await self._serving.model(request.model)
+        model = await self._serving.model(call.caller, request.model)
         call.model = model.name
         task, keep = await self._decoders.run(
             lambda: (
@@ -120,7 +120,7 @@ class AdaptationServicer:
     async def _adapt_predict(self, received: Received[pb.AdaptPredictRequest], call: Call) -> pb.AdaptPredictResponse:
         clock = _CodecClock()
         request, detached = received.message, received.detached
-        model = await self._serving.model(request.model)
+        model = await self._serving.model(call.caller, request.model)
         call.model = model.name
         (task, query), keep = await self._decoders.run(
             lambda: (

@@ -5,7 +5,7 @@ import asyncio
 import structlog
 from grpc.aio import Server
 
-from innerloop_server.domain.models import ModelEntry
+from innerloop_server.domain.model_versions import ModelVersions
 from innerloop_server.observability.call_metrics import CallMetrics
 from innerloop_server.serving.interface import Serving
 from innerloop_server.settings import ServerSettings
@@ -65,13 +65,13 @@ class Endpoint:
         await self._server.start()
         return port
 
-    async def model_changed(self, entry: ModelEntry) -> None:
-        """A model began to load, is ready, or failed."""
-        await self._health.model_changed(entry)
+    async def model_changed(self, model: ModelVersions) -> None:
+        """See ModelListener."""
+        await self._health.model_changed(model)
 
-    async def model_removed(self, entry: ModelEntry) -> None:
-        """A model was unloaded."""
-        await self._health.model_removed(entry)
+    async def model_removed(self, name: str) -> None:
+        """See ModelListener."""
+        await self._health.model_removed(name)
 
     async def models_loaded(self) -> None:
         """Every model of the folder was loaded or refused."""

@@ -3,7 +3,8 @@
 from grpc_health.v1.health import aio
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
-from innerloop_server.domain.models import ModelEntry, ModelState
+from innerloop_server.domain.model_versions import SEPARATOR, ModelVersions
+from innerloop_server.domain.models import ModelState
 
 SERVER = ""
 ADAPTATION_SERVICE = "innerloop.v1.AdaptationService"
@@ -13,7 +14,7 @@ STORE = "innerloop.v1.store"
 
 
 def model_health_name(model: str) -> str:
-    """The name by which the health service is asked about one model."""
+    """The name by which the health service is asked about a model, or about NAME@FOLDER, one version of it."""
     return f"innerloop.v1.models/{model}"
 
 
@@ -28,7 +29,7 @@ class Health:
 
     def __init__(self) -> None:
         self.servicer = aio.HealthServicer()
-        self._states: dict[str, ModelState] = {}
+        self._models: dict[str, ModelVersions] = {}
         self._loaded = False
         self._store_up = self._engine_answers = True
         self._serving: dict[str, bool] = {}  # by name, if only the engine answers
@@ -59,20 +60,25 @@ class Health:
         """Say from now on that nothing serves."""
         await self.servicer.enter_graceful_shutdown()
 
-    async def model_changed(self, entry: ModelEntry) -> None:
-        """A model serves when it is ready."""
-        self._states[entry.name] = entry.state
-        await self._set(model_health_name(entry.name), serving=entry.state is ModelState.READY)
+    async def model_changed(self, model: ModelVersions) -> None:
+        """A model serves when the version is ready that its bare name stands for, a version when it is ready."""
+        before = self._models.get(model.name)
+        self._models[model.name] = model
+        serving = _serving(model)
+        gone = dict.fromkeys(() if before is None else _serving(before).keys() - serving.keys(), False)
+        for name, serves in (serving | gone).items():
+            await self._set(model_health_name(name), serving=serves)
         await self._update_server()
 
-    async def model_removed(self, entry: ModelEntry) -> None:
+    async def model_removed(self, name: str) -> None:
         """An unloaded model does not serve."""
-        del self._states[entry.name]
-        await self._set(model_health_name(entry.name), serving=False)
+        before = self._models.pop(name, None)
+        for each in () if before is None else _serving(before):
+            await self._set(model_health_name(each), serving=False)
         await self._update_server()
 
     async def _update_server(self) -> None:
-        refused = bool(self._states) and ModelState.READY not in self._states.values()
+        refused = bool(self._models) and not any(_serving(model)[model.name] for model in self._models.values())
         for service in (SERVER, ADAPTATION_SERVICE):
             await self._set(service, serving=self._loaded and not refused)
 
@@ -82,3 +88,9 @@ class Health:
         if serving and self._engine_answers:
             status = HealthCheckResponse.SERVING
         await self.servicer.set(service, status)
+
+
+def _serving(model: ModelVersions) -> dict[str, bool]:
+    """Whether a model serves, and each of its versions that has a folder of its own."""
+    versions = {f"{model.name}{SEPARATOR}{entry.folder}": entry for entry in model.versions if entry.folder}
+    return {name: entry.state is ModelState.READY for name, entry in {model.name: model.stable, **versions}.items()}

@@ -2,7 +2,7 @@
 
 from innerloop.v1 import model_pb2 as pb
 from innerloop_server.domain.errors import AdminDisabledError
-from innerloop_server.domain.models import ModelEntry
+from innerloop_server.domain.model_versions import ModelVersions, WantedAlias, split_reference
 from innerloop_server.serving.interface import Serving
 from innerloop_server.transport.codec.requests import RequestLimits
 from innerloop_server.transport.codec.responses import encode_model
@@ -38,30 +38,42 @@ class ModelServicer:
     async def UnloadModel(self, request: pb.UnloadModelRequest, context: Context) -> pb.UnloadModelResponse:  # noqa: N802, D102
         return await self._calls.run("UnloadModel", self._unload, request, context)
 
+    async def SetAlias(self, request: pb.SetAliasRequest, context: Context) -> pb.SetAliasResponse:  # noqa: N802, D102
+        return await self._calls.run("SetAlias", self._set_alias, request, context)
+
     async def _list(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
-        del request, call
-        return pb.ListModelsResponse(models=map(self._encode, await self._serving.entries()))
+        del request
+        models = await self._serving.models()
+        return pb.ListModelsResponse(models=[self._encode(model, "", call) for model in models])
 
     async def _get(self, request: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:
-        entry = await self._serving.entry(request.model)
-        call.model = entry.name
-        return pb.GetModelResponse(model=self._encode(entry))
+        name, selector = split_reference(request.model)
+        model = await self._serving.versions(name)
+        call.model = model.name
+        return pb.GetModelResponse(model=self._encode(model, selector, call))
 
     async def _load(self, request: pb.LoadModelRequest, call: Call) -> pb.LoadModelResponse:
         self._check_admin()
-        entry = await self._serving.load(request.model)
-        call.model = entry.name
-        return pb.LoadModelResponse(model=self._encode(entry))
+        model = await self._serving.load(request.model)
+        call.model = model.name
+        return pb.LoadModelResponse(model=self._encode(model, split_reference(request.model)[1], call))
 
     async def _unload(self, request: pb.UnloadModelRequest, call: Call) -> pb.UnloadModelResponse:
         self._check_admin()
         await self._serving.unload(request.model)
-        call.model = request.model
+        call.model = split_reference(request.model)[0]
         return pb.UnloadModelResponse()
+
+    async def _set_alias(self, request: pb.SetAliasRequest, call: Call) -> pb.SetAliasResponse:
+        self._check_admin()
+        wanted = WantedAlias(request.version, request.percent) if request.version else None
+        model = await self._serving.set_alias(request.model, request.alias, wanted)
+        call.model = model.name
+        return pb.SetAliasResponse(model=self._encode(model, "", call))
 
     def _check_admin(self) -> None:
         if not self._admin:
             raise AdminDisabledError
 
-    def _encode(self, entry: ModelEntry) -> pb.Model:
-        return encode_model(entry, self._limits)
+    def _encode(self, model: ModelVersions, selector: str, call: Call) -> pb.Model:
+        return encode_model(model, model.select(selector, call.caller.account), self._limits)
