@@ -1,6 +1,8 @@
-"""Sets how a process that computes gets memory from the operating system."""
+"""The memory of this process: how it is got from the operating system and given back, and how much there is."""
 
 import ctypes
+import os
+from pathlib import Path
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Numbers of two parameters of the C function mallopt(3)."""
@@ -20,3 +22,18 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(TRIM_THRESHOLD, KEPT_BYTES)
         mallopt(MMAP_THRESHOLD, KEPT_BYTES)
+
+
+def give_back_freed_memory() -> None:
+    """Give the operating system what the C library has kept; the next allocations take it anew."""
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
+def resident_bytes() -> int | None:
+    """Bytes of memory that this process takes; None where the system doesn't tell."""
+    statistics = Path("/proc/self/statm")
+    if not statistics.is_file():
+        return None  # only Linux tells
+    return int(statistics.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

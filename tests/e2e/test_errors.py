@@ -1,5 +1,8 @@
 """Every reason an error can carry, as a client meets it."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from examples import adapt_request, predict_request
@@ -34,6 +37,41 @@ def test_a_page_token_of_ones_own_making_is_refused(client, fails, token):
     assert set(problem.fields) == {"page_token"}
     problem = fails(client.adaptations.ListAdaptations, pb.ListAdaptationsRequest(page_size=-1))
     assert set(problem.fields) == {"page_size"}
+
+
+STANDARD = [
+    ("/grpc.health.v1.Health/Check", "unary_unary", "HealthCheckRequest"),
+    ("/grpc.health.v1.Health/Watch", "unary_stream", "HealthCheckRequest"),
+    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "stream_stream", "ServerReflectionRequest"),
+]
+
+
+@pytest.mark.parametrize(("method", "arity", "kind"), STANDARD)
+def test_standard_services_refuse_bytes_that_are_no_message_as_ours_do(server, client, fails, method, arity, kind):
+    call = getattr(client.channel, arity)(method)
+
+    def ask(content):
+        answered = call(iter([content]) if arity == "stream_stream" else content, timeout=20)
+        return answered if arity == "unary_unary" else list(answered)
+
+    problem = fails(ask, b"\xff\xff")
+    assert (problem.code, problem.fields) == (StatusCode.INVALID_ARGUMENT, {"message": f"is not a {kind}"})
+    assert "Traceback" not in server.log
+
+
+def test_a_small_message_that_would_take_much_memory_is_refused(server, client, fails):
+    request = pb.AdaptRequest(model="prototypes", support=pb.Support(labels=pb.Labels(values=[""] * 2**22)))
+    before = resident(server.process.pid)
+    for _ in range(5):
+        assert set(fails(client.adaptations.Adapt, request).fields) == {"message"}
+    assert resident(server.process.pid) - before < 100 * 2**20
+    problem = fails(client.models.GetModel, model_pb2.GetModelRequest(model="x" * 2**22))
+    assert set(problem.fields) == {"message"}
+
+
+def resident(pid):
+    """Bytes of memory of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.parametrize("descriptor", [pb.DESCRIPTOR, model_pb2.DESCRIPTOR], ids=["adaptation", "model"])

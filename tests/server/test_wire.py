@@ -1,16 +1,21 @@
 """Requests whose tensors are detached say the same as those that protobuf parses alone."""
 
+import time
+import tracemalloc
+
 import numpy as np
 import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wire import images, texts, waveforms
 
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import tensor_pb2
+from innerloop_server.domain.errors import InvalidRequestError
 from innerloop_server.transport.codec import detached as wire
 from innerloop_server.transport.codec.detached import MOST_FIELDS, THRESHOLD
-from innerloop_server.transport.codec.requests import READERS
+from innerloop_server.transport.codec.requests import READERS, RequestLimits, limited_readers
 
 KINDS = {
     "Adapt": pb.AdaptRequest,
@@ -231,3 +236,43 @@ def test_any_damage_is_what_protobuf_says_it_is():
         check(name, bytes(content))
 
     same()
+
+
+LIMITS = RequestLimits(support=100, query=200, time_to_live=60.0, max_time_to_live=600.0, message_bytes=2**26)
+EMPTY = {
+    "labels": lambda n: pb.AdaptRequest(support=pb.Support(labels=pb.Labels(values=[""] * n))),
+    "images": lambda n: pb.AdaptRequest(support=pb.Support(inputs=images(*[b""] * n))),
+    "texts": lambda n: pb.AdaptRequest(support=pb.Support(inputs=texts(*[""] * n))),
+    "waveforms": lambda n: pb.AdaptRequest(support=pb.Support(inputs=waveforms(*[(np.zeros(0), 0)] * n))),
+    "targets": lambda n: pb.AdaptRequest(support=pb.Support(targets=tensor_pb2.Tensor(shape=[1] * n))),
+    "supports": lambda n: b"\x12\x00" * n,
+    "unknown": lambda n: b"\x7a\x00" * n,
+    "numbers": lambda n: b"\x78\x01" * n,
+}
+
+
+@pytest.mark.parametrize("kind", EMPTY)
+def test_many_small_fields_are_refused_before_memory_is_taken_for_them(kind, request):
+    made = EMPTY[kind](300_000)
+    content = made if isinstance(made, bytes) else made.SerializeToString()
+    read = limited_readers(LIMITS)["Adapt"]
+    tracemalloc.start()
+    request.addfinalizer(tracemalloc.stop)
+    started = time.perf_counter()
+    with pytest.raises(InvalidRequestError, match="message: holds more than 1,400 fields"):
+        read(content)
+    assert time.perf_counter() - started < 1
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+
+
+def test_what_the_limits_allow_is_read():
+    recordings = [(np.zeros(1000), 16_000)] * LIMITS.support
+    request = pb.AdaptRequest(support=pb.Support(inputs=waveforms(*recordings), labels=pb.Labels(values=["a"] * 100)))
+    assert limited_readers(LIMITS)["Adapt"](request.SerializeToString()).message == request
+
+
+@pytest.mark.parametrize("damage", [b"\x0a\xff\xff\xff\xff\x0f", b"\x0b", b"\xff" * 11, b"\x0a"])
+def test_a_large_request_that_is_damaged_is_refused(damage):
+    content = REQUESTS["Adapt"].SerializeToString() + damage
+    with pytest.raises(DecodeError):
+        limited_readers(LIMITS)["Adapt"](content)

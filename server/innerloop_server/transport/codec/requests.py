@@ -1,8 +1,9 @@
 """Request messages to domain objects, checked line by line; everything that is wrong is reported at once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 from google.protobuf.duration_pb2 import Duration
@@ -13,23 +14,28 @@ from innerloop.v1 import tensor_pb2
 from innerloop_server.domain.adaptations import KeepOptions
 from innerloop_server.domain.models import ModelDescription, ServedModel
 from innerloop_server.domain.tasks import AdaptTask, Array, SupportSet
-from innerloop_server.transport.codec.detached import NOTHING, Detached, detaching
+from innerloop_server.transport.codec.detached import NOTHING, Detached, Received, detaching
 from innerloop_server.transport.codec.inputs import decode_inputs
 from innerloop_server.transport.codec.tensors import decode_tensor
 from innerloop_server.transport.codec.violations import Violations
+from innerloop_server.transport.codec.wire_limits import limited
 
 LONGEST_LABEL = 1000
 LONGEST_REQUEST_ID = 128
 LONGEST_LIFE = 100 * 365 * 86400.0
 """Longest life of an adaptation, in seconds: about 100 years, since a timestamp holds no much later time."""
 
-READERS = {
+READERS: Mapping[str, Callable[[bytes], Received[Any]]] = {
     "Adapt": detaching(pb.AdaptRequest, "support.inputs.tensor"),
     "Predict": detaching(pb.PredictRequest, "query.tensor"),
     "StreamPredict": detaching(pb.StreamPredictRequest, "query.tensor"),
     "AdaptPredict": detaching(pb.AdaptPredictRequest, "support.inputs.tensor", "query.tensor"),
 }
 """How these methods' requests are read from the bytes that arrive; a tensor's path is the one that violations name."""
+
+FIELDS_OF_SUPPORT, FIELDS_OF_QUERY, OTHER_FIELDS = 4, 3, 1000
+"""Most fields of a request for each support example and for each query, such as a waveform's samples, its rate and
+itself, and its label; and most of all other fields."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,18 @@ class RequestLimits:
     time_to_live: float
     max_time_to_live: float
     message_bytes: int
+
+
+def limited_readers(limits: RequestLimits) -> Mapping[str, Callable[[bytes], Received[Any]]]:
+    """READERS, which refuse requests of more fields than the limits allow before protobuf takes memory for them."""
+    support, query = FIELDS_OF_SUPPORT * limits.support, FIELDS_OF_QUERY * limits.query
+    kinds: Mapping[str, tuple[type[Message], int]] = {
+        "Adapt": (pb.AdaptRequest, support),
+        "Predict": (pb.PredictRequest, query),
+        "StreamPredict": (pb.StreamPredictRequest, query),
+        "AdaptPredict": (pb.AdaptPredictRequest, support + query),
+    }
+    return {method: limited(kind, READERS[method], OTHER_FIELDS + most) for method, (kind, most) in kinds.items()}
 
 
 def decode_adapt(

@@ -13,7 +13,7 @@ import structlog
 
 from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.deadline import Deadline
-from innerloop_server.domain.errors import FieldViolation, InvalidRequestError, ServerError, ShuttingDownError
+from innerloop_server.domain.errors import ServerError, ShuttingDownError
 from innerloop_server.observability.call_metrics import NO_MODEL, CallMetrics
 from innerloop_server.transport.grpc.identity import Context, Identify
 from innerloop_server.transport.grpc.registration import Unreadable
@@ -201,7 +201,7 @@ async def _refuse(request: object, call: Call) -> NoReturn:
 
 async def _refuse_unreadable(request: Unreadable, call: Call) -> NoReturn:
     del call
-    raise InvalidRequestError([FieldViolation("message", f"is not a {request.kind}")])
+    raise request.error
 
 
 async def _abort(context: Context, call: Call, failure: Failure) -> NoReturn:
@@ -214,4 +214,9 @@ def _request_id(context: Context) -> str:
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID_KEY and isinstance(value, str) and REQUEST_ID.fullmatch(value):
             return value
+    return new_request_id()
+
+
+def new_request_id() -> str:
+    """A request id for a call whose client names none."""
     return secrets.token_hex(8)

@@ -14,6 +14,7 @@ from innerloop_server.transport.grpc.adaptation_service import AdaptationService
 from innerloop_server.transport.grpc.calls import Calls
 from innerloop_server.transport.grpc.health import Health
 from innerloop_server.transport.grpc.listen import build_server, identity_of
+from innerloop_server.transport.grpc.memory_return import give_memory_back
 from innerloop_server.transport.grpc.model_service import ModelServicer
 
 LINGER_SECONDS = 0.2
@@ -39,6 +40,7 @@ class Endpoint:
         self._health = Health()
         self._calls = Calls(identity_of(settings), metrics)
         self._server: Server | None = None
+        self._giving_memory_back: asyncio.Task[None] | None = None
 
     async def start(self, serving: Serving) -> int:
         """Listen; returns the port.
@@ -56,6 +58,7 @@ class Endpoint:
         )
         self._server, port = build_server(
             settings,
+            limits,
             AdaptationServicer(serving, self._calls, limits, self._metrics),
             ModelServicer(serving, self._calls, limits, admin=settings.admin),
             self._health,
@@ -63,6 +66,7 @@ class Endpoint:
         )
         await self._health.start()
         await self._server.start()
+        self._giving_memory_back = asyncio.create_task(give_memory_back())
         return port
 
     async def model_changed(self, model: ModelVersions) -> None:
@@ -99,5 +103,7 @@ class Endpoint:
             self._log.warning("requests were still under way when the grace period ended")
         else:
             await asyncio.sleep(LINGER_SECONDS)
+        if self._giving_memory_back is not None:
+            self._giving_memory_back.cancel()
         if self._server is not None:
             await self._server.stop(FLUSH_SECONDS)

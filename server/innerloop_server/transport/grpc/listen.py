@@ -4,18 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
-from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+from grpc_reflection.v1alpha.reflection import aio as aio_reflection
 
 from innerloop.v1 import adaptation_pb2, model_pb2
 from innerloop_server.settings import ConfigurationError, ServerSettings
-from innerloop_server.transport.codec.requests import READERS
+from innerloop_server.transport.codec.requests import RequestLimits, limited_readers
 from innerloop_server.transport.grpc.adaptation_service import AdaptationServicer
 from innerloop_server.transport.grpc.health import ADAPTATION_SERVICE, MODEL_SERVICE, Health
 from innerloop_server.transport.grpc.identity import Identify, anonymous, certificate_subject
 from innerloop_server.transport.grpc.model_service import ModelServicer
 from innerloop_server.transport.grpc.registration import add_service
+from innerloop_server.transport.grpc.standard_services import add_standard_service
 
 KEEPALIVE_SECONDS = 60
 """How long nothing may be heard from a client before it is asked for a sign of life: its calls and streams end when it
@@ -44,6 +45,7 @@ def keepalive_options() -> list[tuple[str, int]]:
 
 def build_server(
     settings: ServerSettings,
+    limits: RequestLimits,
     adaptations: AdaptationServicer,
     models: ModelServicer,
     health: Health,
@@ -54,6 +56,7 @@ def build_server(
 
     Args:
         settings: of the server.
+        limits: of requests.
         adaptations: one of its services.
         models: another.
         health: and the standard one.
@@ -73,11 +76,16 @@ def build_server(
         *keepalive_options(),
     ]
     server = grpc.aio.server(options=options)
-    add_service(adaptation_pb2.DESCRIPTOR.services_by_name["AdaptationService"], adaptations, READERS, server)
+    services = adaptation_pb2.DESCRIPTOR.services_by_name
+    add_service(services["AdaptationService"], adaptations, limited_readers(limits), server)
     add_service(model_pb2.DESCRIPTOR.services_by_name["ModelService"], models, {}, server)
-    add_HealthServicer_to_server(health.servicer, server)
-    names = (ADAPTATION_SERVICE, MODEL_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server)
+    standard = (
+        health_pb2.DESCRIPTOR.services_by_name["Health"],
+        reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"],
+    )
+    names = (ADAPTATION_SERVICE, MODEL_SERVICE, *(service.full_name for service in standard))
+    for service, servicer in zip(standard, (health.servicer, aio_reflection.ReflectionServicer(names)), strict=True):
+        add_standard_service(service, servicer, server)
     return server, _bind(server, settings)
 
 

@@ -8,11 +8,17 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
+from innerloop_server.domain.errors import FieldViolation, InvalidRequestError
+from innerloop_server.transport.codec.wire_limits import at_most
+
+MOST_BYTES = 2 * 2**20
+"""Most bytes of requests that carry no examples."""
+
 
 class Unreadable(NamedTuple):
-    """Stands for a request whose bytes are no message of the kind that its method takes."""
+    """Stands for a request whose bytes are no message of the kind that its method takes, or hold too much."""
 
-    kind: str
+    error: InvalidRequestError
 
 
 def add_service(
@@ -37,23 +43,30 @@ def add_service(
 
 
 def _handler(method: MethodDescriptor, behavior: Any, reader: Callable[[bytes], Any] | None) -> Any:
-    read = reader or GetMessageClass(method.input_type).FromString
+    read = reader or at_most(MOST_BYTES, GetMessageClass(method.input_type).FromString)
     streams = method.client_streaming and method.server_streaming
     make = grpc.stream_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
     return make(
         behavior,
-        request_deserializer=read if streams else _never_raising(read, method.input_type.name),
+        request_deserializer=read if streams else never_raising(read, method.input_type.name),
         response_serializer=GetMessageClass(method.output_type).SerializeToString,
     )
 
 
-def _never_raising(read: Callable[[bytes], Any], kind: str) -> Callable[[bytes], Any]:
+def never_raising(read: Callable[[bytes], Any], kind: str) -> Callable[[bytes], Any]:
     """Reads requests, or says that they are unreadable: gRPC would answer with what was raised, and log it."""
 
     def reader(content: bytes) -> Any:
         try:
             return read(content)
         except DecodeError:
-            return Unreadable(kind)
+            return Unreadable(not_a(kind))
+        except InvalidRequestError as error:
+            return Unreadable(error)
 
     return reader
+
+
+def not_a(kind: str) -> InvalidRequestError:
+    """The error of a message that can't be read."""
+    return InvalidRequestError([FieldViolation("message", f"is not a {kind}")])

@@ -13,6 +13,7 @@ from innerloop_server.transport.codec.detached import Received
 from innerloop_server.transport.grpc.byte_budget import ByteBudget
 from innerloop_server.transport.grpc.calls import Call, Calls
 from innerloop_server.transport.grpc.identity import Context
+from innerloop_server.transport.grpc.registration import not_a
 from innerloop_server.transport.grpc.status import Failure
 
 UNDER_WAY = 32
@@ -99,7 +100,7 @@ class PredictStream:
             try:
                 received = await self._context.read()
             except DecodeError as error:
-                raise InvalidRequestError([FieldViolation("message", "is not a StreamPredictRequest")]) from error
+                raise not_a("StreamPredictRequest") from error
             if received is grpc.aio.EOF:
                 return
             if received.message.adaptation_id:
