@@ -771,7 +771,7 @@ async def test_a_batch_ends_when_the_last_who_waits_for_it_leaves(make_scheduler
     second.cancel()
     await asyncio.wait_for(lane.told.wait(), 5)
     assert lane.batch.abandoned()
-    await until(lambda: not scheduler._computing)
+    await until(lambda: not scheduler._running.count)
 
 
 async def test_a_batch_whose_deadlines_have_all_passed_is_not_worth_computing_any_more(make_scheduler, fake_model):

@@ -23,10 +23,10 @@ from innerloop_server.scheduling.policy import (
     LONG_BATCH,
     BatchLimits,
     BatchPolicy,
-    is_short,
     queries_at_once,
 )
 from innerloop_server.scheduling.queue import FairQueue
+from innerloop_server.scheduling.running import RunningBatches
 
 R = TypeVar("R")
 
@@ -66,13 +66,10 @@ class Scheduler:
         self._limits = queue_limits
         self._metrics = metrics
         self._queue = FairQueue(weights, self._policy)
-        self._batches = self._short_batches = self._long_batches = self._jobs = 0  # that run
+        self._running = RunningBatches(side_by_side, self._loop.time)
         self._others_until = -math.inf  # until when requests that are not long count as having come lately
         self._busy_since = 0.0  # up to which the device's busy time has been counted, while batches run
         self._last_end = self._next_estimate = 0.0
-        self._running: list[tuple[float, float]] = []  # when batches that run will end, and the seconds that they take
-        self._running_seconds = 0.0  # that they take, all together
-        self._computing: dict[AnyJob, tuple[Lane, Sequence[AnyJob]]] = {}
         self._sleeping: deque[asyncio.Future[None]] = deque()
         self._stopped = False
         self._feeders = [self._loop.create_task(self._feed()) for _ in range(lanes.count)]
@@ -90,17 +87,11 @@ class Scheduler:
             return await job.future
         except asyncio.CancelledError:
             if not self._queue.discard(waiting):
-                self._abandon(waiting)
+                self._running.abandon(waiting)
             raise
         finally:
             # Also when it was dropped from the queue, which may have happened without a batch to report.
             self._report_depth(waiting)
-
-    def _abandon(self, job: AnyJob) -> None:
-        """Let the batch of a job stop, if nobody waits for any of it any more."""
-        lane, jobs = self._computing.get(job, (None, ()))
-        if lane is not None and all(each.abandoned for each in jobs):
-            lane.abandon()
 
     def queries_at_once(self, model: LoadedModel) -> int:
         """How many of a request's queries make a job, so that others have their turns between them."""
@@ -128,7 +119,7 @@ class Scheduler:
         """Refuse a job that would be computed too late, given the seconds that it takes itself."""
         own += self._queue.seconds_of_rest(job)
         left = min(job.deadline.remaining, self._limits.seconds)
-        if too_late_by(self._queue.cost + self._running_seconds, own, left) <= 0:
+        if too_late_by(self._queue.cost + self._running.seconds, own, left) <= 0:
             return  # even if all that waits came first, which is known without an estimate
         wait = self._estimated_wait(job, job.cost)
         if job.deadline.at == math.inf:
@@ -147,21 +138,11 @@ class Scheduler:
             job: that arrives.
             own: seconds that it takes itself.
         """
-        lanes = self._side_by_side
-        if self._batches < lanes and not self._queue.depth:
+        if self._running.count < self._side_by_side and not self._queue.depth:
             return 0.0
-        long, now = lanes == 1 or own > LONG_BATCH, self._loop.time()
-        counted = [(end, seconds) for end, seconds in self._running if long or seconds <= LONG_BATCH]
-        lanes -= min(len(self._running) - len(counted), lanes - 1)
-        running = sum(min(max(end - now, 0.0), seconds) for end, seconds in counted)
-        return (running + self._queue.work_before(job, long=long)) / lanes
-
-    def _free_at(self) -> float:
-        """When the device can begin with another batch, by the usual times of those that run."""
-        first = len(self._running) - self._side_by_side
-        if first < 0:
-            return self._loop.time()
-        return max(self._loop.time(), sorted(end for end, _ in self._running)[first])
+        long = self._side_by_side == 1 or own > LONG_BATCH
+        left, lanes = self._running.work_left(long=long)
+        return (left + self._queue.work_before(job, long=long)) / lanes
 
     def _make_room(self, job: AnyJob, own: float) -> None:
         """Find a place for a job, which may be that of someone who has more of them.
@@ -228,28 +209,14 @@ class Scheduler:
         self._report_depth(jobs[0])
         if self._queue.depth:
             self._wake_feeder()  # there may be a batch for another lane, too
-        if not self._batches:
+        if not self._running.count:
             self._busy_since = self._loop.time()
-        seconds_each, expected = self._queue.seconds_of(jobs)
-        short, long = is_short(seconds_each, len(jobs)), expected > LONG_BATCH
-        self._batches += 1
-        self._short_batches += short
-        self._long_batches += long
-        self._jobs += len(jobs)
-        running = (self._free_at() + expected, expected)
-        self._running.append(running)
-        self._running_seconds += expected
-        self._computing.update(dict.fromkeys(jobs, (lane, jobs)))
+        batch = self._running.begin(lane, jobs, *self._queue.seconds_of(jobs))
         started = time.monotonic()
-        results = await compute(lane, jobs)
-        self._running.remove(running)
-        self._running_seconds = self._running_seconds - expected if self._running else 0.0
-        for job in jobs:
-            del self._computing[job]
-        self._batches -= 1
-        self._short_batches -= short
-        self._long_batches -= long
-        self._jobs -= len(jobs)
+        try:
+            results = await compute(lane, jobs)
+        finally:
+            self._running.end(batch)
         self._hand_back(jobs, results, self._device_seconds(started))
         return True
 
@@ -258,11 +225,12 @@ class Scheduler:
         if self._stopped:
             return []
         size_bytes = self._policy.limits.size_bytes
-        if self._batches >= self._side_by_side:
-            return self._queue.next_batch(self._policy.ahead, size_bytes, self._free_at() - self._loop.time())
-        outstanding = self._queue.depth + self._jobs
-        long = self._long_batches if time.monotonic() < self._others_until else 0
-        at_once = partial(self._policy.at_once, outstanding=outstanding, short=self._short_batches, long=long)
+        running = self._running
+        if running.count >= self._side_by_side:
+            return self._queue.next_batch(self._policy.ahead, size_bytes, running.free_at() - self._loop.time())
+        outstanding = self._queue.depth + running.jobs
+        long = running.long if time.monotonic() < self._others_until else 0
+        at_once = partial(self._policy.at_once, outstanding=outstanding, short=running.short, long=long)
         return self._queue.next_batch(at_once, size_bytes)
 
     def _hand_back(self, jobs: Sequence[AnyJob], results: Sequence[Computed[Any] | Exception], seconds: float) -> None:
