@@ -48,6 +48,9 @@ EXPIRED_AT_ONCE = 1000
 COPIED_ON_LOOP = 64 * 2**10
 """Largest task state, in bytes, that the event loop copies itself; a thread takes longer to begin."""
 
+ASKED_SECONDS = 0.5
+"""Seconds that a Predict waits for a shared store to say whether what is in memory is up to date, before it goes on."""
+
 
 @dataclass(frozen=True)
 class KeptParts:
@@ -431,8 +434,9 @@ class Keeper:
     async def _is_current(self, live: LiveAdaptation) -> bool:
         """Whether no other server has changed or deleted an adaptation; while none can be asked, none has."""
         try:
-            return await self._store.revision(live.record.id) == live.record.revision
-        except StoreUnavailableError:
+            async with asyncio.timeout(ASKED_SECONDS):
+                return await self._store.revision(live.record.id) == live.record.revision
+        except (StoreUnavailableError, TimeoutError):
             return True
         except DamagedError:  # which fetching it will say
             return False

@@ -32,6 +32,9 @@ SECONDS = 2.0
 
 CONNECTIONS = 32
 
+FIRST_THAT_WAITS = (7, 2)
+"""The first version of Redis that can be asked to answer once its disk has what it was given (WAITAOF)."""
+
 PREFIX = "{innerloop}:"  # braces: a cluster keeps all keys that have the same word in them on one node
 FIELDS = ("id", "owner", "model", "revision", "created", "expires", "request", "record")
 PARTS = ("state", "recipe")
@@ -132,8 +135,8 @@ class RedisStore(AdaptationStore):
 
     def __init__(self, url: str, *, synchronous: bool = True) -> None:
         self._url = url
-        self._synchronous = synchronous
-        self._waits = False  # for the server's disk: because it can, and does not by itself
+        self._learned = not synchronous  # whether it is known if changes must wait for the server's disk
+        self._waits = False  # because the server can, and does not by itself
 
     async def open(self) -> None:
         """See AdaptationStore.open: a server that is away now may come later."""
@@ -152,8 +155,6 @@ class RedisStore(AdaptationStore):
         self._scripts = {
             script: self._redis.register_script(COMMON + script) for script in (ADD, REPLACE, DELETE, TOUCH, EXPIRE)
         }
-        if self._synchronous:
-            await self._learn_durability()
 
     async def close(self) -> None:
         """See AdaptationStore.close."""
@@ -247,6 +248,8 @@ class RedisStore(AdaptationStore):
         """Run a script, and wait until what it changed is as safe as was asked for."""
 
         async def ask(redis: Redis) -> Any:
+            if not self._learned:
+                self._waits, self._learned = await self._must_wait(), True
             if not self._waits:
                 return await self._scripts[script](args=arguments)
             pipeline: Pipeline = redis.pipeline(transaction=False)
@@ -266,22 +269,22 @@ class RedisStore(AdaptationStore):
             structlog.get_logger().error("store does not answer", store="redis", reason=str(error))
             raise StoreUnavailableError from error
 
-    async def _learn_durability(self) -> None:
-        """Find out whether the server writes to its disk before it answers, or must be waited for."""
+    async def _must_wait(self) -> bool:
+        """Whether changes must wait for the server's disk: it can wait for it, and does not by itself."""
         log = structlog.get_logger()
         try:
             settings = cast("Mapping[Any, Any]", await self._redis.config_get("append*"))
             kept = {_text(name): _text(value) for name, value in settings.items()}
             version = str((await self._redis.info("server"))["redis_version"])
-        except (RedisError, OSError) as error:
-            log.warning("can't tell whether Redis keeps what it is given", reason=str(error))
-            return
+        except ResponseError as error:
+            log.warning("Redis does not tell whether it keeps what it is given", reason=str(error))
+            return False
         if kept.get("appendonly") == "yes" and kept.get("appendfsync") == "always":
-            return
-        can_wait = tuple(map(int, version.split(".")[:2])) >= (7, 2)
-        self._waits = can_wait and kept.get("appendonly") == "yes"
-        if not self._waits:
-            log.warning("Redis may lose what it acknowledged: set appendonly yes and appendfsync always", **kept)
+            return False
+        if kept.get("appendonly") == "yes" and tuple(map(int, version.split(".")[:2])) >= FIRST_THAT_WAITS:
+            return True
+        log.warning("Redis may lose what it acknowledged: set appendonly yes and appendfsync always", **kept)
+        return False
 
 
 def _key(adaptation_id: str) -> str:
