@@ -150,6 +150,35 @@ def test_accuracies_behind_an_encoder_are_those_measured() -> None:
     assert f"| gain of `lr-d2` over logistic regression | {' | '.join(cells)} |" in PAGE
 
 
+def test_accuracies_behind_encoders_of_four_kinds_are_those_measured() -> None:
+    for name, measured in results("encoders").items():
+        settings = measured["settings"]
+        for key in ("5w1s", "5w5s"):
+            cells = [accuracy_of(settings[row][key]) for row in ("class means", "logistic regression", "innerloop new")]
+            trained, scratch = settings.get("meta-trained"), settings.get("from scratch")
+            if trained:
+                cells += [accuracy_of(trained[key]), gain_of(trained[key]["over"]["innerloop new"])]
+            else:
+                cells += ["", ""]
+            cells.append(accuracy_of(scratch[key]) if scratch else "")
+            assert f"| {name} | {key[2]} | {' | '.join(cells)} |".replace("  ", " ") in PAGE
+        for row in settings["served"].values():
+            for figures in row.values():
+                assert f"{figures['served']:.2f}" == f"{figures['in_process']:.2f}"
+
+
+def test_what_parts_of_a_head_are_worth_is_that_measured() -> None:
+    measured = json.loads((ROOT / "benchmarks" / "encoders" / "ablation.json").read_text())["results"]
+    for name, rows in measured.items():
+        for row, figures in rows.items():
+            cells = [gain_of(figures[key]["gain"]) for key in ("5w1s", "5w5s")]
+            assert row == "class means" or f"| {name} | {row.removeprefix('option: ')} | {' | '.join(cells)} |" in PAGE
+
+
+def gain_of(measured: dict[str, float]) -> str:
+    return f"{measured['accuracy']:+.1%} ± {measured['confidence_interval']:.1%}"
+
+
 def test_accuracies_of_uneven_support_sets_are_those_measured() -> None:
     for method, cases in results("class_balance").items():
         columns = [("1:1:1:1:1", "equal"), ("15:1:1:1:1", "proportional"), ("15:1:1:1:1", "equal")]

@@ -8,16 +8,15 @@ are those of run.py. Writes ablation.json.
 """
 
 import argparse
-import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from data import Data, prepare
-from run import CPU, RUNS, SETTINGS, SHORT, TESTING, add_data_arguments, splits_of, summary
+from run import CPU, RUNS, SETTINGS, TESTING, add_data_arguments, splits_of, summary, write_figures
 from torch import Tensor
 
 from innerloop_learner import InputSpec, LearnerSpec, build_learner
@@ -30,7 +29,6 @@ from innerloop_trainer.outer_loop import OptimizerPlan, OuterLoop, build_estimat
 from innerloop_trainer.seeds import generator_for
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from machine import describe_machine
 
 RESULTS = Path(__file__).with_name("ablation.json")
 STEPS, QUERIES = 20, 20
@@ -87,33 +85,29 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
 
 
 def main() -> None:
-    """Measure all rows of all data sets, and write the results after each."""
+    """Measure all rows of all data sets, and write the results as they come."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data_arguments(parser)
     given = parser.parse_args()
     torch.set_num_threads(1)
     sets = prepare(RUNS, given.photos, given.clothes, given.digits, given.intents)
-    results = json.loads(RESULTS.read_text())["results"] if RESULTS.is_file() else {}
+    protocol = f"inductive, {TESTING} episodes of unseen classes, 15 queries a class"
     for name in given.only:
-        results[name] = _measure(sets[name], OPTIONS.get(name, {}))
-        record = {
-            "machine": describe_machine(),
-            "protocol": f"inductive, {TESTING} episodes of unseen classes, 15 queries a class",
-            "results": {each: results[each] for each in SHORT if each in results},
-        }
-        RESULTS.write_text(json.dumps(record, indent=2) + "\n")
+        for figures in _measure(sets[name], OPTIONS.get(name, {})):
+            write_figures(RESULTS, name, figures, protocol)
 
 
-def _measure(data: Data, options: Mapping[str, str]) -> dict[str, Any]:
-    """Accuracies of all rows, and their gains."""
+def _measure(data: Data, options: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """Accuracies of all rows, and their gains; then with one option after the other, which takes longer."""
     source = load_encoded(data.source, CPU, read_encoder(data.encoder))
     rows = {name: row for name, row in ROWS.items() if data.trains or row.discriminant is None}
     values = {name: _accuracies(row, source, data) for name, row in rows.items()}
     figures = {name: _with_gain(found, values[BASE]) for name, found in values.items()}
+    yield figures
     for name, option in options.items():
         other = load_encoded(data.source, CPU, read_encoder(data.encoder + option))
         figures[f"option: {name}"] = _with_gain(_accuracies(ROWS[HEAD], other, data), values[HEAD])
-    return figures
+        yield figures
 
 
 def _accuracies(row: Row, source: DataSource, data: Data) -> dict[str, Tensor]:

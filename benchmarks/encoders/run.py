@@ -104,17 +104,22 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     sets = prepare(RUNS, given.photos, given.clothes, given.digits, given.intents)
-    results = json.loads(RESULTS.read_text())["results"] if RESULTS.is_file() else {}
     for name in given.only:
-        results[name] = _measure(name, sets[name], given.jobs, given.served)
-        ordered = {each: results[each] for each in SHORT if each in results}
-        record = {
-            "machine": describe_machine(),
-            "protocol": f"inductive, {TESTING} episodes of unseen classes, 15 queries a class, settings chosen on "
-            f"{CHOOSING} validation episodes",
-            "results": ordered,
-        }
-        RESULTS.write_text(json.dumps(record, indent=2) + "\n")
+        figures = _measure(name, sets[name], given.jobs, given.served)
+        protocol = (
+            f"inductive, {TESTING} episodes of unseen classes, 15 queries a class, settings chosen on {CHOOSING} "
+            "validation episodes"
+        )
+        write_figures(RESULTS, name, figures, protocol)
+
+
+def write_figures(file: Path, name: str, figures: Mapping[str, Any], protocol: str) -> None:
+    """Put the figures of one data set beside those of the others, which other processes may have written meanwhile."""
+    results = json.loads(file.read_text())["results"] if file.is_file() else {}
+    results[name] = figures
+    ordered = {each: results[each] for each in SHORT if each in results}
+    record = {"machine": describe_machine(), "protocol": protocol, "results": ordered}
+    file.write_text(json.dumps(record, indent=2) + "\n")
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -221,11 +226,7 @@ def _logistic_regression(splits: Splits, key: str) -> tuple[Tensor, float]:
     def with_penalty(penalty: float) -> Callable[[Episodes], Tensor]:
         def answer(episodes: Episodes) -> Tensor:
             tasks = zip(episodes.support.x, episodes.support.y, episodes.query.x, strict=True)
-            fits = (
-                LogisticRegression(C=penalty, max_iter=1000).fit(x.numpy(), y.numpy()).decision_function(query.numpy())
-                for x, y, query in tasks
-            )
-            return torch.stack([torch.from_numpy(scores) for scores in fits])
+            return torch.stack([_fitted(penalty, x, y, query) for x, y, query in tasks])
 
         return answer
 
@@ -239,6 +240,16 @@ def _logistic_regression(splits: Splits, key: str) -> tuple[Tensor, float]:
         }
         best = max(PENALTIES, key=lambda penalty: validated[penalty])
     return _over(splits.unseen, SETTINGS[key], TESTING, with_penalty(best)), best
+
+
+def _fitted(penalty: float, x: Tensor, y: Tensor, query: Tensor) -> Tensor:
+    """Scores [Q, W] of queries [Q, F] by a classifier of x [S, F], y [S].
+
+    Its weights are sums of examples, so it is fitted in a basis of those, with far fewer numbers than F.
+    """
+    basis = torch.linalg.qr(x.T).Q  # [F, S]
+    model = LogisticRegression(C=penalty, max_iter=1000).fit((x @ basis).numpy(), y.numpy())
+    return torch.from_numpy(model.decision_function((query @ basis).numpy()))
 
 
 def _over(split: TaskSampler, shape: EpisodeShape, episodes: int, answer: Callable[[Episodes], Tensor]) -> Tensor:

@@ -19,7 +19,7 @@ RATE = 16_000
 """Sampling rate of its inputs, in Hz."""
 SECONDS = 1.44
 """Usual length of a recording in seconds, with silence around it: 9 windows. Averaged by thirds, they tell spoken
-digits apart better than averaged as a whole, and than those of 1.28 s or 1.6 s (benchmarks/encoders/ablation.py)."""
+digits apart better than averaged as a whole, and than those of 1.6 s or 2 s (benchmarks/encoders/ablation.py)."""
 WINDOW_FEATURES = 96
 """Features of each window of 0.76 s."""
 LEVEL = 32_768.0
