@@ -118,9 +118,11 @@ def _load(target: str, shapes: dict[str, tuple[int, ...]], memory: Memory, over:
             request = _request(chance.choice(sorted(shapes)), shapes, seed * 100_000 + number)
             try:
                 made = Made(request, stub.Adapt(request, timeout=20).adaptation.id)
-            except grpc.RpcError:
+            except grpc.RpcError as error:
                 with memory.lock:
                     memory.unanswered.append(request)
+                if error.code() is grpc.StatusCode.UNAVAILABLE:
+                    return  # the server is gone
                 continue
             with memory.lock:
                 memory.made.append(made)

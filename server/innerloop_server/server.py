@@ -14,7 +14,8 @@ from typing import Protocol
 import structlog
 from prometheus_client import start_http_server
 
-from innerloop_server.adaptations.keeper import Keeper, KeptParts
+from innerloop_server.adaptations.keeper import Keeper
+from innerloop_server.adaptations.parts import KeptParts
 from innerloop_server.adaptations.stores.interface import StoreUnusableError
 from innerloop_server.domain.callers import OwnerLimits
 from innerloop_server.domain.model_versions import ModelVersions

@@ -8,8 +8,9 @@ from fakes import FakeState, RecordingModel, describe, keep
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from innerloop_server.adaptations import keeper as keeper_module
-from innerloop_server.adaptations.keeper import Keeper, KeptParts
+from innerloop_server.adaptations import departed
+from innerloop_server.adaptations.keeper import Keeper
+from innerloop_server.adaptations.parts import KeptParts
 from innerloop_server.adaptations.stores import memory as memory_store
 from innerloop_server.adaptations.stores.fallback import FallbackStore
 from innerloop_server.adaptations.stores.interface import Part, StoreUnusableError
@@ -176,7 +177,7 @@ async def test_a_request_id_finds_its_adaptation_until_that_is_dropped(keeper, k
 
 
 async def test_remembers_only_so_many_dropped_adaptations(keeper, kept_of, monkeypatch):
-    monkeypatch.setattr(keeper_module, "TOMBSTONES", 2)
+    monkeypatch.setattr(departed, "MOST", 2)
     dropped = [await kept_of(size=1000) for _ in range(4)]
     assert await gone(keeper, dropped[0]) is AdaptationNotFoundError
     assert await gone(keeper, dropped[2]) is AdaptationEvictedError

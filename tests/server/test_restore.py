@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from fakes import FakeState, RecordingModel, describe
 
-from innerloop_server.adaptations.keeper import Keeper, KeptParts
+from innerloop_server.adaptations.keeper import Keeper
+from innerloop_server.adaptations.parts import KeptParts
 from innerloop_server.adaptations.stores.sqlite import SqliteStore
 from innerloop_server.domain.adaptations import KeepOptions
 from innerloop_server.domain.callers import Caller, OwnerLimits
@@ -37,8 +38,13 @@ class OneModel:
     def __init__(self, model):
         self.model = model
 
-    def get(self, name):
-        assert name == self.model.name
+    def get(self, reference, account):
+        del reference, account
+        return self.model
+
+    def made_by(self, name, digest):
+        if digest != self.model.description.digest:
+            raise ModelRetiredError(name)
         return self.model
 
     def serves(self, model):

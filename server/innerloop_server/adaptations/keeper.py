@@ -2,26 +2,18 @@
 
 import asyncio
 import secrets
-from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
 
 import structlog
 
 from innerloop_server.adaptations.clock import WallClock
+from innerloop_server.adaptations.departed import Departed
+from innerloop_server.adaptations.fetched import Fetched, open_parts
 from innerloop_server.adaptations.live import LiveAdaptation, LiveAdaptations
-from innerloop_server.adaptations.recipe import Recipe
+from innerloop_server.adaptations.parts import KeptParts
 from innerloop_server.adaptations.record import NEVER, AdaptationRecord, KeptRecord
-from innerloop_server.adaptations.sealing import (
-    seal,
-    seal_recipe,
-    seal_record,
-    unseal,
-    unseal_recipe,
-    unseal_record,
-)
+from innerloop_server.adaptations.sealing import seal_record, unseal_record
 from innerloop_server.adaptations.stores.interface import AdaptationStore, DamagedError, Part, StoredAdaptation, Summary
 from innerloop_server.domain.adaptations import KeepOptions, RequestKey
 from innerloop_server.domain.errors import (
@@ -35,9 +27,6 @@ from innerloop_server.domain.tasks import AdaptTask
 from innerloop_server.engine.interface import AdaptedTask, LoadedModel, TaskState
 from innerloop_server.observability.metrics import Metrics
 
-TOMBSTONES = 65_536
-"""Number of dropped adaptations that are remembered, so that their owners are told that they were dropped."""
-
 EXPIRY_SHARE = 50
 """A store is told of a use when this share of an adaptation's life has passed since it was told last, and it keeps an
 adaptation for that much longer: so most uses write nothing, and none is forgotten."""
@@ -45,44 +34,8 @@ adaptation for that much longer: so most uses write nothing, and none is forgott
 EXPIRED_AT_ONCE = 1000
 """Most adaptations that one sweep removes from the store, so that other writes get their turn."""
 
-COPIED_ON_LOOP = 64 * 2**10
-"""Largest task state, in bytes, that the event loop copies itself; a thread takes longer to begin."""
-
 ASKED_SECONDS = 0.5
 """Seconds that a Predict waits for a shared store to say whether what is in memory is up to date, before it goes on."""
-
-
-@dataclass(frozen=True)
-class KeptParts:
-    """What a store is given of an adaptation beside its record.
-
-    A recipe is kept if its owner allows it and it is no larger than `recipe_bytes`. A task state is kept unless a
-    smaller recipe makes it again and it is larger than `state_bytes`.
-
-    Attributes:
-        recipe_bytes: largest recipe; zero for none.
-        state_bytes: largest task state that is kept beside a smaller recipe.
-    """
-
-    recipe_bytes: int = 2**20
-    state_bytes: int = 64 * 2**10
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """An adaptation that came from the store.
-
-    Attributes:
-        kept: its record.
-        state: the task state as bytes; None where it has to be made again.
-        recipe: to make it again with; None where it was not kept.
-        damaged: parts that are there but can't be used.
-    """
-
-    kept: KeptRecord
-    state: bytes | None
-    recipe: Recipe | None
-    damaged: Sequence[Part]
 
 
 class Keeper:
@@ -111,8 +64,7 @@ class Keeper:
         self._metrics = metrics
         self._parts = parts
         self._now = now or WallClock()
-        self._tombstones: OrderedDict[str, str] = OrderedDict()  # id -> owner
-        self._deleted: OrderedDict[str, None] = OrderedDict()  # ids; what was fetched before must not come back
+        self._departed = Departed()
         self._touched: dict[str, int] = {}  # id -> expiry that the store is yet to be told
         self._last_created_ns = 0
 
@@ -171,7 +123,11 @@ class Keeper:
         )
         expires_ns = record.expiry(record.created_ns)
         stored_ns = _stored_expiry(record, expires_ns)
-        made = await self._add(record, stored_ns, *await self._parts_of(record.id, model, task, adapted, options))
+        state = recipe = b""
+        if self._store.durable:
+            forget = options.forget_examples
+            state, recipe = await self._parts.seal(record.id, model, task, adapted.state, forget_examples=forget)
+        made = await self._add(record, stored_ns, state, recipe)
         if made is not None:
             return made
         durable = self._store.brings_back(record.id)
@@ -212,19 +168,7 @@ class Keeper:
         if stored is None:
             raise self._gone(owner, adaptation_id)
         kept = self._open_for(owner, stored.summary)
-        damaged: list[Part] = []
-        state = recipe = None
-        if stored.state:
-            try:
-                state = unseal(Part.STATE, adaptation_id, stored.state)
-            except DamagedError as damage:
-                damaged.append(damage.part)
-        if stored.recipe:
-            try:
-                recipe = unseal_recipe(adaptation_id, stored.recipe)
-            except DamagedError as damage:
-                damaged.append(damage.part)
-        return Fetched(kept, state, recipe, damaged)
+        return open_parts(kept, stored)
 
     async def make_room(self, owner: str, size: int) -> None:
         """Have adaptations give way to a state of an owner, of that many bytes.
@@ -234,7 +178,7 @@ class Keeper:
         for dropped in self._live.make_room(owner, size):
             if not dropped.durable:
                 await self._store.delete(dropped.record.id)
-                self._bury(dropped.record)
+                self._departed.drop(dropped.record.id, dropped.record.owner)
                 self._metrics.adaptation_evicted(dropped.record.model)
 
     async def revive(self, fetched: Fetched, model: LoadedModel, state: TaskState) -> LiveAdaptation:
@@ -244,7 +188,7 @@ class Keeper:
             AdaptationNotFoundError: it was deleted meanwhile.
         """
         kept = fetched.kept
-        if kept.record.id in self._deleted:
+        if self._departed.was_deleted(kept.record.id):
             raise AdaptationNotFoundError
         live = LiveAdaptation(kept.record, model, state, True, kept.expires_ns, kept.expires_ns)
         await self._hold(live)
@@ -339,9 +283,7 @@ class Keeper:
             raise
         there = await self._store.delete(adaptation_id)
         self._live.drop(adaptation_id)
-        self._deleted[adaptation_id] = None
-        if len(self._deleted) > TOMBSTONES:
-            self._deleted.popitem(last=False)
+        self._departed.delete(adaptation_id, owner)
         if not there:
             raise self._gone(owner, adaptation_id)
         return kept
@@ -350,7 +292,7 @@ class Keeper:
         """Free all task states of a model; adaptations that no store can bring back are gone then."""
         for dropped in self._live.drop_model(model):
             if not dropped.durable:
-                self._bury(dropped.record)
+                self._departed.drop(dropped.record.id, dropped.record.owner)
                 self._metrics.adaptation_evicted(model.name)
                 await self._store.delete(dropped.record.id)
 
@@ -371,7 +313,7 @@ class Keeper:
         expired = await self._store.expire(self._now(), EXPIRED_AT_ONCE)
         for summary in expired:
             self._live.drop(summary.id)
-            self._bury(summary)
+            self._departed.drop(summary.id, summary.owner)
             self._metrics.adaptation_expired(summary.model)
         return len(expired)
 
@@ -383,22 +325,6 @@ class Keeper:
         except StoreUnavailableError:
             structlog.get_logger().warning("uses of adaptations not noted", adaptations=len(self._touched))
         await self._store.close()
-
-    async def _parts_of(
-        self, adaptation_id: str, model: LoadedModel, task: AdaptTask, adapted: AdaptedTask, options: KeepOptions
-    ) -> tuple[bytes, bytes]:
-        """The sealed state and recipe of an adaptation, as far as they are kept."""
-        if not self._store.durable:
-            return b"", b""
-        recipe, size = b"", task.support.x.nbytes + task.support.y.nbytes
-        if not options.forget_examples and size <= self._parts.recipe_bytes:
-            recipe = seal_recipe(adaptation_id, Recipe.of(task.support, task.steps))
-            if adapted.state.size_bytes > max(self._parts.state_bytes, size):
-                return b"", recipe
-        export = partial(model.export_state, adapted.state)
-        on_loop = model.states_on_host and adapted.state.size_bytes <= COPIED_ON_LOOP
-        content = export() if on_loop else await asyncio.to_thread(export)
-        return seal(Part.STATE, adaptation_id, content), recipe
 
     async def _add(self, record: AdaptationRecord, expires_ns: int, state: bytes, recipe: bytes) -> KeptRecord | None:
         """Add a record to the store, unless the request that it is of has made another, which is returned then."""
@@ -486,13 +412,8 @@ class Keeper:
 
     def _gone(self, owner: str, adaptation_id: str) -> AdaptationEvictedError | AdaptationNotFoundError:
         self._live.drop(adaptation_id)
-        return AdaptationEvictedError() if self._tombstones.get(adaptation_id) == owner else AdaptationNotFoundError()
-
-    def _bury(self, gone: AdaptationRecord | Summary) -> None:
-        """Remember whose a dropped adaptation was."""
-        self._tombstones[gone.id] = gone.owner
-        if len(self._tombstones) > TOMBSTONES:
-            self._tombstones.popitem(last=False)
+        dropped = self._departed.was_dropped(adaptation_id, owner)
+        return AdaptationEvictedError() if dropped else AdaptationNotFoundError()
 
 
 def _stored_expiry(record: AdaptationRecord, expires_ns: int) -> int:

@@ -5,9 +5,11 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from innerloop_server.adaptations.fetched import Fetched
 from innerloop_server.adaptations.flights import Flights
-from innerloop_server.adaptations.keeper import COPIED_ON_LOOP, Fetched, Keeper
+from innerloop_server.adaptations.keeper import Keeper
 from innerloop_server.adaptations.live import LiveAdaptation
+from innerloop_server.adaptations.parts import COPIED_ON_LOOP
 from innerloop_server.adaptations.recipe import Recipe
 from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.deadline import Deadline
