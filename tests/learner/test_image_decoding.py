@@ -154,3 +154,21 @@ def test_every_format_that_is_listed_is_read(name: str) -> None:
 def test_formats_that_are_not_listed_are_refused_with_those_that_are() -> None:
     with pytest.raises(UnreadableImageError, match="PNG, JPEG, WEBP"):
         decode_image(encoded(Image.new("L", (4, 4)), "PCX"), (4, 4), "L")
+
+
+def test_a_large_jpeg_is_decoded_in_part_and_looks_as_the_whole_does() -> None:
+    random = np.random.default_rng(0)
+    whole = Image.fromarray(random.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize((2400, 1800))
+    content = encoded(whole, "JPEG", quality=90)
+    reduced = decode_image(content, (84, 64), "RGB").astype(int)
+    expected = np.asarray(Image.open(io.BytesIO(content)).resize((64, 84))).transpose(2, 0, 1).astype(int)
+    assert np.abs(reduced - expected).max() <= 8
+    assert np.abs(reduced - expected).mean() < 0.5
+
+
+def test_transparent_parts_of_a_high_image_are_put_on_paper_everywhere() -> None:
+    image = Image.new("RGBA", (2, 600), (0, 0, 0, 0))
+    image.paste((200, 0, 0, 255), (0, 500, 2, 600))
+    pixels = decode_image(encoded(image), (600, 2), "RGB")
+    assert (pixels[:, :490] == 255).all()
+    assert (pixels[:, 510:, 0] == np.array([[200], [0], [0]])).all()

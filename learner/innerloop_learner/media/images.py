@@ -8,6 +8,8 @@ What a person sees in an image must be there when it is decoded:
   holds its largest value (a 12-bit camera stores 0 to 4,095 in 16 bits). Floating-point values are from 0 to 1;
 - what can't be scaled without a guess is refused.
 
+Of a large JPEG, no more is decoded than the size that is asked for needs, with room to spare (`DRAFT_PIXELS`).
+
 The rules look at one image alone, so that it is decoded alike in a training set and in a request.
 """
 
@@ -25,6 +27,13 @@ Color = Literal["L", "RGB"]
 
 MAX_PIXELS = 50_000_000
 """Most pixels of one image, in training and serving: a small file can unfold to a huge image."""
+
+DRAFT_PIXELS, DRAFT_GAP = 4_000_000, 4
+"""Pixels above which a JPEG is decoded at a half, a quarter or an eighth of its size, and how many times as high and
+wide as what is asked for it must still be then: resized, it differs from the whole image by a few of 255 at edges."""
+
+STRIPE = 256
+"""Rows of an image that are put on paper at a time: an image of 50 million pixels takes 200 MB for each copy of it."""
 
 DEPTHS = (8, 10, 12, 14, 16)
 """Numbers of bits per gray value that cameras and scanners use."""
@@ -78,9 +87,12 @@ def open_image(content: bytes) -> Image.Image:
 
 def fit_image(image: Image.Image, size: tuple[int, int], color: Color) -> NDArray[np.uint8]:
     """Decode an opened image as `decode_image` does."""
+    height, width = size
     try:
-        flat = _flatten(image).convert(color)
-        height, width = size
+        if image.width * image.height > DRAFT_PIXELS:
+            least = DRAFT_GAP * max(size)
+            image.draft(None, (least, least))  # does something for JPEGs only
+        flat = _converted(_flatten(image), color)
         # Bicubic is Pillow's own default, so a client that resizes its images itself sends what the model learned on.
         pixels = np.asarray(flat.resize((width, height), Image.Resampling.BICUBIC))
     except UnreadableImageError:
@@ -93,12 +105,17 @@ def fit_image(image: Image.Image, size: tuple[int, int], color: Color) -> NDArra
 def _flatten(image: Image.Image) -> Image.Image:
     """Turn an image upright, scale it to 8 bits per channel, and put transparent parts on paper."""
     cut = _loses_depth(image)
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode == "F" or upright.mode.startswith("I"):
-        return Image.fromarray(_scale(np.asarray(upright)))
-    if cut and max(high for _, high in _extremes(upright)) < LEAST_COLOUR:
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode == "F" or image.mode.startswith("I"):
+        return Image.fromarray(_scale(np.asarray(image)))
+    if cut and max(high for _, high in _extremes(image)) < LEAST_COLOUR:
         raise UnreadableImageError("has colours of 16 bits that use 12 or fewer; convert it to 8 bits")
-    return _on_paper(upright.convert("RGBA")) if upright.has_transparency_data else upright
+    return _on_paper(_converted(image, "RGBA")) if image.has_transparency_data else image
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    """An image in another mode; no copy of one that is in that mode."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _loses_depth(image: Image.Image) -> bool:
@@ -109,7 +126,7 @@ def _loses_depth(image: Image.Image) -> bool:
 
 def _extremes(image: Image.Image) -> list[tuple[int, int]]:
     """The least and the largest value of each channel, without transparency."""
-    found = image.convert("RGB").getextrema()
+    found = _converted(image, "RGB").getextrema()
     return [(int(low), int(high)) for low, high in found]  # type: ignore[misc]
 
 
@@ -128,11 +145,18 @@ def _scale(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _on_paper(image: Image.Image) -> Image.Image:
     """Put an RGBA image on white, or on black if nothing of it can be seen on white."""
-    white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    darkest, _ = _extremes(white.convert("L"))[0]
-    if 255 - darkest >= CLEAREST:
-        return white
-    black = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("RGB")
+    white = _composite(image, "white")
+    darkest = white.convert("L").getextrema()[0]
     # A fully transparent picture becomes white paper; a fully opaque one is the same on any paper.
     low, high = image.getchannel("A").getextrema()
-    return black if low != high else white
+    return white if 255 - darkest >= CLEAREST or low == high else _composite(image, "black")  # type: ignore[operator]
+
+
+def _composite(image: Image.Image, paper: str) -> Image.Image:
+    """Put an RGBA image on paper of a colour, some rows at a time."""
+    result = Image.new("RGB", image.size)
+    for top in range(0, image.height, STRIPE):
+        part = image.crop((0, top, image.width, min(top + STRIPE, image.height)))
+        flat = Image.alpha_composite(Image.new("RGBA", part.size, paper), part)
+        result.paste(flat.convert("RGB"), (0, top))
+    return result

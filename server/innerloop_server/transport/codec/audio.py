@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from innerloop.v1 import tensor_pb2
 from innerloop_learner.media import UnreadableAudioError, count_samples, decode_audio, fit_audio
+from innerloop_server.transport.codec.turns import turn
 from innerloop_server.transport.codec.violations import MOST_NAMED, Violations
 
 MAX_SAMPLES_IN_ALL = 1_000_000_000
@@ -73,13 +74,14 @@ def _decode(
 ) -> NDArray[np.float32] | None:
     """Recordings [N, samples], whose sizes are looked at before memory is taken for any of them."""
     unreadable: dict[int, str] = {}
-    in_all = 0
+    sizes: list[int] = []
     for index, recording in enumerate(recordings):
         try:
-            in_all += count(recording)
+            sizes.append(count(recording))
         except UnreadableAudioError as error:
+            sizes.append(0)
             unreadable[index] = str(error)
-    if in_all > MAX_SAMPLES_IN_ALL:
+    if sum(sizes) > MAX_SAMPLES_IN_ALL:
         violations.add(field, f"hold more than {MAX_SAMPLES_IN_ALL:,} samples in all; send fewer")
         return None
     heard = np.empty((len(recordings), samples), np.float32)
@@ -88,7 +90,8 @@ def _decode(
             break
         if index not in unreadable:
             try:
-                heard[index] = decode(recording)
+                with turn(sizes[index]):
+                    heard[index] = decode(recording)
             except UnreadableAudioError as error:
                 unreadable[index] = str(error)
     for index, why in sorted(unreadable.items())[:MOST_NAMED]:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from innerloop_learner.media import UnreadableImageError, fit_image, open_image
+from innerloop_server.transport.codec.turns import turn
 from innerloop_server.transport.codec.violations import MOST_NAMED, Violations
 
 MAX_PIXELS_IN_ALL = 1_000_000_000
@@ -36,7 +37,8 @@ def decode_images(
                 if pixels > MAX_PIXELS_IN_ALL:
                     violations.add(field, f"unfold to more than {MAX_PIXELS_IN_ALL:,} pixels in all; send fewer")
                     return None
-                images[index] = fit_image(image, (size[0], size[1]), "L" if channels == 1 else "RGB")
+                with turn(image.width * image.height):
+                    images[index] = fit_image(image, (size[0], size[1]), "L" if channels == 1 else "RGB")
         except UnreadableImageError as error:
             violations.add(f"{field}[{index}]", str(error))
             unreadable += 1

@@ -12,6 +12,7 @@ from innerloop_server.transport.codec.detached import NOTHING, Detached
 from innerloop_server.transport.codec.images import decode_images
 from innerloop_server.transport.codec.tensors import decode_tensor
 from innerloop_server.transport.codec.texts import decode_texts
+from innerloop_server.transport.codec.turns import turn
 from innerloop_server.transport.codec.violations import Violations
 
 LARGE = 1 << 20
@@ -64,7 +65,9 @@ def decode_inputs(
         violations.add(f"{field}.{form}", f"this model takes {_taken(form, model)}")
         array = None
     elif form == "tensor":
-        array = _decode_tensor(inputs.tensor, f"{field}.tensor", model, most, violations, detached)
+        path = f"{field}.tensor"
+        with turn(len(detached.get(path, b""))):
+            array = _decode_tensor(inputs.tensor, path, model, most, violations, detached)
     else:
         array = _decode_each(inputs, form, field, model, most, violations)
     return array if array is not None else np.zeros((0, *model.input_shape), np.uint8)
@@ -115,7 +118,8 @@ def _decode_each(
     if form == "images":
         return decode_images(given, field, model.input_shape, violations)
     if form == "texts":
-        return decode_texts(given, field, violations)
+        with turn(inputs.ByteSize()):
+            return decode_texts(given, field, violations)
     decode = decode_audio_files if form == "audio_files" else decode_waveforms
     return decode(given, field, model.sample_rate, model.input_shape[0], violations)
 

@@ -82,6 +82,7 @@ class AdaptationServicer:
                 decode_keep_options(request, self._limits, detached),
             ),
             heavy=is_heavy(request.support.inputs, "support.inputs", detached),
+            account=call.caller.account,
         )
         clock.pause()
         result = await self._serving.adapt(call.caller, task, keep, call.deadline)
@@ -109,6 +110,7 @@ class AdaptationServicer:
         query = await self._decoders.run(
             lambda: decode_query(request.query, model, self._limits, detached),
             heavy=is_heavy(request.query, "query", detached),
+            account=call.caller.account,
         )
         clock.pause()
         task = PredictTask(model, adaptation_id, query)
@@ -129,6 +131,7 @@ class AdaptationServicer:
             ),
             heavy=is_heavy(request.support.inputs, "support.inputs", detached)
             or is_heavy(request.query, "query", detached),
+            account=call.caller.account,
         )
         clock.pause()
         result = await self._serving.adapt_predict(
