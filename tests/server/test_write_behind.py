@@ -68,6 +68,17 @@ async def test_what_can_not_be_written_now_is_written_later(store, file, monkeyp
     assert (await file.totals()).records == 2
 
 
+async def test_a_caller_that_leaves_in_mid_write_leaves_no_trace(store, file):
+    for number in range(50):
+        await store.add(adaptation(f"{number}"))
+        listing = asyncio.create_task(store.list("me", "", None, 0, 100))
+        for _ in range(number % 5):
+            await asyncio.sleep(0)
+        listing.cancel()
+    assert len(await store.list("me", "", None, 0, 100)) == 50
+    assert (await file.totals()).records == 50
+
+
 async def test_whoever_adds_more_than_may_wait_waits_for_the_write(store, file, monkeypatch):
     monkeypatch.setattr(write_behind, "MOST_BYTES", 1000)
     await store.add(adaptation("a"))

@@ -32,6 +32,7 @@ class WriteBehindStore(AdaptationStore):
         self._bytes = 0
         self._writing = asyncio.Lock()
         self._writer: asyncio.Task[None] | None = None
+        self._flushes: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """See AdaptationStore.open."""
@@ -133,6 +134,16 @@ class WriteBehindStore(AdaptationStore):
 
     async def _flush(self) -> None:
         """Write what waits. What can't be written goes on waiting, and StoreUnavailableError is raised."""
+        flush = asyncio.create_task(self._write_waiting())
+        self._flushes.add(flush)
+        flush.add_done_callback(self._flushed)
+        await asyncio.shield(flush)  # a caller that leaves must not leave half of it undone
+
+    def _flushed(self, flush: "asyncio.Task[None]") -> None:
+        self._flushes.discard(flush)
+        flush.exception()  # retrieved: whoever waited may have left
+
+    async def _write_waiting(self) -> None:
         async with self._writing:
             deleted = set(self._deleted)
             added = [adaptation for each, adaptation in self._added.items() if each not in deleted]
