@@ -31,6 +31,7 @@ from innerloop_server.scheduling.policy import BatchLimits
 from innerloop_server.scheduling.scheduler import Scheduler
 from innerloop_server.serving.interface import Serving
 from innerloop_server.serving.local import LocalServing
+from innerloop_server.serving.migrator import Migrator
 from innerloop_server.serving.rate_limits import RateLimits
 from innerloop_server.settings import ConfigurationError, ServerSettings
 from innerloop_server.transport.grpc.endpoint import FLUSH_SECONDS, Endpoint
@@ -121,6 +122,7 @@ class InnerloopServer:
         self._scheduler: Scheduler | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._migrator: Migrator | None = None
         self._telling: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -173,6 +175,8 @@ class InnerloopServer:
         for task in (self._sweeper, self._watcher):
             if task is not None:
                 task.cancel()
+        if self._migrator is not None:
+            await self._migrator.stop()
         if self._scheduler is not None:
             self._scheduler.stop()
         clean = await self._lanes.stop(FLUSH_SECONDS)
@@ -207,7 +211,12 @@ class InnerloopServer:
             {Operation.ADAPT: settings.adapt_weight, Operation.PREDICT: settings.predict_weight},
             self._metrics,
         )
-        return LocalServing(self._repository, self._scheduler, self._keeper, self._metrics, RateLimits(limits))
+        serving = LocalServing(
+            self._repository, self._scheduler, self._keeper, self._metrics, RateLimits(limits), settings.migrate
+        )
+        self._migrator = serving.migrator
+        self._repository.listen(serving.migrator)
+        return serving
 
     def _store_changed(self, up: bool) -> None:
         """Tell callers, by the health service, whether the store answers."""

@@ -199,6 +199,12 @@ class ServerSettings(BaseSettings):
         ge=0,
         description="Largest task state that is stored although the support set that makes it again is smaller.",
     )
+    migrate: Literal["never", "on-use", "background"] = Field(
+        "on-use",
+        description="When adaptations are made again on another version of their model: never; when they are used and "
+        "the version that made them is gone; or in the background also, as soon as `stable` is another version. "
+        "`innerloop migrate` does so whenever asked.",
+    )
 
     drain_seconds: float = Field(
         0.0,

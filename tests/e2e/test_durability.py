@@ -91,14 +91,15 @@ def _unload_and_load(client, adaptation, before):
 
 
 def _replace_the_model(client, folder, adaptation):
-    """Adaptations of another version of a model are not answered by this one."""
+    """Adaptations of another version of a model are made again by this one, under their ids."""
     shutil.rmtree(folder / "gradients")
     write_bundle(folder / "gradients", GRADIENTS, seed=1)
-    client.models.UnloadModel(model_pb2.UnloadModelRequest(model="gradients"))
     client.models.LoadModel(model_pb2.LoadModelRequest(model="gradients"))
-    retired = reason(client.adaptations.Predict, predict_request(adaptation.id))
-    assert (retired.code, retired.reason) == (StatusCode.FAILED_PRECONDITION, "MODEL_RETIRED")
-    assert client.adaptations.GetAdaptation(pb.GetAdaptationRequest(adaptation_id=adaptation.id))
+    anew = client.adaptations.Adapt(adapt_request("gradients")).adaptation
+    assert anew.model_version != adaptation.model_version
+    np.testing.assert_allclose(probabilities(client, adaptation), probabilities(client, anew), atol=1e-5)
+    kept = client.adaptations.GetAdaptation(pb.GetAdaptationRequest(adaptation_id=adaptation.id)).adaptation
+    assert (kept.revision, kept.model_version) == (2, anew.model_version)
 
 
 def test_replicas_share_a_store(folder, redis):

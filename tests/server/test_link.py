@@ -23,7 +23,7 @@ from innerloop_server.ipc.allocator import Block
 from innerloop_server.ipc.link import LENGTH_BYTES, Link
 
 AT = messages.ArrayAt(64, "<f4", (2, 3))
-TASK = messages.SentTask("model", "digest", AT, messages.ArrayAt(0, "<i8", (2,)), 2, ("a", "ß"), 3)
+TASK = messages.SentTask("model", "digest", AT, messages.ArrayAt(0, "<i8", (2,)), 2, ("a", "ß"), 3, True)
 ME = Caller("owner")
 KEEP = KeepOptions(1.5, "request", b"\x00\xff")
 MODEL = ModelVersions(

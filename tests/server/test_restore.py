@@ -59,12 +59,13 @@ async def served(tmp_path, metrics):
     scheduler = Scheduler(lanes, 1, *limits, dict.fromkeys(Operation, 1.0), metrics)
     keepers = []
 
-    async def make(parts):
+    async def make(parts, migrate="on-use"):
         model = RecordingModel(describe())
         keeper = Keeper(SqliteStore(tmp_path / "store"), 150, metrics, parts)
         await keeper.open()
         keepers.append(keeper)
-        return LocalServing(OneModel(model), scheduler, keeper, metrics, RateLimits(OwnerLimits())), model, keeper
+        limit = RateLimits(OwnerLimits())
+        return LocalServing(OneModel(model), scheduler, keeper, metrics, limit, migrate), model, keeper
 
     yield make
     scheduler.stop()
@@ -160,8 +161,8 @@ async def test_a_state_is_not_computed_again_for_callers_whose_time_is_over(serv
     assert operations(model) == []
 
 
-async def test_an_adaptation_of_another_version_of_the_model_waits_for_it(served):
-    serving, model, _ = await served(KeptParts())
+async def test_an_adaptation_of_another_version_of_the_model_waits_for_it_where_none_may_move(served):
+    serving, model, _ = await served(KeptParts(), migrate="never")
     kept = await adapt(serving, model)
     newer = RecordingModel(describe(version="2", digest="2"))
     serving._repository.model = newer

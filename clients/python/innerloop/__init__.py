@@ -35,7 +35,7 @@ from innerloop.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from innerloop.models import Metric, Model, ModelAlias, ModelVersion, TaskLimits
+from innerloop.models import Metric, Migration, Model, ModelAlias, ModelVersion, TaskLimits
 from innerloop.predictions import Prediction, Predictions
 from innerloop.timings import Timings
 
@@ -57,6 +57,7 @@ __all__ = [
     "InternalError",
     "InvalidArgumentError",
     "Metric",
+    "Migration",
     "MissingAnswerError",
     "Model",
     "ModelAlias",

@@ -12,7 +12,7 @@ from innerloop.adaptation_info import AdaptationInfo
 from innerloop.checks import name_of
 from innerloop.errors import InvalidArgumentError
 from innerloop.examples import EncodedExamples, Names
-from innerloop.models import Model
+from innerloop.models import Migration, Model
 from innerloop.predictions import Predictions
 from innerloop.recipe import Recipe
 from innerloop.status import REQUEST_ID_KEY
@@ -248,3 +248,16 @@ def set_alias(model: str, alias: str, version: str | None, percent: float) -> Ca
         model=name_of("model", model), alias=name_of("alias", alias), version=version or "", percent=percent
     )
     return Call("SetAlias", request, lambda response: Model.from_message(response.model))
+
+
+def migrate(model: str, version: str | None) -> Call[Migration]:
+    """Begin to move a model's adaptations to a version, or see how far that is."""
+    version = "" if version is None else name_of("version", version)
+    request = models.MigrateAdaptationsRequest(model=name_of("model", model), version=version)
+    return Call("MigrateAdaptations", request, lambda response: Migration.from_message(response.migration))
+
+
+def get_migration(model: str) -> Call[Migration]:
+    """See how far the latest migration of a model is."""
+    request = models.GetMigrationRequest(model=name_of("model", model))
+    return Call("GetMigration", request, lambda response: Migration.from_message(response.migration))

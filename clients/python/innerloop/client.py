@@ -13,7 +13,7 @@ from innerloop.calls import Call
 from innerloop.channel import TLS
 from innerloop.connection import Connection
 from innerloop.inputs import Inputs
-from innerloop.models import Model
+from innerloop.models import Migration, Model
 from innerloop.predictions import Predictions
 
 T = TypeVar("T")
@@ -182,6 +182,22 @@ class Client:
             timeout: seconds; the client's if None.
         """
         return self._call(calls.set_alias(model, alias, version, percent), timeout)
+
+    def migrate(self, model: str, *, to: str | None = None, timeout: float | None = None) -> Migration:
+        """Begin to make a model's adaptations again on another version, in the background; needs admin scope.
+
+        Their ids stay. Calling it again while that is under way says how far it is.
+
+        Args:
+            model: its name.
+            to: alias or folder of the version, or the beginning of its digest; "stable" if None.
+            timeout: seconds; the client's if None.
+        """
+        return self._call(calls.migrate(model, to), timeout)
+
+    def migration(self, model: str, *, timeout: float | None = None) -> Migration:
+        """How far the latest migration of a model is; needs admin scope."""
+        return self._call(calls.get_migration(model), timeout)
 
     def _call(self, call: Call[T], timeout: float | None) -> T:
         return self._connection.run(self._connection.call(call, self._connection.deadline(timeout)))

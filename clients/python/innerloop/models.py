@@ -144,6 +144,57 @@ class Model:
         )
 
 
+MigrationState = Literal["none", "running", "done", "stopped", "unspecified"]
+
+
+@dataclass(frozen=True)
+class Migration:
+    """How far the move of a model's adaptations to another version is.
+
+    Attributes:
+        model: name of the model.
+        version: folder, or else short digest, of the version that they move to.
+        state: none since the server started, running, done, or stopped early.
+        migrated: adaptations that were made again.
+        failed: adaptations that could not be made again, and stay with the version that made them.
+        without_recipe: adaptations whose examples were not kept, and which stay with the version that made them.
+        examined: adaptations of the model that were looked at.
+        stored: adaptations of all models that the store kept when it began.
+        error: why it was stopped.
+    """
+
+    model: str
+    version: str
+    state: MigrationState
+    migrated: int
+    failed: int
+    without_recipe: int
+    examined: int
+    stored: int
+    error: str
+
+    @classmethod
+    def from_message(cls, message: pb.Migration) -> "Migration":
+        """Read the wire form."""
+        return cls(
+            message.model,
+            message.version,
+            _MIGRATION_STATES.get(message.state, "unspecified"),
+            message.migrated,
+            message.failed,
+            message.without_recipe,
+            message.examined,
+            message.stored,
+            message.error,
+        )
+
+
+_MIGRATION_STATES: dict[pb.MigrationState, MigrationState] = {
+    pb.MIGRATION_STATE_NONE: "none",
+    pb.MIGRATION_STATE_RUNNING: "running",
+    pb.MIGRATION_STATE_DONE: "done",
+    pb.MIGRATION_STATE_STOPPED: "stopped",
+}
 _STATES: dict[pb.ModelState, ModelState] = {
     pb.MODEL_STATE_LOADING: "loading",
     pb.MODEL_STATE_READY: "ready",

@@ -37,6 +37,8 @@ class InnerloopCommands(LazyGroup):
         "adapt": Source(_CLIENT, "", "Adapt a model to labelled images, recordings or texts."),
         "predict": Source(_CLIENT, "", "Ask an adaptation about images, recordings or texts."),
         "delete": Source(_CLIENT, "", "Make a server forget an adaptation."),
+        "alias": Source(_CLIENT, "", "Have an alias of a model point to one of its versions."),
+        "migrate": Source(_CLIENT, "", "Move a model's adaptations to another version."),
         "bench": Source(_BENCH, "bench", "Measure latency and throughput of a running server."),
     }
 

@@ -1,5 +1,6 @@
-"""The client for the shell: adapt, predict, models, delete."""
+"""The client for the shell: adapt, predict, models, delete, alias, migrate."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -10,11 +11,21 @@ from innerloop.checks import listing
 from innerloop.models import InputKind
 from innerloop_command.client_options import ServerAccess, with_client_options
 from innerloop_command.console import print_error, print_line
-from innerloop_command.display import answer, print_answers, print_json, print_models
+from innerloop_command.display import (
+    answer,
+    migration_result,
+    migration_shown,
+    print_answers,
+    print_json,
+    print_models,
+)
 from innerloop_command.examples import asked_texts, labelled_files, labelled_texts
 from innerloop_command.media_folders import IMAGES, RECORDINGS
 
 app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
+
+LOOK_SECONDS = 0.5
+"""Seconds between two questions how far a migration is."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -117,3 +128,53 @@ def delete(
     """Make a server forget an adaptation."""
     with access.connect() as client:
         client.delete_adaptation(adaptation_id)
+
+
+@app.command()
+@with_client_options
+def alias(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    name: Annotated[
+        str, typer.Argument(help="stable, which the model's bare name stands for, canary, or any other name.")
+    ],
+    version: Annotated[
+        str | None,
+        typer.Argument(help="Folder of a version, or the beginning of its digest; without it, the alias goes."),
+    ] = None,
+    percent: Annotated[
+        float, typer.Option(help="Share of callers who get canary when they ask for the bare name.")
+    ] = 0.0,
+    *,
+    access: ServerAccess,
+) -> None:
+    """Have an alias of a model point to one of its versions."""
+    with access.connect() as client:
+        print_models([client.set_alias(model, name, version, percent=percent)])
+
+
+@app.command()
+@with_client_options
+def migrate(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    to: Annotated[
+        str | None, typer.Option(help="Alias or folder of a version, or its digest. [default: stable]")
+    ] = None,
+    as_json: AsJson = False,
+    *,
+    access: ServerAccess,
+) -> None:
+    """Make a model's adaptations again on another version, under their ids, and wait until that is done.
+
+    The server lets requests of callers go first, and goes on if this command is interrupted; run again, it shows how
+    far that is.
+    """
+    with access.connect() as client:
+        progress = client.migrate(model, to=to)
+        with migration_shown() as show:
+            while progress.state == "running":
+                show(progress)
+                time.sleep(LOOK_SECONDS)
+                progress = client.migration(model)
+    print_json(vars(progress)) if as_json else print_line(migration_result(progress))
+    if progress.state != "done" or progress.failed:
+        raise typer.Exit(1)

@@ -1,13 +1,14 @@
 """How the client's commands show what they got: tables for people, JSON for programs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
 from rich.table import Column, Table
 
-from innerloop import Model, Prediction
+from innerloop import Migration, Model, Prediction
 from innerloop_command.console import make_console, print_line
 
 
@@ -46,8 +47,22 @@ def print_models(models: Sequence[Model]) -> None:
     table = _table("model", "state", "what it is")
     table.show_lines = True
     for model in models:
-        table.add_row(model.name, model.state, "\n".join(_description(model)))
+        table.add_row(model.name, model.state, "\n".join([*_description(model), *_versions(model)]))
     make_console().print(table)
+
+
+@contextmanager
+def migration_shown() -> Iterator[Callable[[Migration], None]]:
+    """Shows on standard error how far a migration is, each time that it is told."""
+    with make_console(stderr=True).status("migrating", spinner="line") as status:
+        yield lambda migration: status.update(migration_result(migration))
+
+
+def migration_result(migration: Migration) -> str:
+    """How far a migration is, in a line."""
+    counts = f"{migration.migrated:,} moved, {migration.failed:,} failed, {migration.without_recipe:,} without examples"
+    why = f": {migration.error}" if migration.error else ""
+    return f"{migration.model} to {migration.version or 'no version'}: {migration.state}{why}; {counts}"
 
 
 def _table(*columns: str) -> Table:
@@ -73,6 +88,22 @@ def _description(model: Model) -> list[str]:
     trained_for = _trained_for(model)
     trained = "; ".join([f"trained for {trained_for}" if trained_for else "not meta-trained", *takes])
     return [f"{model.method}, {model.task_kind} of {inputs}", trained, *metrics]
+
+
+def _versions(model: Model) -> list[str]:
+    """The versions of a model in lines, where there are several, or folders or errors to tell."""
+    names: dict[str, list[str]] = {}
+    for alias in model.aliases:
+        share = f" {alias.percent:g}%" if alias.percent else ""
+        waits = f" (then {alias.wanted})" if alias.wanted else ""
+        names.setdefault(alias.version, []).append(f"{alias.name}{share}{waits}")
+    lines = []
+    for version in model.versions:
+        if not version.folder and not (version.error and model.state == "ready"):
+            continue
+        said = [version.version, version.state, ", ".join(names.get(version.folder, [])), version.error]
+        lines.append(f"@{version.folder or version.version}: " + "; ".join(filter(None, said)))
+    return lines
 
 
 def _trained_for(model: Model) -> str:

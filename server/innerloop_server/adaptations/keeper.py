@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import structlog
+from msgspec import structs
 
 from innerloop_server.adaptations.clock import WallClock
 from innerloop_server.adaptations.departed import Departed
@@ -135,6 +136,72 @@ class Keeper:
         self._metrics.adaptation_created(model.name)
         return KeptRecord(record, expires_ns)
 
+    async def replace(
+        self, before: KeptRecord, model: LoadedModel, task: AdaptTask, adapted: AdaptedTask, *, hold: bool
+    ) -> LiveAdaptation | None:
+        """Put what another version of a model has adapted to in the place of an adaptation, as its next revision.
+
+        Args:
+            before: what is replaced.
+            model: that adapted.
+            task: that it adapted to, which its recipe describes.
+            adapted: the task state, and the losses on the way to it.
+            hold: whether it is used: it is held in memory then, where others are only if the one before was, and its
+                expiry is postponed.
+
+        Returns:
+            the new revision, as far as it can be predicted with; None if another change came first, and nothing was
+            done.
+
+        Raises:
+            AdaptationNotFoundError: it was deleted meanwhile.
+            AdaptationTooLargeError: it is larger than the budget.
+            StoreUnavailableError: the store can't keep it now.
+        """
+        size = adapted.state.size_bytes
+        self.admit(size)
+        description = model.description
+        record = structs.replace(
+            before.record,
+            revision=before.record.revision + 1,
+            model_digest=description.digest,
+            model_version=description.version,
+            classes=task.classes,
+            steps=task.steps,
+            losses=adapted.losses,
+            size_bytes=size,
+        )
+        parts = await self._parts.seal(record.id, model, task, adapted.state, forget_examples=False)
+        if not await self._store.replace(StoredAdaptation(_summary(record, before.expires_ns), *parts)):
+            return None
+        self._departed.replace(record.id, record.revision)
+        known = self._live.peek(record.id)
+        expires_ns = before.expires_ns if known is None else known.expires_ns
+        live = LiveAdaptation(record, model, adapted.state, True, expires_ns, expires_ns)
+        if known is not None or hold:
+            await self.make_room(record.owner, size)
+            if self._departed.was_deleted(record.id):
+                raise AdaptationNotFoundError
+            self._live.put(live)
+        if hold:
+            self._postpone(live)
+        return live
+
+    async def scan(self, model: str, cursor: str, limit: int) -> tuple[list[AdaptationRecord], str]:
+        """Some adaptations of a model, whoever's, and the cursor of those that follow; damaged ones are left out.
+
+        Args:
+            model: its name.
+            cursor: what the last call returned; empty at first, and when there are no more.
+            limit: about so many.
+        """
+        summaries, cursor = await self._store.scan(model, cursor, limit)
+        return [kept.record for kept in map(self._listed, summaries) if kept is not None], cursor
+
+    async def count(self) -> int:
+        """Adaptations in the store, of all models."""
+        return (await self._store.totals()).records
+
     async def use(self, owner: str, adaptation_id: str) -> LiveAdaptation | None:
         """The owner's adaptation, its expiry postponed, if it is in memory; None if it must be fetched.
 
@@ -181,8 +248,11 @@ class Keeper:
                 self._departed.drop(dropped.record.id, dropped.record.owner)
                 self._metrics.adaptation_evicted(dropped.record.model)
 
-    async def revive(self, fetched: Fetched, model: LoadedModel, state: TaskState) -> LiveAdaptation:
+    async def revive(self, fetched: Fetched, model: LoadedModel, state: TaskState) -> LiveAdaptation | None:
         """Hold the state of an adaptation that was fetched, and postpone its expiry.
+
+        Returns:
+            the adaptation; None if another revision has taken its place meanwhile.
 
         Raises:
             AdaptationNotFoundError: it was deleted meanwhile.
@@ -190,6 +260,8 @@ class Keeper:
         kept = fetched.kept
         if self._departed.was_deleted(kept.record.id):
             raise AdaptationNotFoundError
+        if self._departed.was_replaced(kept.record.id, kept.record.revision):
+            return None
         live = LiveAdaptation(kept.record, model, state, True, kept.expires_ns, kept.expires_ns)
         await self._hold(live)
         self._postpone(live)
@@ -328,16 +400,7 @@ class Keeper:
 
     async def _add(self, record: AdaptationRecord, expires_ns: int, state: bytes, recipe: bytes) -> KeptRecord | None:
         """Add a record to the store, unless the request that it is of has made another, which is returned then."""
-        summary = Summary(
-            record.id,
-            record.owner,
-            record.model,
-            record.revision,
-            record.created_ns,
-            expires_ns,
-            record.request_id,
-            seal_record(record),
-        )
+        summary = _summary(record, expires_ns)
         while True:
             made = await self._store.add(StoredAdaptation(summary, state, recipe))
             if made is None:
@@ -414,6 +477,19 @@ class Keeper:
         self._live.drop(adaptation_id)
         dropped = self._departed.was_dropped(adaptation_id, owner)
         return AdaptationEvictedError() if dropped else AdaptationNotFoundError()
+
+
+def _summary(record: AdaptationRecord, expires_ns: int) -> Summary:
+    return Summary(
+        record.id,
+        record.owner,
+        record.model,
+        record.revision,
+        record.created_ns,
+        expires_ns,
+        record.request_id,
+        seal_record(record),
+    )
 
 
 def _stored_expiry(record: AdaptationRecord, expires_ns: int) -> int:

@@ -43,7 +43,7 @@ class KeptParts:
         """
         recipe, size = b"", task.support.x.nbytes + task.support.y.nbytes
         if not forget_examples and size <= self.recipe_bytes:
-            recipe = seal_recipe(adaptation_id, Recipe.of(task.support, task.steps))
+            recipe = seal_recipe(adaptation_id, Recipe.of(task))
             if state.size_bytes > max(self.state_bytes, size):
                 return b"", recipe
         export = partial(model.export_state, state)

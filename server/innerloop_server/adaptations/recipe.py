@@ -5,7 +5,7 @@ from typing import Self
 import msgspec
 import numpy as np
 
-from innerloop_server.domain.tasks import Array, SupportSet
+from innerloop_server.domain.tasks import AdaptTask, Array, SupportSet
 
 
 class ArrayBytes(msgspec.Struct, frozen=True, array_like=True):
@@ -34,17 +34,29 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         y: class indices [S], or targets [S, D].
         ways: number of classes; zero for regression.
         steps: inner steps.
+        steps_chosen: whether its owner chose them; another version takes its own number of steps otherwise.
+        input_format: of the model's inputs; only a version that takes the same can use them.
     """
 
     x: ArrayBytes
     y: ArrayBytes
     ways: int
     steps: int
+    steps_chosen: bool = True
+    input_format: str = ""
 
     @classmethod
-    def of(cls, support: SupportSet, steps: int) -> Self:
+    def of(cls, task: AdaptTask) -> Self:
         """The recipe of a task."""
-        return cls(x=ArrayBytes.of(support.x), y=ArrayBytes.of(support.y), ways=support.ways, steps=steps)
+        support = task.support
+        return cls(
+            x=ArrayBytes.of(support.x),
+            y=ArrayBytes.of(support.y),
+            ways=support.ways,
+            steps=task.steps,
+            steps_chosen=task.steps_chosen,
+            input_format=task.model.description.input_format,
+        )
 
     @property
     def support(self) -> SupportSet:

@@ -39,12 +39,14 @@ class AdaptTask:
         support: the labelled examples.
         classes: their labels by class index; empty for regression.
         steps: inner steps.
+        steps_chosen: whether the caller chose them, or they are the model's usual ones.
     """
 
     model: ServedModel
     support: SupportSet
     classes: tuple[str, ...]
     steps: int
+    steps_chosen: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ class SentTask(_Message):
     ways: int
     classes: tuple[str, ...]
     steps: int
+    steps_chosen: bool
 
 
 class Adapt(_Message):
@@ -132,6 +133,19 @@ class SetAlias(_Message):
     wanted: WantedAlias | None
 
 
+class Migrate(_Message):
+    """Answered with `Migration`."""
+
+    model: str
+    selector: str
+
+
+class GetMigration(_Message):
+    """Answered with `Migration`."""
+
+    model: str
+
+
 Operation = (
     Adapt
     | Predict
@@ -145,6 +159,8 @@ Operation = (
     | Load
     | Unload
     | SetAlias
+    | Migrate
+    | GetMigration
 )
 
 

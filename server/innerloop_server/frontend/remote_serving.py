@@ -15,6 +15,7 @@ from innerloop_server.domain.errors import (
     ModelLoadingError,
     ModelRetiredError,
 )
+from innerloop_server.domain.migrations import Migration
 from innerloop_server.domain.model_versions import ModelVersions, WantedAlias, find_version, split_reference
 from innerloop_server.domain.models import ServedModel
 from innerloop_server.domain.results import AdaptPredictResult, AdaptResult, PredictResult
@@ -34,6 +35,7 @@ _adaptations = msgspec.msgpack.Decoder(list[Adaptation])
 _versions = msgspec.msgpack.Decoder(ModelVersions)
 _models = msgspec.msgpack.Decoder(list[ModelVersions])
 _served = msgspec.msgpack.Decoder(ServedModel)
+_migration = msgspec.msgpack.Decoder(Migration)
 _nothing = msgspec.msgpack.Decoder(None)
 
 FLOAT_BYTES = 4
@@ -140,6 +142,14 @@ class RemoteServing(Serving):
         """Have an alias of a model point to a version, or take it away."""
         return await self._engine.ask(messages.SetAlias(name, alias, wanted), _versions.decode)
 
+    async def migrate(self, name: str, selector: str) -> Migration:
+        """Move a model's adaptations to a version in the background."""
+        return await self._engine.ask(messages.Migrate(name, selector), _migration.decode)
+
+    async def migration(self, name: str) -> Migration:
+        """How far the latest migration of a model is."""
+        return await self._engine.ask(messages.GetMigration(name), _migration.decode)
+
     async def _know(self, caller: Caller, adaptation_id: str) -> Known:
         known = self._known.get(caller, adaptation_id)
         if known is None:
@@ -174,6 +184,7 @@ def _sent(task: AdaptTask, parcel: Parcel) -> messages.SentTask:
         task.support.ways,
         task.classes,
         task.steps,
+        task.steps_chosen,
     )
 
 

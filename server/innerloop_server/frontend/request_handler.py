@@ -117,12 +117,16 @@ class RequestHandler:
                 return await serving.unload(operation.model)
             case messages.SetAlias():
                 return await serving.set_alias(operation.model, operation.alias, operation.wanted)
+            case messages.Migrate():
+                return await serving.migrate(operation.model, operation.selector)
+            case messages.GetMigration():
+                return await serving.migration(operation.model)
         assert_never(operation)
 
     async def _task(self, sent: messages.SentTask, block: NDArray[np.uint8]) -> AdaptTask:
         model = await self._decoded_for(sent)
         support = SupportSet(_input(block, sent.x), _input(block, sent.y), sent.ways)
-        return AdaptTask(model, support, sent.classes, sent.steps)
+        return AdaptTask(model, support, sent.classes, sent.steps, sent.steps_chosen)
 
     async def _decoded_for(self, sent: messages.SentTask) -> ServedModel:
         """The version of a model that a task was decoded for; ModelLoadingError if another one serves by now."""

@@ -95,7 +95,7 @@ class ModelRepository:
         self._folder = folder
         self._engine = engine
         self._call_on_lane = call_on_lane
-        self._listeners = listeners
+        self._listeners = list(listeners)
         self._load_seconds = load_seconds
         self._versions: dict[Key, _Version] = {}
         self._aliases: dict[str, _Aliases] = {}
@@ -111,6 +111,10 @@ class ModelRepository:
         self._log = structlog.get_logger()
         self.on_retired: Callable[[LoadedModel], Awaitable[None]] | None = None
         self.on_failure: Callable[[str], None] | None = None
+
+    def listen(self, listener: ModelListener) -> None:
+        """Tell another listener about every change from now on."""
+        self._listeners.append(listener)
 
     def get(self, reference: str, account: str = "") -> LoadedModel:
         """The model, ready to serve, that a name, or a name and a version, means for an account.

@@ -18,6 +18,9 @@ STEPS = (0, 1, 2, 3, 5, 10, 20, 50, 100)
 REFUSALS = ("wait", "queue", "owner")
 """Why a request is refused: it would wait for too long, the queue is full, or its owner is at its limits."""
 
+MIGRATED = ("migrated", "failed", "without_recipe")
+"""What becomes of an adaptation that is to move to another version of its model."""
+
 
 class Metrics(CallMetrics):
     """All metrics of the server. Label values are names of models that the server holds, never text from clients.
@@ -95,6 +98,14 @@ class Metrics(CallMetrics):
         self._model_info = self._gauge(
             "model_info", "Versions of models of this server; always 1.", "model", "version", "method", "state"
         )
+        self._migrated = cache(
+            self._counter(
+                "adaptations_migrated",
+                "Adaptations made again on another version of their model, or not: it failed, or had no recipe.",
+                "model",
+                "outcome",
+            ).labels
+        )
         self._bundles_refused = cache(
             self._counter(
                 "bundles_refused", "Bundles that could not be loaded; what served before goes on.", "model"
@@ -161,6 +172,10 @@ class Metrics(CallMetrics):
         """Count an adaptation that gave way to others, or went with its model, for good."""
         self._evicted(model).inc()
 
+    def adaptation_migrated(self, model: str, outcome: str) -> None:
+        """Count an adaptation that was to move to another version of its model, by an outcome in `MIGRATED`."""
+        self._migrated(model, outcome).inc()
+
     def adaptation_damaged(self) -> None:
         """Count an adaptation that was asked for, and of which nothing is left that could bring it back."""
         self._damaged.inc()
@@ -194,6 +209,8 @@ class Metrics(CallMetrics):
             series(model)
         for reason in REFUSALS:
             self._refused(model, reason)
+        for outcome in MIGRATED:
+            self._migrated(model, outcome)
 
     def model_refused(self, model: str) -> None:
         """Count a bundle that could not be loaded."""

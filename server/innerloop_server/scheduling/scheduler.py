@@ -97,6 +97,11 @@ class Scheduler:
         """How many of a request's queries make a job, so that others have their turns between them."""
         return queries_at_once(self._queue.seconds_per_unit(model, Operation.PREDICT))
 
+    @property
+    def busy(self) -> bool:
+        """Whether a job that came now would have to wait."""
+        return self._running.count >= self._side_by_side or self._queue.depth > 0
+
     def stop(self) -> None:
         """Take no more batches; those that are being computed still end, and only then are their lanes free."""
         self._stopped = True

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from innerloop_server.domain.adaptations import Adaptation, KeepOptions
 from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.deadline import Deadline
+from innerloop_server.domain.migrations import Migration
 from innerloop_server.domain.model_versions import ModelVersions, WantedAlias
 from innerloop_server.domain.models import ServedModel
 from innerloop_server.domain.results import AdaptPredictResult, AdaptResult, PredictResult
@@ -129,4 +130,20 @@ class Serving(ABC):
         Raises:
             ModelNotFoundError: there is no such model or version.
             InvalidRequestError: the alias makes no sense, or can't be kept.
+        """
+
+    @abstractmethod
+    async def migrate(self, name: str, selector: str) -> Migration:
+        """Move a model's adaptations to a version in the background, by default to `stable`, and say how far that is.
+
+        Raises:
+            ModelNotFoundError, ModelLoadingError, ModelFailedError: the version does not serve.
+        """
+
+    @abstractmethod
+    async def migration(self, name: str) -> Migration:
+        """How far the latest migration of a model is.
+
+        Raises:
+            ModelNotFoundError: there is no such model.
         """

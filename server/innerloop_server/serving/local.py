@@ -21,6 +21,7 @@ from innerloop_server.domain.errors import (
     OverloadedError,
     ServerError,
 )
+from innerloop_server.domain.migrations import MigratePolicy, Migration
 from innerloop_server.domain.model_versions import ModelVersions, WantedAlias, split_reference
 from innerloop_server.domain.models import LOADING_RETRY_SECONDS, ServedModel
 from innerloop_server.domain.results import AdaptPredictResult, AdaptResult, PredictResult
@@ -33,6 +34,7 @@ from innerloop_server.scheduling.buckets import adapt_bucket, predict_bucket
 from innerloop_server.scheduling.job import AdaptJob, Job, PredictJob
 from innerloop_server.scheduling.scheduler import Scheduler
 from innerloop_server.serving.interface import Serving
+from innerloop_server.serving.migrator import Migrator
 from innerloop_server.serving.rate_limits import RateLimits
 from innerloop_server.serving.restore import Restorer
 
@@ -40,7 +42,11 @@ R = TypeVar("R")
 
 
 class LocalServing(Serving):
-    """Adapts, predicts and keeps adaptations, over a scheduler, a keeper and a repository, within callers' limits."""
+    """Adapts, predicts and keeps adaptations, over a scheduler, a keeper and a repository, within callers' limits.
+
+    Attributes:
+        migrator: moves adaptations to other versions of their models.
+    """
 
     def __init__(
         self,
@@ -49,6 +55,7 @@ class LocalServing(Serving):
         keeper: Keeper,
         metrics: Metrics,
         limits: RateLimits,
+        migrate: MigratePolicy = "on-use",
     ) -> None:
         self._repository = repository
         self._scheduler = scheduler
@@ -56,7 +63,17 @@ class LocalServing(Serving):
         self._metrics = metrics
         self._limits = limits
         self._flights: Flights[KeptRecord] = Flights()
-        self._restorer = Restorer(keeper, repository.made_by, self._adapt_again, metrics)
+        self._migrates = migrate != "never"
+        self.migrator = Migrator(
+            repository,
+            keeper,
+            self._adapt_alone,
+            lambda: scheduler.busy,
+            metrics,
+            automatic=migrate == "background",
+        )
+        remake = self.migrator.remake if self._migrates else None
+        self._restorer = Restorer(keeper, repository.made_by, self._adapt_again, remake, metrics)
         repository.on_retired = keeper.drop_model
 
     async def model(self, caller: Caller, reference: str) -> ServedModel:
@@ -66,7 +83,12 @@ class LocalServing(Serving):
     async def model_of(self, caller: Caller, adaptation_id: str) -> ServedModel:
         """The model of the caller's adaptation."""
         record = await self._keeper.known(caller.owner, adaptation_id)
-        return self._repository.made_by(record.model, record.model_digest).served
+        try:
+            return self._repository.made_by(record.model, record.model_digest).served
+        except ModelRetiredError:
+            if not self._migrates:
+                raise
+            return self._repository.get(record.model, caller.account).served
 
     async def adapt(self, caller: Caller, task: AdaptTask, keep: KeepOptions, deadline: Deadline) -> AdaptResult:
         """Adapt a model and keep the result."""
@@ -132,6 +154,14 @@ class LocalServing(Serving):
         """Have an alias of a model point to a version, or take it away."""
         await self._repository.set_alias(name, alias, wanted)
         return self._repository.versions(name)
+
+    async def migrate(self, name: str, selector: str) -> Migration:
+        """Move a model's adaptations to a version in the background."""
+        return self.migrator.start(name, selector)
+
+    async def migration(self, name: str) -> Migration:
+        """How far the latest migration of a model is."""
+        return self.migrator.progress(self._repository.versions(name).name)
 
     async def _live(self, caller: Caller, adaptation_id: str, deadline: Deadline) -> LiveAdaptation:
         """The caller's adaptation, its state in memory."""
@@ -234,10 +264,15 @@ class LocalServing(Serving):
             answers = await self._predict(caller, model, adapted.state, apart, deadline, timings)
         return adapted, answers
 
+    async def _adapt_alone(
+        self, caller: Caller, model: LoadedModel, task: AdaptTask, deadline: Deadline, timings: Timings
+    ) -> AdaptedTask:
+        adapted, _ = await self._adapt(caller, model, task, None, deadline, timings)
+        return adapted
+
     async def _adapt_again(self, caller: Caller, model: LoadedModel, recipe: Recipe, deadline: Deadline) -> TaskState:
         task = AdaptTask(model.served, recipe.support, (), recipe.steps)
-        adapted, _ = await self._adapt(caller, model, task, None, deadline, Timings())
-        return adapted.state
+        return (await self._adapt_alone(caller, model, task, deadline, Timings())).state
 
     async def _predict(
         self,

@@ -13,12 +13,20 @@ from innerloop_server.adaptations.parts import COPIED_ON_LOOP
 from innerloop_server.adaptations.recipe import Recipe
 from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.deadline import Deadline
-from innerloop_server.domain.errors import AdaptationDamagedError, AdaptationEvictedError, OverloadedError
+from innerloop_server.domain.errors import (
+    AdaptationDamagedError,
+    AdaptationEvictedError,
+    ModelRetiredError,
+    OverloadedError,
+)
 from innerloop_server.engine.interface import LoadedModel, MemoryFullError, StateMismatchError, TaskState
 from innerloop_server.observability.metrics import Metrics
 
 MEMORY_RETRY_SECONDS = 0.2
 """Seconds after which a caller may try again whose adaptation found no room: batches that hold states end by then."""
+
+Remake = Callable[[Caller, Fetched, Deadline], Awaitable[LiveAdaptation | None]]
+"""Makes an adaptation again by another version of its model; None if that was done elsewhere meanwhile."""
 
 Adapt = Callable[[Caller, LoadedModel, Recipe, Deadline], Awaitable[TaskState]]
 """Computes a task state from a recipe when the caller's turn comes."""
@@ -31,15 +39,22 @@ class Restorer:
         keeper: has them.
         model_of: the loaded model of a record's name and digest, or the error that there is none.
         adapt: computes a state again.
+        remake: takes over where the version that made an adaptation is gone; None to raise ModelRetiredError.
         metrics: told where states came from.
     """
 
     def __init__(
-        self, keeper: Keeper, model_of: Callable[[str, str], LoadedModel], adapt: Adapt, metrics: Metrics
+        self,
+        keeper: Keeper,
+        model_of: Callable[[str, str], LoadedModel],
+        adapt: Adapt,
+        remake: Remake | None,
+        metrics: Metrics,
     ) -> None:
         self._keeper = keeper
         self._model_of = model_of
         self._adapt = adapt
+        self._remake = remake
         self._metrics = metrics
         self._flights: Flights[LiveAdaptation] = Flights()
 
@@ -55,13 +70,23 @@ class Restorer:
         """
 
         async def bring_back(shared: Deadline) -> LiveAdaptation:
-            return await self._bring_back(caller, await self._keeper.fetch(caller.owner, adaptation_id), shared)
+            while True:
+                fetched = await self._keeper.fetch(caller.owner, adaptation_id)
+                live = await self._bring_back(caller, fetched, shared)
+                if live is not None:
+                    return live
 
         return await self._flights.join((caller.owner, adaptation_id), b"", deadline, bring_back)
 
-    async def _bring_back(self, caller: Caller, fetched: Fetched, deadline: Deadline) -> LiveAdaptation:
+    async def _bring_back(self, caller: Caller, fetched: Fetched, deadline: Deadline) -> LiveAdaptation | None:
+        """The adaptation in memory; None if another revision took its place meanwhile."""
         record = fetched.kept.record
-        model = self._model_of(record.model, record.model_digest)
+        try:
+            model = self._model_of(record.model, record.model_digest)
+        except ModelRetiredError:
+            if fetched.recipe is None or self._remake is None:
+                raise
+            return await self._remake(caller, fetched, deadline)
         await self._keeper.make_room(record.owner, record.size_bytes)
         state = await self._imported(model, fetched)
         if state is not None:

@@ -34,6 +34,14 @@ class InputKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     INPUT_KIND_TENSOR: _ClassVar[InputKind]
     INPUT_KIND_TEXT: _ClassVar[InputKind]
     INPUT_KIND_AUDIO: _ClassVar[InputKind]
+
+class MigrationState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MIGRATION_STATE_UNSPECIFIED: _ClassVar[MigrationState]
+    MIGRATION_STATE_NONE: _ClassVar[MigrationState]
+    MIGRATION_STATE_RUNNING: _ClassVar[MigrationState]
+    MIGRATION_STATE_DONE: _ClassVar[MigrationState]
+    MIGRATION_STATE_STOPPED: _ClassVar[MigrationState]
 MODEL_STATE_UNSPECIFIED: ModelState
 MODEL_STATE_LOADING: ModelState
 MODEL_STATE_READY: ModelState
@@ -49,6 +57,11 @@ INPUT_KIND_UNSPECIFIED: InputKind
 INPUT_KIND_TENSOR: InputKind
 INPUT_KIND_TEXT: InputKind
 INPUT_KIND_AUDIO: InputKind
+MIGRATION_STATE_UNSPECIFIED: MigrationState
+MIGRATION_STATE_NONE: MigrationState
+MIGRATION_STATE_RUNNING: MigrationState
+MIGRATION_STATE_DONE: MigrationState
+MIGRATION_STATE_STOPPED: MigrationState
 
 class TaskLimits(_message.Message):
     __slots__ = ("trained_ways", "trained_shots", "trained_steps", "max_ways", "max_support", "max_query", "max_steps", "max_text_bytes", "max_request_bytes", "max_audio_seconds")
@@ -215,3 +228,51 @@ class SetAliasResponse(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     model: Model
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
+
+class Migration(_message.Message):
+    __slots__ = ("model", "version", "state", "migrated", "failed", "without_recipe", "examined", "stored", "error")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    MIGRATED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_RECIPE_FIELD_NUMBER: _ClassVar[int]
+    EXAMINED_FIELD_NUMBER: _ClassVar[int]
+    STORED_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    state: MigrationState
+    migrated: int
+    failed: int
+    without_recipe: int
+    examined: int
+    stored: int
+    error: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[_Union[MigrationState, str]] = ..., migrated: _Optional[int] = ..., failed: _Optional[int] = ..., without_recipe: _Optional[int] = ..., examined: _Optional[int] = ..., stored: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
+
+class MigrateAdaptationsRequest(_message.Message):
+    __slots__ = ("model", "version")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+
+class MigrateAdaptationsResponse(_message.Message):
+    __slots__ = ("migration",)
+    MIGRATION_FIELD_NUMBER: _ClassVar[int]
+    migration: Migration
+    def __init__(self, migration: _Optional[_Union[Migration, _Mapping]] = ...) -> None: ...
+
+class GetMigrationRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class GetMigrationResponse(_message.Message):
+    __slots__ = ("migration",)
+    MIGRATION_FIELD_NUMBER: _ClassVar[int]
+    migration: Migration
+    def __init__(self, migration: _Optional[_Union[Migration, _Mapping]] = ...) -> None: ...

@@ -66,6 +66,16 @@ class ModelServiceStub:
                 request_serializer=innerloop_dot_v1_dot_model__pb2.SetAliasRequest.SerializeToString,
                 response_deserializer=innerloop_dot_v1_dot_model__pb2.SetAliasResponse.FromString,
                 _registered_method=True)
+        self.MigrateAdaptations = channel.unary_unary(
+                '/innerloop.v1.ModelService/MigrateAdaptations',
+                request_serializer=innerloop_dot_v1_dot_model__pb2.MigrateAdaptationsRequest.SerializeToString,
+                response_deserializer=innerloop_dot_v1_dot_model__pb2.MigrateAdaptationsResponse.FromString,
+                _registered_method=True)
+        self.GetMigration = channel.unary_unary(
+                '/innerloop.v1.ModelService/GetMigration',
+                request_serializer=innerloop_dot_v1_dot_model__pb2.GetMigrationRequest.SerializeToString,
+                response_deserializer=innerloop_dot_v1_dot_model__pb2.GetMigrationResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
@@ -114,6 +124,22 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MigrateAdaptations(self, request, context):
+        """Begins to make all adaptations of a model again on one of its versions, each from its examples and under its id, in
+        the background and after the requests of callers. Asking for one that is under way only says how far it is; one that
+        was interrupted goes on where it was. Needs admin scope.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMigration(self, request, context):
+        """How far the latest migration of a model is. Needs admin scope.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -141,6 +167,16 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.SetAlias,
                     request_deserializer=innerloop_dot_v1_dot_model__pb2.SetAliasRequest.FromString,
                     response_serializer=innerloop_dot_v1_dot_model__pb2.SetAliasResponse.SerializeToString,
+            ),
+            'MigrateAdaptations': grpc.unary_unary_rpc_method_handler(
+                    servicer.MigrateAdaptations,
+                    request_deserializer=innerloop_dot_v1_dot_model__pb2.MigrateAdaptationsRequest.FromString,
+                    response_serializer=innerloop_dot_v1_dot_model__pb2.MigrateAdaptationsResponse.SerializeToString,
+            ),
+            'GetMigration': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMigration,
+                    request_deserializer=innerloop_dot_v1_dot_model__pb2.GetMigrationRequest.FromString,
+                    response_serializer=innerloop_dot_v1_dot_model__pb2.GetMigrationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -285,6 +321,60 @@ class ModelService:
             '/innerloop.v1.ModelService/SetAlias',
             innerloop_dot_v1_dot_model__pb2.SetAliasRequest.SerializeToString,
             innerloop_dot_v1_dot_model__pb2.SetAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MigrateAdaptations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/innerloop.v1.ModelService/MigrateAdaptations',
+            innerloop_dot_v1_dot_model__pb2.MigrateAdaptationsRequest.SerializeToString,
+            innerloop_dot_v1_dot_model__pb2.MigrateAdaptationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMigration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/innerloop.v1.ModelService/GetMigration',
+            innerloop_dot_v1_dot_model__pb2.GetMigrationRequest.SerializeToString,
+            innerloop_dot_v1_dot_model__pb2.GetMigrationResponse.FromString,
             options,
             channel_credentials,
             insecure,

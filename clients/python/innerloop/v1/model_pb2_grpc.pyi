@@ -54,6 +54,13 @@ class ModelServiceStub:
     """Has an alias of a model point to a version, or takes it away. The server keeps it in the model's folder. Needs admin
     scope.
     """
+    MigrateAdaptations: _grpc.UnaryUnaryMultiCallable[_model_pb2.MigrateAdaptationsRequest, _model_pb2.MigrateAdaptationsResponse]
+    """Begins to make all adaptations of a model again on one of its versions, each from its examples and under its id, in
+    the background and after the requests of callers. Asking for one that is under way only says how far it is; one that
+    was interrupted goes on where it was. Needs admin scope.
+    """
+    GetMigration: _grpc.UnaryUnaryMultiCallable[_model_pb2.GetMigrationRequest, _model_pb2.GetMigrationResponse]
+    """How far the latest migration of a model is. Needs admin scope."""
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
@@ -81,6 +88,13 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Has an alias of a model point to a version, or takes it away. The server keeps it in the model's folder. Needs admin
     scope.
     """
+    MigrateAdaptations: _aio.UnaryUnaryMultiCallable[_model_pb2.MigrateAdaptationsRequest, _model_pb2.MigrateAdaptationsResponse]  # type: ignore[assignment]
+    """Begins to make all adaptations of a model again on one of its versions, each from its examples and under its id, in
+    the background and after the requests of callers. Asking for one that is under way only says how far it is; one that
+    was interrupted goes on where it was. Needs admin scope.
+    """
+    GetMigration: _aio.UnaryUnaryMultiCallable[_model_pb2.GetMigrationRequest, _model_pb2.GetMigrationResponse]  # type: ignore[assignment]
+    """How far the latest migration of a model is. Needs admin scope."""
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """Describes the models of a server, and loads and unloads them. Errors are those of AdaptationService. The standard
@@ -135,5 +149,24 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         """Has an alias of a model point to a version, or takes it away. The server keeps it in the model's folder. Needs admin
         scope.
         """
+
+    @_abc_1.abstractmethod
+    def MigrateAdaptations(
+        self,
+        request: _model_pb2.MigrateAdaptationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.MigrateAdaptationsResponse, _abc.Awaitable[_model_pb2.MigrateAdaptationsResponse]]:
+        """Begins to make all adaptations of a model again on one of its versions, each from its examples and under its id, in
+        the background and after the requests of callers. Asking for one that is under way only says how far it is; one that
+        was interrupted goes on where it was. Needs admin scope.
+        """
+
+    @_abc_1.abstractmethod
+    def GetMigration(
+        self,
+        request: _model_pb2.GetMigrationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.GetMigrationResponse, _abc.Awaitable[_model_pb2.GetMigrationResponse]]:
+        """How far the latest migration of a model is. Needs admin scope."""
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -83,6 +83,10 @@ class FallbackStore(AdaptationStore):
         here = await self._memory.list(owner, model, before_ns, after_ns, limit)
         return sorted([*kept, *here], key=lambda summary: -summary.created_ns)[:limit]
 
+    async def scan(self, model: str, cursor: str, limit: int) -> tuple[Sequence[Summary], str]:
+        """See AdaptationStore.scan: of the store, since nothing in memory can be made again."""
+        return await self._store.scan(model, cursor, limit)
+
     async def touch(self, expiries: Mapping[str, int]) -> None:
         """See AdaptationStore.touch."""
         await self._memory.touch(expiries)

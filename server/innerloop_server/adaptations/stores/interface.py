@@ -122,7 +122,10 @@ class AdaptationStore(ABC):
 
     @abstractmethod
     async def replace(self, adaptation: StoredAdaptation) -> bool:
-        """Put a new revision in the place of the one before it; false if that is not what is kept now."""
+        """Put a new revision in the place of the one before it; false if that is not what is kept now.
+
+        The later one of both expiries is kept.
+        """
 
     @abstractmethod
     async def delete(self, adaptation_id: str) -> bool:
@@ -154,6 +157,21 @@ class AdaptationStore(ABC):
             before_ns: only those created before.
             after_ns: only those that expire after.
             limit: at most this many.
+        """
+
+    @abstractmethod
+    async def scan(self, model: str, cursor: str, limit: int) -> tuple[Sequence[Summary], str]:
+        """Some adaptations of a model, whoever's they are.
+
+        All that are kept from the first call to the last are among those returned; one may be twice.
+
+        Args:
+            model: its name.
+            cursor: what the last call returned; empty at first.
+            limit: about so many.
+
+        Returns:
+            the adaptations, and the cursor of those that follow; it is empty when there are no more.
         """
 
     @abstractmethod

@@ -48,7 +48,7 @@ class MemoryStore(AdaptationStore):
         if kept is None or kept.revision != summary.revision - 1:
             return False
         self._bytes -= len(kept.record)
-        self._put(summary)
+        self._put(summary._replace(expires_ns=max(kept.expires_ns, summary.expires_ns)))
         return True
 
     async def delete(self, adaptation_id: str) -> bool:
@@ -87,6 +87,12 @@ class MemoryStore(AdaptationStore):
             and model in ("", summary.model)
         )
         return list(islice(found, limit))
+
+    async def scan(self, model: str, cursor: str, limit: int) -> tuple[Sequence[Summary], str]:
+        """See AdaptationStore.scan."""
+        following = (kept for kept in self._by_id.values() if kept.model == model and kept.id > cursor)
+        found = heapq.nsmallest(limit, following, key=lambda kept: kept.id)
+        return found, found[-1].id if len(found) == limit else ""
 
     async def touch(self, expiries: Mapping[str, int]) -> None:
         """See AdaptationStore.touch."""

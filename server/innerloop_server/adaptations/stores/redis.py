@@ -88,9 +88,10 @@ return false
 """
 
 REPLACE = """
-local kept = redis.call('HGET', key_of(ARGV[1]), 'revision')
-if kept == ARGV[4] then return 1 end  -- this was asked before, and the answer was lost
-if kept ~= ARGV[11] then return 0 end
+local revision, expires, record = unpack(redis.call('HMGET', key_of(ARGV[1]), 'revision', 'expires', 'record'))
+if revision == ARGV[4] and record == ARGV[8] then return 1 end  -- this was asked before, and the answer was lost
+if revision ~= ARGV[11] then return 0 end
+if expires > ARGV[6] then ARGV[6] = expires end
 drop(ARGV[1])
 put(ARGV, ARGV[9], ARGV[10])
 return 1
@@ -217,6 +218,14 @@ class RedisStore(AdaptationStore):
                 if kept is not None and kept.expires_ns > after_ns and model in ("", kept.model)
             ]
         return found[:limit]
+
+    async def scan(self, model: str, cursor: str, limit: int) -> tuple[Sequence[Summary], str]:
+        """See AdaptationStore.scan."""
+        position, members = await self._ask(
+            lambda redis: redis.zscan(f"{PREFIX}expiries", int(cursor or 0), count=limit)
+        )
+        kept = await self._look_at([member.decode() for member, _ in members])
+        return [each for each in kept if each is not None and each.model == model], str(position) if position else ""
 
     async def touch(self, expiries: Mapping[str, int]) -> None:
         """See AdaptationStore.touch."""

@@ -148,11 +148,12 @@ class SqliteStore(AdaptationStore):
 
         def write(connection: sqlite3.Connection) -> bool:
             before = summary.revision - 1
-            query = "SELECT 1 FROM adaptations WHERE id = ? AND revision = ?"
-            if connection.execute(query, (summary.id, before)).fetchone() is None:
+            query = "SELECT max(expires_ns, ?) FROM adaptations WHERE id = ? AND revision = ?"
+            row = connection.execute(query, (summary.expires_ns, summary.id, before)).fetchone()
+            if row is None:
                 return False
             _delete(connection, summary.id)
-            _insert(connection, adaptation)
+            _insert(connection, adaptation._replace(summary=summary._replace(expires_ns=row[0])))
             return True
 
         return await self._write(write)
@@ -195,10 +196,17 @@ class SqliteStore(AdaptationStore):
             before = before_ns if before_ns is not None else 2**63 - 1
             return [Summary(*row) for row in connection.execute(query, (owner, before, after_ns, model, limit))]
 
-        try:
-            return await self._read(read)
-        except DamagedError as error:  # of the file's structure: not one adaptation's
-            raise StoreUnavailableError from error
+        return await self._read_many(read)
+
+    async def scan(self, model: str, cursor: str, limit: int) -> tuple[Sequence[Summary], str]:
+        """See AdaptationStore.scan."""
+
+        def read(connection: sqlite3.Connection) -> Sequence[Summary]:
+            query = f"SELECT {SUMMARY} FROM adaptations WHERE id > ? AND model = ? ORDER BY id LIMIT ?"  # noqa: S608
+            return [Summary(*row) for row in connection.execute(query, (cursor, model, limit))]
+
+        found = await self._read_many(read)
+        return found, found[-1].id if len(found) == limit else ""
 
     async def touch(self, expiries: Mapping[str, int]) -> None:
         """See AdaptationStore.touch."""
@@ -239,6 +247,12 @@ class SqliteStore(AdaptationStore):
 
     async def _read(self, read: Write[R]) -> R:
         return await self._loop.run_in_executor(self._readers, self._read_here, read)
+
+    async def _read_many(self, read: Write[R]) -> R:
+        try:
+            return await self._read(read)
+        except DamagedError as error:  # of the file's structure: not one adaptation's
+            raise StoreUnavailableError from error
 
     def _read_here(self, read: Write[R]) -> R:
         """Read on this thread's connection."""

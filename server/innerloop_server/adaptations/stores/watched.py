@@ -81,6 +81,10 @@ class WatchedStore(AdaptationStore):
         """See AdaptationStore.list."""
         return await self._watch(self._store.list(owner, model, before_ns, after_ns, limit))
 
+    async def scan(self, model: str, cursor: str, limit: int) -> tuple[Sequence[Summary], str]:
+        """See AdaptationStore.scan."""
+        return await self._watch(self._store.scan(model, cursor, limit))
+
     async def touch(self, expiries: Mapping[str, int]) -> None:
         """See AdaptationStore.touch."""
         await self._write("touch", self._store.touch(expiries))

@@ -112,6 +112,11 @@ class WriteBehindStore(AdaptationStore):
         await self._flush()
         return await self._store.list(owner, model, before_ns, after_ns, limit)
 
+    async def scan(self, model: str, cursor: str, limit: int) -> tuple[Sequence[Summary], str]:
+        """See AdaptationStore.scan."""
+        await self._flush()
+        return await self._store.scan(model, cursor, limit)
+
     async def touch(self, expiries: Mapping[str, int]) -> None:
         """See AdaptationStore.touch."""
         await self._flush()

@@ -168,7 +168,8 @@ def _adapt_task(
         y, classes = _classes(request.support, size, limits.support, description, violations)
     else:
         y = _targets(request.support, size, description, violations)
-    return AdaptTask(model, SupportSet(x, y, len(classes)), classes, steps)
+    support = SupportSet(x, y, len(classes))
+    return AdaptTask(model, support, classes, steps, request.options.HasField("steps"))
 
 
 def _steps(options: pb.AdaptOptions, model: ModelDescription, violations: Violations) -> int:

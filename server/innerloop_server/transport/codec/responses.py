@@ -9,6 +9,7 @@ from innerloop_learner.encoders import MAX_TEXT_BYTES
 from innerloop_learner.media import MAX_AUDIO_SECONDS
 from innerloop_server.domain.adaptations import Adaptation
 from innerloop_server.domain.answers import Answers
+from innerloop_server.domain.migrations import Migration, MigrationState
 from innerloop_server.domain.model_versions import STABLE, ModelVersions
 from innerloop_server.domain.models import ModelEntry, ModelState
 from innerloop_server.domain.timings import Timings
@@ -20,6 +21,12 @@ STATES = {
     ModelState.LOADING: model_pb2.MODEL_STATE_LOADING,
     ModelState.READY: model_pb2.MODEL_STATE_READY,
     ModelState.FAILED: model_pb2.MODEL_STATE_FAILED,
+}
+MIGRATION_STATES = {
+    MigrationState.NONE: model_pb2.MIGRATION_STATE_NONE,
+    MigrationState.RUNNING: model_pb2.MIGRATION_STATE_RUNNING,
+    MigrationState.DONE: model_pb2.MIGRATION_STATE_DONE,
+    MigrationState.STOPPED: model_pb2.MIGRATION_STATE_STOPPED,
 }
 TASK_KINDS = {
     "classification": model_pb2.TASK_KIND_CLASSIFICATION,
@@ -138,6 +145,21 @@ def _encode_description(entry: ModelEntry, limits: RequestLimits) -> model_pb2.M
         gradients_at_serving=traits.gradients_at_serving,
         input_kind=INPUT_KINDS[description.input_kind],
         sample_rate=description.sample_rate,
+    )
+
+
+def encode_migration(migration: Migration) -> model_pb2.Migration:
+    """How far a migration is."""
+    return model_pb2.Migration(
+        model=migration.model,
+        version=migration.version,
+        state=MIGRATION_STATES[migration.state],
+        migrated=migration.migrated,
+        failed=migration.failed,
+        without_recipe=migration.without_recipe,
+        examined=migration.examined,
+        stored=migration.stored,
+        error=migration.error,
     )
 
 

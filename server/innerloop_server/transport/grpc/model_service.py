@@ -5,7 +5,7 @@ from innerloop_server.domain.errors import AdminDisabledError
 from innerloop_server.domain.model_versions import ModelVersions, WantedAlias, split_reference
 from innerloop_server.serving.interface import Serving
 from innerloop_server.transport.codec.requests import RequestLimits
-from innerloop_server.transport.codec.responses import encode_model
+from innerloop_server.transport.codec.responses import encode_migration, encode_model
 from innerloop_server.transport.grpc.calls import Call, Calls
 from innerloop_server.transport.grpc.identity import Context
 
@@ -41,6 +41,14 @@ class ModelServicer:
     async def SetAlias(self, request: pb.SetAliasRequest, context: Context) -> pb.SetAliasResponse:  # noqa: N802, D102
         return await self._calls.run("SetAlias", self._set_alias, request, context)
 
+    async def MigrateAdaptations(  # noqa: N802, D102
+        self, request: pb.MigrateAdaptationsRequest, context: Context
+    ) -> pb.MigrateAdaptationsResponse:
+        return await self._calls.run("MigrateAdaptations", self._migrate, request, context)
+
+    async def GetMigration(self, request: pb.GetMigrationRequest, context: Context) -> pb.GetMigrationResponse:  # noqa: N802, D102
+        return await self._calls.run("GetMigration", self._migration, request, context)
+
     async def _list(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
         del request
         models = await self._serving.models()
@@ -70,6 +78,18 @@ class ModelServicer:
         model = await self._serving.set_alias(request.model, request.alias, wanted)
         call.model = model.name
         return pb.SetAliasResponse(model=self._encode(model, "", call))
+
+    async def _migrate(self, request: pb.MigrateAdaptationsRequest, call: Call) -> pb.MigrateAdaptationsResponse:
+        self._check_admin()
+        migration = await self._serving.migrate(request.model, request.version)
+        call.model = migration.model
+        return pb.MigrateAdaptationsResponse(migration=encode_migration(migration))
+
+    async def _migration(self, request: pb.GetMigrationRequest, call: Call) -> pb.GetMigrationResponse:
+        self._check_admin()
+        migration = await self._serving.migration(request.model)
+        call.model = migration.model
+        return pb.GetMigrationResponse(migration=encode_migration(migration))
 
     def _check_admin(self) -> None:
         if not self._admin:
