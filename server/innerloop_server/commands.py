@@ -47,6 +47,9 @@ def serve(config: Path | None = None, **flags: Any) -> None:
 
 
 def _run(settings: ServerSettings) -> None:
+    from innerloop_server.observability.logs import configure_logging, open_standard_descriptors
+
+    open_standard_descriptors()
     # gRPC's own log lines would stand between ours; what they tell of errors comes back as exceptions.
     # Must be set before gRPC is imported, which `innerloop_command` sees to for `innerloop serve`.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -61,7 +64,6 @@ def _run(settings: ServerSettings) -> None:
 
     from innerloop_learner.host_memory import keep_freed_memory
     from innerloop_server.make_engine import make_engine
-    from innerloop_server.observability.logs import configure_logging
     from innerloop_server.server import run_server
 
     disable_created_metrics()  # type: ignore[no-untyped-call]
