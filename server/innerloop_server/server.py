@@ -132,14 +132,7 @@ class InnerloopServer:
             ConfigurationError: a port can't be had, the TLS files are unusable, or the model folder can't be read, or
                 the store can't be used.
         """
-        host, port = self._settings.host, self._settings.metrics_port
-        try:
-            exporter, _ = start_http_server(port, host, self._metrics.registry)
-        except OSError as error:
-            raise ConfigurationError(
-                f"metrics_port: can't listen on {host}:{port}: it is taken or not of this machine"
-            ) from error
-        self._metrics_port = exporter.server_port
+        self._metrics_port = self._open_metrics()
         try:
             await self._keeper.open()
         except StoreUnusableError as error:
@@ -150,7 +143,9 @@ class InnerloopServer:
             await self._repository.announce()
         self._port = await self._entrance.start(self._serving())
         self._sweeper = asyncio.create_task(self._sweep_adaptations())
-        self._log.info("listening", host=host, port=self._port, metrics_port=self._metrics_port, pid=os.getpid())
+        self._log.info(
+            "listening", host=self._settings.host, port=self._port, metrics_port=self._metrics_port, pid=os.getpid()
+        )
 
     async def load_models(self) -> None:
         """Load every bundle, then say that the server is ready.
@@ -183,6 +178,19 @@ class InnerloopServer:
         await self._keeper.close()
         self._log.info("stopped", clean=clean)
         return clean
+
+    def _open_metrics(self) -> int:
+        """Answer scrapes of the metrics; returns the port, zero if there is to be none."""
+        host, port = self._settings.metrics_host, self._settings.metrics_port
+        if port < 0:
+            return 0
+        try:
+            exporter, _ = start_http_server(port, host, self._metrics.registry)
+        except OSError as error:
+            raise ConfigurationError(
+                f"metrics_port: can't listen on {host}:{port}: it is taken or not of this machine"
+            ) from error
+        return exporter.server_port
 
     def _write_ready_file(self, file: Path) -> None:
         ports = {"port": self._port, "metrics_port": self._metrics_port, "pid": os.getpid()}

@@ -1,7 +1,9 @@
 """The server's configuration: flags, then INNERLOOP_* variables, then a TOML file, then defaults."""
 
 import os
+import re
 import tomllib
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -74,10 +76,27 @@ class ServerSettings(BaseSettings):
         600.0, gt=0, allow_inf_nan=False, description="Longest time that reading one bundle may take."
     )
     admin: bool = Field(False, description="Allow LoadModel, UnloadModel and SetAlias.")
+    admin_subjects: str | None = Field(
+        None,
+        description="Subjects of the client certificates that may call LoadModel, UnloadModel and SetAlias, with "
+        "semicolons between them, for example CN=ops,O=Example.",
+    )
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
+    insecure: bool = Field(
+        False,
+        description="Listen beyond this machine without asking clients for certificates: whoever reaches the port is "
+        "served, all as one owner.",
+    )
     port: int = Field(50051, ge=0, le=65535, description="Port of the gRPC services; 0 takes a free one.")
-    metrics_port: int = Field(9464, ge=0, le=65535, description="Port of the Prometheus metrics; 0 takes a free one.")
+    metrics_host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="Address of the Prometheus metrics, which anybody who reaches it may read.",
+    )
+    metrics_port: int = Field(
+        9464, ge=-1, le=65535, description="Port of the Prometheus metrics; 0 takes a free one, -1 opens none."
+    )
     ready_file: Path | None = Field(
         None, description="File to write the ports and process id to, as JSON, once the models are loaded."
     )
@@ -226,13 +245,20 @@ class ServerSettings(BaseSettings):
             parse_backends(self.backend)
         except ValueError as error:
             raise ValueError(f"backend: {error}") from error
-        if self.port == self.metrics_port != 0:
+        if self.port == self.metrics_port != 0 and self.host == self.metrics_host:
             raise ValueError(f"metrics_port: is the same as port ({self.port}); choose another")
         if (self.tls_certificate is None) != (self.tls_key is None):
             missing, given = ("tls_key", "tls_certificate") if self.tls_key is None else ("tls_certificate", "tls_key")
             raise ValueError(f"{missing}: is needed together with {given}")
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise ValueError("tls_client_ca: needs tls_certificate and tls_key")
+        if self.tls_client_ca is None and not (self.insecure or _is_loopback(self.host)):
+            raise ValueError(
+                f"host: {self.host} is open to others, and nobody would be asked who they are; give tls_certificate, "
+                "tls_key and tls_client_ca, or say insecure"
+            )
+        if self.admin and self.tls_client_ca is not None and not self.subjects_of_admins:
+            raise ValueError("admin: needs admin_subjects, which say whose certificates may load and unload models")
         for name in ("tls_certificate", "tls_key", "tls_client_ca"):
             file = getattr(self, name)
             if file is not None and not file.is_file():
@@ -244,6 +270,12 @@ class ServerSettings(BaseSettings):
         if self.max_time_to_live and not 0 < self.usual_time_to_live <= self.max_time_to_live:
             raise ValueError(f"time_to_live: is longer than max_time_to_live ({self.max_time_to_live:g} s)")
         return self
+
+    @property
+    def subjects_of_admins(self) -> tuple[str, ...]:
+        """Subjects of admins in the form of RFC 4514, one each."""
+        subjects = re.split(r"(?<!\\);", self.admin_subjects or "")
+        return tuple(subject.strip() for subject in subjects if subject.strip())
 
     @property
     def usual_time_to_live(self) -> float:
@@ -280,6 +312,14 @@ def load_settings(flags: dict[str, Any], config: Path | None = None) -> ServerSe
         return _with_file(config)(**flags)
     except ValidationError as error:
         raise ConfigurationError("\n".join(_problems(error))) from error
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a host's address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _with_file(config: Path | None) -> type[ServerSettings]:

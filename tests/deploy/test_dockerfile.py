@@ -8,7 +8,7 @@ import pytest
 from deployment import ROOT, command, environment, last, lineage, read_dockerfile
 
 from innerloop_command.app import InnerloopCommands
-from innerloop_server.settings import ServerSettings, load_settings
+from innerloop_server.settings import ConfigurationError, ServerSettings, load_settings
 
 STAGES = read_dockerfile("Dockerfile")
 IMAGES = ["cpu", "cuda", "onnx"]
@@ -66,7 +66,9 @@ def test_the_server_accepts_its_environment(image, monkeypatch, tmp_path):
     assert {name.removeprefix("INNERLOOP_").lower() for name in variables} <= set(ServerSettings.model_fields)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    settings = load_settings({"models": tmp_path})
+    with pytest.raises(ConfigurationError, match="or say insecure"):
+        load_settings({"models": tmp_path})
+    settings = load_settings({"models": tmp_path, "insecure": True})
     assert settings.host == "0.0.0.0"
     assert last(image, "EXPOSE").split() == [str(settings.port), str(settings.metrics_port)]
 

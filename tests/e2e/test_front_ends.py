@@ -313,7 +313,7 @@ def test_servers_do_not_share_a_port(server, models_folder, others):
 
 @pytest.mark.parametrize("host", [pytest.param("localhost", marks=pytest.mark.slow), "0.0.0.0", "::"])
 def test_front_ends_listen_on_every_address_of_a_host(start_server, host):
-    with start_server(host=host) as server, clients_of(server, 2) as clients:
+    with start_server(host=host, insecure=True) as server, clients_of(server, 2) as clients:
         assert clients[0].adaptations.Adapt(adapt_request())
         assert server.stop() == 0
 

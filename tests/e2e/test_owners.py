@@ -7,6 +7,7 @@ from examples import adapt_request, predict_request
 from running import connect
 
 from innerloop.v1 import adaptation_pb2 as pb
+from innerloop.v1 import model_pb2
 
 pytestmark = pytest.mark.with_and_without_front_ends
 
@@ -30,6 +31,8 @@ def server(start_server, authority, tmp_path_factory):
         tls_key=folder / "key.pem",
         tls_client_ca=folder / "ca.pem",
         adaptation_bytes=2048,
+        admin=True,
+        admin_subjects="CN=nobody; CN=alice,OU=Clients,O=Example",
     ) as server:
         yield server
 
@@ -104,6 +107,44 @@ def test_the_same_subject_on_another_connection_is_the_same_owner(connect_as):
         made = first.adaptations.Adapt(adapt_request()).adaptation
     with connect_as("carol") as second:
         assert second.adaptations.Predict(predict_request(made.id))
+
+
+def test_only_the_subjects_that_the_operator_names_are_admins(alice, bob, fails):
+    request = model_pb2.UnloadModelRequest(model="nothing")
+    assert fails(bob.models.UnloadModel, request).reason == "NOT_ADMIN"
+    assert fails(bob.models.LoadModel, model_pb2.LoadModelRequest(model="nothing")).reason == "NOT_ADMIN"
+    assert fails(alice.models.UnloadModel, request).reason == "MODEL_NOT_FOUND"
+
+
+def write_tls(folder, authority):
+    certificate = authority.issue_cert("localhost")
+    certificate.private_key_pem.write_to_path(folder / "key.pem")
+    (folder / "certificate.pem").write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+
+
+def can_list(server, authority):
+    certificate = authority.issue_cert("someone@example.org")
+    chain = b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
+    credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes(), certificate.private_key_pem.bytes(), chain)
+    with connect(server, credentials, [("grpc.use_local_subchannel_pool", 1)]) as client:
+        try:
+            client.models.ListModels(model_pb2.ListModelsRequest(), timeout=5)
+        except grpc.RpcError:
+            return False
+    return True
+
+
+def test_tls_files_that_are_replaced_hold_for_new_connections(start_server, authority, tmp_path):
+    other = trustme.CA()
+    write_tls(tmp_path, authority)
+    files = {"tls_certificate": "certificate.pem", "tls_key": "key.pem", "tls_client_ca": "ca.pem"}
+    with start_server(**{name: tmp_path / file for name, file in files.items()}) as server:
+        assert (can_list(server, authority), can_list(server, other)) == (True, False)
+        (tmp_path / "key.pem").write_text("half a key")
+        assert can_list(server, authority), "files that do not fit together change nothing"
+        write_tls(tmp_path, other)
+        assert (can_list(server, authority), can_list(server, other)) == (False, True)
 
 
 def test_strangers_are_turned_away(connect_as, server):

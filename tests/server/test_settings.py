@@ -67,6 +67,12 @@ def test_data_lies_where_the_user_keeps_data_unless_a_folder_is_named(models, mo
         ({"tls_certificate": __file__}, "tls_key: is needed together with tls_certificate"),
         ({"tls_key": __file__}, "tls_certificate: is needed together with tls_key"),
         ({"tls_client_ca": __file__}, "tls_client_ca: needs tls_certificate and tls_key"),
+        ({"host": "0.0.0.0"}, "host: 0.0.0.0 is open to others, .* or say insecure"),
+        ({"host": "::", "tls_certificate": __file__, "tls_key": __file__}, "host: :: is open to others"),
+        (
+            {"admin": True, **dict.fromkeys(("tls_certificate", "tls_key", "tls_client_ca"), __file__)},
+            "admin: needs admin_subjects",
+        ),
         ({"tls_certificate": "/nowhere", "tls_key": __file__}, "tls_certificate: there is no file /nowhere"),
         ({"adaptation_bytes": -1}, "adaptation_bytes: is not a size"),
         ({"adaptation_bytes": 0}, "adaptation_bytes: .*greater than 0"),
@@ -147,3 +153,14 @@ def test_a_refused_configuration_ends_with_code_2_and_one_clear_line(arguments):
     result = typer.testing.CliRunner().invoke(app, ["serve", *arguments])
     assert result.exit_code == 2
     assert re.fullmatch(r"innerloop serve: models: .*\n", result.stderr)
+
+
+def test_admins_are_named_by_subjects_with_semicolons_between(models):
+    files = dict.fromkeys(("tls_certificate", "tls_key", "tls_client_ca"), __file__)
+    flags = {"models": models, "admin": True, "admin_subjects": r"CN=ops,O=Example; CN=a\;b", **files}
+    assert load_settings(flags).subjects_of_admins == ("CN=ops,O=Example", r"CN=a\;b")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.9.9.9"])
+def test_this_machine_alone_needs_no_certificates(models, host):
+    assert load_settings({"models": models, "host": host}).host == host

@@ -10,10 +10,12 @@ class Caller:
     Attributes:
         owner: identity that the caller's adaptations belong to.
         address: where it calls from, if nothing else tells callers apart.
+        admin: whether it may load and unload models, where the server allows that at all.
     """
 
     owner: str
     address: str = ""
+    admin: bool = False
 
     @property
     def account(self) -> str:

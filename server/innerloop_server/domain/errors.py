@@ -73,6 +73,15 @@ class AdminDisabledError(ServerError):
         super().__init__("this server does not allow models to be loaded or unloaded by clients")
 
 
+class NotAdminError(ServerError):
+    """The caller may not load and unload models."""
+
+    reason = "NOT_ADMIN"
+
+    def __init__(self) -> None:
+        super().__init__("only admins may load and unload models; the server's operator names their certificates")
+
+
 class ModelRetiredError(ServerError):
     """The model's bundle is not the one any more that made the caller's adaptation."""
 

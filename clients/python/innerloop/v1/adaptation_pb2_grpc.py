@@ -36,7 +36,7 @@ class AdaptationServiceStub:
     is not served any more), ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on FAILED_PRECONDITION,
     OVERLOADED (with RetryInfo) on RESOURCE_EXHAUSTED,
     DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
-    ADMIN_DISABLED on PERMISSION_DENIED,
+    ADMIN_DISABLED and NOT_ADMIN on PERMISSION_DENIED,
     SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo) on UNAVAILABLE,
     INTERNAL on INTERNAL.
     Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.
@@ -96,7 +96,7 @@ class AdaptationServiceServicer:
     is not served any more), ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on FAILED_PRECONDITION,
     OVERLOADED (with RetryInfo) on RESOURCE_EXHAUSTED,
     DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
-    ADMIN_DISABLED on PERMISSION_DENIED,
+    ADMIN_DISABLED and NOT_ADMIN on PERMISSION_DENIED,
     SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo) on UNAVAILABLE,
     INTERNAL on INTERNAL.
     Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.
@@ -219,7 +219,7 @@ class AdaptationService:
     is not served any more), ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on FAILED_PRECONDITION,
     OVERLOADED (with RetryInfo) on RESOURCE_EXHAUSTED,
     DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
-    ADMIN_DISABLED on PERMISSION_DENIED,
+    ADMIN_DISABLED and NOT_ADMIN on PERMISSION_DENIED,
     SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo) on UNAVAILABLE,
     INTERNAL on INTERNAL.
     Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.

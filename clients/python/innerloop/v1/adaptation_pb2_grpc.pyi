@@ -37,7 +37,7 @@ class AdaptationServiceStub:
       is not served any more), ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on FAILED_PRECONDITION,
       OVERLOADED (with RetryInfo) on RESOURCE_EXHAUSTED,
       DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
-      ADMIN_DISABLED on PERMISSION_DENIED,
+      ADMIN_DISABLED and NOT_ADMIN on PERMISSION_DENIED,
       SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo) on UNAVAILABLE,
       INTERNAL on INTERNAL.
     Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.
@@ -86,7 +86,7 @@ class AdaptationServiceAsyncStub(AdaptationServiceStub):
       is not served any more), ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on FAILED_PRECONDITION,
       OVERLOADED (with RetryInfo) on RESOURCE_EXHAUSTED,
       DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
-      ADMIN_DISABLED on PERMISSION_DENIED,
+      ADMIN_DISABLED and NOT_ADMIN on PERMISSION_DENIED,
       SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo) on UNAVAILABLE,
       INTERNAL on INTERNAL.
     Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.
@@ -131,7 +131,7 @@ class AdaptationServiceServicer(metaclass=_abc_1.ABCMeta):
       is not served any more), ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on FAILED_PRECONDITION,
       OVERLOADED (with RetryInfo) on RESOURCE_EXHAUSTED,
       DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
-      ADMIN_DISABLED on PERMISSION_DENIED,
+      ADMIN_DISABLED and NOT_ADMIN on PERMISSION_DENIED,
       SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo) on UNAVAILABLE,
       INTERNAL on INTERNAL.
     Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.

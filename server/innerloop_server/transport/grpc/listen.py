@@ -1,6 +1,5 @@
 """The gRPC server: its port, its credentials, its services."""
 
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,8 +11,9 @@ from innerloop.v1 import adaptation_pb2, model_pb2
 from innerloop_server.settings import ConfigurationError, ServerSettings
 from innerloop_server.transport.codec.requests import RequestLimits, limited_readers
 from innerloop_server.transport.grpc.adaptation_service import AdaptationServicer
+from innerloop_server.transport.grpc.credentials import tls_files
 from innerloop_server.transport.grpc.health import ADAPTATION_SERVICE, MODEL_SERVICE, Health
-from innerloop_server.transport.grpc.identity import Identify, anonymous, certificate_subject
+from innerloop_server.transport.grpc.identity import CertificateIdentity, Identify, anonymous
 from innerloop_server.transport.grpc.model_service import ModelServicer
 from innerloop_server.transport.grpc.registration import add_service
 from innerloop_server.transport.grpc.standard_services import add_standard_service
@@ -90,33 +90,26 @@ def build_server(
 
 
 def identity_of(settings: ServerSettings) -> Identify:
-    """How callers are told apart."""
-    return certificate_subject if settings.tls_client_ca else anonymous
+    """How callers are told apart.
+
+    Raises:
+        ConfigurationError: the settings name admins by something that is no subject.
+    """
+    if settings.tls_client_ca is None:
+        return anonymous
+    try:
+        return CertificateIdentity(settings.subjects_of_admins).caller
+    except ValueError as error:
+        raise ConfigurationError("admin_subjects: is not like CN=ops,O=Example") from error
 
 
 def _bind(server: grpc.aio.Server, settings: ServerSettings) -> int:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"{host}:{settings.port}"
-    credentials = _credentials(settings)
+    files = tls_files(settings)
     try:
-        if credentials is None:
+        if files is None:
             return server.add_insecure_port(address)
-        return server.add_secure_port(address, credentials)
+        return server.add_secure_port(address, files.credentials())
     except RuntimeError as error:
-        tls = ", or the TLS files don't fit together" if credentials else ""
-        raise ConfigurationError(f"port: can't listen on {address}: it is taken or not of this machine{tls}") from error
-
-
-def _credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
-    if settings.tls_certificate is None or settings.tls_key is None:
-        return None
-    chain = (_read(settings.tls_key), _read(settings.tls_certificate))
-    authority = _read(settings.tls_client_ca) if settings.tls_client_ca else None
-    return grpc.ssl_server_credentials([chain], authority, require_client_auth=authority is not None)
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"can't read {file}: {error.strerror}") from error
+        raise ConfigurationError(f"port: can't listen on {address}: it is taken or not of this machine") from error

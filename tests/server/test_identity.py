@@ -1,0 +1,40 @@
+"""Owners by certificate."""
+
+from datetime import datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
+
+from innerloop_server.transport.grpc.identity import owner_of
+
+KEYS = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+KINDS = [NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME, NameOID.ORGANIZATIONAL_UNIT_NAME]
+SUBJECTS = st.lists(st.tuples(st.sampled_from(KINDS), st.text("ab,=+\\\\", min_size=1, max_size=6)), max_size=3)
+
+
+def certificate(subject, key=KEYS[0], serial=1):
+    name = x509.Name([x509.NameAttribute(kind, value) for kind, value in subject])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), serial)
+    start = datetime(2026, 1, 1)
+    builder = builder.not_valid_before(start).not_valid_after(start + timedelta(days=serial))
+    return builder.sign(key, SHA256())
+
+
+@given(SUBJECTS, SUBJECTS)
+def test_other_subjects_are_other_owners_however_they_read(one, other):
+    alike = owner_of(certificate(one)) == owner_of(certificate(other))
+    assert alike == (one == other)
+
+
+def test_a_renewed_certificate_keeps_its_owner():
+    subject = [(NameOID.COMMON_NAME, "me")]
+    assert owner_of(certificate(subject)) == owner_of(certificate(subject, KEYS[1], serial=2))
+
+
+def test_certificates_without_a_subject_are_told_apart_by_their_keys():
+    assert owner_of(certificate([])) == owner_of(certificate([], serial=2))
+    assert owner_of(certificate([])) != owner_of(certificate([], KEYS[1]))
