@@ -48,7 +48,8 @@ class Client:
             target: "host:port", or a name in one of gRPC's own schemes such as "dns:///host:port".
             tls: True for TLS that trusts the system's authorities, or a TLS object that names others.
             timeout: seconds that a call may take when it is given no timeout of its own.
-            retries: how often a call that may safely be repeated is tried again; zero for never.
+            retries: how often a call that may safely be repeated is tried again; zero for never. While a model is
+                loading, it is tried until its timeout.
             readapt: whether adaptations keep their support set, and adapt again when the server has dropped them.
 
         Raises:

@@ -11,7 +11,6 @@ from tenacity import (
     Retrying,
     retry_if_exception_type,
     retry_never,
-    stop_after_attempt,
     stop_before_delay,
     wait_random_exponential,
 )
@@ -72,7 +71,8 @@ class RetryPolicy:
     """Jittered exponential backoff, on top of the delay that the server suggests.
 
     Attributes:
-        retries: attempts after the first; zero turns retries off.
+        retries: attempts after the first; zero turns retries off. While a model is loading there may be more, up to the
+            deadline: loading ends by itself, and often takes longer than these attempts.
     """
 
     retries: int = 4
@@ -91,12 +91,18 @@ class RetryPolicy:
         return AsyncRetrying(**self._settings(deadline, safe))
 
     def _settings(self, deadline: Deadline, safe: bool) -> dict[str, Any]:
+        too_late = stop_before_delay(deadline.remaining())
         return {
             "retry": retry_if_exception_type(_PASSING) if safe else retry_never,
             "wait": _wait,
-            "stop": stop_after_attempt(1 + self.retries) | stop_before_delay(deadline.remaining()),
+            "stop": lambda state: self._spent(state) or too_late(state),
             "reraise": True,
         }
+
+    def _spent(self, state: RetryCallState) -> bool:
+        """Whether no attempt is left."""
+        loading = state.outcome is not None and isinstance(state.outcome.exception(), ModelLoadingError)
+        return self.retries == 0 if loading else state.attempt_number > self.retries
 
 
 def _wait(state: RetryCallState) -> float:

@@ -22,7 +22,7 @@ class InnerloopCommands(LazyGroup):
     """All commands, in the order of a model's life."""
 
     sources = {  # noqa: RUF012 - never changed
-        "demo": Source(_DEMO, "all", "Train a small model, serve it, and adapt it to new classes."),
+        "demo": Source(_DEMO, "all", "Show how well it does on new classes, or on your own files."),
         "methods": Source(_TRAINER, "trainer", "List the methods that models can learn to learn by."),
         "sources": Source(_TRAINER, "trainer", "List the data sources that models can be trained on."),
         "encoders": Source(_TRAINER, "trainer", "List the frozen encoders that models can be put behind."),

@@ -19,7 +19,7 @@ from innerloop_command.display import (
     print_json,
     print_models,
 )
-from innerloop_command.examples import asked_texts, labelled_files, labelled_texts
+from innerloop_command.examples import asked_texts, at_most, labelled_files, labelled_texts
 from innerloop_command.media_folders import IMAGES, RECORDINGS
 
 app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
@@ -41,6 +41,12 @@ def adapt(
             "folder of files; for a model of texts, a CSV file with columns text and label, or LABEL=TEXT."
         ),
     ],
+    shots: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Most examples of each label to learn from, spread over those there are. [default: all]"
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Inner-loop steps. [default: the model's]")] = None,
     time_to_live: Annotated[
         float | None,
@@ -58,7 +64,16 @@ def adapt(
 ) -> None:
     """Adapt a model to labelled images, recordings or texts, and print the id of the adaptation."""
     with access.connect() as client:
-        inputs, labels = _examples(examples, client.model(model).input_kind)
+        description = client.model(model)
+        inputs, labels = _examples(examples, description.input_kind)
+        if shots:
+            inputs, labels = at_most(shots, inputs, labels)
+        most = description.limits.max_support
+        if most and len(inputs) > most:
+            raise typer.BadParameter(
+                f"there are {len(inputs):,} examples, and the server takes {most:,} at most; "
+                f"--shots {max(1, min(5, most // len(set(labels))))} takes so many of each label"
+            )
         info = client.adapt(
             model, inputs, labels, steps=steps, time_to_live=time_to_live, forget_examples=forget_examples
         ).info

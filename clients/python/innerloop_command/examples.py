@@ -1,5 +1,6 @@
 """Labelled examples, named on the command line."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +75,24 @@ def labelled_texts(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             texts.append(text)
             labels.append(label)
     return texts, labels
+
+
+def at_most(shots: int, examples: Sequence[Path | str], labels: Sequence[str]) -> tuple[list[Path | str], list[str]]:
+    """At most `shots` examples of each label, at equal distances among all of that label, in the order given.
+
+    Example:
+        >>> at_most(2, ["a1", "a2", "a3", "a4", "b1"], ["a", "a", "a", "a", "b"])
+        (['a1', 'a3', 'b1'], ['a', 'a', 'b'])
+    """
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, label in enumerate(labels):
+        places[label].append(place)
+    chosen: list[int] = []
+    for found in places.values():
+        count = min(shots, len(found))
+        chosen += [found[index * len(found) // count] for index in range(count)]
+    chosen.sort()
+    return [examples[place] for place in chosen], [labels[place] for place in chosen]
 
 
 def asked_texts(arguments: Sequence[str]) -> list[str]:

@@ -42,7 +42,10 @@ class ModelNotFoundError(ServerError):
     reason = "MODEL_NOT_FOUND"
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"there is no model {name!r}; ask for the list of models to see which there are")
+        super().__init__(
+            f"there is no model {name!r}; `innerloop models` lists those that there are. The server looks for new "
+            "bundles when it starts, and while it runs with --watch"
+        )
 
 
 class ModelLoadingError(ServerError):
@@ -51,7 +54,7 @@ class ModelLoadingError(ServerError):
     reason = "MODEL_LOADING"
 
     def __init__(self, name: str, retry_after: float) -> None:
-        super().__init__(f"model {name!r} is still loading")
+        super().__init__(f"model {name!r} is still loading; try again in {retry_after:.0f} s")
         self.retry_after = retry_after
 
 

@@ -56,6 +56,14 @@ async def test_it_gives_up_after_the_retries_allowed(make_client, server):
     assert len(server.requests("GetModel")) == 3
 
 
+async def test_a_model_that_loads_for_longer_than_the_retries_is_waited_for(make_client, server):
+    server.script("Adapt", *[LOADING] * 4)
+    assert (await make_client(retries=1).adapt("grey", IMAGES, ["a", "b"])).classes
+    server.script("Adapt", LOADING)
+    with pytest.raises(innerloop.ModelLoadingError):
+        await make_client(retries=0).adapt("grey", IMAGES, ["a", "b"])
+
+
 async def test_retries_can_be_turned_off(make_client, server):
     server.script("GetModel", overloaded(0.01))
     with pytest.raises(innerloop.OverloadedError):

@@ -94,6 +94,21 @@ def test_adapt_takes_labels_with_files_or_folders(run, server, animals):
     assert json.loads(out)["classes"] == ["feline", "canine"]
 
 
+def test_adapt_takes_some_examples_of_each_label(run, server, animals):
+    code, _, _ = run("adapt", "grey", animals, "--shots", 1)
+    assert code == 0
+    (request,) = server.requests("Adapt")
+    assert list(request.support.labels.values) == ["cat", "dog"]
+
+
+def test_more_examples_than_the_server_takes_are_not_sent(run, server, animals):
+    server.models["grey"].limits.max_support = 3
+    code, _, error = run("adapt", "grey", animals)
+    assert code == 2
+    assert "--shots 1" in error
+    assert not server.requests("Adapt")
+
+
 def test_answers_are_a_table_for_people(run, animals):
     _, adaptation, _ = run("adapt", "grey", animals)
     code, out, _ = run("predict", adaptation.strip(), animals / "cat/1.png")

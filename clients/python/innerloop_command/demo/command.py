@@ -14,7 +14,7 @@ from innerloop import Client
 from innerloop_command.console import make_console
 from innerloop_command.demo.folder import DemoFolder, FolderTakenError
 from innerloop_command.demo.own_answers import draw_answers, print_own_figures, write_answers
-from innerloop_command.demo.own_files import Kind, measure, read_task, write_bundle
+from innerloop_command.demo.own_files import ENCODERS, Kind, measure, read_task, write_bundle
 from innerloop_command.demo.picture import draw_task
 from innerloop_command.demo.tasks import Task, draw_tasks, save_task
 from innerloop_command.server_process import ServerProcess
@@ -120,12 +120,16 @@ def _on_own_files(own: dict[Kind, Path], folder: DemoFolder, json_file: Path | N
         if json_file:
             check_results_file(json_file, ("accuracy", "adapt_ms"))
         folder.clear()
+        console.print(f"Making a model behind the encoder {ENCODERS[kind]}; nothing is trained")
         write_bundle(kind, folder)
     except FolderTakenError as error:
         raise typer.BadParameter(str(error), param_hint="--out") from error
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from error
     try:
+        console.print(
+            f"Serving it, and adapting over gRPC to {len(task.classes)} classes from up to {task.shots} examples each"
+        )
         figures, task, answers = measure(kind, task, folder)
         write_answers(task, answers, folder.answers)
         draw_answers(kind, task, answers, folder.picture)
