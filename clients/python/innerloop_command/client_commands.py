@@ -70,9 +70,10 @@ def adapt(
             inputs, labels = at_most(shots, inputs, labels)
         most = description.limits.max_support
         if most and len(inputs) > most:
+            few = max(1, min(5, most // len(set(labels))))
             raise typer.BadParameter(
-                f"there are {len(inputs):,} examples, and the server takes {most:,} at most; "
-                f"--shots {max(1, min(5, most // len(set(labels))))} takes so many of each label"
+                f"there are {len(inputs):,} examples, and the server takes {most:,} at most; --shots {few} takes {few} "
+                "of each label"
             )
         info = client.adapt(
             model, inputs, labels, steps=steps, time_to_live=time_to_live, forget_examples=forget_examples
