@@ -53,6 +53,9 @@ def _run(settings: ServerSettings) -> None:
     # gRPC's own log lines would stand between ours; what they tell of errors comes back as exceptions.
     # Must be set before gRPC is imported, which `innerloop_command` sees to for `innerloop serve`.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # Should anything fork this process, gRPC's own handlers would close what its threads wait on. Nothing here uses
+    # gRPC in a fork: workers and front ends are programs of their own, which are started without one.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     # PyTorch's threads wait for each other by spinning. For as long as they do by default, a computation on a machine
     # that has other work to do takes a hundred times as long; without, every small operation pays for waking them up.
     # Must be set before PyTorch is imported.
