@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
+import numpy as np
 import psutil
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
@@ -29,6 +30,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
+from innerloop import Client
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import model_pb2, tensor_pb2
 from innerloop_command.server_process import ServerProcess
@@ -95,16 +97,18 @@ class Inputs:
     Args:
         seed: of all choices.
         models: names of models that the server has.
-        ids: ids of adaptations that it has.
-        good: good requests, by the names of their methods.
     """
 
-    def __init__(self, seed: int, models: Sequence[str], ids: Sequence[str], good: Mapping[str, Message]) -> None:
+    def __init__(self, seed: int, models: Sequence[str]) -> None:
         self._random = random.Random(seed)
-        self._known = {"model": models, "adaptation_id": ids}
-        self._good = good
+        self._known = {"model": models}
+        self._good: Mapping[str, Message] = {}
         self._forgets = False
         self._methods = [method for service in SERVICES for method in service.methods]
+
+    def know(self, ids: Sequence[str], good: Mapping[str, Message]) -> None:
+        """Take up ids of adaptations that the server has now, and good requests by the names of their methods."""
+        self._known["adaptation_id"], self._good = ids, good
 
     def make(self) -> Input:
         """One input."""
@@ -243,8 +247,16 @@ def _answer(channel: grpc.Channel, sent: Input) -> tuple[str, str]:
     return "OK", ""
 
 
-def fuzz(server: ServerProcess, made: Inputs, count: int) -> dict[str, Any]:
+def fuzz(
+    server: ServerProcess, made: Inputs, count: int, adapt: Callable[[], tuple[str, Mapping[str, Message]]]
+) -> dict[str, Any]:
     """Send `count` inputs to a server, and say what came of it.
+
+    Args:
+        server: server that is running.
+        made: makes the inputs.
+        count: number of inputs.
+        adapt: makes an adaptation, and good requests about it; called again and again, since inputs delete and unload.
 
     Returns:
         "inputs", "statuses", "faults", and "resident_bytes" of the server's processes after each tenth of the inputs.
@@ -252,6 +264,8 @@ def fuzz(server: ServerProcess, made: Inputs, count: int) -> dict[str, Any]:
     statuses, faults, resident = Counter[str](), list[str](), [_resident(server)]
     sent = 0
     while sent < count:
+        adaptation_id, good = adapt()
+        made.know([adaptation_id], good)
         found = send(server.target, [made.make() for _ in range(min(BATCH, count - sent))])
         statuses += found.statuses
         faults += found.faults
@@ -262,6 +276,13 @@ def fuzz(server: ServerProcess, made: Inputs, count: int) -> dict[str, Any]:
             faults.append(f"the server ended with code {server.process.returncode}")
             break
     return {"inputs": sent, "statuses": dict(sorted(statuses.items())), "faults": faults, "resident_bytes": resident}
+
+
+def adapting(client: Client, model: str, shape: tuple[int, ...]) -> tuple[str, Mapping[str, Message]]:
+    """Have a model of images [*shape] that inputs may have unloaded adapt; its id, and good requests about it."""
+    client.load_model(model)
+    adaptation = client.adapt(model, np.zeros((5, *shape), np.uint8), list("abcde"))
+    return adaptation.id, good_requests(model, adaptation.id, shape)
 
 
 def good_requests(model: str, adaptation_id: str, shape: tuple[int, ...]) -> dict[str, Message]:
@@ -286,11 +307,8 @@ def _resident(server: ServerProcess) -> int:
 
 def main() -> None:
     """Fuzz a server of untrained models and write fuzz.json."""
-    import numpy as np
     from machine import describe_machine
     from untrained import write_bundles
-
-    from innerloop import Client
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=200_000)
@@ -303,11 +321,9 @@ def main() -> None:
         names = sorted(each.name for each in models.iterdir())
         with ServerProcess(models, device="cpu", admin=True, frontends=given.frontends) as server:
             with Client(server.target) as client:
-                images = np.zeros((5, 1, 28, 28), np.uint8)
-                ids = [client.adapt(name, images, list("abcde")).id for name in names]
-            made = Inputs(given.seed, names, ids, good_requests(names[0], ids[0], (1, 28, 28)))
-            started = time.monotonic()
-            found = fuzz(server, made, given.inputs)
+                started = time.monotonic()
+                made = Inputs(given.seed, names)
+                found = fuzz(server, made, given.inputs, lambda: adapting(client, names[0], (1, 28, 28)))
             tracebacks = server.log.count("Traceback")
         seconds = round(time.monotonic() - started)
     content = {"machine": describe_machine(), "seed": given.seed, "frontends": given.frontends, "seconds": seconds}

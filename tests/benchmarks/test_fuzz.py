@@ -1,8 +1,7 @@
 """A few seconds of hostile requests over all RPCs; `benchmarks/hostile/fuzz.py` sends 200,000."""
 
-import numpy as np
 from bundles import IMAGE, write_models
-from hostile.fuzz import Inputs, fuzz, good_requests
+from hostile.fuzz import Inputs, adapting, fuzz
 
 from innerloop import Client
 from innerloop_command.server_process import ServerProcess
@@ -14,9 +13,7 @@ def test_no_request_crashes_the_server_or_is_answered_as_if_it_were_the_servers_
     models = write_models(tmp_path / "models")
     with ServerProcess(models, threads=1, lanes=1, admin=True) as server:
         with Client(server.target) as client:
-            adaptation = client.adapt("prototypes", np.zeros((5, *IMAGE), np.uint8), list("abcde"))
-        inputs = Inputs(0, NAMES, [adaptation.id], good_requests("prototypes", adaptation.id, IMAGE))
-        found = fuzz(server, inputs, 1000)
+            found = fuzz(server, Inputs(0, NAMES), 1000, lambda: adapting(client, "prototypes", IMAGE))
         assert not found["faults"]
         assert found["resident_bytes"][-1] - found["resident_bytes"][0] < 200 * 2**20
         assert {"Adapt OK", "Predict OK", "Adapt INVALID_ARGUMENT", "Check INVALID_ARGUMENT"} <= found[

@@ -70,7 +70,7 @@ class TlsFiles:
             if authority is not None:
                 context.load_verify_locations(cadata=authority.decode())
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            raise ConfigurationError("tls_certificate: the TLS files don't fit together, or are no PEM files") from error
+            raise ConfigurationError("tls_certificate: the TLS files don't fit together or aren't PEM") from error
         return grpc.ssl_server_certificate_configuration([chain], authority)
 
 
