@@ -34,7 +34,8 @@ class AdaptationServiceStub:
       INVALID_REQUEST on INVALID_ARGUMENT,
       MODEL_NOT_FOUND, ADAPTATION_NOT_FOUND, ADAPTATION_EVICTED or ADAPTATION_DAMAGED on NOT_FOUND,
       MODEL_LOADING (with RetryInfo), MODEL_FAILED, MODEL_RETIRED (the adaptation was made by a version of its model that
-      is not served any more), ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on FAILED_PRECONDITION,
+      is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on
+      FAILED_PRECONDITION,
       OVERLOADED (with RetryInfo) on RESOURCE_EXHAUSTED,
       DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
       ADMIN_DISABLED and NOT_ADMIN on PERMISSION_DENIED,
@@ -83,7 +84,8 @@ class AdaptationServiceAsyncStub(AdaptationServiceStub):
       INVALID_REQUEST on INVALID_ARGUMENT,
       MODEL_NOT_FOUND, ADAPTATION_NOT_FOUND, ADAPTATION_EVICTED or ADAPTATION_DAMAGED on NOT_FOUND,
       MODEL_LOADING (with RetryInfo), MODEL_FAILED, MODEL_RETIRED (the adaptation was made by a version of its model that
-      is not served any more), ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on FAILED_PRECONDITION,
+      is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on
+      FAILED_PRECONDITION,
       OVERLOADED (with RetryInfo) on RESOURCE_EXHAUSTED,
       DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
       ADMIN_DISABLED and NOT_ADMIN on PERMISSION_DENIED,
@@ -128,7 +130,8 @@ class AdaptationServiceServicer(metaclass=_abc_1.ABCMeta):
       INVALID_REQUEST on INVALID_ARGUMENT,
       MODEL_NOT_FOUND, ADAPTATION_NOT_FOUND, ADAPTATION_EVICTED or ADAPTATION_DAMAGED on NOT_FOUND,
       MODEL_LOADING (with RetryInfo), MODEL_FAILED, MODEL_RETIRED (the adaptation was made by a version of its model that
-      is not served any more), ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on FAILED_PRECONDITION,
+      is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on
+      FAILED_PRECONDITION,
       OVERLOADED (with RetryInfo) on RESOURCE_EXHAUSTED,
       DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
       ADMIN_DISABLED and NOT_ADMIN on PERMISSION_DENIED,
