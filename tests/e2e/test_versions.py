@@ -6,13 +6,14 @@ import signal
 import grpc
 import numpy as np
 import pytest
+import trustme
 from bundles import GRADIENTS, PROTOTYPES, write_bundle
 from examples import adapt_request, pictures, predict_request
 from running import Metrics, connect, wait_until
 from typer.testing import CliRunner
 from wire import array, problem
 
-from innerloop import Client, FailedPreconditionError
+from innerloop import TLS, Client, FailedPreconditionError
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import model_pb2
 from innerloop_command.app import app
@@ -109,3 +110,35 @@ def test_aliases_and_the_watch_choose_what_a_name_means(folder):
         assert client.model("signs").version == first
         assert adaptation.predict(inputs).labels == labels, "the SDK has adapted again"
         assert adaptation.info.model_version == first
+
+
+@pytest.mark.parametrize("frontends", [1, pytest.param(0, marks=pytest.mark.slow)])
+def test_each_owner_gets_the_canary_always_or_never(folder, tmp_path, frontends):
+    write_bundle(folder / "signs" / "2", PROTOTYPES, seed=2)
+    (folder / "signs" / "aliases.toml").write_text('stable = "1"\ncanary = { version = "2", percent = 50 }\n')
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "certificate.pem")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    files = {"tls_certificate": "certificate.pem", "tls_key": "key.pem", "tls_client_ca": "ca.pem"}
+    settings = {name: tmp_path / file for name, file in files.items()}
+    got = []
+    with ServerProcess(folder, threads=1, lanes=1, frontends=frontends, **settings) as server:
+        for number in range(12):
+            own = authority.issue_cert(
+                f"{number}@example.org",
+                common_name=f"owner {number}",
+                organization_name="Example",
+                organization_unit_name="Clients",  # else it is random, and so were the shares
+            )
+            tls = TLS(authority.cert_pem.bytes(), own.cert_chain_pems[0].bytes(), own.private_key_pem.bytes())
+            versions = set()
+            for _ in range(2):  # connections
+                with Client(server.target, tls=tls) as client:
+                    versions.add(client.model("signs").version)
+                    versions |= {client.adapt("signs", pictures(2), ["a", "b"]).info.model_version for _ in range(2)}
+            assert len(versions) == 1
+            got += versions
+    assert len(set(got)) == 2
+    assert 1 < got.count(got[0]) < 11
