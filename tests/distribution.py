@@ -1,7 +1,7 @@
 """What installing Innerloop brings along, as the installed packages' metadata tell."""
 
 from collections.abc import Iterable, Mapping
-from importlib.metadata import requires
+from importlib.metadata import PackageNotFoundError, requires
 
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
@@ -24,8 +24,16 @@ def installed(name: str, extras: Iterable[str] = (), environment: Mapping[str, s
         if name in found and wanted <= found[name]:
             continue
         found[name] = found.get(name, frozenset()) | wanted
-        for requirement in map(Requirement, requires(name) or []):
+        for requirement in map(Requirement, _requirements(name)):
             marker = requirement.marker
             if marker is None or any(marker.evaluate({**environment, "extra": extra}) for extra in {"", *wanted}):
                 waiting.append((canonicalize_name(requirement.name), frozenset(requirement.extras)))
     return set(found)
+
+
+def _requirements(name: str) -> list[str]:
+    """What a package requires; nothing is known of one that only other versions of Python need."""
+    try:
+        return requires(name) or []
+    except PackageNotFoundError:
+        return []

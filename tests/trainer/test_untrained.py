@@ -1,5 +1,7 @@
 """Bundles without training: made at once, honest about it, and evaluated on all classes."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ from encoders import IMAGE_FEATURES, image_encoder, token_encoder, tokenizer
 from PIL import Image
 from shell import innerloop, mistake
 
-from innerloop_learner.bundle import load_bundle
+from innerloop_learner.bundle import load_bundle, save_bundle
 from innerloop_learner.encoders import EncoderOptions
 from innerloop_trainer.data import DataError, load_source
 from innerloop_trainer.encoders import EncoderFiles, load_encoded
@@ -68,6 +70,29 @@ def test_all_classes_are_unseen_where_nothing_was_trained(encoder: Path, photos:
     )
     with pytest.raises(DataError, match="no classes to join"):
         load_source("sinusoid").train.joined()
+
+
+def test_two_classes_are_enough_where_nothing_was_trained(encoder: Path, photos: Path, tmp_path: Path) -> None:
+    for name in ("red", "white"):
+        shutil.rmtree(photos / name)
+    bundle = tmp_path / "models" / "paint"
+    innerloop("new", "paint", "--encoder", encoder, "--out", bundle)
+    sizes = ("--ways", 2, "--queries", 5, "--episodes", 4, "--device", "cpu")
+    answer = innerloop("evaluate", bundle, "--data", f"images:{photos}", *sizes)
+    assert answer.status == 0, answer
+    assert "2-way 1-shot, 4 all-class episodes" in " ".join(answer.output.split())
+    refused = mistake("train", "protonet", "--data", f"images:{photos}", "--out", tmp_path / "run", "--ways", 2)
+    assert "training split has no classes" in refused
+
+
+def test_a_bundle_that_was_meta_trained_is_kept(encoder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "models" / "paint"
+    innerloop("new", "paint", "--encoder", encoder, "--out", path)
+    made = load_bundle(path)
+    trained = replace(made.manifest, provenance=replace(made.manifest.provenance, data="images:paint", iterations=9))
+    digest = save_bundle(path, trained, made.params, made.files).digest
+    assert "holds a bundle that was meta-trained" in mistake("new", "paint", "--encoder", encoder, "--out", path)
+    assert load_bundle(path).manifest.digest == digest
 
 
 def test_heads_that_training_must_find_are_refused(encoder: Path, tmp_path: Path) -> None:

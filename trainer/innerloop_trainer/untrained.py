@@ -1,6 +1,7 @@
 """Bundles that nothing was trained for: a head that needs no training behind a frozen encoder."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from innerloop_learner.bundle import save_bundle
 from innerloop_learner.encoders import FrozenEncoder
 from innerloop_learner.learner import Learner, build_learner, methods
-from innerloop_learner.manifest import Manifest, Provenance, TaskLimits
+from innerloop_learner.manifest import BundleError, Manifest, Provenance, TaskLimits, read_manifest
 from innerloop_learner.spec import ClassBalance, InputSpec, LearnerSpec
 from innerloop_learner.tasks import Params
 from innerloop_trainer.config import ConfigError
@@ -61,10 +62,11 @@ def write_untrained(path: Path, name: str, encoder: FrozenEncoder, head: HeadOpt
         the manifest as written; it says that nothing was meta-trained.
 
     Raises:
-        ConfigError: the head is made of parameters that training must find.
+        ConfigError: the head is made of parameters that training must find, or the bundle there was meta-trained.
         UnknownNameError, SettingsError: there is no such method or setting.
         BundleError, OSError: the bundle can't be written.
     """
+    _keep_trained(path)
     method = head.method
     spec = LearnerSpec(
         method=method,
@@ -95,6 +97,13 @@ def write_untrained(path: Path, name: str, encoder: FrozenEncoder, head: HeadOpt
         encoder=encoder.spec,
     )
     return save_bundle(path, manifest, params, encoder.files)
+
+
+def _keep_trained(path: Path) -> None:
+    """Refuse to replace a bundle that training was spent on."""
+    with suppress(BundleError):  # there is none, or none that can be read; what is there is judged when it is written
+        if read_manifest(path).provenance.meta_trained:
+            raise ConfigError(f"{path} holds a bundle that was meta-trained; choose another path, or move it away")
 
 
 def _fixed_params(learner: Learner) -> Params | None:

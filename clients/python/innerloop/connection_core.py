@@ -126,6 +126,21 @@ class ConnectionCore(ABC):
         limits = (yield from self._model(model, deadline)).limits
         return [part.encoded() for part in split(query, limits, beside())]
 
+    def check_size(self, model: str, support: Examples) -> None:
+        """Refuse a support set that no request to the model has room for, if the server was asked what it takes.
+
+        Raises:
+            InvalidArgumentError: it is too large.
+        """
+        known = self._models.get(model)
+        most = known.limits.max_request_bytes if known is not None else 0
+        size = sum(support.sizes)
+        if most and size > most:
+            raise InvalidArgumentError(
+                f"the support set takes {size / 2**20:,.0f} MiB, and a request to this server up to "
+                f"{most / 2**20:,.0f} MiB; give fewer examples or smaller ones"
+            )
+
     def _model(self, name: str, deadline: Deadline) -> Steps[Model]:
         if name not in self._models:
             self._models[name] = yield from self.call(calls.get_model(name), deadline)

@@ -85,4 +85,5 @@ def _recipe(
 ) -> Steps[Recipe]:
     answers = read_answers(labels, targets)
     examples = yield from connection.read(model, inputs, answers.names, deadline, rate)
+    connection.check_size(model, examples)
     return make_recipe(model, examples, answers, steps, time_to_live, forget_examples)

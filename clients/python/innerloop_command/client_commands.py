@@ -19,7 +19,7 @@ from innerloop_command.display import (
     print_json,
     print_models,
 )
-from innerloop_command.examples import asked_texts, at_most, labelled_files, labelled_texts
+from innerloop_command.examples import asked_files, asked_texts, at_most, labelled_files, labelled_texts
 from innerloop_command.media_folders import IMAGES, RECORDINGS
 
 app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
@@ -86,8 +86,7 @@ def _examples(arguments: Sequence[str], kind: InputKind) -> tuple[Sequence[Path 
     if kind == "text":
         return labelled_texts(arguments)
     found = labelled_files(arguments, RECORDINGS if kind == "audio" else IMAGES)
-    if found.left_out:
-        print_error(f"innerloop: left out {len(found.left_out)}: {listing(found.left_out, ', ')}")
+    _say_left_out(found.left_out)
     return found.paths, found.labels
 
 
@@ -98,8 +97,8 @@ def predict(
     queries: Annotated[
         list[str],
         typer.Argument(
-            help="Files of images or recordings; for a model of texts, the texts, CSV files with a column text, or "
-            ".txt files with a text in each line."
+            help="Files of images or recordings, or folders of them; for a model of texts, the texts, CSV files with "
+            "a column text, or .txt files with a text in each line."
         ),
     ],
     as_json: AsJson = False,
@@ -109,12 +108,26 @@ def predict(
     """Ask an adaptation about images, recordings or texts."""
     with access.connect() as client:
         adaptation = client.get_adaptation(adaptation_id)
-        texts = client.model(adaptation.model).input_kind == "text"
-        inputs: Sequence[str | Path] = asked_texts(queries) if texts else list(map(Path, queries))
+        kind = client.model(adaptation.model).input_kind
+        inputs = _queries(queries, kind)
         predictions = adaptation.predict(inputs)
-    kind = "text" if texts else "file"
-    answers = [answer(kind, str(query), prediction) for query, prediction in zip(inputs, predictions, strict=True)]
+    named = "text" if kind == "text" else "file"
+    answers = [answer(named, str(query), prediction) for query, prediction in zip(inputs, predictions, strict=True)]
     print_json(answers) if as_json else print_answers(answers)
+
+
+def _queries(arguments: Sequence[str], kind: InputKind) -> Sequence[Path | str]:
+    """Queries of the kind that a model takes; what is left out of folders is said."""
+    if kind == "text":
+        return asked_texts(arguments)
+    found, left_out = asked_files(arguments, RECORDINGS if kind == "audio" else IMAGES)
+    _say_left_out(left_out)
+    return found
+
+
+def _say_left_out(left_out: list[str]) -> None:
+    if left_out:
+        print_error(f"innerloop: left out {len(left_out)}: {listing(left_out, ', ')}")
 
 
 @app.command()

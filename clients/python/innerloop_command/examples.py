@@ -95,6 +95,28 @@ def at_most(shots: int, examples: Sequence[Path | str], labels: Sequence[str]) -
     return [examples[place] for place in chosen], [labels[place] for place in chosen]
 
 
+def asked_files(arguments: Sequence[str], media: Media) -> tuple[list[Path], list[str]]:
+    """Files to ask about: of arguments that name a folder those in it, of others themselves; and what is left out.
+
+    Raises:
+        typer.BadParameter: a folder has no such files.
+    """
+    paths: list[Path] = []
+    left_out: list[str] = []
+    for argument in map(Path, arguments):
+        if not argument.is_dir():
+            paths.append(argument)
+            continue
+        entries = list(files_in(argument, media))
+        found = [entry.path for entry in entries if not entry.left_out]
+        beside = [f"{entry.path} ({entry.left_out})" for entry in entries if entry.left_out]
+        if not found:
+            raise typer.BadParameter(_none_in(argument, media, beside))
+        paths += found
+        left_out += beside
+    return paths, left_out
+
+
 def asked_texts(arguments: Sequence[str]) -> list[str]:
     """Texts to ask about: of arguments that name a table or a list of texts those in it, of others themselves.
 
@@ -141,8 +163,12 @@ def _add_folder(label: str, folder: Path, media: Media, found: LabelledFiles) ->
     entries = list(files_in(folder, media))
     left_out = [f"{path} ({reason})" for path, reason in entries if reason]
     if len(left_out) == len(entries):
-        beside = f", only {left_out[0]}" if left_out else ""
-        raise typer.BadParameter(f"label {label!r} has no {media.plural} in {folder}{beside}")
+        raise typer.BadParameter(f"label {label!r}: {_none_in(folder, media, left_out)}")
     found.paths += [path for path, reason in entries if not reason]
     found.labels += [label for _, reason in entries if not reason]
     found.left_out += left_out
+
+
+def _none_in(folder: Path, media: Media, left_out: Sequence[str]) -> str:
+    """The message about a folder that has no files of one kind."""
+    return f"there are no {media.plural} in {folder}" + (f", only {left_out[0]}" if left_out else "")

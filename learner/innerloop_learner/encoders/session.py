@@ -59,7 +59,7 @@ class Session:
             raise EncoderError(f"the encoder {reach}; save it as one whole graph")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = computing.threads
-        options.log_severity_level = 3  # errors are raised anyway
+        options.log_severity_level = 4  # errors are raised anyway
         # Threads that spin while they wait take time from everything else that computes here.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.load_model_format", "ONNX")  # its own format is checked less

@@ -47,6 +47,9 @@ numbers are far above."""
 
 LEVELS_PER_SECOND = 100
 
+LEVELS_AT_ONCE = 1000
+"""Levels that are computed at a time: 10 s, 15 MB of them at the highest rate."""
+
 UNKNOWN_SIZE = 0x7F000000
 """From here on, the size in a WAV's header says that the program that streamed it did not know it."""
 
@@ -124,9 +127,9 @@ def fit_audio(waveform: NDArray[Any], own_rate: int, rate: int, samples: int) ->
     channels = 1 if waveform.ndim == 1 else waveform.shape[1]
     _check_sizes(len(waveform), own_rate, channels)
     scaled = _scaled(waveform)
-    mono = scaled if scaled.ndim == 1 else scaled.mean(1)
-    centred = mono - np.float32(mono.mean(dtype=np.float64))
-    return _resampled(_loudest_window(centred, own_rate, samples / rate), own_rate, rate, samples)
+    mono = scaled.reshape(-1) if channels == 1 else scaled.mean(1)
+    offset = np.float32(mono.mean(dtype=np.float64))
+    return _resampled(_loudest_window(mono, offset, own_rate, samples / rate), own_rate, rate, samples)
 
 
 def is_silent(waveform: Waveform) -> bool:
@@ -216,21 +219,32 @@ def _check_values(waveform: NDArray[Any]) -> None:
         raise UnreadableAudioError(f"has floating-point samples of up to {largest:g}; scale them to -1 to 1")
 
 
-def _loudest_window(waveform: Waveform, rate: int, seconds: float) -> Waveform:
-    """The part of a waveform [N] with the loudest middle, zeros around it where it reaches past the ends."""
+def _loudest_window(waveform: Waveform, offset: np.float32, rate: int, seconds: float) -> Waveform:
+    """The part of a waveform [N] less its offset with the loudest middle, zeros where it reaches past the ends."""
     length = max(1, round(seconds * rate))
     places = max(1, round(seconds * LEVELS_PER_SECOND))
-    # Levels of 10 ms each, at every rate; a rate that is no multiple of 100 has some of one sample more.
-    edges = np.arange(-(-len(waveform) * LEVELS_PER_SECOND // rate)) * rate // LEVELS_PER_SECOND
-    levels = np.sqrt(np.add.reduceat(np.square(waveform), edges, dtype=np.float64))
+    levels = _levels(waveform, offset, rate)
     weights = 1 - ((np.arange(places) + 0.5) / places * 2 - 1) ** 2
     loudness = np.convolve(levels, weights)  # of each window that overlaps the recording at all
     first = int(loudness.argmax()) - places + 1
     start = first * rate // LEVELS_PER_SECOND
     window = np.zeros(length, np.float32)
-    kept = waveform[max(start, 0) : max(start + length, 0)]
+    kept = waveform[max(start, 0) : max(start + length, 0)] - offset
     window[max(-start, 0) :][: len(kept)] = kept
     return window
+
+
+def _levels(waveform: Waveform, offset: np.float32, rate: int) -> NDArray[np.float64]:
+    """The level of each 10 ms of a waveform [N] less its offset; of 10 s at a time, to take little memory."""
+    # A rate that is no multiple of 100 has some levels of one sample more.
+    edges = np.arange(-(-len(waveform) * LEVELS_PER_SECOND // rate) + 1) * rate // LEVELS_PER_SECOND
+    edges[-1] = len(waveform)
+    levels = np.empty(len(edges) - 1)
+    for first in range(0, len(levels), LEVELS_AT_ONCE):
+        own = edges[first : first + LEVELS_AT_ONCE + 1]
+        part = np.square(waveform[own[0] : own[-1]] - offset)
+        levels[first : first + LEVELS_AT_ONCE] = np.add.reduceat(part, own[:-1] - own[0], dtype=np.float64)
+    return np.sqrt(levels)
 
 
 def _resampled(waveform: Waveform, own_rate: int, rate: int, samples: int) -> Waveform:

@@ -126,9 +126,9 @@ def test_tasks_that_the_split_cannot_give_are_refused_with_what_to_change(
         data.sample(shape, 1, seeded(0))
 
 
-def test_an_empty_split_is_refused_by_name() -> None:
-    with pytest.raises(DataError, match="toy, test split is empty"):
-        split()
+def test_no_tasks_are_drawn_from_an_empty_split() -> None:
+    with pytest.raises(DataError, match="toy, test split has no classes"):
+        split().sample(EpisodeShape(1, 1, 1), 1, seeded(0))
 
 
 def test_tasks_without_speakers_are_those_that_they_always_were() -> None:

@@ -137,10 +137,14 @@ def test_a_damaged_file_in_an_archive_is_named(
         load_source(f"images:{archive}")
 
 
-def test_too_few_classes_to_split_are_refused(tmp_path: Path, class_folders: Make) -> None:
+def test_too_few_classes_to_split_are_refused_for_training(tmp_path: Path, class_folders: Make) -> None:
     root = class_folders(tmp_path / "zoo", {"ant": 3, "bee": 3})
-    with pytest.raises(DataError, match="2 classes leave none for training after 1 for validation and 1 for test"):
-        load_source(f"images:{root}")
+    source = load_source(f"images:{root}")
+    with pytest.raises(
+        DataError, match="images:zoo, training split has no classes; add classes, or lower val and test"
+    ):
+        source.train.check(EpisodeShape(2, 1, 1))
+    assert source.train.joined(source.validation, source.test).names == source.validation.names + source.test.names
     for option in ("val=0", "test=1", "val=x", "test=nan"):
         with pytest.raises(DataError, match="is not understood; write a number between 0 and 1"):
             load_source(f"images:{root}?{option}")

@@ -63,7 +63,6 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
         ("text,kind,team\nHi,a,b\n", "", r"has no column 'label', only: text, kind, team; name it with \?label="),
         ("text,label\nHi,a\n", "?label=text", "are one column"),
         ("text,label\nHi,a\nBye\n", "", "line 3 has 1 columns, the header 2.*skip_broken=true"),
-        ("text,label\nHi,a\nBye,b\n", "", "2 classes leave none for training"),
         ("text,label\nHi\0,a\nBye,b\nYo,c\n", "", "U\\+0000|can't be read"),
         (
             "text,label\nHi,a\n",

@@ -50,14 +50,9 @@ class ClassExamples(TaskSampler):
     Attributes:
         names: names of the classes.
         digests: digests of the classes, as in `TaskSampler`.
-
-    Raises:
-        DataError: the split is empty.
     """
 
     def __init__(self, label: str, data: ExampleSet, spec: InputSpec, device: torch.device) -> None:
-        if not data.names:
-            raise DataError(f"{label} is empty; add classes or change the split")
         self.names = data.names
         self.digests = dict(zip(data.names, data.digests, strict=True))
         self._label = label
@@ -118,6 +113,8 @@ class ClassExamples(TaskSampler):
 
     def check(self, shape: EpisodeShape) -> None:
         """As in `TaskSampler`."""
+        if not self.names:
+            raise DataError(f"{self._label} has no classes; add classes, or lower val and test")
         if min(shape.ways, shape.shots, shape.queries) < 1:
             raise DataError(
                 f"{self._label}: --ways {shape.ways} --shots {shape.shots} --queries {shape.queries} won't do; "
@@ -156,7 +153,8 @@ class ClassExamples(TaskSampler):
 
     def joined(self, *others: TaskSampler) -> "ClassExamples":
         """As in `TaskSampler`."""
-        parts = [self._data, *(other._data for other in others if isinstance(other, ClassExamples))]
+        samplers = [self, *(other for other in others if isinstance(other, ClassExamples))]
+        parts = [each._data for each in samplers if each.names] or [self._data]
         label = f"{self._label.rpartition(', ')[0]}, all classes"
         if len({frozenset(() if part.speakers is None else part.speakers.tolist()) for part in parts}) > 1:
             raise DataError(
@@ -255,9 +253,6 @@ def source_of_classes(
         texts: whether inputs are texts.
         rate: sampling rate of inputs that are recordings, in Hz.
         notices: notices for the user as in `DataSource.notices`.
-
-    Raises:
-        DataError: a split is empty.
     """
 
     def split(label: str, data: ExampleSet) -> ClassExamples:

@@ -33,25 +33,18 @@ def shuffled(names: Iterable[str], seed: int) -> list[str]:
     return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
 
 
-def split_by_seed(source: str, options: SplitOptions, names: list[str]) -> tuple[Splits, str]:
+def split_by_seed(options: SplitOptions, names: list[str]) -> tuple[Splits, str]:
     """Shuffle classes and divide them; returns the splits, and a description of how classes were divided.
 
     Args:
-        source: name of the source, for messages.
         options: fractions and seed.
         names: names of all classes.
 
-    Raises:
-        DataError: no class is left to train on.
+    A few classes may leave a split empty; all of them together can still be drawn from.
     """
     validation = max(1, round(len(names) * options.val))
     test = max(1, round(len(names) * options.test))
-    train = len(names) - validation - test
-    if train < 1:
-        raise DataError(
-            f"{source}: {len(names)} classes leave none for training after {validation} for validation and "
-            f"{test} for test; add classes or lower val and test"
-        )
+    train = max(0, len(names) - validation - test)
     order = sorted(names) if options.order == "name" else shuffled(names, options.seed)
     splits = {
         "train": order[:train],

@@ -38,7 +38,7 @@ def encoded(source: DataSource, encoder: FrozenEncoder) -> DataSource:
 
     return replace(
         source,
-        description=f"{source.description}; as {encoder.spec.features} features of a frozen encoder",
+        description=f"{source.description}; as {_described(encoder.spec)}",
         input=spec,
         train=encode(source.train),
         validation=encode(source.validation),
@@ -47,6 +47,12 @@ def encoded(source: DataSource, encoder: FrozenEncoder) -> DataSource:
         rate=0,
         encoder=encoder,
     )
+
+
+def _described(spec: EncoderSpec) -> str:
+    """The features, and the encoder's name where it is known."""
+    encoder = spec.origin.name if spec.origin and spec.origin.name else "a frozen encoder"
+    return f"{'x'.join(map(str, spec.output_shape))} features of {encoder}"
 
 
 def _check_form(source: DataSource, spec: EncoderSpec) -> None:
@@ -62,6 +68,9 @@ def _check_form(source: DataSource, spec: EncoderSpec) -> None:
 
 
 def _features(data: ExampleSet, encoder: FrozenEncoder, title: str) -> ExampleSet:
+    if not data.names:
+        return replace(data, examples=np.zeros((0, *encoder.spec.output_shape), np.float32))
+
     def build() -> ExampleSet:
         starts = range(0, len(data.examples), AT_ONCE)
         parts = [

@@ -22,7 +22,7 @@ def split_found(
         DataError: options that divide classes are given where folders do, or no class is left to train on.
     """
     if "" in found:
-        return split_by_seed(request.name, options, list(names))
+        return split_by_seed(options, list(names))
     kept = set(names)
     splits = {split: [name for name in classes if name in kept] for split, classes in found.items()}
     for key in ("test", "val", "seed", "order") if "validation" in found else ("test",):

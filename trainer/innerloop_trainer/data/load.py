@@ -1,12 +1,15 @@
 """Loads the data source that a user's text names."""
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from innerloop_learner.encoders import EncoderSpec
+from innerloop_learner.media import audio_extensions, readable_extensions
 from innerloop_learner.registry import UnknownNameError
+from innerloop_trainer.data.file_tree import open_tree
 from innerloop_trainer.data.source import DataError, DataSource, SourceRequest, sources
 from innerloop_trainer.data.tables import TABLES
 
@@ -43,8 +46,17 @@ def _hint(text: str) -> str:
     path = Path(text.partition("?")[0]).expanduser()
     if not path.exists():
         return ""
-    name = "texts" if path.suffix.lower() in TABLES else "images"
-    return f"; to read what lies at {path}, write {name}:{path}"
+    return f"; to read what lies at {path}, write {_name_for(path)}:{path}"
+
+
+def _name_for(path: Path) -> str:
+    """The source that is likely to read a file or folder, by the first file in it that tells."""
+    kinds = {**dict.fromkeys(readable_extensions(), "images"), **dict.fromkeys(audio_extensions(), "audio")}
+    kinds |= dict.fromkeys(TABLES, "texts")
+    with suppress(DataError, OSError):  # it is neither a folder nor an archive, or can't be read
+        files = path.rglob("*") if path.is_dir() else [path] if path.suffix.lower() in kinds else open_tree(path).files
+        return next((kinds[each.suffix.lower()] for each in files if each.suffix.lower() in kinds), "images")
+    return "images"
 
 
 def parse_request(text: str, device: torch.device) -> SourceRequest:

@@ -59,7 +59,7 @@ class Texts(SourceLoader):
         path = existing_path(request, EXAMPLE)
         everything, notices = read_texts(options, path)
         data, small = leave_out_small(request.name, everything, options)
-        splits, how = split_by_seed(request.name, options, list(data.names))
+        splits, how = split_by_seed(options, list(data.names))
         return source_of_classes(
             f"texts:{title_of(path).removesuffix('.csv').removesuffix('.tsv')}",
             f"{len(data.examples):,} texts of {len(data.names)} classes, {describe_split(splits, how)}",

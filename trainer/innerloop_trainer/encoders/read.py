@@ -8,11 +8,15 @@ from typing import Any, get_args
 from innerloop_learner.encoders import EncoderOptions, EncoderOrigin
 from innerloop_learner.encoders.spec import Pooling
 from innerloop_trainer.config import ConfigError
+from innerloop_trainer.data.audio import MOST_SECONDS
 from innerloop_trainer.data.load import split_options
 from innerloop_trainer.data.options import expand_home
 from innerloop_trainer.encoders.files import EncoderFiles
 from innerloop_trainer.encoders.hugging_face import PREFIX, read_repository
 from innerloop_trainer.encoders.pretrained import encoders
+
+MOST_PIXELS = 2048
+"""Largest height and width that an encoder of the catalogue is asked to read, in pixels."""
 
 
 def read_optional_encoder(text: str | None, tokenizer: Path | None) -> EncoderFiles | None:
@@ -92,11 +96,11 @@ def _numbers(value: str) -> tuple[float, ...]:
     return tuple(float(each) for each in value.split(","))
 
 
-def _above_zero(kind: Callable[[str], float]) -> Callable[[str], float]:
+def _up_to(most: int, kind: Callable[[str], float]) -> Callable[[str], float]:
     def read(value: str) -> float:
         number = kind(value)
-        if not 0 < number < float("inf"):
-            raise ValueError("it must be above zero")
+        if not 0 < number <= most:
+            raise ValueError(f"it must be above zero, and at most {most:,}")
         return number
 
     return read
@@ -111,7 +115,10 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return read
 
 
-_SIZES: Mapping[str, Callable[[str], Any]] = {"size": _above_zero(int), "seconds": _above_zero(float)}
+_SIZES: Mapping[str, Callable[[str], Any]] = {
+    "size": _up_to(MOST_PIXELS, int),
+    "seconds": _up_to(MOST_SECONDS, float),
+}
 
 _READERS: Mapping[str, Callable[[str], Any]] = {
     "output": str,

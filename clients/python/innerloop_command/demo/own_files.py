@@ -19,7 +19,8 @@ from innerloop_command.demo.folder import DemoFolder
 from innerloop_command.examples import labelled_files
 from innerloop_command.media_folders import IMAGES, RECORDINGS
 from innerloop_command.server_process import ServerProcess
-from innerloop_command.text_tables import labelled_texts_in
+from innerloop_command.text_tables import is_table, labelled_texts_in
+from innerloop_learner.encoders import cut_text
 from innerloop_trainer.encoders import open_files, read_encoder
 from innerloop_trainer.encoders.load import computing_on
 from innerloop_trainer.untrained import HeadOptions, write_untrained
@@ -171,7 +172,12 @@ def measure(kind: Kind, task: OwnTask, folder: DemoFolder) -> tuple[OwnFigures, 
 
 def _labelled(kind: Kind, path: Path) -> tuple[Sequence[Path | str], Sequence[str]]:
     if kind == "texts":
-        return labelled_texts_in(path)
+        if not is_table(path):
+            raise typer.BadParameter(f"{path} is no CSV file with columns text and label")
+        texts, labels = labelled_texts_in(path)
+        return [cut_text(text) for text in texts], labels
+    if not path.is_dir():
+        raise typer.BadParameter(f"{path} is no folder; unpack archives first")
     found = labelled_files([str(path)], IMAGES if kind == "photos" else RECORDINGS)
     if found.left_out:
         print_error(f"left out {len(found.left_out)}: {listing(found.left_out, ', ')}")

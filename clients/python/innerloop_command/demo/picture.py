@@ -1,5 +1,6 @@
 """A picture of one task: what was shown, what was asked, what was answered."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,9 @@ def draw_task(
     correct = np.mean([answer == truth for answer, truth in zip(predicted, query_labels, strict=True)])
     figure.suptitle(f"Left: the examples learned from. Right: queries and answers, {correct:.0%} correct.", fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # labels in letters that the font lacks show as boxes
+        figure.savefig(path, dpi=110)
 
 
 def _show(axes: Axes, example: NDArray[Any], title: str, colour: str, border: float) -> None:
