@@ -1,6 +1,7 @@
 import io
 import struct
 import sys
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -143,6 +144,7 @@ def test_silence_and_a_constant_are_silent_and_a_single_sample_is_read() -> None
         (encoded(np.full(99, np.inf)), "has samples that are no numbers"),
         (encoded(np.full(99, 32_767.0)), "has floating-point samples of up to 32767; scale them to -1 to 1"),
     ],
+    ids=count(),  # some files hold the time or a random number, and names of tests must be the same in all processes
 )
 def test_what_is_no_usable_recording_is_refused(content: bytes, said: str, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UnreadableAudioError, match=said):
