@@ -111,7 +111,7 @@ def asked_files(arguments: Sequence[str], media: Media) -> tuple[list[Path], lis
         found = [entry.path for entry in entries if not entry.left_out]
         beside = [f"{entry.path} ({entry.left_out})" for entry in entries if entry.left_out]
         if not found:
-            raise typer.BadParameter(_none_in(argument, media, beside))
+            raise typer.BadParameter(f"there are {_none_in(argument, media, beside)}")
         paths += found
         left_out += beside
     return paths, left_out
@@ -163,12 +163,12 @@ def _add_folder(label: str, folder: Path, media: Media, found: LabelledFiles) ->
     entries = list(files_in(folder, media))
     left_out = [f"{path} ({reason})" for path, reason in entries if reason]
     if len(left_out) == len(entries):
-        raise typer.BadParameter(f"label {label!r}: {_none_in(folder, media, left_out)}")
+        raise typer.BadParameter(f"label {label!r} has {_none_in(folder, media, left_out)}")
     found.paths += [path for path, reason in entries if not reason]
     found.labels += [label for _, reason in entries if not reason]
     found.left_out += left_out
 
 
 def _none_in(folder: Path, media: Media, left_out: Sequence[str]) -> str:
-    """The message about a folder that has no files of one kind."""
-    return f"there are no {media.plural} in {folder}" + (f", only {left_out[0]}" if left_out else "")
+    """The end of a message about a folder that has no files of one kind, and what it has instead."""
+    return f"no {media.plural} in {folder}" + (f", only {left_out[0]}" if left_out else "")

@@ -54,6 +54,13 @@ async def test_large_queries_are_split_by_the_size_of_the_request(client, server
     assert len(requests) == 4, "as large as they may be"
 
 
+async def test_a_support_set_of_files_that_no_request_has_room_for_is_not_sent(client, server):
+    server.models["colour"].limits.max_request_bytes = 1_000_000
+    with pytest.raises(InvalidArgumentError, match="takes 2 MiB, and a request to this server up to 1 MiB; give fewer"):
+        await client.adapt("colour", [b"a" * 900_000, b"b" * 900_000], ["a", "b"])
+    assert not server.requests("Adapt")
+
+
 async def test_a_part_leaves_room_for_making_the_adaptation_again(client, server):
     server.models["colour"].limits.max_request_bytes = 1_000_000
     adaptation = await client.adapt("colour", [b"a" * 300_000, b"b" * 300_000], ["a", "b"])

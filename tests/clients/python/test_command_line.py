@@ -87,6 +87,18 @@ def test_adapt_takes_a_folder_per_label_and_predict_answers_in_the_labels(run, s
     assert json.loads(out)[0]["probabilities"]["cat"] == json.loads(out)[0]["probability"] == pytest.approx(0.6)
 
 
+def test_predict_takes_the_images_of_a_folder(run, animals):
+    _, adaptation, _ = run("adapt", "grey", animals)
+    (animals / "cat" / "notes.txt").write_text("not an image")
+    code, out, err = run("predict", adaptation.strip(), animals / "cat", animals / "dog/1.png", "--json")
+    assert (code, err) == (0, f"innerloop: left out 1: {animals / 'cat/notes.txt'} (not an image)\n")
+    files = sorted(path for path in (animals / "cat").iterdir() if path.suffix != ".txt")
+    assert [row["file"] for row in json.loads(out)] == list(map(str, [*files, animals / "dog/1.png"]))
+    code, _, err = run("predict", adaptation.strip(), animals)
+    assert code == 2
+    assert "there are no images in" in err
+
+
 def test_adapt_takes_labels_with_files_or_folders(run, server, animals):
     code, out, _ = run("adapt", "grey", f"feline={animals / 'cat/1.png'}", f"canine={animals / 'dog'}", "--json")
     assert code == 0
