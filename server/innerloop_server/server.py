@@ -52,8 +52,8 @@ class Entrance(ModelListener, Protocol):
     async def store_changed(self, *, up: bool) -> None:
         """The store of adaptations went away or came back."""
 
-    async def stop(self) -> None:
-        """Stop without losing a request that was accepted."""
+    async def stop(self) -> bool:
+        """Stop without losing a request that was accepted; false if that took longer than the grace period."""
 
 
 async def run_server(settings: ServerSettings, engine: Engine) -> bool:
@@ -137,11 +137,11 @@ class InnerloopServer:
             await self._keeper.open()
         except StoreUnusableError as error:
             raise ConfigurationError(f"store: {error}") from error
-        kind, durability = (self._settings.store or "sqlite").partition(":")[0], self._settings.durability
-        self._log.info("adaptations are kept", store=kind, durability=durability if kind != "memory" else "none")
         with _reading_models(self._settings.models):
             await self._repository.announce()
         self._port = await self._entrance.start(self._serving())
+        kind, durability = (self._settings.store or "sqlite").partition(":")[0], self._settings.durability
+        self._log.info("adaptations are kept", store=kind, durability=durability if kind != "memory" else "none")
         self._sweeper = asyncio.create_task(self._sweep_adaptations())
         self._log.info(
             "listening", host=self._settings.host, port=self._port, metrics_port=self._metrics_port, pid=os.getpid()
@@ -166,7 +166,7 @@ class InnerloopServer:
     async def stop(self) -> bool:
         """Stop without losing a request that was accepted; false if that took longer than the grace period."""
         self._log.info("stopping")
-        await self._entrance.stop()
+        answered = await self._entrance.stop()
         for task in (self._sweeper, self._watcher):
             if task is not None:
                 task.cancel()
@@ -174,7 +174,7 @@ class InnerloopServer:
             await self._migrator.stop()
         if self._scheduler is not None:
             self._scheduler.stop()
-        clean = await self._lanes.stop(FLUSH_SECONDS)
+        clean = await self._lanes.stop(FLUSH_SECONDS) and answered
         await self._keeper.close()
         self._log.info("stopped", clean=clean)
         return clean

@@ -98,7 +98,7 @@ async def test_a_call_knows_its_caller_and_how_long_it_may_take(call):
 
     await call(answer)
     await call(answer, timeout=100)
-    assert seen[0].caller == Caller("anonymous", "ipv4:127.0.0.1")
+    assert seen[0].caller == Caller("anonymous", "ipv4:127.0.0.1", admin=True)
     assert seen[0].deadline.at == float("inf")
     assert not seen[1].deadline.passed
     assert seen[1].deadline.at < float("inf")

@@ -15,7 +15,8 @@ from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.errors import InvalidRequestError, ModelLoadingError, OverloadedError
-from innerloop_server.domain.models import ServedModel
+from innerloop_server.domain.model_versions import ModelVersions
+from innerloop_server.domain.models import ModelEntry, ModelState, ServedModel
 from innerloop_server.domain.results import AdaptPredictResult
 from innerloop_server.domain.tasks import AdaptTask, SupportSet
 from innerloop_server.domain.timings import Timings
@@ -30,7 +31,7 @@ from innerloop_server.ipc.link import Link
 from innerloop_server.ipc.segment import Segment
 
 SIZE = 1 << 20
-MODEL = ServedModel("model", describe())
+MODEL = ServedModel("model", describe(digest="0123456789ab"))
 
 
 @dataclass
@@ -42,9 +43,8 @@ class Echo:
     seen: list[Any] = field(default_factory=list)
     error: Exception | None = None
 
-    async def model(self, name):
-        del name
-        return MODEL
+    async def versions(self, name):
+        return ModelVersions(name, (ModelEntry(name, ModelState.READY, MODEL.description),))
 
     async def adapt_predict(self, caller, task, query, keep, deadline):
         del caller, keep

@@ -86,6 +86,7 @@ ERRORS = [
     errors.ModelFailedError("x", "broken"),
     errors.ModelRetiredError("x"),
     errors.AdminDisabledError(),
+    errors.NotAdminError(),
     errors.AdaptationNotFoundError(),
     errors.AdaptationEvictedError(),
     errors.AdaptationDamagedError(),

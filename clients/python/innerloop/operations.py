@@ -85,5 +85,6 @@ def _recipe(
 ) -> Steps[Recipe]:
     answers = read_answers(labels, targets)
     examples = yield from connection.read(model, inputs, answers.names, deadline, rate)
+    recipe = make_recipe(model, examples, answers, steps, time_to_live, forget_examples)
     connection.check_size(model, examples)
-    return make_recipe(model, examples, answers, steps, time_to_live, forget_examples)
+    return recipe

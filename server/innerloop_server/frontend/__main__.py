@@ -14,10 +14,10 @@ from innerloop_server.ipc.child_process import end_with
 from innerloop_server.ipc.segment import Segment
 
 
-async def _run(link: int, segment: int) -> None:
+async def _run(link: int, segment: int) -> bool:
     memory = Segment(segment)
     memory.close()
-    await FrontEndProcess(memory).run(socket.socket(fileno=link))
+    return await FrontEndProcess(memory).run(socket.socket(fileno=link))
 
 
 def main() -> None:
@@ -27,8 +27,8 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     parent, link, segment = map(int, sys.argv[1:])
     end_with(parent)
-    asyncio.run(_run(link, segment))
-    os._exit(0)  # threads may still be decoding for callers that have left
+    answered = asyncio.run(_run(link, segment))
+    os._exit(0 if answered else 1)  # threads may still be decoding for callers that have left
 
 
 main()

@@ -35,8 +35,8 @@ class FrontEndProcess:
         self._serving = RemoteServing(self._engine)
         self._news: asyncio.Queue[messages.ToFrontEnd] = asyncio.Queue()
 
-    async def run(self, end: socket.socket) -> None:
-        """Serve until told to stop."""
+    async def run(self, end: socket.socket) -> bool:
+        """Serve until told to stop; false if requests were under way when the grace period ended."""
         await self._link.open(end)
         start = cast("messages.Start", await self._news.get())
         settings = ServerSettings.model_validate_json(start.settings)
@@ -53,15 +53,16 @@ class FrontEndProcess:
         except ConfigurationError as error:
             self._link.send(messages.Refused(str(error)))
             await asyncio.sleep(0)  # the message is sent at the end of this turn
-            return
+            return True
         self._link.send(messages.Listening())
         structlog.get_logger().info("front end started", slot=start.slot, pid=os.getpid())
         watching = asyncio.create_task(self._watch_engine(endpoint))
-        await self._follow(endpoint)
+        answered = await self._follow(endpoint)
         watching.cancel()
+        return answered
 
-    async def _follow(self, endpoint: Endpoint) -> None:
-        """Show the news from the engine process to callers, in order, until it says stop."""
+    async def _follow(self, endpoint: Endpoint) -> bool:
+        """Show the news from the engine process to callers, in order, until it says stop; see Endpoint.stop."""
         while True:
             news = await self._news.get()
             match news:
@@ -74,8 +75,7 @@ class FrontEndProcess:
                 case messages.StoreChanged():
                     await endpoint.store_changed(up=news.up)
                 case messages.Stop():
-                    await endpoint.stop()
-                    return
+                    return await endpoint.stop()
 
     async def _watch_engine(self, endpoint: Endpoint) -> None:
         """Ask the engine process for an answer again and again; callers are told when none comes."""

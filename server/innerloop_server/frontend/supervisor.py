@@ -41,6 +41,7 @@ class FrontEnds:
         self._loaded = False
         self._store_up = True
         self._stopping = False
+        self._answered = True
         self._front_ends: dict[int, FrontEnd] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -78,8 +79,12 @@ class FrontEnds:
         self._store_up = up
         self._tell(messages.StoreChanged(up))
 
-    async def stop(self) -> None:
-        """Let the front ends stop without losing a request that was accepted, and wait until they have."""
+    async def stop(self) -> bool:
+        """Let the front ends stop without losing a request that was accepted, and wait until they have.
+
+        Returns:
+            whether every request was answered before the grace period ended.
+        """
         self._stopping = True
         self._tell(messages.Stop())
         for slot, task in enumerate(self._tasks):
@@ -93,6 +98,7 @@ class FrontEnds:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._port.close()
+        return self._answered and not late
 
     async def _keep_running(self, serving: Serving, slot: int, started: "asyncio.Future[None]") -> None:
         """Run one front end after another, unless not even the first one gets as far as listening.
@@ -104,7 +110,7 @@ class FrontEnds:
         """
         wait = SHORTEST_WAIT
         while True:
-            front_end, reason = None, "frontends: can't start one"
+            front_end, code, reason = None, 0, "frontends: can't start one"
             try:
                 front_end = self._front_ends[slot] = FrontEnd(
                     serving, self._settings.frontend_bytes, lambda: self._listening(started)
@@ -115,6 +121,7 @@ class FrontEnds:
                 self._log.exception("front end failed", slot=slot)
             self._count()
             if self._stopping:
+                self._answered &= code == 0
                 return
             if not started.done():
                 started.set_exception(ConfigurationError(reason))

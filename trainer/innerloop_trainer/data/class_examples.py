@@ -149,6 +149,8 @@ class ClassExamples(TaskSampler):
     def without(self, names: Collection[str]) -> "ClassExamples":
         """As in `TaskSampler`."""
         kept = [name for name in self.names if name not in names]
+        if not kept:
+            raise DataError(f"{self._label} is empty; add classes or change the split")
         return ClassExamples(self._label, self._data.select(kept), self._spec, self._device)
 
     def joined(self, *others: TaskSampler) -> "ClassExamples":

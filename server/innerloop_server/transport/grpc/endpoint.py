@@ -89,17 +89,19 @@ class Endpoint:
         """The process that computes for this one does not answer any more, or does again."""
         await self._health.engine_changed(answers=answers)
 
-    async def stop(self) -> None:
-        """Stop without losing a request that was accepted, unless that takes longer than the grace period.
+    async def stop(self) -> bool:
+        """Stop without losing a request that was accepted; false if that took longer than the grace period.
 
         The period includes the time in which calls are ended that were not answered until then.
         """
         await self._health.stop()
         await asyncio.sleep(self._settings.drain_seconds)
         self._calls.close()
+        answered = True
         try:
             await asyncio.wait_for(self._calls.wait_idle(), max(self._settings.grace_seconds - FLUSH_SECONDS, 0.0))
         except TimeoutError:
+            answered = False
             self._log.warning("requests were still under way when the grace period ended")
         else:
             await asyncio.sleep(LINGER_SECONDS)
@@ -107,3 +109,4 @@ class Endpoint:
             self._giving_memory_back.cancel()
         if self._server is not None:
             await self._server.stop(FLUSH_SECONDS)
+        return answered
