@@ -109,6 +109,7 @@ class InnerloopServer:
             self._metrics,
             KeptParts(int(settings.recipe_bytes), int(settings.state_bytes)),
             owner_budget=settings.owner_adaptation_bytes,
+            owner_most=settings.owner_adaptations,
         )
         self._repository = ModelRepository(
             settings.models,

@@ -155,6 +155,12 @@ class ServerSettings(BaseSettings):
         description="Support examples and queries a second that each caller may send. (default: no limit)",
     )
 
+    owner_adaptations: int | None = Field(
+        None,
+        ge=1,
+        description="Adaptations that one owner may have, in memory and store together; more are refused until some "
+        "are deleted or expire. (default: no limit)",
+    )
     adaptation_bytes: ByteSize = Field(
         ByteSize(2**30),
         gt=0,

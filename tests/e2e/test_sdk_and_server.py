@@ -10,7 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from innerloop import AdaptationEvictedError, AsyncClient, Client, InvalidArgumentError, ModelNotFoundError
+from innerloop import (
+    AdaptationEvictedError,
+    AsyncClient,
+    Client,
+    InvalidArgumentError,
+    ModelNotFoundError,
+    OverloadedError,
+    ResourceExhaustedError,
+)
 from innerloop_command.server_process import ServerProcess
 from innerloop_learner import InputSpec, LearnerSpec, build_learner
 from innerloop_learner.bundle import save_bundle
@@ -233,3 +241,16 @@ def test_a_stream_goes_on_when_the_server_is_started_again(models, frontends):
             assert [answers.labels for answers in adaptation.predict_stream(queries())] == [LABELS] * 60
         finally:
             servers[-1].stop()
+
+
+def test_an_owner_that_has_as_many_adaptations_as_it_may_is_told_to_delete_some(models, frontends):
+    settings = {"threads": 1, "lanes": 1, "frontends": frontends, "owner_adaptations": 2}
+    with ServerProcess(models, **settings) as server, Client(server.target) as client:
+        kept = [client.adapt("patterns", SUPPORT, LABELS) for _ in range(2)]
+        with pytest.raises(ResourceExhaustedError, match="delete some") as refused:
+            client.adapt("patterns", SUPPORT, LABELS)
+        assert refused.value.reason == "TOO_MANY_ADAPTATIONS"
+        assert not isinstance(refused.value, OverloadedError), "trying again would not help"
+        assert client.adapt_predict("patterns", SUPPORT, LABELS, query=QUERY).labels == EXPECTED
+        kept.pop().delete()
+        assert client.adapt("patterns", SUPPORT, LABELS).predict(QUERY).labels == EXPECTED

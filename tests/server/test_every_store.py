@@ -23,6 +23,7 @@ from innerloop_server.adaptations.stores.interface import StoredAdaptation, Summ
 from innerloop_server.adaptations.stores.memory import MemoryStore
 from innerloop_server.adaptations.stores.sqlite import SqliteStore
 from innerloop_server.adaptations.stores.write_behind import WriteBehindStore
+from innerloop_server.domain.errors import TooManyAdaptationsError
 
 OWNERS, MODELS, REQUESTS = ("anna", "béla:1", ""), ("a", "b"), ("", "", "r1", "r2")
 
@@ -32,6 +33,9 @@ class Model:
     """What a store should be."""
 
     kept: dict[str, StoredAdaptation] = field(default_factory=dict)
+
+    def of(self, owner):
+        return [each for each in self.kept.values() if each.summary.owner == owner]
 
     def by_request(self, owner, request_id):
         found = [each.summary for each in self.kept.values() if request_id]
@@ -152,14 +156,20 @@ def store_machine(kind_of_store):
             request=st.sampled_from(REQUESTS),
             life=st.sampled_from([10, 1000, 2**61]),
             size=st.sampled_from([0, 10, 5000]),
+            most=st.sampled_from([None, None, 1, 2, 3]),
         )
-        def add(self, owner, model, request, life, size):
+        def add(self, owner, model, request, life, size, most):
             adaptation = self.adaptation(owner, model, request, life, size)
-            made = self.run(self.store.add(adaptation))
+            try:
+                made = self.run(self.store.add(adaptation, most))
+            except TooManyAdaptationsError:
+                made = "too many"
             expected = self.model.by_request(owner, request)
             if expected is not None and expected.expires_ns <= adaptation.summary.created_ns:
                 del self.model.kept[expected.id]
                 expected = None
+            if expected is None and most is not None and len(self.model.of(owner)) >= most:
+                expected = "too many"
             assert made == expected
             if expected is None:
                 self.model.kept[adaptation.summary.id] = self.as_kept(adaptation)
@@ -251,6 +261,10 @@ def store_machine(kind_of_store):
             summary = None if kept is None else kept.summary
             assert self.run(self.store.look(f"id{number}")) == summary
             assert self.run(self.store.revision(f"id{number}")) == (summary.revision if summary else None)
+
+        @rule(owner=st.sampled_from(OWNERS))
+        def count(self, owner):
+            assert self.run(self.store.count(owner)) == len(self.model.of(owner))
 
         @rule(owner=st.sampled_from(OWNERS), request=st.sampled_from(["r1", "r2"]))
         def made_by(self, owner, request):

@@ -23,6 +23,7 @@ from innerloop_server.domain.errors import (
     AdaptationNotFoundError,
     AdaptationTooLargeError,
     StoreUnavailableError,
+    TooManyAdaptationsError,
 )
 from innerloop_server.domain.tasks import AdaptTask
 from innerloop_server.engine.interface import AdaptedTask, LoadedModel, TaskState
@@ -49,6 +50,7 @@ class Keeper:
         parts: what the store is given.
         now: nanoseconds of the wall clock.
         owner_budget: bytes that one owner's task states in memory may take; None for as many as there are.
+        owner_most: adaptations that one owner may have, in the store too; None for any number.
     """
 
     def __init__(
@@ -59,11 +61,13 @@ class Keeper:
         parts: KeptParts = KeptParts(),
         now: WallClock | None = None,
         owner_budget: int | None = None,
+        owner_most: int | None = None,
     ) -> None:
         self._store = store
         self._live = LiveAdaptations(budget, metrics, owner_budget)
         self._metrics = metrics
         self._parts = parts
+        self._owner_most = owner_most
         self._now = now or WallClock()
         self._departed = Departed()
         self._touched: dict[str, int] = {}  # id -> expiry that the store is yet to be told
@@ -85,6 +89,21 @@ class Keeper:
             raise AdaptationTooLargeError(size, self._live.owner_budget)
         self._store.admit()
 
+    async def admit_one_more(self, owner: str, model: str) -> None:
+        """Refuse what would be one adaptation too many of an owner, before anything is computed.
+
+        Args:
+            owner: whose it would be.
+            model: name of the model that would adapt.
+
+        Raises:
+            TooManyAdaptationsError: it has as many as it may have.
+            StoreUnavailableError: the store can't count them now.
+        """
+        if self._owner_most is not None and await self._store.count(owner) >= self._owner_most:
+            self._metrics.refused(model, "owner")
+            raise TooManyAdaptationsError(self._owner_most)
+
     async def keep(
         self, owner: str, model: LoadedModel, task: AdaptTask, adapted: AdaptedTask, options: KeepOptions
     ) -> KeptRecord:
@@ -99,6 +118,7 @@ class Keeper:
 
         Raises:
             AdaptationTooLargeError: it is larger than the budget.
+            TooManyAdaptationsError: its owner has as many as it may have.
             StoreUnavailableError: the store can't keep it now.
         """
         size = adapted.state.size_bytes
@@ -402,7 +422,7 @@ class Keeper:
         """Add a record to the store, unless the request that it is of has made another, which is returned then."""
         summary = _summary(record, expires_ns)
         while True:
-            made = await self._store.add(StoredAdaptation(summary, state, recipe))
+            made = await self._store.add(StoredAdaptation(summary, state, recipe), self._owner_most)
             if made is None:
                 return None
             with suppress(AdaptationDamagedError):

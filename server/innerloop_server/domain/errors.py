@@ -149,6 +149,18 @@ class AdaptationTooLargeError(ServerError):
         )
 
 
+class TooManyAdaptationsError(ServerError):
+    """The owner keeps as many adaptations as each owner may."""
+
+    reason = "TOO_MANY_ADAPTATIONS"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"you have as many adaptations as the server keeps for each owner ({most}); delete some that you do not "
+            "need (ListAdaptations and DeleteAdaptation), or use AdaptPredict without keep"
+        )
+
+
 class DivergedError(ServerError):
     """Adapting led to numbers that are not finite."""
 

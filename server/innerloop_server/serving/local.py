@@ -214,6 +214,7 @@ class LocalServing(Serving):
             if keep.request_id and (made := await self._keeper.made_by(key)) is not None:
                 return made
             model = self._model_for(task)
+            await self._keeper.admit_one_more(caller.owner, model.name)
             adapted, answers = await self._adapt(caller, model, task, query, shared, timings)
             if query is not None:
                 _usable(answers)

@@ -35,7 +35,8 @@ class AdaptationServiceStub:
     MODEL_LOADING (with RetryInfo), MODEL_FAILED, MODEL_RETIRED (the adaptation was made by a version of its model that
     is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on
     FAILED_PRECONDITION,
-    OVERLOADED (with RetryInfo) on RESOURCE_EXHAUSTED,
+    OVERLOADED (with RetryInfo) or TOO_MANY_ADAPTATIONS (the caller has as many as the server allows it) on
+    RESOURCE_EXHAUSTED,
     DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
     ADMIN_DISABLED and NOT_ADMIN on PERMISSION_DENIED,
     SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo) on UNAVAILABLE,
@@ -96,7 +97,8 @@ class AdaptationServiceServicer:
     MODEL_LOADING (with RetryInfo), MODEL_FAILED, MODEL_RETIRED (the adaptation was made by a version of its model that
     is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on
     FAILED_PRECONDITION,
-    OVERLOADED (with RetryInfo) on RESOURCE_EXHAUSTED,
+    OVERLOADED (with RetryInfo) or TOO_MANY_ADAPTATIONS (the caller has as many as the server allows it) on
+    RESOURCE_EXHAUSTED,
     DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
     ADMIN_DISABLED and NOT_ADMIN on PERMISSION_DENIED,
     SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo) on UNAVAILABLE,
@@ -220,7 +222,8 @@ class AdaptationService:
     MODEL_LOADING (with RetryInfo), MODEL_FAILED, MODEL_RETIRED (the adaptation was made by a version of its model that
     is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on
     FAILED_PRECONDITION,
-    OVERLOADED (with RetryInfo) on RESOURCE_EXHAUSTED,
+    OVERLOADED (with RetryInfo) or TOO_MANY_ADAPTATIONS (the caller has as many as the server allows it) on
+    RESOURCE_EXHAUSTED,
     DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
     ADMIN_DISABLED and NOT_ADMIN on PERMISSION_DENIED,
     SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo) on UNAVAILABLE,

@@ -36,7 +36,8 @@ class AdaptationServiceStub:
       MODEL_LOADING (with RetryInfo), MODEL_FAILED, MODEL_RETIRED (the adaptation was made by a version of its model that
       is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on
       FAILED_PRECONDITION,
-      OVERLOADED (with RetryInfo) on RESOURCE_EXHAUSTED,
+      OVERLOADED (with RetryInfo) or TOO_MANY_ADAPTATIONS (the caller has as many as the server allows it) on
+      RESOURCE_EXHAUSTED,
       DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
       ADMIN_DISABLED and NOT_ADMIN on PERMISSION_DENIED,
       SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo) on UNAVAILABLE,
@@ -86,7 +87,8 @@ class AdaptationServiceAsyncStub(AdaptationServiceStub):
       MODEL_LOADING (with RetryInfo), MODEL_FAILED, MODEL_RETIRED (the adaptation was made by a version of its model that
       is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on
       FAILED_PRECONDITION,
-      OVERLOADED (with RetryInfo) on RESOURCE_EXHAUSTED,
+      OVERLOADED (with RetryInfo) or TOO_MANY_ADAPTATIONS (the caller has as many as the server allows it) on
+      RESOURCE_EXHAUSTED,
       DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
       ADMIN_DISABLED and NOT_ADMIN on PERMISSION_DENIED,
       SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo) on UNAVAILABLE,
@@ -132,7 +134,8 @@ class AdaptationServiceServicer(metaclass=_abc_1.ABCMeta):
       MODEL_LOADING (with RetryInfo), MODEL_FAILED, MODEL_RETIRED (the adaptation was made by a version of its model that
       is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on
       FAILED_PRECONDITION,
-      OVERLOADED (with RetryInfo) on RESOURCE_EXHAUSTED,
+      OVERLOADED (with RetryInfo) or TOO_MANY_ADAPTATIONS (the caller has as many as the server allows it) on
+      RESOURCE_EXHAUSTED,
       DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
       ADMIN_DISABLED and NOT_ADMIN on PERMISSION_DENIED,
       SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo) on UNAVAILABLE,

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from innerloop_server.adaptations.stores.interface import AdaptationStore, StoredAdaptation, Summary, Totals
 from innerloop_server.adaptations.stores.memory import MemoryStore
-from innerloop_server.domain.errors import StoreUnavailableError
+from innerloop_server.domain.errors import StoreUnavailableError, TooManyAdaptationsError
 
 
 class FallbackStore(AdaptationStore):
@@ -33,16 +33,25 @@ class FallbackStore(AdaptationStore):
         """See AdaptationStore.brings_back."""
         return adaptation_id not in self._in_memory
 
-    async def add(self, adaptation: StoredAdaptation) -> Summary | None:
-        """See AdaptationStore.add."""
+    async def add(self, adaptation: StoredAdaptation, most: int | None = None) -> Summary | None:
+        """See AdaptationStore.add; while the store is away, those in memory count alone."""
         try:
             self._store.admit()
-            return await self._store.add(adaptation)
+            return await self._store.add(adaptation, most and most - await self._memory.count(adaptation.summary.owner))
+        except TooManyAdaptationsError as full:
+            raise TooManyAdaptationsError(most or 0) from full
         except StoreUnavailableError:
-            made = await self._memory.add(adaptation)
+            made = await self._memory.add(adaptation, most)
             if made is None:
                 self._in_memory.add(adaptation.summary.id)
             return made
+
+    async def count(self, owner: str) -> int:
+        """See AdaptationStore.count; while the store is away, those in memory count alone."""
+        here = await self._memory.count(owner)
+        with suppress(StoreUnavailableError):
+            return here + await self._store.count(owner)
+        return here
 
     async def replace(self, adaptation: StoredAdaptation) -> bool:
         """See AdaptationStore.replace."""

@@ -112,13 +112,25 @@ class AdaptationStore(ABC):
         return self.durable
 
     @abstractmethod
-    async def add(self, adaptation: StoredAdaptation) -> Summary | None:
+    async def add(self, adaptation: StoredAdaptation, most: int | None = None) -> Summary | None:
         """Keep a new adaptation.
+
+        Args:
+            adaptation: that is kept.
+            most: adaptations that its owner may have, this one included; None for any number. Those that have expired
+                count until `expire` forgets them.
 
         Returns:
             None; or, with nothing kept, the adaptation that the same request of the same owner has made before and
             that had not expired when this one was made.
+
+        Raises:
+            TooManyAdaptationsError: its owner has as many already.
         """
+
+    @abstractmethod
+    async def count(self, owner: str) -> int:
+        """How many adaptations an owner has; those that have expired count until `expire` forgets them."""
 
     @abstractmethod
     async def replace(self, adaptation: StoredAdaptation) -> bool:

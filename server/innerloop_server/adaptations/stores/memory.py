@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from innerloop_server.adaptations.stores.interface import AdaptationStore, StoredAdaptation, Summary, Totals
+from innerloop_server.domain.errors import TooManyAdaptationsError
 
 SLACK = 1024
 """The heap of expiries is rebuilt when it holds this many entries more than twice the adaptations that are kept."""
@@ -29,7 +30,7 @@ class MemoryStore(AdaptationStore):
     async def close(self) -> None:
         """See AdaptationStore.close."""
 
-    async def add(self, adaptation: StoredAdaptation) -> Summary | None:
+    async def add(self, adaptation: StoredAdaptation, most: int | None = None) -> Summary | None:
         """See AdaptationStore.add."""
         summary = adaptation.summary
         made = await self.made_by(summary.owner, summary.request_id) if summary.request_id else None
@@ -37,9 +38,15 @@ class MemoryStore(AdaptationStore):
             if made.expires_ns > summary.created_ns:
                 return made
             self._drop(made)
+        if most is not None and await self.count(summary.owner) >= most:
+            raise TooManyAdaptationsError(most)
         self._by_owner.setdefault(summary.owner, OrderedDict())[summary.id] = None
         self._put(summary)
         return None
+
+    async def count(self, owner: str) -> int:
+        """See AdaptationStore.count."""
+        return len(self._by_owner.get(owner, ()))
 
     async def replace(self, adaptation: StoredAdaptation) -> bool:
         """See AdaptationStore.replace."""

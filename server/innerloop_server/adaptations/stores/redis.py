@@ -25,7 +25,7 @@ from innerloop_server.adaptations.stores.interface import (
     Summary,
     Totals,
 )
-from innerloop_server.domain.errors import StoreUnavailableError
+from innerloop_server.domain.errors import StoreUnavailableError, TooManyAdaptationsError
 
 SECONDS = 2.0
 """Seconds to wait for an answer of the server before it counts as away."""
@@ -83,6 +83,7 @@ if request ~= '' then
         drop(made)
     end
 end
+if ARGV[11] ~= '' and redis.call('ZCARD', owned_by(owner)) >= tonumber(ARGV[11]) then return 'full' end
 put(ARGV, ARGV[9], ARGV[10])
 return false
 """
@@ -162,10 +163,16 @@ class RedisStore(AdaptationStore):
         await self._redis.aclose()
         await self._redis.connection_pool.disconnect()
 
-    async def add(self, adaptation: StoredAdaptation) -> Summary | None:
+    async def add(self, adaptation: StoredAdaptation, most: int | None = None) -> Summary | None:
         """See AdaptationStore.add."""
-        made = await self._change(ADD, *_arguments(adaptation))
+        made = await self._change(ADD, *_arguments(adaptation), "" if most is None else most)
+        if made == b"full" and most is not None:
+            raise TooManyAdaptationsError(most)
         return _summary(made) if made else None
+
+    async def count(self, owner: str) -> int:
+        """See AdaptationStore.count."""
+        return int(await self._ask(lambda redis: redis.zcard(f"{PREFIX}owner:{owner}")))
 
     async def replace(self, adaptation: StoredAdaptation) -> bool:
         """See AdaptationStore.replace."""

@@ -27,7 +27,7 @@ from innerloop_server.adaptations.stores.interface import (
     Summary,
     Totals,
 )
-from innerloop_server.domain.errors import StoreUnavailableError
+from innerloop_server.domain.errors import StoreUnavailableError, TooManyAdaptationsError
 
 R = TypeVar("R")
 
@@ -126,7 +126,7 @@ class SqliteStore(AdaptationStore):
                 connection.close()
         self._unlock()
 
-    async def add(self, adaptation: StoredAdaptation) -> Summary | None:
+    async def add(self, adaptation: StoredAdaptation, most: int | None = None) -> Summary | None:
         """See AdaptationStore.add."""
         summary = adaptation.summary
 
@@ -137,10 +137,16 @@ class SqliteStore(AdaptationStore):
                     if made.expires_ns > summary.created_ns:
                         return made
                     _delete(connection, made.id)
+            if most is not None and _count(connection, summary.owner) >= most:
+                raise TooManyAdaptationsError(most)
             _insert(connection, adaptation)
             return None
 
         return await self._write(write)
+
+    async def count(self, owner: str) -> int:
+        """See AdaptationStore.count."""
+        return await self._read(lambda connection: _count(connection, owner))
 
     async def replace(self, adaptation: StoredAdaptation) -> bool:
         """See AdaptationStore.replace."""
@@ -299,7 +305,7 @@ class SqliteStore(AdaptationStore):
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
-            results = [waiting.write(connection) for waiting in batch]
+            results = [_result(waiting.write, connection) for waiting in batch]
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -361,6 +367,14 @@ def _settle(batch: Sequence[_Waiting[Any]], results: Sequence[Any]) -> None:
             waiting.future.set_result(result)
 
 
+def _result(write: Write[R], connection: sqlite3.Connection) -> R | TooManyAdaptationsError:
+    """What a write returns, or why it was refused, which must not undo what others write with it."""
+    try:
+        return write(connection)
+    except TooManyAdaptationsError as refused:
+        return refused
+
+
 def _one(connection: sqlite3.Connection, condition: str, *values: str) -> Summary | None:
     row = connection.execute(f"SELECT {SUMMARY} FROM adaptations WHERE {condition}", values).fetchone()  # noqa: S608
     return None if row is None else Summary(*row)
@@ -368,6 +382,13 @@ def _one(connection: sqlite3.Connection, condition: str, *values: str) -> Summar
 
 def _made_by(connection: sqlite3.Connection, owner: str, request_id: str) -> Summary | None:
     return _one(connection, "owner = ? AND request_id = ? AND request_id != ''", owner, request_id)
+
+
+def _count(connection: sqlite3.Connection, owner: str) -> int:
+    """The number of an owner's adaptations, of which the index alone is read."""
+    query = "SELECT count(*) FROM adaptations INDEXED BY by_owner WHERE owner = ?"
+    (number,) = connection.execute(query, (owner,)).fetchone()
+    return int(number)
 
 
 def _insert(connection: sqlite3.Connection, adaptation: StoredAdaptation) -> None:

@@ -48,9 +48,13 @@ class WatchedStore(AdaptationStore):
             raise StoreUnavailableError
         self._store.admit()
 
-    async def add(self, adaptation: StoredAdaptation) -> Summary | None:
+    async def add(self, adaptation: StoredAdaptation, most: int | None = None) -> Summary | None:
         """See AdaptationStore.add."""
-        return await self._write("add", self._store.add(adaptation))
+        return await self._write("add", self._store.add(adaptation, most))
+
+    async def count(self, owner: str) -> int:
+        """See AdaptationStore.count."""
+        return await self._watch(self._store.count(owner))
 
     async def replace(self, adaptation: StoredAdaptation) -> bool:
         """See AdaptationStore.replace."""

@@ -1,11 +1,12 @@
 """A store that answers before it has written: quicker, and a crash loses what it was about to write."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from innerloop_server.adaptations.stores.interface import AdaptationStore, StoredAdaptation, Summary, Totals
-from innerloop_server.domain.errors import StoreUnavailableError
+from innerloop_server.domain.errors import StoreUnavailableError, TooManyAdaptationsError
 
 BEHIND_SECONDS = 0.5
 """Seconds between two writes; with the time that a write takes, this is what a crash loses at most."""
@@ -28,7 +29,8 @@ class WriteBehindStore(AdaptationStore):
         self.durable, self.shared = store.durable, store.shared
         self._added: dict[str, StoredAdaptation] = {}
         self._by_request: dict[tuple[str, str], str] = {}
-        self._deleted: set[str] = set()
+        self._deleted: dict[str, str] = {}  # id -> owner
+        self._change: Counter[str] = Counter()  # owner -> adaptations more than the other store has of it
         self._bytes = 0
         self._writing = asyncio.Lock()
         self._writer: asyncio.Task[None] | None = None
@@ -55,19 +57,29 @@ class WriteBehindStore(AdaptationStore):
         """See AdaptationStore.brings_back."""
         return self._store.brings_back(adaptation_id)
 
-    async def add(self, adaptation: StoredAdaptation) -> Summary | None:
-        """See AdaptationStore.add."""
+    async def add(self, adaptation: StoredAdaptation, most: int | None = None) -> Summary | None:
+        """See AdaptationStore.add; servers that share a store see what others have added once it is written."""
         summary = adaptation.summary
         if summary.request_id:
             made = await self.made_by(summary.owner, summary.request_id)
-            if made is not None and made.expires_ns > summary.created_ns:
-                return made
-            self._by_request[summary.owner, summary.request_id] = summary.id
-        self._added[summary.id] = adaptation
-        self._bytes += adaptation.size_bytes
+            if made is not None:
+                if made.expires_ns > summary.created_ns:
+                    return made
+                await self.delete(made.id)
+        if most is None:
+            self._add_later(adaptation)
+        else:
+            async with self._writing:  # what is written meanwhile would be counted twice, or not at all
+                if await self.count(summary.owner) >= most:
+                    raise TooManyAdaptationsError(most)
+                self._add_later(adaptation)
         if self._bytes > MOST_BYTES:
             await self._flush()
         return None
+
+    async def count(self, owner: str) -> int:
+        """See AdaptationStore.count."""
+        return await self._store.count(owner) + self._change[owner]
 
     async def replace(self, adaptation: StoredAdaptation) -> bool:
         """See AdaptationStore.replace."""
@@ -76,10 +88,12 @@ class WriteBehindStore(AdaptationStore):
 
     async def delete(self, adaptation_id: str) -> bool:
         """See AdaptationStore.delete."""
-        there = await self.look(adaptation_id) is not None
-        if there:
-            self._deleted.add(adaptation_id)
-        return there
+        kept = await self.look(adaptation_id)
+        if kept is None or adaptation_id in self._deleted:  # by another call that looked at the same time
+            return False
+        self._deleted[adaptation_id] = kept.owner
+        self._count(kept.owner, -1)
+        return True
 
     async def get(self, adaptation_id: str) -> StoredAdaptation | None:
         """See AdaptationStore.get."""
@@ -150,7 +164,7 @@ class WriteBehindStore(AdaptationStore):
 
     async def _write_waiting(self) -> None:
         async with self._writing:
-            deleted = set(self._deleted)
+            deleted = dict(self._deleted)
             added = [adaptation for each, adaptation in self._added.items() if each not in deleted]
             outcomes = await asyncio.gather(
                 *(self._add(adaptation) for adaptation in added),
@@ -160,9 +174,11 @@ class WriteBehindStore(AdaptationStore):
             failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
             if failures:
                 raise failures[0]
-            for each in [*(adaptation.summary.id for adaptation in added), *(deleted & self._added.keys())]:
+            for each in [*(adaptation.summary.id for adaptation in added), *(deleted.keys() & self._added.keys())]:
                 self._written(self._added.pop(each))
-            self._deleted -= deleted
+            for each, owner in deleted.items():
+                del self._deleted[each]
+                self._count(owner, 1)
 
     async def _add(self, adaptation: StoredAdaptation) -> None:
         """Write an adaptation that may have been written before, by an attempt that failed halfway."""
@@ -171,8 +187,22 @@ class WriteBehindStore(AdaptationStore):
             # Another server has answered the same request meanwhile. Both callers were answered, so both are kept.
             await self._store.add(adaptation._replace(summary=summary._replace(request_id="")))
 
+    def _add_later(self, adaptation: StoredAdaptation) -> None:
+        summary = adaptation.summary
+        if summary.request_id:
+            self._by_request[summary.owner, summary.request_id] = summary.id
+        self._added[summary.id] = adaptation
+        self._bytes += adaptation.size_bytes
+        self._count(summary.owner, 1)
+
     def _written(self, adaptation: StoredAdaptation) -> None:
         self._bytes -= adaptation.size_bytes
+        self._count(adaptation.summary.owner, -1)
         key = adaptation.summary.owner, adaptation.summary.request_id
         if self._by_request.get(key) == adaptation.summary.id:
             del self._by_request[key]
+
+    def _count(self, owner: str, change: int) -> None:
+        self._change[owner] += change
+        if not self._change[owner]:
+            del self._change[owner]

@@ -25,6 +25,7 @@ CODES: dict[type[errors.ServerError], grpc.StatusCode] = {
     errors.AdaptationDamagedError: grpc.StatusCode.NOT_FOUND,
     errors.StoreUnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.AdaptationTooLargeError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.TooManyAdaptationsError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DivergedError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlinePassedError: grpc.StatusCode.DEADLINE_EXCEEDED,
