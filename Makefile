@@ -13,6 +13,9 @@ REPORT := .pytest_cache/report.xml
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
+# Tests start servers by the hundred, which compile our modules every time where Python may not write bytecode.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: setup demo test test-costs test-slow test-gpu wheels-gpu test-web lint static-checks lint-proto proto bench bench-serving soak clean
 
 setup: $(VENV)/.complete

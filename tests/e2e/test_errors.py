@@ -143,6 +143,7 @@ def test_the_server_answers_under_the_clients_request_id_or_one_of_its_own(clien
     assert dict(call.trailing_metadata())["innerloop-request-id"] == "good"
 
 
+@pytest.mark.rarely("front ends")
 def test_a_message_larger_than_allowed_is_refused_and_the_server_lives_on(start_server, fails):
     with start_server(max_message_bytes="64KiB") as server, connect(server) as client:
         adaptation = client.adaptations.Adapt(adapt_request()).adaptation

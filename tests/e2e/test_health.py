@@ -38,6 +38,7 @@ def test_reflection_describes_the_services(client):
     assert [method.name for method in file.service[0].method][:3] == ["Adapt", "Predict", "AdaptPredict"]
 
 
+@pytest.mark.rarely("alone")
 def test_nothing_serves_before_the_models_are_loaded_and_nothing_when_all_were_refused(
     start_server, write_waiting_bundle, tmp_path
 ):
@@ -64,6 +65,7 @@ def test_a_watcher_hears_that_the_server_stops(start_server, tmp_path):
         assert server.process.wait(20) == 0
 
 
+@pytest.mark.rarely("front ends")
 def test_a_server_whose_models_were_all_refused_serves_once_one_is_mended(start_server, tmp_path):
     (tmp_path / "prototypes").mkdir()
     with start_server(tmp_path, admin=True) as server, connect(server) as client:

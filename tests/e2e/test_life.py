@@ -23,6 +23,7 @@ from innerloop_command.server_process import ServerProcess, ServerStartError
 pytestmark = pytest.mark.with_and_without_front_ends
 
 
+@pytest.mark.rarely("alone")
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_what_was_accepted_is_answered_before_the_server_stops_and_what_is_new_is_refused_with_a_reason(
     start_server, fails, number
@@ -43,6 +44,7 @@ def test_what_was_accepted_is_answered_before_the_server_stops_and_what_is_new_i
         assert server.process.wait(20) == 0
 
 
+@pytest.mark.rarely("alone")
 def test_a_stop_under_load_loses_nothing_that_was_accepted(start_server):
     outcomes = Counter()
 
@@ -99,7 +101,7 @@ def test_a_server_that_is_still_loading_stops_too(start_server, write_waiting_bu
 
 
 @pytest.mark.rarely("front ends")  # test_front_ends looks at the port
-@pytest.mark.parametrize("setting", ["port", "metrics_port"])
+@pytest.mark.parametrize("setting", ["port", pytest.param("metrics_port", marks=pytest.mark.slow)])
 def test_a_port_that_is_taken_is_refused_and_not_shared(server, models_folder, setting):
     second = ServerProcess(models_folder, threads=1, lanes=1, **{setting: getattr(server, setting)})
     with pytest.raises(ServerStartError, match=f"{setting}: can't listen on") as refused, second:

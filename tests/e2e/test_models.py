@@ -122,6 +122,7 @@ def test_requests_under_way_when_their_model_is_unloaded_get_an_answer(client, f
     assert metrics("innerloop_adaptations_held", model="leaving") == 0
 
 
+@pytest.mark.rarely("alone")
 def test_a_model_still_loading_asks_for_patience_and_the_others_serve(
     start_server, write_waiting_bundle, tmp_path, fails
 ):

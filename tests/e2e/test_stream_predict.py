@@ -242,6 +242,7 @@ def test_a_cancelled_stream_drops_what_waits(server, client, adaptation_id, metr
     assert "exception" not in server.log
 
 
+@pytest.mark.rarely("front ends")
 def test_clients_that_hang_up_between_answers_leave_no_trace_but_one_line_each(server, adaptation_id):
     def lines():
         return [json.loads(line) for line in server.log.splitlines() if '"hung-up"' in line]
@@ -288,6 +289,7 @@ def test_a_client_that_reads_no_answers_can_not_go_on_asking(client, adaptation_
     call.cancel()
 
 
+@pytest.mark.rarely("alone")
 def test_a_stopping_server_does_not_wait_for_clients_that_read_no_answers(start_server):
     with start_server() as server, connect(server) as client:
         request = pb.StreamPredictRequest(adaptation_id=adapt(client), query=inputs(pictures(500)))
@@ -300,6 +302,7 @@ def test_a_stopping_server_does_not_wait_for_clients_that_read_no_answers(start_
         call.cancel()
 
 
+@pytest.mark.rarely("alone")
 def test_a_stopping_server_answers_what_it_has_read_and_says_why_the_stream_ends(start_server):
     with start_server() as server, connect(server) as client:
         adaptation_id = adapt(client)

@@ -60,7 +60,14 @@ def serving(models, ready, log):
             os.close(log)
 
 
-@pytest.mark.parametrize("log", [full_disk, closed_pipe, lambda: None], ids=["full disk", "closed pipe", "closed"])
+@pytest.mark.parametrize(
+    "log",
+    [
+        pytest.param(full_disk, id="full disk"),
+        pytest.param(closed_pipe, id="closed pipe", marks=pytest.mark.slow),
+        pytest.param(lambda: None, id="closed", marks=pytest.mark.slow),
+    ],
+)
 def test_a_log_that_can_not_be_written_fails_nothing(models_folder, tmp_path, log):
     with serving(models_folder, tmp_path / "ready.json", log()) as server:
         with connect(server) as client:

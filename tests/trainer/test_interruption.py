@@ -22,7 +22,7 @@ from innerloop_trainer.runs.log import read_rows
 INNERLOOP = [sys.executable, "-m", "innerloop_command"]
 TRAIN = [
     *("train", "maml", "--data", "digits", "--ways", "2", "--queries", "3", "--steps", "2", "--set", "rate=0.01"),
-    *("--iterations", "100", "--meta-batch", "2", "--validate-every", "10", "--validation-episodes", "4"),
+    *("--iterations", "40", "--meta-batch", "2", "--validate-every", "4", "--validation-episodes", "4"),
     *("--test-episodes", "4", "--backbone-set", "width=8", "--device", "cpu", "--out"),
 ]
 

@@ -61,7 +61,7 @@ QUICK = {
         )
     ),
 }
-"""Every method on a backbone that is exported in a second or two."""
+"""Every method on a backbone that is exported in a few seconds."""
 RARE = {
     **{f"{method} with norms": _on_mlp(case, norm="task") for method, case in PLAIN.items()},
     "few neighbours": _on_mlp(PLAIN["knn"]),
@@ -71,9 +71,14 @@ RARE = {
 """Every method with every norm, on convolutions, too: minutes of exporting."""
 EVERY = {**RARE, **QUICK}
 
+OFTEN = {"knn", "lr-d2", "lstm-optimizer", "maml", "maml of curves", "protonet", "r2d2", "relation"}
+"""What `make test` exports: inner loops with and without state, closed forms, sorting, written-out iterations, metrics.
+
+Tracing a learner takes PyTorch seconds, whatever its size; `make test-slow` exports all the others, too.
+"""
+
 each_case = pytest.mark.parametrize(
-    "name",
-    [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in RARE)],
+    "name", [pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in EVERY]
 )
 
 

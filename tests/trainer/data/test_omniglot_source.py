@@ -100,6 +100,7 @@ def test_a_damaged_drawing_or_archive_is_named(
         load_source(f"omniglot:{root}")
 
 
+@pytest.mark.slow
 def test_the_real_data_split_into_the_published_numbers_of_characters() -> None:
     default = Path(__file__).parents[4] / "shared" / "data" / "omniglot"
     root = Path(os.environ.get("INNERLOOP_OMNIGLOT", default))
