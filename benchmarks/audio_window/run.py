@@ -46,7 +46,7 @@ Waveform = NDArray[np.float32]
 
 
 def first(waveform: Waveform, samples: int) -> Waveform:
-    """What the recording begins with."""
+    """The beginning of the recording."""
     return np.concatenate([waveform[:samples], np.zeros(max(0, samples - len(waveform)), np.float32)])
 
 

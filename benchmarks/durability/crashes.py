@@ -64,7 +64,7 @@ class Made:
 
 @dataclass
 class Memory:
-    """What clients were told."""
+    """Answers that clients were given."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     made: list[Made] = field(default_factory=list)
@@ -141,7 +141,7 @@ def _load(target: str, shapes: dict[str, tuple[int, ...]], memory: Memory, over:
 
 
 def _check_made(stub: AdaptationServiceStub, shapes: dict[str, tuple[int, ...]], made: Made) -> str:
-    """What is wrong with an adaptation after the restart; empty for nothing."""
+    """Fault of an adaptation after the restart; empty for none."""
     try:
         answer = _ask(stub, shapes, made)
         again = stub.Adapt(made.request, timeout=60).adaptation.id

@@ -1,4 +1,4 @@
-"""What lasting adaptations cost: a written Adapt, a restart with many of them, and one that has left the memory.
+"""Cost of lasting adaptations: a written Adapt, a restart with many of them, and one that has left the memory.
 
     python benchmarks/durability/run.py [--rounds 3] [--seconds 5.0] [--kept 100000]
 

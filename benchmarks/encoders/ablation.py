@@ -1,4 +1,4 @@
-"""What each part of a head behind a frozen encoder is worth, on unseen classes, over the same episodes.
+"""Worth of each part of a head behind a frozen encoder, on unseen classes, over the same episodes.
 
     python benchmarks/encoders/ablation.py --photos ZIP --clothes ZIP --digits ZIP --intents FOLDER [--only DATA ...]
 
@@ -68,7 +68,7 @@ ROWS: Mapping[str, Row] = {
 }
 
 BASE, HEAD = "class means", "logistic regression"
-"""What gains are over: in rows, and in rows of an option."""
+"""Baselines of gains: of rows, and of rows of an option."""
 
 
 OPTIONS: Mapping[str, Mapping[str, str]] = {

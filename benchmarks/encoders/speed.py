@@ -1,4 +1,4 @@
-"""What frozen encoders cost: beside plain ONNX Runtime, and in a server.
+"""Cost of frozen encoders: beside plain ONNX Runtime, and in a server.
 
     python benchmarks/encoders/speed.py [--encoders efficientnet-lite0 ...] [--seconds 8] [--clients 32] [--out FILE]
 

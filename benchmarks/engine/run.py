@@ -1,4 +1,4 @@
-"""What a server costs on top of computing: throughput, latency at one client, and latency under a steady load.
+"""Cost of a server on top of computing: throughput, latency at one client, and latency under a steady load.
 
     python benchmarks/engine/run.py [--device auto|cpu|cuda] [--seconds 8] [--clients 32] [--frontends 1]
                                     [--processes 1] [--precision float32|tf32|bfloat16] [--out FILE]

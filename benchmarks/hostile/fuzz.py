@@ -85,7 +85,7 @@ BYTES = (
 
 
 class Input(NamedTuple):
-    """What one call sends: the path of its method, and the bytes of each message."""
+    """Content of one call: the path of its method, and the bytes of each message."""
 
     method: MethodDescriptor
     messages: Sequence[bytes]
@@ -204,7 +204,7 @@ RANGES = {
 
 
 class Found(NamedTuple):
-    """What came of many inputs.
+    """Outcome of many inputs.
 
     Attributes:
         statuses: number of calls by RPC and status.

@@ -106,7 +106,7 @@ async def _adapt(target: str, count: int) -> list[str]:
 
 
 def _load(server: ServerProcess, seconds: float, clients: int) -> dict[str, Any]:
-    """What the others get: answers a second, and latencies in milliseconds."""
+    """Answers a second and latencies in milliseconds of all others."""
     settings = BenchSettings(
         model=OTHERS,
         loads=(ClosedLoop(clients),),

@@ -42,7 +42,7 @@ class Recipe:
 
     @property
     def reported(self) -> dict[str, tuple[float | None, ...]]:
-        """What the paper reports, by protocol."""
+        """Figures of the paper, by protocol."""
         if self.transductive:
             return {"inductive": self.paper_inductive, "transductive": self.paper}
         return {"inductive": self.paper}

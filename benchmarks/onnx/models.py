@@ -1,4 +1,4 @@
-"""What is timed: a Conv4-64 of every method, untrained, exported with its graphs."""
+"""Timed models: a Conv4-64 of every method, untrained, exported with its graphs."""
 
 import hashlib
 import sys

@@ -81,7 +81,7 @@ class Measuring:
         }
 
     def fairness(self, capacity: float, flood: float) -> dict[str, Any]:
-        """What a quiet caller gets alone, and beside a greedy one."""
+        """Answers to a quiet caller alone, and beside a greedy one."""
         quiet = OpenLoop(QUIET_SHARE * capacity)
         alone = self.load("quiet", quiet)
         with ThreadPoolExecutor(2) as both:

@@ -1,4 +1,4 @@
-"""What lower precision costs in accuracy: the same episodes, served in float32 and in faster, rounder types.
+"""Cost of lower precision in accuracy: the same episodes, served in float32 and in faster, rounder types.
 
     python benchmarks/precision/run.py PATH_OF_OMNIGLOT MODEL_FOLDER [--device auto|cpu|cuda]
 

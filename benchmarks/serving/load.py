@@ -68,7 +68,7 @@ def _http(port: int, path: str) -> Call:
 
 @dataclass(frozen=True)
 class Observed:
-    """What the clients of one process saw between begin and end.
+    """Answers that the clients of one process received between begin and end.
 
     Attributes:
         seconds: latency of each answer that came in this time.

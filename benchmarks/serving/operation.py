@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Operation:
-    """What clients measure.
+    """Operation that clients measure.
 
     Attributes:
         name: AdaptPredict or Predict.

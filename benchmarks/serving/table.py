@@ -1,10 +1,10 @@
-"""What the figures say: Innerloop against the best peer at each number of clients, and a table of everything."""
+"""Tables of the figures: Innerloop against the best peer at each number of clients, and a table of everything."""
 
 from typing import Any
 
 OURS = "Innerloop"
 OPERATIONS = {"AdaptPredict": "", "Predict": ": Predict"}
-"""What marks the row of each operation of ours in the table."""
+"""Mark of the row of each operation of ours in the table."""
 
 RATIOS = {"times_best_peer": "Innerloop / best peer", "predict_times_adapt_predict": "Predict / AdaptPredict"}
 """Rows of the table by what `compare` calls them."""

@@ -1,4 +1,4 @@
-"""What every server is asked: MAML on 5-way 1-shot tasks of 28x28 images with 25 queries, and the right answers."""
+"""Task of every server: MAML on 5-way 1-shot tasks of 28x28 images with 25 queries, and the right answers."""
 
 import sys
 from dataclasses import dataclass

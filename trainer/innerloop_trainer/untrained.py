@@ -34,7 +34,7 @@ BACKBONE = "scaled"
 
 @dataclass(frozen=True)
 class HeadOptions:
-    """What a user may say of the head.
+    """Settings of the head that a user may choose.
 
     Attributes:
         method: registered name of the method.

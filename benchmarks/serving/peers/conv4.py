@@ -1,4 +1,4 @@
-"""What all peers share: the network, how it adapts, and the bytes of a request and an answer.
+"""Parts that all peers share: the network, how it adapts, and the bytes of a request and an answer.
 
 Written as anyone writes it with torch.nn; it knows nothing of Innerloop. Everything that a framework can do better by
 itself is left to the file of that framework.

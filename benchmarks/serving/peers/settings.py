@@ -1,4 +1,4 @@
-"""What run.py tells every peer; each reads what concerns it."""
+"""Settings that run.py gives to every peer; each reads those that concern it."""
 
 import argparse
 from dataclasses import dataclass

@@ -17,7 +17,7 @@ from innerloop.recipe import Recipe
 
 
 class AdaptationHandle:
-    """What `Adaptation` and `AsyncAdaptation` tell of themselves."""
+    """Properties that `Adaptation` and `AsyncAdaptation` share."""
 
     _core: AdaptationCore
 

@@ -28,7 +28,7 @@ def new_request_id() -> str:
 
 
 def call_metadata(request_id: str) -> tuple[tuple[str, str], ...]:
-    """What goes along with a call of this id."""
+    """Metadata of a call of this id."""
     return ((REQUEST_ID_KEY, request_id),)
 
 
@@ -63,7 +63,7 @@ def explained(error: InvalidArgumentError, support: Names, query: Names) -> Inva
 
 
 def _whole_message(error: InvalidArgumentError) -> str:
-    """What the server says, with all of its violations: its message lists them, but is cut where it gets long."""
+    """The server's message with all violations: the message itself lists them, but is cut where it gets long."""
     violations = [f"{violation.field}: {violation.description}" for violation in error.violations]
     if (whole := "; ".join(violations)).startswith(error.message):
         return whole
@@ -97,7 +97,7 @@ class Call(Generic[T]):
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What goes along with the request."""
+        """Metadata of the request."""
         return call_metadata(self.request_id)
 
     def explained(self, error: InvalidArgumentError) -> InvalidArgumentError:

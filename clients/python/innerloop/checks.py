@@ -13,7 +13,7 @@ _SHOWN = 5
 
 
 def nothing(value: Any) -> str:
-    """What kind of nothing `value` is, in words; an empty string when it is something.
+    """Words for the kind of nothing that `value` is; an empty string when it is something.
 
     Example:
         >>> nothing(None), nothing(float("nan")), nothing("  "), nothing("cat"), nothing(0)

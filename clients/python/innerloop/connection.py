@@ -85,7 +85,7 @@ class Connection(ConnectionCore):
             self._release(link)
 
     def _error_of(self, refusal: ValueError, request_id: str) -> Exception:
-        """What it means that gRPC refuses a call: another thread has closed the channel a moment ago."""
+        """Error to raise when gRPC refuses a call because another thread has closed the channel a moment ago."""
         return ClientClosedError(CLOSED, request_id=request_id) if self._links.closed else refusal
 
     def _release(self, link: Link[grpc.Channel]) -> None:

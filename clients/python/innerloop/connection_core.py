@@ -1,4 +1,4 @@
-"""What both kinds of connections do, as steps: calls whose errors are explained, and what models take."""
+"""Steps that both kinds of connections share: calls whose errors are explained, and facts about models."""
 
 import threading
 from abc import ABC, abstractmethod

@@ -1,4 +1,4 @@
-"""What can go wrong, as types: every failed call raises a subclass of InnerloopError.
+"""Types of errors: every failed call raises a subclass of InnerloopError.
 
 Bad input is refused with InvalidArgumentError, which is a ValueError, before anything is sent where possible. Timeouts
 are DeadlineExceededError, which is a TimeoutError. What passes by itself (UnavailableError, OverloadedError,
@@ -88,7 +88,7 @@ class AdaptationEvictedError(AdaptationNotFoundError):
 
 
 class AdaptationDamagedError(AdaptationNotFoundError):
-    """What the server kept of the adaptation can't be read any more."""
+    """The adaptation's record on the server is damaged."""
 
 
 class FailedPreconditionError(InnerloopError):

@@ -12,7 +12,7 @@ from innerloop.v1 import tensor_pb2 as pb
 
 _COLOUR_CHANNELS = (1, 3)
 _FRAME_BYTES = 6
-"""What the protocol puts in front of each file or text: a tag, and a length of at most 5 bytes."""
+"""Bytes that the protocol puts in front of each file or text: a tag, and a length of at most 5 bytes."""
 _WAVEFORM_FRAME_BYTES = 3 * _FRAME_BYTES
 """The same of a waveform, whose samples and rate have frames of their own."""
 
@@ -22,7 +22,7 @@ Form = Literal["tensor", "images", "texts", "audio_files", "waveforms"]
 
 @dataclass(frozen=True)
 class Names:
-    """What examples are called in messages: by the paths of their files, or by their positions, counted from 0.
+    """Names of examples in messages: the paths of their files, or by their positions, counted from 0.
 
     Attributes:
         role: "support example" or "query".

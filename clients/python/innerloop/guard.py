@@ -28,7 +28,7 @@ def guarded(subject: str) -> Iterator[None]:
 
 
 def said_by(failure: Exception) -> str:
-    """What a failure says of itself, or its type where it says nothing.
+    """Message of a failure, or its type where it has no message.
 
     Example:
         >>> said_by(ValueError("too long")), said_by(KeyError())

@@ -19,7 +19,7 @@ _ANOTHER_PROTOCOL = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNEXPECTED_EOF_WHI
 
 
 def mistake_in_connecting(target: str, tls: bool | TLS) -> str:
-    """What is wrong with these settings, and what to do; empty when nothing can be said.
+    """Explanation of what is wrong with these settings, and what to do; empty when nothing can be said.
 
     Args:
         target: where the server is, as the client was told.
@@ -36,7 +36,7 @@ def mistake_in_connecting(target: str, tls: bool | TLS) -> str:
 
 
 def _knock(connection: socket.socket, host: str, tls: bool | TLS) -> str:
-    """What is wrong, as a TLS handshake over an open connection shows it."""
+    """Explanation that a TLS handshake over an open connection gives."""
     connection.settimeout(_PATIENCE_SECONDS)
     try:
         with _context(tls).wrap_socket(connection, server_hostname=host) as secured:

@@ -1,4 +1,4 @@
-"""What `Client` and `AsyncClient` do, as steps that either carries out on its connection."""
+"""Operations of `Client` and `AsyncClient`, as steps that either carries out on its connection."""
 
 from collections.abc import Hashable, Iterable
 from contextlib import suppress

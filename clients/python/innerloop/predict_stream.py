@@ -60,7 +60,7 @@ class PredictStream(StreamCore):
         self._call, self._link = self._connection.open_stream(self._requests(stream), stream.request_id)
 
     def _requests(self, stream: OneStream) -> Iterator[StreamPredictRequest]:
-        """What is sent on one stream: queries of the one before it that have no answer, then further ones."""
+        """Messages of one stream: queries that the stream before it left without an answer, then further ones."""
         place = 0
         while (asked := self._connection.run(self._query(place))) is not None and stream is self._stream:
             place = asked.sequence + 1

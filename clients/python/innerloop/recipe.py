@@ -38,7 +38,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Answers:
-    """What the support examples are answered with: labels (classification), or targets (regression).
+    """Answers to the support examples: labels (classification), or targets (regression).
 
     Attributes:
         labels: the name of each example's label; empty for regression.

@@ -1,4 +1,4 @@
-"""What a client does, written once for both kinds of clients.
+"""Work of a client, written once for both kinds of clients.
 
 A generator yields operations one by one and is sent what each gives; it returns the result. The operations are those of
 its connection: plain functions of a synchronous one, functions that return awaitables of an asynchronous one. What they

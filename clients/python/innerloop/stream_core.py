@@ -1,4 +1,4 @@
-"""What both kinds of streams of queries do, as steps; a stream that breaks is followed by another one."""
+"""Steps that both kinds of streams of queries share; a stream that breaks is followed by another one."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -25,7 +25,7 @@ LOOK_AHEAD = 32
 TOO_LATE = "the answer did not come within the timeout"
 
 TORN = "Internal error from Core"
-"""What gRPC says when it is writing while the server ends the stream; the server's own reason is lost."""
+"""gRPC's message when it is writing while the server ends the stream; the server's own reason is lost."""
 
 
 class NoMoreQueriesError(Exception):

@@ -63,4 +63,4 @@ def _access(
 
 
 _OPTIONS = inspect.signature(_access).parameters
-"""What every such command takes, by name."""
+"""Options that every such command takes, by name."""

@@ -1,4 +1,4 @@
-"""What a store is given of an adaptation beside its record."""
+"""Parts of an adaptation that a store is given beside its record."""
 
 import asyncio
 from dataclasses import dataclass

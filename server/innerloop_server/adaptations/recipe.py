@@ -1,4 +1,4 @@
-"""What made an adaptation: with its model, enough to make it again."""
+"""Recipe of an adaptation: with its model, enough to make it again."""
 
 from typing import Self
 

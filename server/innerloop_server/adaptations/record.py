@@ -11,7 +11,7 @@ NEVER = 2**63 - 1
 
 
 class AdaptationRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What never changes of one revision of an adaptation. Fields that are added later need defaults.
+    """Facts about one revision of an adaptation that never change. Fields that are added later need defaults.
 
     Attributes:
         id: unguessable.

@@ -119,7 +119,7 @@ class AdaptationEvictedError(ServerError):
 
 
 class AdaptationDamagedError(ServerError):
-    """What was kept of this adaptation can't be read any more."""
+    """The record of this adaptation is damaged."""
 
     reason = "ADAPTATION_DAMAGED"
 
@@ -128,7 +128,7 @@ class AdaptationDamagedError(ServerError):
 
 
 class StoreUnavailableError(ServerError):
-    """What keeps adaptations can't be reached or has no room."""
+    """The store of adaptations can't be reached or has no room."""
 
     reason = "STORE_UNAVAILABLE"
     retry_after = 1.0

@@ -15,7 +15,7 @@ CANARY = "canary"
 """The alias that takes a percentage of the requests for a model's bare name."""
 
 SEPARATOR = "@"
-"""What stands between a model's name and a version or an alias."""
+"""Character between a model's name and a version or an alias."""
 
 SHORTEST_DIGEST = 8
 """Least number of hexadecimal digits that name a version by its digest."""
@@ -23,7 +23,7 @@ SHORTEST_DIGEST = 8
 
 @dataclass(frozen=True, slots=True)
 class WantedAlias:
-    """What an operator asks of an alias.
+    """An alias as an operator asks for it.
 
     Attributes:
         version: folder of a version, or the beginning of its digest.

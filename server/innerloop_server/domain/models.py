@@ -8,7 +8,7 @@ from innerloop_learner.traits import Traits
 from innerloop_server.domain.errors import ModelFailedError, ModelLoadingError, ServerError
 
 InputKind = Literal["tensor", "text", "audio"]
-"""What one example of a model is: a tensor, which may be an image, a text, or a recording."""
+"""Kinds of examples: a tensor, which may be an image, a text, or a recording."""
 
 LOADING_RETRY_SECONDS = 1.0
 """Seconds after which a request for a model that is still loading is told to come back."""
@@ -57,7 +57,7 @@ class ModelDescription:
 
     @property
     def input_format(self) -> str:
-        """What inputs must be like; those that were decoded for one model do for others of the same format."""
+        """Format of inputs; those that were decoded for one model do for others of the same format."""
         shape = "x".join(map(str, self.input_shape))
         return f"{self.input_kind} {self.input_dtype} {shape} {self.sample_rate}"
 

@@ -31,7 +31,7 @@ from innerloop_server.engine.interface import (
 )
 
 INPUT_KINDS: Mapping[Form, InputKind] = {"texts": "text", "images": "tensor", "audio": "audio"}
-"""What examples of a model are, by what its encoder takes."""
+"""Kinds of examples, by the form that an encoder takes."""
 
 
 class EncodingEngine(Engine):

@@ -1,4 +1,4 @@
-"""What lies in the model folder: bundles, versions of models side by side, and files of aliases."""
+"""Contents of the model folder: bundles, versions of models side by side, and files of aliases."""
 
 import os
 from collections.abc import Mapping

@@ -19,7 +19,7 @@ REFUSALS = ("wait", "queue", "owner")
 """Why a request is refused: it would wait for too long, the queue is full, or its owner is at its limits."""
 
 MIGRATED = ("migrated", "failed", "without_recipe")
-"""What becomes of an adaptation that is to move to another version of its model."""
+"""Outcomes for an adaptation that is to move to another version of its model."""
 
 
 class Metrics(CallMetrics):

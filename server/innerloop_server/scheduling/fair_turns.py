@@ -47,7 +47,7 @@ class VirtualTime:
 
 
 class _Share(Generic[T]):
-    """What one of those who take turns lets wait, and the device's time that it has had.
+    """Waiting work of one of those who take turns, and the device's time that it has had.
 
     Attributes:
         queue: what waits.

@@ -268,7 +268,7 @@ class Migrator:
         return live
 
     async def _persistently(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """What the store answers, as soon as it does."""
+        """The store's answer, as soon as there is one."""
         while True:
             with suppress(StoreUnavailableError):
                 return await ask()

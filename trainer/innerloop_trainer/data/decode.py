@@ -18,7 +18,7 @@ from innerloop_trainer.data.progress import tracked
 from innerloop_trainer.data.source import DataError
 
 UNREADABLE = (UnreadableFileError, UnreadableImageError, UnreadableAudioError)
-"""What reading and decoding a file raise; the messages follow the name of the file."""
+"""Exceptions that reading and decoding a file raise; the messages follow the name of the file."""
 
 
 @dataclass(frozen=True)

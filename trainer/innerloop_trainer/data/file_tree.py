@@ -50,7 +50,7 @@ DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What opening archives and reading from them raises where they are damaged or foreign."""
+"""Exceptions that archives raise where they are damaged or foreign."""
 
 MS_DOS = 0
 """Mark of a zip entry made on Windows, where no name has a backslash but between folders."""

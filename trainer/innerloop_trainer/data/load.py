@@ -42,7 +42,7 @@ def load_source(text: str, device: torch.device | str = "cpu", encoder: EncoderS
 
 
 def _hint(text: str) -> str:
-    """What to write instead of a text that is only the path of something; empty where it is none."""
+    """Source to write instead of a text that is only a path; empty where it is none."""
     path = Path(text.partition("?")[0]).expanduser()
     if not path.exists():
         return ""

@@ -65,7 +65,7 @@ def find_speakers(tree: FileTree, files: Iterable[PurePosixPath], how: str) -> d
 
 
 def _prefix(stem: str) -> str:
-    """What a name begins with, up to the first _ or, if there is none, the first -; empty if there is neither."""
+    """Beginning of a name, up to the first _ or, if there is none, the first -; empty if there is neither."""
     before, found, _ = stem.partition("_" if "_" in stem else "-")
     return before if found else ""
 

@@ -99,7 +99,7 @@ class _Bert:
         return self._norm(summed, "embeddings.LayerNorm")
 
     def _hidden(self, mask: str) -> str:
-        """What is added to the scores of attention [N, 1, 1, L]: a large negative number where the mask is zero."""
+        """Summand of the scores of attention [N, 1, 1, L]: a large negative number where the mask is zero."""
         graph = self._graph
         axes = graph.constant(np.array([1, 2]), "heads_and_queries")
         present = graph.add("CastLike", graph.add("Unsqueeze", mask, axes), graph.constant(np.array(1.0), "one"))

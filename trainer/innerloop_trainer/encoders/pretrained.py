@@ -18,7 +18,7 @@ from innerloop_trainer.encoders.weights import WeightsPackage
 
 @dataclass(frozen=True)
 class EncoderCard:
-    """What a published encoder says of itself.
+    """Facts about a published encoder.
 
     Attributes:
         name: name in the catalogue.

@@ -84,7 +84,7 @@ def _mean_and_tail(times: Histogram) -> str:
 
 
 def _facts(load: LoadResult) -> Iterator[str]:
-    """What else there is to know, a few words each."""
+    """Further remarks, a few words each."""
     server = load.server
     yield f"{load.throughput:.1f} answers/s in all"
     yield f"generator {load.cpu_cores:.2f} cores"

@@ -115,7 +115,7 @@ class _Run:
         return LoadResult(load, settings.duration, measured, available, server)
 
     def _watch_server(self, started: float, stage: Callable[[float], None]) -> ServerUsage:
-        """What the server does while a load is measured that began at a moment."""
+        """Usage of the server while a load is measured that began at a moment."""
         before = self._look_at(started, self._settings.warm_up, stage)
         after = self._look_at(started, self._settings.warm_up + self._settings.duration, stage)
         return self._watch.between(before, after)

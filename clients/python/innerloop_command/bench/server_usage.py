@@ -1,4 +1,4 @@
-"""What a server did and used while it was measured: from its metrics, and from its processes if they run here."""
+"""Work and usage of a server while it was measured: from its metrics, and from its processes if they run here."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,7 +23,7 @@ SCRAPE_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class ServerUsage:
-    """What the server did while it was measured. Figures that could not be found out are None or empty.
+    """Work and usage of the server while it was measured. Figures that could not be found out are None or empty.
 
     Attributes:
         cpu_cores: CPU seconds per second of all its processes, if they were watched.
@@ -111,7 +111,7 @@ class Watch:
         return Look(perf_counter(), cpu, None if self._url is None else Scrape(self._url))
 
     def between(self, before: "Look", after: "Look") -> ServerUsage:
-        """What the server did between two looks."""
+        """Work of the server between two readings."""
         seconds = after.at - before.at
         cpu = None
         if before.cpu_seconds is not None and after.cpu_seconds is not None:
@@ -149,7 +149,7 @@ class Watch:
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen at one moment.
+    """Readings of one moment.
 
     Attributes:
         at: when, in seconds.

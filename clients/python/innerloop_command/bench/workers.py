@@ -24,7 +24,7 @@ ENDED = "a process that makes load has ended; what it printed says why"
 
 @dataclass(frozen=True)
 class Job:
-    """What a process needs for its work.
+    """Everything that a process needs for its work.
 
     Attributes:
         settings: of the run.

@@ -34,7 +34,7 @@ EPISODES = 100
 
 @dataclass(frozen=True)
 class Figures:
-    """What the demo measured, by way of the server.
+    """Figures that the demo measured, by way of the server.
 
     Attributes:
         accuracy_before: accuracy of the meta-learned initialisation itself, after zero inner steps.

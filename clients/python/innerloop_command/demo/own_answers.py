@@ -22,7 +22,7 @@ THUMBNAIL = (128, 128)
 """Height and width of photographs in the picture, in pixels; a model sees them with these proportions, too."""
 
 RATE, SECONDS = 8000, 1.6
-"""Of the waveforms in the picture."""
+"""Samples a second, and seconds, of the waveforms in the picture."""
 
 
 def write_answers(task: OwnTask, answers: Sequence[Prediction], file: Path) -> None:

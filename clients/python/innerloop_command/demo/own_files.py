@@ -73,7 +73,7 @@ class OwnTask:
 
 @dataclass(frozen=True)
 class OwnFigures:
-    """What the demo measured on the user's own files, by way of the server.
+    """Figures that the demo measured on the user's own files, by way of the server.
 
     Attributes:
         kind: what the files are.

@@ -1,4 +1,4 @@
-"""What every store of adaptations does."""
+"""Interface of every store of adaptations."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ class Part(StrEnum):
 
 
 class DamagedError(ValueError):
-    """What is kept of an adaptation is not what was kept."""
+    """The record of an adaptation is damaged."""
 
     def __init__(self, part: Part) -> None:
         super().__init__(f"the {part} is damaged")
@@ -27,7 +27,7 @@ class DamagedError(ValueError):
 
 
 class Summary(NamedTuple):
-    """What a store knows of an adaptation, without state and recipe.
+    """Record of an adaptation in a store, without state and recipe.
 
     Attributes:
         id: of the adaptation.

@@ -368,7 +368,7 @@ def _settle(batch: Sequence[_Waiting[Any]], results: Sequence[Any]) -> None:
 
 
 def _result(write: Write[R], connection: sqlite3.Connection) -> R | TooManyAdaptationsError:
-    """What a write returns, or why it was refused, which must not undo what others write with it."""
+    """Result of a write, or the reason why it was refused, which must not undo what others write with it."""
     try:
         return write(connection)
     except TooManyAdaptationsError as refused:

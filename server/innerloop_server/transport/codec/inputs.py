@@ -79,7 +79,7 @@ def most_examples(most: int, model: ModelDescription) -> int:
 
 
 def _taken(form: str, model: ModelDescription) -> str:
-    """What a model takes instead of the form that was sent."""
+    """Words for the form that a model takes instead of the one that was sent."""
     if model.input_kind == "text":
         return "texts"
     if model.input_kind == "audio":

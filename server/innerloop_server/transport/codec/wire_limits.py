@@ -23,7 +23,7 @@ LONGEST_VARINT = 10
 
 
 class _Shape:
-    """What is known of a message: the fields that are messages themselves, and those that are packed numbers."""
+    """Fields of a message that are messages themselves, and those that are packed numbers."""
 
     def __init__(self, kind: Any, known: dict[str, "_Shape"]) -> None:
         known[kind.full_name] = self
