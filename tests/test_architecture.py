@@ -10,6 +10,7 @@ MAY_IMPORT = {
     # Commands of trainer and server are known by the names of their modules, and imported when they are used.
     "innerloop_command": ["innerloop_command", "innerloop"],
     "innerloop_command.demo": ["innerloop_command", "innerloop", "innerloop_trainer", "innerloop_learner"],
+    "innerloop_command.signing": ["innerloop_command", "innerloop_learner"],
     "innerloop_learner": ["innerloop_learner"],
     "innerloop_trainer": ["innerloop_trainer", "innerloop_learner"],
     "innerloop_server": ["innerloop_server", "innerloop_learner", "innerloop.v1"],
@@ -83,6 +84,7 @@ LEARNER_WITHOUT_TORCH = {
             "run_limit",
             "self_contained",
             "settings",
+            "signatures",
             "spec",
             "traits",
         ),

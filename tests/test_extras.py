@@ -17,6 +17,7 @@ EXTRAS = {
     "innerloop_command": [],
     "innerloop_command.bench": ["bench"],
     "innerloop_command.demo": ["all"],
+    "innerloop_command.signing": ["server-base"],
     "innerloop_trainer": ["trainer"],
     "innerloop_trainer.data.audio": ["trainer", "speech"],
     "innerloop_trainer.encoders": ["trainer", "images"],
@@ -30,6 +31,7 @@ EXTRAS = {
 SDK_NEEDS = {"google", "grpc", "grpc_status", "numpy", "tenacity"}
 LEARNER_NEEDS = {"torch", "numpy", "safetensors"}
 ENCODERS_NEED = {"numpy", "onnxruntime", "tokenizers"}
+SIGNATURES_NEED = {"cryptography"}
 MEDIA_NEEDS = {"numpy", "PIL", "pillow_heif", "soundfile", "soxr"}
 
 ONLY_BASE = """
@@ -74,6 +76,8 @@ def test_the_learner_needs_tensors_and_files_of_tensors_only():
                 needs = ENCODERS_NEED
             if is_within(module, "innerloop_learner.media"):
                 needs = MEDIA_NEEDS
+            if module == "innerloop_learner.signatures":
+                needs = SIGNATURES_NEED
             assert top_level(file.read_text()) <= {*needs, *sys.stdlib_module_names, "innerloop_learner"}, module
 
 

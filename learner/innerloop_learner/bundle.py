@@ -31,6 +31,7 @@ from innerloop_learner.manifest import (
 )
 from innerloop_learner.registry import UnknownNameError
 from innerloop_learner.settings import SettingsError
+from innerloop_learner.signatures import SIGNATURE, SigningKey, TrustedKeys
 from innerloop_learner.tasks import Params
 
 HEADER_BYTES, HEADER_BYTES_OF_TENSOR = 2**16, 2**10
@@ -55,9 +56,15 @@ class Bundle:
 
 
 def save_bundle(
-    path: Path, manifest: Manifest, params: Params, files: Mapping[str, bytes] = MappingProxyType({})
+    path: Path,
+    manifest: Manifest,
+    params: Params,
+    files: Mapping[str, bytes] = MappingProxyType({}),
+    key: SigningKey | None = None,
 ) -> Manifest:
-    """Write a bundle. A bundle that is already in the folder is replaced; all other files there stay.
+    """Write a bundle. It takes the place of one that is already in the folder, and of its signature.
+
+    All other files there stay.
 
     A process that loads the bundle meanwhile gets the old bundle, the new one, or for a moment a BundleError. It never
     gets half of each, because it compares digests. After a crash the folder holds either the whole old bundle or the
@@ -68,6 +75,7 @@ def save_bundle(
         manifest: description of the bundle. This function fills in `files` and `digest`, and `traits` if it is None.
         params: every parameter of the learner, buffers included. Parameters that only training uses are not saved.
         files: content of the files that the manifest's `graphs` and `encoder` need, by file name.
+        key: key to sign the bundle with; None to leave it unsigned.
 
     Returns:
         the manifest as written.
@@ -103,6 +111,8 @@ def save_bundle(
     manifest = replace(manifest, digest=digest_of(manifest.to_json()))
     text = json.dumps(manifest.to_json(), indent=2) + "\n"
     contents[MANIFEST] = text.encode()
+    if key is not None:
+        contents[SIGNATURE] = key.sign(contents[MANIFEST])
     if not earlier:
         write_folder(path.resolve(), contents)
         return manifest
@@ -117,16 +127,21 @@ def save_bundle(
     return manifest
 
 
-def load_bundle(path: Path, device: torch.device | str = "cpu") -> Bundle:
+def load_bundle(path: Path, device: torch.device | str = "cpu", keys: TrustedKeys | None = None) -> Bundle:
     """Load a bundle onto `device` and check every digest. `save_bundle` has an example.
 
     The learner is the version of it that computes fastest on the device (see `acceleration.accelerated`).
 
+    Args:
+        path: folder of the bundle.
+        device: where its parameters go.
+        keys: keys of which one must have signed it; None if anybody's bundle will do.
+
     Raises:
-        BundleError: the bundle is truncated, altered, not Innerloop's, of a later format, or of a method that is not
-            installed.
+        BundleError: the bundle is truncated, altered, not Innerloop's, of a later format, of a method that is not
+            installed, or not signed as it must be.
     """
-    manifest = read_manifest(path)
+    manifest = read_manifest(path, keys)
     try:
         learner = accelerated(build_learner(manifest.learner), device)
         expected = _expected(learner)

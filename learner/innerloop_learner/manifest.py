@@ -8,10 +8,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from innerloop_learner.disk import INCOMING
+from innerloop_learner.disk import INCOMING, replace_file
 from innerloop_learner.encoders.spec import ENCODER, TOKENIZER, EncoderSpec
 from innerloop_learner.regular_file import UnusableFileError, read_regular_file
 from innerloop_learner.settings import SettingsError, with_settings
+from innerloop_learner.signatures import SIGNATURE, SignatureError, SigningKey, TrustedKeys, read_signature
 from innerloop_learner.spec import LearnerSpec
 from innerloop_learner.traits import MOST_STEPS, MOST_WAYS, Traits
 
@@ -30,7 +31,7 @@ MANIFEST = "manifest.json"
 PARAMETERS = "parameters.safetensors"
 ADAPT, PREDICT = "adapt.onnx", "predict.onnx"
 FILES = frozenset({PARAMETERS, ADAPT, PREDICT, ENCODER, TOKENIZER})
-"""All names that files of a bundle may have, besides the manifest."""
+"""All names that files of a bundle may have, besides the manifest and its signature."""
 
 MOST_MANIFEST_BYTES = 4 * 2**20
 """Most bytes of a manifest; those of bundles with long provenance have some ten thousand."""
@@ -188,7 +189,7 @@ class Manifest:
 
 
 def own_files(path: Path) -> frozenset[str]:
-    """Names of the files of the bundle at `path`, the manifest's included, even if it is damaged.
+    """Names of the files of the bundle at `path`, the manifest and its signature included, even if it is damaged.
 
     All other files in the folder are the user's. If the folder's manifest is not a bundle's, there are no names.
     """
@@ -198,26 +199,74 @@ def own_files(path: Path) -> frozenset[str]:
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return frozenset()
     # A manifest may list any names, but a bundle never has files of other names than these.
-    return frozenset() if listed is None else frozenset({MANIFEST} | (listed & FILES))
+    return frozenset() if listed is None else frozenset({MANIFEST} | (listed & FILES) | _own_signature(path))
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Read the manifest of the bundle at `path`, and check its digest. No other file is opened.
+def read_manifest(path: Path, keys: TrustedKeys | None = None) -> Manifest:
+    """Read the manifest of the bundle at `path`, and check its digest. No other file is opened but its signature.
+
+    Args:
+        path: folder of the bundle.
+        keys: keys of which one must have signed the manifest; None if anybody's bundle will do.
 
     Raises:
-        BundleError: there is no manifest, it is damaged or altered, or a later Innerloop wrote it.
+        BundleError: there is no manifest, it is damaged, altered or not signed as it must be, or a later Innerloop
+            wrote it.
     """
-    file = path / MANIFEST
+    content = _read_manifest_file(path)
+    if keys is not None:
+        try:
+            keys.check(path, content)
+        except SignatureError as error:
+            raise BundleError(f"{path.name}: {error}") from error
+    return _parse(path, content)
+
+
+def sign_bundle(path: Path, key: SigningKey) -> Manifest:
+    """Sign the bundle at `path`, after checking that it is complete. A signature that is there is replaced.
+
+    Returns:
+        the manifest that was signed.
+
+    Raises:
+        BundleError: the bundle is damaged or altered, or a file of another origin has the name of the signature.
+        OSError: the signature can't be written.
+    """
+    content = _read_manifest_file(path)
+    manifest = _parse(path, content)
+    read_files(path, manifest)
     try:
-        data = json.loads(read_regular_file(file, MOST_MANIFEST_BYTES))
-        # Half a character can be written in JSON, but in no answer of a server.
-        json.dumps(data, ensure_ascii=False).encode()
+        read_signature(path)
+    except SignatureError as error:
+        raise BundleError(f"{path.name}: {error}") from error
+    replace_file(path / SIGNATURE, key.sign(content))
+    return manifest
+
+
+def _read_manifest_file(path: Path) -> bytes:
+    try:
+        return read_regular_file(path / MANIFEST, MOST_MANIFEST_BYTES)
     except FileNotFoundError as error:
         raise BundleError(f"{path.name}: no {MANIFEST}, so this is not a bundle") from error
     except UnusableFileError as error:
         raise BundleError(f"{path.name}: {MANIFEST} {error}") from error
     except OSError as error:
         raise BundleError(f"{path.name}: {MANIFEST} can't be read ({error.strerror})") from error
+
+
+def _own_signature(path: Path) -> frozenset[str]:
+    try:
+        return frozenset() if read_signature(path) is None else frozenset({SIGNATURE})
+    except SignatureError:
+        return frozenset()
+
+
+def _parse(path: Path, content: bytes) -> Manifest:
+    """The manifest of the bundle at `path`, given its bytes."""
+    try:
+        data = json.loads(content)
+        # Half a character can be written in JSON, but in no answer of a server.
+        json.dumps(data, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path.name}: {MANIFEST} is not JSON; export it again") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:

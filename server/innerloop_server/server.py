@@ -117,6 +117,7 @@ class InnerloopServer:
             self._lanes.call,
             [self._entrance, _MetricsListener(self._metrics)],
             settings.max_load_seconds,
+            settings.require_signed,
         )
         self._repository.on_failure = self._metrics.model_refused
         self._port = self._metrics_port = 0

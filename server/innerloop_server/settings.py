@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import ByteSize, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from innerloop_learner.signatures import KeyFileError, read_trusted_keys
 from innerloop_server.backends import parse_backends
 
 CLEARER = {"byte_size": "is not a size; write a number of bytes, or for example 512MiB"}
@@ -74,6 +75,11 @@ class ServerSettings(BaseSettings):
     )
     max_load_seconds: float = Field(
         600.0, gt=0, allow_inf_nan=False, description="Longest time that reading one bundle may take."
+    )
+    require_signed: Path | None = Field(
+        None,
+        description="PEM file of public keys, one or more: only bundles that one of them has signed are loaded "
+        "(`innerloop sign`). It is read anew for each bundle.",
     )
     admin: bool = Field(False, description="Allow LoadModel, UnloadModel and SetAlias.")
     admin_subjects: str | None = Field(
@@ -269,6 +275,11 @@ class ServerSettings(BaseSettings):
             file = getattr(self, name)
             if file is not None and not file.is_file():
                 raise ValueError(f"{name}: there is no file {file}")
+        if self.require_signed is not None:
+            try:
+                read_trusted_keys(self.require_signed)
+            except KeyFileError as error:
+                raise ValueError(f"require_signed: {error}") from error
         if self.ready_file is not None and not self.ready_file.parent.is_dir():
             raise ValueError(f"ready_file: there is no folder {self.ready_file.parent}")
         if self.frontends and not hasattr(os, "memfd_create"):

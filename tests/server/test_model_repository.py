@@ -129,10 +129,10 @@ async def test_a_bundle_that_hangs_is_given_up_and_the_others_are_served(folder,
     engine, lanes, released = TorchEngine(TorchSettings("cpu")), Lanes(1), threading.Event()
     load = engine.load
 
-    def hang(name, path):
+    def hang(name, path, keys):
         if name == "gradients":
             released.wait()
-        return load(name, path)
+        return load(name, path, keys)
 
     monkeypatch.setattr(engine, "load", hang)
     repository = ModelRepository(folder, engine, lanes.call, [listener], load_seconds=0.5)

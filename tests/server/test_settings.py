@@ -91,6 +91,8 @@ def test_data_lies_where_the_user_keeps_data_unless_a_folder_is_named(models, mo
         ({"backend": "torch,"}, "backend: .*, not ''"),
         ({"backend": "torch, onnxruntime"}, "backend: names two backends for all models"),
         ({"backend": "birds=torch, birds=auto"}, "backend: names two backends for the model 'birds'"),
+        ({"require_signed": "/nowhere"}, "require_signed: /nowhere can't be read"),
+        ({"require_signed": __file__}, "require_signed: .* holds no public key"),
         ({"ready_file": "/nowhere/file"}, "ready_file: there is no folder /nowhere"),
     ],
 )

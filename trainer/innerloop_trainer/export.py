@@ -5,16 +5,18 @@ from pathlib import Path
 
 from innerloop_learner.bundle import Bundle, save_bundle
 from innerloop_learner.manifest import ADAPT, PREDICT, Manifest
+from innerloop_learner.signatures import SigningKey
 from innerloop_trainer.config import ConfigError
 
 
-def export_bundle(bundle: Bundle, out: Path, *, onnx: bool = False) -> Manifest:
+def export_bundle(bundle: Bundle, out: Path, *, onnx: bool = False, key: SigningKey | None = None) -> Manifest:
     """Write a bundle under the name of its new folder.
 
     Args:
         bundle: bundle to write.
         out: folder of the new bundle.
         onnx: whether to add the learner as ONNX graphs; if that can't be done, the manifest says why.
+        key: key to sign the new bundle with; None to leave it unsigned.
 
     Returns:
         the manifest as written.
@@ -26,7 +28,7 @@ def export_bundle(bundle: Bundle, out: Path, *, onnx: bool = False) -> Manifest:
     """
     if onnx:
         bundle = _with_graphs(bundle)
-    return save_bundle(out, replace(bundle.manifest, name=out.resolve().name), bundle.params, bundle.files)
+    return save_bundle(out, replace(bundle.manifest, name=out.resolve().name), bundle.params, bundle.files, key)
 
 
 def _with_graphs(bundle: Bundle) -> Bundle:

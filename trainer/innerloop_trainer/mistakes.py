@@ -5,6 +5,7 @@ from innerloop_learner.learner import TaskError
 from innerloop_learner.manifest import BundleError
 from innerloop_learner.registry import UnknownNameError
 from innerloop_learner.settings import SettingsError
+from innerloop_learner.signatures import KeyFileError
 from innerloop_trainer.config import ConfigError
 from innerloop_trainer.data import DataError
 from innerloop_trainer.evaluation import EvaluationError
@@ -21,6 +22,7 @@ MISTAKES = (
     EncoderError,
     EvaluationError,
     InitialParametersError,
+    KeyFileError,
     OSError,
     RunError,
     SeenClassesError,

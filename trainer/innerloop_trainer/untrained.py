@@ -13,6 +13,7 @@ from innerloop_learner.bundle import save_bundle
 from innerloop_learner.encoders import FrozenEncoder
 from innerloop_learner.learner import Learner, build_learner, methods
 from innerloop_learner.manifest import BundleError, Manifest, Provenance, TaskLimits, read_manifest
+from innerloop_learner.signatures import SigningKey
 from innerloop_learner.spec import ClassBalance, InputSpec, LearnerSpec
 from innerloop_learner.tasks import Params
 from innerloop_trainer.config import ConfigError
@@ -49,7 +50,9 @@ class HeadOptions:
     class_balance: ClassBalance = "equal"
 
 
-def write_untrained(path: Path, name: str, encoder: FrozenEncoder, head: HeadOptions) -> Manifest:
+def write_untrained(
+    path: Path, name: str, encoder: FrozenEncoder, head: HeadOptions, key: SigningKey | None = None
+) -> Manifest:
     """Write a bundle that can be served at once.
 
     Args:
@@ -57,6 +60,7 @@ def write_untrained(path: Path, name: str, encoder: FrozenEncoder, head: HeadOpt
         name: suggested name of the model.
         encoder: the encoder in front.
         head: what answers from its features.
+        key: key to sign the bundle with; None to leave it unsigned.
 
     Returns:
         the manifest as written; it says that nothing was meta-trained.
@@ -96,7 +100,7 @@ def write_untrained(path: Path, name: str, encoder: FrozenEncoder, head: HeadOpt
         ),
         encoder=encoder.spec,
     )
-    return save_bundle(path, manifest, params, encoder.files)
+    return save_bundle(path, manifest, params, encoder.files, key)
 
 
 def _keep_trained(path: Path) -> None:

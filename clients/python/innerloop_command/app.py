@@ -14,6 +14,7 @@ from innerloop_command.lazy import LazyGroup, Source
 _CLIENT = "innerloop_command.client_commands"
 _TRAINER = "innerloop_trainer.cli.app"
 _SERVER = "innerloop_server.commands"
+_SIGNING = "innerloop_command.signing"
 _DEMO = "innerloop_command.demo.command"
 _BENCH = "innerloop_command.bench.command"
 
@@ -32,6 +33,9 @@ class InnerloopCommands(LazyGroup):
         "compare": Source(_TRAINER, "trainer", "Train several methods on one budget and compare them."),
         "export": Source(_TRAINER, "trainer", "Turn a training run into a bundle."),
         "inspect": Source(_TRAINER, "trainer", "Show what a bundle holds."),
+        "new-key": Source(_SIGNING, "server-base", "Make a pair of keys to sign bundles with."),
+        "sign": Source(_SIGNING, "server-base", "Sign bundles."),
+        "verify": Source(_SIGNING, "server-base", "Check that bundles are complete and signed."),
         "serve": Source(_SERVER, "server", "Serve bundles over gRPC."),
         "models": Source(_CLIENT, "", "Describe the models of a server."),
         "adapt": Source(_CLIENT, "", "Adapt a model to labelled images, recordings or texts."),

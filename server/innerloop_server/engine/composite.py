@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from innerloop_learner.signatures import TrustedKeys
 from innerloop_server.backends import Backend, Backends
 from innerloop_server.engine.interface import Engine, LoadedModel, Worker
 
@@ -28,9 +29,9 @@ class CompositeEngine(Engine):
         workers = (engine.start_worker() for engine in self._engines.values())
         return next((worker for worker in workers if worker is not None), None)
 
-    def load(self, name: str, path: Path) -> LoadedModel:
+    def load(self, name: str, path: Path, keys: TrustedKeys | None = None) -> LoadedModel:
         """Load a bundle by the engine that is meant for it."""
-        return self._engines[self._backends.of(name)].load(name, path)
+        return self._engines[self._backends.of(name)].load(name, path, keys)
 
     def memory(self) -> Mapping[tuple[str, str], int]:
         """The sum of all engines' task states; other figures are the machine's, the same for each engine."""

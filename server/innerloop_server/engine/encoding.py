@@ -15,6 +15,7 @@ from innerloop_learner.encoders.session import Computing
 from innerloop_learner.encoders.spec import Form
 from innerloop_learner.manifest import BundleError, read_files, read_manifest
 from innerloop_learner.media import AudioSupportError, require_audio
+from innerloop_learner.signatures import TrustedKeys
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.models import InputKind
 from innerloop_server.domain.tasks import Array, SupportSet
@@ -52,11 +53,11 @@ class EncodingEngine(Engine):
         """See Engine.start_worker."""
         return self._engine.start_worker()
 
-    def load(self, name: str, path: Path) -> LoadedModel:
+    def load(self, name: str, path: Path, keys: TrustedKeys | None = None) -> LoadedModel:
         """See Engine.load."""
-        model = self._engine.load(name, path)
+        model = self._engine.load(name, path, keys)
         try:
-            manifest = read_manifest(path)
+            manifest = read_manifest(path, keys)
             if manifest.digest != model.description.digest:
                 raise LoadError(f"{path.name}: was replaced while it was loaded; load it again")
             if manifest.encoder is None:

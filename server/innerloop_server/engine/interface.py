@@ -11,6 +11,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from innerloop_learner.signatures import TrustedKeys
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.models import ModelDescription, ServedModel
 from innerloop_server.domain.tasks import Array, SupportSet
@@ -321,8 +322,13 @@ class Engine(ABC):
         return None
 
     @abstractmethod
-    def load(self, name: str, path: Path) -> LoadedModel:
+    def load(self, name: str, path: Path, keys: TrustedKeys | None = None) -> LoadedModel:
         """Load a bundle under a name; blocks, and may run on any thread.
+
+        Args:
+            name: that callers know it by.
+            path: of its folder.
+            keys: of which one must have signed what is read of the bundle; None if anybody's will do.
 
         Raises:
             LoadError: the bundle is refused.

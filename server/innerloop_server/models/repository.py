@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
+from innerloop_learner.signatures import KeyFileError, read_trusted_keys
 from innerloop_server.domain.errors import (
     FieldViolation,
     InvalidRequestError,
@@ -78,6 +79,8 @@ class ModelRepository:
         call_on_lane: calls a function where the engine computes.
         listeners: told about every change.
         load_seconds: longest that reading one bundle may take.
+        keys_file: file of public keys, of which one must have signed a bundle that is loaded; None if anybody's will
+            do. It is read anew for each bundle, so that keys can be exchanged while the server runs.
 
     Attributes:
         on_retired: is given each loaded model that does not serve any more, to free what was kept for it.
@@ -91,12 +94,14 @@ class ModelRepository:
         call_on_lane: Callable[[Callable[[], None]], Awaitable[None]],
         listeners: list[ModelListener],
         load_seconds: float = 600.0,
+        keys_file: Path | None = None,
     ) -> None:
         self._folder = folder
         self._engine = engine
         self._call_on_lane = call_on_lane
         self._listeners = list(listeners)
         self._load_seconds = load_seconds
+        self._keys_file = keys_file
         self._versions: dict[Key, _Version] = {}
         self._aliases: dict[str, _Aliases] = {}
         self._models: dict[str, ModelVersions] = {}
@@ -194,6 +199,8 @@ class ModelRepository:
     async def load(self, reference: str) -> LoadedModel:
         """Load a version of a model, or all of them, unless they are loaded already, and read its aliases.
 
+        What was refused is tried again, since the trusted keys may be others now.
+
         Raises:
             ModelNotFoundError: the folder has no such bundle.
             ModelFailedError: the bundle was refused; what served before goes on.
@@ -211,7 +218,13 @@ class ModelRepository:
         bundles = {Key(name, folder): found.bundles[folder] for folder in wanted}
         if not bundles:
             raise ModelNotFoundError(reference)
-        await self._load_each({key: bundle for key, bundle in bundles.items() if self._changed(key, bundle)})
+        await self._load_each(
+            {
+                key: bundle
+                for key, bundle in bundles.items()
+                if self._changed(key, bundle) or self._versions[key].entry.error
+            }
+        )
         await self._tell_if_changed(name)
         for key in bundles:
             if error := self._versions[key].entry.error:
@@ -378,13 +391,25 @@ class ModelRepository:
         Raises:
             LoadError: the bundle is refused, or took too long.
         """
-        loading = asyncio.get_running_loop().run_in_executor(self._loader, self._engine.load, name, path)
+        loading = asyncio.get_running_loop().run_in_executor(self._loader, self._open, name, path)
         try:
             return await asyncio.wait_for(loading, self._load_seconds)
         except TimeoutError as error:
             self._loader.shutdown(wait=False)  # its thread may hang in the file system for good
             self._loader = _new_loader()
             raise LoadError(f"{name}: reading it took longer than {self._load_seconds:g} s") from error
+
+    def _open(self, name: str, path: Path) -> LoadedModel:
+        """Load a bundle, if it is signed as it must be.
+
+        Raises:
+            LoadError: the bundle is refused, or the trusted keys can't be read.
+        """
+        try:
+            keys = None if self._keys_file is None else read_trusted_keys(self._keys_file)
+        except KeyFileError as error:
+            raise LoadError(f"{name}: can't be checked, since the server's trusted keys can't be read") from error
+        return self._engine.load(name, path, keys)
 
     def _refuse(self, version: _Version, reason: str) -> None:
         """Note why a bundle was refused; the one before it goes on serving."""

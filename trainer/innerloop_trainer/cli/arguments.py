@@ -23,6 +23,10 @@ EncoderArgument = Annotated[str, ENCODER]
 TokenizerOption = Annotated[
     Path | None, typer.Option("--tokenizer", help="The tokenizer.json of an ONNX file that takes texts.")
 ]
+SignKeyOption = Annotated[
+    Path | None,
+    typer.Option("--sign-key", help="File of a private key that signs the bundle, as `innerloop new-key` makes it."),
+]
 
 
 def option(name: str) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 import structlog
 
 from innerloop_learner.manifest import BundleError, read_files, read_manifest
+from innerloop_learner.signatures import TrustedKeys
 from innerloop_server.engine.interface import Engine, LoadedModel, LoadError
 from innerloop_server.engine.onnx.choose import choose_onnx_device
 from innerloop_server.engine.onnx.device import OnnxDevice
@@ -69,10 +70,10 @@ class OnnxEngine(Engine):
         self.compiles = False
         self._states = OnnxStates(self._device, with_room(settings.state_bytes), settings.host_state_bytes)
 
-    def load(self, name: str, path: Path) -> LoadedModel:
+    def load(self, name: str, path: Path, keys: TrustedKeys | None = None) -> LoadedModel:
         """Load a bundle's graphs onto the device."""
         try:
-            manifest = read_manifest(path)
+            manifest = read_manifest(path, keys)
             files = read_files(path, manifest)
         except BundleError as error:
             raise LoadError(str(error)) from error

@@ -8,6 +8,7 @@ import torch
 
 from innerloop_learner.bundle import load_bundle
 from innerloop_learner.manifest import BundleError
+from innerloop_learner.signatures import TrustedKeys
 from innerloop_server.engine.interface import Engine, LoadedModel, LoadError, Worker
 from innerloop_server.engine.process_memory import resident
 from innerloop_server.engine.pytorch.choose_device import choose_device
@@ -66,10 +67,10 @@ class TorchEngine(Engine):
         """See Engine.start_worker."""
         return self._device.start_worker()
 
-    def load(self, name: str, path: Path) -> LoadedModel:
+    def load(self, name: str, path: Path, keys: TrustedKeys | None = None) -> LoadedModel:
         """Load a bundle onto the device."""
         try:
-            bundle = load_bundle(path, self._device.torch_device)
+            bundle = load_bundle(path, self._device.torch_device, keys)
         except BundleError as error:
             raise LoadError(str(error)) from error
         return TorchModel(name, bundle, self._device, self._memory, self._precision)
