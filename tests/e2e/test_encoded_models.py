@@ -94,19 +94,24 @@ def test_strings_are_answered_as_without_a_server(server, folder, model):
 
 
 @pytest.mark.rarely("alone")
-def test_the_engine_behind_an_encoder_may_be_onnx_runtime(start_server, folder, tmp_path):
-    for name in ("steps", "pictures"):
-        bundle = load_bundle(folder / name)
-        graphs, files = export_graphs(bundle)
-        save_bundle(tmp_path / name, replace(bundle.manifest, graphs=graphs), bundle.params, {**bundle.files, **files})
+@pytest.mark.parametrize(
+    "model",
+    ["steps", pytest.param("pictures", marks=pytest.mark.slow), pytest.param("sounds", marks=pytest.mark.slow)],
+)
+def test_the_engine_behind_an_encoder_may_be_onnx_runtime(start_server, folder, tmp_path, model):
     pictures = np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8), dtype=np.uint8)
+    recordings = [wav(sound(100 * (1 + way), 0.2)) for way in range(5)]
+    examples, raw = {
+        "steps": (TEXTS, pack_texts(TEXTS)),
+        "pictures": (pictures, pictures),
+        "sounds": (recordings, np.stack([decode_audio(each, RATE, SAMPLES) for each in recordings])),
+    }[model]
+    bundle = load_bundle(folder / model)
+    graphs, files = export_graphs(bundle)
+    save_bundle(tmp_path / model, replace(bundle.manifest, graphs=graphs), bundle.params, {**bundle.files, **files})
     with start_server(tmp_path, backend="onnxruntime") as server, Client(server.target) as client:
-        found = client.adapt("steps", TEXTS, LABELS).predict(QUERIES)
-        expected = offline(folder / "steps", pack_texts(TEXTS), LABELS, pack_texts(QUERIES))
-        np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
-        found = client.adapt_predict("pictures", pictures, LABELS, query=pictures)
-        expected = offline(folder / "pictures", pictures, LABELS, pictures)
-        np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
+        found = client.adapt_predict(model, examples, LABELS, query=examples)
+    np.testing.assert_allclose(found.probabilities, offline(folder / model, raw, LABELS, raw), atol=1e-5)
 
 
 async def test_the_asynchronous_client_sends_strings_too(server, folder):
