@@ -110,7 +110,7 @@ bench: setup
 	$(BIN)/python benchmarks/encoders/speed.py
 	$(MAKE) bench-serving
 	@test -d '$(BANKING77)' || { echo 'skipped: name BANKING77=DIR to measure encoders'; exit 0; } \
-		&& $(BIN)/python benchmarks/encoder/run.py '$(BANKING77)'
+		&& $(BIN)/python benchmarks/banking77/run.py '$(BANKING77)'
 
 # Measures serving, and other servers for comparison. DEVICE=cuda takes a GPU, and as many clients and processes as
 # keep it busy.

@@ -141,11 +141,11 @@ def test_the_isolation_of_concurrent_calls_is_that_measured() -> None:
 
 
 def test_accuracies_behind_an_encoder_are_those_measured() -> None:
-    for name, measured in results("encoder").items():
+    for name, measured in results("banking77").items():
         learned = "over_logistic_regression" in measured["settings"]["5w1s"]
         cells = [accuracy_of(setting) for setting in measured["settings"].values()]
         assert f"| {f'`{name}`' if learned else name} | {' | '.join(cells)} |" in PAGE
-    gains = [setting["over_logistic_regression"] for setting in results("encoder")["lr-d2"]["settings"].values()]
+    gains = [setting["over_logistic_regression"] for setting in results("banking77")["lr-d2"]["settings"].values()]
     cells = [f"{gain['mean']:+.1%} ± {gain['confidence_interval']:.1%}" for gain in gains]
     assert f"| gain of `lr-d2` over logistic regression | {' | '.join(cells)} |" in PAGE
 

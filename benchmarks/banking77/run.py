@@ -1,11 +1,11 @@
 """Intents of a bank's customers: learned heads behind a frozen encoder of sentences, against heads nobody trained.
 
-    python benchmarks/encoder/run.py BANKING77 [--jobs 3]
+    python benchmarks/banking77/run.py BANKING77 [--jobs 3]
 
 BANKING77 is the folder of the data set's train.csv and test.csv. Intents are split by a fixed seed: 25 to learn from,
 25 for every choice of settings, 27 for test. All answer from the very same features, over the same 600 episodes each:
 nearest centroid, logistic regression whose penalty is chosen for each setting, and methods trained on the first
-intents. Runs are kept in runs/encoder/ and resumed. Writes results.json.
+intents. Runs are kept in runs/banking77/ and resumed. Writes results.json.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from machine import describe_machine
 from training import train
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-RUNS = ROOT / "runs" / "encoder"
+RUNS = ROOT / "runs" / "banking77"
 ENCODER = "all-minilm-l6-v2"
 RESULTS = Path(__file__).with_name("results.json")
 
