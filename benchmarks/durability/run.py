@@ -1,28 +1,33 @@
 """Cost of lasting adaptations: a written Adapt, a restart with many of them, and one that has left the memory.
 
-    python benchmarks/durability/run.py [--rounds 3] [--seconds 5.0] [--kept 100000]
+    python benchmarks/durability/run.py [--only restart] [--rounds 3] [--seconds 5.0] [--kept 100000]
 
-Three measurements, on models of Conv4-64: `anil`, whose states are small and kept, and `maml`, whose states are large
-and computed again from their examples.
+Three measurements, of which `--only` takes one, on models of Conv4-64: `anil`, whose states are small and kept, and
+`maml`, whose states are large and computed again from their examples.
 
 - Adapt by 1 and by 32 clients, on servers that keep adaptations in memory, that write behind, and that write through,
   by turns, so that each round compares them under the same conditions.
-- A server with so many adaptations in its file beside one with none: seconds until it is ready, and milliseconds of the
-  first Predict, of an adaptation that is not in memory.
+- A server with so many adaptations in its file beside one with none: seconds from its start until a client that asks
+  again and again has the answer to its first Predict, of an adaptation that is not in memory, and until the server is
+  ready with all its workers. Beside them in each round, seconds until a Python has imported PyTorch and gRPC, which no
+  server does without.
 - Predict with one client: of an adaptation in memory, of one that is not, and beside them AdaptPredict, which is what a
   caller does who has nothing kept.
 
-Writes results.json.
+Writes results.json, in which measurements that were not taken stay as they were.
 """
 
 import argparse
 import asyncio
 import json
 import secrets
+import socket
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -31,7 +36,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from innerloop import Client
+from innerloop import Client, InnerloopError
 from innerloop_command.bench import BenchSettings, ClosedLoop, run_bench
 from innerloop_command.server_process import ServerProcess
 from innerloop_server.adaptations.sealing import (
@@ -55,6 +60,7 @@ CLIENTS = (1, 32)
 DURABILITIES = ("memory", "none", "behind", "through")
 FILLED_TOGETHER = 2000
 MISSES = 60
+ASK_SECONDS = 0.02
 
 
 def main() -> None:
@@ -63,17 +69,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--kept", type=int, default=100_000)
+    parser.add_argument("--only", choices=("adapt", "restart", "miss"))
     given = parser.parse_args()
-    results: dict[str, Any] = {}
+    file = Path(__file__).with_name("results.json")
+    results: dict[str, Any] = json.loads(file.read_text())["results"] if file.is_file() and given.only else {}
     with tempfile.TemporaryDirectory(prefix="durability-") as scratch:
         folder = Path(scratch)
         models = write_bundles(folder / "models", {name: SPECS[name] for name in MODELS})
         for name, measure in (("adapt", _adapt), ("restart", _restart), ("miss", _miss)):
+            if given.only not in (None, name):
+                continue
             results[name] = measure(models, folder, given)
             print(json.dumps({name: results[name]}, indent=2), flush=True)
     settings = {"rounds": given.rounds, "seconds": given.seconds, "kept": given.kept}
     content = {"machine": describe_machine(), "settings": settings, "results": results}
-    Path(__file__).with_name("results.json").write_text(json.dumps(content, indent=2) + "\n")
+    file.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _adapt(models: Path, folder: Path, given: argparse.Namespace) -> dict[str, Any]:
@@ -138,18 +148,19 @@ def _restart(models: Path, folder: Path, given: argparse.Namespace) -> dict[str,
     for number in range(given.rounds):
         measured = {}
         for name, store in (("empty", folder / f"empty-{number}"), ("full", full)):
-            started = time.perf_counter()
-            with ServerProcess(models, store=f"sqlite:{store}") as server, Client(server.target) as client:
-                ready = time.perf_counter() - started
-                made = client.adapt("anil", *_support(1)) if name == "empty" else None
-                adaptation = made or client.get_adaptation(ids[number * 1000 % len(ids)])
-                query, started = _images(QUERIES, 2), time.perf_counter()
-                adaptation.predict(query)
-                measured[name] = {"ready_s": ready, "first_predict_ms": 1e3 * (time.perf_counter() - started)}
+            if name == "empty":
+                with ServerProcess(models, store=f"sqlite:{store}") as server, Client(server.target) as client:
+                    asked = client.adapt("anil", *_support(1)).id
+            else:
+                asked = ids[number * 1000 % len(ids)]
+            measured[name] = _start(models, store, asked)
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import torch, grpc"], check=True)
+        measured["imports"] = {"imports_s": time.perf_counter() - started}
         rounds.append(measured)
     summary = {
-        name: {figure: median(each[name][figure] for each in rounds) for figure in ("ready_s", "first_predict_ms")}
-        for name in ("empty", "full")
+        name: {figure: median(each[name][figure] for each in rounds) for figure in rounds[0][name]}
+        for name in rounds[0]
     }
     return {
         "kept": len(ids),
@@ -158,6 +169,27 @@ def _restart(models: Path, folder: Path, given: argparse.Namespace) -> dict[str,
         "median": summary,
         "rounds": rounds,
     }
+
+
+def _start(models: Path, store: Path, asked: str) -> dict[str, float]:
+    """Seconds from the start of a server until it has answered a Predict, and until it is ready."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    server, query = ServerProcess(models, store=f"sqlite:{store}", port=port), _images(QUERIES, 2)
+    started = time.perf_counter()
+    server.launch()
+    answered = None
+    while answered is None:
+        # A client anew each time: one that was refused waits longer and longer before it connects again.
+        with Client(f"localhost:{port}", retries=0) as client, suppress(InnerloopError):
+            client.get_adaptation(asked, timeout=5).predict(query, timeout=5)
+            answered = time.perf_counter() - started
+        time.sleep(ASK_SECONDS)
+    server.wait_until_ready()
+    ready = time.perf_counter() - started
+    server.stop()
+    return {"first_predict_s": answered, "ready_s": ready}
 
 
 async def _fill(path: Path, pattern_id: str, count: int) -> list[str]:

@@ -155,9 +155,10 @@ class InnerloopServer:
         Raises:
             ConfigurationError: the model folder can't be read, or the ready file can't be written.
         """
-        await self._lanes.start()  # before models are tried out, which workers that start would disturb
         with _reading_models(self._settings.models):
             await self._repository.load_all()
+        # Only now: workers that start would disturb models that are tried out, and the first answers need none.
+        await self._lanes.start()
         await self._entrance.models_loaded()
         self._log.info("ready", port=self._port, metrics_port=self._metrics_port)
         if self._settings.watch:

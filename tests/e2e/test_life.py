@@ -1,6 +1,7 @@
 """Starting and stopping: nothing is lost, and what can't work is refused."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -142,3 +143,26 @@ def test_every_line_of_the_log_is_json_that_names_the_request(server, client):
     (line,) = [line for line in lines if line.get("request_id") == "find-me"]
     assert (line["rpc"], line["model"], line["status"], line["level"]) == ("Adapt", "prototypes", "OK", "info")
     assert line["milliseconds"] > 0
+
+
+LATE_WORKERS = """
+import sys, time
+from pathlib import Path
+
+while any("worker_process" in word for word in sys.orig_argv) and not Path({go!r}).exists():
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.rarely("front ends")
+def test_a_model_answers_before_the_workers_have_started(start_server, tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(LATE_WORKERS.format(go=str(tmp_path / "go")))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    server = start_server(lanes=2)
+    with starting(server), connect(server) as client:
+        wait_until(lambda: server.log.count('"event": "model ready"') == 3)
+        adaptation = client.adaptations.Adapt(adapt_request()).adaptation
+        assert client.adaptations.Predict(predict_request(adaptation.id))
+        assert not server.has_logged("ready")
+        (tmp_path / "go").touch()
+        wait_until(lambda: server.has_logged("ready"))

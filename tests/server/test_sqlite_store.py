@@ -64,3 +64,33 @@ async def test_a_file_that_is_something_else_is_refused_and_left_alone(tmp_path,
     else:
         await store.open()
         await store.close()
+
+
+async def test_a_start_takes_no_longer_for_many_adaptations(tmp_path, monkeypatch):
+    steps, connect = [], SqliteStore._connect
+
+    def counting(store):
+        connection = connect(store)
+        connection.set_progress_handler(lambda: steps.append(1), 10)
+        return connection
+
+    async def start(kept):
+        """What the database does, in tens of steps, until the first adaptations are found."""
+        path = tmp_path / str(kept)
+        store = SqliteStore(path)
+        await store.open()
+        await asyncio.gather(*(store.add(adaptation(number)) for number in range(kept)))
+        await store.close()
+        monkeypatch.setattr(SqliteStore, "_connect", counting)
+        steps.clear()
+        store = SqliteStore(path)
+        await store.open()
+        assert await store.get("id1") == adaptation(1)
+        assert (await store.totals()).records == kept
+        assert not await store.expire(1, 1000)
+        assert len(await store.list("me", "", None, 0, 5)) == 5
+        await store.close()
+        monkeypatch.undo()
+        return len(steps)
+
+    assert await start(3000) <= await start(30) + 5
