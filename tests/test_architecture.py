@@ -109,8 +109,9 @@ SERVER_LAYERS = {
     "adaptations": ["domain", "engine", "observability"],
     "scheduling": ["domain", "engine", "observability"],
     "serving": ["domain", "engine", "models", "adaptations", "scheduling", "observability"],
+    "identity": ["domain"],
     "transport.codec": ["domain"],
-    "transport.grpc": ["domain", "serving", "transport.codec", "settings", "observability"],
+    "transport.grpc": ["domain", "serving", "transport.codec", "identity", "settings", "observability"],
     "frontend": ["domain", "serving", "transport.grpc", "ipc", "settings", "observability"],
 }
 """What each package of the server may import of the others; `server` and `commands` put all of them together."""

@@ -1,9 +1,10 @@
-"""`innerloop serve`."""
+"""`innerloop serve` and `innerloop key`."""
 
 import inspect
 import os
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -104,3 +105,43 @@ def _shown(default: Any) -> str:
 
 
 app.command()(_with_options(serve))
+
+
+@app.command()
+def key(
+    owner: Annotated[str, typer.Argument(help="Whom the adaptations of its callers belong to.")],
+    scopes: Annotated[
+        str, typer.Option(help="What its callers may do, with commas between: predict, adapt, admin.")
+    ] = "predict,adapt",
+    days: Annotated[int | None, typer.Option(min=1, help="Days until it expires. [default: never]")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="File of --api-keys to add its entry to; nothing that is there changes.")
+    ] = None,
+) -> None:
+    """Make an API key for an owner, who may have several.
+
+    The key is printed once and kept nowhere. Its entry, which the server needs, holds only its SHA-256, and is printed
+    below the key unless it goes to a file.
+    """
+    from innerloop_server.domain.callers import Scope
+    from innerloop_server.identity.followed_file import UnusableFileError
+    from innerloop_server.identity.new_key import append_entry, new_key
+
+    try:
+        wanted = [Scope(word.strip()) for word in scopes.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}; there are {', '.join(Scope)}", param_hint="--scopes") from error
+    expires = None if days is None else datetime.now(UTC) + timedelta(days=days)
+    try:
+        made = new_key(owner, wanted, expires)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="OWNER") from error
+    if file is not None:
+        try:
+            append_entry(file, made.entry)
+        except (UnusableFileError, OSError) as error:
+            problem = f"can't use {file}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            raise typer.BadParameter(problem, param_hint="--file") from error
+    typer.echo(made.key)
+    if file is None:
+        typer.echo(f"\n{made.entry}", nl=False)

@@ -87,12 +87,26 @@ class ServerSettings(BaseSettings):
         description="Subjects of the client certificates that may call LoadModel, UnloadModel and SetAlias, with "
         "semicolons between them, for example CN=ops,O=Example.",
     )
+    api_keys: Path | None = Field(
+        None,
+        description="TOML file of the API keys that callers may send; `innerloop key` makes its entries. Read again "
+        "when it changes.",
+    )
+    jwt_keys: str | None = Field(
+        None,
+        description="Public keys that check the signatures of callers' JSON Web Tokens: a PEM file or a JSON Web Key "
+        "Set, which is read again when it changes, or the https:// URL of such a set, which is read every 5 minutes.",
+    )
+    jwt_issuer: str | None = Field(None, min_length=1, description="Claim `iss` of the tokens that are accepted.")
+    jwt_audience: str | None = Field(
+        None, min_length=1, description="Word that the claim `aud` of the tokens that are accepted must name."
+    )
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     insecure: bool = Field(
         False,
-        description="Listen beyond this machine without asking clients for certificates: whoever reaches the port is "
-        "served, all as one owner.",
+        description="Listen beyond this machine without asking callers who they are, so that whoever reaches the port "
+        "is served, all as one owner; or without TLS, so that API keys and tokens travel in the clear.",
     )
     port: int = Field(50051, ge=0, le=65535, description="Port of the gRPC services; 0 takes a free one.")
     metrics_host: str = Field(
@@ -264,16 +278,12 @@ class ServerSettings(BaseSettings):
             raise ValueError(f"{missing}: is needed together with {given}")
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise ValueError("tls_client_ca: needs tls_certificate and tls_key")
-        if self.tls_client_ca is None and not (self.insecure or _is_loopback(self.host)):
-            raise ValueError(
-                f"host: {self.host} is open to others, and nobody would be asked who they are; give tls_certificate, "
-                "tls_key and tls_client_ca, or say insecure"
-            )
-        if self.admin and self.tls_client_ca is not None and not self.subjects_of_admins:
-            raise ValueError("admin: needs admin_subjects, which say whose certificates may load and unload models")
-        for name in ("tls_certificate", "tls_key", "tls_client_ca"):
+        self._check_callers_are_known()
+        for name in ("tls_certificate", "tls_key", "tls_client_ca", "api_keys", "jwt_keys"):
             file = getattr(self, name)
-            if file is not None and not file.is_file():
+            if file is None or (name == "jwt_keys" and self.jwt_keys_are_remote):
+                continue
+            if not Path(file).is_file():
                 raise ValueError(f"{name}: there is no file {file}")
         if self.require_signed is not None:
             try:
@@ -287,6 +297,38 @@ class ServerSettings(BaseSettings):
         if self.max_time_to_live and not 0 < self.usual_time_to_live <= self.max_time_to_live:
             raise ValueError(f"time_to_live: is longer than max_time_to_live ({self.max_time_to_live:g} s)")
         return self
+
+    def _check_callers_are_known(self) -> None:
+        """Refuse settings by which callers would not be known who should be."""
+        for name in ("jwt_issuer", "jwt_audience"):
+            if (self.jwt_keys is None) != (getattr(self, name) is None):
+                missing, given = (name, "jwt_keys") if self.jwt_keys is not None else ("jwt_keys", name)
+                raise ValueError(f"{missing}: is needed together with {given}")
+        if (self.jwt_keys or "").startswith("http://"):
+            raise ValueError("jwt_keys: whoever changes what http:// brings could sign tokens; give an https:// URL")
+        if not (self.insecure or _is_loopback(self.host)):
+            if self.tls_client_ca is None and not self.takes_credentials:
+                raise ValueError(
+                    f"host: {self.host} is open to others, and nobody would be asked who they are; give "
+                    "tls_certificate and tls_key with tls_client_ca, api_keys or jwt_keys, or say insecure"
+                )
+            if self.tls_certificate is None:
+                raise ValueError(
+                    f"host: {self.host} is open to others, and keys and tokens would travel in the clear; give "
+                    "tls_certificate and tls_key, or say insecure"
+                )
+        if self.admin and self.tls_client_ca is not None and not (self.subjects_of_admins or self.takes_credentials):
+            raise ValueError("admin: needs admin_subjects, which say whose certificates may load and unload models")
+
+    @property
+    def takes_credentials(self) -> bool:
+        """Whether callers are known by what they send: API keys or tokens."""
+        return self.api_keys is not None or self.jwt_keys is not None
+
+    @property
+    def jwt_keys_are_remote(self) -> bool:
+        """Whether the keys of tokens come from a URL."""
+        return (self.jwt_keys or "").startswith("https://")
 
     @property
     def subjects_of_admins(self) -> tuple[str, ...]:

@@ -350,12 +350,18 @@ def test_a_front_end_that_can_not_start_is_tried_again_until_it_can(start_server
         assert "the TLS files don't fit together" in server.log
 
 
-def test_a_configuration_that_no_front_end_can_start_with_is_refused(models_folder, tmp_path):
-    for name in ("key.pem", "certificate.pem"):
-        (tmp_path / name).write_text("nonsense")
-    files = {"tls_key": tmp_path / "key.pem", "tls_certificate": tmp_path / "certificate.pem"}
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["tls_key", "tls_certificate"], "the TLS files don't fit together"),
+        pytest.param(["api_keys"], "api_keys: .* not valid TOML", marks=pytest.mark.slow),
+    ],
+)
+def test_a_configuration_that_no_front_end_can_start_with_is_refused(models_folder, tmp_path, settings, words):
+    (tmp_path / "file").write_text("nonsense")
+    files = dict.fromkeys(settings, tmp_path / "file")
     broken = ServerProcess(models_folder, threads=1, lanes=1, frontends=2, **files)
-    with pytest.raises(ServerStartError, match="the TLS files don't fit together"), broken:
+    with pytest.raises(ServerStartError, match=words), broken:
         pytest.fail("it started")
     assert broken.process.returncode == 2
 

@@ -10,9 +10,10 @@ from wire import problem
 
 from innerloop.v1 import model_pb2 as pb
 from innerloop.v1.model_pb2_grpc import ModelServiceServicer, ModelServiceStub, add_ModelServiceServicer_to_server
-from innerloop_server.domain.callers import Caller
+from innerloop_server.domain.callers import Caller, Scope
 from innerloop_server.domain.errors import AdminDisabledError
 from innerloop_server.transport.grpc.calls import Calls
+from innerloop_server.transport.grpc.gate import Gate
 from innerloop_server.transport.grpc.identity import anonymous
 
 SECRET = "/home/operator/secret.py"
@@ -31,7 +32,7 @@ class FaultyServicer(ModelServiceServicer):
 
 @pytest.fixture
 async def calls(metrics):
-    return Calls(anonymous, metrics)
+    return Calls(Gate(anonymous, admin=False), metrics)
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ async def test_a_call_knows_its_caller_and_how_long_it_may_take(call):
 
     await call(answer)
     await call(answer, timeout=100)
-    assert seen[0].caller == Caller("anonymous", "ipv4:127.0.0.1", admin=True)
+    assert seen[0].caller == Caller("anonymous", "ipv4:127.0.0.1", frozenset(Scope))
     assert seen[0].deadline.at == float("inf")
     assert not seen[1].deadline.passed
     assert seen[1].deadline.at < float("inf")

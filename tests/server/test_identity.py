@@ -1,4 +1,4 @@
-"""Owners by certificate."""
+"""Owners by certificate, and by other credentials."""
 
 from datetime import datetime, timedelta
 
@@ -8,8 +8,13 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
+from token_issuer import AUDIENCE, ISSUER, Issuer
 
-from innerloop_server.transport.grpc.identity import owner_of
+from innerloop_server.identity.api_keys import ApiKeys
+from innerloop_server.identity.certificates import owner_of
+from innerloop_server.identity.new_key import new_key
+from innerloop_server.identity.token_keys import FileKeys
+from innerloop_server.identity.tokens import Tokens
 
 KEYS = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
 KINDS = [NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME, NameOID.ORGANIZATIONAL_UNIT_NAME]
@@ -38,3 +43,16 @@ def test_a_renewed_certificate_keeps_its_owner():
 def test_certificates_without_a_subject_are_told_apart_by_their_keys():
     assert owner_of(certificate([])) == owner_of(certificate([], serial=2))
     assert owner_of(certificate([])) != owner_of(certificate([], KEYS[1]))
+
+
+async def test_owners_of_different_kinds_of_credentials_are_never_the_same(tmp_path):
+    issuer = Issuer()
+    owners = [owner_of(certificate([])), owner_of(certificate([(NameOID.COMMON_NAME, "me")])), "anonymous"]
+    names = [name for owner in owners for name in (owner, owner.partition(":")[2], f"api-key:{owner}") if name]
+    made = [new_key(name, []) for name in names]
+    (tmp_path / "keys.toml").write_text("\n".join(each.entry for each in made))
+    (tmp_path / "keys.pem").write_bytes(issuer.pem)
+    keys, tokens = ApiKeys(tmp_path / "keys.toml"), Tokens(FileKeys(tmp_path / "keys.pem"), ISSUER, AUDIENCE)
+    owners += [keys.caller(each.key).owner for each in made]
+    owners += [(await tokens.caller(issuer.token(name))).owner for name in {*names, *owners}]
+    assert len(set(owners)) == len(owners)

@@ -59,8 +59,8 @@ def test_a_request_larger_than_a_burst_is_answered_and_later_ones_wait_for_it(cl
 
 
 def test_callers_that_have_long_been_gone_are_forgotten(clock):
-    limit = RateLimit(1.0, clock)
+    limit = RateLimit(clock)
     for number in range(10 * MOST_IDLE):
-        limit.spend(str(number), 1)
+        limit.spend(str(number), 1, rate=1.0)
         clock.now += 0.01
     assert len(limit._spent_until) <= 2 * MOST_IDLE

@@ -12,6 +12,9 @@ from innerloop_server.commands import app
 from innerloop_server.make_engine import make_engine
 from innerloop_server.make_store import data_folder
 from innerloop_server.settings import ConfigurationError, ServerSettings, load_settings
+from innerloop_server.transport.grpc.make_identity import make_authenticator, make_certificates
+
+CLAIMS = {"jwt_issuer": "issuer", "jwt_audience": "audience"}
 
 
 @pytest.fixture
@@ -69,6 +72,15 @@ def test_data_lies_where_the_user_keeps_data_unless_a_folder_is_named(models, mo
         ({"tls_client_ca": __file__}, "tls_client_ca: needs tls_certificate and tls_key"),
         ({"host": "0.0.0.0"}, "host: 0.0.0.0 is open to others, .* or say insecure"),
         ({"host": "::", "tls_certificate": __file__, "tls_key": __file__}, "host: :: is open to others"),
+        (
+            {"host": "::", "api_keys": __file__},
+            "host: :: is open .*, and keys and tokens would travel in the clear",
+        ),
+        ({"api_keys": "/nowhere"}, "api_keys: there is no file /nowhere"),
+        ({"jwt_keys": "/nowhere", **CLAIMS}, "jwt_keys: there is no file /nowhere"),
+        ({"jwt_keys": __file__, "jwt_issuer": "a"}, "jwt_audience: is needed together with jwt_keys"),
+        ({"jwt_audience": "a"}, "jwt_keys: is needed together with jwt_audience"),
+        ({"jwt_keys": "http://example.org/keys", **CLAIMS}, "jwt_keys: .* give an https:// URL"),
         (
             {"admin": True, **dict.fromkeys(("tls_certificate", "tls_key", "tls_client_ca"), __file__)},
             "admin: needs admin_subjects",
@@ -136,6 +148,20 @@ def test_unknown_keys_of_the_file_are_named(models, toml):
         load_settings({"models": models}, toml("prot = 1"))
 
 
+@pytest.mark.parametrize("name", ["api_keys", "jwt_keys"])
+def test_a_file_of_keys_that_can_not_be_used_is_named(models, tmp_path, name):
+    (tmp_path / "keys").write_text("[nonsense")
+    settings = load_settings({"models": models, name: str(tmp_path / "keys"), **(CLAIMS if name == "jwt_keys" else {})})
+    with pytest.raises(ConfigurationError, match=f"^{name}: .*/keys is "):
+        make_authenticator(settings)
+
+
+def test_admins_who_are_no_subjects_are_refused(models):
+    files = dict.fromkeys(("tls_certificate", "tls_key", "tls_client_ca"), __file__)
+    with pytest.raises(ConfigurationError, match=r"^admin_subjects: "):
+        make_certificates(load_settings({"models": models, "admin_subjects": "ops", **files}))
+
+
 def test_an_unreadable_file_is_named(models, toml, tmp_path):
     with pytest.raises(ConfigurationError, match="not valid TOML"):
         load_settings({"models": models}, toml("port ="))
@@ -161,6 +187,13 @@ def test_admins_are_named_by_subjects_with_semicolons_between(models):
     files = dict.fromkeys(("tls_certificate", "tls_key", "tls_client_ca"), __file__)
     flags = {"models": models, "admin": True, "admin_subjects": r"CN=ops,O=Example; CN=a\;b", **files}
     assert load_settings(flags).subjects_of_admins == ("CN=ops,O=Example", r"CN=a\;b")
+
+
+@pytest.mark.parametrize("known", [{"api_keys": __file__}, {"jwt_keys": "https://example.org/keys", **CLAIMS}])
+def test_others_are_served_over_tls_if_credentials_say_who_they_are(models, known):
+    tls = {"tls_certificate": __file__, "tls_key": __file__}
+    assert load_settings({"models": models, "host": "0.0.0.0", "admin": True, **tls, **known}).takes_credentials
+    assert load_settings({"models": models, "host": "0.0.0.0", "insecure": True, **known}).takes_credentials
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.9.9.9"])

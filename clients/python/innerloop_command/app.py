@@ -37,6 +37,7 @@ class InnerloopCommands(LazyGroup):
         "sign": Source(_SIGNING, "server-base", "Sign bundles."),
         "verify": Source(_SIGNING, "server-base", "Check that bundles are complete and signed."),
         "serve": Source(_SERVER, "server", "Serve bundles over gRPC."),
+        "key": Source(_SERVER, "server", "Make an API key for callers of a server."),
         "models": Source(_CLIENT, "", "Describe the models of a server."),
         "adapt": Source(_CLIENT, "", "Adapt a model to labelled images, recordings or texts."),
         "predict": Source(_CLIENT, "", "Ask an adaptation about images, recordings or texts."),

@@ -1,26 +1,19 @@
 """Who makes a call."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who makes a call.
+class Scope(StrEnum):
+    """What a caller may do."""
 
-    Attributes:
-        owner: identity that the caller's adaptations belong to.
-        address: where it calls from, if nothing else tells callers apart.
-        admin: whether it may load and unload models, where the server allows that at all.
-    """
+    PREDICT = "predict"
+    ADAPT = "adapt"
+    ADMIN = "admin"
 
-    owner: str
-    address: str = ""
-    admin: bool = False
 
-    @property
-    def account(self) -> str:
-        """Whose share of the device's time its requests use."""
-        return self.address or self.owner
+CALLERS_SCOPES = frozenset({Scope.PREDICT, Scope.ADAPT})
+"""The scopes of callers whose credentials name none: all but that of admins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +29,25 @@ class OwnerLimits:
     requests_per_second: float | None = None
     examples_per_second: float | None = None
     waiting: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes a call.
+
+    Attributes:
+        owner: identity that the caller's adaptations belong to.
+        address: where it calls from, if nothing else tells callers apart.
+        scopes: what it may do.
+        limits: its own, where its credential says some; they stand in place of those of all callers.
+    """
+
+    owner: str
+    address: str = ""
+    scopes: frozenset[Scope] = CALLERS_SCOPES
+    limits: OwnerLimits = OwnerLimits()
+
+    @property
+    def account(self) -> str:
+        """Whose share of the device's time its requests use."""
+        return self.address or self.owner

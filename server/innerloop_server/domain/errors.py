@@ -76,13 +76,37 @@ class AdminDisabledError(ServerError):
         super().__init__("this server does not allow models to be loaded or unloaded by clients")
 
 
+class UnauthenticatedError(ServerError):
+    """The server doesn't know who makes a call; which part of a credential was wrong is nobody's business."""
+
+    reason = "UNAUTHENTICATED"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this server asks callers who they are: send a valid API key or token in the metadata "
+            "`authorization: Bearer ...`"
+        )
+
+
+class ScopeMissingError(ServerError):
+    """The caller's credential lacks the scope that a call needs."""
+
+    reason = "SCOPE_MISSING"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"this call needs the scope {scope}, which your credential does not carry")
+
+
 class NotAdminError(ServerError):
-    """The caller may not load and unload models."""
+    """The caller lacks the scope of admins."""
 
     reason = "NOT_ADMIN"
 
     def __init__(self) -> None:
-        super().__init__("only admins may load and unload models; the server's operator names their certificates")
+        super().__init__(
+            "this call needs the scope admin, which the server's operator gives to API keys, to tokens, and to "
+            "certificates by their subjects"
+        )
 
 
 class ModelRetiredError(ServerError):

@@ -42,13 +42,13 @@ class FrontEndProcess:
         settings = ServerSettings.model_validate_json(start.settings)
         configure_logging(settings.log_level, settings.log_format)
         write_metrics_to(Path(start.metrics_folder), start.slot)
-        endpoint = Endpoint(settings, CallMetrics(CollectorRegistry()), share_port=True)
-        for model in start.models:
-            await endpoint.model_changed(model)
-        await endpoint.store_changed(up=start.store_up)
-        if start.loaded:
-            await endpoint.models_loaded()
         try:
+            endpoint = Endpoint(settings, CallMetrics(CollectorRegistry()), share_port=True)
+            for model in start.models:
+                await endpoint.model_changed(model)
+            await endpoint.store_changed(up=start.store_up)
+            if start.loaded:
+                await endpoint.models_loaded()
             await endpoint.start(self._serving)
         except ConfigurationError as error:
             self._link.send(messages.Refused(str(error)))

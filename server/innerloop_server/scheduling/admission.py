@@ -24,7 +24,8 @@ class QueueLimits:
         requests: most waiting requests of one model.
         size_bytes: most input bytes of one model's waiting requests.
         seconds: longest estimated wait of a request that has no deadline.
-        requests_of_account: most waiting requests of one account and model; None for no limit.
+        requests_of_account: most waiting requests of one model and of an account whose jobs say no other number; None
+            for no limit.
     """
 
     requests: int

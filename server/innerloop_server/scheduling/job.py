@@ -39,6 +39,7 @@ class Job(Generic[R]):
         size_bytes: of its inputs.
         deadline: after which it is dropped instead of computed.
         account: whose share of the device's time it uses.
+        most_waiting: waiting requests that its account may have of this model; None for what each account may.
         future: where its result goes; a cancelled one drops the job.
         rest: units of work that its request asks for later, of which this job is the next part.
         submitted: when it began to wait, on the monotonic clock.
@@ -53,6 +54,7 @@ class Job(Generic[R]):
     size_bytes: int
     deadline: Deadline
     account: Hashable = ""
+    most_waiting: int | None = None
     future: "asyncio.Future[Computed[R]]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     rest: int = 0
     submitted: float = field(default_factory=time.monotonic)

@@ -157,10 +157,11 @@ class Scheduler:
         """
         limits, queue = self._limits, self._queue
         fits = queue.depth < limits.requests and queue.size_bytes + job.size_bytes <= limits.size_bytes
-        if fits and limits.requests_of_account is None:
+        most_waiting = job.most_waiting or limits.requests_of_account
+        if fits and most_waiting is None:
             return  # among all models, and so among those of its own
         waiting = queue.waiting_of(job.model, job.account)
-        if limits.requests_of_account is not None and waiting >= limits.requests_of_account:
+        if most_waiting is not None and waiting >= most_waiting:
             raise self._refused(job, "owner", self._estimated_wait(job, own))
         while True:
             requests, size_bytes = queue.load(job.model)

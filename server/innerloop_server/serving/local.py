@@ -252,6 +252,7 @@ class LocalServing(Serving):
             support.x.nbytes + (0 if query is None else query.nbytes),
             deadline,
             caller.account,
+            caller.limits.waiting,
             support=support,
             steps=task.steps,
             width=width,
@@ -290,6 +291,7 @@ class LocalServing(Serving):
             part = query[start : start + at_once]
             bucket = predict_bucket(state, part)
             job = PredictJob(model, bucket, part.nbytes, deadline, caller.account, state=state, query=part)
+            job.most_waiting = caller.limits.waiting
             job.rest = len(query) - start - len(part)
             answered = await self._compute(job, timings)
             answers.append(_usable(answered))

@@ -19,22 +19,20 @@ class RateLimit:
     One number for each account says all: the moment until which its tokens are spent.
 
     Args:
-        rate: tokens a second; None for no limit.
         clock: seconds.
 
     Example:
-        >>> limit = RateLimit(10.0, clock=lambda: 0.0)
+        >>> limit = RateLimit(clock=lambda: 0.0)
         >>> for _ in range(10):
-        ...     limit.spend("me", 1)
+        ...     limit.spend("me", 1, rate=10.0)
         >>> limit.wait("me"), limit.wait("another")
         (0.0, 0.0)
-        >>> limit.spend("me", 5)
+        >>> limit.spend("me", 5, rate=10.0)
         >>> limit.wait("me")
         0.5
     """
 
-    def __init__(self, rate: float | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rate = rate
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._spent_until: dict[str, float] = {}
         self._most = MOST_IDLE
@@ -44,12 +42,18 @@ class RateLimit:
         spent_until = self._spent_until.get(account)
         return 0.0 if spent_until is None else max(spent_until - self._clock() - BURST_SECONDS, 0.0)
 
-    def spend(self, account: str, tokens: int) -> None:
-        """Spend tokens. What a single request needs beyond a burst, later ones wait for."""
-        if self._rate is None:
+    def spend(self, account: str, tokens: int, rate: float | None) -> None:
+        """Spend tokens. What a single request needs beyond a burst, later ones wait for.
+
+        Args:
+            account: whose tokens.
+            tokens: how many.
+            rate: tokens that the account may spend a second; None for no limit.
+        """
+        if rate is None:
             return
         now = self._clock()
-        self._spent_until[account] = max(self._spent_until.get(account, now), now) + tokens / self._rate
+        self._spent_until[account] = max(self._spent_until.get(account, now), now) + tokens / rate
         if len(self._spent_until) > self._most:
             self._spent_until = {each: until for each, until in self._spent_until.items() if until > now}
             self._most = 2 * len(self._spent_until) + MOST_IDLE
@@ -59,13 +63,14 @@ class RateLimits:
     """The limits of all callers.
 
     Args:
-        limits: of each of them.
+        limits: of each of them that has none of its own.
         clock: seconds.
     """
 
     def __init__(self, limits: OwnerLimits, clock: Callable[[], float] = time.monotonic) -> None:
-        self._requests = RateLimit(limits.requests_per_second, clock)
-        self._examples = RateLimit(limits.examples_per_second, clock)
+        self._limits = limits
+        self._requests = RateLimit(clock)
+        self._examples = RateLimit(clock)
 
     def spend(self, caller: Caller, examples: int) -> None:
         """Count a request against its caller's limits.
@@ -80,5 +85,6 @@ class RateLimits:
         for limit, what in ((self._requests, "requests"), (self._examples, "examples")):
             if wait := limit.wait(caller.account):
                 raise OverloadedError(wait, f"you send more {what} a second than the server allows each caller")
-        self._requests.spend(caller.account, 1)
-        self._examples.spend(caller.account, examples)
+        own, usual = caller.limits, self._limits
+        self._requests.spend(caller.account, 1, own.requests_per_second or usual.requests_per_second)
+        self._examples.spend(caller.account, examples, own.examples_per_second or usual.examples_per_second)

@@ -15,7 +15,8 @@ from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.errors import ServerError, ShuttingDownError
 from innerloop_server.observability.call_metrics import NO_MODEL, CallMetrics
-from innerloop_server.transport.grpc.identity import Context, Identify
+from innerloop_server.transport.grpc.gate import STRANGER, Gate
+from innerloop_server.transport.grpc.identity import Context
 from innerloop_server.transport.grpc.registration import Unreadable
 from innerloop_server.transport.grpc.status import DETAILS_KEY, Failure, failure_of, internal_failure
 
@@ -42,7 +43,7 @@ class Call:
 
     Attributes:
         request_id: names it in logs; the client's own if it sent a usable one.
-        caller: who makes it.
+        caller: who makes it; a stranger until it was let in.
         deadline: after which its answer is of no use.
         model: name of the model that the call is about, once that is known, for metrics.
         queries: how many a stream has asked so far.
@@ -66,12 +67,12 @@ class Calls:
     """Runs the body of every RPC.
 
     Args:
-        identify: names callers.
+        gate: lets callers in.
         metrics: counts and times calls.
     """
 
-    def __init__(self, identify: Identify, metrics: CallMetrics) -> None:
-        self._identify = identify
+    def __init__(self, gate: Gate, metrics: CallMetrics) -> None:
+        self._gate = gate
         self._metrics = metrics
         self._log = structlog.get_logger()
         self._loop = asyncio.get_running_loop()
@@ -92,12 +93,16 @@ class Calls:
         await self._run(rpc, body, context, context, self._log_stream)
 
     async def answer(
-        self, rpc: str, body: Body[Request, Response], request: Request, stream: Call
+        self, rpc: str, body: Body[Request, Response], request: Request, stream: Call, context: Context
     ) -> Response | Failure:
-        """Answer one query of a stream with `body`, or say why it failed. A query is counted like an RPC of its own."""
+        """Answer one query of a stream with `body`, or say why it failed.
+
+        A query is let in and counted like an RPC of its own: a credential that is valid no more ends with the query
+        that follows.
+        """
         stream.queries += 1
-        call = Call(stream.request_id, stream.caller, stream.deadline)
-        return await self._attempt(rpc, body, request, call, self._count)
+        call = Call(stream.request_id, STRANGER, stream.deadline)
+        return await self._attempt(rpc, self._admitted(rpc, body, context), request, call, self._count)
 
     def close(self) -> None:
         """Refuse calls from now on; those under way go on."""
@@ -121,17 +126,27 @@ class Calls:
     async def _run(
         self, rpc: str, body: Body[Request, Response], request: Request, context: Context, report: Report
     ) -> Response:
-        call = Call(_request_id(context), self._identify(context), Deadline(context.time_remaining()))
+        call = Call(_request_id(context), STRANGER, Deadline(context.time_remaining()))
         context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
         accepted = self._enter()
         try:
-            outcome = await self._attempt(rpc, body if accepted else _refuse, request, call, report)
+            admitted = self._admitted(rpc, body, context) if accepted else _refuse
+            outcome = await self._attempt(rpc, admitted, request, call, report)
             if isinstance(outcome, Failure):
                 await _abort(context, call, outcome)
             return outcome
         finally:
             if accepted:
                 self._leave()
+
+    def _admitted(self, rpc: str, body: Body[Request, Response], context: Context) -> Body[Request, Response]:
+        """The same body, for callers who may make the RPC."""
+
+        async def admitted(request: Request, call: Call) -> Response:
+            call.caller = await self._gate.admit(rpc, context)
+            return await body(request, call)
+
+        return admitted
 
     async def _attempt(
         self, rpc: str, body: Body[Request, Response], request: Request, call: Call, report: Report

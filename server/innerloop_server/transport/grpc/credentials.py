@@ -2,20 +2,12 @@
 
 import ssl
 from pathlib import Path
-from typing import NamedTuple
 
 import grpc
 import structlog
 
+from innerloop_server.identity.followed_file import Stamp, stamp_of
 from innerloop_server.settings import ConfigurationError, ServerSettings
-
-
-class _Stamp(NamedTuple):
-    """What changes when a file is replaced or written to."""
-
-    modified: int
-    size: int
-    inode: int
 
 
 class TlsFiles:
@@ -58,8 +50,8 @@ class TlsFiles:
         structlog.get_logger().info("TLS files read again")
         return configuration
 
-    def _look(self) -> list[_Stamp | None]:
-        return [_stamp(file) for file in (self._certificate, self._key, self._authority) if file is not None]
+    def _look(self) -> list[Stamp | None]:
+        return [stamp_of(file) for file in (self._certificate, self._key, self._authority) if file is not None]
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
         chain = (_content(self._key), _content(self._certificate))
@@ -83,14 +75,6 @@ def tls_files(settings: ServerSettings) -> TlsFiles | None:
     if settings.tls_certificate is None or settings.tls_key is None:
         return None
     return TlsFiles(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
-
-
-def _stamp(file: Path) -> _Stamp | None:
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return _Stamp(found.st_mtime_ns, found.st_size, found.st_ino)
 
 
 def _content(file: Path) -> bytes:

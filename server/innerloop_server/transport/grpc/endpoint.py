@@ -12,8 +12,11 @@ from innerloop_server.settings import ServerSettings
 from innerloop_server.transport.codec.requests import RequestLimits
 from innerloop_server.transport.grpc.adaptation_service import AdaptationServicer
 from innerloop_server.transport.grpc.calls import Calls
+from innerloop_server.transport.grpc.gate import Gate
 from innerloop_server.transport.grpc.health import Health
-from innerloop_server.transport.grpc.listen import build_server, identity_of
+from innerloop_server.transport.grpc.identity import Identity
+from innerloop_server.transport.grpc.listen import build_server
+from innerloop_server.transport.grpc.make_identity import make_authenticator, make_certificates
 from innerloop_server.transport.grpc.memory_return import give_memory_back
 from innerloop_server.transport.grpc.model_service import ModelServicer
 
@@ -30,6 +33,9 @@ class Endpoint:
         settings: of the server.
         metrics: of RPCs.
         share_port: whether other processes may listen on the same port.
+
+    Raises:
+        ConfigurationError: callers can't be told apart as the settings say.
     """
 
     def __init__(self, settings: ServerSettings, metrics: CallMetrics, *, share_port: bool = False) -> None:
@@ -38,7 +44,10 @@ class Endpoint:
         self._share_port = share_port
         self._log = structlog.get_logger()
         self._health = Health()
-        self._calls = Calls(identity_of(settings), metrics)
+        self._authenticator = make_authenticator(settings)
+        identity = Identity(make_certificates(settings), self._authenticator)
+        self._gate = Gate(identity.caller, admin=settings.admin)
+        self._calls = Calls(self._gate, metrics)
         self._server: Server | None = None
         self._giving_memory_back: asyncio.Task[None] | None = None
 
@@ -60,11 +69,14 @@ class Endpoint:
             settings,
             limits,
             AdaptationServicer(serving, self._calls, limits, self._metrics),
-            ModelServicer(serving, self._calls, limits, admin=settings.admin),
+            ModelServicer(serving, self._calls, limits),
             self._health,
+            self._gate,
             share_port=self._share_port,
         )
         await self._health.start()
+        if self._authenticator is not None:
+            await self._authenticator.start()
         await self._server.start()
         self._giving_memory_back = asyncio.create_task(give_memory_back())
         return port
@@ -109,4 +121,6 @@ class Endpoint:
             self._giving_memory_back.cancel()
         if self._server is not None:
             await self._server.stop(FLUSH_SECONDS)
+        if self._authenticator is not None:
+            self._authenticator.stop()
         return answered

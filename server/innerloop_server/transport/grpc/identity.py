@@ -1,69 +1,67 @@
 """Who is calling."""
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from hashlib import sha256
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from innerloop_server.domain.callers import Caller
+from innerloop_server.domain.callers import Caller, Scope
+from innerloop_server.domain.errors import UnauthenticatedError
+from innerloop_server.identity.authenticator import Authenticator
+from innerloop_server.identity.certificates import Certificates
 
 ANONYMOUS = "anonymous"
 
-CERTIFICATES = 4096
-"""Certificates whose callers are remembered."""
+CREDENTIAL_KEY = "authorization"
+"""Metadata that carries a credential, after the word Bearer (RFC 6750)."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Identify = Callable[[Context], Caller]
-"""Says who makes an RPC."""
+Identify = Callable[[Context], Awaitable[Caller]]
+"""Says who makes an RPC; raises UnauthenticatedError where nobody may who is not known."""
 
 
-def anonymous(context: Context) -> Caller:
-    """The caller of a server that asks for no certificates.
+class Identity:
+    """Names the callers of a server.
+
+    Args:
+        certificates: where the server asks for client certificates.
+        authenticator: where it takes credentials. What a call carries goes before its connection's certificate.
+    """
+
+    def __init__(self, certificates: Certificates | None, authenticator: Authenticator | None) -> None:
+        self._certificates = certificates
+        self._authenticator = authenticator
+
+    async def caller(self, context: Context) -> Caller:
+        """The caller of an RPC.
+
+        Raises:
+            UnauthenticatedError: a credential is wrong, or there is none where one is needed.
+        """
+        if self._authenticator is not None:
+            sent = [value for key, value in context.invocation_metadata() or () if key == CREDENTIAL_KEY]
+            if sent:
+                return await self._authenticator.caller(_credential(sent))
+        if self._certificates is not None:
+            return self._certificates.caller(b"".join(context.auth_context().get("x509_pem_cert", ())))
+        if self._authenticator is not None:
+            raise UnauthenticatedError
+        return await anonymous(context)
+
+
+async def anonymous(context: Context) -> Caller:
+    """The caller of a server that asks nobody who they are.
 
     All adaptations belong to one owner then, and everybody may do what the settings allow. The device's time is shared
     by addresses: whoever opens many connections has one share, and so have all who call through one proxy.
     """
-    return Caller(ANONYMOUS, _host(context.peer()), admin=True)
+    return Caller(ANONYMOUS, _host(context.peer()), frozenset(Scope))
 
 
-class CertificateIdentity:
-    """Names callers by their certificates.
-
-    Args:
-        admins: subjects, in the form of RFC 4514, of those who may load and unload models.
-
-    Raises:
-        ValueError: one of them is no subject.
-    """
-
-    def __init__(self, admins: Sequence[str]) -> None:
-        self._admins = [x509.Name.from_rfc4514_string(subject) for subject in admins]
-        # A connection's calls all carry its certificate, and reading it takes longer than looking it up.
-        self._caller_of = lru_cache(CERTIFICATES)(self._read)
-
-    def caller(self, context: Context) -> Caller:
-        """The caller whose certificate the connection was opened with."""
-        return self._caller_of(b"".join(context.auth_context().get("x509_pem_cert", ())))
-
-    def _read(self, pem: bytes) -> Caller:
-        certificate = x509.load_pem_x509_certificate(pem)
-        return Caller(owner_of(certificate), admin=certificate.subject in self._admins)
-
-
-def owner_of(certificate: x509.Certificate) -> str:
-    """The owner that a certificate stands for: a digest of its subject, or of its key where it has no subject.
-
-    The subject is taken as the bytes of its DER encoding. Two subjects that read alike when their names are joined are
-    two owners; a certificate that is renewed keeps its owner.
-    """
-    if len(certificate.subject.rdns):
-        return f"subject:{sha256(certificate.subject.public_bytes()).hexdigest()}"
-    key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return f"key:{sha256(key).hexdigest()}"
+def _credential(sent: list[str | bytes]) -> str:
+    """The credential in the metadata of a call; empty if they are of another form, which is nobody's credential."""
+    scheme, _, credential = str(sent[0]).partition(" ")
+    return credential if len(sent) == 1 and scheme.lower() == "bearer" else ""
 
 
 def _host(peer: str) -> str:

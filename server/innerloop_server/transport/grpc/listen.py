@@ -12,8 +12,8 @@ from innerloop_server.settings import ConfigurationError, ServerSettings
 from innerloop_server.transport.codec.requests import RequestLimits, limited_readers
 from innerloop_server.transport.grpc.adaptation_service import AdaptationServicer
 from innerloop_server.transport.grpc.credentials import tls_files
+from innerloop_server.transport.grpc.gate import Gate
 from innerloop_server.transport.grpc.health import ADAPTATION_SERVICE, MODEL_SERVICE, Health
-from innerloop_server.transport.grpc.identity import CertificateIdentity, Identify, anonymous
 from innerloop_server.transport.grpc.model_service import ModelServicer
 from innerloop_server.transport.grpc.registration import add_service
 from innerloop_server.transport.grpc.standard_services import add_standard_service
@@ -49,6 +49,7 @@ def build_server(
     adaptations: AdaptationServicer,
     models: ModelServicer,
     health: Health,
+    gate: Gate,
     *,
     share_port: bool,
 ) -> tuple[grpc.aio.Server, int]:
@@ -60,6 +61,7 @@ def build_server(
         adaptations: one of its services.
         models: another.
         health: and the standard one.
+        gate: lets callers of the standard services in.
         share_port: whether other processes may listen on the same port, each taking a share of the connections.
 
     Returns:
@@ -85,22 +87,8 @@ def build_server(
     )
     names = (ADAPTATION_SERVICE, MODEL_SERVICE, *(service.full_name for service in standard))
     for service, servicer in zip(standard, (health.servicer, aio_reflection.ReflectionServicer(names)), strict=True):
-        add_standard_service(service, servicer, server)
+        add_standard_service(service, servicer, gate, server)
     return server, _bind(server, settings)
-
-
-def identity_of(settings: ServerSettings) -> Identify:
-    """How callers are told apart.
-
-    Raises:
-        ConfigurationError: the settings name admins by something that is no subject.
-    """
-    if settings.tls_client_ca is None:
-        return anonymous
-    try:
-        return CertificateIdentity(settings.subjects_of_admins).caller
-    except ValueError as error:
-        raise ConfigurationError("admin_subjects: is not like CN=ops,O=Example") from error
 
 
 def _bind(server: grpc.aio.Server, settings: ServerSettings) -> int:

@@ -1,7 +1,6 @@
 """ModelService: what models there are, and loading and unloading them."""
 
 from innerloop.v1 import model_pb2 as pb
-from innerloop_server.domain.errors import AdminDisabledError, NotAdminError
 from innerloop_server.domain.model_versions import ModelVersions, WantedAlias, split_reference
 from innerloop_server.serving.interface import Serving
 from innerloop_server.transport.codec.requests import RequestLimits
@@ -17,14 +16,12 @@ class ModelServicer:
         serving: whose models.
         calls: runs the RPCs.
         limits: shown with every model.
-        admin: whether callers may load and unload.
     """
 
-    def __init__(self, serving: Serving, calls: Calls, limits: RequestLimits, *, admin: bool) -> None:
+    def __init__(self, serving: Serving, calls: Calls, limits: RequestLimits) -> None:
         self._serving = serving
         self._calls = calls
         self._limits = limits
-        self._admin = admin
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802, D102
         return await self._calls.run("ListModels", self._list, request, context)
@@ -61,41 +58,30 @@ class ModelServicer:
         return pb.GetModelResponse(model=self._encode(model, selector, call))
 
     async def _load(self, request: pb.LoadModelRequest, call: Call) -> pb.LoadModelResponse:
-        self._check_admin(call)
         model = await self._serving.load(request.model)
         call.model = model.name
         return pb.LoadModelResponse(model=self._encode(model, split_reference(request.model)[1], call))
 
     async def _unload(self, request: pb.UnloadModelRequest, call: Call) -> pb.UnloadModelResponse:
-        self._check_admin(call)
         await self._serving.unload(request.model)
         call.model = split_reference(request.model)[0]
         return pb.UnloadModelResponse()
 
     async def _set_alias(self, request: pb.SetAliasRequest, call: Call) -> pb.SetAliasResponse:
-        self._check_admin(call)
         wanted = WantedAlias(request.version, request.percent) if request.version else None
         model = await self._serving.set_alias(request.model, request.alias, wanted)
         call.model = model.name
         return pb.SetAliasResponse(model=self._encode(model, "", call))
 
     async def _migrate(self, request: pb.MigrateAdaptationsRequest, call: Call) -> pb.MigrateAdaptationsResponse:
-        self._check_admin(call)
         migration = await self._serving.migrate(request.model, request.version)
         call.model = migration.model
         return pb.MigrateAdaptationsResponse(migration=encode_migration(migration))
 
     async def _migration(self, request: pb.GetMigrationRequest, call: Call) -> pb.GetMigrationResponse:
-        self._check_admin(call)
         migration = await self._serving.migration(request.model)
         call.model = migration.model
         return pb.GetMigrationResponse(migration=encode_migration(migration))
-
-    def _check_admin(self, call: Call) -> None:
-        if not self._admin:
-            raise AdminDisabledError
-        if not call.caller.admin:
-            raise NotAdminError
 
     def _encode(self, model: ModelVersions, selector: str, call: Call) -> pb.Model:
         return encode_model(model, model.select(selector, call.caller.account), self._limits)

@@ -117,7 +117,7 @@ class PredictStream:
             return await self._ask(naming.adaptation_id, received, call)
 
         sequence, size = received.message.sequence, received.size_bytes
-        outcome = await self._calls.answer("StreamPredict", ask, received, self._call)
+        outcome = await self._calls.answer("StreamPredict", ask, received, self._call, self._context)
         del received  # it is freed now, and not when the client takes the answer
         response = _encode(sequence, outcome, naming)
         self._hold(response.ByteSize() - size)

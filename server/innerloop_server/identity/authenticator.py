@@ -1,0 +1,68 @@
+"""Who callers are that send a credential with each call."""
+
+import asyncio
+
+import structlog
+
+from innerloop_server.domain.callers import Caller
+from innerloop_server.domain.errors import UnauthenticatedError
+from innerloop_server.identity.api_keys import PREFIX, ApiKeys
+from innerloop_server.identity.credentials import InvalidCredentialError
+from innerloop_server.identity.tokens import Tokens
+
+LOOK_SECONDS = 0.5
+"""Seconds between two looks at the files of keys. A change counts after two, or three if it comes between them."""
+
+
+class Authenticator:
+    """Names callers by API keys and tokens, whose files it follows from `start` to `stop`.
+
+    Args:
+        api_keys: None where the server knows none.
+        tokens: None where it takes none.
+    """
+
+    def __init__(self, api_keys: ApiKeys | None, tokens: Tokens | None) -> None:
+        self._api_keys = api_keys
+        self._tokens = tokens
+        self._following: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Be ready to name callers, and follow changes of keys from now on."""
+        await self._look()
+        self._following = asyncio.create_task(self._follow())
+
+    def stop(self) -> None:
+        """Follow no more changes."""
+        if self._following is not None:
+            self._following.cancel()
+
+    async def caller(self, credential: str) -> Caller:
+        """The caller whom a credential stands for.
+
+        Raises:
+            UnauthenticatedError: it stands for nobody; why is for the log alone.
+        """
+        try:
+            if credential.startswith(PREFIX) and self._api_keys is not None:
+                return self._api_keys.caller(credential)
+            if self._tokens is not None:
+                return await self._tokens.caller(credential)
+            raise InvalidCredentialError("it is no API key")
+        except InvalidCredentialError as error:
+            structlog.get_logger().info("a credential was refused", reason=str(error))
+            raise UnauthenticatedError from None
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await self._look()
+            except Exception:  # what is wrong with one look must not end all later ones
+                structlog.get_logger().exception("keys were not looked at")
+
+    async def _look(self) -> None:
+        if self._api_keys is not None:
+            await asyncio.to_thread(self._api_keys.look)
+        if self._tokens is not None:
+            await self._tokens.look()
