@@ -24,6 +24,8 @@ EXTRAS = {
     "innerloop_trainer.onnx_export": ["trainer", "onnx"],
     "innerloop_server": ["server"],
     "innerloop_server.adaptations.stores.redis": ["server", "redis"],
+    "innerloop_server.models.mirror": ["server", "s3"],
+    "innerloop_server.models.object_store": ["server", "s3"],
     "innerloop_server.engine.onnx": ["onnx-server"],
     "innerloop_server.engine.onnx.accelerator": ["onnx-server", "onnx"],
     "innerloop_server.engine.onnx.task_graphs": ["onnx"],

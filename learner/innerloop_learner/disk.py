@@ -21,7 +21,7 @@ def replace_file(path: Path, content: bytes) -> None:
     try:
         _write(scratch, content)
         scratch.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         scratch.unlink(missing_ok=True)
 
@@ -42,9 +42,9 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
         new.chmod(0o755)
         for name, content in files.items():
             _write(new / name, content)
-        _sync_folder(new)
+        sync_folder(new)
         new.rename(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
@@ -72,9 +72,9 @@ def replace_files(folder: Path, files: Mapping[str, bytes], leader: str) -> None
         # While the leader lies in the subfolder, the old files are valid, so the leader is removed first.
         for name in sorted(files, key=lambda name: name != leader):
             _write(incoming / name, files[name])
-            _sync_folder(incoming)
+            sync_folder(incoming)
         (incoming / leader).rename(folder / leader)
-        _sync_folder(folder)
+        sync_folder(folder)
     finally:
         _settle(folder, leader)
 
@@ -91,7 +91,7 @@ def _settle(folder: Path, leader: str) -> None:
         else:
             file.unlink()
     incoming.rmdir()
-    _sync_folder(folder)
+    sync_folder(folder)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -101,7 +101,7 @@ def _write(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
     """Make renames in a folder survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

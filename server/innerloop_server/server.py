@@ -22,6 +22,7 @@ from innerloop_server.domain.model_versions import ModelVersions
 from innerloop_server.domain.timings import Operation
 from innerloop_server.engine.interface import Engine
 from innerloop_server.frontend.supervisor import FrontEnds
+from innerloop_server.make_mirror import make_mirror
 from innerloop_server.make_store import make_store
 from innerloop_server.models.repository import ModelListener, ModelRepository
 from innerloop_server.observability.metrics import Metrics
@@ -111,13 +112,15 @@ class InnerloopServer:
             owner_budget=settings.owner_adaptation_bytes,
             owner_most=settings.owner_adaptations,
         )
+        self._mirror = make_mirror(settings)
         self._repository = ModelRepository(
-            settings.models,
+            Path(settings.models) if self._mirror is None else self._mirror.models,
             engine,
             self._lanes.call,
             [self._entrance, _MetricsListener(self._metrics)],
             settings.max_load_seconds,
             settings.require_signed,
+            None if self._mirror is None else self._mirror.refresh,
         )
         self._repository.on_failure = self._metrics.model_refused
         self._port = self._metrics_port = 0
@@ -139,7 +142,9 @@ class InnerloopServer:
             await self._keeper.open()
         except StoreUnusableError as error:
             raise ConfigurationError(f"store: {error}") from error
-        with _reading_models(self._settings.models):
+        with _reading_models():
+            if self._mirror is not None:
+                self._mirror.open()
             await self._repository.announce()
         self._port = await self._entrance.start(self._serving())
         kind, durability = (self._settings.store or "sqlite").partition(":")[0], self._settings.durability
@@ -155,14 +160,14 @@ class InnerloopServer:
         Raises:
             ConfigurationError: the model folder can't be read, or the ready file can't be written.
         """
-        with _reading_models(self._settings.models):
+        with _reading_models():
             await self._repository.load_all()
         # Only now: workers that start would disturb models that are tried out, and the first answers need none.
         await self._lanes.start()
         await self._entrance.models_loaded()
         self._log.info("ready", port=self._port, metrics_port=self._metrics_port)
-        if self._settings.watch:
-            self._watcher = asyncio.create_task(self._repository.watch(self._settings.watch))
+        if self._settings.look_seconds:
+            self._watcher = asyncio.create_task(self._repository.watch(self._settings.look_seconds))
         if self._settings.ready_file is not None:
             self._write_ready_file(self._settings.ready_file)
 
@@ -179,6 +184,8 @@ class InnerloopServer:
             self._scheduler.stop()
         clean = await self._lanes.stop(FLUSH_SECONDS) and answered
         await self._keeper.close()
+        if self._mirror is not None:
+            self._mirror.close()
         self._log.info("stopped", clean=clean)
         return clean
 
@@ -274,12 +281,12 @@ def metrics_folder(settings: ServerSettings) -> Iterator[Path | None]:
 
 
 @contextmanager
-def _reading_models(folder: Path) -> Iterator[None]:
-    """Say which folder can't be read, if that is why what is done inside fails."""
+def _reading_models() -> Iterator[None]:
+    """Say which folder can't be used, if that is why what is done inside fails."""
     try:
         yield
     except OSError as error:
-        raise ConfigurationError(f"models: can't read {folder} ({error.strerror})") from error
+        raise ConfigurationError(f"models: can't use {error.filename or 'the folder'} ({error.strerror})") from error
 
 
 def _stop_signals() -> "asyncio.Queue[int]":

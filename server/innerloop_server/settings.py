@@ -5,9 +5,9 @@ import re
 import tomllib
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ByteSize, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, ByteSize, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from innerloop_learner.signatures import KeyFileError, read_trusted_keys
@@ -26,6 +26,10 @@ USUAL_LIFE = 30 * 86400.0
 """Life of an adaptation, in seconds, when neither a request nor the operator names one: 30 days."""
 
 
+USUAL_LOOK_SECONDS = 60.0
+"""Seconds between two looks at an object store, unless the operator says otherwise."""
+
+
 class ConfigurationError(ValueError):
     """A configuration that can't be served with; one problem per line of the message."""
 
@@ -35,16 +39,22 @@ class ServerSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="INNERLOOP_", extra="forbid", frozen=True)
 
-    models: Path = Field(
+    models: Annotated[str, BeforeValidator(str)] = Field(
         description="Folder with a sub-folder for each model, which is a bundle or holds one for each version; or a "
-        "bundle itself."
+        "bundle itself. Or the URL of one in an object store, for example s3://BUCKET/FOLDER."
     )
-    watch: float = Field(
-        0.0,
+    model_cache_bytes: ByteSize = Field(
+        ByteSize(16 * 2**30),
+        gt=0,
+        description="Most bytes on disk, below data_dir, of bundles that come from an object store.",
+    )
+    watch: float | None = Field(
+        None,
         ge=0,
         allow_inf_nan=False,
-        description="Seconds between two looks at the model folder, to load what is new there, unload what is gone, "
-        "and follow aliases; with 0 that takes LoadModel, UnloadModel and SetAlias.",
+        description="Seconds between two looks at the models, to load what is new there, unload what is gone, and "
+        "follow aliases; with 0 that takes LoadModel, UnloadModel and SetAlias. (default: 0 for a folder, 60 for a "
+        "URL)",
     )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N.")
     backend: str = Field(
@@ -74,7 +84,7 @@ class ServerSettings(BaseSettings):
         "a new size comes.",
     )
     max_load_seconds: float = Field(
-        600.0, gt=0, allow_inf_nan=False, description="Longest time that reading one bundle may take."
+        600.0, gt=0, allow_inf_nan=False, description="Longest time that reading or downloading one bundle may take."
     )
     require_signed: Path | None = Field(
         None,
@@ -265,7 +275,7 @@ class ServerSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if not self.models.is_dir():
+        if not (self.models_are_remote or Path(self.models).is_dir()):
             raise ValueError(f"models: there is no folder {self.models}")
         try:
             parse_backends(self.backend)
@@ -329,6 +339,18 @@ class ServerSettings(BaseSettings):
     def jwt_keys_are_remote(self) -> bool:
         """Whether the keys of tokens come from a URL."""
         return (self.jwt_keys or "").startswith("https://")
+
+    @property
+    def models_are_remote(self) -> bool:
+        """Whether models come from a store that has a URL, and not from a folder."""
+        return "://" in self.models
+
+    @property
+    def look_seconds(self) -> float:
+        """Seconds between two looks at the models; zero for none."""
+        if self.watch is not None:
+            return self.watch
+        return USUAL_LOOK_SECONDS if self.models_are_remote else 0.0
 
     @property
     def subjects_of_admins(self) -> tuple[str, ...]:

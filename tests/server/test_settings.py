@@ -10,6 +10,7 @@ import typer.testing
 from innerloop_server.backends import parse_backends
 from innerloop_server.commands import app
 from innerloop_server.make_engine import make_engine
+from innerloop_server.make_mirror import make_mirror
 from innerloop_server.make_store import data_folder
 from innerloop_server.settings import ConfigurationError, ServerSettings, load_settings
 from innerloop_server.transport.grpc.make_identity import make_authenticator, make_certificates
@@ -53,6 +54,26 @@ def test_the_usual_life_is_a_month_or_the_longest_that_is_allowed(models):
     assert load_settings({"models": models, "max_time_to_live": 0, "time_to_live": 0}).usual_time_to_live == 0
 
 
+def test_models_in_a_store_are_looked_at_each_minute_and_those_in_a_folder_when_asked(models):
+    for place, flags, seconds in (
+        (str(models), {}, 0),
+        ("s3://bucket/models", {}, 60),
+        ("s3://bucket/models", {"watch": 0}, 0),
+        (str(models), {"watch": 5}, 5),
+    ):
+        settings = load_settings({"models": place, **flags})
+        assert (settings.models, settings.look_seconds) == (place, seconds)
+
+
+def test_a_store_that_can_not_be_used_is_named(tmp_path, monkeypatch):
+    settings = load_settings({"models": "nothing://me:secret@bucket", "data_dir": tmp_path})
+    with pytest.raises(ConfigurationError, match=r"^models: nothing:// is no store that fsspec knows$"):
+        make_mirror(settings)
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(ConfigurationError, match=r'^models: fsspec is not installed; pip install "innerloop\[s3\]"$'):
+        make_mirror(settings)
+
+
 def test_data_lies_where_the_user_keeps_data_unless_a_folder_is_named(models, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", "/home/me")
     for home, folder in ((str(tmp_path), tmp_path / "innerloop"), ("", Path("/home/me/.local/share/innerloop"))):
@@ -64,6 +85,7 @@ def test_data_lies_where_the_user_keeps_data_unless_a_folder_is_named(models, mo
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
+        ({"models": "s3:/bucket"}, "models: there is no folder s3:/bucket"),
         ({"models": "/nowhere"}, "models: there is no folder /nowhere"),
         ({"port": 7000, "metrics_port": 7000}, "metrics_port: is the same as port .7000."),
         ({"port": 70_000}, "port: .*65535"),

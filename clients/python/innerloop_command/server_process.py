@@ -30,7 +30,7 @@ class ServerProcess:
     """`innerloop serve` on free ports; a context manager that waits until the models are loaded.
 
     Args:
-        models: model folder.
+        models: model folder, or the URL of one.
         start_seconds: how long to wait for the models.
         python: the interpreter that runs the server; another one may have another version of Innerloop.
         settings: further settings by name, as in `ServerSettings`; a bool becomes a flag. Unless they name a store,
@@ -43,7 +43,7 @@ class ServerProcess:
     """
 
     def __init__(
-        self, models: Path, *, start_seconds: float = START_SECONDS, python: str = sys.executable, **settings: Any
+        self, models: Path | str, *, start_seconds: float = START_SECONDS, python: str = sys.executable, **settings: Any
     ) -> None:
         self._models, self._python = models, python
         self._settings = {"port": 0, "metrics_port": 0, **settings}

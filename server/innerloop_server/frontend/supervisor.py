@@ -137,7 +137,8 @@ class FrontEnds:
     def _start_message(self, slot: int) -> messages.Start:
         # Reading settings checks that their files exist. Files that a front end does not need may be gone when it
         # replaces another.
-        settings = self._settings.model_copy(update={"port": self._port.port, "models": Path("/"), "ready_file": None})
+        unneeded = {"models": "/", "ready_file": None, "require_signed": None}
+        settings = self._settings.model_copy(update={"port": self._port.port, **unneeded})
         return messages.Start(
             settings.model_dump_json(),
             slot,

@@ -52,6 +52,12 @@ def find_models(folder: Path) -> dict[str, FoundModel]:
     return {path.name: _found(path) for path in _folders(folder)}
 
 
+def is_name(folder: str) -> bool:
+    """Whether a folder of this name may be a model or a version."""
+    # Hidden ones are bundles that are still being written, and a name that is no text can stand in no message.
+    return bool(folder) and not folder.startswith(".") and folder.isprintable() and SEPARATOR not in folder
+
+
 def _found(path: Path) -> FoundModel:
     versions = [] if (path / MANIFEST).is_file() else _folders(path)
     if versions:
@@ -61,12 +67,7 @@ def _found(path: Path) -> FoundModel:
 
 def _folders(path: Path) -> list[Path]:
     """The folders below one that may be models or versions."""
-    # Hidden ones are bundles that are still being written, and a name that is no text can stand in no message.
-    return [
-        each
-        for each in path.iterdir()
-        if each.is_dir() and not each.name.startswith(".") and each.name.isprintable() and SEPARATOR not in each.name
-    ]
+    return [each for each in path.iterdir() if each.is_dir() and is_name(each.name)]
 
 
 def _bundle(path: Path) -> FoundBundle:

@@ -81,6 +81,7 @@ class ModelRepository:
         load_seconds: longest that reading one bundle may take.
         keys_file: file of public keys, of which one must have signed a bundle that is loaded; None if anybody's will
             do. It is read anew for each bundle, so that keys can be exchanged while the server runs.
+        refresh: brings the folder to where models come from, before it is looked at; None if the folder is the origin.
 
     Attributes:
         on_retired: is given each loaded model that does not serve any more, to free what was kept for it.
@@ -95,6 +96,7 @@ class ModelRepository:
         listeners: list[ModelListener],
         load_seconds: float = 600.0,
         keys_file: Path | None = None,
+        refresh: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._folder = folder
         self._engine = engine
@@ -102,6 +104,7 @@ class ModelRepository:
         self._listeners = list(listeners)
         self._load_seconds = load_seconds
         self._keys_file = keys_file
+        self._refresh = refresh
         self._versions: dict[Key, _Version] = {}
         self._aliases: dict[str, _Aliases] = {}
         self._models: dict[str, ModelVersions] = {}
@@ -185,6 +188,7 @@ class ModelRepository:
         Raises:
             OSError: the folder can't be read.
         """
+        await self._refreshed()
         models = find_models(self._folder)
         if not models:
             self._log.warning("the model folder holds no bundles", folder=str(self._folder))
@@ -206,6 +210,7 @@ class ModelRepository:
             ModelFailedError: the bundle was refused; what served before goes on.
         """
         name, selector = split_reference(reference)
+        await self._refreshed()
         # The name is looked up among the folder's own entries, so that it can't lead anywhere else.
         found = (await asyncio.to_thread(find_models, self._folder)).get(name)
         if found is None:
@@ -259,6 +264,8 @@ class ModelRepository:
             InvalidRequestError: the alias makes no sense, or the file can't be changed.
         """
         versions = self.versions(name)
+        if self._refresh is not None:
+            raise _refused("alias", f"models come from a store, which the server only reads; change {ALIASES} there")
         found = (await asyncio.to_thread(find_models, self._folder)).get(name)
         if found is None or "" in found.bundles:
             raise _refused("model", f"{name} has no versions side by side, which aliases could point to")
@@ -299,6 +306,7 @@ class ModelRepository:
         Raises:
             OSError: the folder can't be read.
         """
+        await self._refreshed()
         models = await asyncio.to_thread(find_models, self._folder)
         found = {Key(name, folder): each for name, model in models.items() for folder, each in model.bundles.items()}
         before, self._seen = self._seen, found
@@ -318,6 +326,10 @@ class ModelRepository:
                 await self._forget([key for key in gone if key.name == name])
         for name in list(self._models):
             await self._tell_if_changed(name)
+
+    async def _refreshed(self) -> None:
+        if self._refresh is not None:
+            await self._refresh()
 
     def _loaded(self, entry: ModelEntry) -> LoadedModel:
         version = self._versions.get(Key(entry.name, entry.folder))

@@ -1,0 +1,391 @@
+"""The mirror of an object store: what it downloads, what it refuses, and what is served when the store is away."""
+
+import asyncio
+import os
+import shutil
+import threading
+from types import SimpleNamespace
+
+import pytest
+from bundles import PROTOTYPES, write_bundle
+from object_store import object_store
+from structlog.testing import capture_logs
+
+from innerloop_learner.manifest import read_files, read_manifest, sign_bundle
+from innerloop_learner.signatures import write_new_key
+from innerloop_server.domain.errors import InvalidRequestError, ModelFailedError, ModelNotFoundError
+from innerloop_server.domain.model_versions import WantedAlias
+from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
+from innerloop_server.models import mirror as mirrors
+from innerloop_server.models.folder import find_models
+from innerloop_server.models.mirror import Mirror
+from innerloop_server.models.object_store import ObjectStore, ObjectStoreError, shown
+from innerloop_server.models.repository import ModelRepository
+from innerloop_server.scheduling.lanes import Lanes
+
+PLENTY = 2**30
+
+
+@pytest.fixture(scope="module")
+def s3():
+    with object_store() as store:
+        yield store
+
+
+both_kinds = pytest.mark.parametrize("remote", ["file", "s3"], indirect=True)
+
+
+@pytest.fixture
+def remote(request, tmp_path):
+    """A place for models that a URL leads to: `url`, and `put`, which brings it to what lies in `folder`."""
+    folder = tmp_path / "remote"
+    folder.mkdir()
+    if getattr(request, "param", "file") == "file":
+        return SimpleNamespace(folder=folder, url=f"file://{folder}", put=lambda: None)
+    s3, place = request.getfixturevalue("s3"), tmp_path.name
+
+    def put():
+        if s3.system.exists(f"models/{place}"):
+            s3.delete(place)
+        s3.upload(folder, place)
+
+    return SimpleNamespace(folder=folder, url=f"s3://models/{place}", put=put)
+
+
+@pytest.fixture
+def open_mirror(tmp_path):
+    opened = []
+
+    def open_one(url, most_bytes=PLENTY, folder=tmp_path / "cache"):
+        mirror = Mirror(ObjectStore(url), folder, most_bytes)
+        mirror.open()
+        opened.append(mirror)
+        return mirror
+
+    yield open_one
+    for mirror in opened:
+        mirror.close()
+
+
+def digests(mirror):
+    """What is in a mirror: digests of its bundles by model and version. Every file of them is checked."""
+    found = {}
+    for name, model in find_models(mirror.models).items():
+        for folder, bundle in model.bundles.items():
+            manifest = read_manifest(bundle.path)
+            read_files(bundle.path, manifest)
+            found[f"{name}/{folder}".rstrip("/")] = manifest.digest
+    return found
+
+
+@both_kinds
+async def test_a_mirror_follows_what_lies_in_the_store(remote, open_mirror):
+    folder, mirror = remote.folder, open_mirror(remote.url)
+    birds = write_bundle(folder / "birds", PROTOTYPES).digest
+    versions = [write_bundle(folder / "signs" / str(number), PROTOTYPES, number).digest for number in (1, 2)]
+    (folder / "signs" / "aliases.toml").write_text('stable = "1"\n')
+    (folder / "birds" / "README.md").write_text("not of the bundle")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "todo.txt").write_text("no model")
+    remote.put()
+    await mirror.refresh()
+    assert digests(mirror) == {"birds": birds, "signs/1": versions[0], "signs/2": versions[1]}
+    assert find_models(mirror.models)["signs"].aliases == 'stable = "1"\n'
+    assert not (mirror.models / "birds" / "README.md").exists()
+    before = find_models(mirror.models)
+
+    await mirror.refresh()
+    assert find_models(mirror.models) == before, "nothing is downloaded again"
+
+    birds = write_bundle(folder / "birds", PROTOTYPES, seed=5).digest
+    shutil.rmtree(folder / "signs" / "1")
+    (folder / "signs" / "aliases.toml").unlink()
+    remote.put()
+    await mirror.refresh()
+    assert digests(mirror) == {"birds": birds, "signs/2": versions[1]}
+    assert find_models(mirror.models)["signs"].aliases == ""
+
+    shutil.rmtree(folder / "birds")
+    birds = write_bundle(folder / "birds" / "1", PROTOTYPES, seed=6).digest
+    shutil.rmtree(folder / "signs")
+    signs = write_bundle(folder / "signs", PROTOTYPES, seed=7).digest
+    remote.put()
+    await mirror.refresh()
+    assert digests(mirror) == {"birds/1": birds, "signs": signs}, "bundles become folders of versions, and back"
+    assert len(list((mirror.models.parent / "bundles").iterdir())) == 2, "what was replaced is gone from the disk"
+
+
+@both_kinds
+async def test_a_url_may_lead_to_a_bundle_itself(remote, open_mirror):
+    digest = write_bundle(remote.folder / "birds", PROTOTYPES).digest
+    remote.put()
+    mirror = open_mirror(f"{remote.url}/birds/")
+    await mirror.refresh()
+    assert digests(mirror) == {"birds": digest}
+
+
+async def test_a_bundle_appears_whole_or_not_at_all(remote, open_mirror):
+    folder, mirror = remote.folder, open_mirror(remote.url)
+    before = write_bundle(folder / "birds", PROTOTYPES).digest
+    write_bundle(folder / "new", PROTOTYPES)
+    parameters = folder / "new" / "parameters.safetensors"
+    content = parameters.read_bytes()
+    parameters.unlink()
+    remote.put()
+    await mirror.refresh()
+    assert digests(mirror) == {"birds": before}
+    after = write_bundle(folder / "birds", PROTOTYPES, seed=1)
+    (folder / "birds" / "parameters.safetensors").write_bytes(content)  # still those of the bundle before
+    remote.put()
+    with capture_logs() as logs:
+        await mirror.refresh()
+        await mirror.refresh()
+    assert digests(mirror) == {"birds": before}, "what serves goes on"
+    reasons = {entry["bundle"]: entry["reason"] for entry in logs}
+    assert reasons["birds"].startswith("parameters.safetensors is not the one that its manifest lists")
+    assert len(logs) == 1, "a problem is told once"
+    write_bundle(folder / "birds", PROTOTYPES, seed=1)
+    parameters.write_bytes(content)
+    remote.put()
+    await mirror.refresh()
+    assert digests(mirror)["birds"] == after.digest
+    assert set(digests(mirror)) == {"birds", "new"}
+    assert {path.name[0] for path in (mirror.models.parent / "bundles").iterdir()}.isdisjoint(".")
+
+
+async def test_a_download_that_was_cut_short_leaves_nothing(open_mirror, tmp_path, monkeypatch):
+    write_bundle(tmp_path / "remote" / "birds", PROTOTYPES)
+    mirror = open_mirror(f"file://{tmp_path}/remote")
+    read = ObjectStore.read
+
+    def cut(self, file):
+        if file.path.endswith("safetensors"):
+            raise ObjectStoreError("ConnectionResetError")
+        return read(self, file)
+
+    with monkeypatch.context() as network:
+        network.setattr(ObjectStore, "read", cut)
+        await mirror.refresh()
+    assert digests(mirror) == {}
+    assert list((tmp_path / "cache" / "bundles").iterdir()) == []
+    (tmp_path / "cache" / "bundles" / ".new-killed").mkdir()
+    await mirror.refresh()
+    assert set(digests(mirror)) == {"birds"}
+    assert len(list((tmp_path / "cache" / "bundles").iterdir())) == 1
+
+
+async def test_bytes_on_disk_are_bounded(open_mirror, tmp_path):
+    remote = tmp_path / "remote"
+    write_bundle(remote / "birds", PROTOTYPES)
+    size = sum(file.stat().st_size for file in (remote / "birds").iterdir())
+    mirror = open_mirror(f"file://{remote}", most_bytes=size + 100)
+    await mirror.refresh()
+    write_bundle(remote / "words", PROTOTYPES)
+    with capture_logs() as logs:
+        await mirror.refresh()
+    assert set(digests(mirror)) == {"birds"}
+    assert "raise model_cache_bytes" in logs[0]["reason"]
+    shutil.rmtree(remote / "birds")
+    await mirror.refresh()
+    assert set(digests(mirror)) == {"words"}
+
+
+async def test_an_object_that_grows_while_it_is_read_is_read_no_further(open_mirror, tmp_path, monkeypatch):
+    write_bundle(tmp_path / "remote" / "birds", PROTOTYPES)
+    mirror = open_mirror(f"file://{tmp_path}/remote")
+    find = ObjectStore.find_models
+
+    def find_and_grow(self):
+        found = find(self)
+        os.truncate(tmp_path / "remote" / "birds" / "parameters.safetensors", 2**33)
+        return found
+
+    monkeypatch.setattr(ObjectStore, "find_models", find_and_grow)
+    with capture_logs() as logs:
+        await mirror.refresh()
+    assert logs[0]["reason"] == "parameters.safetensors changed while it was read"
+    assert digests(mirror) == {}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "endless"])
+async def test_what_is_no_file_holds_nothing_up(kind, open_mirror, tmp_path):
+    write_bundle(tmp_path / "remote" / "birds", PROTOTYPES)
+    write_bundle(tmp_path / "remote" / "words", PROTOTYPES)
+    file = tmp_path / "remote" / "words" / "parameters.safetensors"
+    file.unlink()
+    if kind == "pipe":
+        os.mkfifo(file)
+    else:
+        file.symlink_to("/dev/zero")
+    mirror = open_mirror(f"file://{tmp_path}/remote")
+    await mirror.refresh()
+    assert set(digests(mirror)) == {"birds"}
+
+
+async def test_names_in_a_store_lead_nowhere_but_into_the_mirror(s3, open_mirror, tmp_path):
+    write_bundle(tmp_path / "bundle", PROTOTYPES)
+    for place in ("..", "a@b", ".hidden", "deep/er/est", "/root", "good/..", "good/1"):
+        s3.upload(tmp_path / "bundle", f"names/{place}")
+    mirror = open_mirror("s3://models/names")
+    await mirror.refresh()
+    assert set(digests(mirror)) == {"good/1"}
+    assert {path.name for path in tmp_path.iterdir()} == {"bundle", "cache"}
+
+
+async def test_a_store_in_which_there_is_nothing_takes_nothing_away(remote, open_mirror):
+    write_bundle(remote.folder / "birds", PROTOTYPES)
+    remote.put()
+    mirror = open_mirror(remote.url)
+    await mirror.refresh()
+    shutil.rmtree(remote.folder / "birds")
+    remote.put()
+    with capture_logs() as logs:
+        await mirror.refresh()
+    assert [entry["reason"] for entry in logs] == ["the store holds no bundles"]
+    assert set(digests(mirror)) == {"birds"}
+
+
+async def test_a_store_that_hangs_is_given_up_and_never_blocks_the_event_loop(open_mirror, tmp_path, monkeypatch):
+    write_bundle(tmp_path / "remote" / "birds", PROTOTYPES)
+    mirror, hang = open_mirror(f"file://{tmp_path}/remote"), asyncio.Event()
+    await mirror.refresh()
+    released = threading.Event()
+    with monkeypatch.context() as network:
+        network.setattr(mirrors, "LISTING_SECONDS", 0.2)
+        network.setattr(ObjectStore, "find_models", lambda _: released.wait())
+        beats = 0
+
+        async def beat():
+            nonlocal beats
+            while not hang.is_set():
+                await asyncio.sleep(0.01)
+                beats += 1
+
+        beating = asyncio.create_task(beat())
+        with capture_logs() as logs:
+            await mirror.refresh()
+        hang.set()
+        await beating
+    released.set()
+    assert beats > 5
+    assert [entry["reason"] for entry in logs] == ["it took longer than 0.2 s"]
+    assert set(digests(mirror)) == {"birds"}
+    await mirror.refresh()
+
+
+async def test_a_caller_that_leaves_does_not_end_a_download(open_mirror, tmp_path):
+    write_bundle(tmp_path / "remote" / "birds", PROTOTYPES)
+    mirror = open_mirror(f"file://{tmp_path}/remote")
+    asking = asyncio.create_task(mirror.refresh())
+    await asyncio.sleep(0)
+    asking.cancel()
+    await mirror.refresh()
+    assert set(digests(mirror)) == {"birds"}
+
+
+def test_two_servers_do_not_use_one_folder(open_mirror, tmp_path):
+    open_mirror(f"file://{tmp_path}")
+    with pytest.raises(OSError, match="another server uses it"):
+        open_mirror(f"file://{tmp_path}")
+
+
+async def test_secrets_stay_out_of_logs(s3, open_mirror):  # noqa: ARG001 - its address
+    assert shown("sftp://me:pass/w@rd@host/models?token=1") == "sftp://host/models"
+    mirror = open_mirror("s3://access:very/secret@models/birds?versionId=hidden")
+    with capture_logs() as logs:
+        await mirror.refresh()
+    assert logs
+    assert not any(word in str(logs) for word in ("access", "very", "secret", "hidden"))
+    with pytest.raises(ObjectStoreError) as refused:
+        ObjectStore("nothing://me:secret@models")
+    assert str(refused.value) == "nothing:// is no store that fsspec knows"
+
+
+@pytest.fixture
+async def open_repository(open_mirror):
+    lane = Lanes(1)
+
+    def open_one(url, keys_file=None):
+        mirror = open_mirror(url)
+        engine = TorchEngine(TorchSettings("cpu"))
+        return ModelRepository(mirror.models, engine, lane.call, [], keys_file=keys_file, refresh=mirror.refresh)
+
+    yield open_one
+    await lane.stop(5)
+
+
+@both_kinds
+async def test_a_repository_serves_and_follows_a_store(remote, open_repository):
+    folder = remote.folder
+    write_bundle(folder / "signs" / "1", PROTOTYPES, seed=1)
+    write_bundle(folder / "birds", PROTOTYPES)
+    (folder / "signs" / "aliases.toml").write_text('old = "1"\n')
+    remote.put()
+    repository = open_repository(remote.url)
+    await repository.load_all()
+    first = repository.get("signs")
+    assert repository.get("signs@old") is first
+    with pytest.raises(InvalidRequestError, match=r"change aliases.toml there"):
+        await repository.set_alias("signs", "stable", WantedAlias("1"))
+    write_bundle(folder / "signs" / "2", PROTOTYPES, seed=2)
+    write_bundle(folder / "birds", PROTOTYPES, seed=3)
+    birds = repository.get("birds")
+    remote.put()
+    for _ in range(2):
+        await repository.look()
+    assert repository.get("signs") is not first is repository.get("signs@1")
+    assert repository.get("birds") is not birds
+    shutil.rmtree(folder / "birds")
+    write_bundle(folder / "words", PROTOTYPES)
+    remote.put()
+    assert await repository.load("words")
+    for _ in range(2):
+        await repository.look()
+    with pytest.raises(ModelNotFoundError):
+        repository.get("birds")
+
+
+async def test_signatures_are_checked_of_what_was_downloaded(remote, open_repository, tmp_path):
+    key = write_new_key(tmp_path / "key")
+    for name in ("good", "unsigned"):
+        write_bundle(remote.folder / name, PROTOTYPES)
+    sign_bundle(remote.folder / "good", key)
+    remote.put()
+    repository = open_repository(remote.url, tmp_path / "key.pub")
+    await repository.load_all()
+    assert repository.get("good")
+    with pytest.raises(ModelFailedError, match="is not signed"):
+        await repository.load("unsigned")
+    sign_bundle(remote.folder / "unsigned", key)
+    remote.put()
+    assert await repository.load("unsigned")
+
+
+async def test_while_the_store_is_away_what_was_downloaded_before_is_served(open_mirror, tmp_path, monkeypatch):
+    write_bundle(tmp_path / "remote" / "birds", PROTOTYPES)
+    mirror = open_mirror(f"file://{tmp_path}/remote")
+    await mirror.refresh()
+    mirror.close()
+
+    def away(_):
+        raise ObjectStoreError("EndpointConnectionError")
+
+    mirror, lane = open_mirror(f"file://{tmp_path}/remote"), Lanes(1)
+    engine = TorchEngine(TorchSettings("cpu"))
+    repository = ModelRepository(mirror.models, engine, lane.call, [], refresh=mirror.refresh)
+    write_bundle(tmp_path / "remote" / "words", PROTOTYPES)
+    with capture_logs() as logs, monkeypatch.context() as network:
+        network.setattr(ObjectStore, "find_models", away)
+        await repository.load_all()
+        await repository.look()
+    told = [entry for entry in logs if entry["log_level"] == "error"]
+    assert [(entry["event"], entry["reason"]) for entry in told] == [
+        ("models not looked up; serving what was downloaded before", "EndpointConnectionError")
+    ]
+    assert repository.get("birds")
+    with pytest.raises(ModelNotFoundError):
+        repository.get("words")
+    for _ in range(2):
+        await repository.look()
+    assert repository.get("words")
+    await lane.stop(5)
