@@ -194,3 +194,19 @@ def accuracy_of(measured: dict[str, float]) -> str:
 def test_every_method_has_its_row() -> None:
     rows = [line for line in (ROOT / "docs" / "training.md").read_text().splitlines() if line.startswith("|")]
     assert [name for name in methods if not any(f"`{name}`" in row for row in rows)] == []
+
+
+def test_errors_by_evolution_are_those_measured() -> None:
+    measured = results("estimators")["es"]
+    assert f"the same {measured['tasks']:,} waves" in PAGE
+    for name, run in measured["runs"].items():
+        cells = [mean_of(run["errors"][steps]) for steps in ("0", "1", "5", "10")]
+        gap = "" if name == "backpropagation" else mean_of(run["more_than_backpropagation"]["5"], "+")
+        assert f"| {name} | {' | '.join(cells)} | {gap} | {run['seconds']:.0f} s |".replace("  ", " ") in PAGE
+
+
+def mean_of(figure: dict[str, float | None], sign: str = "") -> str:
+    """A mean with its interval, as pages write it."""
+    if figure["mean"] is None:
+        return "diverges"
+    return f"{figure['mean']:{sign}.3f} ± {figure['confidence_interval']:.3f}"

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from innerloop_learner.layers import channels_last
 from innerloop_learner.loops import Index, repeat
+from innerloop_learner.population import in_population
 from innerloop_learner.state import WEIGHTS, prefixed, section
 from innerloop_learner.tasks import Params
 from innerloop_learner.update_rules import UpdateRule
@@ -132,13 +133,22 @@ def _step(
     loss: Loss, weights: Params, rule: UpdateRule, params: Params, state: Params, index: Index, order: Literal[1, 2]
 ) -> tuple[Params, Tensor, Params]:
     """New weights, the losses [T] of the old ones, and the rule's new state."""
-    differentiable = torch.is_grad_enabled()
-    twice = differentiable and order == 2
-    with torch.enable_grad():
-        weights = {name: _tracked(weight, differentiable) for name, weight in weights.items()}
-        losses = loss(index, weights, twice)
-        gradients = torch.autograd.grad(losses.sum(), list(weights.values()), create_graph=twice)
-    step = Step(index, weights, dict(zip(weights, gradients, strict=True)), losses.detach())
+    if in_population():
+        # Inside of vmap only torch.func differentiates; nothing is differentiated through the steps there.
+        def summed(weights: Params) -> tuple[Tensor, Tensor]:
+            losses = loss(index, weights, False)
+            return losses.sum(), losses
+
+        gradients, losses = torch.func.grad(summed, has_aux=True)(weights)
+    else:
+        differentiable = torch.is_grad_enabled()
+        twice = differentiable and order == 2
+        with torch.enable_grad():
+            weights = {name: _tracked(weight, differentiable) for name, weight in weights.items()}
+            losses = loss(index, weights, twice)
+            found = torch.autograd.grad(losses.sum(), list(weights.values()), create_graph=twice)
+        gradients = dict(zip(weights, found, strict=True))
+    step = Step(index, weights, gradients, losses.detach())
     updated, state = rule.update(params, state, step)
     return updated, losses.detach(), state
 

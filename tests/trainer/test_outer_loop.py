@@ -67,6 +67,13 @@ def backpropagation() -> Estimator:
     return build_estimator("backpropagation", build_objective(LEARNER), {})
 
 
+ESTIMATORS = {
+    "backpropagation": backpropagation(),
+    "with a memory": Remembering(0.01),
+    "es": build_estimator("es", build_objective(LEARNER), {"population": 4}),
+}
+
+
 def loop(estimator: Estimator, clip: float = 10.0, seed: int = 0) -> OuterLoop:
     return OuterLoop(estimator, params(seed), OptimizerPlan(10, learning_rate=0.01, gradient_clip=clip), seed=0)
 
@@ -116,7 +123,7 @@ def test_the_parameters_given_are_left_alone() -> None:
     assert all(torch.equal(value, untouched[name]) for name, value in given.items())
 
 
-@pytest.mark.parametrize("estimator", [backpropagation(), Remembering(0.01)], ids=["backpropagation", "with a memory"])
+@pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS.keys())
 def test_a_restored_loop_goes_on_to_the_bit(estimator: Estimator) -> None:
     whole = loop(estimator)
     for iteration in range(3):

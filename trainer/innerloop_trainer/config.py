@@ -48,7 +48,9 @@ class TrainingConfig:
     seed: int = setting(0, "seed of the initial parameters and of the episodes")
     validate_every: int = setting(250, "outer steps between validations", least=1)
     validation_episodes: int = setting(200, "tasks per validation", least=2)
-    estimator: str | None = setting(None, "way to find parameters: backpropagation, reptile, discriminant or nothing")
+    estimator: str | None = setting(
+        None, "way to find parameters: backpropagation, reptile, es, discriminant or nothing"
+    )
     settings: Mapping[str, Any] = field(default_factory=dict)
     backbone: str | None = setting(None, "network that turns inputs into features: conv4, mlp or adapter")
     backbone_settings: Mapping[str, Any] = field(default_factory=dict)

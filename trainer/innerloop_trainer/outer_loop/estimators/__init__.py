@@ -1,6 +1,6 @@
 """Estimators of the meta-gradient, registered by name."""
 
-from innerloop_trainer.outer_loop.estimators import backpropagation, discriminant, nothing, reptile
+from innerloop_trainer.outer_loop.estimators import backpropagation, discriminant, es, nothing, reptile
 from innerloop_trainer.outer_loop.estimators.estimator import Estimate, Estimator, build_estimator, estimators
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "backpropagation",
     "build_estimator",
     "discriminant",
+    "es",
     "estimators",
     "nothing",
     "reptile",

@@ -1,0 +1,37 @@
+"""Estimators that do without backpropagation through the inner loop, each against what it stands in for.
+
+    python benchmarks/estimators/run.py [es]
+
+`evolution.py` beside it says what is measured. Writes results.json and the figures in docs/.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from evolution import measure_evolution
+from machine import describe_machine
+
+RESULTS = Path(__file__).with_name("results.json")
+MEASURES = {"es": measure_evolution}
+
+
+def main() -> None:
+    """Measure what was asked for, and write it beside what was measured before."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("estimators", nargs="*", metavar="ESTIMATOR", help=f"of {', '.join(MEASURES)}; all by default")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in arguments.estimators or MEASURES:
+        measured = MEASURES[name]()
+        results = json.loads(RESULTS.read_text())["results"] if RESULTS.is_file() else {}
+        results[name] = {"machine": describe_machine(), **measured}
+        RESULTS.write_text(json.dumps({"results": results}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
