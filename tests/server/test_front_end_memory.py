@@ -12,7 +12,7 @@ import pytest
 from fakes import describe
 
 from innerloop_server.domain.answers import Answers
-from innerloop_server.domain.callers import Caller
+from innerloop_server.domain.callers import Caller, Priority
 from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.errors import InvalidRequestError, ModelLoadingError, OverloadedError
 from innerloop_server.domain.model_versions import ModelVersions
@@ -47,8 +47,8 @@ class Echo:
         return ModelVersions(name, (ModelEntry(name, ModelState.READY, MODEL.description),))
 
     async def adapt_predict(self, caller, task, query, keep, deadline):
-        del caller, keep
-        self.seen.append((task.support.y.tolist(), query.dtype, query.shape, deadline.at))
+        del keep
+        self.seen.append((task.support.y.tolist(), query.dtype, query.shape, deadline.at, caller.priority))
         self.holds.append((task, query))
         await self.may_answer.wait()
         if self.error is not None:
@@ -104,7 +104,8 @@ async def pair(echo):
 def ask(pair, query, deadline=None, model=MODEL):
     support = SupportSet(np.zeros((2, 1, 8, 8), np.uint8), np.arange(2), 2)
     task = AdaptTask(model, support, ("a", "b"), 1)
-    return asyncio.create_task(pair.remote.adapt_predict(Caller("me"), task, query, None, deadline or Deadline()))
+    caller = Caller("me", priority=Priority.INTERACTIVE)
+    return asyncio.create_task(pair.remote.adapt_predict(caller, task, query, None, deadline or Deadline()))
 
 
 def query_of(count):
@@ -118,7 +119,7 @@ async def test_arrays_cross_unchanged_and_their_memory_comes_back(pair, echo, co
     query.flags.writeable = False
     result = await ask(pair, query, deadline := Deadline(100))
     np.testing.assert_array_equal(result.answers.values, query)
-    assert echo.seen == [([0, 1], np.float32, (count, 1), deadline.at)]
+    assert echo.seen == [([0, 1], np.float32, (count, 1), deadline.at, Priority.INTERACTIVE)]
     assert result.timings == Timings(1, 2, 3)
     await pair.until_free()
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from fake_clock import FakeLanes, run
 
+from innerloop_server.domain.callers import Priority
 from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.errors import DeadlinePassedError, OverloadedError
 from innerloop_server.domain.tasks import SupportSet
@@ -17,7 +18,7 @@ from innerloop_server.engine.interface import AdaptBatch
 from innerloop_server.scheduling.admission import QueueLimits
 from innerloop_server.scheduling.buckets import adapt_bucket
 from innerloop_server.scheduling.job import AdaptJob, PredictJob
-from innerloop_server.scheduling.policy import BatchLimits
+from innerloop_server.scheduling.policy import HEAD_START, BatchLimits
 from innerloop_server.scheduling.scheduler import Scheduler
 
 WARM_UP = 2.0
@@ -55,10 +56,10 @@ class Load:
         return float(np.quantile(self.answered, part))
 
 
-def adapt_job(model, account, deadline, examples=5):
+def adapt_job(model, account, deadline, examples=5, priority=Priority.NORMAL):
     support = SupportSet(np.zeros((examples, 1), np.uint8), np.zeros(examples, np.int64), 2)
     bucket = adapt_bucket(support, 1, 2, asks=False)
-    return AdaptJob(model, bucket, examples, deadline, account, support=support, steps=1, width=2)
+    return AdaptJob(model, bucket, examples, deadline, account, priority=priority, support=support, steps=1, width=2)
 
 
 def predict_job(model, account, deadline):
@@ -304,3 +305,89 @@ def test_in_a_full_queue_the_newest_request_of_whoever_has_most_gives_way(monkey
 
     became = run(monkeypatch, main)
     assert [name for name, what in became.items() if what == "refused"] == ["a3", "a4", "b3"]
+
+
+def send_from(scheduler, model, account, priority, rate, until, seconds, load, seed=0):
+    def make(deadline):
+        return adapt_job(model, account, deadline, priority=priority)
+
+    return send(scheduler, make, rate, until, seconds, load, seed)
+
+
+def test_what_is_urgent_goes_before_all_else_of_its_account(monkeypatch, metrics, fake_model):
+    """An account sends a little more than can be computed, a tenth of it urgent, the rest in no hurry at all."""
+    urgent, rest, until = Load(), Load(), WARM_UP + 10.0
+
+    async def main():
+        scheduler, model = make_scheduler(CPU, metrics), fake_model()
+        await asyncio.gather(
+            send_from(scheduler, model, "me", Priority.INTERACTIVE, 0.1 * CPU.capacity, until, 1.0, urgent),
+            send_from(scheduler, model, "me", Priority.BATCH, 1.1 * CPU.capacity, until, 60.0, rest, seed=1),
+        )
+        scheduler.stop()
+
+    run(monkeypatch, main)
+    assert not urgent.refused
+    assert urgent.latency(0.99) <= 2.5 * CPU.seconds(CPU.largest), "a batch that runs, and its own"
+    assert rest.latency(0.5) >= 1.0
+
+
+def test_what_is_in_no_hurry_does_not_wait_for_ever(monkeypatch, metrics, fake_model):
+    """An account sends more that is urgent than can be computed; one request that is not waits among it."""
+    urgent, rest = Load(), Load()
+
+    async def main():
+        scheduler, model = make_scheduler(CPU, metrics, places=10_000), fake_model()
+        until = WARM_UP + 30.0
+        sending = asyncio.create_task(
+            send_from(scheduler, model, "me", Priority.INTERACTIVE, 1.2 * CPU.capacity, until, 60.0, urgent)
+        )
+        await asyncio.sleep(WARM_UP)
+        await ask(scheduler, adapt_job(model, "me", Deadline(), priority=Priority.BATCH), 60.0, rest)
+        await sending
+        scheduler.stop()
+
+    run(monkeypatch, main)
+    # At 1.2 times the capacity, what comes within ten seconds takes twelve.
+    assert HEAD_START <= rest.latency(1.0) <= 1.2 * 2 * HEAD_START + 2.0
+
+
+@pytest.mark.parametrize("priority", Priority)
+def test_no_account_gets_more_by_calling_everything_urgent(monkeypatch, metrics, fake_model, priority):
+    loads, until = [Load(), Load()], WARM_UP + 4.0
+
+    async def main():
+        scheduler, model = make_scheduler(CPU, metrics, places=64), fake_model()
+        rate = 2 * CPU.capacity
+        await asyncio.gather(
+            send_from(scheduler, model, "modest", Priority.NORMAL, rate, until, 1.0, loads[0]),
+            send_from(scheduler, model, "other", priority, rate, until, 1.0, loads[1], seed=1),
+        )
+        scheduler.stop()
+
+    run(monkeypatch, main)
+    modest, other = (len(load.answered) for load in loads)
+    assert modest == pytest.approx(other, rel=0.1)
+
+
+def test_in_a_full_queue_what_is_urgent_takes_the_place_of_what_is_not(monkeypatch, metrics, fake_model):
+    async def main():
+        scheduler, model = make_scheduler(CPU, metrics, places=3, seconds=lambda _: 1.0), fake_model()
+        order, loads = [], {}
+
+        async def join(name, priority):
+            load = loads[name] = Load()
+            await ask(scheduler, adapt_job(model, "me", Deadline(), priority=priority), 60.0, load)
+            order.append(name)
+
+        tasks = []
+        runs = [("x1", Priority.NORMAL), ("x2", Priority.NORMAL)]
+        waits = [("b1", Priority.BATCH), ("n1", Priority.NORMAL), ("b2", Priority.BATCH), ("i1", Priority.INTERACTIVE)]
+        for name, priority in [*runs, *waits, ("b3", Priority.BATCH), ("n2", Priority.NORMAL), ("n3", Priority.NORMAL)]:
+            tasks.append(asyncio.create_task(join(name, priority)))
+            await asyncio.sleep(0.001)
+        await asyncio.gather(*tasks)
+        scheduler.stop()
+        return {name for name, load in loads.items() if load.refused}
+
+    assert run(monkeypatch, main) == {"b1", "b2", "b3", "n3"}

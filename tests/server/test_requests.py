@@ -13,6 +13,7 @@ from wire import inputs, regression_support, support
 
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import tensor_pb2
+from innerloop_server.domain.callers import Priority
 from innerloop_server.domain.errors import InvalidRequestError
 from innerloop_server.transport.codec.requests import (
     READERS,
@@ -20,6 +21,7 @@ from innerloop_server.transport.codec.requests import (
     decode_adapt,
     decode_adapt_predict,
     decode_keep_options,
+    decode_priority,
     decode_query,
 )
 
@@ -282,3 +284,9 @@ def test_no_tensor_whatever_makes_the_decoder_fail_otherwise(shape, data_type, s
     request.support.labels.values.extend(labels)
     with pytest.raises(InvalidRequestError):
         decode_adapt(request, RecordingModel(describe()), LIMITS)
+
+
+def test_priorities_are_read_and_unknown_ones_are_named():
+    numbers = (pb.PRIORITY_UNSPECIFIED, pb.PRIORITY_BATCH, pb.PRIORITY_NORMAL, pb.PRIORITY_INTERACTIVE)
+    assert [decode_priority(number) for number in numbers] == [Priority.NORMAL, *Priority]
+    assert "is 4, and must be" in violations(decode_priority, pb.PRIORITY_INTERACTIVE + 1)["priority"]

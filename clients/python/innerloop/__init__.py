@@ -3,9 +3,10 @@
 What a client does is written once, as generators of operations (`steps`): `operations`, `adaptation_core` and
 `stream_core`, on a `connection_core`. `client`, `adaptation`, `connection` and `predict_stream` carry the steps out,
 for threads and for event loops. On the way to the server, `inputs`, `recordings` and `labels` read what callers hold,
-`examples` and `recipe` keep it ready to be sent, `splitting` cuts it to the server's limits, and `calls` describes each
-remote call. On the way back, `status` turns failures into `errors`, and `predictions` holds the answers. `channel` and
-`links` look after connections, `retry` after failures that pass, `mistakes` after settings that can't work.
+`examples` and `recipe` keep it ready to be sent, `splitting` cuts it to the server's limits, `priority` says how urgent
+it is, and `calls` describes each remote call. On the way back, `status` turns failures into `errors`, and `predictions`
+holds the answers. `channel` and `links` look after connections, `retry` after failures that pass, `mistakes` after
+settings that can't work.
 """
 
 from innerloop.adaptation import Adaptation, AsyncAdaptation

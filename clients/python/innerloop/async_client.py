@@ -15,6 +15,7 @@ from innerloop.channel import TLS
 from innerloop.inputs import Inputs
 from innerloop.models import Migration, Model
 from innerloop.predictions import Predictions
+from innerloop.priority import Priority
 
 T = TypeVar("T")
 
@@ -41,9 +42,10 @@ class AsyncClient:
         timeout: float = 30.0,
         retries: int = 4,
         readapt: bool = True,
+        priority: Priority = "normal",
     ) -> None:
         """Prepare a connection, which is made when first used; arguments as those of `Client`."""
-        self._connection = AsyncConnection(target, tls, timeout, retries)
+        self._connection = AsyncConnection(target, tls, timeout, retries, priority)
         self._readapt = readapt
 
     async def adapt(

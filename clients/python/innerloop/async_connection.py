@@ -15,6 +15,7 @@ from innerloop.connection_core import ConnectionCore
 from innerloop.errors import ClientClosedError
 from innerloop.links import CLOSED, Link, Links
 from innerloop.locks import acquire_async
+from innerloop.priority import Priority
 from innerloop.retry import Deadline
 from innerloop.steps import Steps, run_async
 
@@ -24,8 +25,10 @@ T = TypeVar("T")
 class AsyncConnection(ConnectionCore):
     """Connections to one server, one for each event loop that asks; arguments as those of `AsyncClient`."""
 
-    def __init__(self, target: str, tls: bool | TLS, timeout: float, retries: int) -> None:
-        super().__init__(target, tls, timeout, retries)
+    def __init__(
+        self, target: str, tls: bool | TLS, timeout: float, retries: int, priority: Priority = "normal"
+    ) -> None:
+        super().__init__(target, tls, timeout, retries, priority)
         credentials = self.credentials
         self._links: Links[grpc.aio.Channel] = Links(lambda: open_async_channel(target, credentials))
         self._closing: set[asyncio.Future[None]] = set()

@@ -15,6 +15,7 @@ from innerloop.connection import Connection
 from innerloop.inputs import Inputs
 from innerloop.models import Migration, Model
 from innerloop.predictions import Predictions
+from innerloop.priority import Priority
 
 T = TypeVar("T")
 
@@ -41,6 +42,7 @@ class Client:
         timeout: float = 30.0,
         retries: int = 4,
         readapt: bool = True,
+        priority: Priority = "normal",
     ) -> None:
         """Prepare a connection, which is made when first used.
 
@@ -51,11 +53,13 @@ class Client:
             retries: how often a call that may safely be repeated is tried again; zero for never. While a model is
                 loading, it is tried until its timeout.
             readapt: whether adaptations keep their support set, and adapt again when the server has dropped them.
+            priority: how urgent this client's requests are among all those of the same caller: "batch" for work that
+                nobody waits for, "interactive" where somebody does. Other callers are not affected.
 
         Raises:
             InvalidArgumentError: the target names no server, or a file of `tls` can't be used.
         """
-        self._connection = Connection(target, tls, timeout, retries)
+        self._connection = Connection(target, tls, timeout, retries, priority)
         self._readapt = readapt
 
     def adapt(

@@ -13,6 +13,7 @@ from innerloop.connection_core import ConnectionCore
 from innerloop.errors import ClientClosedError
 from innerloop.links import CLOSED, Link, Links
 from innerloop.locks import acquire
+from innerloop.priority import Priority
 from innerloop.retry import Deadline
 from innerloop.steps import Steps, run
 from innerloop.v1.adaptation_pb2 import StreamPredictRequest
@@ -23,8 +24,10 @@ T = TypeVar("T")
 class Connection(ConnectionCore):
     """Connections to one server, for many threads; arguments as those of `Client`."""
 
-    def __init__(self, target: str, tls: bool | TLS, timeout: float, retries: int) -> None:
-        super().__init__(target, tls, timeout, retries)
+    def __init__(
+        self, target: str, tls: bool | TLS, timeout: float, retries: int, priority: Priority = "normal"
+    ) -> None:
+        super().__init__(target, tls, timeout, retries, priority)
         credentials = self.credentials
         self._links: Links[grpc.Channel] = Links(lambda: open_channel(target, credentials))
 

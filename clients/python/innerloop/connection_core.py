@@ -16,6 +16,7 @@ from innerloop.examples import EncodedExamples, Examples, Names
 from innerloop.inputs import Inputs, are_files, list_inputs, read_inputs, texts_to_examples
 from innerloop.mistakes import CONNECTING_FAILED, mistake_in_connecting
 from innerloop.models import Model
+from innerloop.priority import Priority, check_priority, set_priority
 from innerloop.recordings import check_rate, read_recordings
 from innerloop.retry import Deadline, RetryPolicy, check_retries, check_seconds
 from innerloop.splitting import is_small, split
@@ -31,12 +32,15 @@ class ConnectionCore(ABC):
     `AsyncConnection` as asynchronous functions.
     """
 
-    def __init__(self, target: str, tls: bool | TLS, timeout: float, retries: int) -> None:
+    def __init__(
+        self, target: str, tls: bool | TLS, timeout: float, retries: int, priority: Priority = "normal"
+    ) -> None:
         self._target = check_target(target)
         self._tls = tls
         self.credentials = make_credentials(tls)
         self._timeout = check_seconds(timeout, "timeout")
         self.policy = RetryPolicy(check_retries(retries))
+        self.priority = check_priority(priority)
         self._models: dict[str, Model] = {}
 
     @abstractmethod
@@ -68,6 +72,7 @@ class ConnectionCore(ABC):
         Raises:
             InnerloopError: the last attempt failed.
         """
+        set_priority(call.request, self.priority)
         try:
             response = yield partial(self.send, call, deadline)
         except InvalidArgumentError as error:

@@ -30,6 +30,7 @@ class OneStream:
         adaptation_id: returns the adaptation's present id.
         labels: the caller's own objects by their names on the wire.
         return_logits: whether to ask for logits.
+        priority: of all requests.
     """
 
     def __init__(
@@ -38,12 +39,14 @@ class OneStream:
         adaptation_id: Callable[[], str],
         labels: Mapping[str, Any],
         return_logits: bool,
+        priority: pb.Priority,
     ) -> None:
         self.request_id = new_request_id()
         self._pending = pending
         self._adaptation_id = adaptation_id
         self._labels = labels
         self._return_logits = return_logits
+        self._priority = priority
         self._naming = _Naming("")
         self._namings: dict[int, _Naming] = {}
 
@@ -59,6 +62,7 @@ class OneStream:
             adaptation_id=named,
             query=asked.query.message,
             return_logits=self._return_logits,
+            priority=self._priority,
         )
 
     def take(self, response: pb.StreamPredictResponse) -> None:

@@ -186,6 +186,10 @@ class StreamCore(ABC):
 
     def _begin_stream(self) -> OneStream:
         self._stream = OneStream(
-            self._pending, lambda: self._adaptation.info.id, self._adaptation.labels, self._return_logits
+            self._pending,
+            lambda: self._adaptation.info.id,
+            self._adaptation.labels,
+            self._return_logits,
+            self._adaptation.core.priority,
         )
         return self._stream

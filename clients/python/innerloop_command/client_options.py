@@ -11,6 +11,7 @@ import typer
 
 from innerloop import TLS, Client
 from innerloop.errors import InvalidArgumentError
+from innerloop.priority import Priority
 
 Server = Annotated[str, typer.Option("--server", envvar="INNERLOOP_SERVER", help="HOST:PORT of the server.")]
 UseTls = Annotated[bool, typer.Option("--tls", help="Use TLS, and trust the authorities that the system trusts.")]
@@ -18,6 +19,9 @@ TlsRoots = Annotated[
     Path | None, typer.Option("--tls-roots", help="Use TLS, and trust the authorities in this PEM file.")
 ]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds after which a request fails.")]
+Urgency = Annotated[
+    Priority, typer.Option("--priority", help="How urgent it is among your own requests; others are not affected.")
+]
 
 
 @dataclass(frozen=True)
@@ -28,15 +32,17 @@ class ServerAccess:
         target: "host:port".
         tls: as for `Client`.
         timeout: seconds after which a request fails.
+        priority: as for `Client`.
     """
 
     target: str
     tls: bool | TLS
     timeout: float
+    priority: Priority
 
     def connect(self) -> Client:
         """A client of that server."""
-        return Client(self.target, tls=self.tls, timeout=self.timeout)
+        return Client(self.target, tls=self.tls, timeout=self.timeout, priority=self.priority)
 
 
 def with_client_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -55,11 +61,15 @@ def with_client_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _access(
-    server: Server = "localhost:50051", tls: UseTls = False, tls_roots: TlsRoots = None, timeout: Timeout = 30.0
+    server: Server = "localhost:50051",
+    tls: UseTls = False,
+    tls_roots: TlsRoots = None,
+    timeout: Timeout = 30.0,
+    priority: Urgency = "normal",
 ) -> ServerAccess:
     if tls_roots is not None and not tls_roots.is_file():
         raise InvalidArgumentError(f"--tls-roots: there is no file {tls_roots}")
-    return ServerAccess(server, TLS(root_certificates=tls_roots) if tls_roots else tls, timeout)
+    return ServerAccess(server, TLS(root_certificates=tls_roots) if tls_roots else tls, timeout, priority)
 
 
 _OPTIONS = inspect.signature(_access).parameters

@@ -1,7 +1,8 @@
-"""Who makes a call."""
+"""Who makes a call, and how urgent it is."""
 
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, field, replace
+from enum import IntEnum, StrEnum
+from typing import Self
 
 
 class Scope(StrEnum):
@@ -14,6 +15,14 @@ class Scope(StrEnum):
 
 CALLERS_SCOPES = frozenset({Scope.PREDICT, Scope.ADAPT})
 """The scopes of callers whose credentials name none: all but that of admins."""
+
+
+class Priority(IntEnum):
+    """How urgent a request is among those of the same caller; a higher number goes first."""
+
+    BATCH = 1
+    NORMAL = 2
+    INTERACTIVE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +49,20 @@ class Caller:
         address: where it calls from, if nothing else tells callers apart.
         scopes: what it may do.
         limits: its own, where its credential says some; they stand in place of those of all callers.
+        priority: of this call; the same caller may make others.
     """
 
     owner: str
     address: str = ""
     scopes: frozenset[Scope] = CALLERS_SCOPES
     limits: OwnerLimits = OwnerLimits()
+    priority: Priority = field(default=Priority.NORMAL, compare=False)
 
     @property
     def account(self) -> str:
         """Whose share of the device's time its requests use."""
         return self.address or self.owner
+
+    def with_priority(self, priority: Priority) -> Self:
+        """The same caller, who asks for something of this priority."""
+        return self if priority is self.priority else replace(self, priority=priority)

@@ -1,8 +1,7 @@
 """Whose turn it is: whoever has had least of the device's time is next (start-time fair queueing).
 
 The rule (Goyal, Vin and Cheng, 1996, "Start-time fair queueing") is stated once, by `VirtualTime`. Models and
-operations take turns batch by batch (`FairTurns`). Accounts share batches, so each of their requests is given its turn,
-a number, when it begins to wait.
+operations take turns batch by batch (`FairTurns`), accounts request by request (`Accounts`), since they share batches.
 """
 
 from collections.abc import Callable, Hashable
@@ -111,11 +110,19 @@ class FairTurns(Generic[K, T]):
 
 
 class Accounts:
-    """Hands out the turns of requests of accounts, which are charged when a request begins to wait.
+    """The turns of accounts, which are charged for a request when it is taken.
+
+    What still waits is charged to nobody, so that requests may be dropped, or go in any order within their account,
+    and nobody else's turn changes.
 
     >>> accounts = Accounts()
-    >>> [accounts.enter("busy", 0.1) for _ in range(3)], accounts.enter("quiet", 0.1)
-    ([0.0, 0.1, 0.2], 0.0)
+    >>> accounts.join("busy")
+    >>> for _ in range(3):
+    ...     accounts.begin(accounts.turn("busy"))
+    ...     accounts.charge("busy", 0.5)
+    >>> accounts.join("quiet")
+    >>> accounts.turn("busy"), accounts.turn("quiet")
+    (1.5, 1.0)
     """
 
     def __init__(self) -> None:
@@ -123,26 +130,28 @@ class Accounts:
         self._had: dict[Hashable, float] = {}
         self._most = MOST_IDLE
 
-    def backlog(self, account: Hashable) -> float:
-        """Seconds of an account's requests that come before one that it sent now."""
-        return max(self._had.get(account, 0.0) - self._time.reached, 0.0)
-
-    def enter(self, account: Hashable, seconds: float) -> float:
-        """The turn of a request that is expected to take so many seconds."""
-        start = self._time.start(self._had.get(account, 0.0))
-        self._had[account] = start + seconds
+    def join(self, account: Hashable) -> None:
+        """Record that an account, of which nothing has waited, begins to wait."""
+        self._had[account] = self._time.start(self._had.get(account, 0.0))
         if len(self._had) > self._most:
             self._forget_idle()
-        return start
 
-    def charge(self, account: Hashable, seconds: float) -> None:
-        """Correct what an account has had: a request took so many seconds more than expected, or fewer."""
-        if account in self._had:
-            self._had[account] += seconds
+    def turn(self, account: Hashable) -> float:
+        """Where the turn of an account's next request begins: the lowest is next."""
+        return self._had.get(account, self._time.reached)
+
+    def lead(self, account: Hashable) -> float:
+        """Seconds that an account has had more than whoever is next."""
+        return max(self._had.get(account, 0.0) - self._time.reached, 0.0)
 
     def begin(self, turn: float) -> None:
-        """Record that a request of this turn is taken."""
+        """Record that a batch is taken whose first request had this turn."""
         self._time.begin(turn)
+
+    def charge(self, account: Hashable, seconds: float) -> None:
+        """Add to what an account has had, or take away what a request took less than it was charged for."""
+        if account in self._had:
+            self._had[account] += seconds
 
     def _forget_idle(self) -> None:
         """Forget accounts that would begin where the others are anyway, so that forgetting them changes nothing."""

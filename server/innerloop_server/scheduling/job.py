@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Generic, TypeVar
 
 from innerloop_server.domain.answers import Answers
+from innerloop_server.domain.callers import Priority
 from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.tasks import Array, SupportSet
 from innerloop_server.domain.timings import Operation
 from innerloop_server.engine.interface import AdaptedTask, LoadedModel, TaskState
+from innerloop_server.scheduling.policy import place_in_line
 
 R = TypeVar("R")
 
@@ -40,11 +42,11 @@ class Job(Generic[R]):
         deadline: after which it is dropped instead of computed.
         account: whose share of the device's time it uses.
         most_waiting: waiting requests that its account may have of this model; None for what each account may.
+        priority: among the jobs of its account.
         future: where its result goes; a cancelled one drops the job.
         rest: units of work that its request asks for later, of which this job is the next part.
         submitted: when it began to wait, on the monotonic clock.
-        turn: its place among the jobs of all accounts, given when it begins to wait.
-        cost: seconds that its account was charged for it when it began to wait.
+        cost: seconds that its account is charged for it when it is taken.
     """
 
     operation: ClassVar[Operation]
@@ -55,16 +57,21 @@ class Job(Generic[R]):
     deadline: Deadline
     account: Hashable = ""
     most_waiting: int | None = None
+    priority: Priority = Priority.NORMAL
     future: "asyncio.Future[Computed[R]]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     rest: int = 0
-    submitted: float = field(default_factory=time.monotonic)
-    turn: float = 0.0
+    submitted: float = field(default_factory=lambda: time.monotonic())  # looked up anew, for clocks of tests
     cost: float = UNKNOWN_SECONDS
 
     @property
     def units(self) -> int:
         """The work of it: queries, or support examples times inner steps."""
         raise NotImplementedError
+
+    @property
+    def place(self) -> float:
+        """Its place among the jobs of its account: a lower one goes first."""
+        return place_in_line(self.submitted, self.priority)
 
     @property
     def abandoned(self) -> bool:

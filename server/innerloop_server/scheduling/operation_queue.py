@@ -2,8 +2,8 @@
 
 import heapq
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable, Hashable, Sequence
 
 from innerloop_server.domain.errors import DeadlinePassedError
 from innerloop_server.scheduling.batch_times import BatchTimes
@@ -19,7 +19,7 @@ class _Bucket:
     """Waiting jobs that may share a batch.
 
     Attributes:
-        by_account: in order of arrival.
+        by_account: in the order of their places.
         waiting: how many.
         units: of their work.
         work: seconds in which a lane computes them all, as far as that is known.
@@ -34,22 +34,13 @@ class _Bucket:
         self.work = 0.0
         self.long = False
 
-    def first_turn(self) -> tuple[float, float]:
-        """The turn of the next job, and when that job began to wait."""
-        return min(_turn(next(iter(jobs))) for jobs in self.by_account.values())
-
-    def in_turn(self) -> Iterator[AnyJob]:
-        """The jobs in the order of their turns; they may be removed meanwhile."""
-        lists = [list(jobs) for jobs in self.by_account.values()]
-        return iter(lists[0]) if len(lists) == 1 else heapq.merge(*lists, key=_turn)
-
-
-def _turn(job: AnyJob) -> tuple[float, float]:
-    return job.turn, job.submitted
+    def first_of(self, account: Hashable) -> AnyJob:
+        """The job of an account, of which some wait, that is the first in its line."""
+        return next(iter(self.by_account[account]))
 
 
 class OperationQueue:
-    """Waiting jobs of one model and operation. Accounts take turns, and an account's jobs go by arrival.
+    """Waiting jobs of one model and operation. Accounts take turns, and an account's jobs go by their places.
 
     Args:
         policy: says how large batches are, and who joins them.
@@ -72,8 +63,10 @@ class OperationQueue:
         self.cost = 0.0
         self._work = self._long_work = 0.0  # seconds in which a lane computes all, or those of which each takes long
         self._changed: set[Hashable] = set()  # buckets whose work is to be counted again
+        self._last_place: dict[Hashable, float] = {}  # by account, at least that of its last job
         self._jobs_of: Counter[Hashable] = Counter()
         self._bytes_of: Counter[Hashable] = Counter()
+        self._cost_of: defaultdict[Hashable, float] = defaultdict(float)
 
     def expect(self, job: AnyJob) -> float:
         """Seconds that the batch is expected to take in which a job will be that arrives now; zero if unknown.
@@ -100,16 +93,21 @@ class OperationQueue:
         self.cost += job.cost
         self._jobs_of[job.account] += 1
         self._bytes_of[job.account] += job.size_bytes
-        job.turn = self._accounts.enter(job.account, job.cost)
+        self._cost_of[job.account] += job.cost
+        if self._jobs_of[job.account] == 1:
+            self._accounts.join(job.account)
+        for each in self._behind(job):
+            if each.bucket == job.bucket:
+                bucket.by_account[job.account].move_to_end(each)
+        self._last_place[job.account] = max(job.place, self._last_place.get(job.account, job.place))
         self._changed.add(job.bucket)
 
     def discard(self, job: AnyJob) -> bool:
-        """Forget a job, which counts for nothing then; false when it is not waiting any more."""
+        """Forget a job; false when it is not waiting any more."""
         bucket = self._buckets.get(job.bucket)
         if bucket is None or job not in bucket.by_account.get(job.account, ()):
             return False
         self._remove(bucket, job)
-        self._accounts.charge(job.account, -job.cost)
         return True
 
     def next_size(self, rule: Rule) -> tuple[Hashable, int]:
@@ -139,21 +137,28 @@ class OperationQueue:
         bucket = self._buckets[key]
         each = self.times.seconds_each(key)
         seconds = begins_in + (self.times.batch_seconds(key, min(most, bucket.waiting)) or 0.0)
-        for job in bucket.in_turn():
+        line = [self._next_of(account, bucket) for account in bucket.by_account]
+        heapq.heapify(line)
+        first_turn = 0.0
+        while line:
+            turn, _, _, job = heapq.heappop(line)
             if drop_if_useless(job, seconds):
                 self._remove(bucket, job)
-                self._accounts.charge(job.account, -job.cost)
-                continue
-            if batch and (len(batch) >= most or size_bytes < job.size_bytes):
+            elif batch and (len(batch) >= most or size_bytes < job.size_bytes):
                 break
-            if company and not self._policy.joins(len(bucket.by_account[job.account]), len(batch), each):
-                continue
-            self._remove(bucket, job)
-            batch.append(job)
-            size_bytes -= job.size_bytes
+            elif company and not self._policy.joins(len(bucket.by_account[job.account]), len(batch), each):
+                continue  # nor do its account's others
+            else:
+                self._remove(bucket, job)
+                self._accounts.charge(job.account, job.cost)
+                first_turn = turn if not batch else first_turn
+                batch.append(job)
+                size_bytes -= job.size_bytes
+            if job.account in bucket.by_account:
+                heapq.heappush(line, self._next_of(job.account, bucket))
         if batch:  # what a client makes up must not be remembered
             self._running[key] += len(batch)
-            self._accounts.begin(batch[0].turn)
+            self._accounts.begin(first_turn)
         return batch
 
     def ended(self, batch: Sequence[AnyJob], seconds: float) -> None:
@@ -172,12 +177,14 @@ class OperationQueue:
         self._changed.clear()
         return self._work if long else self._work - self._long_work
 
-    def ahead_of(self, account: Hashable, *, long: bool) -> float:
-        """Seconds of a lane's work that come before a job that an account sends now, as far as they are known.
+    def ahead_of(self, job: AnyJob, *, long: bool) -> float:
+        """Seconds of a lane's work that come before a job that has just arrived, as far as they are known.
 
-        For each second that the account waits for work of its own, the others who wait get one, too.
+        For each second that its account waits for work of its own, the others who wait get one, too.
         """
-        return min(self.work_of(long=long), self._accounts.backlog(account) * len(self._jobs_of))
+        waiting = self._cost_of[job.account] - sum(each.cost for each in self._behind(job))
+        own = self._accounts.lead(job.account) + waiting
+        return min(self.work_of(long=long), max(own, 0.0) * len(self._jobs_of))
 
     def waiting_of(self, *, by_bytes: bool) -> Counter[Hashable]:
         """Jobs that wait, or their bytes, by account."""
@@ -188,14 +195,26 @@ class OperationQueue:
         seconds = self.times.batch_seconds(batch[0].bucket, len(batch))
         return self._of_units(sum(job.units for job in batch)) if seconds is None else seconds
 
-    def newest_of(self, account: Hashable) -> AnyJob:
-        """The job of an account, of which some wait, that came last."""
-        newest = (
+    def last_of(self, account: Hashable) -> AnyJob:
+        """The job of an account, of which some wait, that is the last in its line."""
+        last = (
             next(reversed(bucket.by_account[account]))
             for bucket in self._buckets.values()
             if account in bucket.by_account
         )
-        return max(newest, key=lambda job: job.submitted)
+        return max(last, key=lambda job: job.place)
+
+    def _behind(self, job: AnyJob) -> list[AnyJob]:
+        """The waiting jobs of a job's account that come after it, in their order."""
+        if job.place >= self._last_place.get(job.account, job.place):
+            return []
+        own = (jobs for bucket in self._buckets.values() for jobs in (bucket.by_account.get(job.account, ()),))
+        return sorted((each for jobs in own for each in jobs if each.place > job.place), key=lambda each: each.place)
+
+    def _next_of(self, account: Hashable, bucket: _Bucket) -> tuple[float, float, int, AnyJob]:
+        """The next job of an account in a bucket, behind what says whose is next: its turn, and its place."""
+        job = bucket.first_of(account)
+        return self._accounts.turn(account), job.place, id(job), job
 
     def _remove(self, bucket: _Bucket, job: AnyJob) -> None:
         jobs = bucket.by_account[job.account]
@@ -209,8 +228,10 @@ class OperationQueue:
         self.cost -= job.cost
         self._jobs_of[job.account] -= 1
         self._bytes_of[job.account] -= job.size_bytes
+        self._cost_of[job.account] -= job.cost
         if not self._jobs_of[job.account]:
-            del self._jobs_of[job.account], self._bytes_of[job.account]
+            for of_account in (self._jobs_of, self._bytes_of, self._cost_of, self._last_place):
+                del of_account[job.account]
         if bucket.waiting:
             self._changed.add(job.bucket)
             return
@@ -251,7 +272,10 @@ class OperationQueue:
         """The buckets in the order of the turns of their first jobs."""
         if len(self._buckets) == 1:
             return list(self._buckets)
-        return sorted(self._buckets, key=lambda bucket: self._buckets[bucket].first_turn())
+        return sorted(self._buckets, key=lambda key: self._first_turn(self._buckets[key]))
+
+    def _first_turn(self, bucket: _Bucket) -> tuple[float, float, int, AnyJob]:
+        return min(self._next_of(account, bucket) for account in bucket.by_account)
 
 
 def drop_if_useless(job: AnyJob, seconds: float) -> bool:

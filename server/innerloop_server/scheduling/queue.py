@@ -80,10 +80,10 @@ class FairQueue:
         ((account, most),) = waiting.most_common(1)
         return account, most
 
-    def newest_of(self, model: LoadedModel, account: Hashable) -> AnyJob:
-        """The job of an account that came last, of those that wait for a model."""
+    def last_of(self, model: LoadedModel, account: Hashable) -> AnyJob | None:
+        """The job of an account that is the last in its line, of those that wait for a model; None if none does."""
         queues = [queue for queue in self._queues(model) if account in queue.waiting_of(by_bytes=False)]
-        return max((queue.newest_of(account) for queue in queues), key=lambda job: job.submitted)
+        return max((queue.last_of(account) for queue in queues), key=lambda job: job.place, default=None)
 
     def work_before(self, job: AnyJob, *, long: bool) -> float:
         """Seconds of a lane's work that come before a job that has just arrived, as far as they are known.
@@ -97,7 +97,7 @@ class FairQueue:
         operations, queue = self._models.find(job.model), self._known(job)
         if operations is None or queue is None:
             return 0.0
-        ahead = queue.ahead_of(job.account, long=long)
+        ahead = queue.ahead_of(job, long=long)
         each = ahead / self._weights[job.operation]
         for operation, share in operations.waiting.items():
             if operation is not job.operation:

@@ -150,7 +150,7 @@ class Scheduler:
         return (left + self._queue.work_before(job, long=long)) / lanes
 
     def _make_room(self, job: AnyJob, own: float) -> None:
-        """Find a place for a job, which may be that of someone who has more of them.
+        """Find a place for a job, which may be that of someone who has more of them, or of one that comes after it.
 
         Raises:
             OverloadedError: there is none.
@@ -162,7 +162,7 @@ class Scheduler:
             return  # among all models, and so among those of its own
         waiting = queue.waiting_of(job.model, job.account)
         if most_waiting is not None and waiting >= most_waiting:
-            raise self._refused(job, "owner", self._estimated_wait(job, own))
+            self._take_place(job, queue.last_of(job.model, job.account), "owner", self._estimated_wait(job, own))
         while True:
             requests, size_bytes = queue.load(job.model)
             by_bytes = requests < limits.requests
@@ -171,11 +171,19 @@ class Scheduler:
             account, most = queue.most_waiting(job.model, by_bytes=by_bytes)
             waiting = queue.waiting_of(job.model, job.account, by_bytes=by_bytes)
             wait = self._estimated_wait(job, own)
-            if not gives_way(most, waiting, job.size_bytes if by_bytes else 1):
-                raise self._refused(job, "queue", wait)
-            other = queue.newest_of(job.model, account)
-            queue.discard(other)
-            other.future.set_exception(self._refused(other, "queue", wait))
+            other = gives_way(most, waiting, job.size_bytes if by_bytes else 1)
+            self._take_place(job, queue.last_of(job.model, account if other else job.account), "queue", wait)
+
+    def _take_place(self, job: AnyJob, last: AnyJob | None, reason: str, wait: float) -> None:
+        """Refuse the last job of another account, or of a job's own if that comes after it.
+
+        Raises:
+            OverloadedError: there is none, so that the job itself is refused.
+        """
+        if last is None or (last.account == job.account and last.place <= job.place):
+            raise self._refused(job, reason, wait)
+        self._queue.discard(last)
+        last.future.set_exception(self._refused(last, reason, wait))
 
     def _refused(self, job: AnyJob, reason: str, wait: float, late: float = 0.0) -> OverloadedError:
         self._metrics.refused(job.model.name, reason)

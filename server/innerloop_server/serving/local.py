@@ -253,6 +253,7 @@ class LocalServing(Serving):
             deadline,
             caller.account,
             caller.limits.waiting,
+            caller.priority,
             support=support,
             steps=task.steps,
             width=width,
@@ -290,8 +291,17 @@ class LocalServing(Serving):
         for start in range(0, len(query), at_once):
             part = query[start : start + at_once]
             bucket = predict_bucket(state, part)
-            job = PredictJob(model, bucket, part.nbytes, deadline, caller.account, state=state, query=part)
-            job.most_waiting = caller.limits.waiting
+            job = PredictJob(
+                model,
+                bucket,
+                part.nbytes,
+                deadline,
+                caller.account,
+                caller.limits.waiting,
+                caller.priority,
+                state=state,
+                query=part,
+            )
             job.rest = len(query) - start - len(part)
             answered = await self._compute(job, timings)
             answers.append(_usable(answered))

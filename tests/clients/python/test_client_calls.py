@@ -9,6 +9,7 @@ import torch
 from twins import collect
 
 from innerloop import AdaptationNotFoundError, InvalidArgumentError, ModelNotFoundError
+from innerloop.v1 import adaptation_pb2 as pb
 
 IMAGES = np.zeros((4, 1, 28, 28), np.uint8)
 
@@ -221,3 +222,22 @@ async def test_a_large_answer_is_received_whole(client):
     predictions = await adaptation.predict(np.zeros((300_000, 4), np.uint8))
     assert predictions.probabilities.nbytes == 6_000_000
     assert predictions[-1].label == "e"
+
+
+@pytest.mark.parametrize("priority", ["batch", "normal", "interactive"])
+async def test_every_request_of_a_client_says_how_urgent_it_is(make_client, server, priority):
+    client = make_client(priority=priority)
+    adaptation = await client.adapt("grey", IMAGES, [1, 2, 1, 2])
+    await adaptation.predict(IMAGES)
+    await collect(adaptation.predict_stream([IMAGES]))
+    await client.adapt_predict("grey", IMAGES, [1, 2, 1, 2], query=IMAGES)
+    asked = [each for method in ("Adapt", "Predict", "AdaptPredict") for each in server.requests(method)]
+    asked += server.requests("query")
+    wanted = {"batch": pb.PRIORITY_BATCH, "normal": pb.PRIORITY_UNSPECIFIED, "interactive": pb.PRIORITY_INTERACTIVE}
+    assert {each.priority for each in asked} == {wanted[priority]}
+    assert len(asked) >= 4
+
+
+async def test_a_priority_that_does_not_exist_is_refused(make_client):
+    with pytest.raises(InvalidArgumentError, match="batch, normal, interactive"):
+        make_client(priority="high")

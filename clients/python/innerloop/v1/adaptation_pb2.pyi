@@ -5,12 +5,24 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.rpc import status_pb2 as _status_pb2
 from innerloop.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class Priority(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PRIORITY_UNSPECIFIED: _ClassVar[Priority]
+    PRIORITY_BATCH: _ClassVar[Priority]
+    PRIORITY_NORMAL: _ClassVar[Priority]
+    PRIORITY_INTERACTIVE: _ClassVar[Priority]
+PRIORITY_UNSPECIFIED: Priority
+PRIORITY_BATCH: Priority
+PRIORITY_NORMAL: Priority
+PRIORITY_INTERACTIVE: Priority
 
 class Labels(_message.Message):
     __slots__ = ("values",)
@@ -91,16 +103,18 @@ class Predictions(_message.Message):
     def __init__(self, classes: _Optional[_Iterable[str]] = ..., probabilities: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., logits: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., values: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
 
 class AdaptRequest(_message.Message):
-    __slots__ = ("model", "support", "options", "request_id")
+    __slots__ = ("model", "support", "options", "request_id", "priority")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SUPPORT_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     model: str
     support: Support
     options: AdaptOptions
     request_id: str
-    def __init__(self, model: _Optional[str] = ..., support: _Optional[_Union[Support, _Mapping]] = ..., options: _Optional[_Union[AdaptOptions, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    priority: Priority
+    def __init__(self, model: _Optional[str] = ..., support: _Optional[_Union[Support, _Mapping]] = ..., options: _Optional[_Union[AdaptOptions, _Mapping]] = ..., request_id: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
 
 class AdaptResponse(_message.Message):
     __slots__ = ("adaptation", "timings")
@@ -111,14 +125,16 @@ class AdaptResponse(_message.Message):
     def __init__(self, adaptation: _Optional[_Union[Adaptation, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
-    __slots__ = ("adaptation_id", "query", "return_logits")
+    __slots__ = ("adaptation_id", "query", "return_logits", "priority")
     ADAPTATION_ID_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
     RETURN_LOGITS_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     adaptation_id: str
     query: _tensor_pb2.Inputs
     return_logits: bool
-    def __init__(self, adaptation_id: _Optional[str] = ..., query: _Optional[_Union[_tensor_pb2.Inputs, _Mapping]] = ..., return_logits: _Optional[bool] = ...) -> None: ...
+    priority: Priority
+    def __init__(self, adaptation_id: _Optional[str] = ..., query: _Optional[_Union[_tensor_pb2.Inputs, _Mapping]] = ..., return_logits: _Optional[bool] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
     __slots__ = ("predictions", "timings")
@@ -129,16 +145,18 @@ class PredictResponse(_message.Message):
     def __init__(self, predictions: _Optional[_Union[Predictions, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
 
 class StreamPredictRequest(_message.Message):
-    __slots__ = ("sequence", "adaptation_id", "query", "return_logits")
+    __slots__ = ("sequence", "adaptation_id", "query", "return_logits", "priority")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     ADAPTATION_ID_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
     RETURN_LOGITS_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     adaptation_id: str
     query: _tensor_pb2.Inputs
     return_logits: bool
-    def __init__(self, sequence: _Optional[int] = ..., adaptation_id: _Optional[str] = ..., query: _Optional[_Union[_tensor_pb2.Inputs, _Mapping]] = ..., return_logits: _Optional[bool] = ...) -> None: ...
+    priority: Priority
+    def __init__(self, sequence: _Optional[int] = ..., adaptation_id: _Optional[str] = ..., query: _Optional[_Union[_tensor_pb2.Inputs, _Mapping]] = ..., return_logits: _Optional[bool] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
 
 class StreamPredictResponse(_message.Message):
     __slots__ = ("sequence", "predictions", "error", "timings")
@@ -153,7 +171,7 @@ class StreamPredictResponse(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., predictions: _Optional[_Union[Predictions, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
 
 class AdaptPredictRequest(_message.Message):
-    __slots__ = ("model", "support", "query", "options", "return_logits", "keep", "request_id")
+    __slots__ = ("model", "support", "query", "options", "return_logits", "keep", "request_id", "priority")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SUPPORT_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
@@ -161,6 +179,7 @@ class AdaptPredictRequest(_message.Message):
     RETURN_LOGITS_FIELD_NUMBER: _ClassVar[int]
     KEEP_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     model: str
     support: Support
     query: _tensor_pb2.Inputs
@@ -168,7 +187,8 @@ class AdaptPredictRequest(_message.Message):
     return_logits: bool
     keep: bool
     request_id: str
-    def __init__(self, model: _Optional[str] = ..., support: _Optional[_Union[Support, _Mapping]] = ..., query: _Optional[_Union[_tensor_pb2.Inputs, _Mapping]] = ..., options: _Optional[_Union[AdaptOptions, _Mapping]] = ..., return_logits: _Optional[bool] = ..., keep: _Optional[bool] = ..., request_id: _Optional[str] = ...) -> None: ...
+    priority: Priority
+    def __init__(self, model: _Optional[str] = ..., support: _Optional[_Union[Support, _Mapping]] = ..., query: _Optional[_Union[_tensor_pb2.Inputs, _Mapping]] = ..., options: _Optional[_Union[AdaptOptions, _Mapping]] = ..., return_logits: _Optional[bool] = ..., keep: _Optional[bool] = ..., request_id: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
 
 class AdaptPredictResponse(_message.Message):
     __slots__ = ("predictions", "adaptation", "timings")

@@ -12,6 +12,8 @@ from google.protobuf.message import Message
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import tensor_pb2
 from innerloop_server.domain.adaptations import KeepOptions
+from innerloop_server.domain.callers import Priority
+from innerloop_server.domain.errors import FieldViolation, InvalidRequestError
 from innerloop_server.domain.models import ModelDescription, ServedModel
 from innerloop_server.domain.tasks import AdaptTask, Array, SupportSet
 from innerloop_server.transport.codec.detached import NOTHING, Detached, Received, detaching
@@ -113,6 +115,19 @@ def decode_query(
     query = decode_inputs(inputs, "query", model.description, limits.query, violations, detached)
     violations.check()
     return query
+
+
+def decode_priority(priority: int) -> Priority:
+    """The priority of a request.
+
+    Raises:
+        InvalidRequestError: there is none of that number.
+    """
+    try:
+        return Priority(priority or Priority.NORMAL)
+    except ValueError as error:
+        why = f"is {priority}, and must be batch ({Priority.BATCH:d}), normal or interactive ({Priority.INTERACTIVE:d})"
+        raise InvalidRequestError([FieldViolation("priority", why)]) from error
 
 
 def decode_keep_options(

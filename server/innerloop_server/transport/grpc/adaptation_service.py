@@ -17,6 +17,7 @@ from innerloop_server.transport.codec.requests import (
     decode_adapt,
     decode_adapt_predict,
     decode_keep_options,
+    decode_priority,
     decode_query,
 )
 from innerloop_server.transport.codec.responses import encode_adaptation, encode_answers, encode_timings
@@ -74,7 +75,8 @@ class AdaptationServicer:
     async def _adapt(self, received: Received[pb.AdaptRequest], call: Call) -> pb.AdaptResponse:
         clock = _CodecClock()
         request, detached = received.message, received.detached
-        model = await self._serving.model(call.caller, request.model)
+        caller = call.caller.with_priority(decode_priority(request.priority))
+        model = await self._serving.model(caller, request.model)
         call.model = model.name
         task, keep = await self._decoders.run(
             lambda: (
@@ -82,10 +84,10 @@ class AdaptationServicer:
                 decode_keep_options(request, self._limits, detached),
             ),
             heavy=is_heavy(request.support.inputs, "support.inputs", detached),
-            account=call.caller.account,
+            account=caller.account,
         )
         clock.pause()
-        result = await self._serving.adapt(call.caller, task, keep, call.deadline)
+        result = await self._serving.adapt(caller, task, keep, call.deadline)
         clock.go_on()
         encoded = encode_adaptation(result.adaptation)
         return pb.AdaptResponse(adaptation=encoded, timings=self._timings(result.timings, clock, call))
@@ -105,16 +107,17 @@ class AdaptationServicer:
     ) -> pb.PredictResponse:
         clock = _CodecClock()
         request, detached = received.message, received.detached
-        model = await self._serving.model_of(call.caller, adaptation_id)
+        caller = call.caller.with_priority(decode_priority(request.priority))
+        model = await self._serving.model_of(caller, adaptation_id)
         call.model = model.name
         query = await self._decoders.run(
             lambda: decode_query(request.query, model, self._limits, detached),
             heavy=is_heavy(request.query, "query", detached),
-            account=call.caller.account,
+            account=caller.account,
         )
         clock.pause()
         task = PredictTask(model, adaptation_id, query)
-        result = await self._serving.predict(call.caller, task, call.deadline)
+        result = await self._serving.predict(caller, task, call.deadline)
         clock.go_on()
         predictions = encode_answers(result.answers, result.classes, logits=request.return_logits)
         return pb.PredictResponse(predictions=predictions, timings=self._timings(result.timings, clock, call))
@@ -122,7 +125,8 @@ class AdaptationServicer:
     async def _adapt_predict(self, received: Received[pb.AdaptPredictRequest], call: Call) -> pb.AdaptPredictResponse:
         clock = _CodecClock()
         request, detached = received.message, received.detached
-        model = await self._serving.model(call.caller, request.model)
+        caller = call.caller.with_priority(decode_priority(request.priority))
+        model = await self._serving.model(caller, request.model)
         call.model = model.name
         (task, query), keep = await self._decoders.run(
             lambda: (
@@ -131,12 +135,10 @@ class AdaptationServicer:
             ),
             heavy=is_heavy(request.support.inputs, "support.inputs", detached)
             or is_heavy(request.query, "query", detached),
-            account=call.caller.account,
+            account=caller.account,
         )
         clock.pause()
-        result = await self._serving.adapt_predict(
-            call.caller, task, query, keep if request.keep else None, call.deadline
-        )
+        result = await self._serving.adapt_predict(caller, task, query, keep if request.keep else None, call.deadline)
         clock.go_on()
         response = pb.AdaptPredictResponse(
             predictions=encode_answers(result.answers, task.classes, logits=request.return_logits)
