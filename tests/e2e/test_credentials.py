@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import grpc
 import pytest
-from examples import adapt_request, predict_request
+from examples import adapt_request, pictures, predict_request
 from grpc import StatusCode
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
@@ -18,6 +18,7 @@ from running import Connection, wait_until
 from token_issuer import AUDIENCE, ISSUER, Issuer
 from wire import problem
 
+from innerloop import AdaptationNotFoundError, AsyncClient, Client, PermissionDeniedError, UnauthenticatedError
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import model_pb2
 from innerloop_server.domain.callers import Scope
@@ -192,6 +193,21 @@ def test_a_caller_whose_scope_is_missing_is_told_which(server, keys, fails):
             assert words in found.message
         unloading = fails(admin.models.UnloadModel, model_pb2.UnloadModelRequest(model="nothing"))
         assert unloading.reason == "MODEL_NOT_FOUND"
+
+
+async def test_the_sdk_is_known_by_key_and_by_token(server, keys, issuer):
+    with Client(server.target, api_key=keys["bob"].key) as client:
+        adaptation = client.adapt("prototypes", pictures(10), list("abcde") * 2)
+        assert len(list(adaptation.predict_stream([pictures(3)] * 3))) == 3
+    tokens = iter([issuer.token("sdk", jti=str(number)) for number in range(3)])
+    async with AsyncClient(server.target, token=lambda: next(tokens)) as client:
+        assert await client.models()
+        with pytest.raises(AdaptationNotFoundError):
+            await client.get_adaptation(adaptation.id)
+        with pytest.raises(PermissionDeniedError, match="the scope admin"):
+            await client.unload_model("prototypes")
+    with Client(server.target) as stranger, pytest.raises(UnauthenticatedError):
+        stranger.models()
 
 
 def test_a_key_has_limits_of_its_own(server, keys, fails):

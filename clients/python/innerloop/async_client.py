@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from innerloop import calls, operations
 from innerloop.adaptation import AsyncAdaptation
 from innerloop.async_connection import AsyncConnection
+from innerloop.bearer import TokenSource, make_bearer
 from innerloop.calls import Call
 from innerloop.channel import TLS
 from innerloop.inputs import Inputs
@@ -39,13 +40,20 @@ class AsyncClient:
         target: str,
         *,
         tls: bool | TLS = False,
+        api_key: str | None = None,
+        token: TokenSource | None = None,
+        insecure: bool = False,
         timeout: float = 30.0,
         retries: int = 4,
         readapt: bool = True,
         priority: Priority = "normal",
     ) -> None:
-        """Prepare a connection, which is made when first used; arguments as those of `Client`."""
-        self._connection = AsyncConnection(target, tls, timeout, retries, priority)
+        """Prepare a connection, which is made when first used; arguments as those of `Client`.
+
+        A function that returns tokens may be asynchronous; one that is not must not take long.
+        """
+        bearer = make_bearer(target, tls, api_key, token, insecure=insecure)
+        self._connection = AsyncConnection(target, tls, timeout, retries, priority, bearer)
         self._readapt = readapt
 
     async def adapt(

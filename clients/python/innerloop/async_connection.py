@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
+from innerloop.bearer import Bearer, Metadata
 from innerloop.calls import Call, call_metadata
 from innerloop.channel import TLS, open_async_channel
 from innerloop.connection_core import ConnectionCore
@@ -23,12 +24,18 @@ T = TypeVar("T")
 
 
 class AsyncConnection(ConnectionCore):
-    """Connections to one server, one for each event loop that asks; arguments as those of `AsyncClient`."""
+    """Connections to one server, one for each event loop that asks; arguments as those of `ConnectionCore`."""
 
     def __init__(
-        self, target: str, tls: bool | TLS, timeout: float, retries: int, priority: Priority = "normal"
+        self,
+        target: str,
+        tls: bool | TLS,
+        timeout: float,
+        retries: int,
+        priority: Priority = "normal",
+        bearer: Bearer | None = None,
     ) -> None:
-        super().__init__(target, tls, timeout, retries, priority)
+        super().__init__(target, tls, timeout, retries, priority, bearer)
         credentials = self.credentials
         self._links: Links[grpc.aio.Channel] = Links(lambda: open_async_channel(target, credentials))
         self._closing: set[asyncio.Future[None]] = set()
@@ -50,10 +57,11 @@ class AsyncConnection(ConnectionCore):
         """Take a lock."""
         await acquire_async(lock, deadline)
 
-    def open_stream(self, request_id: str) -> tuple[Any, Link[grpc.aio.Channel]]:
+    async def open_stream(self, request_id: str) -> tuple[Any, Link[grpc.aio.Channel]]:
         """A StreamPredict call, to be written to and read from, and its link."""
+        metadata = await self._metadata(request_id)
         link = self._links.take(asyncio.get_running_loop())
-        call = link.methods["StreamPredict"](metadata=call_metadata(request_id))
+        call = link.methods["StreamPredict"](metadata=metadata)
         call.add_done_callback(lambda _: self._release(link))
         return call, link
 
@@ -80,10 +88,11 @@ class AsyncConnection(ConnectionCore):
                 asyncio.run_coroutine_threadsafe(link.channel.close(), link.loop)
 
     async def _attempt(self, call: Call[Any], deadline: Deadline) -> Any:
+        metadata = await self._metadata(call.request_id)
         link, began = self._links.take(asyncio.get_running_loop()), time.monotonic()
         try:
             method = link.methods[call.method]
-            response = await method(call.request, timeout=deadline.remaining(), metadata=call.metadata)
+            response = await method(call.request, timeout=deadline.remaining(), metadata=metadata)
             link.hear()
             return response
         except grpc.RpcError as failure:
@@ -94,6 +103,11 @@ class AsyncConnection(ConnectionCore):
             raise
         finally:
             self._release(link)
+
+    async def _metadata(self, request_id: str) -> Metadata:
+        """What goes along with a call of this id."""
+        own = call_metadata(request_id)
+        return own if self._bearer is None else own + await self._bearer.metadata_async()
 
     def _release(self, link: Link[grpc.aio.Channel]) -> None:
         if self._links.release(link):

@@ -95,11 +95,6 @@ class Call(Generic[T]):
     support: Names = field(default_factory=lambda: Names("support example"))
     query: Names = field(default_factory=lambda: Names("query"))
 
-    @property
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Metadata of the request."""
-        return call_metadata(self.request_id)
-
     def explained(self, error: InvalidArgumentError) -> InvalidArgumentError:
         """The server's refusal, with what the caller calls the examples in place of their paths in the request."""
         return explained(error, self.support, self.query)

@@ -110,6 +110,11 @@ def check_target(target: str) -> str:
     return target
 
 
+def is_this_machine(target: str) -> bool:
+    """Whether what is sent to a server stays on this machine."""
+    return bool(_THIS_MACHINE.fullmatch(target)) or target.startswith(("unix:", "unix-abstract:"))
+
+
 def host_and_port(target: str) -> tuple[str, int] | None:
     """The two parts of "host:port"; None for a name in one of gRPC's schemes."""
     found = _HOST_AND_PORT.fullmatch(target)

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from innerloop import calls, operations
 from innerloop.adaptation import Adaptation
+from innerloop.bearer import TokenSource, make_bearer
 from innerloop.calls import Call
 from innerloop.channel import TLS
 from innerloop.connection import Connection
@@ -39,6 +40,9 @@ class Client:
         target: str,
         *,
         tls: bool | TLS = False,
+        api_key: str | None = None,
+        token: TokenSource | None = None,
+        insecure: bool = False,
         timeout: float = 30.0,
         retries: int = 4,
         readapt: bool = True,
@@ -49,6 +53,10 @@ class Client:
         Args:
             target: "host:port", or a name in one of gRPC's own schemes such as "dns:///host:port".
             tls: True for TLS that trusts the system's authorities, or a TLS object that names others.
+            api_key: what `innerloop key` printed, sent with every call; None where the server knows callers otherwise.
+            token: a JSON Web Token in its place, or a function without arguments that returns one and is called before
+                every call, so that it can renew the token in time.
+            insecure: whether the key or token may be sent in the clear to another machine, where others can read it.
             timeout: seconds that a call may take when it is given no timeout of its own.
             retries: how often a call that may safely be repeated is tried again; zero for never. While a model is
                 loading, it is tried until its timeout.
@@ -57,9 +65,11 @@ class Client:
                 nobody waits for, "interactive" where somebody does. Other callers are not affected.
 
         Raises:
-            InvalidArgumentError: the target names no server, or a file of `tls` can't be used.
+            InvalidArgumentError: the target names no server, a file of `tls` can't be used, or the key or token can't
+                be sent, or not safely.
         """
-        self._connection = Connection(target, tls, timeout, retries, priority)
+        bearer = make_bearer(target, tls, api_key, token, insecure=insecure)
+        self._connection = Connection(target, tls, timeout, retries, priority, bearer)
         self._readapt = readapt
 
     def adapt(

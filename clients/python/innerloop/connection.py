@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import grpc
 
+from innerloop.bearer import Bearer, Metadata
 from innerloop.calls import Call, call_metadata
 from innerloop.channel import TLS, open_channel
 from innerloop.connection_core import ConnectionCore
@@ -22,12 +23,18 @@ T = TypeVar("T")
 
 
 class Connection(ConnectionCore):
-    """Connections to one server, for many threads; arguments as those of `Client`."""
+    """Connections to one server, for many threads; arguments as those of `ConnectionCore`."""
 
     def __init__(
-        self, target: str, tls: bool | TLS, timeout: float, retries: int, priority: Priority = "normal"
+        self,
+        target: str,
+        tls: bool | TLS,
+        timeout: float,
+        retries: int,
+        priority: Priority = "normal",
+        bearer: Bearer | None = None,
     ) -> None:
-        super().__init__(target, tls, timeout, retries, priority)
+        super().__init__(target, tls, timeout, retries, priority, bearer)
         credentials = self.credentials
         self._links: Links[grpc.Channel] = Links(lambda: open_channel(target, credentials))
 
@@ -49,9 +56,10 @@ class Connection(ConnectionCore):
 
     def open_stream(self, requests: Iterator[StreamPredictRequest], request_id: str) -> tuple[Any, Link[grpc.Channel]]:
         """A StreamPredict call that sends what `requests` gives, which is read in a thread of its own; and its link."""
+        metadata = self._metadata(request_id)
         link = self._links.take()
         try:
-            call = link.methods["StreamPredict"](requests, metadata=call_metadata(request_id))
+            call = link.methods["StreamPredict"](requests, metadata=metadata)
         except ValueError as refusal:
             self._release(link)
             raise self._error_of(refusal, request_id) from refusal
@@ -75,9 +83,10 @@ class Connection(ConnectionCore):
             link.channel.close()
 
     def _attempt(self, call: Call[Any], deadline: Deadline) -> Any:
+        metadata = self._metadata(call.request_id)
         link, began = self._links.take(), time.monotonic()
         try:
-            response = link.methods[call.method](call.request, timeout=deadline.remaining(), metadata=call.metadata)
+            response = link.methods[call.method](call.request, timeout=deadline.remaining(), metadata=metadata)
             link.hear()
             return response
         except grpc.RpcError as failure:
@@ -86,6 +95,11 @@ class Connection(ConnectionCore):
             raise self._error_of(refusal, call.request_id) from refusal
         finally:
             self._release(link)
+
+    def _metadata(self, request_id: str) -> Metadata:
+        """What goes along with a call of this id."""
+        own = call_metadata(request_id)
+        return own if self._bearer is None else own + self._bearer.metadata()
 
     def _error_of(self, refusal: ValueError, request_id: str) -> Exception:
         """Error to raise when gRPC refuses a call because another thread has closed the channel a moment ago."""

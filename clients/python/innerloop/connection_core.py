@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from innerloop import calls
+from innerloop.bearer import Bearer
 from innerloop.calls import Call
 from innerloop.channel import TLS, check_target, make_credentials
 from innerloop.errors import InnerloopError, InvalidArgumentError, UnavailableError
@@ -26,17 +27,26 @@ T = TypeVar("T")
 
 
 class ConnectionCore(ABC):
-    """The settings of a client, what it knows of models, and its steps; arguments as those of `Client`.
+    """The settings of a client, what it knows of models, and its steps.
+
+    Arguments are those of `Client`, and what it sends to say who it is.
 
     The abstract methods are the operations of the steps: `Connection` implements them as plain functions,
     `AsyncConnection` as asynchronous functions.
     """
 
     def __init__(
-        self, target: str, tls: bool | TLS, timeout: float, retries: int, priority: Priority = "normal"
+        self,
+        target: str,
+        tls: bool | TLS,
+        timeout: float,
+        retries: int,
+        priority: Priority = "normal",
+        bearer: Bearer | None = None,
     ) -> None:
         self._target = check_target(target)
         self._tls = tls
+        self._bearer = bearer
         self.credentials = make_credentials(tls)
         self._timeout = check_seconds(timeout, "timeout")
         self.policy = RetryPolicy(check_retries(retries))

@@ -133,7 +133,7 @@ class AsyncPredictStream(StreamCore):
 
     async def _open_stream(self) -> None:
         stream = self._begin_stream()
-        self._call, self._link = self._connection.open_stream(stream.request_id)
+        self._call, self._link = await self._connection.open_stream(stream.request_id)
         self._start(self._send(stream, self._call))
 
     async def _send(self, stream: OneStream, call: Any) -> None:

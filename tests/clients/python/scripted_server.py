@@ -35,6 +35,7 @@ class Received(NamedTuple):
     request: Any
     request_id: str
     at: float
+    authorization: str | None
 
 
 class Failure(NamedTuple):
@@ -227,10 +228,11 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
         return model_pb2.UnloadModelResponse()
 
     def _begin(self, method: str, request: Any, context: Any) -> None:
-        request_id = dict(context.invocation_metadata()).get("innerloop-request-id", "")
+        metadata = dict(context.invocation_metadata())
+        request_id = metadata.get("innerloop-request-id", "")
         context.set_trailing_metadata((("innerloop-request-id", request_id),))
         with self._lock:
-            self.received.append(Received(method, request, request_id, time.monotonic()))
+            self.received.append(Received(method, request, request_id, time.monotonic(), metadata.get("authorization")))
             failure = self._scripts[method].popleft() if self._scripts[method] else None
         self.going.wait()
         if failure:

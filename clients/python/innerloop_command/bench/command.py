@@ -102,6 +102,7 @@ def bench(
         loads=_loads(clients, rate, sweep, open_loop),
         server=access.target,
         tls=access.tls,
+        api_key=access.api_key,
         mix=parse_mix(mix),
         adaptations=adaptations,
         popularity=popularity,

@@ -128,9 +128,8 @@ class BenchResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for a JSON file: figures, and histograms from which all others follow."""
-        settings = {
-            name: value for name, value in vars(self.settings).items() if name not in ("loads", "mix", "tls", "model")
-        }
+        apart = ("loads", "mix", "tls", "api_key", "model")
+        settings = {name: value for name, value in vars(self.settings).items() if name not in apart}
         return {
             "model": {"name": self.model.name, "version": self.model.version, "method": self.model.method},
             "task": asdict(self.task),

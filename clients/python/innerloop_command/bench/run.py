@@ -69,7 +69,9 @@ class _Run:
 
     def _ask_about_model(self) -> Model:
         settings = self._settings
-        with Client(settings.server, tls=settings.tls, timeout=settings.timeout, retries=0) as client:
+        with Client(
+            settings.server, tls=settings.tls, api_key=settings.api_key, timeout=settings.timeout, retries=0
+        ) as client:
             return client.model(settings.model)
 
     async def _prepare(self, workload: Workload) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 
 import grpc.aio
 
+from innerloop.bearer import make_bearer
 from innerloop.channel import make_credentials, open_async_channel
 from innerloop.errors import InnerloopError
 from innerloop.status import error_from
@@ -60,6 +61,8 @@ class Sender:
     def __init__(self, settings: BenchSettings) -> None:
         self.calls: Counter[tuple[str, str]] = Counter()
         self._timeout = settings.timeout
+        bearer = make_bearer(settings.server, settings.tls, settings.api_key, None, insecure=False)
+        self._metadata = None if bearer is None else bearer.metadata()
         self._channels = [
             open_async_channel(settings.server, make_credentials(settings.tls)) for _ in range(settings.connections)
         ]
@@ -80,7 +83,7 @@ class Sender:
         """Send one request, once, and wait for the answer."""
         call = next(self._methods[rpc])
         try:
-            answer = Answer(await call(request, timeout=self._timeout), None)
+            answer = Answer(await call(request, timeout=self._timeout, metadata=self._metadata), None)
         except grpc.aio.AioRpcError as failure:
             answer = Answer(None, error_from(failure, ""))
         self.calls[rpc, answer.status] += 1

@@ -67,6 +67,7 @@ class BenchSettings:
         loads: what to measure, one after another, each with a warm-up of its own.
         server: "host:port".
         tls: as for `Client`.
+        api_key: as for `Client`.
         mix: how often each RPC is called, relative to the others.
         adaptations: how many live adaptations Predict chooses from.
         popularity: whether it chooses all equally often, or the k-th in proportion to 1 / k^zipf_exponent.
@@ -92,6 +93,7 @@ class BenchSettings:
     loads: tuple[Load, ...] = (ClosedLoop(8),)
     server: str = "localhost:50051"
     tls: bool | TLS = field(default=False, repr=False)
+    api_key: str | None = field(default=None, repr=False)
     mix: Mapping[Rpc, float] = field(default_factory=lambda: {"Adapt": 1.0, "Predict": 8.0, "AdaptPredict": 1.0})
     adaptations: int = 100
     popularity: Popularity = "uniform"

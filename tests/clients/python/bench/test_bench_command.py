@@ -77,7 +77,8 @@ def test_a_run_in_which_requests_failed_ends_with_1_unless_that_is_allowed(run, 
         assert "AdaptPredict" in out
 
 
-def test_a_sweep_is_a_table_a_file_and_a_plot(run, tmp_path):
+def test_a_sweep_is_a_table_a_file_and_a_plot(run, server, tmp_path, monkeypatch):
+    monkeypatch.setenv("INNERLOOP_API_KEY", "secret-key")
     file, picture = tmp_path / "bench.json", tmp_path / "new" / "bench.svg"
     sweep = ("--sweep", "40,80", "--open", "--popularity", "zipf")
     file.write_text('{"model": {}, "task": {}, "loads": []}')  # of an earlier run, and replaced
@@ -94,6 +95,8 @@ def test_a_sweep_is_a_table_a_file_and_a_plot(run, tmp_path):
             assert read.summary() == rpc["latency"]
             assert read.count == rpc["requests"]
     assert picture.read_text().startswith("<?xml")
+    assert {received.authorization for received in server.received} == {"Bearer secret-key"}
+    assert "secret-key" not in out + file.read_text()
 
 
 def test_the_closed_loop_says_that_its_figures_are_service_times(run):
