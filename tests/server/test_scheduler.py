@@ -12,6 +12,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from fakes import FakeState, RecordingModel, describe
 
 from innerloop_server.domain.answers import Answers
@@ -576,6 +577,33 @@ async def test_a_batch_that_memory_has_no_room_for_is_computed_in_parts_and_the_
     results = await asyncio.gather(*jobs, return_exceptions=True)
     assert [isinstance(result, OverloadedError) for result in results] == [False, True, True]
     assert results[1].retry_after > 0
+
+
+OUT_OF_MEMORY = {
+    "cuda": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    "cublas": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    "cpu": RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
+    "numpy": MemoryError("Unable to allocate 8.00 PiB"),
+    "onnx": RuntimeError("BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 4"),
+}
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY.values(), ids=OUT_OF_MEMORY)
+async def test_a_batch_for_which_the_device_has_no_memory_is_halved_until_it_has(scheduler, fake_model, error):
+    model, room = fake_model(), 3
+
+    def full(_):
+        if len(model.batches[-1][1]) > room:
+            raise error
+        return False
+
+    model.fails = full
+    results = await asyncio.gather(*await submit(scheduler, *(adapt_job(model) for _ in range(8))))
+    assert len(results) == 8
+    assert [len(batch) for _, batch in model.batches] == [8, 4, 2, 2, 4, 2, 2]
+    room = 0
+    (alone,) = await asyncio.gather(*await submit(scheduler, adapt_job(model)), return_exceptions=True)
+    assert isinstance(alone, OverloadedError), "it may find room later"
 
 
 async def test_how_fast_a_batch_fails_says_nothing_of_how_long_one_takes(scheduler, fake_model):

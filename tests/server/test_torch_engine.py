@@ -2,6 +2,7 @@
 
 import gc
 import os
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -72,6 +73,24 @@ def test_a_batch_of_unequal_requests_gives_what_each_alone_gives(models, name):
             if found is not None:
                 assert found.shape == (len(query), task.ways or 1)
                 np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gradients", "regression"])
+@pytest.mark.parametrize("form", TASK_CONVOLUTIONS)
+def test_a_task_that_diverges_does_not_touch_those_beside_it(folder, name, form):
+    model, (tasks, steps, width) = TorchEngine(TorchSettings("cpu")).load(name, folder / name), BATCHES[name]
+    model.computation.convolve_tasks_by(form)
+    tasks = [replace(task, x=task.x.astype(np.float32)) for task in tasks]
+    wild = replace(tasks[1], x=tasks[1].x * np.float32(1e30), y=tasks[1].y * (1 if name == "gradients" else 1e30))
+    together = model.adapt([tasks[0], wild, tasks[2]], steps, width)
+    answers = model.predict([adapted.state for adapted in together], [task.x for task in tasks])
+    assert not (np.isfinite(together[1].losses).all() and answers[1].finite)
+    for index in (0, 2):
+        (alone,) = model.adapt([tasks[index]], steps, width)
+        (expected,) = model.predict([alone.state], [tasks[index].x])
+        assert together[index].losses == pytest.approx(alone.losses, rel=1e-4)
+        found, wanted = (each.values if name == "regression" else each.logits for each in (answers[index], expected))
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_probabilities_are_the_softmax_of_the_logits_over_the_tasks_own_ways(models):

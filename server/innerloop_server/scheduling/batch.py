@@ -11,10 +11,10 @@ from innerloop_server.engine.interface import (
     AdaptBatch,
     Batch,
     BatchResult,
-    MemoryFullError,
     PredictBatch,
     QueryGroup,
 )
+from innerloop_server.engine.memory_full import is_memory_full
 from innerloop_server.scheduling.buckets import query_bucket
 from innerloop_server.scheduling.job import AdaptJob, AnyJob, Computed, PredictJob
 from innerloop_server.scheduling.lanes import Lane
@@ -26,12 +26,13 @@ MEMORY_RETRY_SECONDS = 0.5
 async def compute(lane: Lane, jobs: Sequence[AnyJob]) -> list[Computed[Any] | Exception]:
     """Compute jobs of one bucket together; when that fails, each by itself, so that only the culprit fails.
 
-    It ends early when nobody waits for any of them any more, or all deadlines have passed.
+    Where memory is full, they are halved instead, since there may be room for fewer. A batch ends early when nobody
+    waits for any of them any more, or all deadlines have passed.
 
     Returns:
         for each job its result, or why there is none.
     """
-    started = time.monotonic()
+    started, parts = time.monotonic(), [[job] for job in jobs]
     try:
         result = await lane.compute(jobs[0].model, batch_of(jobs))
         return [
@@ -43,9 +44,14 @@ async def compute(lane: Lane, jobs: Sequence[AnyJob]) -> list[Computed[Any] | Ex
     except RunTooLongError as error:
         return [error] * len(jobs)  # each by itself would hold the lane as long again
     except Exception as error:
+        full = is_memory_full(error)
         if len(jobs) == 1:
-            return [OverloadedError(MEMORY_RETRY_SECONDS) if isinstance(error, MemoryFullError) else error]
-    return [result for job in jobs for result in await compute(lane, [job])]
+            return [OverloadedError(MEMORY_RETRY_SECONDS) if full else error]
+        if full:
+            half = len(jobs) // 2
+            parts = [[*jobs[:half]], [*jobs[half:]]]
+    # The error is gone by now, and with it what it held of the failed batch.
+    return [result for part in parts for result in await compute(lane, part)]
 
 
 def batch_of(jobs: Sequence[AnyJob]) -> Batch:
