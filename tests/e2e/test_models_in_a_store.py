@@ -29,7 +29,9 @@ def events(server):
 def test_a_server_serves_and_follows_models_in_a_store(s3, start_server, tmp_path):
     write_bundle(tmp_path / "models" / "prototypes", PROTOTYPES)
     s3.upload(tmp_path / "models", "first")
-    with start_server("s3://models/first", data_dir=tmp_path / "data", admin=True, watch=0.2) as server:
+    with start_server(
+        "s3://models/first", data_dir=tmp_path / "data", admin=True, watch=0.2, log_level="debug"
+    ) as server:
         with connect(server) as client:
             assert client.adaptations.Adapt(adapt_request("prototypes"))
             before = ready(client)["prototypes"]

@@ -15,6 +15,7 @@ from innerloop_learner.manifest import read_files, read_manifest, sign_bundle
 from innerloop_learner.signatures import write_new_key
 from innerloop_server.domain.errors import InvalidRequestError, ModelFailedError, ModelNotFoundError
 from innerloop_server.domain.model_versions import WantedAlias
+from innerloop_server.domain.models import ModelState
 from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
 from innerloop_server.models import mirror as mirrors
 from innerloop_server.models.folder import find_models
@@ -343,6 +344,41 @@ async def test_a_repository_serves_and_follows_a_store(remote, open_repository):
         await repository.look()
     with pytest.raises(ModelNotFoundError):
         repository.get("birds")
+
+
+async def test_a_bundle_that_can_not_be_downloaded_is_listed_with_the_reason(remote, open_repository):
+    folder = remote.folder
+    write_bundle(folder / "birds", PROTOTYPES)
+    write_bundle(folder / "words", PROTOTYPES)
+    before = (folder / "birds" / "parameters.safetensors").read_bytes()
+    for name in ("birds", "words"):
+        (folder / name / "parameters.safetensors").write_bytes(b"damaged")
+    write_bundle(folder / "signs" / "1", PROTOTYPES)
+    repository = open_repository(remote.url)
+    await repository.load_all()
+    assert repository.get("signs")
+    why = r"birds: parameters\.safetensors is not the one that its manifest lists"
+    with pytest.raises(ModelFailedError, match=why):
+        repository.get("birds")
+    with pytest.raises(ModelFailedError, match=why):
+        await repository.load("birds")
+    with pytest.raises(ModelNotFoundError):
+        await repository.unload("birds")
+    (folder / "birds" / "parameters.safetensors").write_bytes(before)
+    serving = await repository.load("birds")
+    (folder / "birds" / "parameters.safetensors").unlink()
+    with pytest.raises(ModelFailedError, match=r"birds: parameters\.safetensors is missing"):
+        await repository.load("birds")
+    (entry,) = repository.versions("birds").versions
+    assert (entry.state, repository.get("birds")) == (ModelState.READY, serving)
+    assert entry.error == "birds: parameters.safetensors is missing; is it being uploaded?"
+    (folder / "birds" / "parameters.safetensors").write_bytes(before)
+    await repository.load("birds")
+    assert not repository.versions("birds").versions[0].error
+    shutil.rmtree(folder / "words")
+    await repository.look()
+    with pytest.raises(ModelNotFoundError):
+        repository.get("words")
 
 
 async def test_signatures_are_checked_of_what_was_downloaded(remote, open_repository, tmp_path):

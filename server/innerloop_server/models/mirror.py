@@ -40,6 +40,9 @@ from innerloop_server.models.object_store import (
 LISTING_SECONDS = 30.0
 """Longest that a store may take to say what lies in it. Without an answer, what was downloaded before is served."""
 
+AWAY = "models not looked up; serving what was downloaded before"
+"""What the log says while the store can't be asked."""
+
 Result = TypeVar("Result")
 
 
@@ -65,10 +68,11 @@ class Mirror:
         self._download_seconds = download_seconds
         self._lock_file: int | None = None
         self._aliases: dict[str, RemoteFile] = {}  # as they were when they were read
-        self._refused: set[str] = set()  # keys of bundles that are not downloaded again, since they are damaged
+        self._refused: dict[str, BundleError] = {}  # by the keys of bundles: they are not downloaded again
+        self._withheld: dict[tuple[str, str], str] = {}  # why bundles were not brought to the model folder
         self._said: dict[str, str] = {}  # what the log was last told of a bundle, or of the store (an empty name)
         self._one_at_a_time = asyncio.Lock()
-        self._refreshes: set[asyncio.Task[None]] = set()
+        self._refreshes: set[asyncio.Task[Mapping[tuple[str, str], str]]] = set()
         self._thread = _new_thread()
         self._log = structlog.get_logger()
 
@@ -93,44 +97,47 @@ class Mirror:
             os.close(self._lock_file)
             self._lock_file = None
 
-    async def refresh(self) -> None:
+    async def refresh(self) -> Mapping[tuple[str, str], str]:
         """Download what is new or changed, and take away what is gone.
 
         What can't be had now stays as it is, and is tried again the next time; the log says why. A store in which there
         is nothing at all is taken for one that was not found.
+
+        Returns:
+            why bundles of the store are not in the model folder, by model and folder of the version.
         """
         # A caller that leaves does not end a download that others want, too.
         refreshing = asyncio.create_task(self._refresh())
         self._refreshes.add(refreshing)
         refreshing.add_done_callback(self._refreshes.discard)
-        await asyncio.shield(refreshing)
+        return await asyncio.shield(refreshing)
 
-    async def _refresh(self) -> None:
+    async def _refresh(self) -> Mapping[tuple[str, str], str]:
         async with self._one_at_a_time:
             try:
                 models = await self._call(self._store.find_models, LISTING_SECONDS)
             except ObjectStoreError as error:
-                self._say("", "models not looked up; serving what was downloaded before", str(error))
-                return
+                self._say("", AWAY, str(error))
+                return self._withheld
             if not models:
-                self._say("", "models not looked up; serving what was downloaded before", "the store holds no bundles")
-                return
+                self._say("", AWAY, "the store holds no bundles")
+                return self._withheld
             if self._said.pop("", None):
                 self._log.info("models looked up again", store=self._store.shown)
+            self._withheld = {}
             await self._follow(models)
+            return self._withheld
 
     async def _follow(self, models: Mapping[str, RemoteModel]) -> None:
         """Bring the model folder to where the store is."""
-        bundles = {
-            _link(name, folder): each for name, model in models.items() for folder, each in model.bundles.items()
-        }
-        self._refused &= {bundle.key for bundle in bundles.values()}
+        bundles = {(name, folder): each for name, model in models.items() for folder, each in model.bundles.items()}
+        keys = {bundle.key for bundle in bundles.values()}
+        self._refused = {key: error for key, error in self._refused.items() if key in keys}
         with self._complaining(""):
-            await self._call(partial(self._remove_gone, bundles))
-        for label, bundle in bundles.items():
-            if bundle.key not in self._refused:
-                with self._complaining(label):
-                    await self._fetch(label, bundle)
+            await self._call(partial(self._remove_gone, {_link(*place) for place in bundles}))
+        for place, bundle in bundles.items():
+            with self._complaining(_link(*place), place):
+                await self._fetch(_link(*place), bundle)
         for name, model in models.items():
             with self._complaining(f"{name}/{ALIASES}"):
                 await self._call(partial(self._follow_aliases, name, model.aliases))
@@ -141,12 +148,14 @@ class Mirror:
     async def _fetch(self, label: str, bundle: RemoteBundle) -> None:
         """Have a link lead to a bundle, which is downloaded unless it lies there already."""
         place = self._bundles / bundle.key
+        if bundle.key in self._refused:
+            raise self._refused[bundle.key]
         if not place.is_dir():
             started = perf_counter()
             try:
                 scratch = await self._call(partial(self._download, bundle), self._download_seconds)
-            except BundleError:
-                self._refused.add(bundle.key)
+            except BundleError as error:
+                self._refused[bundle.key] = error
                 raise
             await self._call(partial(scratch.rename, place))
             self._log.info("bundle downloaded", bundle=label, seconds=round(perf_counter() - started, 3))
@@ -232,11 +241,15 @@ class Mirror:
             write_aliases(file, b"".join(self._store.read(aliases)).decode(errors="replace"))
             self._aliases[name] = aliases
 
-    def _remove_gone(self, bundles: Mapping[str, RemoteBundle]) -> None:
-        """Remove links to bundles that the store has no more, and then what they led to."""
+    def _remove_gone(self, labels: set[str]) -> None:
+        """Remove links to bundles that the store has no more, and then what they led to.
+
+        Args:
+            labels: where the bundles that it has lie in the model folder.
+        """
         for link in self._links():
             label = str(link.relative_to(self.models))
-            if label not in bundles and not any(other.startswith(f"{label}/") for other in bundles):
+            if label not in labels and not any(other.startswith(f"{label}/") for other in labels):
                 link.unlink()
         for folder in self.models.iterdir():
             if folder.is_dir() and not folder.is_symlink() and not any(each.is_symlink() for each in folder.iterdir()):
@@ -255,14 +268,19 @@ class Mirror:
         return [link for pattern in ("*", "*/*") for link in self.models.glob(pattern) if link.is_symlink()]
 
     @contextmanager
-    def _complaining(self, label: str) -> Iterator[None]:
-        """Log why something could not be done with a bundle, and go on."""
+    def _complaining(self, label: str, place: tuple[str, str] | None = None) -> Iterator[None]:
+        """Log why something could not be done, note it for the bundle in a place, and go on."""
         try:
             yield
         except (BundleError, ObjectStoreError) as error:
-            self._say(label, "not downloaded", str(error))
+            reason = str(error)
         except OSError as error:
-            self._say(label, "can't be written to disk", error.strerror or type(error).__name__)
+            reason = f"can't be written to the server's disk ({error.strerror})"
+        else:
+            return
+        self._say(label, "not downloaded", reason)
+        if place is not None:
+            self._withheld[place] = reason
 
     def _say(self, label: str, event: str, reason: str) -> None:
         """Log a problem, unless it is the one that was logged before."""

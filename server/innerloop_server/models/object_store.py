@@ -54,7 +54,8 @@ class RemoteBundle:
     @property
     def key(self) -> str:
         """Names what lies there now: another one means that the bundle may be another."""
-        known = "\n".join(f"{name} {self.files[name].size} {self.files[name].tag}" for name in sorted(self.files))
+        # With their paths: some stores say no more than a size and a second, in which two bundles may be alike.
+        known = "\n".join(repr(tuple(self.files[name])) for name in sorted(self.files))
         return sha256(known.encode()).hexdigest()[:32]
 
 

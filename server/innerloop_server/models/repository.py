@@ -81,7 +81,8 @@ class ModelRepository:
         load_seconds: longest that reading one bundle may take.
         keys_file: file of public keys, of which one must have signed a bundle that is loaded; None if anybody's will
             do. It is read anew for each bundle, so that keys can be exchanged while the server runs.
-        refresh: brings the folder to where models come from, before it is looked at; None if the folder is the origin.
+        refresh: brings the folder to where models come from, before it is looked at, and says why it could not, by the
+            models and folders of versions; None if the folder is the origin.
 
     Attributes:
         on_retired: is given each loaded model that does not serve any more, to free what was kept for it.
@@ -96,7 +97,7 @@ class ModelRepository:
         listeners: list[ModelListener],
         load_seconds: float = 600.0,
         keys_file: Path | None = None,
-        refresh: Callable[[], Awaitable[None]] | None = None,
+        refresh: Callable[[], Awaitable[Mapping[tuple[str, str], str]]] | None = None,
     ) -> None:
         self._folder = folder
         self._engine = engine
@@ -105,6 +106,7 @@ class ModelRepository:
         self._load_seconds = load_seconds
         self._keys_file = keys_file
         self._refresh = refresh
+        self._withheld: dict[Key, str] = {}  # why bundles were not brought to the folder, as of the last refresh
         self._versions: dict[Key, _Version] = {}
         self._aliases: dict[str, _Aliases] = {}
         self._models: dict[str, ModelVersions] = {}
@@ -167,7 +169,7 @@ class ModelRepository:
         """Whether this very model has been neither unloaded nor replaced."""
         versions = self._models.get(model.name)
         return versions is not None and any(
-            self._versions[Key(model.name, entry.folder)].model is model for entry in versions.versions
+            version.model is model for key, version in self._versions.items() if key.name == model.name
         )
 
     async def announce(self) -> None:
@@ -213,16 +215,18 @@ class ModelRepository:
         await self._refreshed()
         # The name is looked up among the folder's own entries, so that it can't lead anywhere else.
         found = (await asyncio.to_thread(find_models, self._folder)).get(name)
-        if found is None:
-            raise ModelNotFoundError(name)
-        self._read_aliases(name, found)
-        wanted = sorted(found.bundles, key=age, reverse=True)
-        if selector:
-            folder = selector if selector in found.bundles else self.versions(name).select(selector, "").folder
-            wanted = [folder] if folder in found.bundles else []
-        bundles = {Key(name, folder): found.bundles[folder] for folder in wanted}
-        if not bundles:
+        present = {} if found is None else found.bundles
+        if found is not None:
+            self._read_aliases(name, found)
+        known = {*present, *(key.folder for key in self._withheld if key.name == name)}
+        wanted = sorted(known, key=age, reverse=True)
+        if selector and selector in known:
+            wanted = [selector]
+        elif selector:
+            wanted = [folder for folder in [self.versions(name).select(selector, "").folder] if folder in known]
+        if not wanted:
             raise ModelNotFoundError(reference)
+        bundles = {Key(name, folder): present[folder] for folder in wanted if folder in present}
         await self._load_each(
             {
                 key: bundle
@@ -231,8 +235,8 @@ class ModelRepository:
             }
         )
         await self._tell_if_changed(name)
-        for key in bundles:
-            if error := self._versions[key].entry.error:
+        for key in (Key(name, folder) for folder in wanted):
+            if error := self._withheld.get(key) or self._versions[key].entry.error:
                 raise ModelFailedError(_label(key), error)
         return self.get(reference)
 
@@ -247,7 +251,9 @@ class ModelRepository:
         entries = [versions.select(selector, "")] if selector else versions.versions
         if any(entry.state is ModelState.LOADING for entry in entries):
             raise ModelLoadingError(name, LOADING_RETRY_SECONDS)
-        keys = [Key(name, entry.folder) for entry in entries]
+        keys = [key for key in (Key(name, entry.folder) for entry in entries) if key in self._versions]
+        if not keys:
+            raise ModelNotFoundError(reference)
         self._unloaded.update((key, self._versions[key].tried) for key in keys)
         await self._forget(keys)
 
@@ -328,8 +334,13 @@ class ModelRepository:
             await self._tell_if_changed(name)
 
     async def _refreshed(self) -> None:
-        if self._refresh is not None:
-            await self._refresh()
+        """Have the folder brought to where models come from, and tell what could not be."""
+        if self._refresh is None:
+            return
+        before, withheld = self._withheld, {Key(*place): why for place, why in (await self._refresh()).items()}
+        self._withheld = {key: f"{_label(key)}: {why}" for key, why in withheld.items()}
+        for name in sorted({key.name for key in (*before, *withheld)}):
+            await self._tell_if_changed(name)
 
     def _loaded(self, entry: ModelEntry) -> LoadedModel:
         version = self._versions.get(Key(entry.name, entry.folder))
@@ -470,10 +481,12 @@ class ModelRepository:
 
     def _describe(self, name: str) -> ModelVersions | None:
         """A model as it is now; None if no version is known."""
-        entries = sorted(
-            (version.entry for key, version in self._versions.items() if key.name == name),
-            key=lambda entry: age(entry.folder),
-        )
+        found = {key: version.entry for key, version in self._versions.items() if key.name == name}
+        for key, reason in self._withheld.items():
+            if key.name == name:
+                entry = found.get(key, ModelEntry(name, ModelState.FAILED, folder=key.folder))
+                found[key] = replace(entry, error=reason)
+        entries = sorted(found.values(), key=lambda entry: age(entry.folder))
         if not entries:
             return None
         aliases = self._aliases.setdefault(name, _Aliases())
