@@ -1,4 +1,4 @@
-"""Limits the time that ONNX Runtime takes to load a graph and to run one.
+"""Limits the time that ONNX Runtime takes to load a graph and to run one, and ends runs that nobody needs any more.
 
 A graph can hold loops, whose rounds are data: without a limit, a graph of a few hundred bytes holds a thread for ever.
 """
@@ -7,7 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, NamedTuple
 
 LOAD_SECONDS = 120.0
 """Seconds that loading a graph may take. The largest encoders of the catalogue take a few."""
@@ -16,7 +17,7 @@ RUN_SECONDS = 30.0
 """Seconds that one run of a graph may take. Requests are computed in parts, which take a fraction of a second."""
 
 CHECK_SECONDS = 0.25
-"""Seconds between two looks at what is running: a limit is kept to within them."""
+"""Seconds between two looks at what is running: a limit is kept, and a needless run ended, to within them."""
 
 IDLE_SECONDS = 5.0
 """Seconds without any run after which the watching thread ends: starting it takes longer than a short run."""
@@ -26,30 +27,48 @@ class RunTooLongError(RuntimeError):
     """A graph was stopped because it took too long."""
 
 
+class RunStoppedError(RuntimeError):
+    """A graph was stopped because nobody needs the result any more."""
+
+
+_needless: ContextVar[Callable[[], bool]] = ContextVar("needless", default=lambda: False)
+
+
+class _Run(NamedTuple):
+    """What runs: when it must have ended, whether nobody needs it, and how it is stopped."""
+
+    until: float
+    needless: Callable[[], bool]
+    stop: Callable[[], None]
+
+
 class _Watchdog:
-    """One thread that stops what runs for too long; it is there only while something runs."""
+    """One thread that stops what runs for too long or for nobody; it is there only while something runs."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running: dict[object, tuple[float, Callable[[], None]]] = {}
+        self._running: dict[object, _Run] = {}
         self._watching = False
 
     @contextmanager
     def limit(self, seconds: float, stop: Callable[[], None]) -> Iterator[None]:
-        """Call `stop` if what is done inside takes longer.
+        """Call `stop` if what is done inside takes longer, or nobody needs it any more (`stopping_runs`).
 
         Raises:
-            RunTooLongError: it did, and raised something.
+            RunTooLongError: it took longer, and raised something.
+            RunStoppedError: nobody needs it, and it raised something.
         """
-        key, until = object(), time.monotonic() + seconds
+        key, until, needless = object(), time.monotonic() + seconds, _needless.get()
         with self._lock:
-            self._running[key] = until, stop
+            self._running[key] = _Run(until, needless, stop)
             if not self._watching:
                 self._watching = True
                 threading.Thread(target=self._watch, name="graph-watchdog", daemon=True).start()
         try:
             yield
         except Exception as error:
+            if needless():
+                raise RunStoppedError("nobody needs it any more") from error
             if time.monotonic() >= until:
                 raise RunTooLongError(f"it took longer than {seconds:g} s") from error
             raise
@@ -63,7 +82,7 @@ class _Watchdog:
             time.sleep(CHECK_SECONDS)
             now = time.monotonic()
             with self._lock:
-                due = [stop for until, stop in self._running.values() if until <= now]
+                due = [run.stop for run in self._running.values() if run.until <= now or run.needless()]
                 if self._running:
                     idle_since = now
                 elif now - idle_since > IDLE_SECONDS:
@@ -89,11 +108,26 @@ def load_graph(graph: bytes, options: Any, providers: Sequence[Any]) -> Any:
 
 
 @contextmanager
+def stopping_runs(needless: Callable[[], bool]) -> Iterator[None]:
+    """Have graphs that this thread runs inside end early, with RunStoppedError, once their results are needless.
+
+    Args:
+        needless: says so; any thread may call it, again and again.
+    """
+    before = _needless.set(needless)
+    try:
+        yield
+    finally:
+        _needless.reset(before)
+
+
+@contextmanager
 def limited_run() -> Iterator[Any]:
-    """The `onnxruntime.RunOptions` of one run, which is stopped if it takes longer than RUN_SECONDS.
+    """The `onnxruntime.RunOptions` of one run, which is stopped if it takes longer than RUN_SECONDS or is needless.
 
     Raises:
-        RunTooLongError: it was stopped.
+        RunTooLongError: it was stopped since it took too long.
+        RunStoppedError: it was stopped since nobody needs it any more.
     """
     import onnxruntime
 

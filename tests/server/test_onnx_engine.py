@@ -31,7 +31,7 @@ from innerloop_learner.self_contained import reach_of
 from innerloop_learner.spec import InputSpec
 from innerloop_server.domain.tasks import SupportSet
 from innerloop_server.engine import query_chunks
-from innerloop_server.engine.interface import LoadError, MemoryFullError
+from innerloop_server.engine.interface import AbandonedError, AdaptBatch, LoadError, MemoryFullError
 from innerloop_server.engine.onnx.accelerator import Accelerator
 from innerloop_server.engine.onnx.choose import choose_onnx_device
 from innerloop_server.engine.onnx.engine import OnnxEngine, OnnxSettings
@@ -433,3 +433,14 @@ def test_a_graph_has_one_thread_where_there_are_lanes_and_the_threads_asked_for_
 
     assert threads(lanes=2, threads=3) == 1
     assert threads(lanes=1, threads=3) == 3
+
+
+def test_an_inner_loop_ends_when_nobody_waits_for_it_any_more(engine, folder):
+    model, left = engine.load("curves", folder / "curves"), threading.Event()
+    leaving = threading.Timer(0.2, left.set)
+    leaving.start()
+    with pytest.raises(AbandonedError):
+        model.compute(AdaptBatch([curve_task(0, 5)], 10**9, 0, abandoned=left.is_set), alone=True)
+    assert left.is_set()
+    after = model.compute(AdaptBatch([curve_task(0, 5)], 2, 0), alone=True)
+    assert len(after.adapted[0].losses) == 2

@@ -5,15 +5,20 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from innerloop_learner.manifest import ADAPT, PREDICT, Manifest
+from innerloop_learner.run_limit import RunStoppedError, stopping_runs
 from innerloop_learner.traits import Traits
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.tasks import Array, SupportSet
 from innerloop_server.engine.description import describe
 from innerloop_server.engine.interface import (
+    AbandonedError,
     AdaptedTask,
+    Batch,
+    BatchResult,
     LoadedModel,
     LoadError,
     MemoryFullError,
+    PredictBatch,
     StateMismatchError,
     TaskState,
 )
@@ -113,6 +118,16 @@ class OnnxModel(LoadedModel):
         # A loop of no rounds gives losses without a tasks dimension.
         history = outputs.read[0][: len(tasks)].tolist() if self._losses and steps else [()] * len(tasks)
         return [AdaptedTask(state, tuple(row)) for state, row in zip(states, history, strict=True)]
+
+    def compute(self, batch: Batch, *, alone: bool) -> BatchResult:
+        """See LoadedModel.compute: adapting ends between two operators when nobody waits for a batch any more."""
+        if isinstance(batch, PredictBatch):
+            return super().compute(batch, alone=alone)
+        try:
+            with stopping_runs(batch.abandoned):
+                return super().compute(batch, alone=alone)
+        except RunStoppedError:
+            raise AbandonedError from None
 
     def predict(self, states: Sequence[TaskState], queries: Sequence[Array], *, alone: bool = True) -> list[Answers]:
         """Answer a batch of tasks, padded to the one with most queries."""
