@@ -13,7 +13,7 @@ from running import Metrics, connect, wait_until
 from typer.testing import CliRunner
 from wire import array, problem
 
-from innerloop import TLS, Client, FailedPreconditionError
+from innerloop import TLS, Client, FailedPreconditionError, ModelRetiredError
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import model_pb2
 from innerloop_command.app import app
@@ -110,6 +110,26 @@ def test_aliases_and_the_watch_choose_what_a_name_means(folder):
         assert client.model("signs").version == first
         assert adaptation.predict(inputs).labels == labels, "the SDK has adapted again"
         assert adaptation.info.model_version == first
+
+
+@pytest.mark.parametrize("frontends", [1, pytest.param(0, marks=pytest.mark.slow)])
+def test_who_still_has_the_examples_of_a_retired_version_adapts_again_without_noticing(folder, tmp_path, frontends):
+    settings = {"threads": 1, "lanes": 1, "admin": True, "store": f"sqlite:{tmp_path / 'store'}"}
+    inputs, labels = pictures(3), ["a", "b", "c"]
+    with ServerProcess(folder, frontends=frontends, **settings) as server, Client(server.target) as client:
+        asked, streamed, lost = [client.adapt("signs", inputs, labels, forget_examples=True) for _ in range(3)]
+        write_bundle(folder / "signs" / "2", PROTOTYPES, seed=2)
+        second = next(each.version for each in client.load_model("signs@2").versions if each.folder == "2")
+        client.unload_model("signs@1")
+        found = client.get_adaptation(lost.id)
+        with pytest.raises(ModelRetiredError, match="adapt again") as refused:
+            found.predict(inputs)
+        assert refused.value.reason == "MODEL_RETIRED"
+        before = asked.id, streamed.id
+        assert asked.predict(inputs).labels == labels
+        assert [answer.labels for answer in streamed.predict_stream([inputs, inputs])] == [labels, labels]
+        assert {asked.info.model_version, streamed.info.model_version} == {second}
+        assert {asked.id, streamed.id}.isdisjoint(before)
 
 
 @pytest.mark.parametrize("frontends", [1, pytest.param(0, marks=pytest.mark.slow)])
