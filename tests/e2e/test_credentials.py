@@ -163,6 +163,19 @@ def test_whoever_has_no_valid_credential_is_told_the_same_whatever_was_wrong(ser
         assert problem(refused.value).code is StatusCode.UNAUTHENTICATED
 
 
+def test_nothing_is_read_of_what_a_stranger_sends(server, keys):
+    """What is too large is found out when it is read."""
+    most, key = 64 * 2**20, f"Bearer {keys['bob'].key}"
+    for values, code in (
+        ((), StatusCode.UNAUTHENTICATED),
+        ((key,), StatusCode.RESOURCE_EXHAUSTED),
+    ):
+        with connect_with(server, *values) as client:
+            request = adapt_request()
+            request.request_id = "x" * most
+            assert status_of(client.adaptations.Adapt, request) is code
+
+
 def test_health_is_open_to_anybody_and_reflection_to_callers(server, keys):
     asked = ServerReflectionRequest(list_services="*")
     with connect_with(server) as stranger:

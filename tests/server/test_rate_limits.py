@@ -1,6 +1,7 @@
 """Limits of each caller on requests and examples a second."""
 
 import doctest
+from contextlib import suppress
 
 import pytest
 
@@ -48,6 +49,24 @@ def test_callers_have_limits_of_their_own(clock):
         rates.spend(Caller(name), 1)
         with pytest.raises(OverloadedError, match="requests a second"):
             rates.spend(Caller(name), 1)
+
+
+@pytest.mark.parametrize(
+    ("own", "most"),
+    [
+        (OwnerLimits(), 3),
+        (OwnerLimits(requests_per_second=5), 3),
+        (OwnerLimits(requests_per_second=50, examples_per_second=5), 6),
+        (OwnerLimits(requests_per_second=1), 2),
+    ],
+)
+def test_a_callers_own_limits_stand_in_place_of_those_of_all(clock, own, most):
+    rates, answered = RateLimits(OwnerLimits(requests_per_second=2, examples_per_second=2), clock), 0
+    with suppress(OverloadedError):
+        while answered < 100:
+            rates.spend(Caller("me", limits=own), 1)
+            answered += 1
+    assert answered == most
 
 
 def test_a_request_larger_than_a_burst_is_answered_and_later_ones_wait_for_it(clock):

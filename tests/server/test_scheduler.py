@@ -109,6 +109,19 @@ async def busy(scheduler, model):
     return (await submit(scheduler, adapt_job(model, examples=1000)))[0]
 
 
+async def test_of_an_account_as_many_may_wait_as_its_jobs_say(make_scheduler, gated):
+    scheduler = make_scheduler()
+    running = await busy(scheduler, gated)
+    jobs = [predict_job(gated) for _ in range(3)]
+    for job in jobs:
+        job.account, job.most_waiting = "me", 2
+    first, second, third, others = await submit(scheduler, *jobs, predict_job(gated))
+    with pytest.raises(OverloadedError):
+        await third
+    gated.gate.set()
+    await asyncio.gather(running, first, second, others)
+
+
 async def test_the_engine_hears_of_a_state_as_soon_as_a_request_for_it_waits(make_scheduler, gated):
     """It may have to bring it to the device, and has time for that meanwhile."""
     heard = []

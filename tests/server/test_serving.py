@@ -43,10 +43,14 @@ class SlowListener:
 class Diverging:
     """A scheduler whose device adapts well until the last step."""
 
+    def __init__(self):
+        self.jobs = []
+
     def queries_at_once(self, model):  # noqa: ARG002
         return 100
 
-    async def run(self, job):  # noqa: ARG002
+    async def run(self, job):
+        self.jobs.append(job)
         learnt = AdaptedTask(FakeState(), (0.7,)), Answers(values=np.full((1, 1), np.nan, np.float32))
         return Computed(learnt, 0.0, 0.0, {})
 
@@ -57,13 +61,19 @@ async def test_a_task_whose_answers_are_no_numbers_is_not_kept_for_a_caller_who_
     await repository.load("regression")
     await lanes.stop(5)
     keeper = Keeper(MemoryStore(), 1000, metrics)
-    serving = LocalServing(repository, Diverging(), keeper, metrics, RateLimits(OwnerLimits()))
+    scheduler = Diverging()
+    serving = LocalServing(repository, scheduler, keeper, metrics, RateLimits(OwnerLimits()))
     support = SupportSet(np.zeros((2, 1), np.float32), np.zeros((2, 1), np.float32), 0)
     task = AdaptTask(repository.get("regression").served, support, (), 1)
     for request_id in ("", "mine"):
         with pytest.raises(DivergedError):
             await serving.adapt_predict(ME, task, support.x[:1], KeepOptions(60.0, request_id), Deadline())
     assert not await keeper.list("me", "", None, 10)
+    assert scheduler.jobs[-1].most_waiting is None
+    limited = Caller("me", limits=OwnerLimits(waiting=7))
+    with pytest.raises(DivergedError):
+        await serving.adapt_predict(limited, task, support.x[:1], None, Deadline())
+    assert scheduler.jobs[-1].most_waiting == 7, "a caller's own limit"
 
 
 async def test_an_unload_whose_caller_leaves_still_drops_the_models_adaptations(tmp_path, metrics):

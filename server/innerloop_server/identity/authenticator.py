@@ -44,14 +44,24 @@ class Authenticator:
             UnauthenticatedError: it stands for nobody; why is for the log alone.
         """
         try:
-            if credential.startswith(PREFIX) and self._api_keys is not None:
-                return self._api_keys.caller(credential)
-            if self._tokens is not None:
-                return await self._tokens.caller(credential)
-            raise InvalidCredentialError("it is no API key")
+            return await self._find(credential)
         except InvalidCredentialError as error:
             structlog.get_logger().info("a credential was refused", reason=str(error))
             raise UnauthenticatedError from None
+
+    async def knows(self, credential: str) -> bool:
+        """Whether a credential stands for anybody."""
+        try:
+            return await self._find(credential) is not None
+        except InvalidCredentialError:
+            return False
+
+    async def _find(self, credential: str) -> Caller:
+        if credential.startswith(PREFIX) and self._api_keys is not None:
+            return self._api_keys.caller(credential)
+        if self._tokens is not None:
+            return await self._tokens.caller(credential)
+        raise InvalidCredentialError("it is no API key")
 
     async def _follow(self) -> None:
         while True:

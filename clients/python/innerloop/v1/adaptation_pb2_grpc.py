@@ -38,7 +38,9 @@ class AdaptationServiceStub:
     OVERLOADED (with RetryInfo) or TOO_MANY_ADAPTATIONS (the caller has as many as the server allows it) on
     RESOURCE_EXHAUSTED,
     DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
-    ADMIN_DISABLED and NOT_ADMIN on PERMISSION_DENIED,
+    UNAUTHENTICATED on UNAUTHENTICATED,
+    ADMIN_DISABLED, NOT_ADMIN and SCOPE_MISSING (the credential lacks the scope that the call needs) on
+    PERMISSION_DENIED,
     SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo) on UNAVAILABLE,
     INTERNAL on INTERNAL.
     Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.
@@ -100,7 +102,9 @@ class AdaptationServiceServicer:
     OVERLOADED (with RetryInfo) or TOO_MANY_ADAPTATIONS (the caller has as many as the server allows it) on
     RESOURCE_EXHAUSTED,
     DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
-    ADMIN_DISABLED and NOT_ADMIN on PERMISSION_DENIED,
+    UNAUTHENTICATED on UNAUTHENTICATED,
+    ADMIN_DISABLED, NOT_ADMIN and SCOPE_MISSING (the credential lacks the scope that the call needs) on
+    PERMISSION_DENIED,
     SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo) on UNAVAILABLE,
     INTERNAL on INTERNAL.
     Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.
@@ -225,7 +229,9 @@ class AdaptationService:
     OVERLOADED (with RetryInfo) or TOO_MANY_ADAPTATIONS (the caller has as many as the server allows it) on
     RESOURCE_EXHAUSTED,
     DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
-    ADMIN_DISABLED and NOT_ADMIN on PERMISSION_DENIED,
+    UNAUTHENTICATED on UNAUTHENTICATED,
+    ADMIN_DISABLED, NOT_ADMIN and SCOPE_MISSING (the credential lacks the scope that the call needs) on
+    PERMISSION_DENIED,
     SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo) on UNAVAILABLE,
     INTERNAL on INTERNAL.
     Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.

@@ -39,7 +39,9 @@ class AdaptationServiceStub:
       OVERLOADED (with RetryInfo) or TOO_MANY_ADAPTATIONS (the caller has as many as the server allows it) on
       RESOURCE_EXHAUSTED,
       DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
-      ADMIN_DISABLED and NOT_ADMIN on PERMISSION_DENIED,
+      UNAUTHENTICATED on UNAUTHENTICATED,
+      ADMIN_DISABLED, NOT_ADMIN and SCOPE_MISSING (the credential lacks the scope that the call needs) on
+      PERMISSION_DENIED,
       SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo) on UNAVAILABLE,
       INTERNAL on INTERNAL.
     Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.
@@ -90,7 +92,9 @@ class AdaptationServiceAsyncStub(AdaptationServiceStub):
       OVERLOADED (with RetryInfo) or TOO_MANY_ADAPTATIONS (the caller has as many as the server allows it) on
       RESOURCE_EXHAUSTED,
       DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
-      ADMIN_DISABLED and NOT_ADMIN on PERMISSION_DENIED,
+      UNAUTHENTICATED on UNAUTHENTICATED,
+      ADMIN_DISABLED, NOT_ADMIN and SCOPE_MISSING (the credential lacks the scope that the call needs) on
+      PERMISSION_DENIED,
       SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo) on UNAVAILABLE,
       INTERNAL on INTERNAL.
     Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.
@@ -137,7 +141,9 @@ class AdaptationServiceServicer(metaclass=_abc_1.ABCMeta):
       OVERLOADED (with RetryInfo) or TOO_MANY_ADAPTATIONS (the caller has as many as the server allows it) on
       RESOURCE_EXHAUSTED,
       DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
-      ADMIN_DISABLED and NOT_ADMIN on PERMISSION_DENIED,
+      UNAUTHENTICATED on UNAUTHENTICATED,
+      ADMIN_DISABLED, NOT_ADMIN and SCOPE_MISSING (the credential lacks the scope that the call needs) on
+      PERMISSION_DENIED,
       SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo) on UNAVAILABLE,
       INTERNAL on INTERNAL.
     Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.

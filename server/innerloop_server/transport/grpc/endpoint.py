@@ -19,6 +19,7 @@ from innerloop_server.transport.grpc.listen import build_server
 from innerloop_server.transport.grpc.make_identity import make_authenticator, make_certificates
 from innerloop_server.transport.grpc.memory_return import give_memory_back
 from innerloop_server.transport.grpc.model_service import ModelServicer
+from innerloop_server.transport.grpc.strangers import Strangers
 
 LINGER_SECONDS = 0.2
 """Seconds between the last answer and the shutdown of gRPC, in which new requests are refused with a reason."""
@@ -45,8 +46,8 @@ class Endpoint:
         self._log = structlog.get_logger()
         self._health = Health()
         self._authenticator = make_authenticator(settings)
-        identity = Identity(make_certificates(settings), self._authenticator)
-        self._gate = Gate(identity.caller, admin=settings.admin)
+        self._identity = Identity(make_certificates(settings), self._authenticator)
+        self._gate = Gate(self._identity.caller, admin=settings.admin)
         self._calls = Calls(self._gate, metrics)
         self._server: Server | None = None
         self._giving_memory_back: asyncio.Task[None] | None = None
@@ -72,6 +73,7 @@ class Endpoint:
             ModelServicer(serving, self._calls, limits),
             self._health,
             self._gate,
+            [Strangers(self._identity, self._calls)] if settings.takes_credentials else [],
             share_port=self._share_port,
         )
         await self._health.start()

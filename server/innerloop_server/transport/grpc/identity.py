@@ -1,6 +1,6 @@
 """Who is calling."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import grpc
@@ -16,6 +16,7 @@ CREDENTIAL_KEY = "authorization"
 """Metadata that carries a credential, after the word Bearer (RFC 6750)."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
+Metadata = Iterable[tuple[str, str | bytes]] | None
 Identify = Callable[[Context], Awaitable[Caller]]
 """Says who makes an RPC; raises UnauthenticatedError where nobody may who is not known."""
 
@@ -39,14 +40,24 @@ class Identity:
             UnauthenticatedError: a credential is wrong, or there is none where one is needed.
         """
         if self._authenticator is not None:
-            sent = [value for key, value in context.invocation_metadata() or () if key == CREDENTIAL_KEY]
-            if sent:
-                return await self._authenticator.caller(_credential(sent))
+            credential = _credential(context.invocation_metadata())
+            if credential is not None:
+                return await self._authenticator.caller(credential)
         if self._certificates is not None:
             return self._certificates.caller(b"".join(context.auth_context().get("x509_pem_cert", ())))
         if self._authenticator is not None:
             raise UnauthenticatedError
         return await anonymous(context)
+
+    async def may_know(self, metadata: Metadata) -> bool:
+        """Whether a call with these metadata may be one of a caller whom the server knows.
+
+        A call without a credential may be, where the connection's certificate says whose it is.
+        """
+        credential = _credential(metadata)
+        if self._authenticator is None or credential is None:
+            return self._authenticator is None or self._certificates is not None
+        return await self._authenticator.knows(credential)
 
 
 async def anonymous(context: Context) -> Caller:
@@ -58,8 +69,11 @@ async def anonymous(context: Context) -> Caller:
     return Caller(ANONYMOUS, _host(context.peer()), frozenset(Scope))
 
 
-def _credential(sent: list[str | bytes]) -> str:
-    """The credential in the metadata of a call; empty if they are of another form, which is nobody's credential."""
+def _credential(metadata: Metadata) -> str | None:
+    """The credential in the metadata of a call, if any; empty, which is nobody's, if they are of another form."""
+    sent = [value for key, value in metadata or () if key == CREDENTIAL_KEY]
+    if not sent:
+        return None
     scheme, _, credential = str(sent[0]).partition(" ")
     return credential if len(sent) == 1 and scheme.lower() == "bearer" else ""
 

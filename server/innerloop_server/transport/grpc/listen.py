@@ -1,5 +1,6 @@
 """The gRPC server: its port, its credentials, its services."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -50,6 +51,7 @@ def build_server(
     models: ModelServicer,
     health: Health,
     gate: Gate,
+    interceptors: Sequence[grpc.aio.ServerInterceptor],
     *,
     share_port: bool,
 ) -> tuple[grpc.aio.Server, int]:
@@ -62,6 +64,7 @@ def build_server(
         models: another.
         health: and the standard one.
         gate: lets callers of the standard services in.
+        interceptors: of calls, before their requests are read.
         share_port: whether other processes may listen on the same port, each taking a share of the connections.
 
     Returns:
@@ -77,7 +80,7 @@ def build_server(
         ("grpc.max_send_message_length", -1),
         *keepalive_options(),
     ]
-    server = grpc.aio.server(options=options)
+    server = grpc.aio.server(interceptors=interceptors, options=options)
     services = adaptation_pb2.DESCRIPTOR.services_by_name
     add_service(services["AdaptationService"], adaptations, limited_readers(limits), server)
     add_service(model_pb2.DESCRIPTOR.services_by_name["ModelService"], models, {}, server)
