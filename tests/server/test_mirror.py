@@ -1,13 +1,19 @@
 """The mirror of an object store: what it downloads, what it refuses, and what is served when the store is away."""
 
 import asyncio
+import errno
+import json
 import os
 import shutil
 import threading
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import pytest
 from bundles import PROTOTYPES, write_bundle
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from object_store import object_store
 from structlog.testing import capture_logs
 
@@ -20,7 +26,7 @@ from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
 from innerloop_server.models import mirror as mirrors
 from innerloop_server.models.folder import find_models
 from innerloop_server.models.mirror import Mirror
-from innerloop_server.models.object_store import ObjectStore, ObjectStoreError, shown
+from innerloop_server.models.object_store import ObjectStore, ObjectStoreError, RemoteBundle, RemoteFile, shown
 from innerloop_server.models.repository import ModelRepository
 from innerloop_server.scheduling.lanes import Lanes
 
@@ -282,6 +288,84 @@ async def test_a_caller_that_leaves_does_not_end_a_download(open_mirror, tmp_pat
     asking.cancel()
     await mirror.refresh()
     assert set(digests(mirror)) == {"birds"}
+
+
+def test_bundles_of_which_a_store_says_the_same_are_told_apart():
+    first, second = (
+        RemoteBundle({"manifest.json": RemoteFile(f"models/{name}/manifest.json", 900, "2026-01-01 12:00:00")})
+        for name in ("birds", "words")
+    )
+    assert first.key != second.key
+
+
+@pytest.fixture(scope="module")
+def contents(tmp_path_factory):
+    """Files of three bundles."""
+    folder = tmp_path_factory.mktemp("contents")
+    for seed in range(3):
+        write_bundle(folder / str(seed), PROTOTYPES, seed)
+    return [{file.name: file.read_bytes() for file in (folder / str(seed)).iterdir()} for seed in range(3)]
+
+
+PLACES = st.sampled_from(["birds", "birds/1", "signs/1", "signs/2"])
+CHANGES = st.one_of(
+    st.tuples(st.just("write"), PLACES, st.integers(0, 2)),
+    st.tuples(st.just("tear"), PLACES, st.integers(0, 2)),
+    st.tuples(st.just("remove"), PLACES, st.just(0)),
+    st.tuples(st.just("look"), st.just(""), st.sampled_from([0, 1, 2, 3, 4, 6, 9])),
+    st.tuples(st.just("restart"), st.just(""), st.just(0)),
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(changes=st.lists(CHANGES, min_size=3, max_size=12))
+def test_whatever_happens_to_store_and_disk_only_whole_bundles_are_seen_and_in_the_end_all_of_them(changes, contents):
+    with TemporaryDirectory() as folder, asyncio.Runner() as runner, pytest.MonkeyPatch.context() as disk:
+        remote, sync, calls = Path(folder) / "remote", os.fsync, 0
+
+        def start():
+            started = Mirror(ObjectStore(f"file://{remote}"), Path(folder) / "cache", PLENTY)
+            started.open()
+            return started
+
+        def look(failing=0):
+            """Look at the store, while the disk is full from one write on."""
+
+            def fail(descriptor):
+                nonlocal calls
+                calls += 1
+                if failing and calls >= failing:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                sync(descriptor)
+
+            nonlocal calls
+            calls = 0
+            disk.setattr(os, "fsync", fail)
+            runner.run(mirror.refresh())
+
+        mirror = start()
+        for change, place, number in changes:
+            if change == "look":
+                look(number)
+            elif change == "restart":
+                mirror.close()
+                mirror = start()
+            else:
+                shutil.rmtree(remote / place, ignore_errors=True)
+                for name, content in contents[number].items() if change != "remove" else ():
+                    (remote / place).mkdir(parents=True, exist_ok=True)
+                    damaged = change == "tear" and name != "manifest.json"
+                    (remote / place / name).write_bytes(content[:-1] if damaged else content)
+            digests(mirror)
+        for place in ("birds", "signs/2"):
+            shutil.rmtree(remote / place, ignore_errors=True)
+            (remote / place).mkdir(parents=True)
+            for name, content in contents[2].items():
+                (remote / place / name).write_bytes(content)
+        look()
+        seen = digests(mirror)
+        assert seen["birds"] == seen["signs/2"] == json.loads(contents[2]["manifest.json"])["digest"]
+        mirror.close()
 
 
 def test_two_servers_do_not_use_one_folder(open_mirror, tmp_path):
