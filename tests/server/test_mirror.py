@@ -19,7 +19,12 @@ from structlog.testing import capture_logs
 
 from innerloop_learner.manifest import read_files, read_manifest, sign_bundle
 from innerloop_learner.signatures import write_new_key
-from innerloop_server.domain.errors import InvalidRequestError, ModelFailedError, ModelNotFoundError
+from innerloop_server.domain.errors import (
+    InvalidRequestError,
+    ModelFailedError,
+    ModelLoadingError,
+    ModelNotFoundError,
+)
 from innerloop_server.domain.model_versions import WantedAlias
 from innerloop_server.domain.models import ModelState
 from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
@@ -463,6 +468,50 @@ async def test_a_bundle_that_can_not_be_downloaded_is_listed_with_the_reason(rem
     await repository.look()
     with pytest.raises(ModelNotFoundError):
         repository.get("words")
+
+
+async def test_models_are_loading_while_they_are_downloaded(remote, open_repository, monkeypatch):
+    for name in ("birds", "words"):
+        write_bundle(remote.folder / name, PROTOTYPES)
+    (remote.folder / "words" / "parameters.safetensors").unlink()
+    read, began, go_on = ObjectStore.read, threading.Event(), threading.Event()
+
+    def slowly(self, file):
+        began.set()
+        go_on.wait()
+        return read(self, file)
+
+    repository = open_repository(remote.url)
+    await repository.announce()
+    with pytest.raises(ModelNotFoundError):
+        repository.get("birds")
+    with monkeypatch.context() as network:
+        network.setattr(ObjectStore, "read", slowly)
+        loading = asyncio.create_task(repository.load_all())
+        await asyncio.to_thread(began.wait)
+        for name in ("birds", "words"):
+            with pytest.raises(ModelLoadingError):
+                repository.get(name)
+        go_on.set()
+        await loading
+    assert repository.get("birds")
+    with pytest.raises(ModelFailedError, match=r"words: parameters\.safetensors is missing"):
+        repository.get("words")
+
+
+async def test_what_is_gone_from_the_store_at_a_start_is_not_loading_for_good(open_mirror, remote):
+    for name in ("birds", "words"):
+        write_bundle(remote.folder / name, PROTOTYPES)
+    mirror, lane = open_mirror(remote.url), Lanes(1)
+    await mirror.refresh()
+    shutil.rmtree(remote.folder / "birds")
+    repository = ModelRepository(
+        mirror.models, TorchEngine(TorchSettings("cpu")), lane.call, [], refresh=mirror.refresh
+    )
+    await repository.announce()
+    await repository.load_all()
+    assert [model.name for model in repository.entries()] == ["words"]
+    await lane.stop(5)
 
 
 async def test_signatures_are_checked_of_what_was_downloaded(remote, open_repository, tmp_path):

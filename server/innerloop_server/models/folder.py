@@ -1,9 +1,9 @@
 """Contents of the model folder: bundles, versions of models side by side, and files of aliases."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from innerloop_server.domain.model_versions import SEPARATOR
 
@@ -12,6 +12,20 @@ ALIASES = "aliases.toml"
 
 LARGEST_ALIASES = 2**16
 """Bytes of a file of aliases beyond which it is not read: more than a thousand aliases need."""
+
+
+Place = tuple[str, str]
+"""Where a bundle lies: its model, and the folder of its version, which is empty where there are none."""
+
+Expect = Callable[[Collection[Place]], Awaitable[None]]
+"""Is told which bundles will lie in the model folder, before it takes long to bring them there."""
+
+
+class Refresh(Protocol):
+    """Brings the model folder to where models come from."""
+
+    async def __call__(self, expect: Expect | None = None) -> Mapping[Place, str]:
+        """Bring it there; returns why bundles could not be brought."""
 
 
 class FoundBundle(NamedTuple):

@@ -28,7 +28,7 @@ from innerloop_learner.disk import sync_folder
 from innerloop_learner.manifest import MOST_FILE_BYTES, MOST_MANIFEST_BYTES, BundleError, read_manifest
 from innerloop_learner.signatures import MOST_SIGNATURE_BYTES, SIGNATURE
 from innerloop_server.models.aliases import write_aliases
-from innerloop_server.models.folder import ALIASES, LARGEST_ALIASES, MANIFEST
+from innerloop_server.models.folder import ALIASES, LARGEST_ALIASES, MANIFEST, Expect, Place
 from innerloop_server.models.object_store import (
     ObjectStore,
     ObjectStoreError,
@@ -69,10 +69,10 @@ class Mirror:
         self._lock_file: int | None = None
         self._aliases: dict[str, RemoteFile] = {}  # as they were when they were read
         self._refused: dict[str, BundleError] = {}  # by the keys of bundles: they are not downloaded again
-        self._withheld: dict[tuple[str, str], str] = {}  # why bundles were not brought to the model folder
+        self._withheld: dict[Place, str] = {}  # why bundles were not brought to the model folder
         self._said: dict[str, str] = {}  # what the log was last told of a bundle, or of the store (an empty name)
         self._one_at_a_time = asyncio.Lock()
-        self._refreshes: set[asyncio.Task[Mapping[tuple[str, str], str]]] = set()
+        self._refreshes: set[asyncio.Task[Mapping[Place, str]]] = set()
         self._thread = _new_thread()
         self._log = structlog.get_logger()
 
@@ -97,22 +97,25 @@ class Mirror:
             os.close(self._lock_file)
             self._lock_file = None
 
-    async def refresh(self) -> Mapping[tuple[str, str], str]:
+    async def refresh(self, expect: Expect | None = None) -> Mapping[Place, str]:
         """Download what is new or changed, and take away what is gone.
 
         What can't be had now stays as it is, and is tried again the next time; the log says why. A store in which there
         is nothing at all is taken for one that was not found.
 
+        Args:
+            expect: told which bundles the store has, before any of them is downloaded.
+
         Returns:
-            why bundles of the store are not in the model folder, by model and folder of the version.
+            why bundles of the store are not in the model folder.
         """
         # A caller that leaves does not end a download that others want, too.
-        refreshing = asyncio.create_task(self._refresh())
+        refreshing = asyncio.create_task(self._refresh(expect))
         self._refreshes.add(refreshing)
         refreshing.add_done_callback(self._refreshes.discard)
         return await asyncio.shield(refreshing)
 
-    async def _refresh(self) -> Mapping[tuple[str, str], str]:
+    async def _refresh(self, expect: Expect | None) -> Mapping[Place, str]:
         async with self._one_at_a_time:
             try:
                 models = await self._call(self._store.find_models, LISTING_SECONDS)
@@ -124,6 +127,8 @@ class Mirror:
                 return self._withheld
             if self._said.pop("", None):
                 self._log.info("models looked up again", store=self._store.shown)
+            if expect is not None:
+                await expect([(name, folder) for name, model in models.items() for folder in model.bundles])
             self._withheld = {}
             await self._follow(models)
             return self._withheld
@@ -268,7 +273,7 @@ class Mirror:
         return [link for pattern in ("*", "*/*") for link in self.models.glob(pattern) if link.is_symlink()]
 
     @contextmanager
-    def _complaining(self, label: str, place: tuple[str, str] | None = None) -> Iterator[None]:
+    def _complaining(self, label: str, place: Place | None = None) -> Iterator[None]:
         """Log why something could not be done, note it for the bundle in a place, and go on."""
         try:
             yield

@@ -1,7 +1,7 @@
 """Finds bundles in the model folder, loads and unloads them, and knows which version of a model serves."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from innerloop_server.domain.model_versions import (
 from innerloop_server.domain.models import LOADING_RETRY_SECONDS, ModelEntry, ModelState
 from innerloop_server.engine.interface import Engine, LoadedModel, LoadError
 from innerloop_server.models.aliases import AliasesError, check_alias, edit_aliases, parse_aliases, write_aliases
-from innerloop_server.models.folder import ALIASES, FoundBundle, FoundModel, find_models
+from innerloop_server.models.folder import ALIASES, Expect, FoundBundle, FoundModel, Place, Refresh, find_models
 
 
 class Key(NamedTuple):
@@ -81,8 +81,7 @@ class ModelRepository:
         load_seconds: longest that reading one bundle may take.
         keys_file: file of public keys, of which one must have signed a bundle that is loaded; None if anybody's will
             do. It is read anew for each bundle, so that keys can be exchanged while the server runs.
-        refresh: brings the folder to where models come from, before it is looked at, and says why it could not, by the
-            models and folders of versions; None if the folder is the origin.
+        refresh: brings the folder to where models come from, before it is looked at; None if the folder is the origin.
 
     Attributes:
         on_retired: is given each loaded model that does not serve any more, to free what was kept for it.
@@ -97,7 +96,7 @@ class ModelRepository:
         listeners: list[ModelListener],
         load_seconds: float = 600.0,
         keys_file: Path | None = None,
-        refresh: Callable[[], Awaitable[Mapping[tuple[str, str], str]]] | None = None,
+        refresh: Refresh | None = None,
     ) -> None:
         self._folder = folder
         self._engine = engine
@@ -190,7 +189,7 @@ class ModelRepository:
         Raises:
             OSError: the folder can't be read.
         """
-        await self._refreshed()
+        await self._refreshed(self._expect)
         models = find_models(self._folder)
         if not models:
             self._log.warning("the model folder holds no bundles", folder=str(self._folder))
@@ -200,6 +199,10 @@ class ModelRepository:
             # The newest first: it is the one that most requests will ask for.
             for folder in sorted(found.bundles, key=age, reverse=True):
                 bundles[Key(name, folder)] = found.bundles[folder]
+        for key, version in list(self._versions.items()):
+            if version.entry.state is ModelState.LOADING and key not in bundles and key not in self._loads:
+                del self._versions[key]  # it was expected, and did not come or went
+                await self._tell(key.name)
         await self._load_each(bundles)
 
     async def load(self, reference: str) -> LoadedModel:
@@ -333,11 +336,19 @@ class ModelRepository:
         for name in list(self._models):
             await self._tell_if_changed(name)
 
-    async def _refreshed(self) -> None:
+    async def _expect(self, places: Collection[Place]) -> None:
+        """Say of bundles that they are loading."""
+        new = [key for key in (Key(*place) for place in places) if key not in self._versions]
+        for key in new:
+            self._versions[key] = _Version(ModelEntry(key.name, ModelState.LOADING, folder=key.folder))
+        for name in {key.name for key in new}:
+            await self._tell(name)
+
+    async def _refreshed(self, expect: Expect | None = None) -> None:
         """Have the folder brought to where models come from, and tell what could not be."""
         if self._refresh is None:
             return
-        before, withheld = self._withheld, {Key(*place): why for place, why in (await self._refresh()).items()}
+        before, withheld = self._withheld, {Key(*place): why for place, why in (await self._refresh(expect)).items()}
         self._withheld = {key: f"{_label(key)}: {why}" for key, why in withheld.items()}
         for name in sorted({key.name for key in (*before, *withheld)}):
             await self._tell_if_changed(name)
