@@ -95,6 +95,7 @@ HOSTILE = {
     "for another audience": lambda issuer: issuer.token(aud="others"),
     "for no audience": lambda issuer: issuer.token(aud=None),
     "of nobody": lambda issuer: issuer.token(sub=None),
+    "of an empty name": lambda issuer: issuer.token(""),
     "of a number": lambda issuer: issuer.token(sub=7),
     "with a list of scopes": lambda issuer: issuer.token(scope=["predict"]),
     "signed by somebody else": lambda _: Issuer("first", "RS256").token(),

@@ -75,6 +75,8 @@ class Tokens:
     def _decode(self, token: str) -> _Verified:
         try:
             claims = self._claims(token)
+            if not claims["sub"]:
+                raise InvalidCredentialError("the token is nobody's")
             words = claims.get("scope", "").split()
             owner = sha256(json.dumps([claims["iss"], claims["sub"]]).encode()).hexdigest()
             scopes = frozenset(scope for scope in Scope if scope in words)
