@@ -193,9 +193,9 @@ def read_signing_key(file: Path) -> SigningKey:
     except TypeError as error:
         raise KeyFileError(f"{file} has a passphrase; give a private key without one") from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise KeyFileError(f"{file} holds no private key as PEM; make one with `innerloop new-key`") from error
+        raise KeyFileError(f"{file} holds no private key as PEM; make one with `innerloop signing-key`") from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise KeyFileError(f"{file} holds a key of another kind than Ed25519; make one with `innerloop new-key`")
+        raise KeyFileError(f"{file} holds a key that is not of Ed25519; make one with `innerloop signing-key`")
     return SigningKey(key)
 
 
@@ -215,10 +215,12 @@ def read_trusted_keys(file: Path) -> TrustedKeys:
         except (ValueError, UnsupportedAlgorithm) as error:
             raise KeyFileError(f"{file} holds a damaged public key; copy it again") from error
         if not isinstance(key, Ed25519PublicKey):
-            raise KeyFileError(f"{file} holds a key of another kind than Ed25519; make one with `innerloop new-key`")
+            raise KeyFileError(
+                f"{file} holds a key of another kind than Ed25519; make one with `innerloop signing-key`"
+            )
         keys[_id_of(key)] = key
     if not keys:
-        raise KeyFileError(f"{file} holds no public key as PEM; `innerloop new-key` makes some")
+        raise KeyFileError(f"{file} holds no public key as PEM; `innerloop signing-key` makes some")
     return TrustedKeys(keys)
 
 

@@ -1,18 +1,24 @@
 """A repository that asks for signatures, over real bundles and the real engines."""
 
+import json
 import shutil
+from hashlib import sha256
 from types import SimpleNamespace
 
 import pytest
-from bundles import PROTOTYPES, write_bundle
+from bundles import PROTOTYPES, write_bundle, write_encoded
+from encoders import token_encoder, tokenizer
+from onnx_bundles import ADAPT_CLASSES, CLASSES, PREDICT_CLASSES, write_onnx_bundle
 
 import innerloop_learner.manifest as reading
+from innerloop_learner.encoders import EncoderOptions, describe_encoder
 from innerloop_learner.encoders.session import Computing
 from innerloop_learner.manifest import sign_bundle
 from innerloop_learner.signatures import write_new_key
 from innerloop_server.domain.errors import ModelFailedError
 from innerloop_server.domain.models import ModelState
 from innerloop_server.engine.encoding import EncodingEngine
+from innerloop_server.engine.onnx.engine import OnnxEngine, OnnxSettings
 from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
 from innerloop_server.models.repository import ModelRepository
 from innerloop_server.scheduling.lanes import Lanes
@@ -119,21 +125,37 @@ async def test_trusted_keys_are_exchanged_while_the_server_runs(repository, tmp_
     assert await repository.load("good") is not serving
 
 
-def test_an_engine_reads_nothing_of_a_bundle_that_was_not_checked(monkeypatch, tmp_path, key):
-    """Every manifest that engines read is one whose bytes the keys have seen."""
-    write_bundle(tmp_path / "good", PROTOTYPES)
-    sign_bundle(tmp_path / "good", key)
-    checked, read = [], []
+def write_behind_an_encoder(path):
+    write_encoded(path, "protonet", describe_encoder(token_encoder(mask=True), tokenizer(), EncoderOptions()))
+
+
+def write_graphs(path):
+    write_onnx_bundle(path, PROTOTYPES, CLASSES, ADAPT_CLASSES, PREDICT_CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("make", "write"),
+    [
+        (lambda: TorchEngine(TorchSettings("cpu")), write_behind_an_encoder),
+        (lambda: OnnxEngine(OnnxSettings("cpu")), write_graphs),
+    ],
+    ids=["PyTorch", "ONNX Runtime"],
+)
+def test_an_engine_reads_nothing_of_a_bundle_that_was_not_checked(monkeypatch, tmp_path, make, write):
+    """Each manifest that is read is one whose bytes the keys have seen, and lists the digest of each file that is."""
+    write(tmp_path / "good")
+    checked, contents, opened = [], {}, reading.read_regular_file
     keys = SimpleNamespace(check=lambda _, manifest: checked.append(manifest))
-    original = reading.read_regular_file
 
     def note(path, most):
-        content = original(path, most)
-        if path.name == "manifest.json":
-            read.append(content)
+        content = opened(path, most)
+        contents.setdefault(path.name, []).append(content)
         return content
 
     monkeypatch.setattr(reading, "read_regular_file", note)
-    engine = EncodingEngine(TorchEngine(TorchSettings("cpu")), Computing(1, cuda=False))
-    engine.load("good", tmp_path / "good", keys)
-    assert read == checked != []
+    EncodingEngine(make(), Computing(1, cuda=False)).load("good", tmp_path / "good", keys)
+    assert contents.pop("manifest.json") == checked != []
+    assert contents.keys() == {file.name for file in (tmp_path / "good").iterdir()} - {"manifest.json"}
+    digests = json.loads(checked[0])["files"]
+    for name, versions in contents.items():
+        assert {sha256(content).hexdigest() for content in versions} == {digests[name]}

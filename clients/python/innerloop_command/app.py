@@ -33,7 +33,7 @@ class InnerloopCommands(LazyGroup):
         "compare": Source(_TRAINER, "trainer", "Train several methods on one budget and compare them."),
         "export": Source(_TRAINER, "trainer", "Turn a training run into a bundle."),
         "inspect": Source(_TRAINER, "trainer", "Show what a bundle holds."),
-        "new-key": Source(_SIGNING, "server-base", "Make a pair of keys to sign bundles with."),
+        "signing-key": Source(_SIGNING, "server-base", "Make a pair of keys to sign bundles with."),
         "sign": Source(_SIGNING, "server-base", "Sign bundles."),
         "verify": Source(_SIGNING, "server-base", "Check that bundles are complete and signed."),
         "serve": Source(_SERVER, "server", "Serve bundles over gRPC."),

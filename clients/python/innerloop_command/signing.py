@@ -1,4 +1,4 @@
-"""`innerloop new-key`, `sign` and `verify`: bundles of which a server knows who made them. They need no PyTorch."""
+"""`innerloop signing-key`, `sign` and `verify`: bundles of which a server knows who made them. They need no PyTorch."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ Bundles = Annotated[list[Path], typer.Argument(help="Folders of bundles.", metav
 
 
 @app.command()
-def new_key(
+def signing_key(
     file: Annotated[Path, typer.Argument(help="File of the private key; the public one gets .pub behind the name.")],
 ) -> None:
     """Make a pair of keys (Ed25519, as PEM): the private one signs bundles, servers trust the public one."""
@@ -37,7 +37,7 @@ def new_key(
 @app.command()
 def sign(
     bundles: Bundles,
-    key: Annotated[Path, typer.Option(help="File of the private key, as `innerloop new-key` makes it.")],
+    key: Annotated[Path, typer.Option(help="File of the private key, as `innerloop signing-key` makes it.")],
 ) -> None:
     """Check that bundles are complete, and sign them. A signature that is there already is replaced."""
     try:

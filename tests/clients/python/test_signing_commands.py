@@ -1,4 +1,4 @@
-"""`innerloop new-key`, `sign`, `verify`, and `export --sign-key`."""
+"""`innerloop signing-key`, `sign`, `verify`, and `export --sign-key`."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ def signed(tmp_path):
     bundles = [tmp_path / "birds", tmp_path / "words"]
     for path in bundles:
         write_bundle(path, PROTOTYPES)
-    assert run("new-key", tmp_path / "key").exit_code == 0
+    assert run("signing-key", tmp_path / "key").exit_code == 0
     result = run("sign", *bundles, "--key", tmp_path / "key")
     assert (result.exit_code, result.stdout.count("signed by")) == (0, 2)
     return bundles
@@ -46,7 +46,7 @@ def test_a_bundle_that_is_not_as_it_was_signed_is_named_and_the_others_are_verif
 
 
 def test_a_key_is_not_overwritten_and_a_private_one_is_not_trusted(signed, tmp_path):
-    result = run("new-key", tmp_path / "key")
+    result = run("signing-key", tmp_path / "key")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == f"innerloop: {tmp_path}/key exists and is not overwritten; choose another name\n"
     result = run("verify", signed[0], "--keys", tmp_path / "key")

@@ -25,7 +25,7 @@ TokenizerOption = Annotated[
 ]
 SignKeyOption = Annotated[
     Path | None,
-    typer.Option("--sign-key", help="File of a private key that signs the bundle, as `innerloop new-key` makes it."),
+    typer.Option("--sign-key", help="File of a private key that signs the bundle (`innerloop signing-key`)."),
 ]
 
 
