@@ -215,9 +215,7 @@ def read_trusted_keys(file: Path) -> TrustedKeys:
         except (ValueError, UnsupportedAlgorithm) as error:
             raise KeyFileError(f"{file} holds a damaged public key; copy it again") from error
         if not isinstance(key, Ed25519PublicKey):
-            raise KeyFileError(
-                f"{file} holds a key of another kind than Ed25519; make one with `innerloop signing-key`"
-            )
+            raise KeyFileError(f"{file} holds a key that is not of Ed25519; make one with `innerloop signing-key`")
         keys[_id_of(key)] = key
     if not keys:
         raise KeyFileError(f"{file} holds no public key as PEM; `innerloop signing-key` makes some")

@@ -312,7 +312,7 @@ def private_pem(key: object, passphrase: bytes = b"") -> bytes:
     ("content", "why"),
     [
         (b"", "holds no private key as PEM"),
-        (private_pem(RSA), "a key that is not of Ed25519"),
+        (private_pem(RSA), "is not of Ed25519"),
         (private_pem(Ed25519PrivateKey.generate(), b"secret"), "has a passphrase"),
     ],
 )
@@ -329,7 +329,7 @@ def test_an_unusable_private_key_is_refused_with_a_reason(content: bytes, why: s
         (private_pem(Ed25519PrivateKey.generate()), "holds a private key"),
         (
             RSA.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
-            "a key that is not of Ed25519",
+            "is not of Ed25519",
         ),
         (b"-----BEGIN PUBLIC KEY-----\nQUJD\n-----END PUBLIC KEY-----\n", "damaged public key"),
         (None, "can't be read"),
