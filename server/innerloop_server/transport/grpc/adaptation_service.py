@@ -207,6 +207,6 @@ def _read_token(token: str) -> int | None:
         content = urlsafe_b64decode(token)
     except ValueError:
         content = b""
-    if len(content) != TOKEN_BYTES:
+    if len(content) != TOKEN_BYTES or content[0] >> 7:  # times have 63 bits
         raise InvalidRequestError([FieldViolation("page_token", "is not one that this server gave out")])
     return int.from_bytes(content)
