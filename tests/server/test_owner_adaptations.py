@@ -165,3 +165,15 @@ async def test_what_waits_to_be_written_and_what_was_written_count_once(tmp_path
     await store._flush()
     assert not store._change
     await keeper.close()
+
+
+async def test_nobody_is_refused_for_what_is_being_written(tmp_path, metrics, fake_model):
+    model, store = fake_model(), WriteBehindStore(SqliteStore(tmp_path / "store"))
+    keeper = Keeper(store, 10**6, metrics, owner_most=2 * MOST)
+    await keeper.open()
+    for _ in range(2 * MOST - 1):
+        await keep(keeper, model)
+    writing = asyncio.create_task(store._flush())
+    while not writing.done():
+        await keeper.admit_one_more("me", "fake")
+    await keeper.close()

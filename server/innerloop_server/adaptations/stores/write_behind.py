@@ -69,8 +69,8 @@ class WriteBehindStore(AdaptationStore):
         if most is None:
             self._add_later(adaptation)
         else:
-            async with self._writing:  # what is written meanwhile would be counted twice, or not at all
-                if await self.count(summary.owner) >= most:
+            async with self._writing:
+                if await self._count_unwritten(summary.owner) >= most:
                     raise TooManyAdaptationsError(most)
                 self._add_later(adaptation)
         if self._bytes > MOST_BYTES:
@@ -79,7 +79,8 @@ class WriteBehindStore(AdaptationStore):
 
     async def count(self, owner: str) -> int:
         """See AdaptationStore.count."""
-        return await self._store.count(owner) + self._change[owner]
+        async with self._writing:
+            return await self._count_unwritten(owner)
 
     async def replace(self, adaptation: StoredAdaptation) -> bool:
         """See AdaptationStore.replace."""
@@ -201,6 +202,10 @@ class WriteBehindStore(AdaptationStore):
         key = adaptation.summary.owner, adaptation.summary.request_id
         if self._by_request.get(key) == adaptation.summary.id:
             del self._by_request[key]
+
+    async def _count_unwritten(self, owner: str) -> int:
+        """`count` while nothing is written: what is written meanwhile would be counted twice, or not at all."""
+        return await self._store.count(owner) + self._change[owner]
 
     def _count(self, owner: str, change: int) -> None:
         self._change[owner] += change
