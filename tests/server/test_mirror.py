@@ -514,6 +514,25 @@ async def test_what_is_gone_from_the_store_at_a_start_is_not_loading_for_good(op
     await lane.stop(5)
 
 
+async def test_versions_serve_until_a_bundle_in_their_place_is_there_as_a_whole(remote, open_repository):
+    folder = remote.folder
+    write_bundle(folder / "signs" / "1", PROTOTYPES)
+    write_bundle(folder / "birds", PROTOTYPES)
+    repository = open_repository(remote.url)
+    await repository.load_all()
+    serving = repository.get("signs")
+    write_bundle(folder / "new", PROTOTYPES, seed=1)
+    (folder / "new" / "manifest.json").rename(folder / "signs" / "manifest.json")
+    for _ in range(3):
+        await repository.look()
+    assert repository.get("signs") is serving
+    (folder / "new" / "parameters.safetensors").rename(folder / "signs" / "parameters.safetensors")
+    for _ in range(3):
+        await repository.look()
+    assert [entry.folder for entry in repository.versions("signs").versions] == [""]
+    assert repository.get("signs") is not serving
+
+
 async def test_signatures_are_checked_of_what_was_downloaded(remote, open_repository, tmp_path):
     key = write_new_key(tmp_path / "key")
     for name in ("good", "unsigned"):

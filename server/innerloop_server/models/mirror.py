@@ -249,12 +249,16 @@ class Mirror:
     def _remove_gone(self, labels: set[str]) -> None:
         """Remove links to bundles that the store has no more, and then what they led to.
 
+        A bundle that becomes a folder of versions, or versions that become a bundle, stay until the first of what
+        replaces them is there (`_point`).
+
         Args:
             labels: where the bundles that it has lie in the model folder.
         """
+        versioned = {label.partition("/")[0] for label in labels}
         for link in self._links():
             label = str(link.relative_to(self.models))
-            if label not in labels and not any(other.startswith(f"{label}/") for other in labels):
+            if labels.isdisjoint((label, label.partition("/")[0])) and label not in versioned:
                 link.unlink()
         for folder in self.models.iterdir():
             if folder.is_dir() and not folder.is_symlink() and not any(each.is_symlink() for each in folder.iterdir()):
