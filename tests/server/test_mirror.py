@@ -8,6 +8,7 @@ import shutil
 import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import monotonic
 from types import SimpleNamespace
 
 import pytest
@@ -184,6 +185,29 @@ async def test_a_download_that_was_cut_short_leaves_nothing(open_mirror, tmp_pat
     await mirror.refresh()
     assert set(digests(mirror)) == {"birds"}
     assert len(list((tmp_path / "cache" / "bundles").iterdir())) == 1
+
+
+async def test_a_damaged_bundle_is_downloaded_once_and_again_only_after_a_while(open_mirror, tmp_path, monkeypatch):
+    bundle = tmp_path / "remote" / "birds"
+    write_bundle(bundle, PROTOTYPES)
+    parameters, read, files = bundle / "parameters.safetensors", ObjectStore.read, []
+    content = parameters.read_bytes()
+
+    def behind(self, file):
+        """What a copy says that has the listing already, but not yet the file."""
+        files.append(file)
+        return iter([bytes(file.size)]) if file.path.endswith("safetensors") else read(self, file)
+
+    mirror = open_mirror(f"file://{tmp_path}/remote")
+    with monkeypatch.context() as network:
+        network.setattr(ObjectStore, "read", behind)
+        for _ in range(3):
+            assert ("birds", "") in await mirror.refresh()
+    assert len(files) == 2
+    assert ("birds", "") in await mirror.refresh()
+    monkeypatch.setattr(mirrors, "monotonic", lambda: monotonic() + mirrors.REFUSED_SECONDS)
+    assert await mirror.refresh() == {}
+    assert (mirror.models / "birds" / parameters.name).read_bytes() == content
 
 
 async def test_bytes_on_disk_are_bounded(open_mirror, tmp_path):

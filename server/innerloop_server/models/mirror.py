@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from time import perf_counter
-from typing import TypeVar
+from time import monotonic, perf_counter
+from typing import NamedTuple, TypeVar
 
 import structlog
 
@@ -43,7 +43,18 @@ LISTING_SECONDS = 30.0
 AWAY = "models not looked up; serving what was downloaded before"
 """What the log says while the store can't be asked."""
 
+REFUSED_SECONDS = 600.0
+"""How long a bundle that was damaged is not downloaded again while the store says that it is the same. It may have been
+read while it was written, or from a copy that was behind."""
+
 Result = TypeVar("Result")
+
+
+class _Refusal(NamedTuple):
+    """Why a bundle was refused, and until when (by the monotonic clock) it is not downloaded again."""
+
+    reason: str
+    until: float
 
 
 class Mirror:
@@ -68,7 +79,7 @@ class Mirror:
         self._download_seconds = download_seconds
         self._lock_file: int | None = None
         self._aliases: dict[str, RemoteFile] = {}  # as they were when they were read
-        self._refused: dict[str, BundleError] = {}  # by the keys of bundles: they are not downloaded again
+        self._refused: dict[str, _Refusal] = {}  # by the keys of bundles: they are not downloaded again for now
         self._withheld: dict[Place, str] = {}  # why bundles were not brought to the model folder
         self._said: dict[str, str] = {}  # what the log was last told of a bundle, or of the store (an empty name)
         self._one_at_a_time = asyncio.Lock()
@@ -136,8 +147,8 @@ class Mirror:
     async def _follow(self, models: Mapping[str, RemoteModel]) -> None:
         """Bring the model folder to where the store is."""
         bundles = {(name, folder): each for name, model in models.items() for folder, each in model.bundles.items()}
-        keys = {bundle.key for bundle in bundles.values()}
-        self._refused = {key: error for key, error in self._refused.items() if key in keys}
+        keys, now = {bundle.key for bundle in bundles.values()}, monotonic()
+        self._refused = {key: each for key, each in self._refused.items() if key in keys and now < each.until}
         with self._complaining(""):
             await self._call(partial(self._remove_gone, {_link(*place) for place in bundles}))
         for place, bundle in bundles.items():
@@ -154,13 +165,13 @@ class Mirror:
         """Have a link lead to a bundle, which is downloaded unless it lies there already."""
         place = self._bundles / bundle.key
         if bundle.key in self._refused:
-            raise self._refused[bundle.key]
+            raise BundleError(self._refused[bundle.key].reason)
         if not place.is_dir():
             started = perf_counter()
             try:
                 scratch = await self._call(partial(self._download, bundle), self._download_seconds)
             except BundleError as error:
-                self._refused[bundle.key] = error
+                self._refused[bundle.key] = _Refusal(str(error), monotonic() + REFUSED_SECONDS)
                 raise
             await self._call(partial(scratch.rename, place))
             self._log.info("bundle downloaded", bundle=label, seconds=round(perf_counter() - started, 3))
