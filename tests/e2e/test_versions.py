@@ -2,6 +2,7 @@
 
 import json
 import signal
+from functools import partial
 
 import grpc
 import numpy as np
@@ -98,6 +99,10 @@ def test_aliases_and_the_watch_choose_what_a_name_means(folder):
         assert client.set_alias("signs", "stable", "1").version == first
         assert client.adapt("signs", inputs, labels).info.model_version == first
         assert client.adapt("signs@2", inputs, labels).info.model_version == second
+        of_version = partial(
+            Metrics(server.metrics_url), "innerloop_version_requests_total", model="signs", status="OK"
+        )
+        wait_until(lambda: [of_version(version=version) for version in (first, second)] == [1, 2])
         (folder / "signs" / "aliases.toml").write_text('stable = "1"\ncanary = { version = "2", percent = 100 }\n')
         wait_until(lambda: client.model("signs").version == second)
         adaptation = client.adapt("signs", inputs, labels)

@@ -17,7 +17,7 @@ from innerloop_server.observability.merged import write_metrics_to
 write_metrics_to(Path(sys.argv[1]), int(sys.argv[2]))
 metrics = CallMetrics(CollectorRegistry())
 for _ in range(int(sys.argv[3])):
-    metrics.request("Predict", "model", "OK", 0.003)
+    metrics.request("Predict", "model", "1", "OK", 0.003)
     metrics.phase("encode", "model", 0.0001)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -34,7 +34,7 @@ def families(metrics):
 
 def test_sums_hold_what_every_process_wrote_though_it_was_killed_and_replaced(tmp_path):
     metrics = Metrics("test", 1000, tmp_path)
-    metrics.request("Predict", "model", "OK", 0.003)
+    metrics.request("Predict", "model", "1", "OK", 0.003)
     metrics.phase("adapt", "model", 0.5)
     for slot, requests in ((0, 2), (1, 3), (0, 4)):
         write(tmp_path, slot, requests)
@@ -54,7 +54,7 @@ def test_sums_hold_what_every_process_wrote_though_it_was_killed_and_replaced(tm
 def test_every_family_is_there_once_with_the_same_labels_as_without_front_ends(tmp_path):
     alone, merged = Metrics("test", 1000), Metrics("test", 1000, tmp_path)
     for metrics in (alone, merged):
-        metrics.request("Predict", "model", "OK", 0.003)
+        metrics.request("Predict", "model", "1", "OK", 0.003)
         metrics.phase("encode", "model", 0.0001)
     write(tmp_path, 0, 1)
     names = [family.name for family in families(merged)]

@@ -15,7 +15,7 @@ NO_MODEL = ""
 class CallMetrics:
     """Counts requests, and measures how long they take in all and in each phase.
 
-    Model labels are names of models that the server holds.
+    Model labels are names of models that the server holds, and version labels short digests of those that it loaded.
 
     Args:
         registry: registry that the metrics are added to.
@@ -38,6 +38,26 @@ class CallMetrics:
                 "model",
             ).labels
         )
+        self._version_requests = cache(
+            counter(
+                registry,
+                "version_requests",
+                "Requests that adapt a version of a model, or ask an adaptation of it.",
+                "model",
+                "version",
+                "status",
+            ).labels
+        )
+        self._version_duration = cache(
+            histogram(
+                registry,
+                "version_request_duration_seconds",
+                "Time from the arrival of such a request to its answer.",
+                SECONDS,
+                "model",
+                "version",
+            ).labels
+        )
         self._phase_duration = cache(
             histogram(
                 registry,
@@ -49,10 +69,13 @@ class CallMetrics:
             ).labels
         )
 
-    def request(self, rpc: str, model: str, status: str, seconds: float) -> None:
-        """Count a request that was answered with a status code."""
+    def request(self, rpc: str, model: str, version: str, status: str, seconds: float) -> None:
+        """Count a request that was answered with a status code; its version is empty if it is about none."""
         self._requests(rpc, model, status).inc()
         self._request_duration(rpc, model).observe(seconds)
+        if version:
+            self._version_requests(model, version, status).inc()
+            self._version_duration(model, version).observe(seconds)
 
     def phase(self, phase: str, model: str, seconds: float) -> None:
         """Record the time that a request spent in a phase: queue, encoder, adapt, predict or encode."""

@@ -77,7 +77,7 @@ class AdaptationServicer:
         request, detached = received.message, received.detached
         caller = call.caller.with_priority(decode_priority(request.priority))
         model = await self._serving.model(caller, request.model)
-        call.model = model.name
+        call.model, call.version = model.name, model.description.version
         task, keep = await self._decoders.run(
             lambda: (
                 decode_adapt(request, model, self._limits, detached),
@@ -109,7 +109,7 @@ class AdaptationServicer:
         request, detached = received.message, received.detached
         caller = call.caller.with_priority(decode_priority(request.priority))
         model = await self._serving.model_of(caller, adaptation_id)
-        call.model = model.name
+        call.model, call.version = model.name, model.description.version
         query = await self._decoders.run(
             lambda: decode_query(request.query, model, self._limits, detached),
             heavy=is_heavy(request.query, "query", detached),
@@ -127,7 +127,7 @@ class AdaptationServicer:
         request, detached = received.message, received.detached
         caller = call.caller.with_priority(decode_priority(request.priority))
         model = await self._serving.model(caller, request.model)
-        call.model = model.name
+        call.model, call.version = model.name, model.description.version
         (task, query), keep = await self._decoders.run(
             lambda: (
                 decode_adapt_predict(request, model, self._limits, detached),

@@ -46,6 +46,7 @@ class Call:
         caller: who makes it; a stranger until it was let in.
         deadline: after which its answer is of no use.
         model: name of the model that the call is about, once that is known, for metrics.
+        version: version of it that adapts or answers, once that is known.
         queries: how many a stream has asked so far.
     """
 
@@ -53,6 +54,7 @@ class Call:
     caller: Caller
     deadline: Deadline
     model: str = NO_MODEL
+    version: str = ""
     queries: int = 0
 
 
@@ -194,7 +196,7 @@ class Calls:
         )
 
     def _count(self, rpc: str, call: Call, status: str, seconds: float) -> None:
-        self._metrics.request(rpc, call.model, status, seconds)
+        self._metrics.request(rpc, call.model, call.version, status, seconds)
 
     def _enter(self) -> bool:
         """Count a call as under way, unless calls are refused: refused ones must not hold up the stop."""
