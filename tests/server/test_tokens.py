@@ -15,9 +15,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from token_issuer import AUDIENCE, ISSUER, Issuer, claims, key_server
 
 from innerloop_server.domain.callers import Scope
-from innerloop_server.identity import token_keys
+from innerloop_server.identity import authenticator, token_keys
+from innerloop_server.identity.api_keys import ApiKeys
+from innerloop_server.identity.authenticator import Authenticator
 from innerloop_server.identity.credentials import InvalidCredentialError
 from innerloop_server.identity.followed_file import UnusableFileError
+from innerloop_server.identity.new_key import new_key
 from innerloop_server.identity.token_keys import FileKeys, UrlKeys
 from innerloop_server.identity.tokens import LEEWAY_SECONDS, Tokens
 
@@ -236,7 +239,7 @@ async def test_a_url_that_can_not_be_read_leaves_the_keys_as_they_are(served, is
     monkeypatch.setattr(token_keys, "RETRY_SECONDS", 0.0)
     tokens = Tokens(UrlKeys(served.url), ISSUER, AUDIENCE)
     await tokens.look()
-    for content in (None, b"{", b"[]", b'{"keys": []}', secret_set()):
+    for content in (None, b"{", b"[]", b'{"keys": []}', b"[" * 100_000, secret_set()):
         served.content, before = content, served.asked
         await tokens.look()
         assert served.asked == before + 1
@@ -258,3 +261,39 @@ async def test_a_url_that_does_not_answer_holds_up_nobody_else(served, issuer):
     served.may_answer.set()
     await looking
     assert keys.keys
+
+
+async def test_a_url_that_never_ends_is_waited_for_no_longer_than_is_said(served, issuer, monkeypatch):
+    monkeypatch.setattr(token_keys, "FETCH_SECONDS", 0.1)
+    served.publish(issuer)
+    keys = UrlKeys(served.url)
+    monkeypatch.setattr(keys._client, "timeout", 30)  # as where a byte comes now and then
+    served.may_answer.clear()
+    before = served.asked
+    await keys.look()
+    assert not await keys.seek()
+    served.may_answer.set()
+    assert await keys.seek()
+    assert keys.keys
+    assert served.asked == before + 1
+
+
+async def test_while_a_url_does_not_answer_api_keys_are_revoked_all_the_same(served, tmp_path, monkeypatch):
+    monkeypatch.setattr(token_keys, "REFRESH_SECONDS", 0.0)
+    monkeypatch.setattr(authenticator, "LOOK_SECONDS", 0.01)
+    served.publish(Issuer("first"))
+    file, made = tmp_path / "keys.toml", new_key("acme", [Scope.PREDICT])
+    file.write_text(made.entry)
+    known = Authenticator(ApiKeys(file), Tokens(UrlKeys(served.url), ISSUER, AUDIENCE))
+    await known.start()
+    assert await known.knows(made.key)
+    before = served.asked
+    served.may_answer.clear()
+    while served.asked == before:
+        await asyncio.sleep(0.01)
+    file.write_text("")
+    async with asyncio.timeout(5):
+        while await known.knows(made.key):
+            await asyncio.sleep(0.01)
+    served.may_answer.set()
+    known.stop()

@@ -1,6 +1,8 @@
 """Who callers are that send a credential with each call."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import structlog
 
@@ -25,17 +27,24 @@ class Authenticator:
     def __init__(self, api_keys: ApiKeys | None, tokens: Tokens | None) -> None:
         self._api_keys = api_keys
         self._tokens = tokens
-        self._following: asyncio.Task[None] | None = None
+        self._looks: list[Callable[[], Awaitable[None]]] = []
+        if api_keys is not None:
+            self._looks.append(partial(asyncio.to_thread, api_keys.look))
+        if tokens is not None:
+            self._looks.append(tokens.look)
+        self._following: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Be ready to name callers, and follow changes of keys from now on."""
-        await self._look()
-        self._following = asyncio.create_task(self._follow())
+        for look in self._looks:
+            await look()
+        # Apart: a URL that is slow must not keep API keys from being revoked.
+        self._following = [asyncio.create_task(_follow(look)) for look in self._looks]
 
     def stop(self) -> None:
         """Follow no more changes."""
-        if self._following is not None:
-            self._following.cancel()
+        for following in self._following:
+            following.cancel()
 
     async def caller(self, credential: str) -> Caller:
         """The caller whom a credential stands for.
@@ -63,16 +72,11 @@ class Authenticator:
             return await self._tokens.caller(credential)
         raise InvalidCredentialError("it is no API key")
 
-    async def _follow(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            try:
-                await self._look()
-            except Exception:  # what is wrong with one look must not end all later ones
-                structlog.get_logger().exception("keys were not looked at")
 
-    async def _look(self) -> None:
-        if self._api_keys is not None:
-            await asyncio.to_thread(self._api_keys.look)
-        if self._tokens is not None:
-            await self._tokens.look()
+async def _follow(look: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        try:
+            await look()
+        except Exception:  # what is wrong with one look must not end all later ones
+            structlog.get_logger().exception("keys were not looked at")

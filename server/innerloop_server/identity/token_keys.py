@@ -27,7 +27,7 @@ RETRY_SECONDS = 10.0
 """Least seconds between two attempts to read a URL, which failed or was read for a token whose key was not there."""
 
 FETCH_SECONDS = 10.0
-"""Longest time that reading a URL may take."""
+"""Longest time that reading a URL holds anybody up. A server that is slower is read on in its thread."""
 
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
@@ -115,16 +115,17 @@ class UrlKeys:
         return await self._fetched()
 
     async def _fetched(self) -> bool:
-        """Read the URL, once for all who ask meanwhile; whether that went well."""
-        if self._fetching is None:
-            self._fetching = asyncio.create_task(self._fetch())
-        return await asyncio.shield(self._fetching)
+        """Read the URL, once for all who ask meanwhile; whether that went well in time."""
+        fetching = self._fetching = self._fetching or asyncio.create_task(self._fetch())
+        # The client's own limit is one of each wait for bytes, of which there may be many.
+        ended, _ = await asyncio.wait([fetching], timeout=FETCH_SECONDS)
+        return bool(ended) and fetching.result()
 
     async def _fetch(self) -> bool:
         self._tried = time.monotonic()
         try:
             self._keys = _usable(await asyncio.to_thread(self._client.get_jwk_set))
-        except (PyJWTError, UnusableFileError, ValueError, OSError) as error:
+        except Exception as error:  # JSON that is nested too deep, for example, ends in a RecursionError
             structlog.get_logger().error("keys of tokens can't be read", reason=type(error).__name__)
             self._due = self._tried + RETRY_SECONDS
             return False
