@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import grpc
 import pytest
+import trustme
 from examples import adapt_request, pictures, predict_request
 from grpc import StatusCode
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -15,7 +16,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from running import Connection, wait_until
-from token_issuer import AUDIENCE, ISSUER, Issuer
+from token_issuer import AUDIENCE, ISSUER, Issuer, key_server
 from wire import problem
 
 from innerloop import AdaptationNotFoundError, AsyncClient, Client, PermissionDeniedError, UnauthenticatedError
@@ -298,3 +299,25 @@ def test_keys_are_rotated_under_load_and_revoked_ones_end_streams_too(server, fo
     assert seen.keys() == {StatusCode.OK}
     for made in (*keys.values(), old, new):
         assert made.key[13:] not in server.log
+
+
+@pytest.mark.slow
+def test_keys_of_tokens_come_from_a_url_that_may_be_away_at_first(start_server, tmp_path, monkeypatch):
+    authority, first, second = trustme.CA(), Issuer("first"), Issuer("second")
+    authority.cert_pem.write_to_path(tmp_path / "roots.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "roots.pem"))
+
+    def works(issuer):
+        return statuses(server, issuer.token()) == {StatusCode.OK}
+
+    with (
+        key_server(authority) as keys,
+        start_server(jwt_keys=keys.url, jwt_issuer=ISSUER, jwt_audience=AUDIENCE) as server,
+    ):
+        assert statuses(server, first.token()) == {StatusCode.UNAUTHENTICATED}
+        assert server.has_logged("keys of tokens can't be read")
+        keys.publish(first)
+        wait_until(lambda: works(first))
+        keys.publish(first, second)
+        wait_until(lambda: works(second))  # which no front end reads again for within 10 seconds
+        assert works(first)
