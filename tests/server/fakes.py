@@ -94,9 +94,12 @@ def describe(**changes):
     return ModelDescription(**fields, traits=traits)
 
 
-async def keep(keeper, model, owner="me", size=100, life=60.0, request_id="", fingerprint=b"", **options):
+async def keep(
+    keeper, model, owner="me", size=100, life=60.0, request_id="", fingerprint=b"", own_most=None, **options
+):
     """Have a keeper keep a state of two classes, of that many bytes, for so many seconds."""
     support = SupportSet(np.zeros((2, 1), np.float32), np.zeros(2, np.int64), 2)
     task = AdaptTask(model.served, support, ("a", "b"), 1)
     adapted = AdaptedTask(FakeState(size), (0.5,))
-    return await keeper.keep(owner, model, task, adapted, KeepOptions(life, request_id, fingerprint, **options))
+    options = KeepOptions(life, request_id, fingerprint, **options)
+    return await keeper.keep(owner, model, task, adapted, options, own_most)

@@ -38,10 +38,10 @@ def look_twice(keys):
 
 def test_a_key_stands_for_its_owner_with_the_scopes_and_limits_of_its_entry(file):
     made = new_key("acme", PREDICT)
-    write(file, made.entry, "limits = { requests_per_second = 2.5, waiting = 3 }")
+    write(file, made.entry, "limits = { requests_per_second = 2.5, waiting = 3, adaptations = 4 }")
     caller = ApiKeys(file).caller(made.key)
     assert (caller.owner, caller.scopes) == ("api-key:acme", {Scope.PREDICT})
-    assert caller.limits == OwnerLimits(requests_per_second=2.5, waiting=3)
+    assert caller.limits == OwnerLimits(requests_per_second=2.5, waiting=3, adaptations=4)
 
 
 def test_keys_of_one_owner_are_one_owner_and_of_others_are_others(file):

@@ -33,6 +33,10 @@ class Clock:
         return int(self.now * 1e9)
 
 
+class ComputedError(Exception):
+    """Something was computed."""
+
+
 class Away(MemoryStore):
     """A store that nobody reaches."""
 
@@ -122,13 +126,19 @@ async def test_one_too_many_is_refused_before_it_is_computed(store, metrics, val
         def serves(self, _):
             return True
 
+    class Scheduler:
+        async def run(self, _):
+            raise ComputedError
+
     keeper = Keeper(STORES[store](None), 10**6, metrics, owner_most=1)
-    serving = LocalServing(Repository(), None, keeper, metrics, RateLimits(OwnerLimits()))
+    serving = LocalServing(Repository(), Scheduler(), keeper, metrics, RateLimits(OwnerLimits()))
     await keep(keeper, model)
     support = SupportSet(np.zeros((2, 1), np.float32), np.zeros(2, np.int64), 2)
     task = AdaptTask(model.served, support, ("a", "b"), 1)
     with pytest.raises(TooManyAdaptationsError):
         await serving.adapt(Caller("me"), task, KeepOptions(60.0), Deadline())
+    with pytest.raises(ComputedError):  # let in by a limit of its own
+        await serving.adapt(Caller("me", limits=OwnerLimits(adaptations=2)), task, KeepOptions(60.0), Deadline())
     assert value("innerloop_requests_refused_total", model="fake", reason="owner") == 1
 
 
@@ -177,3 +187,10 @@ async def test_nobody_is_refused_for_what_is_being_written(tmp_path, metrics, fa
     while not writing.done():
         await keeper.admit_one_more("me", "fake")
     await keeper.close()
+
+
+async def test_a_limit_of_an_owners_own_stands_in_place_of_that_of_all(keeper, fake_model):
+    model = fake_model()
+    adaptations = [keep(keeper, model, "large", own_most=MOST + 2) for _ in range(2 * MOST)]
+    assert (await outcomes(*adaptations))["kept"] == MOST + 2
+    assert (await outcomes(*(keep(keeper, model, "small", own_most=1) for _ in range(MOST))))["kept"] == 1

@@ -50,7 +50,7 @@ class Keeper:
         parts: what the store is given.
         now: nanoseconds of the wall clock.
         owner_budget: bytes that one owner's task states in memory may take; None for as many as there are.
-        owner_most: adaptations that one owner may have, in the store too; None for any number.
+        owner_most: adaptations of an owner that has no limit of its own, in the store too; None for any number.
     """
 
     def __init__(
@@ -89,23 +89,31 @@ class Keeper:
             raise AdaptationTooLargeError(size, self._live.owner_budget)
         self._store.admit()
 
-    async def admit_one_more(self, owner: str, model: str) -> None:
+    async def admit_one_more(self, owner: str, model: str, own_most: int | None = None) -> None:
         """Refuse what would be one adaptation too many of an owner, before anything is computed.
 
         Args:
             owner: whose it would be.
             model: name of the model that would adapt.
+            own_most: adaptations that this owner may have; None for as many as any.
 
         Raises:
             TooManyAdaptationsError: it has as many as it may have.
             StoreUnavailableError: the store can't count them now.
         """
-        if self._owner_most is not None and await self._store.count(owner) >= self._owner_most:
+        most = own_most or self._owner_most
+        if most is not None and await self._store.count(owner) >= most:
             self._metrics.refused(model, "owner")
-            raise TooManyAdaptationsError(self._owner_most)
+            raise TooManyAdaptationsError(most)
 
     async def keep(
-        self, owner: str, model: LoadedModel, task: AdaptTask, adapted: AdaptedTask, options: KeepOptions
+        self,
+        owner: str,
+        model: LoadedModel,
+        task: AdaptTask,
+        adapted: AdaptedTask,
+        options: KeepOptions,
+        own_most: int | None = None,
     ) -> KeptRecord:
         """Keep what a model has adapted to; returns what the same request made before, if another server was first.
 
@@ -115,6 +123,7 @@ class Keeper:
             task: that it adapted to.
             adapted: the task state, and the losses on the way to it.
             options: how to keep it.
+            own_most: adaptations that this owner may have; None for as many as any.
 
         Raises:
             AdaptationTooLargeError: it is larger than the budget.
@@ -148,7 +157,7 @@ class Keeper:
         if self._store.durable:
             forget = options.forget_examples
             state, recipe = await self._parts.seal(record.id, model, task, adapted.state, forget_examples=forget)
-        made = await self._add(record, stored_ns, state, recipe)
+        made = await self._add(record, stored_ns, state, recipe, own_most or self._owner_most)
         if made is not None:
             return made
         durable = self._store.brings_back(record.id)
@@ -418,11 +427,13 @@ class Keeper:
             structlog.get_logger().warning("uses of adaptations not noted", adaptations=len(self._touched))
         await self._store.close()
 
-    async def _add(self, record: AdaptationRecord, expires_ns: int, state: bytes, recipe: bytes) -> KeptRecord | None:
+    async def _add(
+        self, record: AdaptationRecord, expires_ns: int, state: bytes, recipe: bytes, most: int | None
+    ) -> KeptRecord | None:
         """Add a record to the store, unless the request that it is of has made another, which is returned then."""
         summary = _summary(record, expires_ns)
         while True:
-            made = await self._store.add(StoredAdaptation(summary, state, recipe), self._owner_most)
+            made = await self._store.add(StoredAdaptation(summary, state, recipe), most)
             if made is None:
                 return None
             with suppress(AdaptationDamagedError):

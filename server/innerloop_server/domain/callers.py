@@ -33,11 +33,13 @@ class OwnerLimits:
         requests_per_second: requests that compute something.
         examples_per_second: support examples and queries of these requests.
         waiting: requests of one model that wait for the device.
+        adaptations: that are kept, in memory and store together.
     """
 
     requests_per_second: float | None = None
     examples_per_second: float | None = None
     waiting: int | None = None
+    adaptations: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ class _Limits(BaseModel):
     requests_per_second: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     examples_per_second: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     waiting: int | None = Field(default=None, ge=1)
+    adaptations: int | None = Field(default=None, ge=1)
 
 
 class _Entry(BaseModel):

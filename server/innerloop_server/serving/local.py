@@ -214,14 +214,14 @@ class LocalServing(Serving):
             if keep.request_id and (made := await self._keeper.made_by(key)) is not None:
                 return made
             model = self._model_for(task)
-            await self._keeper.admit_one_more(caller.owner, model.name)
+            await self._keeper.admit_one_more(caller.owner, model.name, caller.limits.adaptations)
             adapted, answers = await self._adapt(caller, model, task, query, shared, timings)
             if query is not None:
                 _usable(answers)
             # If the model was unloaded meanwhile, its adaptations left the memory, and no new one may come.
             if not self._repository.serves(model):
                 raise self._gone(model)
-            kept = await self._keeper.keep(caller.owner, model, task, adapted, keep)
+            kept = await self._keeper.keep(caller.owner, model, task, adapted, keep, caller.limits.adaptations)
             if not self._repository.serves(model):
                 await self._keeper.drop_model(model)
             return kept
