@@ -30,6 +30,11 @@ class Bearer:
         self._name = name
         self._source = source if callable(source) else self._metadata(source)
 
+    @property
+    def renews(self) -> bool:
+        """Whether each call gets a credential of its own."""
+        return callable(self._source)
+
     def metadata(self) -> Metadata:
         """What goes along with a call.
 

@@ -31,6 +31,9 @@ class ConnectionCore(ABC):
 
     Arguments are those of `Client`, and what it sends to say who it is.
 
+    Attributes:
+        renews: whether each call may say it by a token of its own.
+
     The abstract methods are the operations of the steps: `Connection` implements them as plain functions,
     `AsyncConnection` as asynchronous functions.
     """
@@ -47,6 +50,7 @@ class ConnectionCore(ABC):
         self._target = check_target(target)
         self._tls = tls
         self._bearer = bearer
+        self.renews = bearer is not None and bearer.renews
         self.credentials = make_credentials(tls)
         self._timeout = check_seconds(timeout, "timeout")
         self.policy = RetryPolicy(check_retries(retries))

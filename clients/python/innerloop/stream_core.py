@@ -9,7 +9,13 @@ import grpc
 from innerloop.adaptation_core import AdaptationCore
 from innerloop.async_connection import AsyncConnection
 from innerloop.connection import Connection
-from innerloop.errors import ClientClosedError, DeadlineExceededError, InnerloopError, UnavailableError
+from innerloop.errors import (
+    ClientClosedError,
+    DeadlineExceededError,
+    InnerloopError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from innerloop.examples import EncodedExamples
 from innerloop.links import CLOSED, Link
 from innerloop.one_stream import OneStream
@@ -111,12 +117,16 @@ class StreamCore(ABC):
                 asked.answer = error
         answer = asked.answer
         if isinstance(answer, InnerloopError):
-            if not self._core.policy.may_ask_again(answer):
+            # A stream keeps the token that it began with, which may have expired meanwhile.
+            expired = isinstance(answer, UnauthenticatedError) and self._core.renews
+            if not expired and not self._core.policy.may_ask_again(answer):
                 raise answer
+            broken = broken or (expired and answer.request_id == self._stream.request_id)
             answer = yield from self._adaptation.ask(
                 asked.query, self._return_logits, self._core.deadline(self._timeout)
             )
         if broken:
+            self._call.cancel()
             yield self._open_stream
         self._pending.close_oldest()
         self._free_place()

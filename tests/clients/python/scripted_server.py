@@ -91,6 +91,7 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
         going: clear it, and requests that come in wait until it is set again.
         held_back: how many answers a stream holds back, to give the last one first.
         silent: whether streams go without any answer.
+        expired: credentials that are not valid any more for queries of streams.
     """
 
     def __init__(self) -> None:
@@ -103,6 +104,7 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
         self.going.set()
         self.held_back = 0
         self.silent = False
+        self.expired: set[str] = set()
         self.address = ""
         self._kept: dict[str, pb.Adaptation] = {}
         self._made: dict[str, pb.Adaptation] = {}
@@ -147,6 +149,7 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
 
     def StreamPredict(self, requests: Any, context: Any) -> Iterator[pb.StreamPredictResponse]:  # noqa: N802
         self._begin("StreamPredict", None, context)
+        credential = dict(context.invocation_metadata()).get("authorization", "")
         held: list[pb.StreamPredictResponse] = []
         named, classes_sent = "", False
         for request in itertools.chain(requests, [None]):
@@ -154,7 +157,10 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
                 self._begin("query", request, context)
                 if request.adaptation_id:
                     named, classes_sent = request.adaptation_id, False
-                if not self.silent:
+                if credential in self.expired:
+                    unknown = _status(Failure(grpc.StatusCode.UNAUTHENTICATED))
+                    held.append(pb.StreamPredictResponse(sequence=request.sequence, error=unknown))
+                elif not self.silent:
                     held.append(self._stream_answer(request, named))
             if request is None or request.adaptation_id or len(held) > self.held_back:
                 for answer in reversed(held):

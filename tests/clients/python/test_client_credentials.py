@@ -54,6 +54,31 @@ async def test_a_function_is_asked_for_a_token_before_every_call_and_attempt(mak
     assert seen == [f"Bearer token-{number}" for number in range(len(seen))]
 
 
+@pytest.mark.parametrize("held_back", [0, 3])
+async def test_a_stream_whose_token_expires_goes_on_with_another(make_client, server, held_back):
+    numbers = itertools.count()
+    adaptation = await make_client(token=lambda: f"token-{next(numbers)}").adapt("omniglot", IMAGES, ["a", "b"])
+    server.held_back = held_back
+
+    def source():
+        for number in range(100):
+            if number in (30, 90):
+                server.expired = {received.authorization for received in server.received}
+            yield IMAGES[: 1 + number % 2]
+
+    answers = await collect(adaptation.predict_stream(source()))
+    assert [len(answer) for answer in answers] == [1, 2] * 50
+    assert len(server.requests("StreamPredict")) == 3
+
+
+async def test_a_stream_whose_credential_can_not_be_renewed_ends(make_client, server):
+    server.expired = {f"Bearer {KEY}"}
+    adaptation = await make_client(api_key=KEY).adapt("omniglot", IMAGES, ["a", "b"])
+    with pytest.raises(UnauthenticatedError):
+        await collect(adaptation.predict_stream([IMAGES]))
+    assert not server.requests("Predict")
+
+
 async def test_the_asynchronous_client_waits_for_a_token(server):
     async def renew():
         await asyncio.sleep(0.001)
