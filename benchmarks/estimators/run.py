@@ -1,8 +1,9 @@
 """Estimators that do without backpropagation through the inner loop, each against what it stands in for.
 
-    python benchmarks/estimators/run.py [es]
+    python benchmarks/estimators/run.py [es] [implicit] [pes]
 
-`evolution.py` beside it says what is measured. Writes results.json and the figures in docs/.
+`evolution.py`, `implicit.py` and `persistent.py` beside it say what is measured. Writes results.json and the figure in
+docs.
 """
 
 import argparse
@@ -14,10 +15,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from evolution import measure_evolution
+from implicit import measure_implicit
 from machine import describe_machine
+from persistent import measure_persistent
 
 RESULTS = Path(__file__).with_name("results.json")
-MEASURES = {"es": measure_evolution}
+MEASURES = {"es": measure_evolution, "implicit": measure_implicit, "pes": measure_persistent}
 
 
 def main() -> None:

@@ -74,7 +74,7 @@ def inner_loop(
 
     def step(index: Index, carried: Params) -> tuple[Params, Params]:
         weights, state = section(carried, WEIGHTS), section(carried, RULE)
-        weights, losses, state = _step(loss, weights, rule, params, state, index, order)
+        weights, losses, state = take_step(loss, weights, rule, params, state, index, order)
         return {**prefixed(WEIGHTS, weights), **prefixed(RULE, state)}, {"losses": losses}
 
     weights = spread(initial, tasks)
@@ -118,7 +118,7 @@ def unroll(
         if truncate and index and index % truncate == 0:
             weights = {name: weight.detach() for name, weight in weights.items()}
             state = {name: value.detach() for name, value in state.items()}
-        weights, losses, state = _step(loss, weights, rule, params, state, index, order)
+        weights, losses, state = take_step(loss, weights, rule, params, state, index, order)
         yield InnerStep(weights, losses)
 
 
@@ -129,10 +129,14 @@ def spread(initial: Params, tasks: int) -> Params:
     return {name: weight.expand(tasks, *weight.shape) for name, weight in laid.items()}
 
 
-def _step(
+def take_step(
     loss: Loss, weights: Params, rule: UpdateRule, params: Params, state: Params, index: Index, order: Literal[1, 2]
 ) -> tuple[Params, Tensor, Params]:
-    """New weights, the losses [T] of the old ones, and the rule's new state."""
+    """Take one step of the inner loop; see `unroll` for the arguments.
+
+    Returns:
+        new weights [T, ...], the losses [T] of the old ones, and the rule's new state.
+    """
     if in_population():
         # Inside of vmap only torch.func differentiates; nothing is differentiated through the steps there.
         def summed(weights: Params) -> tuple[Tensor, Tensor]:

@@ -53,8 +53,7 @@ class EveryStep(Objective):
         """See Objective.__call__; the outputs are those after the last step."""
         support, query, learner = episodes.support, episodes.query, self.learner
         fresh = refitted(learner, params, support)
-        drawn = self._drawn(params, stage) if self.settings.initialisation == "random" else {}
-        in_use = {**params, **fresh, **drawn}
+        in_use = {**params, **fresh, **self.drawn(params, stage)}
         losses = []
         states = task_states(learner, in_use, support, learner.order, self.settings.truncate)
         for weight, state in zip(self._weights, states, strict=True):
@@ -62,8 +61,10 @@ class EveryStep(Objective):
             losses.append(weight * task_loss(learner.spec.task_kind, outputs, episodes.targets, query.mask).mean())
         return Outcome(torch.stack(losses).sum(), outputs, averaged(params, fresh))
 
-    def _drawn(self, params: Params, stage: Stage) -> Params:
-        """Fresh initial weights."""
+    def drawn(self, params: Params, stage: Stage) -> Params:
+        """Fresh initial weights for this outer step; empty if they are learned."""
+        if self.settings.initialisation == "learned":
+            return {}
         learner, generator = self.learner, stage.generator()
         drawn = {**learner.backbone.init(generator), **learner.head.init(generator)}
         return {name: value.to(params[name]) for name, value in drawn.items() if name not in learner.buffers()}

@@ -41,6 +41,7 @@ _OWN = {
     "baseline": _PRE_TRAINING,
     "baseline++": _PRE_TRAINING,
     "cnaps": _MANY_WAYS,
+    "imaml": TrainingDefaults(estimator="implicit"),
     "knn": _PRE_TRAINING,
     "lr-d2": replace(_MANY_WAYS, iterations=5000),
     "lstm-optimizer": TrainingDefaults(meta_batch=4, queries=3),

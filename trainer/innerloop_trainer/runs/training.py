@@ -163,7 +163,7 @@ class Training:
         generator = generator_for(plan.config.seed, "training", iteration, self.device)
         episodes = self.source.train.sample(plan.episodes, plan.meta_batch, generator)
         estimate = self._loop.step(episodes, iteration)
-        self._recent.add(estimate.loss, score(estimate.outputs, episodes).mean())
+        self._recent.add(estimate.loss, score(estimate.outputs, estimate.answered or episodes).mean())
         self.progress = replace(self.progress, iteration=iteration + 1)
 
     @property

@@ -1,6 +1,6 @@
 """Estimators of the meta-gradient, registered by name."""
 
-from innerloop_trainer.outer_loop.estimators import backpropagation, discriminant, es, nothing, reptile
+from innerloop_trainer.outer_loop.estimators import backpropagation, discriminant, es, implicit, nothing, pes, reptile
 from innerloop_trainer.outer_loop.estimators.estimator import Estimate, Estimator, build_estimator, estimators
 
 __all__ = [
@@ -11,6 +11,8 @@ __all__ = [
     "discriminant",
     "es",
     "estimators",
+    "implicit",
     "nothing",
+    "pes",
     "reptile",
 ]

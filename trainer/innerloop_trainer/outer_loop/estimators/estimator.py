@@ -24,6 +24,7 @@ class Estimate:
         outputs: logits [T, Q, W] or values [T, Q, D] of the queries.
         carried: tensors by name that the estimator needs in its next call, such as a baseline or the state of a long
             unroll.
+        answered: tasks that the outputs answer; None for those that the estimator was given.
     """
 
     gradients: Params
@@ -31,6 +32,7 @@ class Estimate:
     loss: Tensor
     outputs: Tensor
     carried: Params = field(default_factory=dict)
+    answered: Episodes | None = None
 
 
 class Estimator(ABC):
