@@ -298,7 +298,15 @@ async def test_aliases_that_make_no_sense_change_nothing(open_repository, versio
     with pytest.raises(ModelNotFoundError):
         await repository.set_alias("signs", "stable", WantedAlias("7"))
     assert not file.exists()
-    for content in ("stable = 1", "stable = [", 'canary = { version = "1", share = 5 }', '2 = "1"'):
+    for content in (
+        "stable = 1",
+        "stable = [",
+        "stable = " + "[" * 10_000,
+        "stable = " + "1" * 10_000,
+        'canary = { version = "1", share = 5 }',
+        f'canary = {{ version = "1", percent = 1{"0" * 400} }}',
+        '2 = "1"',
+    ):
         file.write_text(content)
         await repository.look()
         assert digest(repository, "signs") == digest(repository, "signs@2")
@@ -307,6 +315,26 @@ async def test_aliases_that_make_no_sense_change_nothing(open_repository, versio
         await repository.set_alias("signs", "stable", WantedAlias("2"))
     await repository.look()
     assert digest(repository, "signs") == digest(repository, "signs@1")
+
+
+async def test_a_look_that_fails_does_not_end_the_watch(open_repository, versions, monkeypatch):
+    repository = open_repository(versions)
+    await repository.load_all()
+    look, looks = repository.look, 0
+
+    async def fail_first():
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise LookupError
+        await look()
+
+    monkeypatch.setattr(repository, "look", fail_first)
+    watching = asyncio.create_task(repository.watch(0.01))
+    while looks < 3 and not watching.done():
+        await asyncio.sleep(0.01)
+    assert not watching.done()
+    watching.cancel()
 
 
 async def test_the_watch_follows_the_folder(open_repository, versions):

@@ -8,6 +8,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def parse_aliases(content: str) -> dict[str, WantedAlias]:
     """
     try:
         table = tomllib.loads(content)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # numbers of too many digits and what is nested too deep, too
         raise AliasesError(f"is not valid TOML: {error}") from error
     return {name: check_alias(name, _wanted(name, value)) for name, value in table.items()}
 
@@ -98,7 +99,8 @@ def _wanted(name: str, value: Any) -> WantedAlias:
         case {"version": str(version), **rest} if not rest.keys() - {"percent"}:
             percent = rest.get("percent", 0)
             if isinstance(percent, int | float) and not isinstance(percent, bool):
-                return WantedAlias(version, float(percent))
+                with suppress(OverflowError):
+                    return WantedAlias(version, float(percent))
     raise AliasesError(f"{name} is neither a version nor {{ version = ..., percent = ... }}")
 
 

@@ -305,6 +305,8 @@ class ModelRepository:
                 if not unreadable:
                     self._log.error("the model folder can't be read", reason=error.strerror)
                 unreadable = True
+            except Exception:  # what is wrong with one look must not end all later ones
+                self._log.exception("the models were not looked at")
 
     async def look(self) -> None:
         """Load bundles that are new or replaced, unload those that are gone, and read aliases.
