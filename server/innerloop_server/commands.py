@@ -113,7 +113,7 @@ def key(
     scopes: Annotated[
         str, typer.Option(help="What its callers may do, with commas between: predict, adapt, admin.")
     ] = "predict,adapt",
-    days: Annotated[int | None, typer.Option(min=1, help="Days until it expires. [default: never]")] = None,
+    days: Annotated[int | None, typer.Option(min=1, max=36_500, help="Days until it expires. [default: never]")] = None,
     file: Annotated[
         Path | None, typer.Option(help="File of --api-keys to add its entry to; nothing that is there changes.")
     ] = None,

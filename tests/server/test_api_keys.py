@@ -143,6 +143,7 @@ SHA = f'sha256 = "{"0" * 64}"'
     ("content", "words"),
     [
         ("[keys", "is not valid TOML"),
+        (f"a = {'[' * 10_000}", "is not valid TOML"),
         ("a = 1", r"something else than tables \[keys.ID\]"),
         ("keys = 1", r"something else than tables \[keys.ID\]"),
         ("keys.0a0a0a0a = 1", r"something else than tables \[keys.ID\]"),
@@ -206,6 +207,7 @@ def test_the_command_adds_the_entry_to_a_file_and_prints_the_key_alone(file):
         (['"'], "letters, digits"),
         (["acme", "--scopes", "all"], "predict, adapt"),
         (["acme", "--days", 0], "days"),
+        (["acme", "--days", 10**9], "days"),
         (["acme", "--file", "/nowhere/keys.toml"], "No such file"),
     ],
 )

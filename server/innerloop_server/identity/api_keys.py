@@ -110,7 +110,7 @@ def _read(content: bytes) -> dict[str, _ApiKey]:
     """The keys by their ids."""
     try:
         data = tomllib.loads(content.decode())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnusableFileError("is not valid TOML") from error
     entries = data.pop("keys", {})
     if data or not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
