@@ -169,10 +169,17 @@ def test_accuracies_behind_encoders_of_four_kinds_are_those_measured() -> None:
 
 def test_what_parts_of_a_head_are_worth_is_that_measured() -> None:
     measured = json.loads((ROOT / "benchmarks" / "encoders" / "ablation.json").read_text())["results"]
-    for name, rows in measured.items():
-        for row, figures in rows.items():
-            cells = [gain_of(figures[key]["gain"]) for key in ("5w1s", "5w5s")]
-            assert row == "class means" or f"| {name} | {row.removeprefix('option: ')} | {' | '.join(cells)} |" in PAGE
+    columns = [measured[data] for data in ("small photographs", "intents", "spoken digits")]
+    assert len(columns) == len(measured)
+    for row in columns[0]:
+        if row != "class means" and not row.startswith("option: "):
+            cells = [gain_of(column[row][key]["gain"]) for column in columns for key in ("5w1s", "5w5s")]
+            assert f"| {row} | {' | '.join(cells)} |" in PAGE
+    options = [(data, row, rows[row]) for data, rows in measured.items() for row in rows if row.startswith("option: ")]
+    assert options
+    for data, option, figures in options:
+        cells = [gain_of(figures[key]["gain"]) for key in ("5w1s", "5w5s")]
+        assert f"| {data}: {option.removeprefix('option: ')} | {' | '.join(cells)} |" in PAGE
 
 
 def gain_of(measured: dict[str, float]) -> str:
