@@ -27,6 +27,7 @@ from innerloop_server.scheduling.batch_times import LATEST_BATCHES, MOST_BUCKETS
 from innerloop_server.scheduling.buckets import adapt_bucket, size_range
 from innerloop_server.scheduling.job import AdaptJob, PredictJob
 from innerloop_server.scheduling.lanes import Lanes
+from innerloop_server.scheduling.operation_queue import OperationQueue
 from innerloop_server.scheduling.policy import BatchLimits, BatchPolicy
 from innerloop_server.scheduling.queue import FairQueue
 from innerloop_server.scheduling.scheduler import Scheduler
@@ -823,3 +824,16 @@ async def test_a_batch_whose_deadlines_have_all_passed_is_not_worth_computing_an
     lane.abandon()
     with pytest.raises(DeadlinePassedError):
         await late
+
+
+async def test_accounts_of_which_nothing_waits_are_not_remembered(fake_model):
+    queue, model = OperationQueue(POLICY), fake_model()
+    for account in range(100):
+        job = adapt_job(model)
+        job.account = account
+        assert queue.ahead_of(job, long=False) == 0.0
+        if account % 2:
+            queue.add(job)
+            assert queue.discard(job)
+    for of_account in (queue._jobs_of, queue._bytes_of, queue._cost_of, queue._last_place):
+        assert not of_account

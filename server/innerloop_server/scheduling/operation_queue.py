@@ -4,6 +4,7 @@ import heapq
 import time
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Hashable, Sequence
+from itertools import chain
 
 from innerloop_server.domain.errors import DeadlinePassedError
 from innerloop_server.scheduling.batch_times import BatchTimes
@@ -182,7 +183,7 @@ class OperationQueue:
 
         For each second that its account waits for work of its own, the others who wait get one, too.
         """
-        waiting = self._cost_of[job.account] - sum(each.cost for each in self._behind(job))
+        waiting = self._cost_of.get(job.account, 0.0) - sum(each.cost for each in self._behind(job))
         own = self._accounts.lead(job.account) + waiting
         return min(self.work_of(long=long), max(own, 0.0) * len(self._jobs_of))
 
@@ -208,8 +209,8 @@ class OperationQueue:
         """The waiting jobs of a job's account that come after it, in their order."""
         if job.place >= self._last_place.get(job.account, job.place):
             return []
-        own = (jobs for bucket in self._buckets.values() for jobs in (bucket.by_account.get(job.account, ()),))
-        return sorted((each for jobs in own for each in jobs if each.place > job.place), key=lambda each: each.place)
+        own = chain.from_iterable(bucket.by_account.get(job.account, ()) for bucket in self._buckets.values())
+        return sorted((each for each in own if each.place > job.place), key=lambda each: each.place)
 
     def _next_of(self, account: Hashable, bucket: _Bucket) -> tuple[float, float, int, AnyJob]:
         """The next job of an account in a bucket, behind what says whose is next: its turn, and its place."""
