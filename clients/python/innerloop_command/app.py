@@ -48,7 +48,10 @@ class InnerloopCommands(LazyGroup):
     }
 
 
-app = typer.Typer(cls=InnerloopCommands, no_args_is_help=True, rich_markup_mode="markdown")
+# A traceback shows no values of variables, which may be API keys; older versions of Typer show them unless told.
+app = typer.Typer(
+    cls=InnerloopCommands, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_show_locals=False
+)
 
 
 def _print_version(wanted: bool) -> None:
