@@ -24,12 +24,12 @@ def make_mirror(settings: ServerSettings) -> "Mirror | None":
     if not find_spec("fsspec"):
         raise ConfigurationError('models: fsspec is not installed; pip install "innerloop[s3]"')
     from innerloop_server.models.mirror import Mirror
-    from innerloop_server.models.object_store import ObjectStore, ObjectStoreError
+    from innerloop_server.models.object_store import ObjectStore, ObjectStoreError, without_secrets
 
     try:
         store = ObjectStore(settings.models)
     except ObjectStoreError as error:
         raise ConfigurationError(f"models: {error}") from error
-    # One for each store: what another one held is not served. Names and passwords make no difference.
-    folder = data_folder(settings) / FOLDER / sha256(store.shown.encode()).hexdigest()[:16]
+    # One for each store: what another one held is not served. Passwords may change.
+    folder = data_folder(settings) / FOLDER / sha256(without_secrets(settings.models).encode()).hexdigest()[:16]
     return Mirror(store, folder, int(settings.model_cache_bytes), settings.max_load_seconds)

@@ -29,12 +29,14 @@ from innerloop_server.domain.errors import (
 from innerloop_server.domain.model_versions import WantedAlias
 from innerloop_server.domain.models import ModelState
 from innerloop_server.engine.pytorch.engine import TorchEngine, TorchSettings
+from innerloop_server.make_mirror import make_mirror
 from innerloop_server.models import mirror as mirrors
 from innerloop_server.models.folder import find_models
 from innerloop_server.models.mirror import Mirror
 from innerloop_server.models.object_store import ObjectStore, ObjectStoreError, RemoteBundle, RemoteFile, shown
 from innerloop_server.models.repository import ModelRepository
 from innerloop_server.scheduling.lanes import Lanes
+from innerloop_server.settings import ServerSettings
 
 PLENTY = 2**30
 
@@ -401,6 +403,15 @@ def test_two_servers_do_not_use_one_folder(open_mirror, tmp_path):
     open_mirror(f"file://{tmp_path}")
     with pytest.raises(OSError, match="another server uses it"):
         open_mirror(f"file://{tmp_path}")
+
+
+def test_each_store_has_a_folder_of_its_own_whatever_the_password(tmp_path):
+    def folder(url):
+        return make_mirror(ServerSettings(models=url, data_dir=tmp_path)).models
+
+    urls = ("memory://a@account/x", "memory://b@account/x", "memory://account/x", "memory://a/x@1", "memory://b/x@1")
+    assert len({folder(url) for url in urls}) == len(urls)
+    assert folder("memory://me:old/@host/x?token=1") == folder("memory://me:new@host/x")
 
 
 async def test_secrets_stay_out_of_logs(s3, open_mirror):  # noqa: ARG001 - its address

@@ -144,6 +144,17 @@ def shown(url: str) -> str:
     return re.sub(r"(?<=://).*@", "", url, flags=re.DOTALL).partition("?")[0]
 
 
+def without_secrets(url: str) -> str:
+    """A URL without passwords, the names before them, and options: the same for all who may read a store.
+
+    A name alone is not who reads but what is read, such as the container in abfs://CONTAINER@ACCOUNT.
+
+    >>> without_secrets("sftp://me:secret@host/models?token=1"), without_secrets("abfs://models@account/models")
+    ('sftp://host/models', 'abfs://models@account/models')
+    """
+    return re.sub(r"(?<=://)[^:/@]*:.*@", "", url, flags=re.DOTALL).partition("?")[0]
+
+
 def _tree(root: str, found: Mapping[str, Mapping[str, Any]]) -> _Folder:
     """Files that may belong to models, in their folders; `found` says by path what lies below a root."""
     tree = _Folder()
