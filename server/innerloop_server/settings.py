@@ -91,10 +91,10 @@ class ServerSettings(BaseSettings):
         description="PEM file of public keys, one or more: only bundles that one of them has signed are loaded "
         "(`innerloop sign`). It is read anew for each bundle.",
     )
-    admin: bool = Field(False, description="Allow LoadModel, UnloadModel and SetAlias.")
+    admin: bool = Field(False, description="Allow LoadModel, UnloadModel, SetAlias and MigrateAdaptations.")
     admin_subjects: str | None = Field(
         None,
-        description="Subjects of the client certificates that may call LoadModel, UnloadModel and SetAlias, with "
+        description="Subjects of the client certificates that may call what --admin allows, with "
         "semicolons between them, for example CN=ops,O=Example.",
     )
     api_keys: Path | None = Field(

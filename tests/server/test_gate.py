@@ -39,5 +39,5 @@ async def test_a_caller_needs_the_one_scope_that_the_rpc_is_for(rpc):
 
 
 async def test_an_admin_may_do_what_the_server_allows():
-    with pytest.raises(AdminDisabledError):
+    with pytest.raises(AdminDisabledError, match="--admin"):
         await gate(*Scope, admin=False).admit("LoadModel", None)

@@ -68,12 +68,15 @@ class ModelFailedError(ServerError):
 
 
 class AdminDisabledError(ServerError):
-    """Models may not be loaded and unloaded through this server."""
+    """The server allows no calls of admins."""
 
     reason = "ADMIN_DISABLED"
 
     def __init__(self) -> None:
-        super().__init__("this server does not allow models to be loaded or unloaded by clients")
+        super().__init__(
+            "this server lets no client load or unload models, set aliases or migrate adaptations; its operator allows "
+            "that by starting it with --admin"
+        )
 
 
 class UnauthenticatedError(ServerError):
