@@ -61,6 +61,22 @@ def test_a_run_that_was_killed_resumes_from_its_last_checkpoint(stop_at: int, tm
     assert_same_runs(train(DIGITS, tmp_path / "whole"), train(DIGITS, tmp_path / "killed", resume=True))
 
 
+@pytest.mark.parametrize(
+    ("method", "estimator", "settings"),
+    [
+        ("maml", "es", {"rate": 0.01, "steps": 2, "population": 4}),
+        ("imaml", "implicit", {"rate": 0.01, "steps": 2}),
+        ("lstm-optimizer", "pes", {"hidden": 2, "steps": 8, "population": 4, "partial_unroll": 3}),
+    ],
+)
+def test_runs_by_any_estimator_resume_to_the_bit(
+    method: str, estimator: str, settings: dict[str, float], tmp_path: Path
+) -> None:
+    config = replace(SINUSOID, method=method, estimator=estimator, settings=settings)
+    train(config, tmp_path / "stopped", stop_at=7)
+    assert_same_runs(train(config, tmp_path / "whole"), train(config, tmp_path / "stopped", resume=True))
+
+
 def test_a_run_that_was_killed_between_validations_resumes_from_what_the_clock_saved(tmp_path: Path) -> None:
     def killed() -> bool:
         raise KeyboardInterrupt

@@ -147,7 +147,9 @@ class PersistentEvolution(Estimator):
         params = {**params, **refitted(learner, params, support)}
         frozen = learner.frozen_features(params, support)
         loss, kind = learner.support_loss(params, support, frozen), learner.spec.task_kind
-        weights, memory = section(state, WEIGHTS), section(state, RULE)
+        kept, memory = section(state, WEIGHTS), section(state, RULE)
+        # What is restored from a file comes in another order, which rules that see weights as coordinates rely on.
+        weights = {name: kept[name] for name in learner.adapted(params)}
         losses = []
         for index in range(taken, taken + steps):
             weights, _, memory = take_step(loss, weights, learner.rule, params, memory, index, 1)
