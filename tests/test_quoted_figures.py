@@ -217,3 +217,29 @@ def mean_of(figure: dict[str, float | None], sign: str = "") -> str:
     if figure["mean"] is None:
         return "diverges"
     return f"{figure['mean']:{sign}.3f} ± {figure['confidence_interval']:.3f}"
+
+
+def test_what_long_unrolls_reach_is_that_measured() -> None:
+    measured = results("estimators")["pes"]
+    assert f"trained on unrolls of {measured['steps']:,} steps" in PAGE
+    for unrolls, run in measured["unrolls"].items():
+        cells = [mean_of(run["pes"]), mean_of(run["truncated"]), mean_of(run["truncated_more_than_pes"], "+")]
+        assert f"| {unrolls} unrolls | {' | '.join(cells)} |" in PAGE
+    assert f"Untrained it has {mean_of(measured['untrained'])}" in PAGE
+    assert f"the best of four rates {mean_of(measured['gradient descent'])}" in PAGE
+
+
+def test_what_implicit_gradients_take_and_reach_is_that_measured() -> None:
+    measured = results("estimators")["implicit"]
+    for name, megabytes in measured["megabytes"].items():
+        cells = [f"{size:.0f} MB" for size in megabytes.values()]
+        cells += [accuracy_of_mean(rate["accuracy"][name]) for rate in measured["rates"].values()]
+        assert f"| {name} | {' | '.join(cells)} |" in PAGE
+    for rate in measured["rates"].values():
+        over = rate["over_backpropagation"]
+        assert f"{over['mean']:+.1%} ± {over['confidence_interval']:.1%}" in PAGE
+    assert f"{accuracy_of_mean(measured['rates']['0.1']['accuracy']['untrained'])} untrained" in PAGE
+
+
+def accuracy_of_mean(figure: dict[str, float]) -> str:
+    return f"{figure['mean']:.1%} ± {figure['confidence_interval']:.1%}"

@@ -26,16 +26,25 @@ from innerloop_trainer.seeds import generator_for
 ESTIMATORS = ("implicit", "backpropagation")
 STEPS = (1, 4, 16)
 ITERATIONS, TASKS, LEARNING_RATE = 300, 8, 0.003
+RATES = (0.03, 0.1)
 SHAPE, EPISODES = EpisodeShape(5, 1, 5), 600
 PLAN = OptimizerPlan(ITERATIONS, LEARNING_RATE, gradient_clip=10.0)
 
 
 def measure_implicit() -> dict[str, Any]:
-    """Memory and accuracies."""
+    """Memory, and accuracies by inner learning rate."""
+    return {
+        "megabytes": {name: {str(steps): _peak_of_process(name, steps) for steps in STEPS} for name in ESTIMATORS},
+        "tasks": ITERATIONS * TASKS,
+        "rates": {str(rate): _accuracies(rate) for rate in RATES},
+    }
+
+
+def _accuracies(rate: float) -> dict[str, Any]:
+    """Accuracies before training, and after it with each estimator."""
     source = load_source("glyphs")
-    settings = {"steps": 16, "rate": 0.1, "proximal": 2.0}
     mlp = LearnerSpec("imaml", source.input, max_ways=5, backbone="mlp", backbone_settings={"widths": [32]})
-    learner = build_learner(replace(mlp, settings=settings))
+    learner = build_learner(replace(mlp, settings={"steps": 16, "rate": rate, "proximal": 2.0}))
     start = learner.init(generator_for(0, "initialisation"))
     params, seconds = {"untrained": start}, {}
     for name in ESTIMATORS:
@@ -49,8 +58,6 @@ def measure_implicit() -> dict[str, Any]:
         for name, found in params.items()
     }
     return {
-        "megabytes": {name: {str(steps): _peak_of_process(name, steps) for steps in STEPS} for name in ESTIMATORS},
-        "tasks": ITERATIONS * TASKS,
         "accuracy": {name: summary(values) for name, values in accuracies.items()},
         "over_backpropagation": summary(accuracies["implicit"] - accuracies["backpropagation"]),
         "seconds": seconds,

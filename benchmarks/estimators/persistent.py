@@ -25,8 +25,7 @@ from innerloop_trainer.outer_loop.estimators.pes import Partial
 from innerloop_trainer.seeds import generator_for
 
 STEPS = 1000
-ITERATIONS, TASKS, EPISODES = 400, 4, 600
-PLAN = OptimizerPlan(ITERATIONS, learning_rate=0.01, gradient_clip=1.0)
+UNROLLS, TASKS, EPISODES = (4, 8), 4, 600
 RATES = (0.003, 0.01, 0.03, 0.1)
 
 
@@ -34,22 +33,29 @@ def measure_persistent() -> dict[str, Any]:
     """Errors over an unroll of each optimizer."""
     learned = _learner("lstm-optimizer", hidden=4, rate=0.01)
     start = learned.init(generator_for(0, "initialisation"))
-    began = time.perf_counter()
-    params = {"pes": _train(learned, start), "untrained": start}
-    seconds = time.perf_counter() - began
-    with patch.object(pes, "persistent_step", _forgetting(pes.persistent_step)):
-        params["truncated evolution"] = _train(learned, start)
-    errors = {name: _errors(learned, found, "test") for name, found in params.items()}
     by_descent = {rate: _learner("maml", rate=rate) for rate in RATES}
     best = min(RATES, key=lambda rate: _errors(by_descent[rate], start, "validation").nan_to_num(torch.inf).mean())
-    errors["gradient descent"] = _errors(by_descent[best], start, "test")
     return {
         "steps": STEPS,
-        "iterations": ITERATIONS,
-        "seconds": seconds,
         "rate_of_descent": best,
-        "errors": {name: summary(values) for name, values in errors.items()},
-        "less_than": {name: summary(errors[name] - errors["pes"]) for name in errors if name != "pes"},
+        "untrained": summary(_errors(learned, start, "test")),
+        "gradient descent": summary(_errors(by_descent[best], start, "test")),
+        "unrolls": {str(unrolls): _trained(learned, start, unrolls) for unrolls in UNROLLS},
+    }
+
+
+def _trained(learned: Learner, start: Params, unrolls: int) -> dict[str, Any]:
+    """Errors after training by persistent evolution, and by the truncated one, for a number of unrolls."""
+    began = time.perf_counter()
+    persistent = _errors(learned, _train(learned, start, unrolls), "test")
+    seconds = time.perf_counter() - began
+    with patch.object(pes, "persistent_step", _forgetting(pes.persistent_step)):
+        truncated = _errors(learned, _train(learned, start, unrolls), "test")
+    return {
+        "seconds": seconds,
+        "pes": summary(persistent),
+        "truncated": summary(truncated),
+        "truncated_more_than_pes": summary(truncated - persistent),
     }
 
 
@@ -68,10 +74,11 @@ def _learner(method: str, **settings: float) -> Learner:
     )
 
 
-def _train(learned: Learner, start: Params) -> Params:
+def _train(learned: Learner, start: Params, unrolls: int) -> Params:
     estimator = build_estimator("pes", build_objective(learned, {"initialisation": "random"}), {"population": 32})
-    loop = OuterLoop(estimator, start, PLAN, seed=0)
-    for iteration in range(ITERATIONS):
+    iterations = unrolls * STEPS // 10
+    loop = OuterLoop(estimator, start, OptimizerPlan(iterations, learning_rate=0.01, gradient_clip=1.0), seed=0)
+    for iteration in range(iterations):
         loop.step(SOURCE.train.sample(TRAINING, TASKS, generator_for(0, "training", iteration)), iteration)
     return loop.params
 
