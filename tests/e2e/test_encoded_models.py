@@ -32,7 +32,7 @@ from innerloop_learner.media import MAX_AUDIO_SECONDS, decode_audio
 from innerloop_trainer.onnx_export.graphs import export_graphs
 from innerloop_trainer.untrained import HeadOptions, write_untrained
 
-pytestmark = pytest.mark.with_and_without_front_ends
+pytestmark = [pytest.mark.with_and_without_front_ends, pytest.mark.rarely("alone")]
 
 LABELS = ["lost", "rate", "lost", "rate", "top-up"]
 TEXTS = ["my card was lost", "which exchange rate", "card stolen", "euro rate", "top up failed again and again"]

@@ -13,7 +13,7 @@ from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import model_pb2
 from innerloop.v1.tensor_pb2 import DATA_TYPE_FLOAT32, DATA_TYPE_UINT8
 
-pytestmark = pytest.mark.with_and_without_front_ends
+pytestmark = [pytest.mark.with_and_without_front_ends, pytest.mark.rarely("alone")]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from running import connect, wait_until
 
 from innerloop.v1.model_pb2 import ListModelsRequest
 
-pytestmark = pytest.mark.with_and_without_front_ends
+pytestmark = [pytest.mark.with_and_without_front_ends, pytest.mark.rarely("alone")]
 
 WAITING = 2
 

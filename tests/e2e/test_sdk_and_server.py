@@ -243,6 +243,7 @@ def test_a_stream_goes_on_when_the_server_is_started_again(models, frontends):
             servers[-1].stop()
 
 
+@pytest.mark.rarely("alone")
 def test_an_owner_that_has_as_many_adaptations_as_it_may_is_told_to_delete_some(models, frontends):
     settings = {"threads": 1, "lanes": 1, "frontends": frontends, "owner_adaptations": 2}
     with ServerProcess(models, **settings) as server, Client(server.target) as client:
