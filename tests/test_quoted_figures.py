@@ -182,6 +182,38 @@ def test_what_parts_of_a_head_are_worth_is_that_measured() -> None:
         assert f"| {data}: {option.removeprefix('option: ')} | {' | '.join(cells)} |" in PAGE
 
 
+def test_costs_of_encoders_are_those_measured() -> None:
+    measured = json.loads((ROOT / "benchmarks" / "encoders" / "speed.json").read_text())["results"]
+    assert measured
+    for name, figures in measured.items():
+        rates = list(figures["examples_per_second"].values())
+        loads = {(load["rpc"], load["clients"]): f"{load['p50_ms']:.0f} ms" for load in figures["served"]}
+        cells = [f"{rates[0]['encoder']:.0f}", f"{min(rate['share'] for rate in rates):.0%}"]
+        cells += [loads[rpc, clients] for clients in (1, 32) for rpc in ("Adapt", "Predict")]
+        cells.append(f"{max(load['memory_mib'] for load in figures['served']):.0f} MiB")
+        assert f"| `{name}` | {' | '.join(cells)} |" in PAGE
+
+
+@pytest.mark.parametrize("model", ["maml", "anil"])
+def test_answers_under_overload_are_those_measured(model: str) -> None:
+    measured = json.loads((ROOT / "benchmarks" / "overload" / "results.json").read_text())[model]
+    goodput, fairness = measured["goodput"], measured["fairness"]
+    outcomes = fairness["quiet_beside"]["outcomes"]
+    cells = [f"{goodput['capacity_per_s']:.0f}/s", f"{goodput['goodput_of_capacity']:.0%}"]
+    cells += [f"{fairness[case]['latency']['p50_ms']:.0f} ms" for case in ("quiet_alone", "quiet_beside")]
+    cells.append(f"{outcomes.get('OK', 0)} of {sum(outcomes.values())}")
+    assert f"| `{model}` | {' | '.join(cells)} |" in PAGE
+
+
+@pytest.mark.parametrize("model", ["anil", "maml"])
+def test_costs_of_lasting_adaptations_are_those_measured(model: str) -> None:
+    measured = results("durability")
+    one, many = (measured["adapt"]["median"][f"{model} {clients}"]["through"] for clients in (1, 32))
+    cells = [f"{one['more_than_memory_ms']:+.1f} ms", f"{many['of_memorys_throughput']:.0%}"]
+    cells += [f"{measured['miss'][model][f'{case}_p50_ms']:.0f} ms" for case in ("hit", "miss", "adapt_predict")]
+    assert f"| `{model}` | {' | '.join(cells)} |" in PAGE
+
+
 def gain_of(measured: dict[str, float]) -> str:
     return f"{measured['accuracy']:+.1%} ± {measured['confidence_interval']:.1%}"
 

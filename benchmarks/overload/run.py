@@ -5,7 +5,7 @@
 Goodput: the capacity of a closed loop of 32 clients, then an open loop at a multiple of it, with deadlines of one
 second. Fairness: two callers with certificates of their own; one sends a twentieth of the capacity, alone and
 beside another that sends a multiple of the capacity over 100 connections. The load is made on the same machine. Writes
-results.json beside this file, where there is a GPU results-cuda.json.
+results.json beside this file, where there is a GPU results-cuda.json; other models' figures there stay as they were.
 """
 
 import argparse
@@ -110,8 +110,10 @@ def main() -> None:
             measuring = Measuring(given.model, server, given.seconds, authority)
             goodput = measuring.goodput(given.times)
             results = {"goodput": goodput, "fairness": measuring.fairness(goodput["capacity_per_s"], given.flood)}
-    content = {"machine": describe_machine(), "model": given.model, "seconds": given.seconds, "results": results}
-    results_file(__file__, "auto").write_text(json.dumps(content, indent=2) + "\n")
+    file = results_file(__file__, "auto")
+    content = json.loads(file.read_text()) if file.exists() else {}
+    content[given.model] = {"machine": describe_machine(), "seconds": given.seconds, **results}
+    file.write_text(json.dumps(content, indent=2) + "\n")
     print(json.dumps(results, indent=2))
 
 
