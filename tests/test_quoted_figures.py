@@ -214,6 +214,14 @@ def test_costs_of_lasting_adaptations_are_those_measured(model: str) -> None:
     assert f"| `{model}` | {' | '.join(cells)} |" in PAGE
 
 
+def test_the_rate_of_a_migration_is_that_measured() -> None:
+    measured = results("migration")
+    assert f"{measured['moved_per_s_alone']:.0f} a second move while nobody else is there" in PAGE
+    assert f"and {measured['moved_per_s_beside_others']:.0f} beside four clients" in PAGE
+    alone, beside = (measured[case]["latency"]["p99_ms"] for case in ("others_alone", "others_beside"))
+    assert f"take {alone:.0f} ms at the 99th percentile alone and {beside:.0f} ms meanwhile" in PAGE
+
+
 def gain_of(measured: dict[str, float]) -> str:
     return f"{measured['accuracy']:+.1%} ± {measured['confidence_interval']:.1%}"
 

@@ -10,7 +10,7 @@ For each encoder of the catalogue that is named:
 - latency of Adapt and of Predict over gRPC, of one client and of many, of tasks of 5 ways and 1 shot that ask about 5
   queries; the part of it that the encoder takes; and the memory of the server's process.
 
-Writes speed.json, and prints a line for each measurement.
+Writes speed.json, in which encoders that are not named stay as they were, and prints a line for each measurement.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("speed.json"), help="JSON to write")
     given = parser.parse_args()
-    results: dict[str, Any] = {}
+    results: dict[str, Any] = json.loads(given.out.read_text())["results"] if given.out.is_file() else {}
     for name in given.encoders:
         files = read_encoder(name, None)
         rates = {}
