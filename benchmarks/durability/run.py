@@ -91,7 +91,8 @@ def _adapt(models: Path, folder: Path, given: argparse.Namespace) -> dict[str, A
     rounds: list[dict[str, Any]] = []
     for number in range(given.rounds):
         measured: dict[str, Any] = {}
-        for durability in DURABILITIES:
+        # Backwards in every other round: a machine may be faster or slower as time goes by.
+        for durability in DURABILITIES[:: -1 if number % 2 else 1]:
             settings = {"store": "memory"}
             if durability != "memory":
                 settings = {"store": f"sqlite:{folder}/adapt-{number}-{durability}", "durability": durability}
