@@ -1,7 +1,6 @@
 """A store that answers before it has written: quicker, and a crash loses what it was about to write."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
@@ -30,7 +29,6 @@ class WriteBehindStore(AdaptationStore):
         self._added: dict[str, StoredAdaptation] = {}
         self._by_request: dict[tuple[str, str], str] = {}
         self._deleted: dict[str, str] = {}  # id -> owner
-        self._change: Counter[str] = Counter()  # owner -> adaptations more than the other store has of it
         self._bytes = 0
         self._writing = asyncio.Lock()
         self._writer: asyncio.Task[None] | None = None
@@ -93,7 +91,6 @@ class WriteBehindStore(AdaptationStore):
         if kept is None or adaptation_id in self._deleted:  # by another call that looked at the same time
             return False
         self._deleted[adaptation_id] = kept.owner
-        self._count(kept.owner, -1)
         return True
 
     async def get(self, adaptation_id: str) -> StoredAdaptation | None:
@@ -177,9 +174,8 @@ class WriteBehindStore(AdaptationStore):
                 raise failures[0]
             for each in [*(adaptation.summary.id for adaptation in added), *(deleted.keys() & self._added.keys())]:
                 self._written(self._added.pop(each))
-            for each, owner in deleted.items():
+            for each in deleted:
                 del self._deleted[each]
-                self._count(owner, 1)
 
     async def _add(self, adaptation: StoredAdaptation) -> None:
         """Write an adaptation that may have been written before, by an attempt that failed halfway."""
@@ -194,20 +190,15 @@ class WriteBehindStore(AdaptationStore):
             self._by_request[summary.owner, summary.request_id] = summary.id
         self._added[summary.id] = adaptation
         self._bytes += adaptation.size_bytes
-        self._count(summary.owner, 1)
 
     def _written(self, adaptation: StoredAdaptation) -> None:
         self._bytes -= adaptation.size_bytes
-        self._count(adaptation.summary.owner, -1)
         key = adaptation.summary.owner, adaptation.summary.request_id
         if self._by_request.get(key) == adaptation.summary.id:
             del self._by_request[key]
 
     async def _count_unwritten(self, owner: str) -> int:
         """`count` while nothing is written: what is written meanwhile would be counted twice, or not at all."""
-        return await self._store.count(owner) + self._change[owner]
-
-    def _count(self, owner: str, change: int) -> None:
-        self._change[owner] += change
-        if not self._change[owner]:
-            del self._change[owner]
+        written = await self._store.count(owner)
+        added = sum(adaptation.summary.owner == owner for adaptation in self._added.values())
+        return written + added - list(self._deleted.values()).count(owner)
