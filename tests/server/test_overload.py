@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fake_clock import FakeLanes, run
 
-from innerloop_server.domain.callers import Priority
+from innerloop_server.domain.callers import Caller, Priority
 from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.errors import DeadlinePassedError, OverloadedError
 from innerloop_server.domain.tasks import SupportSet
@@ -59,11 +59,12 @@ class Load:
 def adapt_job(model, account, deadline, examples=5, priority=Priority.NORMAL):
     support = SupportSet(np.zeros((examples, 1), np.uint8), np.zeros(examples, np.int64), 2)
     bucket = adapt_bucket(support, 1, 2, asks=False)
-    return AdaptJob(model, bucket, examples, deadline, account, priority=priority, support=support, steps=1, width=2)
+    caller = Caller(account, priority=priority)
+    return AdaptJob(model, bucket, examples, deadline, caller, support=support, steps=1, width=2)
 
 
 def predict_job(model, account, deadline):
-    return PredictJob(model, "bucket", 1, deadline, account, state=None, query=np.zeros((1, 1), np.float32))
+    return PredictJob(model, "bucket", 1, deadline, Caller(account), state=None, query=np.zeros((1, 1), np.float32))
 
 
 async def ask(scheduler, job, seconds, load):

@@ -16,6 +16,7 @@ import torch
 from fakes import FakeState, RecordingModel, describe
 
 from innerloop_server.domain.answers import Answers
+from innerloop_server.domain.callers import Caller, OwnerLimits
 from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.errors import DeadlinePassedError, OverloadedError
 from innerloop_server.domain.tasks import SupportSet
@@ -88,13 +89,21 @@ def adapt_job(model, examples=5, steps=1, deadline=None, query=None):
     support = SupportSet(np.zeros((examples, 1, 8, 8), np.uint8), np.zeros(examples, np.int64), 2)
     bucket = adapt_bucket(support, steps, 2, asks=query is not None)
     return AdaptJob(
-        model, bucket, support.x.nbytes, deadline or Deadline(), support=support, steps=steps, width=2, query=query
+        model,
+        bucket,
+        support.x.nbytes,
+        deadline or Deadline(),
+        Caller("anybody"),
+        support=support,
+        steps=steps,
+        width=2,
+        query=query,
     )
 
 
 def predict_job(model):
     query = np.zeros((1, 1), np.float32)
-    return PredictJob(model, "bucket", query.nbytes, Deadline(), state=None, query=query)
+    return PredictJob(model, "bucket", query.nbytes, Deadline(), Caller("anybody"), state=None, query=query)
 
 
 async def submit(scheduler, *jobs):
@@ -115,7 +124,7 @@ async def test_of_an_account_as_many_may_wait_as_its_jobs_say(make_scheduler, ga
     running = await busy(scheduler, gated)
     jobs = [predict_job(gated) for _ in range(3)]
     for job in jobs:
-        job.account, job.most_waiting = "me", 2
+        job.caller = Caller("me", limits=OwnerLimits(waiting=2))
     first, second, third, others = await submit(scheduler, *jobs, predict_job(gated))
     with pytest.raises(OverloadedError):
         await third
@@ -830,7 +839,7 @@ async def test_accounts_of_which_nothing_waits_are_not_remembered(fake_model):
     queue, model = OperationQueue(POLICY), fake_model()
     for account in range(100):
         job = adapt_job(model)
-        job.account = account
+        job.caller = Caller(str(account))
         assert queue.ahead_of(job, long=False) == 0.0
         if account % 2:
             queue.add(job)

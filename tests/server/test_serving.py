@@ -69,11 +69,11 @@ async def test_a_task_whose_answers_are_no_numbers_is_not_kept_for_a_caller_who_
         with pytest.raises(DivergedError):
             await serving.adapt_predict(ME, task, support.x[:1], KeepOptions(60.0, request_id), Deadline())
     assert not await keeper.list("me", "", None, 10)
-    assert scheduler.jobs[-1].most_waiting is None
+    assert scheduler.jobs[-1].caller.limits.waiting is None
     limited = Caller("me", limits=OwnerLimits(waiting=7))
     with pytest.raises(DivergedError):
         await serving.adapt_predict(limited, task, support.x[:1], None, Deadline())
-    assert scheduler.jobs[-1].most_waiting == 7, "a caller's own limit"
+    assert scheduler.jobs[-1].caller.limits.waiting == 7, "a caller's own limit"
 
 
 async def test_an_unload_whose_caller_leaves_still_drops_the_models_adaptations(tmp_path, metrics):

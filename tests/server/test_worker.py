@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from bundles import FIXED_WAYS, IMAGE, write_models
 
+from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.tasks import SupportSet
 from innerloop_server.domain.timings import Operation
@@ -303,6 +304,7 @@ def adapt_job(model, support):
         bucket,
         support.x.nbytes,
         Deadline(),
+        Caller("anybody"),
         support=support,
         steps=steps,
         width=width,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Generic, TypeVar
 
 from innerloop_server.domain.answers import Answers
-from innerloop_server.domain.callers import Priority
+from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.tasks import Array, SupportSet
 from innerloop_server.domain.timings import Operation
@@ -40,9 +40,7 @@ class Job(Generic[R]):
         bucket: jobs of one model and operation with equal buckets can share a batch.
         size_bytes: of its inputs.
         deadline: after which it is dropped instead of computed.
-        account: whose share of the device's time it uses.
-        most_waiting: waiting requests that its account may have of this model; None for what each account may.
-        priority: among the jobs of its account.
+        caller: who asked for it.
         future: where its result goes; a cancelled one drops the job.
         rest: units of work that its request asks for later, of which this job is the next part.
         submitted: when it began to wait, on the monotonic clock.
@@ -55,9 +53,7 @@ class Job(Generic[R]):
     bucket: Hashable
     size_bytes: int
     deadline: Deadline
-    account: Hashable = ""
-    most_waiting: int | None = None
-    priority: Priority = Priority.NORMAL
+    caller: Caller
     future: "asyncio.Future[Computed[R]]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     rest: int = 0
     submitted: float = field(default_factory=lambda: time.monotonic())  # looked up anew, for clocks of tests
@@ -69,9 +65,14 @@ class Job(Generic[R]):
         raise NotImplementedError
 
     @property
+    def account(self) -> str:
+        """Name under which it uses its caller's share of the device's time."""
+        return self.caller.account
+
+    @property
     def place(self) -> float:
         """Its place among the jobs of its account: a lower one goes first."""
-        return place_in_line(self.submitted, self.priority)
+        return place_in_line(self.submitted, self.caller.priority)
 
     @property
     def abandoned(self) -> bool:

@@ -157,7 +157,7 @@ class Scheduler:
         """
         limits, queue = self._limits, self._queue
         fits = queue.depth < limits.requests and queue.size_bytes + job.size_bytes <= limits.size_bytes
-        most_waiting = job.most_waiting or limits.requests_of_account
+        most_waiting = job.caller.limits.waiting or limits.requests_of_account
         if fits and most_waiting is None:
             return  # among all models, and so among those of its own
         waiting = queue.waiting_of(job.model, job.account)

@@ -251,9 +251,7 @@ class LocalServing(Serving):
             adapt_bucket(support, task.steps, width, asks=query is not None),
             support.x.nbytes + (0 if query is None else query.nbytes),
             deadline,
-            caller.account,
-            caller.limits.waiting,
-            caller.priority,
+            caller,
             support=support,
             steps=task.steps,
             width=width,
@@ -291,17 +289,7 @@ class LocalServing(Serving):
         for start in range(0, len(query), at_once):
             part = query[start : start + at_once]
             bucket = predict_bucket(state, part)
-            job = PredictJob(
-                model,
-                bucket,
-                part.nbytes,
-                deadline,
-                caller.account,
-                caller.limits.waiting,
-                caller.priority,
-                state=state,
-                query=part,
-            )
+            job = PredictJob(model, bucket, part.nbytes, deadline, caller, state=state, query=part)
             job.rest = len(query) - start - len(part)
             answered = await self._compute(job, timings)
             answers.append(_usable(answered))
