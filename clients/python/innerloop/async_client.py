@@ -13,6 +13,7 @@ from innerloop.async_connection import AsyncConnection
 from innerloop.bearer import TokenSource, make_bearer
 from innerloop.calls import Call
 from innerloop.channel import TLS
+from innerloop.connection_core import ConnectionSettings
 from innerloop.inputs import Inputs
 from innerloop.models import Migration, Model
 from innerloop.predictions import Predictions
@@ -53,7 +54,7 @@ class AsyncClient:
         A function that returns tokens may be asynchronous; one that is not must not take long.
         """
         bearer = make_bearer(target, tls, api_key, token, insecure=insecure)
-        self._connection = AsyncConnection(target, tls, timeout, retries, priority, bearer)
+        self._connection = AsyncConnection(ConnectionSettings(target, tls, timeout, retries, priority, bearer))
         self._readapt = readapt
 
     async def adapt(

@@ -9,14 +9,13 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
-from innerloop.bearer import Bearer, Metadata
+from innerloop.bearer import Metadata
 from innerloop.calls import Call, call_metadata
-from innerloop.channel import TLS, open_async_channel
-from innerloop.connection_core import ConnectionCore
+from innerloop.channel import open_async_channel
+from innerloop.connection_core import ConnectionCore, ConnectionSettings
 from innerloop.errors import ClientClosedError
 from innerloop.links import CLOSED, Link, Links
 from innerloop.locks import acquire_async
-from innerloop.priority import Priority
 from innerloop.retry import Deadline
 from innerloop.steps import Steps, run_async
 
@@ -26,17 +25,9 @@ T = TypeVar("T")
 class AsyncConnection(ConnectionCore):
     """Connections to one server, one for each event loop that asks; arguments as those of `ConnectionCore`."""
 
-    def __init__(
-        self,
-        target: str,
-        tls: bool | TLS,
-        timeout: float,
-        retries: int,
-        priority: Priority = "normal",
-        bearer: Bearer | None = None,
-    ) -> None:
-        super().__init__(target, tls, timeout, retries, priority, bearer)
-        credentials = self.credentials
+    def __init__(self, settings: ConnectionSettings) -> None:
+        super().__init__(settings)
+        target, credentials = settings.target, self.credentials
         self._links: Links[grpc.aio.Channel] = Links(lambda: open_async_channel(target, credentials))
         self._closing: set[asyncio.Future[None]] = set()
 

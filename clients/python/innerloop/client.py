@@ -13,6 +13,7 @@ from innerloop.bearer import TokenSource, make_bearer
 from innerloop.calls import Call
 from innerloop.channel import TLS
 from innerloop.connection import Connection
+from innerloop.connection_core import ConnectionSettings
 from innerloop.inputs import Inputs
 from innerloop.models import Migration, Model
 from innerloop.predictions import Predictions
@@ -69,7 +70,7 @@ class Client:
                 be sent, or not safely.
         """
         bearer = make_bearer(target, tls, api_key, token, insecure=insecure)
-        self._connection = Connection(target, tls, timeout, retries, priority, bearer)
+        self._connection = Connection(ConnectionSettings(target, tls, timeout, retries, priority, bearer))
         self._readapt = readapt
 
     def adapt(

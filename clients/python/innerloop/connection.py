@@ -7,14 +7,13 @@ from typing import Any, TypeVar
 
 import grpc
 
-from innerloop.bearer import Bearer, Metadata
+from innerloop.bearer import Metadata
 from innerloop.calls import Call, call_metadata
-from innerloop.channel import TLS, open_channel
-from innerloop.connection_core import ConnectionCore
+from innerloop.channel import open_channel
+from innerloop.connection_core import ConnectionCore, ConnectionSettings
 from innerloop.errors import ClientClosedError
 from innerloop.links import CLOSED, Link, Links
 from innerloop.locks import acquire
-from innerloop.priority import Priority
 from innerloop.retry import Deadline
 from innerloop.steps import Steps, run
 from innerloop.v1.adaptation_pb2 import StreamPredictRequest
@@ -25,17 +24,9 @@ T = TypeVar("T")
 class Connection(ConnectionCore):
     """Connections to one server, for many threads; arguments as those of `ConnectionCore`."""
 
-    def __init__(
-        self,
-        target: str,
-        tls: bool | TLS,
-        timeout: float,
-        retries: int,
-        priority: Priority = "normal",
-        bearer: Bearer | None = None,
-    ) -> None:
-        super().__init__(target, tls, timeout, retries, priority, bearer)
-        credentials = self.credentials
+    def __init__(self, settings: ConnectionSettings) -> None:
+        super().__init__(settings)
+        target, credentials = settings.target, self.credentials
         self._links: Links[grpc.Channel] = Links(lambda: open_channel(target, credentials))
 
     def run(self, steps: Steps[T]) -> T:

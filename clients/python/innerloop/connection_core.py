@@ -3,6 +3,7 @@
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -26,35 +27,37 @@ from innerloop.steps import Steps
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class ConnectionSettings:
+    """Settings of a client that concern its calls; see `Client`, and for `bearer` `make_bearer`."""
+
+    target: str
+    tls: bool | TLS
+    timeout: float
+    retries: int
+    priority: Priority = "normal"
+    bearer: Bearer | None = None
+
+
 class ConnectionCore(ABC):
     """The settings of a client, what it knows of models, and its steps.
 
-    Arguments are those of `Client`, and what it sends to say who it is.
-
     Attributes:
-        renews: whether each call may say it by a token of its own.
+        renews: whether each call may carry a token of its own.
 
     The abstract methods are the operations of the steps: `Connection` implements them as plain functions,
     `AsyncConnection` as asynchronous functions.
     """
 
-    def __init__(
-        self,
-        target: str,
-        tls: bool | TLS,
-        timeout: float,
-        retries: int,
-        priority: Priority = "normal",
-        bearer: Bearer | None = None,
-    ) -> None:
-        self._target = check_target(target)
-        self._tls = tls
-        self._bearer = bearer
-        self.renews = bearer is not None and bearer.renews
-        self.credentials = make_credentials(tls)
-        self._timeout = check_seconds(timeout, "timeout")
-        self.policy = RetryPolicy(check_retries(retries))
-        self.priority = check_priority(priority)
+    def __init__(self, settings: ConnectionSettings) -> None:
+        self._target = check_target(settings.target)
+        self._tls = settings.tls
+        self._bearer = settings.bearer
+        self.renews = settings.bearer is not None and settings.bearer.renews
+        self.credentials = make_credentials(settings.tls)
+        self._timeout = check_seconds(settings.timeout, "timeout")
+        self.policy = RetryPolicy(check_retries(settings.retries))
+        self.priority = check_priority(settings.priority)
         self._models: dict[str, Model] = {}
 
     @abstractmethod
