@@ -1,8 +1,9 @@
 """One small learner per registered method and kind of task, and episodes for it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -134,3 +135,24 @@ def _cases() -> list[Case]:
 
 
 CASES = _cases()
+
+
+def wave_case(
+    method: str,
+    widths: Sequence[int],
+    settings: Mapping[str, Any],
+    training: Mapping[str, Any] = MappingProxyType({}),
+    **backbone: Any,
+) -> Case:
+    """A method on a small network of numbers, for regression of waves."""
+    spec = LearnerSpec(
+        method,
+        InputSpec((1,)),
+        "regression",
+        max_ways=0,
+        target_size=1,
+        backbone="mlp",
+        backbone_settings={"widths": [*widths], **backbone},
+        settings=settings,
+    )
+    return Case(spec, training)

@@ -13,9 +13,9 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
-from waves import SOURCE, TRAINING, summary
+from waves import SOURCE, TRAINING, learner, summary
 
-from innerloop_learner import InputSpec, Learner, LearnerSpec, Params, build_learner
+from innerloop_learner import Learner, Params
 from innerloop_learner.losses import task_loss
 from innerloop_learner.objectives import build_objective
 from innerloop_learner.objectives.every_step import task_states
@@ -60,18 +60,7 @@ def _trained(learned: Learner, start: Params, unrolls: int) -> dict[str, Any]:
 
 
 def _learner(method: str, **settings: float) -> Learner:
-    return build_learner(
-        LearnerSpec(
-            method,
-            InputSpec((1,)),
-            "regression",
-            max_ways=0,
-            target_size=1,
-            backbone="mlp",
-            backbone_settings={"widths": [10], "activation": "tanh"},
-            settings={"steps": STEPS, "max_steps": STEPS, **settings},
-        )
-    )
+    return learner(method, widths=(10,), activation="tanh", steps=STEPS, max_steps=STEPS, **settings)
 
 
 def _train(learned: Learner, start: Params, unrolls: int) -> Params:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,8 +24,10 @@ EPISODES = 1000
 GRADIENT_CLIP = 10.0
 
 
-def learner(method: str = "maml", **settings: float) -> Learner:
-    """A method on a small network of 481 weights."""
+def learner(
+    method: str = "maml", widths: Sequence[int] = (20, 20), activation: str = "relu", **settings: float
+) -> Learner:
+    """A method on a small network, which has 481 weights unless it is said otherwise."""
     spec = LearnerSpec(
         method,
         InputSpec((1,)),
@@ -32,7 +35,7 @@ def learner(method: str = "maml", **settings: float) -> Learner:
         max_ways=0,
         target_size=1,
         backbone="mlp",
-        backbone_settings={"widths": [20, 20]},
+        backbone_settings={"widths": [*widths], "activation": activation},
         settings=settings,
     )
     return build_learner(spec)

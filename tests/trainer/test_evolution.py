@@ -5,28 +5,17 @@ from typing import Any
 
 import pytest
 import torch
-from cases import CASES, Case
+from cases import CASES, Case, wave_case
 from torch import Tensor
 
-from innerloop_learner import Episodes, InputSpec, LearnerSpec, Params
+from innerloop_learner import Episodes, Params
 from innerloop_learner.objectives import Objective, Outcome, Stage, build_objective
 from innerloop_learner.population import evaluate_population
 from innerloop_learner.settings import SettingsError
 from innerloop_trainer.outer_loop import Estimate, Estimator, build_estimator
 from innerloop_trainer.outer_loop.estimators.es import centred_ranks
 
-WAVES = Case(
-    LearnerSpec(
-        "maml",
-        InputSpec((1,)),
-        "regression",
-        max_ways=0,
-        target_size=1,
-        backbone="mlp",
-        backbone_settings={"widths": [6]},
-        settings={"steps": 2, "rate": 0.05},
-    )
-)
+WAVES = wave_case("maml", [6], {"steps": 2, "rate": 0.05})
 
 
 def evolution(objective: Objective = WAVES.objective, **settings: Any) -> Estimator:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from cases import Case
+from cases import Case, wave_case
 from torch import Tensor
 
-from innerloop_learner import Episodes, InputSpec, LearnerSpec, Params
+from innerloop_learner import Episodes, Params
 from innerloop_learner.objectives import Stage
 from innerloop_learner.settings import SettingsError
 from innerloop_trainer.outer_loop import Estimate, build_estimator
@@ -18,17 +18,7 @@ PULL = 0.7
 
 
 def waves(widths: list[int], method: str = "imaml", activation: str = "tanh", **settings: Any) -> Case:
-    spec = LearnerSpec(
-        method,
-        InputSpec((1,)),
-        "regression",
-        max_ways=0,
-        target_size=1,
-        backbone="mlp",
-        backbone_settings={"widths": widths, "activation": activation},
-        settings=settings,
-    )
-    return Case(spec)
+    return wave_case(method, widths, settings, activation=activation)
 
 
 def estimate(case: Case, name: str = "implicit", **settings: Any) -> Estimate:

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from cases import Case
+from cases import Case, wave_case
 from torch import Tensor
 
-from innerloop_learner import InputSpec, LearnerSpec, Params
+from innerloop_learner import Params
 from innerloop_learner.objectives import Stage
 from innerloop_learner.settings import SettingsError
 from innerloop_trainer.outer_loop import Estimator, OptimizerPlan, OuterLoop, build_estimator
@@ -76,17 +76,7 @@ def test_it_is_unbiased_where_truncated_evolution_is_not() -> None:
 
 def waves(method: str = "lstm-optimizer", steps: int = 20, **training: Any) -> Case:
     settings = {"hidden": 3} if method == "lstm-optimizer" else {}
-    spec = LearnerSpec(
-        method,
-        InputSpec((1,)),
-        "regression",
-        max_ways=0,
-        target_size=1,
-        backbone="mlp",
-        backbone_settings={"widths": [4]},
-        settings={"steps": steps, "max_steps": steps, **settings},
-    )
-    return Case(spec, training)
+    return wave_case(method, [4], {"steps": steps, "max_steps": steps, **settings}, training)
 
 
 def pes(case: Case, **settings: Any) -> Estimator:
