@@ -177,7 +177,7 @@ def write_new_key(file: Path) -> SigningKey:
 
 
 def public_file(file: Path) -> Path:
-    """Where the public key of a private key's file lies."""
+    """Path of the public key that `write_new_key` writes beside a private key."""
     return file.with_name(f"{file.name}.pub")
 
 

@@ -12,8 +12,8 @@ from innerloop_server.commands import app
 from innerloop_server.domain.callers import OwnerLimits, Scope
 from innerloop_server.identity import api_keys
 from innerloop_server.identity.api_keys import ApiKeys
-from innerloop_server.identity.credentials import InvalidCredentialError
 from innerloop_server.identity.followed_file import UnusableFileError
+from innerloop_server.identity.invalid_credential import InvalidCredentialError
 from innerloop_server.identity.new_key import append_entry, new_key
 
 PREDICT = [Scope.PREDICT]

@@ -1,4 +1,4 @@
-"""Which RPC needs what."""
+"""Every RPC stands in the table of scopes, and the gate applies it."""
 
 import pytest
 from grpc_health.v1 import health_pb2

@@ -18,8 +18,8 @@ from innerloop_server.domain.callers import Scope
 from innerloop_server.identity import authenticator, token_keys
 from innerloop_server.identity.api_keys import ApiKeys
 from innerloop_server.identity.authenticator import Authenticator
-from innerloop_server.identity.credentials import InvalidCredentialError
 from innerloop_server.identity.followed_file import UnusableFileError
+from innerloop_server.identity.invalid_credential import InvalidCredentialError
 from innerloop_server.identity.new_key import new_key
 from innerloop_server.identity.token_keys import FileKeys, UrlKeys
 from innerloop_server.identity.tokens import LEEWAY_SECONDS, Tokens

@@ -96,7 +96,7 @@ class AsyncConnection(ConnectionCore):
             self._release(link)
 
     async def _metadata(self, request_id: str) -> Metadata:
-        """What goes along with a call of this id."""
+        """Metadata of a call: its id, and the credential if there is one."""
         own = call_metadata(request_id)
         return own if self._bearer is None else own + await self._bearer.metadata_async()
 

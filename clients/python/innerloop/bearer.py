@@ -1,4 +1,4 @@
-"""What a client sends with every call to say who it is: an API key or a token."""
+"""The credential that a client sends with every call: an API key or a token."""
 
 import inspect
 import re
@@ -36,7 +36,7 @@ class Bearer:
         return callable(self._source)
 
     def metadata(self) -> Metadata:
-        """What goes along with a call.
+        """Metadata that carry the credential of one call.
 
         Raises:
             InvalidArgumentError: the function returned something that can't be sent.
@@ -69,7 +69,7 @@ class Bearer:
 def make_bearer(
     target: str, tls: bool | TLS, api_key: str | None, token: TokenSource | None, *, insecure: bool
 ) -> Bearer | None:
-    """What a client sends to say who it is; None if it says nothing.
+    """Make the credential of a client; None if it sends none.
 
     Args:
         target: of the client.

@@ -88,7 +88,7 @@ class Connection(ConnectionCore):
             self._release(link)
 
     def _metadata(self, request_id: str) -> Metadata:
-        """What goes along with a call of this id."""
+        """Metadata of a call: its id, and the credential if there is one."""
         own = call_metadata(request_id)
         return own if self._bearer is None else own + self._bearer.metadata()
 

@@ -22,7 +22,7 @@ Form = Literal["tensor", "images", "texts", "audio_files", "waveforms"]
 
 @dataclass(frozen=True)
 class Names:
-    """Names of examples in messages: the paths of their files, or by their positions, counted from 0.
+    """Names of examples in messages: the paths of their files, or their positions, counted from 0.
 
     Attributes:
         role: "support example" or "query".

@@ -6,7 +6,7 @@ from typing import Self
 
 
 class Scope(StrEnum):
-    """What a caller may do."""
+    """Scope of a credential: the kind of call that it allows."""
 
     PREDICT = "predict"
     ADAPT = "adapt"
@@ -62,7 +62,7 @@ class Caller:
 
     @property
     def account(self) -> str:
-        """Whose share of the device's time its requests use."""
+        """Name under which the device's time is shared: callers of one account have one share."""
         return self.address or self.owner
 
     def with_priority(self, priority: Priority) -> Self:

@@ -1,4 +1,4 @@
-"""Which errors of the libraries that compute say that there is no memory left."""
+"""Recognises the errors by which PyTorch and ONNX Runtime say that there is no memory left."""
 
 from innerloop_server.engine.interface import MemoryFullError
 

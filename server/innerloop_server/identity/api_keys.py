@@ -17,8 +17,8 @@ from typing import Any
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from innerloop_server.domain.callers import Caller, OwnerLimits, Scope
-from innerloop_server.identity.credentials import InvalidCredentialError
 from innerloop_server.identity.followed_file import FollowedFile, UnusableFileError
+from innerloop_server.identity.invalid_credential import InvalidCredentialError
 
 PREFIX = "ilk_"
 """How keys begin, so that people and scanners for leaked secrets recognise them."""

@@ -9,7 +9,7 @@ import structlog
 from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.errors import UnauthenticatedError
 from innerloop_server.identity.api_keys import PREFIX, ApiKeys
-from innerloop_server.identity.credentials import InvalidCredentialError
+from innerloop_server.identity.invalid_credential import InvalidCredentialError
 from innerloop_server.identity.tokens import Tokens
 
 LOOK_SECONDS = 0.5

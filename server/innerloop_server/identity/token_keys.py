@@ -49,7 +49,7 @@ class TokenKey(NamedTuple):
 
 
 class TokenKeys(Protocol):
-    """Where keys come from.
+    """Source of the public keys that tokens are checked with.
 
     Attributes:
         keys: those there are; another object whenever they have changed.

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jwt
 
 from innerloop_server.domain.callers import Caller, Scope
-from innerloop_server.identity.credentials import InvalidCredentialError
+from innerloop_server.identity.invalid_credential import InvalidCredentialError
 from innerloop_server.identity.token_keys import TokenKey, TokenKeys
 
 LEEWAY_SECONDS = 10.0

@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from innerloop_learner.manifest import MANIFEST
 from innerloop_server.domain.model_versions import SEPARATOR
 
-MANIFEST = "manifest.json"
 ALIASES = "aliases.toml"
 
 LARGEST_ALIASES = 2**16
@@ -15,17 +15,17 @@ LARGEST_ALIASES = 2**16
 
 
 Place = tuple[str, str]
-"""Where a bundle lies: its model, and the folder of its version, which is empty where there are none."""
+"""Place of a bundle: its model, and the folder of its version, which is empty for a model without versions."""
 
 Expect = Callable[[Collection[Place]], Awaitable[None]]
-"""Is told which bundles will lie in the model folder, before it takes long to bring them there."""
+"""A function that is told which bundles will be in the model folder, before they are downloaded."""
 
 
 class Refresh(Protocol):
-    """Brings the model folder to where models come from."""
+    """Makes the model folder the same as the store that its models come from."""
 
     async def __call__(self, expect: Expect | None = None) -> Mapping[Place, str]:
-        """Bring it there; returns why bundles could not be brought."""
+        """Download what is new or changed; returns why bundles could not be downloaded."""
 
 
 class FoundBundle(NamedTuple):

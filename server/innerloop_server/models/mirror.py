@@ -25,10 +25,10 @@ from typing import NamedTuple, TypeVar
 import structlog
 
 from innerloop_learner.disk import sync_folder
-from innerloop_learner.manifest import MOST_FILE_BYTES, MOST_MANIFEST_BYTES, BundleError, read_manifest
+from innerloop_learner.manifest import MANIFEST, MOST_FILE_BYTES, MOST_MANIFEST_BYTES, BundleError, read_manifest
 from innerloop_learner.signatures import MOST_SIGNATURE_BYTES, SIGNATURE
 from innerloop_server.models.aliases import write_aliases
-from innerloop_server.models.folder import ALIASES, LARGEST_ALIASES, MANIFEST, Expect, Place
+from innerloop_server.models.folder import ALIASES, LARGEST_ALIASES, Expect, Place
 from innerloop_server.models.object_store import (
     ObjectStore,
     ObjectStoreError,
@@ -329,5 +329,5 @@ def _new_thread() -> ThreadPoolExecutor:
 
 
 def _link(name: str, folder: str) -> str:
-    """Where a bundle lies in the model folder."""
+    """Path of a bundle, relative to the model folder."""
     return f"{name}/{folder}" if folder else name

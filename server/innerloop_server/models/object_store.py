@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from fsspec import get_filesystem_class
 from fsspec.core import url_to_fs
 
-from innerloop_learner.manifest import FILES
+from innerloop_learner.manifest import FILES, MANIFEST
 from innerloop_learner.signatures import SIGNATURE
-from innerloop_server.models.folder import ALIASES, MANIFEST, is_name
+from innerloop_server.models.folder import ALIASES, is_name
 
 CHUNK_BYTES = 2**20
 """Bytes that are read at a time."""

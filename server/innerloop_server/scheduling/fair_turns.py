@@ -137,7 +137,7 @@ class Accounts:
             self._forget_idle()
 
     def turn(self, account: Hashable) -> float:
-        """Where the turn of an account's next request begins: the lowest is next."""
+        """Virtual time at which the turn of an account's next request begins: the account with the lowest is next."""
         return self._had.get(account, self._time.reached)
 
     def lead(self, account: Hashable) -> float:

@@ -66,7 +66,7 @@ class Job(Generic[R]):
 
     @property
     def account(self) -> str:
-        """Name under which it uses its caller's share of the device's time."""
+        """The account of its caller, whose share of the device's time it uses."""
         return self.caller.account
 
     @property

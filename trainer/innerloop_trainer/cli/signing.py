@@ -1,4 +1,4 @@
-"""What commands that write bundles share about signatures."""
+"""Signing options of the commands that write bundles."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Which RPC needs what: the one place for that rule."""
+"""The table that says which scope each RPC needs, and the gate that applies it."""
 
 from collections.abc import Mapping
 from enum import Enum
@@ -34,12 +34,12 @@ NEEDED: Mapping[str, Scope | Access] = {
     "MigrateAdaptations": Scope.ADMIN,
     "GetMigration": Scope.ADMIN,
     "ServerReflectionInfo": Access.CALLERS,
-    # Of health, which load balancers ask who have no credentials.
+    # The health service is open to anybody, since load balancers ask it without a credential.
     "Check": Access.ANYBODY,
     "Watch": Access.ANYBODY,
     "List": Access.ANYBODY,
 }
-"""By the names of RPCs, which no two services share."""
+"""The scope, or the wider access, that each RPC needs, by its name. No two services have an RPC of the same name."""
 
 
 class Gate:

@@ -1,4 +1,4 @@
-"""What is wrong with a credential, for the log alone."""
+"""The error of a credential that is refused, whose reason is for the log alone."""
 
 
 class InvalidCredentialError(Exception):
