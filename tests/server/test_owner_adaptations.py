@@ -173,7 +173,9 @@ async def test_what_waits_to_be_written_and_what_was_written_count_once(tmp_path
         await asyncio.gather(*(keeper.delete("me", kept.pop().record.id) for _ in range(2)))
     await asyncio.gather(*writing)
     await store._flush()
-    assert not store._change
+    assert not store._added
+    assert not store._deleted
+    assert await store.count("me") == len(kept)
     await keeper.close()
 
 
