@@ -125,15 +125,16 @@ bench-serving: setup
 	$(BIN)/python benchmarks/serving/run.py --device $(DEVICE) $(if $(MANY),--clients 1,32,256)
 	$(BIN)/python benchmarks/serving/pairs.py --device $(DEVICE)
 
-# Kills servers under load, a hundred times on each kind of store, sends one hostile requests, starts servers by the
-# hundred, and asks stores for more than `make test` does. Takes
-# two hours on two cores; results go to benchmarks/durability and benchmarks/hostile.
+# Kills servers and their processes under load, a hundred times on each kind of store, asks stores for more than
+# `make test` does, sends hostile requests, cancels and changes everything at once for half an hour, and starts servers by
+# the hundred. Takes three hours on two cores; results go to benchmarks/durability and benchmarks/hostile.
 ROUNDS ?= 100
 soak: setup
 	$(BIN)/python benchmarks/durability/crashes.py --store sqlite --rounds $(ROUNDS)
 	$(BIN)/python benchmarks/durability/crashes.py --store redis --rounds $(ROUNDS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/server/test_every_store.py tests/server/test_power_loss.py
 	$(BIN)/python benchmarks/hostile/fuzz.py --inputs 200000
+	$(BIN)/python benchmarks/hostile/soak.py
 	$(BIN)/python benchmarks/hostile/starts.py --count 200
 
 clean:

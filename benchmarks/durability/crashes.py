@@ -1,9 +1,10 @@
-"""Kills a server at random moments under load, and asks the next one for everything that was answered.
+"""Kills a server, or a process of it, at random moments under load, and asks for everything that was answered.
 
-    python benchmarks/durability/crashes.py [--store sqlite|redis] [--rounds 100] [--seconds 3.0] [--frontends 0]
+    python benchmarks/durability/crashes.py [--store sqlite|redis] [--rounds 100] [--seconds 3.0]
 
-Clients adapt, predict and delete without pause. After up to so many seconds the server is killed with SIGKILL, and with
-it everything it started. A new one starts on the same store, and must know every adaptation whose making was answered,
+Clients adapt, predict and delete without pause. After up to so many seconds the victim is killed with SIGKILL: in turn
+the server, and with it everything it started, a worker process that computes, or a front end. Where it was the server,
+a new one starts on the same store. The server that is there then must know every adaptation whose making was answered,
 answer as before with it, return it for its request id, and know none whose deletion was answered. Writes
 crashes-STORE.json; exits with 1 if anything was lost.
 """
@@ -28,6 +29,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from innerloop.tensors import encode_tensor
@@ -39,8 +41,18 @@ from innerloop_command.server_process import ServerProcess
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 CLIENTS, WAYS, QUERIES = 4, 3, 4
+FRONT_ENDS, LANES = 2, 2
 DELETED, ASKED_AGAIN = 0.2, 0.3
 """Shares of adaptations that are deleted, and that are asked again, after they were made."""
+
+SERVER = "server"
+MODULES = {"worker": "innerloop_server.engine.pytorch.worker_process", "front end": "innerloop_server.frontend"}
+"""What a process of a server runs, by the name of the victim."""
+
+VICTIMS = (SERVER, *MODULES)
+
+PAUSE_SECONDS = 0.05
+"""How long a client waits after it was told that the server is not there."""
 
 TOLERANCE = 1e-4
 """Largest change of a probability: after the restart, requests share batches of other sizes, and some states are
@@ -74,16 +86,22 @@ class Memory:
 
 
 def crash(
-    models: Path, shapes: dict[str, tuple[int, ...]], settings: dict[str, Any], seconds: float, seed: int
+    models: Path,
+    shapes: dict[str, tuple[int, ...]],
+    settings: dict[str, Any],
+    seconds: float,
+    seed: int,
+    victim: str = SERVER,
 ) -> Counter[str]:
-    """One round: load, a kill, a restart, and the questions; returns counts, with "problem: ..." for what was wrong.
+    """One round: load, a kill, and the questions; returns counts, with "problem: ..." for what was wrong.
 
     Args:
         models: folder of the models.
         shapes: of one uint8 example, by name of a model to use.
         settings: of the server; they name the store, which must outlive it.
-        seconds: most seconds of load before the kill.
+        seconds: of load; the kill comes somewhere in the last four fifths, and ends it if it hits the server.
         seed: of everything that is random.
+        victim: one of `VICTIMS`.
     """
     chance = random.Random(seed)
     memory, over = Memory(), threading.Event()
@@ -94,18 +112,38 @@ def crash(
         ]
         for client in clients:
             client.start()
-        time.sleep(chance.uniform(0.2, 1.0) * seconds)
-        server.process.kill()
-        server.process.wait()
+        before = chance.uniform(0.2, 1.0) * seconds
+        time.sleep(before)
+        if victim == SERVER:
+            server.process.kill()
+            server.process.wait()
+        else:
+            chance.choice(_children(server, MODULES[victim])).kill()
+            time.sleep(seconds - before)
         over.set()
         for client in clients:
             client.join()
-    with ServerProcess(models, **settings) as server, _stub(server.target) as stub:
-        counts = Counter(made=len(memory.made), deleted=len(memory.deleted), unanswered=len(memory.unanswered))
-        with ThreadPoolExecutor(CLIENTS) as pool:
-            problems = [*pool.map(lambda made: _check_made(stub, shapes, made), memory.made)]
-            problems += pool.map(lambda each: _check_deleted(stub, each), memory.deleted)
-            problems += pool.map(lambda request: _check_unanswered(stub, request), memory.unanswered)
+        if victim != SERVER:
+            return _check(server, shapes, memory)
+    with ServerProcess(models, **settings) as server:
+        return _check(server, shapes, memory)
+
+
+def _children(server: ServerProcess, module: str) -> list[psutil.Process]:
+    """The server's processes of a module, which may take a moment to start."""
+    while True:
+        children = psutil.Process(server.process.pid).children()
+        if found := [child for child in children if module in child.cmdline()]:
+            return found
+        time.sleep(PAUSE_SECONDS)
+
+
+def _check(server: ServerProcess, shapes: dict[str, tuple[int, ...]], memory: Memory) -> Counter[str]:
+    counts = Counter(made=len(memory.made), deleted=len(memory.deleted), unanswered=len(memory.unanswered))
+    with _stub(server.target) as stub, ThreadPoolExecutor(CLIENTS) as pool:
+        problems = [*pool.map(lambda made: _check_made(stub, shapes, made), memory.made)]
+        problems += pool.map(lambda each: _check_deleted(stub, each), memory.deleted)
+        problems += pool.map(lambda request: _check_unanswered(stub, request), memory.unanswered)
     counts.update(f"problem: {problem}" for problem in [*memory.problems, *filter(None, problems)])
     return counts
 
@@ -122,7 +160,7 @@ def _load(target: str, shapes: dict[str, tuple[int, ...]], memory: Memory, over:
                 with memory.lock:
                     memory.unanswered.append(request)
                 if error.code() is grpc.StatusCode.UNAVAILABLE:
-                    return  # the server is gone
+                    over.wait(PAUSE_SECONDS)
                 continue
             with memory.lock:
                 memory.made.append(made)
@@ -231,22 +269,26 @@ def main() -> None:
     parser.add_argument("--store", choices=("sqlite", "redis"), default="sqlite")
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--frontends", type=int, default=0)
     given = parser.parse_args()
-    total: Counter[str] = Counter()
+    totals: dict[str, Counter[str]] = {victim: Counter() for victim in VICTIMS}
     shapes = {name: spec.input.shape for name, spec in SPECS.items()}
     with tempfile.TemporaryDirectory(prefix="durability-") as scratch:
         models = write_bundles(Path(scratch) / "models")
         with redis_url(Path(scratch)) if given.store == "redis" else nullcontext(f"sqlite:{scratch}/store") as store:
+            settings = {"store": store, "frontends": FRONT_ENDS, "lanes": LANES}
             for number in range(given.rounds):
-                counts = crash(models, shapes, {"store": store, "frontends": given.frontends}, given.seconds, number)
-                total.update(counts)
-                print(number, dict(counts), flush=True)
-    settings = {"rounds": given.rounds, "seconds": given.seconds, "frontends": given.frontends, "clients": CLIENTS}
-    content = {"machine": describe_machine(), "settings": settings, "results": dict(total)}
+                victim = VICTIMS[number % len(VICTIMS)]
+                counts = crash(models, shapes, settings, given.seconds, number, victim)
+                totals[victim].update(counts, rounds=1)
+                print(number, victim, dict(counts), flush=True)
+    content = {
+        "machine": describe_machine(),
+        "settings": {"seconds": given.seconds, "frontends": FRONT_ENDS, "lanes": LANES, "clients": CLIENTS},
+        "results": totals,
+    }
     file = Path(__file__).with_name(f"crashes-{given.store}.json")
     file.write_text(json.dumps(content, indent=2) + "\n")
-    sys.exit(any(key.startswith("problem") for key in total))
+    sys.exit(any(key.startswith("problem") for counts in totals.values() for key in counts))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,17 @@
-"""One round of killing a server under load; `benchmarks/durability/crashes.py` runs a hundred."""
+"""One round of each kind of kill under load; `benchmarks/durability/crashes.py` runs a hundred."""
 
+import pytest
 from bundles import IMAGE, write_models
-from durability.crashes import crash
+from durability.crashes import MODULES, SERVER, crash
 
 
-def test_a_server_killed_under_load_has_lost_nothing_that_was_answered(tmp_path):
+@pytest.mark.parametrize("victim", [SERVER, *(pytest.param(victim, marks=pytest.mark.slow) for victim in MODULES)])
+def test_a_server_killed_under_load_has_lost_nothing_that_was_answered(tmp_path, victim):
     models = write_models(tmp_path / "models")
-    settings = {"threads": 1, "lanes": 1, "store": f"sqlite:{tmp_path / 'store'}", "state_bytes": 4096}
-    counts = crash(models, {"prototypes": IMAGE, "gradients": IMAGE}, settings, seconds=1.0, seed=0)
+    settings = {"threads": 1, "lanes": 2, "frontends": 2, "store": f"sqlite:{tmp_path / 'store'}", "state_bytes": 4096}
+    if victim == SERVER:
+        settings |= {"lanes": 1, "frontends": 0}
+    counts = crash(models, {"prototypes": IMAGE, "gradients": IMAGE}, settings, seconds=1.0, seed=0, victim=victim)
     assert counts["made"] > 10
     assert counts["deleted"] > 0
     assert not [problem for problem in counts if problem.startswith("problem")]
