@@ -19,6 +19,7 @@ FIXED_WAYS = 5
 
 IMAGES = InputSpec(IMAGE, "uint8", mean=(0.5,), std=(0.5,), scale=1 / 255)
 PROTOTYPES = LearnerSpec("protonet", IMAGES, max_ways=MAX_WAYS, backbone="mlp", backbone_settings={"widths": [16]})
+WEIGHING = replace(PROTOTYPES, weighting="leave_one_out")
 # Steps take about a millisecond each, so that a request can be made to last.
 GRADIENTS = LearnerSpec(
     "maml",
@@ -63,6 +64,14 @@ def write_bundle(path: Path, spec: LearnerSpec, seed: int = 0) -> Manifest:
         metrics=[Metric("accuracy", 0.2, 0.01, "inductive, 5-way 1-shot, untrained")],
     )
     return save_bundle(path, manifest, learner.init(torch.Generator().manual_seed(seed)))
+
+
+def write_weighing(path: Path) -> None:
+    """Save a learner that weighs its examples as a bundle, and not all the same, as an untrained one does."""
+    write_bundle(path, WEIGHING)
+    plain = load_bundle(path)
+    said = {"weighting.out.weight": torch.randn(16, generator=torch.Generator().manual_seed(0))}
+    save_bundle(path, plain.manifest, {**plain.params, **said})
 
 
 def write_encoded(path: Path, method: str, encoder: FrozenEncoder, **settings: Any) -> None:

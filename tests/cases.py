@@ -43,7 +43,8 @@ class Case:
     @property
     def name(self) -> str:
         norm = self.spec.backbone_settings.get("norm", "none")
-        return f"{self.spec.method}-{self.spec.task_kind}-{norm}"
+        weighting = "" if self.spec.weighting == "none" else f"-{self.spec.weighting}"
+        return f"{self.spec.method}-{self.spec.task_kind}-{norm}{weighting}"
 
     @cached_property
     def learner(self) -> Learner:
@@ -131,7 +132,10 @@ def _cases() -> list[Case]:
             )
     features = LearnerSpec("protonet", InputSpec((6,)), max_ways=4, train_classes=TRAIN_CLASSES, backbone="scaled")
     adapted = replace(features, method="lr-d2", backbone="adapter", backbone_settings={"normalise": True})
-    return [Case(spec) for spec in (*cases, features, adapted)]
+    weighed = [replace(each, weighting="leave_one_out") for each in (features, adapted)]
+    of_steps = {"settings": small_settings("anil", rate=0.05), "backbone": "mlp", "backbone_settings": {"widths": [8]}}
+    weighed.append(replace(weighed[0], method="anil", **of_steps))
+    return [Case(spec) for spec in (*cases, features, adapted, *weighed)]
 
 
 CASES = _cases()

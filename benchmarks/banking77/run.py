@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from innerloop_learner.bundle import load_bundle
-from innerloop_learner.methods.protonet import squared_distances
+from innerloop_learner.layers import squared_distances
 from innerloop_learner.tasks import Episodes
 from innerloop_trainer.data import DataSource, EpisodeShape, TaskSampler
 from innerloop_trainer.encoders import load_encoded, read_encoder

@@ -25,7 +25,7 @@ from torch import Tensor
 from innerloop import Client
 from innerloop_command.server_process import ServerProcess
 from innerloop_learner.bundle import load_bundle
-from innerloop_learner.methods.protonet import squared_distances
+from innerloop_learner.layers import squared_distances
 from innerloop_learner.tasks import Episodes
 from innerloop_trainer.data import ClassExamples, DataSource, EpisodeShape, TaskSampler, load_source
 from innerloop_trainer.encoders import load_encoded, load_for_encoder, open_bundled, read_encoder

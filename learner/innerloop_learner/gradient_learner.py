@@ -42,15 +42,17 @@ class GradientLearner(Learner):
     def init(self, generator: torch.Generator) -> Params:
         """See Learner.init."""
         weights = {**self.backbone.init(generator), **self.head.init(generator)}
-        return {**weights, **self.rule.init(generator, self.adapted(weights))}
+        rule = self.rule.init(generator, self.adapted(weights))
+        return {**weights, **rule, **self.weighting.init(generator)}
 
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
         """See Learner.adapt."""
         steps = self.default_steps if steps is None else steps
         frozen = self.frozen_features(params, support)
-        loss = self.support_loss(params, support, frozen)
+        learned = self.weighting.weigh(params, support, lambda: self._initial_features(params, support, frozen))
+        loss = self.support_loss(params, support, frozen, learned=learned)
         weights, losses = inner_loop(loss, self.adapted(params), self.rule, params, steps, support.tasks, self.order)
-        return Adapted(self.state_after(params, weights, support, frozen, steps), losses)
+        return Adapted(self.state_after(params, weights, support, frozen, steps), losses, learned)
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
         """See Learner.predict."""
@@ -62,21 +64,37 @@ class GradientLearner(Learner):
         """Features of the support set if the body does not adapt, so that they are not computed in every step."""
         return None if self.adapts_body else self.backbone.apply(params, support.x, self.example_weights(support))
 
+    def _initial_features(self, params: Params, support: Support, frozen: Features | None) -> Tensor:
+        """Features of the support set [T, S, F] at the initialisation."""
+        features = frozen or self.backbone.apply(self.at_step(params, 0), support.x, self.example_weights(support))
+        return features.values
+
     def support_loss(
-        self, params: Params, support: Support, frozen: Features | None, examples: Tensor | None = None
+        self,
+        params: Params,
+        support: Support,
+        frozen: Features | None,
+        examples: Tensor | None = None,
+        learned: Tensor | None = None,
     ) -> Loss:
         """The function that the inner loop minimises: it gives the support loss of each task [T] for weights [T, ...].
 
-        `examples` [T, S] are the weights of the examples in the loss; None takes those of `example_weights`.
+        Args:
+            params: meta-learned parameters.
+            support: the labelled examples.
+            frozen: features of the support set, if the body does not adapt.
+            examples: weights of the examples in statistics and in the loss [T, S]; None for `example_weights`.
+            learned: what the weighting gave [T, S], which counts in the loss alone; None if all count the same.
         """
         examples = self.example_weights(support) if examples is None else examples
+        counts = examples if learned is None else examples * learned
 
         def loss(step: Index, weights: Params, twice: bool) -> Tensor:
             merged = {**self.at_step(params, step), **weights}
             backbone = self.backbone if twice else self.backbone.once
             features = frozen or backbone.apply(merged, support.x, examples)
             outputs = self.outputs(merged, features.values, support.ways, UNUSED_LOGIT)
-            return task_loss(self.spec.task_kind, outputs, support.y, examples)
+            return task_loss(self.spec.task_kind, outputs, support.y, counts)
 
         return loss
 

@@ -44,6 +44,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
 
 
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """|x_i - y_j|^2 of x [T, N, F] and y [T, M, F], [T, N, M]."""
+    norms = x.square().sum(-1, keepdim=True) + y.square().sum(-1).unsqueeze(1)
+    return torch.baddbmm(norms, x, y.transpose(1, 2), alpha=-2)
+
+
 def conv2d(
     x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1, task_convolution: TaskConvolution | None = None
 ) -> Tensor:

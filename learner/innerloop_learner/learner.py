@@ -13,6 +13,7 @@ from innerloop_learner.settings import NoSettings, SettingsError, StepSettings, 
 from innerloop_learner.spec import LearnerSpec
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 from innerloop_learner.traits import TaskKind, Traits, WaysCanChange
+from innerloop_learner.weightings import weightings
 
 Family = Literal["initialisation", "optimizer", "metric", "memory", "weights", "baseline"]
 
@@ -65,7 +66,7 @@ class Learner(ABC):
         >>> params = learner.init(torch.Generator().manual_seed(0))
         >>> x, real = torch.tensor([[[0.0, 1.0], [1.0, 0.0]]]), torch.ones(1, 2, dtype=torch.bool)
         >>> support = Support(x, torch.tensor([[0, 1]]), real, ways=torch.tensor([2]), max_ways=2)
-        >>> state, losses = learner.adapt(params, support)
+        >>> state = learner.adapt(params, support).state
         >>> learner.predict(params, state, Query(x, real)).argmax(-1)
         tensor([[0, 1]])
     """
@@ -77,6 +78,9 @@ class Learner(ABC):
     retired_settings: ClassVar[frozenset[str]] = frozenset()
     """Names of former settings of the method, which are ignored in older bundles."""
 
+    weighs_examples: ClassVar[bool] = False
+    """Whether its adaptation and its training have a place for a weighting of support examples."""
+
     settings: object
     """The settings, an instance of `settings_class` with all defaults filled in."""
 
@@ -85,6 +89,10 @@ class Learner(ABC):
             raise SettingsError(
                 f"{self.info.name} does not solve {spec.task_kind} tasks, only {', '.join(self.info.tasks)}"
             )
+        self.check_weighting(spec.weighting)
+        if spec.weighting != "none" and spec.task_kind == "regression":
+            raise SettingsError(f"weighting {spec.weighting} compares examples of a class; regression has no classes")
+        self.weighting = weightings[spec.weighting]()
         given = {name: value for name, value in spec.settings.items() if name not in self.retired_settings}
         self.settings = with_settings(self.info.name, self.settings_class, given)
         with refusing(self.info.name):
@@ -95,6 +103,24 @@ class Learner(ABC):
             settings=dict(vars(self.settings)),
             backbone_settings=dict(vars(self.backbone.settings)),
         )
+
+    @classmethod
+    def check_weighting(cls, name: str) -> None:
+        """Check that the method can weigh its support examples, if it is to.
+
+        Args:
+            name: registered name of the weighting.
+
+        Raises:
+            UnknownNameError: there is no weighting of this name.
+            SettingsError: the method has no place for learned weights.
+        """
+        weightings[name]
+        if name != "none" and not cls.weighs_examples:
+            raise SettingsError(
+                f"{cls.info.name} can't learn weights of its support examples; leave the weighting out, or take a "
+                "method that can, such as protonet, r2d2, lr-d2, anil or maml"
+            )
 
     def _configure(self) -> None:  # noqa: B027 - most methods have nothing to make
         """Make the parts that `settings` describe, such as an update rule. The backbone is made later.
@@ -161,7 +187,8 @@ class Learner(ABC):
             steps: inner steps, `default_steps` when None; methods without steps ignore it.
 
         Returns:
-            the task state, every tensor [T, ...], and the support loss before each step [T, steps].
+            the task state, every tensor [T, ...], the support loss before each step [T, steps], and what each example
+            counted [T, S].
         """
 
     @abstractmethod
@@ -174,12 +201,22 @@ class Learner(ABC):
     def example_weights(self, support: Support) -> Tensor:
         """The weight of each support example in losses, sums, linear systems and statistics, [T, S]; 0 for padding.
 
-        If `spec.class_balance` is "equal", these are `Support.class_weights`. If it is "proportional", and in
-        regression, each example has weight 1.
+        A weighting changes them in losses, sums and linear systems alone (`loss_weights`), since statistics are of
+        inputs, whatever their labels. If `spec.class_balance` is "equal", these are `Support.class_weights`. If it is
+        "proportional", and in regression, each example has weight 1.
         """
         if self.spec.task_kind == "classification" and self.spec.class_balance == "equal":
             return support.class_weights
         return support.mask.to(support.x.dtype)
+
+    def loss_weights(self, support: Support, learned: Tensor | None) -> Tensor:
+        """The weight of each support example in losses, sums and linear systems, [T, S]; 0 for padding.
+
+        It is that of `example_weights` times `learned` [T, S], which a weighting gave. None means that all examples of
+        a class count the same.
+        """
+        examples = self.example_weights(support)
+        return examples if learned is None else examples * learned
 
 
 methods: Registry[type[Learner]] = Registry("method", "innerloop.methods", "innerloop_learner.methods")

@@ -73,6 +73,8 @@ class LearnerSpec:
         class_balance: weight of a class of the support set when adapting: "equal" for all classes, or "proportional"
             to its number of examples. Of bundles of before this was
             recorded, those with ONNX graphs are proportional, as their graphs are, and others equal.
+        weighting: registered name of the weighting, which says what an example counts among those of its class; "none"
+            if all count the same.
     """
 
     method: str
@@ -85,10 +87,14 @@ class LearnerSpec:
     backbone_settings: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     class_balance: ClassBalance = "equal"
+    weighting: str = "none"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` reads back."""
-        return asdict(self)
+        written = asdict(self)
+        if self.weighting == "none":  # so that an Innerloop that knows of no weightings reads it too
+            del written["weighting"]
+        return written
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "LearnerSpec":

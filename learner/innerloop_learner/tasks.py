@@ -73,9 +73,14 @@ class Support:
         smallest = counts.masked_fill(counts == 0, MANY).amin(1, keepdim=True)
         return (smallest / counts.clamp(min=1)).gather(1, self.y) * real
 
-    def shares(self, dtype: torch.dtype) -> Tensor:
-        """Each example's share of its class [T, S, W]: `shares.transpose(1, 2) @ features` are class means."""
+    def shares(self, dtype: torch.dtype, weights: Tensor | None = None) -> Tensor:
+        """Each example's share of its class [T, S, W]: `shares.transpose(1, 2) @ features` are class means.
+
+        `weights` [T, S] are those of examples, 1 on average over each class; None if all count the same.
+        """
         members = self.members(dtype)
+        if weights is not None:
+            members = members * weights.unsqueeze(-1)
         return members / members.sum(1, keepdim=True).clamp(min=1)
 
     def to(self, *args: Any) -> "Support":
@@ -130,10 +135,13 @@ class Adapted(NamedTuple):
     Attributes:
         state: the task state.
         losses: mean support loss before each inner step [T, steps]; None for methods without steps.
+        weights: what each support example counted [T, S], 1 on average over each class, 0 for padding; None if all
+            examples of a class counted the same.
     """
 
     state: TaskState
     losses: Tensor | None
+    weights: Tensor | None = None
 
 
 def _to(tensor: Tensor, *args: Any) -> Tensor:

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 import grpc
 import pytest
-from bundles import PROTOTYPES, write_bundle, write_models
+from bundles import PROTOTYPES, write_bundle, write_models, write_weighing
 from running import Metrics, connect
 from wire import problem
 
@@ -14,8 +14,10 @@ from innerloop_learner.manifest import digest_of
 
 @pytest.fixture(scope="session")
 def models_folder(tmp_path_factory):
-    """Bundles "prototypes", "gradients" and "regression"."""
-    return write_models(tmp_path_factory.mktemp("models"))
+    """Bundles "prototypes", "gradients", "regression" and "weighing"."""
+    folder = write_models(tmp_path_factory.mktemp("models"))
+    write_weighing(folder / "weighing")
+    return folder
 
 
 def pytest_configure(config):

@@ -8,7 +8,7 @@ import pytest
 from examples import adapt_request, curve_support, picture_support, pictures, predict_request
 from google.protobuf.duration_pb2 import Duration
 from PIL import Image
-from wire import array, images, inputs
+from wire import array, images, inputs, support
 
 from innerloop.v1 import adaptation_pb2 as pb
 
@@ -54,6 +54,29 @@ def test_steps_of_the_request_are_taken(client):
         options = pb.AdaptOptions(steps=steps)
         adaptation = client.adaptations.Adapt(adapt_request("gradients", options=options)).adaptation
         assert (adaptation.steps, len(adaptation.support_losses)) == (steps, steps)
+
+
+def test_weights_of_examples_come_back_with_the_adaptation(client):
+    pixels, labels = pictures(12, seed=8), np.tile(["cat", "dog", "owl"], 4)
+    request = pb.AdaptRequest(model="weighing", support=support(pixels, labels), request_id="weigh")
+    adaptation = client.adaptations.Adapt(request).adaptation
+    weights = np.array(adaptation.example_weights)
+    assert weights.shape == (12,)
+    assert weights.std() > 0.1
+    np.testing.assert_allclose([weights[labels == label].mean() for label in ("cat", "dog", "owl")], 1, rtol=1e-4)
+    again = client.adaptations.Adapt(request).adaptation
+    found = client.adaptations.GetAdaptation(pb.GetAdaptationRequest(adaptation_id=adaptation.id)).adaptation
+    assert list(again.example_weights) == list(found.example_weights) == list(adaptation.example_weights)
+    listed = client.adaptations.ListAdaptations(pb.ListAdaptationsRequest(model="weighing")).adaptations
+    assert [(each.id, len(each.example_weights)) for each in listed] == [(adaptation.id, 0)]
+    order = np.random.default_rng(0).permutation(12)
+    both = pb.AdaptPredictRequest(
+        model="weighing", support=support(pixels[order], labels[order]), query=inputs(pixels[:1]), keep=True
+    )
+    np.testing.assert_allclose(
+        client.adaptations.AdaptPredict(both).adaptation.example_weights, weights[order], rtol=1e-3, atol=1e-4
+    )
+    assert not client.adaptations.Adapt(adapt_request("prototypes")).adaptation.example_weights
 
 
 def test_regression_answers_with_values(client):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from bundles import GRADIENTS, IMAGE, PROTOTYPES, write_bundle
+from bundles import GRADIENTS, IMAGE, WEIGHING, write_bundle, write_weighing
 
 from innerloop_learner.bundle import load_bundle, save_bundle
 from innerloop_server.domain.tasks import SupportSet
@@ -16,11 +16,14 @@ SIZES = [(5, 1), (3, 4), (2, 2)]
 """Ways and shots of tasks."""
 
 
-@pytest.fixture(scope="module", params=[PROTOTYPES, GRADIENTS], ids=lambda spec: spec.method)
+@pytest.fixture(scope="module", params=[WEIGHING, GRADIENTS], ids=lambda spec: spec.method)
 def models(request, tmp_path_factory):
     """One exported bundle by both backends."""
     path = tmp_path_factory.mktemp("models") / "model"
-    write_bundle(path, request.param)
+    if request.param is WEIGHING:
+        write_weighing(path)
+    else:
+        write_bundle(path, request.param)
     by_torch = TorchEngine(TorchSettings("cpu"))  # first: what it sets must not keep graphs from being exported
     bundle = load_bundle(path)
     graphs, files = export_graphs(bundle)
@@ -49,6 +52,9 @@ def test_both_answer_batches_of_unequal_tasks_alike(models, steps):
     for index in range(len(tasks)):
         one, other = (states[index] for states in adapted)
         assert other.losses == pytest.approx(one.losses, rel=1e-4)
+        weighs = models[0].description.method == "protonet"
+        assert len(one.weights) == (tasks[index].size if weighs else 0)
+        assert other.weights == pytest.approx(one.weights, rel=1e-3, abs=1e-4)
         one, other = (given[index] for given in answers)
         np.testing.assert_allclose(other.logits, one.logits, rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(other.probabilities, one.probabilities, atol=1e-5)

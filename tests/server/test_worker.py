@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from bundles import FIXED_WAYS, IMAGE, write_models
+from bundles import FIXED_WAYS, IMAGE, write_models, write_weighing
 
 from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.deadline import Deadline
@@ -42,7 +42,9 @@ from innerloop_server.scheduling.scheduler import Scheduler
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return write_models(tmp_path_factory.mktemp("models"))
+    folder = write_models(tmp_path_factory.mktemp("models"))
+    write_weighing(folder / "weighing")
+    return folder
 
 
 @pytest.fixture
@@ -68,10 +70,12 @@ def task(name, seed):
     if name == "regression":
         x = random.normal(size=(5, 1)).astype(np.float32)
         return SupportSet(x, np.sin(x), 0)
-    return SupportSet(random.integers(0, 256, (5, *IMAGE), np.uint8), np.arange(5), 5)
+    shots = 3 + seed if name == "weighing" else 1
+    x = random.integers(0, 256, (5 * shots, *IMAGE), np.uint8)
+    return SupportSet(x, np.tile(np.arange(5), shots), 5)
 
 
-@pytest.fixture(params=["prototypes", "gradients", "regression"])
+@pytest.fixture(params=["prototypes", "gradients", "regression", "weighing"])
 def model(request, engine, folder):
     return engine.load(request.param, folder / request.param), [task(request.param, seed) for seed in range(3)]
 
@@ -111,6 +115,7 @@ def test_an_inner_loop_ends_between_two_steps_when_nobody_waits_for_it_any_more(
 def assert_equal(found, wanted):
     for one, other in zip(found.adapted, wanted.adapted, strict=True):
         np.testing.assert_allclose(one.losses, other.losses, rtol=1e-5)
+        np.testing.assert_allclose(one.weights, other.weights, rtol=1e-4)
     assert len(found.answers) == len(wanted.answers)
     for one, other in zip(found.answers, wanted.answers, strict=True):
         assert (one.values is None, one.probabilities is None) == (other.values is None, other.probabilities is None)

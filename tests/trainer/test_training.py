@@ -244,3 +244,11 @@ def test_a_seed_gives_the_same_run_and_another_seed_another(tmp_path: Path) -> N
     runs = [train(replace(SINUSOID, seed=seed), tmp_path / str(index)) for index, seed in enumerate((0, 0, 1))]
     losses = [[row.loss for row in read_rows(run.log)] for run in runs]
     assert losses[0] == losses[1] != losses[2]
+
+
+def test_a_run_on_wrong_labels_leaves_a_bundle_that_weighs_its_examples(tmp_path: Path) -> None:
+    config = replace(DIGITS, method="protonet", settings={}, shots=5, wrong_labels=0.4, weighting="leave_one_out")
+    bundle = load_bundle(train(config, tmp_path / "run").bundle)
+    assert bundle.learner.spec.weighting == "leave_one_out"
+    assert bundle.params["weighting.out.weight"].abs().min() > 0
+    assert "5-shot (up to 2 of them wrong)" in bundle.manifest.metrics[0].protocol

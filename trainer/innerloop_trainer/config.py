@@ -57,6 +57,12 @@ class TrainingConfig:
     class_balance: ClassBalance = setting(
         "equal", "weight of a class when adapting: equal for all classes, or proportional to its number of examples"
     )
+    weighting: str = setting(
+        "none", "what tells examples of a class from each other when adapting, in case labels are wrong: leave_one_out"
+    )
+    wrong_labels: float = setting(
+        0.0, "largest share of wrong labels in support sets of training and validation", least=0.0, most=0.5
+    )
     init: str | None = None
     encoder: str | None = None
 
@@ -75,13 +81,15 @@ def check_config(config: TrainingConfig) -> None:
 
     Raises:
         ConfigError: settings that contradict each other or the method.
-        UnknownNameError: no such method, backbone or estimator.
+        UnknownNameError: no such method, backbone, estimator or weighting.
+        SettingsError: the method can't learn weights of examples.
     """
     method = methods[config.method]
     if config.backbone is not None:
         backbones[config.backbone]
     if config.estimator is not None:
         estimators[config.estimator]
+    method.check_weighting(config.weighting)
     _check_values(config)
     if config.steps is not None and not issubclass(method.settings_class, StepSettings):
         raise ConfigError(f"{config.method} has no inner steps; leave --steps out")
@@ -89,14 +97,21 @@ def check_config(config: TrainingConfig) -> None:
         raise ConfigError(f"--steps is {config.steps}, but --set steps is {config.settings['steps']}; leave one out")
     if config.train_ways not in (None, config.ways) and method.info.ways_can_change != "any":
         raise ConfigError(f"{config.method} trains on as many ways as it serves; leave --train-ways out")
+    if config.wrong_labels and round(config.wrong_labels * config.shots) == 0:
+        raise ConfigError(
+            f"--wrong-labels {config.wrong_labels} of --shots {config.shots} is less than one example; raise --shots"
+        )
 
 
 def _check_values(config: TrainingConfig) -> None:
     """Check each field by itself."""
     for name, value in vars(config).items():
-        least = declared(TrainingConfig, name).get("least")
-        if least is not None and value is not None and value < least:
+        limits = declared(TrainingConfig, name)
+        least, most = limits.get("least"), limits.get("most")
+        if least is not None and value is not None and not value >= least:
             raise ConfigError(f"{_option(name)} must be at least {least}, not {value}")
+        if most is not None and value is not None and not value <= most:
+            raise ConfigError(f"{_option(name)} must be at most {most}, not {value}")
     if config.learning_rate is not None and not 0 < config.learning_rate < math.inf:
         raise ConfigError(f"--learning-rate must be a positive number, not {config.learning_rate}")
     for name, choices in (("schedule", get_args(Schedule)), ("class_balance", get_args(ClassBalance))):

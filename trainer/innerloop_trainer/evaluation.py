@@ -65,6 +65,8 @@ class Evaluation:
         """The figure in the form that a manifest records; `data` is the name of the source."""
         shots = f"{self.shape.ways}-way {self.shape.shots}-shot"
         shots = shots if self.metric == "accuracy" else f"{self.shape.shots}-shot"
+        if self.shape.most_wrong:
+            shots += f" (up to {self.shape.most_wrong} of them wrong)"
         steps = "" if self.steps is None else f"{self.steps} inner steps, "
         protocol = f"{self.protocol}, {shots}, {steps}{len(self.values)} {self.split} episodes, {data}"
         return Metric(self.metric, self.mean, self.confidence_interval, protocol, self.classes)

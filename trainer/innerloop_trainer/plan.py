@@ -92,7 +92,9 @@ def make_plan(config: TrainingConfig, source: DataSource, device: torch.device |
     estimator = build_estimator(estimator_name, build_objective(learner, settings.of_objective), settings.of_estimator)
     if not learner.init(torch.Generator()):
         raise ConfigError(f"{config.method} learns nothing on a backbone without layers; choose another --backbone")
-    validation = EpisodeShape(config.ways, config.shots, queries)
+    if config.wrong_labels and source.task_kind == "regression":
+        raise ConfigError(f"{source.name} has targets and no labels; leave --wrong-labels out")
+    validation = EpisodeShape(config.ways, config.shots, queries, config.wrong_labels)
     episodes = replace(validation, ways=_training_ways(config, source, defaults))
     source.train.check(episodes)
     source.validation.check(validation)
@@ -177,6 +179,7 @@ def _spec(config: TrainingConfig, source: DataSource, info: MethodInfo, settings
         },
         settings=settings,
         class_balance=config.class_balance,
+        weighting=config.weighting,
     )
 
 

@@ -46,6 +46,14 @@ class AdaptationHandle:
         """Mean support loss before each inner step; empty for methods without steps."""
         return self.info.support_losses
 
+    @property
+    def example_weights(self) -> tuple[float, ...]:
+        """What each support example counted: about 0 where its label seems wrong, 1 on average over each class.
+
+        Empty for models that trust every label, and for adaptations from a list.
+        """
+        return self.info.example_weights
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(id={self.id!r}, model={self.model!r}, classes={self.classes!r})"
 

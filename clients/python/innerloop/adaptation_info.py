@@ -29,6 +29,9 @@ class AdaptationInfo:
         expire_time: when it expires if it is not used before; None for never.
         timings: where the time of making it went; None when it was looked up.
         revision: counts the changes of its content; the first is 1.
+        example_weights: what each support example counted, in their order: 1 on average over each class, and less where
+            a label may be wrong. Empty for models that trust every label, for adaptations from a list, and from servers
+            before there were weights.
     """
 
     id: str
@@ -43,6 +46,7 @@ class AdaptationInfo:
     expire_time: datetime | None
     timings: Timings | None
     revision: int = 1
+    example_weights: tuple[float, ...] = ()
 
     @classmethod
     def from_message(
@@ -62,4 +66,5 @@ class AdaptationInfo:
             expire_time=message.expire_time.ToDatetime(UTC) if message.HasField("expire_time") else None,
             timings=Timings.from_message(timings) if timings is not None else None,
             revision=message.revision or 1,  # servers before there were revisions say nothing
+            example_weights=tuple(message.example_weights),
         )

@@ -41,12 +41,18 @@ class IMAML(MAML):
     )
     settings_class = IMAMLSettings
     settings: IMAMLSettings
+    weighs_examples = False  # implicit gradients are those of the initialisation
 
     def support_loss(
-        self, params: Params, support: Support, frozen: Features | None, examples: Tensor | None = None
+        self,
+        params: Params,
+        support: Support,
+        frozen: Features | None,
+        examples: Tensor | None = None,
+        learned: Tensor | None = None,
     ) -> Loss:
         """See GradientLearner.support_loss; G, whose second term is small where weights have hardly moved."""
-        plain, initial = super().support_loss(params, support, frozen, examples), self.adapted(params)
+        plain, initial = super().support_loss(params, support, frozen, examples, learned), self.adapted(params)
 
         def loss(step: Index, weights: Params, twice: bool) -> Tensor:
             distances = [(weight - initial[name]).square().flatten(1).sum(1) for name, weight in weights.items()]

@@ -28,7 +28,7 @@ class LRD2(R2D2):
     """R2-D2's logistic twin: every class against the rest, by Newton's method (Bertinetto et al. 2019, section 3.2).
 
     Iteratively reweighted least squares in its dual form. With K = XX', labels y in {0, 1}, weights c of the examples
-    (`Learner.example_weights`) and scores z of the support set, which start at zero:
+    (`Learner.loss_weights`) and scores z of the support set, which start at zero:
 
         p = sigmoid(z),  s = p (1 - p),  t = z + (y - p) / s,  a = (K + l diag(c s)^-1)^-1 t,  z <- K a,   head = X' a
 

@@ -39,6 +39,7 @@ class MAML(GradientLearner):
     )
     settings_class = MAMLSettings
     settings: MAMLSettings
+    weighs_examples = True
 
     def _configure(self) -> None:
         self.rule = update_rules[self.settings.update_rule](rate=self.settings.rate)
@@ -50,3 +51,4 @@ class FirstOrderMAML(MAML):
 
     info = replace(MAML.info, name="fomaml")
     order = 1
+    weighs_examples = False  # what weights do to a step shows in second derivatives only

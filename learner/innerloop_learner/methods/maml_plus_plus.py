@@ -49,6 +49,7 @@ class MAMLPlusPlus(MAML):
     )
     settings_class = MAMLPlusPlusSettings
     settings: MAMLPlusPlusSettings
+    weighs_examples = False  # its objective has a support loss of its own
     retired_settings = frozenset({"multi_step_loss", "anneal_order"})
 
     def _configure(self) -> None:

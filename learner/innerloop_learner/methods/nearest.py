@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from innerloop_learner.heads import mask_unused_ways
+from innerloop_learner.layers import squared_distances
 from innerloop_learner.learner import Learner, MethodInfo, methods
 from innerloop_learner.losses import UNUSED_LOGIT, log_weights
-from innerloop_learner.methods.protonet import ProtoNet, squared_distances
+from innerloop_learner.methods.protonet import ProtoNet
 from innerloop_learner.settings import setting
 from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
@@ -40,6 +41,7 @@ class NearestCentroid(ProtoNet):
         paper="Wang, Chao, Weinberger, van der Maaten: SimpleShot. arXiv:1911.04623",
         objective="all_classes",
     )
+    weighs_examples = False  # its training has no tasks in which labels could be wrong
 
     def _embed(self, params: Params, x: Tensor, weights: Tensor, statistics: Params) -> tuple[Tensor, Params]:
         values, computed = super()._embed(params, x, weights, statistics)

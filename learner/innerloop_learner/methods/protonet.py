@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from innerloop_learner.heads import mask_unused_ways
+from innerloop_learner.layers import squared_distances
 from innerloop_learner.learner import Learner, MethodInfo, methods
 from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
@@ -19,6 +20,8 @@ class ProtoNet(Learner):
 
         c_k = mean of f(x) over the support examples of class k,   logits_k(x) = -|f(x) - c_k|^2
 
+    Examples count in the mean as the weighting says, where there is one (`LearnerSpec.weighting`).
+
     Nothing is fixed to a number of ways: a model may train on many more than it serves, which helps.
     """
 
@@ -31,18 +34,20 @@ class ProtoNet(Learner):
         ways_can_change="any",
         tasks=("classification",),
     )
+    weighs_examples = True
 
     def init(self, generator: torch.Generator) -> Params:
         """See Learner.init."""
-        return self.backbone.init(generator)
+        return {**self.backbone.init(generator), **self.weighting.init(generator)}
 
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
         """See Learner.adapt; state: prototypes [T, W, F], zero for unused ways."""
         del steps
         values, computed = self._embed(params, support.x, self.example_weights(support), {})
-        prototypes = support.shares(values.dtype).transpose(1, 2) @ values
+        learned = self.weighting.weigh(params, support, lambda: values)
+        prototypes = support.shares(values.dtype, learned).transpose(1, 2) @ values
         statistics = prefixed(STATISTICS, computed)
-        return Adapted({PROTOTYPES: prototypes, WAYS: support.ways, **statistics}, None)
+        return Adapted({PROTOTYPES: prototypes, WAYS: support.ways, **statistics}, None, learned)
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
         """See Learner.predict."""
@@ -52,9 +57,3 @@ class ProtoNet(Learner):
     def _embed(self, params: Params, x: Tensor, weights: Tensor, statistics: Params) -> tuple[Tensor, Params]:
         """Embeddings [T, N, F], and the statistics computed on the way; arguments as `Backbone.apply` takes them."""
         return self.backbone.apply(params, x, weights, statistics)
-
-
-def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """|x_i - y_j|^2 of x [T, N, F] and y [T, M, F], [T, N, M]."""
-    norms = x.square().sum(-1, keepdim=True) + y.square().sum(-1).unsqueeze(1)
-    return torch.baddbmm(norms, x, y.transpose(1, 2), alpha=-2)

@@ -23,7 +23,7 @@ class R2D2(Learner):
 
         H = (X'X + l I)^-1 X'Y = X'(XX' + l I)^-1 Y,   logits(x) = a H' f(x) + b
 
-    Rows of X and Y are multiplied by the roots of their examples' weights (`Learner.example_weights`). The second form
+    Rows of X and Y are multiplied by the roots of their examples' weights (`Learner.loss_weights`). The second form
     (equation 5) solves a system as small as the support set and is taken where that is smaller. The penalty l, the
     scale a and the shift b are learned.
     """
@@ -37,23 +37,25 @@ class R2D2(Learner):
         ways_can_change="any",
         tasks=("classification",),
     )
+    weighs_examples = True
 
     def init(self, generator: torch.Generator) -> Params:
         """See Learner.init; positive numbers are kept as logarithms."""
         # Regression answers lie between 0 and 1, which is too close together for a softmax.
         scalars = {LOG_PENALTY: torch.zeros(()), LOG_SCALE: torch.tensor(math.log(10.0)), SHIFT: torch.zeros(())}
-        return {**self.backbone.init(generator), **scalars}
+        return {**self.backbone.init(generator), **scalars, **self.weighting.init(generator)}
 
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
         """See Learner.adapt; state: head [T, W, F] and [T, W]."""
         del steps
-        examples = self.example_weights(support)
-        features = self.backbone.apply(params, support.x, examples)
+        features = self.backbone.apply(params, support.x, self.example_weights(support))
+        learned = self.weighting.weigh(params, support, lambda: features.values)
         x = torch.cat([features.values, torch.ones_like(features.values[..., :1])], -1)  # [T, S, F + 1]
         y = support.members(x.dtype)  # [T, S, W]
-        head = self._solve(params, x, y, examples).transpose(1, 2)  # [T, W, F + 1]
+        head = self._solve(params, x, y, self.loss_weights(support, learned)).transpose(1, 2)  # [T, W, F + 1]
         statistics = prefixed(STATISTICS, features.statistics)
-        return Adapted({WEIGHT: head[..., :-1], BIAS: head[..., -1], WAYS: support.ways, **statistics}, None)
+        state = {WEIGHT: head[..., :-1], BIAS: head[..., -1], WAYS: support.ways, **statistics}
+        return Adapted(state, None, learned)
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
         """See Learner.predict."""

@@ -29,3 +29,4 @@ class Scratch(MAML):
     )
     settings_class = ScratchSettings
     settings: ScratchSettings
+    weighs_examples = False  # nothing is trained

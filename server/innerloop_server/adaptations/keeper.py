@@ -121,7 +121,7 @@ class Keeper:
             owner: identity that may use it.
             model: that adapted.
             task: that it adapted to.
-            adapted: the task state, and the losses on the way to it.
+            adapted: the task state, and what else came of adapting.
             options: how to keep it.
             own_most: adaptations that this owner may have; None for as many as any.
 
@@ -145,6 +145,7 @@ class Keeper:
             support_size=task.support.size,
             steps=task.steps,
             losses=adapted.losses,
+            example_weights=adapted.weights,
             size_bytes=size,
             created_ns=self._last_created_ns,
             time_to_live=options.time_to_live,
@@ -174,7 +175,7 @@ class Keeper:
             before: what is replaced.
             model: that adapted.
             task: that it adapted to, which its recipe describes.
-            adapted: the task state, and the losses on the way to it.
+            adapted: the task state, and what else came of adapting.
             hold: whether it is used: it is held in memory then, where others are only if the one before was, and its
                 expiry is postponed.
 
@@ -198,6 +199,7 @@ class Keeper:
             classes=task.classes,
             steps=task.steps,
             losses=adapted.losses,
+            example_weights=adapted.weights,
             size_bytes=size,
         )
         parts = await self._parts.seal(record.id, model, task, adapted.state, forget_examples=False)

@@ -29,6 +29,7 @@ class AdaptationRecord(msgspec.Struct, frozen=True, kw_only=True):
         time_to_live: seconds it lives without being used; zero for ever.
         request_id: of the request that made it; empty when it had none.
         fingerprint: of that request's content.
+        example_weights: what each support example counted; empty if all of a class counted the same.
     """
 
     id: str
@@ -46,6 +47,7 @@ class AdaptationRecord(msgspec.Struct, frozen=True, kw_only=True):
     time_to_live: float
     request_id: str = ""
     fingerprint: bytes = b""
+    example_weights: tuple[float, ...] = ()
 
     def expiry(self, now_ns: int) -> int:
         """When it ends if it is used now and never again."""
@@ -59,8 +61,8 @@ class KeptRecord:
     record: AdaptationRecord
     expires_ns: int
 
-    def describe(self) -> Adaptation:
-        """The part of it that its owner may see."""
+    def describe(self, *, listed: bool = False) -> Adaptation:
+        """The part of it that its owner may see; as one of many in a list, without the weights of examples."""
         record = self.record
         return Adaptation(
             id=record.id,
@@ -74,4 +76,5 @@ class KeptRecord:
             created_ns=record.created_ns,
             expires_ns=None if self.expires_ns == NEVER else self.expires_ns,
             revision=record.revision,
+            example_weights=() if listed else record.example_weights,
         )

@@ -32,6 +32,8 @@ class Adaptation:
         created_ns: wall-clock time it was made; no two of one server are equal.
         expires_ns: wall-clock time it ends unless it is used before; None for never.
         revision: counts the changes of its content; the first is 1.
+        example_weights: what each support example counted, 1 on average over each class; empty if all of a class
+            counted the same, and in a list of many adaptations.
     """
 
     id: str
@@ -45,6 +47,7 @@ class Adaptation:
     created_ns: int
     expires_ns: int | None
     revision: int = 1
+    example_weights: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,10 +55,17 @@ class TaskState(ABC):
 
 @dataclass(frozen=True, slots=True)
 class AdaptedTask:
-    """A task state, and the mean support loss before each inner step (empty for methods without steps)."""
+    """What came of adapting to a task.
+
+    Attributes:
+        state: the task state.
+        losses: mean support loss before each inner step; empty for methods without steps.
+        weights: what each support example counted; empty if all of a class counted the same.
+    """
 
     state: TaskState
     losses: tuple[float, ...]
+    weights: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +276,23 @@ def in_task_order(batch: AdaptBatch, answered: Sequence[Sequence[Answers]]) -> l
         for member, answers in zip(group.members, given, strict=True)
     }
     return [of_task[task] for task in range(len(batch.tasks))]
+
+
+def adapted_tasks(
+    states: Sequence[TaskState], losses: Array, weights: Array, tasks: Sequence[SupportSet]
+) -> list[AdaptedTask]:
+    """What came of adapting to each task of a batch.
+
+    Args:
+        states: of each task.
+        losses: support losses, [T, steps] or, for methods without steps, [T, 0]; T may be padded.
+        weights: of examples, [T, S] or, where all of a class count the same, [T, 0]; both sizes may be padded.
+        tasks: the support sets.
+    """
+    return [
+        AdaptedTask(state, tuple(history.tolist()), tuple(row[: task.size].tolist()))
+        for state, history, row, task in zip(states, losses, weights, tasks, strict=False)
+    ]
 
 
 class Worker(ABC):

@@ -127,7 +127,7 @@ class LocalServing(Serving):
 
     async def adaptations(self, caller: Caller, model: str, before_ns: int | None, limit: int) -> list[Adaptation]:
         """The caller's adaptations, newest first."""
-        return [kept.describe() for kept in await self._keeper.list(caller.owner, model, before_ns, limit)]
+        return [kept.describe(listed=True) for kept in await self._keeper.list(caller.owner, model, before_ns, limit)]
 
     async def delete(self, caller: Caller, adaptation_id: str) -> Adaptation:
         """Forget the caller's adaptation."""

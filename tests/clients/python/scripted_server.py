@@ -260,6 +260,7 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
             support_size=_count(request.support.inputs),
             steps=request.options.steps,
             support_losses=[1.5, 0.5],
+            example_weights=[1.25, 0.75],
             size_bytes=1024,
         )
 

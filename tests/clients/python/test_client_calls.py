@@ -170,6 +170,7 @@ async def test_an_adaptation_describes_itself(client):
     info = adaptation.info
     assert (adaptation.id, adaptation.model, adaptation.classes) == (info.id, "grey", ("a", "b"))
     assert adaptation.support_losses == (1.5, 0.5)
+    assert adaptation.example_weights == info.example_weights == (1.25, 0.75)
     assert (info.model_version, info.support_size, info.steps, info.size_bytes) == ("v1", 4, 2, 1024)
     assert info.timings.adapt == pytest.approx(0.002)
 

@@ -199,3 +199,19 @@ def test_splits_become_one_unless_their_speakers_would_tell_their_classes_apart(
     joined.check(EpisodeShape(3, 1, 1))
     with pytest.raises(DataError, match=r"voices would tell classes apart; read the data with \?test_speakers=0"):
         split(4, speakers=[0, 1, 0, 1]).joined(split(4, speakers=[2, 3, 2, 3]))
+
+
+def test_wrong_labels_are_those_of_other_classes_and_classes_keep_their_sizes() -> None:
+    shape = EpisodeShape(ways=4, shots=5, queries=2, wrong_labels=0.4)
+    raw = split(*[9] * 6).sample_raw(shape, 200, seeded(0))
+    truth = raw.support[:, :, 0, 0, 0].long()  # [T, S], the class of the split that each example is of
+    named = raw.classes.gather(1, raw.support_labels)
+    assert torch.equal(raw.classes.gather(1, raw.query_labels), raw.query[:, :, 0, 0, 0].long())
+    wrong = truth != named
+    counts = torch.stack([((raw.support_labels == label) & wrong).sum(1) for label in range(4)], 1)  # [T, W]
+    assert (counts == counts[:, :1]).all()
+    assert sorted(set(counts[:, 0].tolist())) == [0, 1, 2]
+    for labels, own, told in zip(raw.support_labels.tolist(), truth, named, strict=True):
+        assert list(dict.fromkeys(labels)) == [0, 1, 2, 3]
+        assert sorted(labels) == sorted([0, 1, 2, 3] * 5)
+        assert torch.equal(own.bincount(minlength=6), told.bincount(minlength=6))

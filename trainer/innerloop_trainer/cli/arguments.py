@@ -30,10 +30,10 @@ SignKeyOption = Annotated[
 
 
 def option(name: str) -> Any:
-    """The command-line option of a field of `TrainingConfig`, with the help text and the least value declared there."""
+    """The command-line option of a field of `TrainingConfig`, with the help text and the limits declared there."""
     field = declared(TrainingConfig, name)
     doc = field["doc"]
-    return typer.Option(min=field["least"], help=f"{doc[0].upper()}{doc[1:]}.")
+    return typer.Option(min=field["least"], max=field["most"], help=f"{doc[0].upper()}{doc[1:]}.")
 
 
 def parse_settings(texts: Sequence[str] | None) -> dict[str, Any]:

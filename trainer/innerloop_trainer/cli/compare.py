@@ -50,6 +50,8 @@ def compare(
         list[str] | None, typer.Option("--backbone-set", help="Setting of the backbone, NAME=VALUE.")
     ] = None,
     class_balance: Annotated[ClassBalance, option("class_balance")] = TrainingConfig.class_balance,
+    weighting: Annotated[str, option("weighting")] = TrainingConfig.weighting,
+    wrong_labels: Annotated[float, option("wrong_labels")] = TrainingConfig.wrong_labels,
     encoder: EncoderOption = None,
     tokenizer: TokenizerOption = None,
     device: DeviceOption = "auto",
@@ -72,6 +74,8 @@ def compare(
             backbone=backbone,
             backbone_settings=parse_settings(backbone_settings),
             class_balance=class_balance,
+            weighting=weighting,
+            wrong_labels=wrong_labels,
         )
         budget = Budget(iterations, minutes)
         target = choose_device(device)

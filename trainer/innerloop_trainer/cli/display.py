@@ -141,6 +141,7 @@ def print_bundle(bundle: Bundle) -> None:
         ("input", _input(manifest)),
         ("task", learner.task_kind),
         *((("class balance", learner.class_balance),) if learner.task_kind == "classification" else ()),
+        *((("weighting", learner.weighting),) if learner.weighting != "none" else ()),
         *((("trained for", _trained_for(manifest.limits)),) if provenance.meta_trained else ()),
         ("takes", _takes(manifest.limits)),
         *((("ONNX graphs", _described(manifest.graphs)),) if manifest.graphs else ()),

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -58,6 +59,8 @@ def train(
         list[str] | None, typer.Option("--backbone-set", help="Setting of the backbone, NAME=VALUE.")
     ] = None,
     class_balance: Annotated[ClassBalance, option("class_balance")] = TrainingConfig.class_balance,
+    weighting: Annotated[str, option("weighting")] = TrainingConfig.weighting,
+    wrong_labels: Annotated[float, option("wrong_labels")] = TrainingConfig.wrong_labels,
     encoder: EncoderOption = None,
     tokenizer: TokenizerOption = None,
     init: Annotated[
@@ -91,6 +94,8 @@ def train(
             backbone=backbone,
             backbone_settings=parse_settings(backbone_settings),
             class_balance=class_balance,
+            weighting=weighting,
+            wrong_labels=wrong_labels,
         )
         finished = train_and_test(
             config,
@@ -145,6 +150,7 @@ def train_and_test(
         print_start(prepared.start, prepared.left_out)
     if not run_with_progress(training):
         return False
-    print_evaluation(measure_on_test_split(training, training.plan.validation, test_episodes))
+    shape = replace(training.plan.validation, wrong_labels=0.0)
+    print_evaluation(measure_on_test_split(training, shape, test_episodes))
     console.print(f"Bundle: {folder.bundle}\nLearning curve: {folder.curve}", soft_wrap=True)
     return True

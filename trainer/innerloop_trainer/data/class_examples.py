@@ -1,7 +1,7 @@
 """Few-shot classification episodes, drawn from examples that reside on the training device."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from innerloop_learner.tasks import Episodes, Query, Support
 from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.source import DataError, DataSource, EpisodeShape, TaskSampler
 from innerloop_trainer.data.speaker_sides import NoDivisionError, divide_speakers
+from innerloop_trainer.data.wrong_labels import by_appearance, mislabelled
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class RawEpisodes:
 
     Attributes:
         support: inputs [T, S, *input], in random order.
-        support_labels: [T, S] int64 in `0 .. ways - 1`, numbered by first appearance, as a server numbers them.
+        support_labels: [T, S] int64 in `0 .. ways - 1`, numbered by first appearance, as a server numbers them; some
+            are wrong if the shape of the episodes says so.
         query: inputs [T, Q, *input], grouped by class.
         query_labels: [T, Q] int64.
         classes: [T, ways] int64, which class of the split each label of a task stands for (see `ClassExamples.names`).
@@ -103,13 +105,14 @@ class ClassExamples(TaskSampler):
         rows = self._draw_examples(classes, shape, generator)  # [T, W, shots + queries]
         order = self._draw_order(tasks, shape, generator)
         labels = torch.arange(shape.ways, device=classes.device)
-        return RawEpisodes(
+        raw = RawEpisodes(
             support=self._take(rows[..., : shape.shots].flatten(1).gather(1, order)),
             support_labels=order // shape.shots,
             query=self._take(rows[..., shape.shots :].flatten(1)),
             query_labels=labels.repeat_interleave(shape.queries).repeat(tasks, 1),
             classes=classes,
         )
+        return self._with_wrong_labels(raw, shape, generator) if shape.most_wrong else raw
 
     def check(self, shape: EpisodeShape) -> None:
         """As in `TaskSampler`."""
@@ -165,6 +168,18 @@ class ClassExamples(TaskSampler):
             )
         together = parts[0].joined(*parts[1:])
         return ClassExamples(label, together, self._spec, self._device)
+
+    def _with_wrong_labels(self, raw: RawEpisodes, shape: EpisodeShape, generator: torch.Generator) -> RawEpisodes:
+        """The same tasks, some of whose support labels are wrong; a label's number is that of its first appearance."""
+        wrong = torch.randint(shape.most_wrong + 1, (len(raw.classes),), generator=generator, device=self._device)
+        given = mislabelled(raw.support_labels, shape.ways, wrong, generator)
+        places = by_appearance(given, shape.ways)  # [T, W]
+        return replace(
+            raw,
+            support_labels=places.gather(1, given),
+            query_labels=places.gather(1, raw.query_labels),
+            classes=torch.empty_like(raw.classes).scatter(1, places, raw.classes),
+        )
 
     def _take(self, rows: Tensor) -> Tensor:
         """Examples [T, N, *input] by their rows [T, N]. Texts are packed to the length of the longest of them."""

@@ -28,11 +28,19 @@ class EpisodeShape:
         ways: classes per task; ignored by regression sources.
         shots: support examples per class (in all, for regression).
         queries: query examples per class (in all, for regression).
+        wrong_labels: largest share of a class's support examples that are examples of others in truth. Each task draws
+            how many they are, from none to this, the same number for all of its classes. None in regression.
     """
 
     ways: int
     shots: int
     queries: int
+    wrong_labels: float = 0.0
+
+    @property
+    def most_wrong(self) -> int:
+        """Most wrong labels of a class."""
+        return round(self.wrong_labels * self.shots)
 
 
 class TaskSampler(ABC):

@@ -17,10 +17,13 @@ from innerloop_learner.tasks import Params, Query, Support
 Array = NDArray[Any]
 Runnable = Callable[[Mapping[str, Array]], dict[str, Array]]
 
+WEIGHTS = "example_weights"
+"""Name of the output of an adapt graph that says what each support example counted."""
+
 TASKS, QUERIES, SHOTS = 2, 3, 2
 TOLERANCE = 1e-3
-"""Largest difference of probabilities, and of values as a share of the largest value. Differences by rounding are far
-smaller, those by mistakes far larger."""
+"""Largest difference of probabilities, and of values and weights of examples as a share of the largest. Differences by
+rounding are far smaller, those by mistakes far larger."""
 
 
 class GraphError(RuntimeError):
@@ -42,11 +45,17 @@ def check_graphs(learner: Learner, params: Params, files: Mapping[str, bytes]) -
         expected = expected.softmax(-1)
     feed = {name: value.numpy() for name, value in support.items()}
     state = runnable(files[ADAPT])({**feed, "steps": np.array(steps)})
+    if adapted.weights is not None:
+        _compare("weights", state[WEIGHTS], adapted.weights)
     found = runnable(files[PREDICT])({**state, "query_x": query.numpy()})
     answers = found["values"] if learner.spec.task_kind == "regression" else found["probabilities"]
-    difference = float(np.abs(answers - expected.numpy()).max())
+    _compare("answers", answers, expected)
+
+
+def _compare(what: str, found: Array, expected: Tensor) -> None:
+    difference = float(np.abs(found - expected.numpy()).max())
     if not difference <= TOLERANCE * max(float(expected.abs().max()), 1.0):
-        raise GraphError(f"the graphs' answers differ from the learner's by {difference:.1e}")
+        raise GraphError(f"the graphs' {what} differ from the learner's by {difference:.1e}")
 
 
 def runnable(graph: bytes) -> Runnable:

@@ -2,9 +2,10 @@
 
 `adapt.onnx` takes raw inputs support_x [T, S, *input], support_y [T, S] int64 (or [T, S, D] for regression),
 support_mask [T, S], ways [T] int64 (classification) and steps (a scalar, for methods with steps). It gives the tensors
-of the task state, named `state.*`, and losses [T, steps]. `predict.onnx` takes these tensors and raw inputs query_x
-[T, Q, *input]. It gives logits and probabilities [T, Q, W], or values [T, Q, D]. T, S, Q and the number of steps may
-have any size, and so may W for methods that serve any number of ways.
+of the task state, named `state.*`; losses [T, steps], if there are steps; and example_weights [T, S], if the learner
+weighs its examples. `predict.onnx` takes the task state and raw inputs query_x [T, Q, *input]. It gives logits and
+probabilities [T, Q, W], or values [T, Q, D]. T, S, Q and the number of steps may have any size, and so may W for
+methods that serve any number of ways.
 """
 
 import re
@@ -22,7 +23,7 @@ from innerloop_learner.learner import Learner
 from innerloop_learner.loops import recording, repeat
 from innerloop_learner.manifest import ADAPT, PREDICT, Graphs
 from innerloop_learner.tasks import Params, Query, Support
-from innerloop_trainer.onnx_export.check import check_graphs, random_task, support_of
+from innerloop_trainer.onnx_export.check import WEIGHTS, check_graphs, random_task, support_of
 from innerloop_trainer.onnx_export.loops import make_loops, sorted_nodes
 from innerloop_trainer.onnx_export.marks import MarkingRecorder
 from innerloop_trainer.onnx_export.tracing import OPSET, Example, trace
@@ -81,7 +82,8 @@ def _adapt_graph(learner: Learner, params: Params) -> tuple[ModelProto, dict[str
         steps = cast("int | None", given.get("steps"))  # a tensor, which learners only ever pass on to their loops
         adapted = learner.adapt(params, _as_support(learner, given), steps)
         state = {STATE + name: value for name, value in adapted.state.items()}
-        return state if adapted.losses is None else {**state, "losses": adapted.losses}
+        others = {"losses": adapted.losses, WEIGHTS: adapted.weights}
+        return {**state, **{name: value for name, value in others.items() if value is not None}}
 
     model = _finished(trace(_recorded(_by_task(learner, adapt, inputs), inputs), inputs))
     return model, _like_outputs(model)

@@ -28,15 +28,15 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from innerloop.v1 import tensor_pb2 as innerloop_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dinnerloop/v1/adaptation.proto\x12\x0cinnerloop.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x19innerloop/v1/tensor.proto\"\x18\n\x06Labels\x12\x0e\n\x06values\x18\x01 \x03(\t\"\x8b\x01\n\x07Support\x12$\n\x06inputs\x18\x01 \x01(\x0b\x32\x14.innerloop.v1.Inputs\x12&\n\x06labels\x18\x02 \x01(\x0b\x32\x14.innerloop.v1.LabelsH\x00\x12\'\n\x07targets\x18\x03 \x01(\x0b\x32\x14.innerloop.v1.TensorH\x00\x42\t\n\x07\x61nswers\"v\n\x0c\x41\x64\x61ptOptions\x12\x12\n\x05steps\x18\x01 \x01(\rH\x00\x88\x01\x01\x12/\n\x0ctime_to_live\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0f\x66orget_examples\x18\x03 \x01(\x08\x42\x08\n\x06_steps\"\x94\x02\n\nAdaptation\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x04 \x03(\t\x12\x14\n\x0csupport_size\x18\x05 \x01(\r\x12\r\n\x05steps\x18\x06 \x01(\r\x12\x16\n\x0esupport_losses\x18\x07 \x03(\x02\x12\x12\n\nsize_bytes\x18\x08 \x01(\x04\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x0b \x01(\x04\"\xe0\x01\n\x07Timings\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05\x61\x64\x61pt\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07predict\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x65ncode\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07\x65ncoder\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x97\x01\n\x0bPredictions\x12\x0f\n\x07\x63lasses\x18\x01 \x03(\t\x12+\n\rprobabilities\x18\x02 \x01(\x0b\x32\x14.innerloop.v1.Tensor\x12$\n\x06logits\x18\x03 \x01(\x0b\x32\x14.innerloop.v1.Tensor\x12$\n\x06values\x18\x04 \x01(\x0b\x32\x14.innerloop.v1.Tensor\"\xb0\x01\n\x0c\x41\x64\x61ptRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x07support\x18\x02 \x01(\x0b\x32\x15.innerloop.v1.Support\x12+\n\x07options\x18\x03 \x01(\x0b\x32\x1a.innerloop.v1.AdaptOptions\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12(\n\x08priority\x18\x05 \x01(\x0e\x32\x16.innerloop.v1.Priority\"e\n\rAdaptResponse\x12,\n\nadaptation\x18\x01 \x01(\x0b\x32\x18.innerloop.v1.Adaptation\x12&\n\x07timings\x18\x02 \x01(\x0b\x32\x15.innerloop.v1.Timings\"\x8d\x01\n\x0ePredictRequest\x12\x15\n\radaptation_id\x18\x01 \x01(\t\x12#\n\x05query\x18\x02 \x01(\x0b\x32\x14.innerloop.v1.Inputs\x12\x15\n\rreturn_logits\x18\x03 \x01(\x08\x12(\n\x08priority\x18\x04 \x01(\x0e\x32\x16.innerloop.v1.Priority\"i\n\x0fPredictResponse\x12.\n\x0bpredictions\x18\x01 \x01(\x0b\x32\x19.innerloop.v1.Predictions\x12&\n\x07timings\x18\x02 \x01(\x0b\x32\x15.innerloop.v1.Timings\"\xa5\x01\n\x14StreamPredictRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x15\n\radaptation_id\x18\x02 \x01(\t\x12#\n\x05query\x18\x03 \x01(\x0b\x32\x14.innerloop.v1.Inputs\x12\x15\n\rreturn_logits\x18\x04 \x01(\x08\x12(\n\x08priority\x18\x05 \x01(\x0e\x32\x16.innerloop.v1.Priority\"\xb3\x01\n\x15StreamPredictResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x30\n\x0bpredictions\x18\x02 \x01(\x0b\x32\x19.innerloop.v1.PredictionsH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12&\n\x07timings\x18\x04 \x01(\x0b\x32\x15.innerloop.v1.TimingsB\t\n\x07outcome\"\x81\x02\n\x13\x41\x64\x61ptPredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x07support\x18\x02 \x01(\x0b\x32\x15.innerloop.v1.Support\x12#\n\x05query\x18\x03 \x01(\x0b\x32\x14.innerloop.v1.Inputs\x12+\n\x07options\x18\x04 \x01(\x0b\x32\x1a.innerloop.v1.AdaptOptions\x12\x15\n\rreturn_logits\x18\x05 \x01(\x08\x12\x0c\n\x04keep\x18\x06 \x01(\x08\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12(\n\x08priority\x18\x08 \x01(\x0e\x32\x16.innerloop.v1.Priority\"\x9c\x01\n\x14\x41\x64\x61ptPredictResponse\x12.\n\x0bpredictions\x18\x01 \x01(\x0b\x32\x19.innerloop.v1.Predictions\x12,\n\nadaptation\x18\x02 \x01(\x0b\x32\x18.innerloop.v1.Adaptation\x12&\n\x07timings\x18\x03 \x01(\x0b\x32\x15.innerloop.v1.Timings\"-\n\x14GetAdaptationRequest\x12\x15\n\radaptation_id\x18\x01 \x01(\t\"E\n\x15GetAdaptationResponse\x12,\n\nadaptation\x18\x01 \x01(\x0b\x32\x18.innerloop.v1.Adaptation\"N\n\x16ListAdaptationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\"a\n\x17ListAdaptationsResponse\x12-\n\x0b\x61\x64\x61ptations\x18\x01 \x03(\x0b\x32\x18.innerloop.v1.Adaptation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"0\n\x17\x44\x65leteAdaptationRequest\x12\x15\n\radaptation_id\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteAdaptationResponse*g\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x12\n\x0ePRIORITY_BATCH\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x03\x32\xef\x04\n\x11\x41\x64\x61ptationService\x12@\n\x05\x41\x64\x61pt\x12\x1a.innerloop.v1.AdaptRequest\x1a\x1b.innerloop.v1.AdaptResponse\x12\x46\n\x07Predict\x12\x1c.innerloop.v1.PredictRequest\x1a\x1d.innerloop.v1.PredictResponse\x12U\n\x0c\x41\x64\x61ptPredict\x12!.innerloop.v1.AdaptPredictRequest\x1a\".innerloop.v1.AdaptPredictResponse\x12\\\n\rStreamPredict\x12\".innerloop.v1.StreamPredictRequest\x1a#.innerloop.v1.StreamPredictResponse(\x01\x30\x01\x12X\n\rGetAdaptation\x12\".innerloop.v1.GetAdaptationRequest\x1a#.innerloop.v1.GetAdaptationResponse\x12^\n\x0fListAdaptations\x12$.innerloop.v1.ListAdaptationsRequest\x1a%.innerloop.v1.ListAdaptationsResponse\x12\x61\n\x10\x44\x65leteAdaptation\x12%.innerloop.v1.DeleteAdaptationRequest\x1a&.innerloop.v1.DeleteAdaptationResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dinnerloop/v1/adaptation.proto\x12\x0cinnerloop.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x19innerloop/v1/tensor.proto\"\x18\n\x06Labels\x12\x0e\n\x06values\x18\x01 \x03(\t\"\x8b\x01\n\x07Support\x12$\n\x06inputs\x18\x01 \x01(\x0b\x32\x14.innerloop.v1.Inputs\x12&\n\x06labels\x18\x02 \x01(\x0b\x32\x14.innerloop.v1.LabelsH\x00\x12\'\n\x07targets\x18\x03 \x01(\x0b\x32\x14.innerloop.v1.TensorH\x00\x42\t\n\x07\x61nswers\"v\n\x0c\x41\x64\x61ptOptions\x12\x12\n\x05steps\x18\x01 \x01(\rH\x00\x88\x01\x01\x12/\n\x0ctime_to_live\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0f\x66orget_examples\x18\x03 \x01(\x08\x42\x08\n\x06_steps\"\xad\x02\n\nAdaptation\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x04 \x03(\t\x12\x14\n\x0csupport_size\x18\x05 \x01(\r\x12\r\n\x05steps\x18\x06 \x01(\r\x12\x16\n\x0esupport_losses\x18\x07 \x03(\x02\x12\x12\n\nsize_bytes\x18\x08 \x01(\x04\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x0b \x01(\x04\x12\x17\n\x0f\x65xample_weights\x18\x0c \x03(\x02\"\xe0\x01\n\x07Timings\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05\x61\x64\x61pt\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07predict\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x65ncode\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07\x65ncoder\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x97\x01\n\x0bPredictions\x12\x0f\n\x07\x63lasses\x18\x01 \x03(\t\x12+\n\rprobabilities\x18\x02 \x01(\x0b\x32\x14.innerloop.v1.Tensor\x12$\n\x06logits\x18\x03 \x01(\x0b\x32\x14.innerloop.v1.Tensor\x12$\n\x06values\x18\x04 \x01(\x0b\x32\x14.innerloop.v1.Tensor\"\xb0\x01\n\x0c\x41\x64\x61ptRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x07support\x18\x02 \x01(\x0b\x32\x15.innerloop.v1.Support\x12+\n\x07options\x18\x03 \x01(\x0b\x32\x1a.innerloop.v1.AdaptOptions\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12(\n\x08priority\x18\x05 \x01(\x0e\x32\x16.innerloop.v1.Priority\"e\n\rAdaptResponse\x12,\n\nadaptation\x18\x01 \x01(\x0b\x32\x18.innerloop.v1.Adaptation\x12&\n\x07timings\x18\x02 \x01(\x0b\x32\x15.innerloop.v1.Timings\"\x8d\x01\n\x0ePredictRequest\x12\x15\n\radaptation_id\x18\x01 \x01(\t\x12#\n\x05query\x18\x02 \x01(\x0b\x32\x14.innerloop.v1.Inputs\x12\x15\n\rreturn_logits\x18\x03 \x01(\x08\x12(\n\x08priority\x18\x04 \x01(\x0e\x32\x16.innerloop.v1.Priority\"i\n\x0fPredictResponse\x12.\n\x0bpredictions\x18\x01 \x01(\x0b\x32\x19.innerloop.v1.Predictions\x12&\n\x07timings\x18\x02 \x01(\x0b\x32\x15.innerloop.v1.Timings\"\xa5\x01\n\x14StreamPredictRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x15\n\radaptation_id\x18\x02 \x01(\t\x12#\n\x05query\x18\x03 \x01(\x0b\x32\x14.innerloop.v1.Inputs\x12\x15\n\rreturn_logits\x18\x04 \x01(\x08\x12(\n\x08priority\x18\x05 \x01(\x0e\x32\x16.innerloop.v1.Priority\"\xb3\x01\n\x15StreamPredictResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x30\n\x0bpredictions\x18\x02 \x01(\x0b\x32\x19.innerloop.v1.PredictionsH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12&\n\x07timings\x18\x04 \x01(\x0b\x32\x15.innerloop.v1.TimingsB\t\n\x07outcome\"\x81\x02\n\x13\x41\x64\x61ptPredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x07support\x18\x02 \x01(\x0b\x32\x15.innerloop.v1.Support\x12#\n\x05query\x18\x03 \x01(\x0b\x32\x14.innerloop.v1.Inputs\x12+\n\x07options\x18\x04 \x01(\x0b\x32\x1a.innerloop.v1.AdaptOptions\x12\x15\n\rreturn_logits\x18\x05 \x01(\x08\x12\x0c\n\x04keep\x18\x06 \x01(\x08\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12(\n\x08priority\x18\x08 \x01(\x0e\x32\x16.innerloop.v1.Priority\"\x9c\x01\n\x14\x41\x64\x61ptPredictResponse\x12.\n\x0bpredictions\x18\x01 \x01(\x0b\x32\x19.innerloop.v1.Predictions\x12,\n\nadaptation\x18\x02 \x01(\x0b\x32\x18.innerloop.v1.Adaptation\x12&\n\x07timings\x18\x03 \x01(\x0b\x32\x15.innerloop.v1.Timings\"-\n\x14GetAdaptationRequest\x12\x15\n\radaptation_id\x18\x01 \x01(\t\"E\n\x15GetAdaptationResponse\x12,\n\nadaptation\x18\x01 \x01(\x0b\x32\x18.innerloop.v1.Adaptation\"N\n\x16ListAdaptationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\"a\n\x17ListAdaptationsResponse\x12-\n\x0b\x61\x64\x61ptations\x18\x01 \x03(\x0b\x32\x18.innerloop.v1.Adaptation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"0\n\x17\x44\x65leteAdaptationRequest\x12\x15\n\radaptation_id\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteAdaptationResponse*g\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x12\n\x0ePRIORITY_BATCH\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x03\x32\xef\x04\n\x11\x41\x64\x61ptationService\x12@\n\x05\x41\x64\x61pt\x12\x1a.innerloop.v1.AdaptRequest\x1a\x1b.innerloop.v1.AdaptResponse\x12\x46\n\x07Predict\x12\x1c.innerloop.v1.PredictRequest\x1a\x1d.innerloop.v1.PredictResponse\x12U\n\x0c\x41\x64\x61ptPredict\x12!.innerloop.v1.AdaptPredictRequest\x1a\".innerloop.v1.AdaptPredictResponse\x12\\\n\rStreamPredict\x12\".innerloop.v1.StreamPredictRequest\x1a#.innerloop.v1.StreamPredictResponse(\x01\x30\x01\x12X\n\rGetAdaptation\x12\".innerloop.v1.GetAdaptationRequest\x1a#.innerloop.v1.GetAdaptationResponse\x12^\n\x0fListAdaptations\x12$.innerloop.v1.ListAdaptationsRequest\x1a%.innerloop.v1.ListAdaptationsResponse\x12\x61\n\x10\x44\x65leteAdaptation\x12%.innerloop.v1.DeleteAdaptationRequest\x1a&.innerloop.v1.DeleteAdaptationResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'innerloop.v1.adaptation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRIORITY']._serialized_start=2789
-  _globals['_PRIORITY']._serialized_end=2892
+  _globals['_PRIORITY']._serialized_start=2814
+  _globals['_PRIORITY']._serialized_end=2917
   _globals['_LABELS']._serialized_start=164
   _globals['_LABELS']._serialized_end=188
   _globals['_SUPPORT']._serialized_start=191
@@ -44,39 +44,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADAPTOPTIONS']._serialized_start=332
   _globals['_ADAPTOPTIONS']._serialized_end=450
   _globals['_ADAPTATION']._serialized_start=453
-  _globals['_ADAPTATION']._serialized_end=729
-  _globals['_TIMINGS']._serialized_start=732
-  _globals['_TIMINGS']._serialized_end=956
-  _globals['_PREDICTIONS']._serialized_start=959
-  _globals['_PREDICTIONS']._serialized_end=1110
-  _globals['_ADAPTREQUEST']._serialized_start=1113
-  _globals['_ADAPTREQUEST']._serialized_end=1289
-  _globals['_ADAPTRESPONSE']._serialized_start=1291
-  _globals['_ADAPTRESPONSE']._serialized_end=1392
-  _globals['_PREDICTREQUEST']._serialized_start=1395
-  _globals['_PREDICTREQUEST']._serialized_end=1536
-  _globals['_PREDICTRESPONSE']._serialized_start=1538
-  _globals['_PREDICTRESPONSE']._serialized_end=1643
-  _globals['_STREAMPREDICTREQUEST']._serialized_start=1646
-  _globals['_STREAMPREDICTREQUEST']._serialized_end=1811
-  _globals['_STREAMPREDICTRESPONSE']._serialized_start=1814
-  _globals['_STREAMPREDICTRESPONSE']._serialized_end=1993
-  _globals['_ADAPTPREDICTREQUEST']._serialized_start=1996
-  _globals['_ADAPTPREDICTREQUEST']._serialized_end=2253
-  _globals['_ADAPTPREDICTRESPONSE']._serialized_start=2256
-  _globals['_ADAPTPREDICTRESPONSE']._serialized_end=2412
-  _globals['_GETADAPTATIONREQUEST']._serialized_start=2414
-  _globals['_GETADAPTATIONREQUEST']._serialized_end=2459
-  _globals['_GETADAPTATIONRESPONSE']._serialized_start=2461
-  _globals['_GETADAPTATIONRESPONSE']._serialized_end=2530
-  _globals['_LISTADAPTATIONSREQUEST']._serialized_start=2532
-  _globals['_LISTADAPTATIONSREQUEST']._serialized_end=2610
-  _globals['_LISTADAPTATIONSRESPONSE']._serialized_start=2612
-  _globals['_LISTADAPTATIONSRESPONSE']._serialized_end=2709
-  _globals['_DELETEADAPTATIONREQUEST']._serialized_start=2711
-  _globals['_DELETEADAPTATIONREQUEST']._serialized_end=2759
-  _globals['_DELETEADAPTATIONRESPONSE']._serialized_start=2761
-  _globals['_DELETEADAPTATIONRESPONSE']._serialized_end=2787
-  _globals['_ADAPTATIONSERVICE']._serialized_start=2895
-  _globals['_ADAPTATIONSERVICE']._serialized_end=3518
+  _globals['_ADAPTATION']._serialized_end=754
+  _globals['_TIMINGS']._serialized_start=757
+  _globals['_TIMINGS']._serialized_end=981
+  _globals['_PREDICTIONS']._serialized_start=984
+  _globals['_PREDICTIONS']._serialized_end=1135
+  _globals['_ADAPTREQUEST']._serialized_start=1138
+  _globals['_ADAPTREQUEST']._serialized_end=1314
+  _globals['_ADAPTRESPONSE']._serialized_start=1316
+  _globals['_ADAPTRESPONSE']._serialized_end=1417
+  _globals['_PREDICTREQUEST']._serialized_start=1420
+  _globals['_PREDICTREQUEST']._serialized_end=1561
+  _globals['_PREDICTRESPONSE']._serialized_start=1563
+  _globals['_PREDICTRESPONSE']._serialized_end=1668
+  _globals['_STREAMPREDICTREQUEST']._serialized_start=1671
+  _globals['_STREAMPREDICTREQUEST']._serialized_end=1836
+  _globals['_STREAMPREDICTRESPONSE']._serialized_start=1839
+  _globals['_STREAMPREDICTRESPONSE']._serialized_end=2018
+  _globals['_ADAPTPREDICTREQUEST']._serialized_start=2021
+  _globals['_ADAPTPREDICTREQUEST']._serialized_end=2278
+  _globals['_ADAPTPREDICTRESPONSE']._serialized_start=2281
+  _globals['_ADAPTPREDICTRESPONSE']._serialized_end=2437
+  _globals['_GETADAPTATIONREQUEST']._serialized_start=2439
+  _globals['_GETADAPTATIONREQUEST']._serialized_end=2484
+  _globals['_GETADAPTATIONRESPONSE']._serialized_start=2486
+  _globals['_GETADAPTATIONRESPONSE']._serialized_end=2555
+  _globals['_LISTADAPTATIONSREQUEST']._serialized_start=2557
+  _globals['_LISTADAPTATIONSREQUEST']._serialized_end=2635
+  _globals['_LISTADAPTATIONSRESPONSE']._serialized_start=2637
+  _globals['_LISTADAPTATIONSRESPONSE']._serialized_end=2734
+  _globals['_DELETEADAPTATIONREQUEST']._serialized_start=2736
+  _globals['_DELETEADAPTATIONREQUEST']._serialized_end=2784
+  _globals['_DELETEADAPTATIONRESPONSE']._serialized_start=2786
+  _globals['_DELETEADAPTATIONRESPONSE']._serialized_end=2812
+  _globals['_ADAPTATIONSERVICE']._serialized_start=2920
+  _globals['_ADAPTATIONSERVICE']._serialized_end=3543
 # @@protoc_insertion_point(module_scope)

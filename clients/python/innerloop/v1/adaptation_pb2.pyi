@@ -51,7 +51,7 @@ class AdaptOptions(_message.Message):
     def __init__(self, steps: _Optional[int] = ..., time_to_live: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., forget_examples: _Optional[bool] = ...) -> None: ...
 
 class Adaptation(_message.Message):
-    __slots__ = ("id", "model", "model_version", "classes", "support_size", "steps", "support_losses", "size_bytes", "create_time", "expire_time", "revision")
+    __slots__ = ("id", "model", "model_version", "classes", "support_size", "steps", "support_losses", "size_bytes", "create_time", "expire_time", "revision", "example_weights")
     ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -63,6 +63,7 @@ class Adaptation(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLE_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     id: str
     model: str
     model_version: str
@@ -74,7 +75,8 @@ class Adaptation(_message.Message):
     create_time: _timestamp_pb2.Timestamp
     expire_time: _timestamp_pb2.Timestamp
     revision: int
-    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., support_size: _Optional[int] = ..., steps: _Optional[int] = ..., support_losses: _Optional[_Iterable[float]] = ..., size_bytes: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+    example_weights: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., support_size: _Optional[int] = ..., steps: _Optional[int] = ..., support_losses: _Optional[_Iterable[float]] = ..., size_bytes: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., example_weights: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Timings(_message.Message):
     __slots__ = ("queue", "adapt", "predict", "encode", "encoder")

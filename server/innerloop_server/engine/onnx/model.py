@@ -21,6 +21,7 @@ from innerloop_server.engine.interface import (
     PredictBatch,
     StateMismatchError,
     TaskState,
+    adapted_tasks,
 )
 from innerloop_server.engine.onnx.device import OnnxDevice, Session, Tensors
 from innerloop_server.engine.onnx.state_bytes import from_bytes, to_bytes
@@ -32,7 +33,7 @@ from innerloop_server.engine.trial_task import trial_support, try_model
 STATE = "state."
 X = "support_x"
 SUPPORT = (X, "support_y", "support_mask", "ways", "steps")
-QUERY, LOSSES = "query_x", "losses"
+QUERY, LOSSES, WEIGHTS = "query_x", "losses", "example_weights"
 CLASSES, VALUES = ["logits", "probabilities"], ["values"]
 INPUT_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 """ONNX Runtime's names of the element types of inputs."""
@@ -73,7 +74,7 @@ class OnnxModel(LoadedModel):
         asked, answered = _names(self._predicting.get_inputs()), _names(self._predicting.get_outputs())
         self._taken = given
         self._kept = [name for name in asked if name != QUERY]  # outputs that predicting never reads are not kept
-        self._losses = [name for name in made if name == LOSSES]
+        self._read = [name for name in made if name in (LOSSES, WEIGHTS)]
         fits = {*given} <= {*SUPPORT} and {*self._kept} <= {*made} and {*self._answers} <= {*answered}
         if not fits or not self._kept or not all(name.startswith(STATE) for name in self._kept):
             raise LoadError(f"{ADAPT} and {PREDICT} do not fit together")
@@ -113,11 +114,12 @@ class OnnxModel(LoadedModel):
         """Learn a batch of tasks, padded to the largest. States are as wide as the most ways of a task in the batch."""
         del width, alone
         inputs = self._support(tasks, steps)
-        outputs = self._device.run(self._adapting, inputs, {}, self._kept, self._losses)
+        outputs = self._device.run(self._adapting, inputs, {}, self._kept, self._read)
         states = self._states.put(outputs.kept, [task.ways for task in tasks])
+        read, nothing = dict(zip(self._read, outputs.read, strict=True)), np.empty((len(tasks), 0), np.float32)
         # A loop of no rounds gives losses without a tasks dimension.
-        history = outputs.read[0][: len(tasks)].tolist() if self._losses and steps else [()] * len(tasks)
-        return [AdaptedTask(state, tuple(row)) for state, row in zip(states, history, strict=True)]
+        losses = read.get(LOSSES, nothing) if steps else nothing
+        return adapted_tasks(states, losses, read.get(WEIGHTS, nothing), tasks)
 
     def compute(self, batch: Batch, *, alone: bool) -> BatchResult:
         """See LoadedModel.compute: adapting ends between two operators when nobody waits for a batch any more."""

@@ -82,13 +82,16 @@ class Computation:
             ways: classes of each task [T].
 
         Returns:
-            the layout of the states; states [T, words], and losses [T, steps] if there are steps.
+            the layout of the states; states [T, words], losses [T, steps], and weights of examples [T, S]. For methods
+            without steps losses are [T, 0], and where all examples of a class count the same, weights are.
         """
         with self._computing(x.device):
             support = Support(normalise(learner.spec.input, x), y, present, ways, width)
-            state, losses = learner.adapt(self.params, support, steps)
-            layout = self.layouts.of(state)
-            return layout, ((layout.pack(state),) if losses is None else (layout.pack(state), losses))
+            adapted = learner.adapt(self.params, support, steps)
+            layout = self.layouts.of(adapted.state)
+            nothing = ways.new_zeros(len(ways), 0, dtype=torch.float32)
+            losses, weights = (nothing if each is None else each.float() for each in (adapted.losses, adapted.weights))
+            return layout, (layout.pack(adapted.state), losses, weights)
 
     def predict(
         self, learner: Learner, layout: StateLayout, rows: Tensor, x: Tensor, present: Tensor

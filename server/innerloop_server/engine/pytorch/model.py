@@ -29,6 +29,7 @@ from innerloop_server.engine.interface import (
     TaskState,
     Worker,
     WorkerError,
+    adapted_tasks,
 )
 from innerloop_server.engine.pytorch.batch_inputs import answers_in, query_inputs, support_inputs
 from innerloop_server.engine.pytorch.compiling import compiled
@@ -79,14 +80,13 @@ class TorchModel(LoadedModel):
         ways = [task.ways for task in tasks]
         states: list[StoredState] = []
 
-        def keep(rows: Tensor, *losses: Tensor) -> tuple[Tensor, ...]:
+        def keep(rows: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
             states.extend(self._keep(program.layout, rows, ways))
-            return losses
+            return others
 
         program = self._adapting(tasks, steps, width)
-        losses = self._device.run(program, keep, alone=alone)
-        history = losses[0][: len(tasks)].tolist() if losses else [()] * len(tasks)
-        return [AdaptedTask(state, tuple(row)) for state, row in zip(states, history, strict=True)]
+        losses, weights = self._device.run(program, keep, alone=alone)
+        return adapted_tasks(states, losses.numpy(), weights.numpy(), tasks)
 
     def predict(self, states: Sequence[TaskState], queries: Sequence[Array], *, alone: bool = True) -> list[Answers]:
         """Answer a batch of tasks, padded to the one with most queries."""

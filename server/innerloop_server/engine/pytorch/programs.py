@@ -38,7 +38,7 @@ class Program(ABC):
 
 
 class AdaptProgram(Program):
-    """Learn tasks: from a support set to states [T, words], and losses [T, steps] if there are steps.
+    """Learn tasks: from a support set to what `Computation.adapt` returns.
 
     Attributes:
         layout: of the states, once it is known.

@@ -11,7 +11,7 @@ import torch
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.tasks import Array
 from innerloop_server.domain.timings import Operation
-from innerloop_server.engine.interface import AdaptBatch, AdaptedTask, BatchResult, PredictBatch, in_task_order
+from innerloop_server.engine.interface import AdaptBatch, BatchResult, PredictBatch, adapted_tasks, in_task_order
 from innerloop_server.engine.pytorch.batch_inputs import answers_in, query_inputs, support_inputs
 from innerloop_server.engine.pytorch.computation import Computation
 from innerloop_server.engine.pytorch.device import Device
@@ -52,10 +52,9 @@ def take_adapted(
 ) -> BatchResult:
     """The states and answers that the worker computed."""
     layout = computation.layouts.of_shapes(from_plain(reply.layout))
-    rows, *losses = (worker.at(place) for place in reply.outputs)
+    rows, losses, weights = (worker.at(place) for place in reply.outputs)
     states = keep(layout, torch.from_numpy(rows))
-    history = losses[0].tolist() if losses else [()] * len(states)
-    adapted = [AdaptedTask(state, tuple(row)) for state, row in zip(states, history, strict=True)]
+    adapted = adapted_tasks(states, losses, weights, batch.tasks)
     if not batch.groups:
         return BatchResult(adapted, [], {Operation.ADAPT: reply.adapt_seconds})
     answered = [

@@ -72,7 +72,7 @@ class Adapted(msgspec.Struct, frozen=True, tag=True):
     """An AdaptOrder was carried out.
 
     Attributes:
-        outputs: states, and losses if there are steps.
+        outputs: states, losses and weights of examples, as `Computation.adapt` returns them.
         layout: of the states.
         answers: to each group of queries.
         adapt_seconds, predict_seconds: that learning and answering took.

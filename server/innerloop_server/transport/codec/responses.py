@@ -59,6 +59,7 @@ def encode_adaptation(adaptation: Adaptation) -> pb.Adaptation:
         create_time=_timestamp(adaptation.created_ns),
         expire_time=None if adaptation.expires_ns is None else _timestamp(adaptation.expires_ns),
         revision=adaptation.revision,
+        example_weights=adaptation.example_weights,
     )
 
 
