@@ -43,8 +43,9 @@ class Case:
     @property
     def name(self) -> str:
         norm = self.spec.backbone_settings.get("norm", "none")
-        weighting = "" if self.spec.weighting == "none" else f"-{self.spec.weighting}"
-        return f"{self.spec.method}-{self.spec.task_kind}-{norm}{weighting}"
+        noise = self.spec.backbone_settings.get("noise", "none")
+        others = [other for other in (self.spec.weighting, noise) if other != "none"]
+        return "-".join([self.spec.method, self.spec.task_kind, norm, *others])
 
     @cached_property
     def learner(self) -> Learner:
@@ -135,7 +136,16 @@ def _cases() -> list[Case]:
     weighed = [replace(each, weighting="leave_one_out") for each in (features, adapted)]
     of_steps = {"settings": small_settings("anil", rate=0.05), "backbone": "mlp", "backbone_settings": {"widths": [8]}}
     weighed.append(replace(weighed[0], method="anil", **of_steps))
-    return [Case(spec) for spec in (*cases, features, adapted, *weighed)]
+    noise = {"noise": "meta_dropout"}
+    noisy = LearnerSpec(
+        "maml",
+        InputSpec(IMAGE),
+        max_ways=4,
+        backbone_settings={"width": 8, "downsample": "stride", "norm": "task", **noise},
+        settings={"steps": 2, "rate": 0.05},
+    )
+    noisy_head = replace(noisy, method="anil", backbone="mlp", backbone_settings={"widths": [8], **noise})
+    return [Case(spec) for spec in (*cases, features, adapted, *weighed, noisy, noisy_head)]
 
 
 CASES = _cases()

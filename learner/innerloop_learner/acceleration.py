@@ -26,8 +26,8 @@ def accelerated(
 ) -> L:
     """The version of a learner that is fastest on `device`; its answers are the same up to rounding.
 
-    Only learners with the backbone Conv4 have other versions. On a CPU norms are folded into convolutions, and if
-    tasks run one after the other in full precision, all blocks of a task are fused.
+    Only learners with the backbone Conv4, without noise in it, have other versions. On a CPU norms are folded into
+    convolutions, and if tasks run one after the other in full precision, all blocks of a task are fused.
 
     Args:
         learner: the learner, which is not changed. It may be a result of this function.
@@ -46,7 +46,7 @@ def accelerated(
     """
     if not isinstance(learner.backbone, Conv4):
         return learner
-    on_cpu = torch.device(device).type == "cpu"
+    on_cpu = torch.device(device).type == "cpu" and not learner.backbone.noise.random
     one_by_one = task_convolution in (None, "loop") and not low_precision
     kind = (FusedConv4 if one_by_one else FoldedConv4) if on_cpu else Conv4
     twin = copy.copy(learner)

@@ -12,6 +12,7 @@ from innerloop_learner.inner_loop import Loss, inner_loop
 from innerloop_learner.learner import Learner
 from innerloop_learner.loops import Index
 from innerloop_learner.losses import UNUSED_LOGIT, task_loss
+from innerloop_learner.noises import NOISE, example_keys, keys_of_sample
 from innerloop_learner.spec import LearnerSpec
 from innerloop_learner.state import STATISTICS, WAYS, WEIGHTS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
@@ -37,7 +38,8 @@ class GradientLearner(Learner):
     def __init__(self, spec: LearnerSpec) -> None:
         super().__init__(spec)
         self.head = LinearHead.for_spec(spec, self.backbone.features)
-        self._body = self.backbone.init(torch.Generator()).keys() - self.backbone.buffers()
+        body = self.backbone.init(torch.Generator()).keys() - self.backbone.buffers()
+        self._body = {name for name in body if not name.startswith(NOISE)}
 
     def init(self, generator: torch.Generator) -> Params:
         """See Learner.init."""
@@ -61,8 +63,10 @@ class GradientLearner(Learner):
         return self.outputs(merged, features.values, state[WAYS], -torch.inf)
 
     def frozen_features(self, params: Params, support: Support) -> Features | None:
-        """Features of the support set if the body does not adapt, so that they are not computed in every step."""
-        return None if self.adapts_body else self.backbone.apply(params, support.x, self.example_weights(support))
+        """Features of the support set if no step changes them, so that they are not computed in every step."""
+        if self.adapts_body or self.backbone.noise.random:
+            return None
+        return self.backbone.apply(params, support.x, self.example_weights(support))
 
     def _initial_features(self, params: Params, support: Support, frozen: Features | None) -> Tensor:
         """Features of the support set [T, S, F] at the initialisation."""
@@ -79,6 +83,8 @@ class GradientLearner(Learner):
     ) -> Loss:
         """The function that the inner loop minimises: it gives the support loss of each task [T] for weights [T, ...].
 
+        With noise in the backbone the loss is the average over samples of it, others in each step.
+
         Args:
             params: meta-learned parameters.
             support: the labelled examples.
@@ -88,13 +94,22 @@ class GradientLearner(Learner):
         """
         examples = self.example_weights(support) if examples is None else examples
         counts = examples if learned is None else examples * learned
+        noise = self.backbone.noise
+        keys = example_keys(support.x, support.mask) if noise.random else None
 
         def loss(step: Index, weights: Params, twice: bool) -> Tensor:
             merged = {**self.at_step(params, step), **weights}
             backbone = self.backbone if twice else self.backbone.once
-            features = frozen or backbone.apply(merged, support.x, examples)
-            outputs = self.outputs(merged, features.values, support.ways, UNUSED_LOGIT)
-            return task_loss(self.spec.task_kind, outputs, support.y, counts)
+
+            def with_noise(noise_keys: Tensor | None) -> Tensor:
+                features = frozen or backbone.apply(merged, support.x, examples, None, noise_keys)
+                outputs = self.outputs(merged, features.values, support.ways, UNUSED_LOGIT)
+                return task_loss(self.spec.task_kind, outputs, support.y, counts)
+
+            if keys is None:
+                return with_noise(None)
+            samples = range(1 if twice else noise.samples)
+            return torch.stack([with_noise(keys_of_sample(keys, step, sample)) for sample in samples]).mean(0)
 
         return loss
 

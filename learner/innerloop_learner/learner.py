@@ -81,6 +81,9 @@ class Learner(ABC):
     weighs_examples: ClassVar[bool] = False
     """Whether its adaptation and its training have a place for a weighting of support examples."""
 
+    takes_noise: ClassVar[bool] = False
+    """Whether its inner loop takes noise on the layers of the backbone, and its training learns that noise."""
+
     settings: object
     """The settings, an instance of `settings_class` with all defaults filled in."""
 
@@ -98,6 +101,11 @@ class Learner(ABC):
         with refusing(self.info.name):
             self._configure()
         self.backbone = build_backbone(spec.backbone, spec.input.shape, spec.backbone_settings)
+        if self.backbone.noise.random and not self.takes_noise:
+            raise SettingsError(
+                f"{self.info.name} takes no noise in its backbone, since its training could not learn it; leave noise "
+                "at none, or choose maml, anil, boil or meta-sgd"
+            )
         self.spec = replace(
             spec,
             settings=dict(vars(self.settings)),

@@ -197,3 +197,9 @@ def test_a_model_without_an_encoder_is_not_measured_on_texts(files: Path, tmp_pa
     assert innerloop(*digits).status == 0
     refusal = mistake("evaluate", tmp_path / "run", "--data", f"texts:{files}/intents.csv")
     assert "has texts, and this model has no encoder of texts" in refusal
+
+
+def test_noise_is_refused_behind_an_encoder(text_options: list[Any], tmp_path: Path) -> None:
+    noise = ["--backbone", "mlp", "--backbone-set", "noise=meta_dropout"]
+    refusal = mistake("train", "maml", *text_options, *QUICK, *noise, "--out", tmp_path / "run")
+    assert "leave --backbone-set noise out, or --encoder" in refusal

@@ -34,9 +34,9 @@ single tasks, in one engine or in the other.
 """
 
 
-def _on_mlp(case: Case, norm: str = "none", **settings: object) -> Case:
+def _on_mlp(case: Case, norm: str = "none", noise: str = "none", **settings: object) -> Case:
     """The method on one layer: every operation of its own is there, and exporting takes half as long as with two."""
-    backbone_settings = {"widths": [8], "norm": norm}
+    backbone_settings = {"widths": [8], "norm": norm, "noise": noise, "noise_samples": 2}
     method_settings = {**case.spec.settings, **settings}
     return Case(
         replace(case.spec, backbone="mlp", backbone_settings=backbone_settings, settings=method_settings),
@@ -53,6 +53,7 @@ QUICK = {
     "knn": _on_mlp(PLAIN["knn"], k=NEIGHBOURS),
     "lr-d2": _on_mlp(PLAIN["lr-d2"], iterations=2),  # each is written out in the graph
     "maml with adam": _on_mlp(PLAIN["maml"], update_rule="adam"),
+    "maml with noise": _on_mlp(PLAIN["maml"], noise="meta_dropout"),
     "protonet with a norm": _on_mlp(PLAIN["protonet"], norm="task"),
     "maml of curves": Case(
         replace(

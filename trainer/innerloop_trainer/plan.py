@@ -89,6 +89,11 @@ def make_plan(config: TrainingConfig, source: DataSource, device: torch.device |
     learning_rate = _given(config.learning_rate, defaults.learning_rate)
     spec = _spec(config, source, info, settings.of_method)
     learner = accelerated(build_learner(spec), device)
+    if source.encoder is not None and learner.backbone.noise.random:
+        raise ConfigError(
+            "noise is drawn from an example's values, and those of an encoder differ by rounding from one batch to "
+            "another; leave --backbone-set noise out, or --encoder"
+        )
     estimator = build_estimator(estimator_name, build_objective(learner, settings.of_objective), settings.of_estimator)
     if not learner.init(torch.Generator()):
         raise ConfigError(f"{config.method} learns nothing on a backbone without layers; choose another --backbone")

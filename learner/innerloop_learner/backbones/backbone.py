@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from innerloop_learner.noises import Noise, noises
 from innerloop_learner.norms import Norm, Statistics
 from innerloop_learner.registry import Registry
 from innerloop_learner.settings import NoSettings, refusing, with_settings
@@ -35,6 +36,7 @@ class Backbone(ABC):
 
     Attributes:
         norms: the norms between its layers.
+        noise: the noise on the outputs of its layers; backbones without a setting for it have none.
         features: number of features F of an example.
 
     Raises:
@@ -45,6 +47,7 @@ class Backbone(ABC):
     """A frozen dataclass of the backbone's settings, each declared by `settings.setting`."""
 
     norms: list[Norm]
+    noise: Noise = noises["none"]()
     features: int
 
     def __init__(self, input_shape: tuple[int, ...], settings: Any) -> None:
@@ -66,7 +69,7 @@ class Backbone(ABC):
 
     def buffers(self) -> frozenset[str]:
         """Names of parameters that are averaged, not learned."""
-        return frozenset[str]().union(*(norm.buffers() for norm in self.norms))
+        return self.noise.buffers().union(*(norm.buffers() for norm in self.norms))
 
     @property
     def support_statistics(self) -> bool:
@@ -81,22 +84,34 @@ class Backbone(ABC):
         """
         return self
 
-    def apply(self, params: Params, x: Tensor, weights: Tensor, statistics: Statistics | None = None) -> Features:
+    def apply(
+        self,
+        params: Params,
+        x: Tensor,
+        weights: Tensor,
+        statistics: Statistics | None = None,
+        noise_keys: Tensor | None = None,
+    ) -> Features:
         """Embed x [T, N, *input]. Norms use the `statistics` given; missing ones are computed from x and returned.
 
-        `weights` [T, N] say how much each example counts in statistics: a mask, or `Learner.example_weights`.
+        `weights` [T, N] say how much each example counts in statistics: a mask, or `Learner.example_weights`. With
+        `noise_keys` [T, N] the noise is random, and these choose it (`noises.keys_of_sample`).
         """
         given = statistics or {}
         normalise = Normalise(
-            lambda norm, y: norm.apply(params, y, weights, given), lambda norm: norm.as_affine(params, given)
+            lambda norm, y: norm.apply(params, y, weights, given),
+            lambda norm: norm.as_affine(params, given),
+            noise_keys,
         )
         return Features(self._layers(params, x, normalise), normalise.statistics)
 
     def refit(self, params: Params, x: Tensor, weights: Tensor) -> Params:
         """Embed x [T, N, *input], and return as statistics the values of the buffers that fit all tasks of x together.
 
-        The arguments are those of `apply`.
+        The arguments are those of `apply`. Empty if no norm has buffers.
         """
+        if not any(norm.buffers() for norm in self.norms):
+            return {}
         normalise = Normalise(lambda norm, y: norm.refit(params, y, weights))
         self._layers(params, x, normalise)
         return normalise.statistics
@@ -108,13 +123,16 @@ class Normalise:
     Args:
         apply: function that normalises activations with a norm, and returns the norm's statistics.
         affine: function that gives the factor and the summand of a norm, or None where they depend on activations.
+        noise_keys: see `Backbone.apply`.
     """
 
     def __init__(
         self,
         apply: Callable[[Norm, Tensor], tuple[Tensor, Params]],
         affine: Callable[[Norm], tuple[Tensor, Tensor] | None] | None = None,
+        noise_keys: Tensor | None = None,
     ) -> None:
+        self.noise_keys = noise_keys
         self._apply = apply
         self._affine = affine
         self.statistics: Params = {}

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from innerloop_learner.backbones.backbone import Backbone, Normalise, backbones
 from innerloop_learner.layers import KERNEL, TaskConvolution, conv2d, glorot, max_pool2d
+from innerloop_learner.noises import noises
 from innerloop_learner.norms import Norm, norms
 from innerloop_learner.settings import setting
 from innerloop_learner.tasks import Params
@@ -23,6 +24,8 @@ class Conv4Settings:
         "max_pool", "how blocks halve images; stride, in the convolution, takes about a quarter of the arithmetic"
     )
     norm: str = setting("task", "registered name of the norm in every block")
+    noise: str = setting("none", "registered name of the noise on every block's outputs while adapting")
+    noise_samples: int = setting(1, "samples of the noise per inner step at serving; training takes one", least=1)
 
 
 @backbones.register("conv4")
@@ -59,6 +62,7 @@ class Conv4(Backbone):
         self.features = width * height * breadth
         self._maps = (width, height, breadth)
         self.norms = [norms[settings.norm](f"norm{block}", width) for block in range(4)]
+        self.noise = noises[settings.noise](settings.noise_samples)
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
@@ -73,7 +77,8 @@ class Conv4(Backbone):
             params[f"conv{block}.weight"] = glorot(generator, outputs, inputs, KERNEL, KERNEL)
             params[f"conv{block}.bias"] = torch.zeros(outputs)
             params.update(norm.init())
-        return params
+        layers = {name: value for name, value in params.items() if name.startswith("conv")}
+        return {**params, **self.noise.init(layers, generator)}
 
     def _layers(self, params: Params, x: Tensor, normalise: Normalise) -> Tensor:
         for block, norm in enumerate(self.norms):
@@ -84,6 +89,11 @@ class Conv4(Backbone):
         return x.flatten(2).to(params["conv0.weight"].dtype)  # convolutions may leave another one in low precision
 
     def _convolved(self, params: Params, block: int, norm: Norm, x: Tensor, normalise: Normalise) -> Tensor:
-        """Convolution and norm of one block, of x [T, N, C, H, W]."""
-        weight, bias = params[f"conv{block}.weight"], params[f"conv{block}.bias"]
-        return normalise(norm, conv2d(x, weight, bias, self._stride, self.task_convolution))
+        """Convolution, noise and norm of one block, of x [T, N, C, H, W]."""
+
+        def convolve(weight: Tensor, bias: Tensor) -> Tensor:
+            return conv2d(x, weight, bias, self._stride, self.task_convolution)
+
+        layer = f"conv{block}"
+        y = convolve(params[f"{layer}.weight"], params[f"{layer}.bias"])
+        return normalise(norm, self.noise.apply(params, layer, y, convolve, normalise.noise_keys))

@@ -52,10 +52,17 @@ class FusedConv4(FoldedConv4):
         twin._once = True
         return twin
 
-    def apply(self, params: Params, x: Tensor, weights: Tensor, statistics: Statistics | None = None) -> Features:
+    def apply(
+        self,
+        params: Params,
+        x: Tensor,
+        weights: Tensor,
+        statistics: Statistics | None = None,
+        noise_keys: Tensor | None = None,
+    ) -> Features:
         """See Backbone.apply."""
         fused = self._fused(params, x, weights, statistics or {}) if self._may_fuse(x) else None
-        return fused or super().apply(params, x, weights, statistics)
+        return fused or super().apply(params, x, weights, statistics, noise_keys)
 
     def _may_fuse(self, x: Tensor) -> bool:
         """Whether x [T, N, C, H, W] may go through fused blocks."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from innerloop_learner.backbones.backbone import Backbone, Normalise, backbones
 from innerloop_learner.layers import glorot, linear
+from innerloop_learner.noises import noises
 from innerloop_learner.norms import norms
 from innerloop_learner.settings import setting
 from innerloop_learner.tasks import Params
@@ -24,6 +26,8 @@ class MLPSettings:
     widths: Sequence[int] = setting((40, 40), "outputs of each layer; the default is MAML's sinusoid network")
     norm: str = setting("none", "registered name of the norm between layers")
     activation: Literal["relu", "tanh", "sigmoid"] = setting("relu", "activation after each norm")
+    noise: str = setting("none", "registered name of the noise on every layer's outputs while adapting")
+    noise_samples: int = setting(1, "samples of the noise per inner step at serving; training takes one", least=1)
 
     def __post_init__(self) -> None:
         if any(width < 1 for width in self.widths):
@@ -44,6 +48,7 @@ class MLP(Backbone):
         self._activation = ACTIVATIONS[settings.activation]
         norm = norms[settings.norm]
         self.norms = [norm(f"norm{layer}", width) for layer, width in enumerate(settings.widths)]
+        self.noise = noises[settings.noise](settings.noise_samples)
 
     def init(self, generator: torch.Generator) -> Params:
         """See Backbone.init."""
@@ -53,11 +58,14 @@ class MLP(Backbone):
             params[f"linear{layer}.weight"] = glorot(generator, outputs, inputs)
             params[f"linear{layer}.bias"] = torch.zeros(outputs)
             params.update(norm.init())
-        return params
+        layers = {name: value for name, value in params.items() if name.startswith("linear")}
+        return {**params, **self.noise.init(layers, generator)}
 
     def _layers(self, params: Params, x: Tensor, normalise: Normalise) -> Tensor:
         x = x.flatten(2)
-        for layer, norm in enumerate(self.norms):
-            x = linear(x, params[f"linear{layer}.weight"], params[f"linear{layer}.bias"])
-            x = self._activation(normalise(norm, x))
+        for number, norm in enumerate(self.norms):
+            layer, affine = f"linear{number}", partial(linear, x)
+            y = affine(params[f"{layer}.weight"], params[f"{layer}.bias"])
+            y = self.noise.apply(params, layer, y, affine, normalise.noise_keys)
+            x = self._activation(normalise(norm, y))
         return x

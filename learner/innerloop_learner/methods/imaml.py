@@ -42,6 +42,7 @@ class IMAML(MAML):
     settings_class = IMAMLSettings
     settings: IMAMLSettings
     weighs_examples = False  # implicit gradients are those of the initialisation
+    takes_noise = False
 
     def support_loss(
         self,

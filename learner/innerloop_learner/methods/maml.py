@@ -40,6 +40,7 @@ class MAML(GradientLearner):
     settings_class = MAMLSettings
     settings: MAMLSettings
     weighs_examples = True
+    takes_noise = True
 
     def _configure(self) -> None:
         self.rule = update_rules[self.settings.update_rule](rate=self.settings.rate)
@@ -52,3 +53,4 @@ class FirstOrderMAML(MAML):
     info = replace(MAML.info, name="fomaml")
     order = 1
     weighs_examples = False  # what weights do to a step shows in second derivatives only
+    takes_noise = False

@@ -50,6 +50,7 @@ class MAMLPlusPlus(MAML):
     settings_class = MAMLPlusPlusSettings
     settings: MAMLPlusPlusSettings
     weighs_examples = False  # its objective has a support loss of its own
+    takes_noise = False
     retired_settings = frozenset({"multi_step_loss", "anneal_order"})
 
     def _configure(self) -> None:

@@ -33,4 +33,5 @@ class Reptile(MAML):
     settings_class = ReptileSettings
     settings: ReptileSettings
     weighs_examples = False  # its estimator changes the weights that adapt, and nothing else
+    takes_noise = False
     retired_settings = frozenset({"train_steps", "batch"})

@@ -30,3 +30,4 @@ class Scratch(MAML):
     settings_class = ScratchSettings
     settings: ScratchSettings
     weighs_examples = False  # nothing is trained
+    takes_noise = False

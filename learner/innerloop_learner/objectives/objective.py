@@ -108,9 +108,9 @@ def refitted(learner: Learner, params: Params, support: Support) -> Params:
     """The values that the learner's buffers would have for this support set alone, differentiable.
 
     Training uses these values where serving uses averages, so that gradients flow through the statistics of the batch.
-    The averages are updated apart from that (`averaged`). Empty for learners without buffers.
+    The averages are updated apart from that (`averaged`). Empty for learners whose norms have no buffers.
     """
-    return learner.backbone.refit(params, support.x, learner.example_weights(support)) if learner.buffers() else {}
+    return learner.backbone.refit(params, support.x, learner.example_weights(support))
 
 
 def averaged(old: Params, fresh: Params) -> Params:
