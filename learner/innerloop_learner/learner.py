@@ -145,6 +145,19 @@ class Learner(ABC):
         """Names of parameters that no gradient updates."""
         return self.backbone.buffers()
 
+    def choices(self) -> frozenset[str]:
+        """Names of parameters that are logits of discrete choices, [C] of C options each.
+
+        The learner takes the option with the largest one, so no gradient reaches them. In training they may be [T, C],
+        and each of T tasks has a choice of its own.
+        """
+        return frozenset()
+
+    def settled(self, params: Params) -> "Learner":
+        """The learner that serves with these parameters: one without choices, which gives the same answers."""
+        del params
+        return self
+
     @property
     def traits(self) -> Traits:
         """The properties of the learner that matter to servers and callers."""

@@ -1,5 +1,6 @@
 """The outer loop: what a step changes, and that its state is all there is."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -50,6 +51,13 @@ def params(seed: int = 0) -> Params:
     return LEARNER.init(torch.Generator().manual_seed(seed))
 
 
+class Hasty(Constant):
+    """Learns one of the parameters faster."""
+
+    def rates(self) -> Mapping[str, float]:
+        return {"conv0.bias": 3.0}
+
+
 class Remembering(Constant):
     """A gradient that grows from call to call."""
 
@@ -88,6 +96,13 @@ def test_the_first_step_moves_every_weight_by_the_learning_rate_against_its_grad
     for name, before in params().items():
         if name not in LEARNER.buffers():
             torch.testing.assert_close(trained.params[name], before - 0.01, rtol=0, atol=1e-6)
+
+
+def test_an_estimator_may_have_a_parameter_learned_at_another_rate() -> None:
+    trained = loop(Hasty(0.001))
+    trained.step(episodes(0), 0)
+    for name, rate in (("conv0.bias", 0.03), ("conv1.bias", 0.01)):
+        torch.testing.assert_close(trained.params[name], params()[name] - rate, rtol=0, atol=1e-6)
 
 
 def test_buffers_are_taken_over_not_learned() -> None:

@@ -66,6 +66,7 @@ def test_a_run_that_was_killed_resumes_from_its_last_checkpoint(stop_at: int, tm
     [
         ("maml", "es", {"rate": 0.01, "steps": 2, "population": 4}),
         ("imaml", "implicit", {"rate": 0.01, "steps": 2}),
+        ("partial-maml", "reinforce", {"rate": 0.01, "steps": 2}),
         ("lstm-optimizer", "pes", {"hidden": 2, "steps": 8, "population": 4, "partial_unroll": 3}),
     ],
 )

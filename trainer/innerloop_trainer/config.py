@@ -49,7 +49,7 @@ class TrainingConfig:
     validate_every: int = setting(250, "outer steps between validations", least=1)
     validation_episodes: int = setting(200, "tasks per validation", least=2)
     estimator: str | None = setting(
-        None, "way to find parameters: backpropagation, implicit, reptile, es, pes, discriminant or nothing"
+        None, "way to find parameters: backpropagation, implicit, reptile, es, pes, reinforce, discriminant or nothing"
     )
     settings: Mapping[str, Any] = field(default_factory=dict)
     backbone: str | None = setting(None, "network that turns inputs into features: conv4, mlp or adapter")

@@ -27,7 +27,8 @@ class OuterLoop:
         self._estimator, self._plan, self._seed = estimator, plan, seed
         self._params = {name: value.detach().clone() for name, value in params.items()}
         buffers = estimator.objective.learner.buffers()
-        self._optimizer = Optimizer({name: value for name, value in self._params.items() if name not in buffers}, plan)
+        learned = {name: value for name, value in self._params.items() if name not in buffers}
+        self._optimizer = Optimizer(learned, plan, estimator.rates())
         self._carried = estimator.start(self._params)
 
     @property

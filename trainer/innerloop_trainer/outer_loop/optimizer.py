@@ -1,10 +1,13 @@
 """The optimizer of meta-parameters."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from innerloop_learner.state import section
 from innerloop_learner.tasks import Params
@@ -46,11 +49,15 @@ class Optimizer:
     Args:
         params: meta-parameters by name.
         plan: learning rate, schedule and largest gradient.
+        rates: learning rates of some of them by name, in parts of the plan's.
     """
 
-    def __init__(self, params: Params, plan: OptimizerPlan) -> None:
+    def __init__(self, params: Params, plan: OptimizerPlan, rates: Mapping[str, float] = MappingProxyType({})) -> None:
         self._params, self._plan = params, plan
-        self._adam = torch.optim.Adam(list(params.values()), lr=plan.learning_rate)
+        groups: dict[float, list[Tensor]] = {}
+        for name, value in params.items():
+            groups.setdefault(rates.get(name, 1.0), []).append(value)
+        self._adam = torch.optim.Adam([{"params": group, "share": share} for share, group in groups.items()])
 
     def step(self, gradients: Params, iteration: int) -> None:
         """Take outer step number `iteration`; meta-parameters without a gradient stay as they are."""
@@ -58,7 +65,7 @@ class Optimizer:
             value.grad = gradients.get(name)
         torch.nn.utils.clip_grad_norm_(list(self._params.values()), self._plan.gradient_clip)
         for group in self._adam.param_groups:
-            group["lr"] = self._plan.rate_at(iteration)
+            group["lr"] = group["share"] * self._plan.rate_at(iteration)
         self._adam.step()
         self._adam.zero_grad()
 

@@ -52,6 +52,7 @@ _OWN = {
     "meta-lstm": TrainingDefaults(meta_batch=4, queries=3),
     "meta-networks": _MEMORY,
     "nearest-centroid": _PRE_TRAINING,
+    "partial-maml": TrainingDefaults(estimator="reinforce"),
     "protonet": replace(_MANY_WAYS, ways=60, meta_batch=1, iterations=3000),
     "r2d2": replace(_MANY_WAYS, iterations=5000),
     "relation": replace(_MANY_WAYS, meta_batch=1),

@@ -179,7 +179,8 @@ class Training:
         if self._is_best(result.mean):
             progress = replace(self.progress, best_iteration=self.progress.iteration, best_value=result.mean)
             metric = result.to_metric(self.source.name)
-            manifest = make_manifest(self.plan, self.source, progress, [metric], self._seen)
+            served = replace(self.plan, learner=self.plan.learner.settled(self._loop.params))
+            manifest = make_manifest(served, self.source, progress, [metric], self._seen)
             files = {} if self.source.encoder is None else self.source.encoder.files
             save_bundle(self.folder.bundle, manifest, self._loop.params, files)
             self.progress = progress

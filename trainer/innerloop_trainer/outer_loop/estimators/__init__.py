@@ -1,6 +1,15 @@
 """Estimators of the meta-gradient, registered by name."""
 
-from innerloop_trainer.outer_loop.estimators import backpropagation, discriminant, es, implicit, nothing, pes, reptile
+from innerloop_trainer.outer_loop.estimators import (
+    backpropagation,
+    discriminant,
+    es,
+    implicit,
+    nothing,
+    pes,
+    reinforce,
+    reptile,
+)
 from innerloop_trainer.outer_loop.estimators.estimator import Estimate, Estimator, build_estimator, estimators
 
 __all__ = [
@@ -14,5 +23,6 @@ __all__ = [
     "implicit",
     "nothing",
     "pes",
+    "reinforce",
     "reptile",
 ]

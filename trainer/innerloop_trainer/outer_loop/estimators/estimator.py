@@ -61,6 +61,10 @@ class Estimator(ABC):
         del params
         return {}
 
+    def rates(self) -> Mapping[str, float]:
+        """Learning rates of meta-parameters by name, in parts of the run's learning rate; 1 for those left out."""
+        return {}
+
     @abstractmethod
     def estimate(self, params: Params, carried: Params, episodes: Episodes, stage: Stage) -> Estimate:
         """Evaluate `params` on a batch of episodes.
