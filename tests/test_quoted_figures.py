@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from innerloop_learner.augmentations import augmentations
 from innerloop_learner.learner import methods
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -238,9 +239,9 @@ def accuracy_of(measured: dict[str, float]) -> str:
     return f"{measured['accuracy']:.1%} ± {measured['confidence_interval']:.1%}"
 
 
-def test_every_method_has_its_row() -> None:
+def test_every_method_and_augmentation_has_its_row() -> None:
     rows = [line for line in (ROOT / "docs" / "training.md").read_text().splitlines() if line.startswith("|")]
-    assert [name for name in methods if not any(f"`{name}`" in row for row in rows)] == []
+    assert [name for name in (*methods, *augmentations) if not any(f"`{name}`" in row for row in rows)] == []
 
 
 def test_errors_by_evolution_are_those_measured() -> None:

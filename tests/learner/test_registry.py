@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from innerloop_learner import InputSpec, LearnerSpec, build_learner
+from innerloop_learner.augmentations import augmentations
 from innerloop_learner.backbones import backbones
 from innerloop_learner.learner import methods
 from innerloop_learner.norms import norms
@@ -36,7 +37,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("registry", [methods, backbones, update_rules, norms, objectives])
+@pytest.mark.parametrize("registry", [methods, backbones, update_rules, norms, objectives, augmentations])
 def test_an_unknown_name_lists_the_known_ones(registry: Registry[object]) -> None:
     with pytest.raises(UnknownNameError) as caught:
         registry["telepathy"]

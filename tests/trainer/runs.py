@@ -29,10 +29,9 @@ SINUSOID = TrainingConfig(method="maml", data="sinusoid", shots=5, settings={"ra
 
 def training(config: TrainingConfig, folder: Path, *, resume: bool = False, save_minutes: float = 10) -> Training:
     """A run, not begun or not continued yet."""
-    source = load_source(config.data)
-    plan = make_plan(config, source, CPU)
+    plan = make_plan(config, load_source(config.data), CPU)
     initial = plan.init(generator_for(config.seed, "initialisation"))
-    return Training(plan, source, RunFolder(folder), CPU, initial, resume=resume, save_minutes=save_minutes)
+    return Training(plan, RunFolder(folder), CPU, initial, resume=resume, save_minutes=save_minutes)
 
 
 def train(

@@ -17,6 +17,7 @@ from innerloop_learner.manifest import ENCODER, TOKENIZER
 from innerloop_trainer.data import EpisodeShape, load_source
 from innerloop_trainer.data.encoded import encoded
 from innerloop_trainer.encoders import EncoderFiles, load_encoded, read_encoder
+from innerloop_trainer.outer_loop import defaults_of
 
 CPU = torch.device("cpu")
 QUICK = [
@@ -141,6 +142,8 @@ def test_another_encoder_or_other_texts_are_encoded_anew(files: Path, tmp_path: 
 def test_every_method_learns_behind_an_encoder(method: str, text_options: list[Any], tmp_path: Path) -> None:
     many = methods[method].info.ways_can_change == "any"
     options = [*(QUICK[:8] if not many else QUICK[:10]), *QUICK[10:]]
+    if defaults_of(method).unlabelled:  # features are not augmented, so labels say what is alike
+        options.append("--no-unlabelled")
     answer = innerloop("train", method, *text_options, *options, "--out", tmp_path / "run")
     assert answer.status == 0, answer
 

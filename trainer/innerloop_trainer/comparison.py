@@ -264,7 +264,7 @@ def _seconds_per_step(config: TrainingConfig, source: DataSource, device: torch.
     while len(durations) <= WARM_UP_STEPS or sum(durations[WARM_UP_STEPS:]) < SECONDS_OF_TRIAL:
         start = time.perf_counter()
         generator = generator_for(config.seed, "trial", len(durations), device)
-        loop.step(source.train.sample(plan.episodes, plan.meta_batch, generator), next(positions)).loss.item()
+        loop.step(plan.source.train.sample(plan.episodes, plan.meta_batch, generator), next(positions)).loss.item()
         durations.append(time.perf_counter() - start)
     return statistics.mean(durations[WARM_UP_STEPS:])
 

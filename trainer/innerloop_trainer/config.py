@@ -9,6 +9,7 @@ from innerloop_learner.backbones import backbones
 from innerloop_learner.learner import methods
 from innerloop_learner.settings import StepSettings, declared, setting
 from innerloop_learner.spec import ClassBalance
+from innerloop_trainer.data import read_augmentations
 from innerloop_trainer.outer_loop import Schedule, estimators
 
 _SETTINGS = {"settings": "set", "backbone_settings": "backbone-set"}
@@ -63,6 +64,14 @@ class TrainingConfig:
     wrong_labels: float = setting(
         0.0, "largest share of wrong labels in support sets of training and validation", least=0.0, most=0.5
     )
+    unlabelled: bool | None = setting(
+        None, "learn from images without labels: each is a class of its own, and its queries are augmentations of it"
+    )
+    augment: str | None = setting(
+        None,
+        "augmentations of training images, as NAME?strength=number joined by commas, or none; usual ones are chosen "
+        "only without labels",
+    )
     init: str | None = None
     encoder: str | None = None
 
@@ -81,6 +90,7 @@ def check_config(config: TrainingConfig) -> None:
 
     Raises:
         ConfigError: settings that contradict each other or the method.
+        DataError: no such augmentation or strength.
         UnknownNameError: no such method, backbone, estimator or weighting.
         SettingsError: the method can't learn weights of examples.
     """
@@ -90,6 +100,8 @@ def check_config(config: TrainingConfig) -> None:
     if config.estimator is not None:
         estimators[config.estimator]
     method.check_weighting(config.weighting)
+    if config.augment is not None:
+        read_augmentations(config.augment)
     _check_values(config)
     if config.steps is not None and not issubclass(method.settings_class, StepSettings):
         raise ConfigError(f"{config.method} has no inner steps; leave --steps out")

@@ -106,7 +106,7 @@ def evaluate(
         params: its parameters; episodes are drawn on their device.
         sampler: split to draw from.
         shape: shape of the episodes.
-        split: name of that split, which the result records.
+        split: name of that split, which the result records, with the word "unlabelled" where it is without labels.
         episodes: number of episodes.
         seed: seed of the episodes.
         steps: number of inner steps; None for the learner's default.
@@ -144,7 +144,7 @@ def evaluate(
         torch.cat(scores).double().cpu(),
         protocol,
         shape,
-        split,
+        split if sampler.labelled else f"unlabelled {split}",
         other_steps,
         describe_classes(sampler),
     )

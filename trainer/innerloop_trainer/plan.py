@@ -14,7 +14,14 @@ from innerloop_learner.settings import SettingsError, described
 from innerloop_learner.spec import InputSpec, LearnerSpec
 from innerloop_learner.tasks import Params
 from innerloop_trainer.config import ConfigError, TrainingConfig, check_config
-from innerloop_trainer.data import DataSource, EpisodeShape
+from innerloop_trainer.data import (
+    NONE,
+    AugmentedTasks,
+    DataSource,
+    EpisodeShape,
+    read_augmentations,
+    usual_augmentations,
+)
 from innerloop_trainer.outer_loop import (
     Estimator,
     OptimizerPlan,
@@ -36,6 +43,7 @@ class TrainingPlan:
 
     Attributes:
         config: configuration, defaults filled in.
+        source: source of the episodes as the run sees it: without labels or augmented, if it is to be.
         learner: the learner to train.
         estimator: estimator of the gradient of the learner's objective.
         episodes: shape of training episodes.
@@ -46,6 +54,7 @@ class TrainingPlan:
     """
 
     config: TrainingConfig
+    source: DataSource
     learner: Learner
     estimator: Estimator
     episodes: EpisodeShape
@@ -74,13 +83,17 @@ def make_plan(config: TrainingConfig, source: DataSource, device: torch.device |
     """Fill in defaults and check the whole, before anything is computed.
 
     Raises:
-        ConfigError: settings that contradict each other or the method.
-        DataError: the data can't give such episodes.
+        ConfigError: settings that contradict each other, the method or the data.
+        DataError: the data can't give such episodes, or there is no such augmentation.
         UnknownNameError: there is no method or backbone of this name.
         SettingsError: the method or backbone does not take these settings.
     """
     check_config(config)
     info, defaults = methods[config.method].info, defaults_of(config.method)
+    unlabelled = _given(config.unlabelled, defaults.unlabelled)
+    usual = usual_augmentations(source.input.shape[0]) if unlabelled else None
+    augment = _given(config.augment, usual)
+    source = _arranged(source, augment, unlabelled=unlabelled)
     estimator_name = _given(config.estimator, defaults.estimator)
     settings = _settings(config, estimator_name)
     queries = _given(config.queries, defaults.queries)
@@ -114,16 +127,39 @@ def make_plan(config: TrainingConfig, source: DataSource, device: torch.device |
         learning_rate=learning_rate,
         steps=learner.default_steps or None,
         estimator=None if estimator_name == defaults.estimator else estimator_name,
+        unlabelled=None if unlabelled == defaults.unlabelled else unlabelled,
+        augment=augment,
         settings={name: value for name, value in config.settings.items() if name != "steps"},
         backbone=spec.backbone,
         backbone_settings=spec.backbone_settings,
     )
     optimizer = OptimizerPlan(iterations, learning_rate, defaults.gradient_clip, config.schedule)
-    return TrainingPlan(completed, learner, estimator, episodes, validation, iterations, meta_batch, optimizer)
+    return TrainingPlan(completed, source, learner, estimator, episodes, validation, iterations, meta_batch, optimizer)
 
 
 def _given(value: T | None, default: T) -> T:
     return default if value is None else value
+
+
+def _arranged(source: DataSource, augment: str | None, *, unlabelled: bool) -> DataSource:
+    """The source without labels, or with training images that are augmented.
+
+    Without labels, none is needed to choose the best parameters either. Test tasks keep theirs, if there are any.
+    """
+    if augment is None and not unlabelled:
+        return source
+    if source.encoder is not None or len(source.input.shape) != 3:
+        raise ConfigError(f"{source.name} gives no images to augment; leave --augment and --unlabelled out")
+    augmented = read_augmentations(augment or NONE)
+    if not unlabelled:
+        return replace(source, train=AugmentedTasks(source.train, augmented))
+    return replace(
+        source,
+        description=f"{source.description}; trained without labels",
+        train=source.train.without_labels(augmented),
+        validation=source.validation.without_labels(augmented),
+        test=source.test if source.test.labelled else source.test.without_labels(augmented),
+    )
 
 
 def _training_ways(config: TrainingConfig, source: DataSource, defaults: TrainingDefaults) -> int:
@@ -132,7 +168,7 @@ def _training_ways(config: TrainingConfig, source: DataSource, defaults: Trainin
         return config.train_ways
     if defaults.ways is None or source.task_kind == "regression":
         return config.ways
-    return min(defaults.ways, len(source.train.names))
+    return min(defaults.ways, len(source.train.names)) if source.train.names else defaults.ways
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from innerloop_learner.methods import (
     reptile,
     scratch,
     siamese,
+    simclr,
     snail,
 )
 
@@ -49,5 +50,6 @@ __all__ = [
     "reptile",
     "scratch",
     "siamese",
+    "simclr",
     "snail",
 ]

@@ -7,6 +7,7 @@ queries, `query_loss`. Nothing that serves imports this folder.
 from innerloop_learner.objectives import (
     all_classes,
     annealed_steps,
+    contrastive,
     every_step,
     query_loss,
     relation_scores,
@@ -21,6 +22,7 @@ __all__ = [
     "all_classes",
     "annealed_steps",
     "build_objective",
+    "contrastive",
     "every_step",
     "objectives",
     "query_loss",

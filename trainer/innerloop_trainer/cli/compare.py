@@ -52,6 +52,8 @@ def compare(
     class_balance: Annotated[ClassBalance, option("class_balance")] = TrainingConfig.class_balance,
     weighting: Annotated[str, option("weighting")] = TrainingConfig.weighting,
     wrong_labels: Annotated[float, option("wrong_labels")] = TrainingConfig.wrong_labels,
+    unlabelled: Annotated[bool | None, option("unlabelled")] = TrainingConfig.unlabelled,
+    augment: Annotated[str | None, option("augment")] = TrainingConfig.augment,
     encoder: EncoderOption = None,
     tokenizer: TokenizerOption = None,
     device: DeviceOption = "auto",
@@ -76,6 +78,8 @@ def compare(
             class_balance=class_balance,
             weighting=weighting,
             wrong_labels=wrong_labels,
+            unlabelled=unlabelled,
+            augment=augment,
         )
         budget = Budget(iterations, minutes)
         target = choose_device(device)

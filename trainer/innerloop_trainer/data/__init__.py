@@ -8,13 +8,15 @@ divides classes into training, validation and test, `speakers` keeps speakers ap
 classes are known again.
 
 What comes out is a `DataSource` of three splits: `class_examples` holds the examples of one on a device and draws
-episodes of it. `encoded` puts a frozen encoder in front of a whole source.
+episodes of it. `unlabelled` draws them without labels, and `augmented` changes images whenever they are drawn.
+`encoded` puts a frozen encoder in front of a whole source.
 
 A new source is a new file that registers itself in `sources`, imported below, or an entry point of another
 distribution.
 """
 
 from innerloop_trainer.data import audio, digits, glyphs, images, omniglot, sinusoid, texts  # noqa: F401 - they register themselves
+from innerloop_trainer.data.augmented import NONE, AugmentedTasks, read_augmentations, usual_augmentations
 from innerloop_trainer.data.class_examples import ClassExamples, RawEpisodes
 from innerloop_trainer.data.load import load_source
 from innerloop_trainer.data.source import (
@@ -28,6 +30,8 @@ from innerloop_trainer.data.source import (
 )
 
 __all__ = [
+    "NONE",
+    "AugmentedTasks",
     "ClassExamples",
     "DataError",
     "DataSource",
@@ -37,5 +41,7 @@ __all__ = [
     "SourceRequest",
     "TaskSampler",
     "load_source",
+    "read_augmentations",
     "sources",
+    "usual_augmentations",
 ]

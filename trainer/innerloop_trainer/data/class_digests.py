@@ -79,7 +79,12 @@ def digest_classes(counts: NDArray[np.int64], examples: Sequence[bytes]) -> tupl
 
 def digest_arrays(counts: NDArray[np.int64], examples: NDArray[Any]) -> tuple[ClassDigest, ...]:
     """The digests of K classes whose examples [N, ...] were made rather than read from files."""
-    return digest_classes(counts, [hashlib.sha256(example.tobytes()).digest() for example in examples])
+    return digest_classes(counts, example_digests(examples))
+
+
+def example_digests(examples: NDArray[Any]) -> list[bytes]:
+    """SHA-256 of each of the examples [N, ...]."""
+    return [hashlib.sha256(example.tobytes()).digest() for example in examples]
 
 
 def _changed(digest: str, how: str, digits: int) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from innerloop_learner.augmentations import Augment
 from innerloop_learner.encoders import pack_texts
 from innerloop_learner.inputs import normalise
 from innerloop_learner.spec import InputSpec
@@ -14,6 +15,8 @@ from innerloop_learner.tasks import Episodes, Query, Support
 from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.source import DataError, DataSource, EpisodeShape, TaskSampler
 from innerloop_trainer.data.speaker_sides import NoDivisionError, divide_speakers
+from innerloop_trainer.data.support_order import draw_order
+from innerloop_trainer.data.unlabelled import UnlabelledImages
 from innerloop_trainer.data.wrong_labels import by_appearance, mislabelled
 
 
@@ -52,6 +55,7 @@ class ClassExamples(TaskSampler):
     Attributes:
         names: names of the classes.
         digests: digests of the classes, as in `TaskSampler`.
+        labelled: whether any two examples are of one class, as in `TaskSampler`.
     """
 
     def __init__(self, label: str, data: ExampleSet, spec: InputSpec, device: torch.device) -> None:
@@ -62,6 +66,7 @@ class ClassExamples(TaskSampler):
         self._device = device
         self._data = data
         self._sizes = data.counts.tolist()
+        self.labelled = max(self._sizes, default=2) > 1
         self._counts = torch.from_numpy(data.counts).to(device)  # [K]
         self._starts = self._counts.cumsum(0) - self._counts  # [K]
         # Texts stay as strings until an encoder reads them; drawn, they are packed.
@@ -103,7 +108,7 @@ class ClassExamples(TaskSampler):
         self.check(shape)
         classes = self._draw_classes(tasks, shape.ways, generator)
         rows = self._draw_examples(classes, shape, generator)  # [T, W, shots + queries]
-        order = self._draw_order(tasks, shape, generator)
+        order = draw_order(tasks, shape, generator)
         labels = torch.arange(shape.ways, device=classes.device)
         raw = RawEpisodes(
             support=self._take(rows[..., : shape.shots].flatten(1).gather(1, order)),
@@ -128,6 +133,11 @@ class ClassExamples(TaskSampler):
                 f"{self._label} has {len(self.names)} classes, too few for {shape.ways} ways; "
                 f"lower --ways to {len(self.names)} or add classes"
             )
+        if not self.labelled:
+            raise DataError(
+                f"{self._label} has no labels: no two of its examples are of one class; give each class a folder of "
+                f"its own, or train without labels (--unlabelled)"
+            )
         needed = shape.shots + shape.queries
         short = [index for index, size in enumerate(self._sizes) if size < needed]
         if short:
@@ -148,6 +158,12 @@ class ClassExamples(TaskSampler):
             spec: normalisation of the other examples.
         """
         return ClassExamples(self._label, change(self._data), spec, self._device)
+
+    def without_labels(self, augment: Augment) -> TaskSampler:
+        """As in `TaskSampler`."""
+        if self._spec.dtype != "uint8" or len(self._spec.shape) != 3 or self._resident is None:
+            raise DataError(f"{self._label} is not of images; only these can be learned from without labels")
+        return UnlabelledImages(self._label, self._data, self._spec, self._device, augment)
 
     def without(self, names: Collection[str]) -> "ClassExamples":
         """As in `TaskSampler`."""
@@ -192,14 +208,6 @@ class ClassExamples(TaskSampler):
         """Distinct classes in random order [T, W]."""
         keys = torch.rand(tasks, len(self.names), generator=generator, device=self._device)
         return keys.topk(ways).indices
-
-    def _draw_order(self, tasks: int, shape: EpisodeShape, generator: torch.Generator) -> Tensor:
-        """A random order [T, S] of support examples grouped by class, in which class k appears before class k + 1."""
-        order = torch.rand(tasks, shape.ways * shape.shots, generator=generator, device=self._device).argsort(1)
-        places = order.argsort(1).view(tasks, shape.ways, shape.shots)  # the place of each example
-        appearance = places.amin(2).argsort(1).argsort(1)  # [T, W], the rank of each class by first appearance
-        renumbered: Tensor = appearance.gather(1, order // shape.shots) * shape.shots + order % shape.shots
-        return renumbered
 
     def _draw_examples(self, classes: Tensor, shape: EpisodeShape, generator: torch.Generator) -> Tensor:
         """Rows of distinct examples of each class [T, W, shots + queries], those of the support set first."""

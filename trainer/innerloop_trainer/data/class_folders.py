@@ -105,6 +105,19 @@ def find_classes(
     return ClassFolders(splits, [*_notices(kind, tree, found, others)])
 
 
+def single_folder(kind: FileKind, tree: FileTree) -> ClassFolders | None:
+    """Each file of this kind as a class of its own, if all of them lie in a single folder: they have no labels.
+
+    Returns:
+        the files by their paths; None if they lie in several folders, or there are none.
+    """
+    found = [path for path in tree.files if path.suffix.lower() in kind.extensions()]
+    if len({path.parent for path in found}) != 1:
+        return None
+    others = [path for path in tree.files if path.suffix.lower() not in kind.extensions()]
+    return ClassFolders({"": {tree.shown(path): [path] for path in found}}, _notices(kind, tree, found, others))
+
+
 def _class_folder(path: PurePosixPath, *, speakers: bool) -> PurePosixPath:
     """The folder of a file's class; the root where the file lies too high for that."""
     return path.parent.parent if speakers else path.parent

@@ -1,10 +1,11 @@
-"""`images:PATH?key=value&...`: a user's own images, in one folder per class.
+"""`images:PATH?key=value&...`: a user's own images, in one folder per class, or without labels in a single folder.
 
 PATH is a folder, or a zip or tar archive of one. If there are train, val and test folders in it, they are the splits;
-otherwise the classes are shuffled with `seed` and split. `ImageOptions` says what options there are.
+otherwise the classes are shuffled with `seed` and split. Images that all lie in a single folder have no labels: each is
+a class of its own, for learning without labels. `ImageOptions` says what options there are.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from innerloop_learner.media import format_names, missing_extensions, readable_e
 from innerloop_learner.spec import InputSpec
 from innerloop_trainer.data.cache import cached
 from innerloop_trainer.data.class_examples import source_of_classes
-from innerloop_trainer.data.class_folders import Classes, FileKind, find_classes
+from innerloop_trainer.data.class_folders import Classes, FileKind, find_classes, single_folder
 from innerloop_trainer.data.class_split import SplitOptions, describe_split
 from innerloop_trainer.data.decode import decode_classes, image_decoder
 from innerloop_trainer.data.example_set import ExampleSet
@@ -41,7 +42,7 @@ class ImageOptions(SplitOptions, LeaveOutOptions):
 class Images(SourceLoader):
     """The source of a user's own images."""
 
-    summary = "one's own images: a folder per class, or a zip or tar archive of such folders"
+    summary = "one's own images: a folder per class, or a zip or tar archive; a single folder if without labels"
     example = "images:~/pictures?size=32"
     options = ImageOptions
 
@@ -57,18 +58,18 @@ class Images(SourceLoader):
         options = read_options(request, ImageOptions)
         path = existing_path(request, EXAMPLE)
         tree = open_tree(path)
-        layout = find_classes(IMAGES, tree, nested=options.nested, skip_empty=options.min_examples > 0)
+        single = single_folder(IMAGES, tree)
+        layout = single or find_classes(IMAGES, tree, nested=options.nested, skip_empty=options.min_examples > 0)
         files = {name: files for classes in layout.splits.values() for name, files in classes.items()}
         decoded = _decode(tree, files, options)
-        images, small = leave_out_small(request.name, decoded, options)
-        blanks = _blanks(images)
-        _reject_blank(tree, images, blanks)
+        images, small = (_readable(decoded), ()) if single else _usable(request, options, tree, decoded)
+        labels = "without labels" if single else f"of {len(images.names)} classes"
         splits, how = split_found(request, options, layout.splits, images.names)
         channels = images.examples.shape[1]
         height, width = options.size
         return source_of_classes(
             f"images:{title_of(path)}",
-            f"{len(images.examples):,} images of {len(images.names)} classes, {'gray' if channels == 1 else 'RGB'}, "
+            f"{len(images.examples):,} images {labels}, {'gray' if channels == 1 else 'RGB'}, "
             f"resized to {height} x {width}, {describe_split(splits, how)}",
             # Normalisation is the same for all data, so that a bundle can be evaluated on another data set.
             InputSpec((channels, height, width), dtype="uint8", mean=(0.5,), std=(0.5,), scale=1 / 255),
@@ -77,8 +78,26 @@ class Images(SourceLoader):
             validation=images.select(splits["validation"]),
             test=images.select(splits["test"]),
             options=write_options(options),
-            notices=[*layout.notices, *_notices(files, decoded, blanks), *small],
+            notices=[*layout.notices, *_notices(files, decoded, _blanks(images)), *small],
         )
+
+
+def _usable(
+    request: SourceRequest, options: ImageOptions, tree: FileTree, decoded: ExampleSet
+) -> tuple[ExampleSet, Sequence[str]]:
+    """The classes that are large enough, and notices about others.
+
+    Raises:
+        DataError: a class has no images, or none but blank ones.
+    """
+    images, small = leave_out_small(request.name, decoded, options)
+    _reject_blank(tree, images, _blanks(images))
+    return images, small
+
+
+def _readable(decoded: ExampleSet) -> ExampleSet:
+    """The images that could be read, each a class of its own."""
+    return decoded.select([name for name, count in zip(decoded.names, decoded.counts, strict=True) if count])
 
 
 def _decode(tree: FileTree, classes: Classes, options: ImageOptions) -> ExampleSet:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from innerloop_learner.augmentations import Augment
 from innerloop_learner.encoders import EncoderSpec, FrozenEncoder
 from innerloop_learner.registry import Registry
 from innerloop_learner.spec import InputSpec
@@ -49,10 +50,12 @@ class TaskSampler(ABC):
     Attributes:
         names: names of its classes; empty for regression.
         digests: digest of each class by name, by which the class is recognised; empty for regression.
+        labelled: whether answers are what the data says, rather than which image a query is an augmentation of.
     """
 
     names: Sequence[str] = ()
     digests: Mapping[str, ClassDigest] = MappingProxyType({})
+    labelled: bool = True
 
     def without(self, names: Collection[str]) -> "TaskSampler":
         """The split without some of its classes, in the order they have.
@@ -72,6 +75,15 @@ class TaskSampler(ABC):
         """
         del others
         raise DataError("these splits have no classes to join; name one of them: train, validation or test")
+
+    def without_labels(self, augment: Augment) -> "TaskSampler":
+        """The images of this split, of which each is a class of its own; `augment` makes its further examples.
+
+        Raises:
+            DataError: the split does not consist of images.
+        """
+        del augment
+        raise DataError("only images can be learned from without labels; leave --unlabelled out")
 
     @abstractmethod
     def sample(self, shape: EpisodeShape, tasks: int, generator: torch.Generator) -> Episodes:

@@ -18,6 +18,7 @@ class TrainingDefaults:
         gradient_clip: largest norm of the meta-gradient.
         norm: registered name of the backbone's norm.
         estimator: registered name of the estimator of the meta-gradient.
+        unlabelled: whether it learns from images without labels.
     """
 
     ways: int | None = None
@@ -28,6 +29,7 @@ class TrainingDefaults:
     gradient_clip: float = 10.0
     norm: str = "task"
     estimator: str = "backpropagation"
+    unlabelled: bool = False
 
 
 training_defaults: Registry[TrainingDefaults] = Registry("training default", "innerloop.training_defaults")
@@ -59,6 +61,7 @@ _OWN = {
     "reptile": TrainingDefaults(queries=10, meta_batch=5, iterations=20000, estimator="reptile"),
     "scratch": TrainingDefaults(iterations=1, meta_batch=1, estimator="nothing"),
     "siamese": _MANY_WAYS,
+    "simclr": replace(_PRE_TRAINING, ways=128, iterations=5000, unlabelled=True),
     "snail": _MEMORY,
 }
 for _method, _defaults in _OWN.items():

@@ -77,7 +77,6 @@ def prepare(
     start = None if given is None else start_from(given, plan.learner, initial)
     training = Training(
         plan,
-        source,
         folder,
         device,
         start.params if start else initial,

@@ -12,7 +12,6 @@ import torch
 from innerloop_learner.bundle import save_bundle
 from innerloop_learner.tasks import Params
 from innerloop_trainer.config import differences
-from innerloop_trainer.data import DataSource
 from innerloop_trainer.evaluation import Evaluation, evaluate, metric_name, score
 from innerloop_trainer.outer_loop import OuterLoop
 from innerloop_trainer.plan import TrainingPlan
@@ -59,7 +58,6 @@ class Training:
 
     Args:
         plan: plan of the run.
-        source: source of the episodes, on the training device.
         folder: folder of checkpoints and logs.
         device: device to train on.
         initial: parameters to start from; a run that is resumed has its own.
@@ -68,7 +66,8 @@ class Training:
         seen: digests of the classes that `initial` was trained and validated on, by split, as in a manifest.
 
     Attributes:
-        plan, source, folder, device: as given.
+        plan, folder, device: as given.
+        source: source of the episodes, as the plan has it.
         progress: how far the run has come.
 
     Raises:
@@ -78,7 +77,6 @@ class Training:
     def __init__(
         self,
         plan: TrainingPlan,
-        source: DataSource,
         folder: RunFolder,
         device: torch.device,
         initial: Params,
@@ -88,8 +86,8 @@ class Training:
         seen: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         folder.check(resume=resume)
-        self.plan, self.source, self.folder, self.device = plan, source, folder, device
-        self._sign = 1 if source.task_kind == "classification" else -1
+        self.plan, self.source, self.folder, self.device = plan, plan.source, folder, device
+        self._sign = 1 if plan.source.task_kind == "classification" else -1
         self._loop = OuterLoop(
             plan.estimator,
             {name: value.to(device) for name, value in initial.items()},

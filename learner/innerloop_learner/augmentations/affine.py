@@ -1,0 +1,45 @@
+"""Rotation, scaling and shear."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from innerloop_learner.augmentations.augmentation import augmentations, uniform
+from innerloop_learner.augmentations.warp import Warp
+from innerloop_learner.settings import setting
+from innerloop_learner.tasks import Params
+
+
+@dataclass(frozen=True)
+class AffineStrengths:
+    """Strengths of `Affine`."""
+
+    rotation: float = setting(15.0, "largest rotation to either side, in degrees", least=0, most=180)
+    scale: float = setting(0.2, "largest change of the logarithm of the size", least=0, most=1)
+    shear: float = setting(0.3, "largest shift of a row, as a share of its distance from the centre", least=0, most=1)
+
+
+@augmentations.register("affine")
+class Affine(Warp):
+    """Rotates, scales and shears about the centre, by amounts that are uniform between the largest ones.
+
+    p -> exp(s) R(a) [[1, h], [0, 1]] p, in pixels, so that circles stay circles where only rotated.
+    """
+
+    strengths_class = AffineStrengths
+
+    def draw(self, images: int, generator: torch.Generator) -> Params:
+        """See Augmentation.draw: amounts between -1 and 1, [N] each."""
+        return {name: uniform(generator, images) for name in ("rotation", "scale", "shear")}
+
+    def move(self, points: Tensor, noise: Params) -> Tensor:
+        """See Warp.move."""
+        angle, scale, shear = (noise[name] * self.strengths[name] for name in ("rotation", "scale", "shear"))
+        angle, size = angle * (math.pi / 180), scale.exp()
+        cos, sin = size * angle.cos(), size * angle.sin()
+        matrix = torch.stack([cos, shear * cos - sin, sin, shear * sin + cos], -1).view(-1, 1, 2, 2)
+        height, width = points.shape[1:3]
+        in_pixels = points.new_tensor([width, height])
+        return ((points * in_pixels) @ matrix.transpose(-1, -2)) / in_pixels

@@ -1,0 +1,42 @@
+"""Elastic distortion."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from innerloop_learner.augmentations.augmentation import augmentations
+from innerloop_learner.augmentations.warp import Warp
+from innerloop_learner.settings import setting
+from innerloop_learner.tasks import Params
+
+COARSE = 4
+"""Height and width of the grid of displacements that are drawn; those between are interpolated."""
+
+
+@dataclass(frozen=True)
+class ElasticStrengths:
+    """Strengths of `Elastic`."""
+
+    distance: float = setting(0.03, "standard deviation of displacements, in parts of an image's size", least=0, most=1)
+
+
+@augmentations.register("elastic")
+class Elastic(Warp):
+    """Bends images smoothly, as a hand does that draws the same thing again (Simard, Steinkraus and Platt 2003).
+
+    Displacements are normal on a coarse grid and smooth between its points.
+    """
+
+    strengths_class = ElasticStrengths
+
+    def draw(self, images: int, generator: torch.Generator) -> Params:
+        """See Augmentation.draw: displacements in standard deviations, [N, 2, 4, 4]."""
+        shape = (images, 2, COARSE, COARSE)
+        return {"field": torch.randn(shape, generator=generator, device=generator.device)}
+
+    def move(self, points: Tensor, noise: Params) -> Tensor:
+        """See Warp.move."""
+        field = F.interpolate(noise["field"], points.shape[1:3], mode="bicubic", align_corners=True)
+        return points + 2 * self.strengths["distance"] * field.permute(0, 2, 3, 1)

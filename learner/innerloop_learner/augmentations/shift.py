@@ -1,0 +1,33 @@
+"""Shift."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from innerloop_learner.augmentations.augmentation import augmentations, uniform
+from innerloop_learner.augmentations.warp import Warp
+from innerloop_learner.settings import setting
+from innerloop_learner.tasks import Params
+
+
+@dataclass(frozen=True)
+class ShiftStrengths:
+    """Strengths of `Shift`."""
+
+    distance: float = setting(0.1, "largest shift in each direction, in parts of the image's size", least=0, most=1)
+
+
+@augmentations.register("shift")
+class Shift(Warp):
+    """Shifts images by distances that are uniform between the largest ones."""
+
+    strengths_class = ShiftStrengths
+
+    def draw(self, images: int, generator: torch.Generator) -> Params:
+        """See Augmentation.draw: distances between -1 and 1, [N, 2]."""
+        return {"shift": uniform(generator, images, 2)}
+
+    def move(self, points: Tensor, noise: Params) -> Tensor:
+        """See Warp.move."""
+        return points + 2 * self.strengths["distance"] * noise["shift"][:, None, None]

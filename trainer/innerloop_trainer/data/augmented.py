@@ -1,0 +1,91 @@
+"""Splits whose images are augmented whenever they are drawn, and the text that names augmentations."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from innerloop_learner.augmentations import Augment, Augmentation, build_augmentation
+from innerloop_learner.registry import UnknownNameError
+from innerloop_learner.settings import SettingsError
+from innerloop_learner.tasks import Episodes, Query
+from innerloop_trainer.data.class_digests import ClassDigest
+from innerloop_trainer.data.load import split_options
+from innerloop_trainer.data.source import DataError, EpisodeShape, TaskSampler
+
+NONE = "none"
+"""Text that names no augmentation."""
+
+DRAWINGS, PHOTOGRAPHS = "affine,shift,elastic,stroke", "crop,flip,colour"
+"""Usual augmentations of images of one channel, and of images in colour."""
+
+
+def usual_augmentations(channels: int) -> str:
+    """The text that names augmentations for images of so many channels, of which nothing else is known."""
+    return DRAWINGS if channels == 1 else PHOTOGRAPHS
+
+
+def read_augmentations(text: str) -> Augment:
+    """The augmentations that a text names: `NAME?strength=number&strength=number`, joined by commas, or `none`.
+
+    >>> augment = read_augmentations("affine?rotation=30,stroke")
+    >>> read_augmentations("affine?rotation=much")
+    Traceback (most recent call last):
+        ...
+    innerloop_trainer.data.source.DataError: affine?rotation=much: rotation must be a number, not 'much'
+
+    Raises:
+        DataError: there is no such augmentation or strength; the message lists what there is.
+    """
+    return Augment([] if text == NONE else [_read_one(each) for each in text.split(",")])
+
+
+def _read_one(text: str) -> Augmentation:
+    name, options = split_options(text)
+    try:
+        return build_augmentation(name, {key: _number(text, key, value) for key, value in options.items()})
+    except (UnknownNameError, SettingsError) as error:
+        raise DataError(str(error)) from error
+
+
+def _number(text: str, key: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError as error:
+        raise DataError(f"{text}: {key} must be a number, not {value!r}") from error
+
+
+class AugmentedTasks(TaskSampler):
+    """A split of images that are augmented whenever they are drawn, those of support sets and queries alike.
+
+    Args:
+        tasks: the split as it is.
+        augment: augmentations.
+    """
+
+    def __init__(self, tasks: TaskSampler, augment: Augment) -> None:
+        self.names: Sequence[str] = tasks.names
+        self.digests: Mapping[str, ClassDigest] = tasks.digests
+        self.labelled = tasks.labelled
+        self._tasks = tasks
+        self._augment = augment
+
+    def sample(self, shape: EpisodeShape, tasks: int, generator: torch.Generator) -> Episodes:
+        """As in `TaskSampler`."""
+        episodes = self._tasks.sample(shape, tasks, generator)
+        support, query = episodes.support, episodes.query
+        images = self._augment(torch.cat([support.x, query.x], 1), generator)
+        examples = support.x.shape[1]
+        return replace(
+            episodes,
+            support=replace(support, x=images[:, :examples]),
+            query=Query(images[:, examples:], query.mask),
+        )
+
+    def check(self, shape: EpisodeShape) -> None:
+        """As in `TaskSampler`."""
+        self._tasks.check(shape)
+
+    def without(self, names: Collection[str]) -> TaskSampler:
+        """As in `TaskSampler`."""
+        return AugmentedTasks(self._tasks.without(names), self._augment)
