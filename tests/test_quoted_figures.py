@@ -284,3 +284,31 @@ def test_what_implicit_gradients_take_and_reach_is_that_measured() -> None:
 
 def accuracy_of_mean(figure: dict[str, float]) -> str:
     return f"{figure['mean']:.1%} ± {figure['confidence_interval']:.1%}"
+
+
+def points(figure: list[float], sign: str = "") -> str:
+    return f"{figure[0]:{sign}.2f} ± {figure[1]:.2f}"
+
+
+@pytest.mark.parametrize("method", list(results("sample_weights")))
+def test_what_weights_of_examples_regain_is_that_measured(method: str) -> None:
+    arms = ("clean", "wrong", "switched off", "weights")
+    regained, first = [], []
+    for case, figures in results("sample_weights")[method].items():
+        uneven = case == "19:1:1:1:1"
+        cells = [points(figures[arm]) for arm in (("clean, proportional", *arms) if uneven else arms)]
+        if not uneven:
+            cells.append(points(figures["removed"]) if "removed" in figures else "")
+        gain = points(figures["weights - wrong"], "+")
+        assert f"| `{method}` | {case} | {' | '.join(cells)} | {gain} |".replace("  ", " ") in PAGE
+        if "removed" in figures:
+            regained.append(f"{figures['weights - wrong'][0] / figures['removed - wrong'][0]:.0%}")
+            first.append(f"{figures['right first'][0]:.1f}%")
+        if uneven or case == "10 shots":
+            assert points(figures["weights - switched off"], "+") in PAGE
+        if case == "10 shots, 4 wrong":
+            assert re.search(
+                rf"{figures['weight of wrong examples'][0]:.0f}% (of the mean of their class )?with `{method}`", PAGE
+            )
+    assert "{}, {} and {}".format(*first) in PAGE
+    assert "{}, {} and {} with `".format(*regained) in PAGE or all(int(share[:-1]) >= 100 for share in regained)

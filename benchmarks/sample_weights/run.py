@@ -1,14 +1,15 @@
 """Wrong labels in support sets, and uneven ones: what do learned weights of examples regain?
 
-    python benchmarks/sample_weights/run.py OMNIGLOT [--methods protonet r2d2 anil] [--episodes 1000] [--jobs 1]
+    python benchmarks/sample_weights/run.py OMNIGLOT [--methods protonet r2d2 anil] [--episodes 600] [--jobs 1]
 
 Every method is trained three times for the same number of outer steps, from the same initial parameters: plainly on
 clean tasks, plainly on tasks of which up to 40% of the labels are wrong, and on such tasks with `--weighting
 leave_one_out`. Runs (minutes each) are kept in runs/sample_weights/ and resumed. Accuracies are of five-way tasks of
 unseen characters (random split), inductive, 5 queries for each class, the same tasks for all. `removed` is the learner
-that was trained plainly on wrong labels, given the right examples only, which nobody can know. Wrong examples are of
-other classes of the task, and all classes of a task have equally many. Writes results.json: means in per cent, and
-differences between the same tasks, with half widths of 95% confidence intervals over tasks.
+that was trained plainly on wrong labels, given the right examples only, which nobody can know; `switched off` is the
+one that was trained with weights, without them. Wrong examples are of other classes of the task, and all classes of a
+task have equally many. Writes results.json: means in per cent, and differences between the same tasks, with half widths
+of 95% confidence intervals over tasks.
 """
 
 import argparse
@@ -56,6 +57,8 @@ CASES = {"5 shots": (5, 0), "5 shots, 1 wrong": (5, 1), "10 shots": (10, 0)}
 CASES |= {"10 shots, 2 wrong": (10, 2), "10 shots, 4 wrong": (10, 4)}
 """Shots and wrong labels of each class."""
 
+UNEVEN = f"{MANY}:1:1:1:1"
+
 Learned = tuple[Learner, Params]
 
 
@@ -64,25 +67,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("omniglot", type=Path, help="folder with images_background.zip and images_evaluation.zip")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--episodes", type=int, default=1000)
-    parser.add_argument("--jobs", type=int, default=1, help="training runs at the same time")
+    parser.add_argument("--episodes", type=int, default=600)
+    parser.add_argument("--jobs", type=int, default=1, help="runs, and methods to measure, at the same time")
     arguments = parser.parse_args()
     data = ["--data", f"omniglot:{arguments.omniglot}?rotations=false"]
     runs = [(method, arm) for method in arguments.methods for arm in ARMS]
+    torch.set_num_threads(1)
     with ThreadPoolExecutor(arguments.jobs) as pool:
         list(pool.map(lambda run: _train(*run, data), runs))
-    torch.set_num_threads(1)
-    sampler = load_source(data[1]).test
-    results = json.loads(RESULTS.read_text())["results"] if RESULTS.is_file() else {}
-    for method in arguments.methods:
-        arms = {arm: _load(method, arm) for arm in ARMS}
-        results[method] = {
-            "wrong labels": {name: _measure(arms, sampler, *case, arguments.episodes) for name, case in CASES.items()},
-            f"{MANY}:1:1:1:1": _measure_uneven(arms, sampler, arguments.episodes),
-        }
-        print(method, json.dumps(results[method], indent=2), flush=True)
-        content = {"machine": describe_machine(), "tasks": arguments.episodes, "results": results}
-        RESULTS.write_text(json.dumps(content, indent=2) + "\n")
+        sampler = load_source(data[1]).test
+        measured = pool.map(lambda method: _measure_method(method, sampler, arguments.episodes), arguments.methods)
+        results = json.loads(RESULTS.read_text())["results"] if RESULTS.is_file() else {}
+        results |= dict(zip(arguments.methods, measured, strict=True))
+    content = {"machine": describe_machine(), "tasks": arguments.episodes, "results": results}
+    RESULTS.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _train(method: str, arm: str, data: list[str]) -> None:
@@ -92,6 +90,16 @@ def _train(method: str, arm: str, data: list[str]) -> None:
 def _load(method: str, arm: str) -> Learned:
     bundle = load_bundle(RUNS / f"{method}-{arm}" / "bundle")
     return bundle.learner, bundle.params
+
+
+def _measure_method(method: str, sampler: TaskSampler, tasks: int) -> dict[str, Any]:
+    arms = {arm: _load(method, arm) for arm in ARMS}
+    learner, params = arms["weights"]
+    arms["switched off"] = build_learner(replace(learner.spec, weighting="none")), params
+    figures: dict[str, Any] = {name: _measure(arms, sampler, *case, tasks) for name, case in CASES.items()}
+    figures[UNEVEN] = _measure_uneven(arms, sampler, tasks)
+    print(method, json.dumps(figures, indent=2), flush=True)
+    return figures
 
 
 def _measure(arms: Mapping[str, Learned], sampler: TaskSampler, shots: int, wrong: int, tasks: int) -> dict[str, Any]:
@@ -106,15 +114,20 @@ def _measure(arms: Mapping[str, Learned], sampler: TaskSampler, shots: int, wron
         spoiled = replace(episodes, support=given)
         for arm, learned in arms.items():
             found.setdefault(arm, []).append(_right(learned, spoiled))
-        kept = replace(episodes, support=replace(given, mask=~is_wrong))
-        found.setdefault("removed", []).append(_right(arms["wrong"], kept))
         if wrong:
-            found.setdefault("right first", []).append(_right_first(arms["weights"], given, is_wrong))
-            found.setdefault("weight of wrong ones", []).append(_weight_of(arms["weights"], given, is_wrong))
+            kept = replace(episodes, support=replace(given, mask=~is_wrong))
+            found.setdefault("removed", []).append(_right(arms["wrong"], kept))
+            weights = _weights(arms["weights"], given)
+            found.setdefault("right first", []).append(_right_first(weights, given, is_wrong))
+            of_wrong = (weights * is_wrong).sum(1).double() / is_wrong.sum(1)
+            found.setdefault("weight of wrong examples", []).append(of_wrong)
     right = {name: torch.cat(values) for name, values in found.items()}
     figures: dict[str, Any] = {name: _per_cent(values) for name, values in right.items()}
     figures["weights - wrong"] = _per_cent(right["weights"] - right["wrong"])
+    figures["weights - switched off"] = _per_cent(right["weights"] - right["switched off"])
     figures["weights - clean"] = _per_cent(right["weights"] - right["clean"])
+    if wrong:
+        figures["removed - wrong"] = _per_cent(right["removed"] - right["wrong"])
     return figures
 
 
@@ -133,6 +146,7 @@ def _measure_uneven(arms: Mapping[str, Learned], sampler: TaskSampler, tasks: in
     right = {name: torch.cat(values) for name, values in found.items()}
     figures: dict[str, Any] = {name: _per_cent(values) for name, values in right.items()}
     figures["weights - wrong"] = _per_cent(right["weights"] - right["wrong"])
+    figures["weights - switched off"] = _per_cent(right["weights"] - right["switched off"])
     figures["clean - clean, proportional"] = _per_cent(right["clean"] - right["clean, proportional"])
     return figures
 
@@ -168,17 +182,11 @@ def _weights(learned: Learned, support: Support) -> Tensor:
     return weights
 
 
-def _right_first(learned: Learned, support: Support, is_wrong: Tensor) -> Tensor:
+def _right_first(weights: Tensor, support: Support, is_wrong: Tensor) -> Tensor:
     """Share of pairs of a right and a wrong example of one class in which the right one weighs more, [T]."""
-    weights = _weights(learned, support)
     pairs = (support.y.unsqueeze(2) == support.y.unsqueeze(1)) & ~is_wrong.unsqueeze(2) & is_wrong.unsqueeze(1)
     more = weights.unsqueeze(2) > weights.unsqueeze(1)
     return (more & pairs).sum((1, 2)).double() / pairs.sum((1, 2))
-
-
-def _weight_of(learned: Learned, support: Support, is_wrong: Tensor) -> Tensor:
-    """Mean weight of each task's wrong examples, [T]."""
-    return (_weights(learned, support) * is_wrong).sum(1).double() / is_wrong.sum(1)
 
 
 def _per_cent(values: Tensor) -> list[float]:
