@@ -4,12 +4,14 @@
 
 Goodput: the capacity of a closed loop of 32 clients, then an open loop at a multiple of it, with deadlines of one
 second. Fairness: two callers with certificates of their own; one sends a twentieth of the capacity, alone and
-beside another that sends a multiple of the capacity over 100 connections. The load is made on the same machine. Writes
-results.json beside this file, where there is a GPU results-cuda.json; other models' figures there stay as they were.
+beside another that sends a multiple of the capacity over 100 connections. The load is made on the same machine, on the
+other half of its cores, so that it takes nothing away from the server. Writes results.json beside this file, where
+there is a GPU results-cuda.json; other models' figures there stay as they were.
 """
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -103,16 +105,21 @@ def main() -> None:
     parser.add_argument("--flood", type=float, default=10.0, help="load of the greedy caller, in capacities")
     given = parser.parse_args()
     authority = trustme.CA()
+    cores = sorted(os.sched_getaffinity(0))
+    servers, callers = cores[: len(cores) // 2] or cores, cores[len(cores) // 2 :]
     with tempfile.TemporaryDirectory(prefix="overload-") as scratch:
         folder = Path(scratch)
         models = write_bundles(folder / "models", {given.model: SPECS[given.model]})
+        os.sched_setaffinity(0, servers)  # which the server inherits
         with ServerProcess(models, **_tls_settings(authority, folder)) as server:
+            os.sched_setaffinity(0, callers)
             measuring = Measuring(given.model, server, given.seconds, authority)
             goodput = measuring.goodput(given.times)
             results = {"goodput": goodput, "fairness": measuring.fairness(goodput["capacity_per_s"], given.flood)}
     file = results_file(__file__, "auto")
     content = json.loads(file.read_text()) if file.exists() else {}
-    content[given.model] = {"machine": describe_machine(), "seconds": given.seconds, **results}
+    split = {"server": len(servers), "callers": len(callers)}
+    content[given.model] = {"machine": describe_machine(), "cores": split, "seconds": given.seconds, **results}
     file.write_text(json.dumps(content, indent=2) + "\n")
     print(json.dumps(results, indent=2))
 

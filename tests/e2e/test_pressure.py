@@ -1,5 +1,7 @@
 """Deadlines, cancellation, overload: what is not computed."""
 
+from collections import Counter
+
 import grpc
 import pytest
 from examples import adapt_request, lasting_request
@@ -11,6 +13,7 @@ from innerloop.v1.model_pb2 import ListModelsRequest
 pytestmark = [pytest.mark.with_and_without_front_ends, pytest.mark.rarely("alone")]
 
 WAITING = 2
+FLOOD = 600
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +86,12 @@ def test_a_client_that_hangs_up_frees_its_place_in_the_queue(client, server, met
     assert isinstance(left.exception(), grpc.RpcError | grpc.FutureCancelledError)
     wait_until(lambda: metrics("innerloop_queue_depth", model="gradients", operation="adapt") < WAITING)
     assert client.adaptations.Adapt(lasting_request(12))
+
+
+def test_a_flood_is_refused_unread_and_other_rpcs_notice_nothing_of_it(client):
+    request = adapt_request()
+    flood = [client.adaptations.Adapt.future(request) for _ in range(FLOOD)]
+    assert client.models.ListModels(ListModelsRequest()).models
+    codes = Counter(call.code() for call in flood)
+    assert codes[StatusCode.CANCELLED], "no more wait inside gRPC than can be read in good time"
+    assert set(codes) <= {StatusCode.OK, StatusCode.RESOURCE_EXHAUSTED, StatusCode.CANCELLED}

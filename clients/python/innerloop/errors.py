@@ -112,7 +112,10 @@ class ResourceExhaustedError(InnerloopError):
 
 
 class OverloadedError(ResourceExhaustedError):
-    """The server has more work than it can queue; worth another try after `retry_after`."""
+    """The server has more work than it can queue; worth another try, after `retry_after` where it says so.
+
+    Its `code` is CANCELLED where the server did not even read the call.
+    """
 
 
 class DeadlineExceededError(InnerloopError, TimeoutError):

@@ -36,7 +36,11 @@ _BY_CODE = {
     grpc.StatusCode.INTERNAL: errors.InternalError,
     grpc.StatusCode.UNKNOWN: errors.InternalError,
     grpc.StatusCode.DATA_LOSS: errors.InternalError,
+    grpc.StatusCode.CANCELLED: errors.OverloadedError,
 }
+
+_CANCELLED = "the server ended the call without reading it, because too many calls wait there"
+"""What CANCELLED means of a call that its caller did not cancel, and for which the server has no words of its own."""
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -81,6 +85,8 @@ def error_from_status(status: Status, request_id: str) -> errors.InnerloopError:
 
 def _error(code: grpc.StatusCode, message: str | None, status: Status | None, request_id: str) -> errors.InnerloopError:
     details = _read_details(status)
+    if code is grpc.StatusCode.CANCELLED and status is None:
+        message = _CANCELLED
     return _error_type(code, details)(
         message or code.name,
         code=code,

@@ -198,13 +198,19 @@ class DivergedError(ServerError):
 
 
 class OverloadedError(ServerError):
-    """Too many requests are waiting already, or come from the caller."""
+    """Too many requests are waiting already, or come from the caller.
+
+    Attributes:
+        wait: seconds until the device would have come to the request; zero if it was refused for another reason.
+    """
 
     reason = "OVERLOADED"
+    wait = 0.0
 
-    def __init__(self, retry_after: float, why: str = "too many requests are waiting") -> None:
+    def __init__(self, retry_after: float, why: str = "too many requests are waiting", *, wait: float = 0.0) -> None:
         super().__init__(f"{why}; try again later")
         self.retry_after = retry_after
+        self.wait = wait
 
 
 class DeadlinePassedError(ServerError):

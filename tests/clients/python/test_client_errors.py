@@ -25,6 +25,7 @@ Code = grpc.StatusCode
         (Failure(Code.FAILED_PRECONDITION), innerloop.FailedPreconditionError),
         (Failure(Code.RESOURCE_EXHAUSTED, details=(reason("OVERLOADED"),)), innerloop.OverloadedError),
         (Failure(Code.RESOURCE_EXHAUSTED, details=(retry_after(0.5),)), innerloop.OverloadedError),
+        (Failure(Code.CANCELLED), innerloop.OverloadedError),
         (Failure(Code.RESOURCE_EXHAUSTED), innerloop.ResourceExhaustedError),
         (Failure(Code.UNAVAILABLE, details=(reason("SHUTTING_DOWN"),)), innerloop.UnavailableError),
         (Failure(Code.DEADLINE_EXCEEDED), innerloop.DeadlineExceededError),

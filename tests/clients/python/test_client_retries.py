@@ -13,6 +13,8 @@ import innerloop
 IMAGES = np.zeros((2, 1, 28, 28), np.uint8)
 LOADING = Failure(grpc.StatusCode.FAILED_PRECONDITION, "loading", (reason("MODEL_LOADING"),))
 SHUTTING_DOWN = Failure(grpc.StatusCode.UNAVAILABLE, "bye", (reason("SHUTTING_DOWN"),))
+UNREAD = Failure(grpc.StatusCode.CANCELLED)
+"""How gRPC refuses a call at a server that has too many."""
 
 
 def waits(server, method):
@@ -21,7 +23,9 @@ def waits(server, method):
     return [after - before for before, after in itertools.pairwise(times)]
 
 
-@pytest.mark.parametrize("failure", [overloaded(0.01), LOADING, SHUTTING_DOWN], ids=lambda failure: failure.code.name)
+@pytest.mark.parametrize(
+    "failure", [overloaded(0.01), LOADING, SHUTTING_DOWN, UNREAD], ids=lambda failure: failure.code.name
+)
 async def test_a_passing_failure_is_not_seen_by_the_caller(client, server, failure):
     server.script("Adapt", failure)
     server.script("Predict", failure)

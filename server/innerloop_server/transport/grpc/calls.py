@@ -6,17 +6,18 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import NoReturn, TypeAlias, TypeVar
 
 import structlog
 
 from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.deadline import Deadline
-from innerloop_server.domain.errors import ServerError, ShuttingDownError
+from innerloop_server.domain.errors import OverloadedError, ServerError, ShuttingDownError
 from innerloop_server.observability.call_metrics import NO_MODEL, CallMetrics
 from innerloop_server.transport.grpc.gate import STRANGER, Gate
 from innerloop_server.transport.grpc.identity import Context
+from innerloop_server.transport.grpc.pace import rest_seconds
 from innerloop_server.transport.grpc.registration import Unreadable
 from innerloop_server.transport.grpc.status import DETAILS_KEY, Failure, failure_of, internal_failure
 
@@ -164,6 +165,8 @@ class Calls:
         except ServerError as error:
             failure = failure_of(error)
             status = failure.code.name
+            if isinstance(error, OverloadedError):
+                self._loop.call_soon(sleep, rest_seconds(error.wait))
             return failure
         except Exception:
             status = "INTERNAL"

@@ -16,6 +16,7 @@ from innerloop_server.transport.grpc.credentials import tls_files
 from innerloop_server.transport.grpc.gate import Gate
 from innerloop_server.transport.grpc.health import ADAPTATION_SERVICE, MODEL_SERVICE, Health
 from innerloop_server.transport.grpc.model_service import ModelServicer
+from innerloop_server.transport.grpc.pace import waiting_options
 from innerloop_server.transport.grpc.registration import add_service
 from innerloop_server.transport.grpc.standard_services import add_standard_service
 
@@ -79,6 +80,7 @@ def build_server(
         ("grpc.max_receive_message_length", int(settings.max_message_bytes)),
         ("grpc.max_send_message_length", -1),
         *keepalive_options(),
+        *waiting_options(),
     ]
     server = grpc.aio.server(interceptors=interceptors, options=options)
     services = adaptation_pb2.DESCRIPTOR.services_by_name
