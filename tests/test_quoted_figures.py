@@ -282,8 +282,8 @@ def test_what_implicit_gradients_take_and_reach_is_that_measured() -> None:
     assert f"{accuracy_of_mean(measured['rates']['0.1']['accuracy']['untrained'])} untrained" in PAGE
 
 
-def accuracy_of_mean(figure: dict[str, float]) -> str:
-    return f"{figure['mean']:.1%} ± {figure['confidence_interval']:.1%}"
+def accuracy_of_mean(figure: dict[str, float], sign: str = "") -> str:
+    return f"{figure['mean']:{sign}.1%} ± {figure['confidence_interval']:.1%}"
 
 
 def points(figure: list[float], sign: str = "") -> str:
@@ -312,3 +312,13 @@ def test_what_weights_of_examples_regain_is_that_measured(method: str) -> None:
             )
     assert "{}, {} and {}".format(*first) in PAGE
     assert "{}, {} and {} with `".format(*regained) in PAGE or all(int(share[:-1]) >= 100 for share in regained)
+
+
+def test_accuracies_without_labels_are_those_measured() -> None:
+    for name, run in results("unlabelled").items():
+        cells = [accuracy_of_mean(run["accuracy"][shape]) for shape in ("5w1s", "5w5s")]
+        if name != run["compared"]:
+            cells += [accuracy_of_mean(run["difference"][shape], "+") for shape in ("5w1s", "5w5s")]
+        else:
+            cells += ["", ""]
+        assert f"| {name} | {' | '.join(cells)} |".replace("  ", " ") in PAGE
