@@ -104,7 +104,7 @@ bench: setup
 	$(BIN)/python benchmarks/omniglot/run.py '$(OMNIGLOT)'
 	$(BIN)/python benchmarks/learned_optimizers/run.py '$(OMNIGLOT)'
 	$(BIN)/python benchmarks/sinusoid/run.py
-	$(BIN)/python benchmarks/estimators/run.py
+	$(BIN)/python benchmarks/estimators/run.py --omniglot '$(OMNIGLOT)'
 	$(BIN)/python benchmarks/unlabelled/run.py '$(OMNIGLOT)'
 	$(BIN)/python benchmarks/class_balance/run.py
 	$(BIN)/python benchmarks/isolation/run.py '$(OMNIGLOT)' runs/omniglot-models

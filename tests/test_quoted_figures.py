@@ -322,3 +322,19 @@ def test_accuracies_without_labels_are_those_measured() -> None:
         else:
             cells += ["", ""]
         assert f"| {name} | {' | '.join(cells)} |".replace("  ", " ") in PAGE
+
+
+def test_what_choices_reinforce_makes_and_what_they_reach_is_that_measured() -> None:
+    measured = results("estimators")["reinforce"]
+    assert f"the same {measured['tasks']:,} tasks" in PAGE
+    for side, test in measured["test"].items():
+        runs = [seed[side] for seed in measured["seeds"]]
+        ahead = "" if side == "reinforce" else accuracy_of_mean(measured["ahead"][side], "+")
+        seconds = sum(run["seconds"] for run in runs) / len(runs)
+        cells = [accuracy_of_mean(test), ahead, ", ".join(choice_of(run) for run in runs), f"{seconds:.0f} s"]
+        assert f"| {side} | {' | '.join(cells)} |".replace("|  |", "| |") in PAGE
+
+
+def choice_of(run: dict[str, Any]) -> str:
+    """What adapts and for how many steps, as in the table: 13h x2 are block1, block3 and the head, in two steps."""
+    return f"{''.join(block.removeprefix('block')[0] for block in run['adapts'])} x{run['steps']}"
