@@ -37,7 +37,10 @@ def test_the_onnx_server_serves_where_pytorch_is_not_installed(clean_python, tmp
     assert not {"torch", "safetensors", "onnx"} & {line.split()[0] for line in listed.splitlines()}
     models = write_onnx_models(tmp_path / "models")
     support, labels, queries = pictures(4, seed=1), [0, 1, 2, 3], pictures(5, seed=2)
-    with ServerProcess(models, python=str(clean_python), lanes=2) as server, Client(server.target, timeout=20) as client:
+    with (
+        ServerProcess(models, python=str(clean_python), lanes=2) as server,
+        Client(server.target, timeout=20) as client,
+    ):
         answers = client.adapt("classes", support, labels).predict(queries)
     expected = class_logits(support, np.array(labels), 4, queries).argmax(1)
     assert [answer.label for answer in answers] == expected.tolist()

@@ -2,6 +2,7 @@
 
 import pytest
 from power_log_writer import adaptation
+from redis import exceptions
 from redis_server import redis_server
 
 from innerloop_server.adaptations.stores.interface import StoreUnusableError
@@ -21,6 +22,17 @@ async def test_a_server_that_is_away_at_first_is_used_once_it_is_there(redis):
     assert await store.add(adaptation("late")) is None
     assert await store.get("late") == adaptation("late")
     await store.delete("late")
+    await store.close()
+
+
+async def test_a_connection_that_can_not_be_closed_in_time_does_not_fail_a_stop(redis, monkeypatch):
+    store = RedisStore(redis.url)
+    await store.open()
+
+    async def too_slow(*_: object) -> None:
+        raise exceptions.TimeoutError("Timed out closing connection")
+
+    monkeypatch.setattr(store._redis.connection_pool, "disconnect", too_slow)
     await store.close()
 
 

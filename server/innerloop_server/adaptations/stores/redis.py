@@ -6,6 +6,7 @@ compared as such, because numbers in scripts have only 53 bits.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -160,8 +161,10 @@ class RedisStore(AdaptationStore):
 
     async def close(self) -> None:
         """See AdaptationStore.close."""
-        await self._redis.aclose()
-        await self._redis.connection_pool.disconnect()
+        # Nothing waits to be written any more, so a connection that can't be closed in time costs nothing.
+        with suppress(RedisError, OSError):
+            await self._redis.aclose()
+            await self._redis.connection_pool.disconnect()
 
     async def add(self, adaptation: StoredAdaptation, most: int | None = None) -> Summary | None:
         """See AdaptationStore.add."""
