@@ -26,6 +26,7 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
         aten.max_pool2d_with_indices_backward.default: max_pool2d_backward,
         aten._linalg_solve_ex.default: solve_positive_definite,
         aten._linalg_check_errors.default: trust,
+        # The gradient of a vector's length fills a tensor that it has just made in place, which ONNX can't.
         aten.masked_fill_.Scalar: aten.masked_fill.Scalar,
         aten.sort.stable: stable_sort,
         aten.sum.dim_IntList: sum_by_dimension,

@@ -83,8 +83,8 @@ def _exported_to_onnx(exported: ExportedProgram, inputs: list[str]) -> ONNXProgr
     """The ONNX graph of a traced function, whose operators our table has replaced already.
 
     PyTorch's exporter would replace them once more by tracing the whole function again, which takes 40% of the time
-    that an export takes. It does so only for a function that has an operator which neither our table nor ONNX knows,
-    as the gradient of a vector's length has one that writes in place.
+    that an export takes. It does so only for a function that has an operator which neither our table nor ONNX knows, as
+    a method of another package may; none of ours has one.
     """
     replace_again = exported.run_decompositions
     exported.run_decompositions = lambda *_: exported
