@@ -282,6 +282,20 @@ def test_what_implicit_gradients_take_and_reach_is_that_measured() -> None:
     assert f"{accuracy_of_mean(measured['rates']['0.1']['accuracy']['untrained'])} untrained" in PAGE
 
 
+def test_what_noise_in_the_inner_loop_gains_and_costs_is_that_measured() -> None:
+    for setting, noises in results("meta_dropout").items():
+        for noise, measured in noises.items():
+            for samples, figures in measured["samples"].items():
+                title = f"`{noise}`" + (f", {samples} samples" if samples != "1" else "")
+                gain = "" if noise == "none" else accuracy_of_mean(figures["over_none"], "+")
+                cells = [accuracy_of_mean(figures["accuracy"]), gain, f"{figures['adapt_ms']:.1f} ms"]
+                once = samples == "1"
+                cells += [accuracy_of_mean(measured["seen"]), f"{measured['training_s']:.0f} s"] if once else ["", ""]
+                assert f"| {setting} | {title} | {' | '.join(cells)} |".replace("  ", " ") in PAGE
+        learned = noises["meta_dropout"]["samples"]["1"]["over_fixed"]
+        assert f"{accuracy_of_mean(learned, '+')} above fixed noise at {setting}" in PAGE
+
+
 def accuracy_of_mean(figure: dict[str, float], sign: str = "") -> str:
     return f"{figure['mean']:{sign}.1%} ± {figure['confidence_interval']:.1%}"
 
