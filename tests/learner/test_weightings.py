@@ -151,3 +151,14 @@ def test_bundles_that_trust_every_label_do_not_speak_of_weightings() -> None:
     weighed = replace(spec, weighting="leave_one_out")
     assert LearnerSpec.from_json(weighed.to_json()) == weighed
     assert list(weightings) == ["leave_one_out", "none"]
+
+
+def test_rounding_says_nothing_of_an_example_alone_in_its_class() -> None:
+    case = weighing("protonet")
+    params, episodes = case.params(), uneven(case)
+    support = replace(episodes.support, x=100 * episodes.support.x)
+    few = {name: value.float() for name, value in params.items()}
+    exact, rounded = (case.learner.adapt(params, support), case.learner.adapt(few, support.to(torch.float32)))
+    assert exact.weights is not None
+    assert rounded.weights is not None
+    torch.testing.assert_close(rounded.weights.double(), exact.weights, rtol=1e-3, atol=1e-4)

@@ -24,7 +24,10 @@ ROUNDS = 3
 
 SMALLEST = 1e-3
 """Added to distances, in parts of the mean distance of the task, so that their logarithms stay finite; added to v, so
-that roots of weights have gradients; and the smallest share of a class that may be left without one example."""
+that roots of weights have gradients."""
+
+ALONE = 1e-4
+"""Smallest share of a class's weight beside one example that is told from none; with v it is 1e-3 at least."""
 
 FAR = 1e9
 """Stands for the distance to a class that has no examples."""
@@ -76,7 +79,9 @@ def _quantities(values: Tensor, members: Tensor, weights: Tensor) -> Tensor:
     distances = squared_distances(values, means).clamp(min=0)  # [T, S, W]
     # The mean without the example itself lies farther away in proportion: f - c' = (f - c) t / (t - w).
     rest = 1 - weights / _of_class(totals, members)
-    own = (members * distances).sum(-1) / rest.clamp(min=SMALLEST).square()
+    # From differences, since squares would lose the few digits that a large weight leaves between f and c.
+    own = (values - members @ means).square().sum(-1) / rest.clamp(min=ALONE).square()
+    own = torch.where(members.sum(-1) > 0, own, 0.0)
     absent = (members.sum(1) == 0).unsqueeze(1)
     others = distances.masked_fill(absent | (members > 0), FAR).amin(-1)
     scale = weighted_mean(own, weights).unsqueeze(1)
