@@ -103,5 +103,5 @@ def test_adaptations_are_counted(metrics):
 
 def test_models_and_memory_are_described(metrics):
     methods = {sample.labels["model"]: sample.labels["method"] for sample in metrics.samples("innerloop_model_info")}
-    assert methods == {"prototypes": "protonet", "gradients": "maml", "regression": "maml"}
+    assert methods == {"prototypes": "protonet", "gradients": "maml", "regression": "maml", "weighing": "protonet"}
     assert metrics("innerloop_device_memory_bytes", device="cpu", kind="resident") > 2**20

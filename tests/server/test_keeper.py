@@ -73,6 +73,11 @@ async def gone(keeper, kept, owner="me"):
     return None
 
 
+async def test_no_command_line_takes_an_id_for_an_option(kept_of):
+    ids = [(await kept_of(size=1)).record.id for _ in range(20)]
+    assert "".join(ids).isalnum()
+
+
 async def test_the_least_recently_used_adaptation_gives_way(keeper, kept_of, value):
     first, second = [await kept_of(size=400) for _ in range(2)]
     await used(keeper, first)

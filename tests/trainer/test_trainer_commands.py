@@ -80,7 +80,8 @@ def test_a_method_is_shown_with_every_setting_and_its_default(method: str) -> No
 def test_train_leaves_a_bundle_that_says_where_it_comes_from(run: Path) -> None:
     manifest = load_bundle(run / "bundle").manifest
     assert manifest.name == "digits-maml"
-    assert manifest.learner.backbone_settings == {"norm": "task", "downsample": "stride", "width": 8}
+    settings = {"norm": "task", "downsample": "stride", "width": 8, "noise": "none", "noise_samples": 1}
+    assert manifest.learner.backbone_settings == settings
     defaults_too = {"rate": 0.01, "steps": 1, "max_steps": 20, "update_rule": "sgd"}
     assert manifest.learner.settings == defaults_too, "a default that changes later must not change this bundle"
     limits = manifest.limits

@@ -135,7 +135,7 @@ class Keeper:
         self._last_created_ns = max(self._now(), self._last_created_ns + 1)
         description = model.description
         record = AdaptationRecord(
-            id=secrets.token_urlsafe(24),
+            id=secrets.token_hex(16),  # of no character that a command line takes for the start of an option
             owner=owner,
             revision=1,
             model=model.name,
