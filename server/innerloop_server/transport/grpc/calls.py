@@ -84,6 +84,7 @@ class Calls:
         self._idle = asyncio.Event()
         self._idle.set()
         self._close_listeners: set[Callable[[], object]] = set()
+        self._rest_is_due = False
 
     async def run(self, rpc: str, body: Body[Request, Response], request: Request, context: Context) -> Response:
         """Answer one RPC with `body`, or abort it with the status that its error stands for."""
@@ -166,7 +167,7 @@ class Calls:
             failure = failure_of(error)
             status = failure.code.name
             if isinstance(error, OverloadedError):
-                self._loop.call_soon(sleep, rest_seconds(error.wait))
+                self._rest_soon(rest_seconds(error.wait))
             return failure
         except Exception:
             status = "INTERNAL"
@@ -175,6 +176,16 @@ class Calls:
         finally:
             # The answer comes first: gRPC sends it before the event loop turns to anything else.
             self._loop.call_soon(report, rpc, call, status, perf_counter() - started)
+
+    def _rest_soon(self, seconds: float) -> None:
+        """Let the event loop rest in its next turn; once, however many queries of streams it refuses in this one."""
+        if not self._rest_is_due:
+            self._rest_is_due = True
+            self._loop.call_soon(self._rest, seconds)
+
+    def _rest(self, seconds: float) -> None:
+        self._rest_is_due = False
+        sleep(seconds)
 
     def _report(self, rpc: str, call: Call, status: str, seconds: float) -> None:
         self._count(rpc, call, status, seconds)
