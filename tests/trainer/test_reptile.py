@@ -14,15 +14,16 @@ from innerloop_learner.settings import SettingsError
 from innerloop_trainer.outer_loop import Estimator, build_estimator
 
 
-def vectors(method: str = "reptile", **settings: Any) -> Case:
+def vectors(method: str = "reptile", weighting: str = "none", noise: str = "none", **settings: Any) -> Case:
     spec = LearnerSpec(
         method,
         InputSpec((6,)),
         max_ways=3,
         train_classes=TRAIN_CLASSES,
         backbone="mlp",
-        backbone_settings={"widths": [10]},
+        backbone_settings={"widths": [10], "noise": noise},
         settings=settings,
+        weighting=weighting,
     )
     return Case(spec)
 
@@ -94,6 +95,12 @@ def test_minibatches_go_through_the_examples_in_another_order_each_outer_step() 
     )
     assert torch.equal(once, again)
     assert not torch.equal(once, other)
+
+
+@pytest.mark.parametrize("setting", [{"weighting": "leave_one_out"}, {"noise": "meta_dropout"}], ids=str)
+def test_a_weighting_and_noise_which_it_would_leave_as_they_are_are_refused(setting: dict[str, str]) -> None:
+    with pytest.raises(SettingsError, match="it learns neither weights of examples nor noise; leave them out"):
+        reptile(vectors("maml", **setting))
 
 
 def test_a_method_that_learns_nothing_keeps_its_parameters() -> None:

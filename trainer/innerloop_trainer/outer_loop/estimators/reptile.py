@@ -38,7 +38,7 @@ class Reptile(Estimator):
     as a gradient. Queries are learned from too, so loss and outputs are figures of training only.
 
     Raises:
-        ValueError: the learner has no inner loop, or its update rule has learned parameters.
+        ValueError: the learner has no inner loop, has an update rule with learned parameters, a weighting or noise.
     """
 
     settings_class = ReptileSettings
@@ -51,6 +51,11 @@ class Reptile(Estimator):
             raise ValueError(f"{learner.info.name} has no inner loop of gradient steps to follow")
         if learner.rule.init(torch.Generator(), {"weight": torch.zeros(1)}):
             raise ValueError("the update rule has parameters, which Reptile can't learn; take sgd or adam")
+        if learner.weighting.init(torch.Generator()) or learner.backbone.noise.random:
+            raise ValueError(
+                "Reptile changes the weights that inner steps change, so it learns neither weights of examples nor "
+                "noise; leave them out, or take --estimator backpropagation"
+            )
         self._learner = learner
 
     @torch.no_grad()
