@@ -9,7 +9,7 @@ from innerloop_learner.backbones import backbones
 from innerloop_learner.learner import methods
 from innerloop_learner.settings import StepSettings, declared, setting
 from innerloop_learner.spec import ClassBalance
-from innerloop_trainer.data import read_augmentations
+from innerloop_trainer.data import EpisodeShape, read_augmentations
 from innerloop_trainer.outer_loop import Schedule, estimators
 
 _SETTINGS = {"settings": "set", "backbone_settings": "backbone-set"}
@@ -109,7 +109,7 @@ def check_config(config: TrainingConfig) -> None:
         raise ConfigError(f"--steps is {config.steps}, but --set steps is {config.settings['steps']}; leave one out")
     if config.train_ways not in (None, config.ways) and method.info.ways_can_change != "any":
         raise ConfigError(f"{config.method} trains on as many ways as it serves; leave --train-ways out")
-    if config.wrong_labels and round(config.wrong_labels * config.shots) == 0:
+    if config.wrong_labels and not EpisodeShape(config.ways, config.shots, 1, config.wrong_labels).most_wrong:
         raise ConfigError(
             f"--wrong-labels {config.wrong_labels} of --shots {config.shots} is less than one example; raise --shots"
         )

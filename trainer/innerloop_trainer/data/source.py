@@ -40,8 +40,12 @@ class EpisodeShape:
 
     @property
     def most_wrong(self) -> int:
-        """Most wrong labels of a class."""
-        return round(self.wrong_labels * self.shots)
+        """Most wrong labels of a class: the share rounded down, so that it is never exceeded.
+
+        >>> EpisodeShape(ways=5, shots=3, queries=1, wrong_labels=0.5).most_wrong
+        1
+        """
+        return int(self.wrong_labels * self.shots + 1e-9)  # 0.29 of 100 are 29, which the product falls short of
 
 
 class TaskSampler(ABC):
