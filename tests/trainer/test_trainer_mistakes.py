@@ -49,6 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["protonet", "--set", "steps=5"], "protonet has no setting 'steps'; it has none"),
         (["fomaml", "--weighting", "leave_one_out"], "fomaml can't learn weights of its support examples"),
         (["protonet", "--weighting", "x"], "unknown weighting 'x'; there are: leave_one_out, none"),
+        (["simclr", "--queries", "1"], "simclr compares queries of a class; raise --queries to 2 or more"),
         (["protonet", "--wrong-labels", "0.4"], "--wrong-labels 0.4 of --shots 1 is less than one example"),
         (["maml", "--data", "sinusoid", "--shots", "5", "--wrong-labels", "0.4"], "sinusoid has targets and no labels"),
         (["protonet", "--data", "sinusoid"], "protonet does not solve regression tasks, only classification"),

@@ -110,6 +110,9 @@ def make_plan(config: TrainingConfig, source: DataSource, device: torch.device |
     estimator = build_estimator(estimator_name, build_objective(learner, settings.of_objective), settings.of_estimator)
     if not learner.init(torch.Generator()):
         raise ConfigError(f"{config.method} learns nothing on a backbone without layers; choose another --backbone")
+    least_queries = estimator.objective.least_queries
+    if queries < least_queries:
+        raise ConfigError(f"{config.method} compares queries of a class; raise --queries to {least_queries} or more")
     if config.wrong_labels and source.task_kind == "regression":
         raise ConfigError(f"{source.name} has targets and no labels; leave --wrong-labels out")
     validation = EpisodeShape(config.ways, config.shots, queries, config.wrong_labels)

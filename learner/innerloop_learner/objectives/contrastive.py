@@ -41,6 +41,7 @@ class Contrastive(Objective):
 
     settings_class = ContrastiveSettings
     settings: ContrastiveSettings
+    least_queries = 2
 
     def init(self, generator: torch.Generator) -> Params:
         """See Objective.init: the projection, [F, F] and [P, F] with biases."""
@@ -56,7 +57,7 @@ class Contrastive(Objective):
         """See Objective.__call__; the outputs are each query's similarity to the nearest other one of each class."""
         del stage
         query, targets = episodes.query, episodes.targets
-        if query.x.shape[1] < 2 * episodes.support.max_ways:
+        if query.x.shape[1] < self.least_queries * episodes.support.max_ways:
             raise SettingsError("the contrastive loss compares queries of one class; raise --queries to 2 or more")
         fresh = refitted(self.learner, params, episodes.support)
         projected = self._projected({**params, **fresh}, episodes)

@@ -67,6 +67,9 @@ class Objective(ABC):
     trains: ClassVar[type[Any]] = Learner
     """The class of learners that it can train."""
 
+    least_queries: ClassVar[int] = 1
+    """Fewest queries of a class that an episode must have."""
+
     def __init__(self, learner: Learner, settings: Any) -> None:
         if not isinstance(learner, self.trains):
             raise SettingsError(f"{learner.info.name} is not a {self.trains.__name__}, which its objective trains")
