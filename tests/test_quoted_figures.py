@@ -166,6 +166,7 @@ def test_accuracies_behind_encoders_of_four_kinds_are_those_measured() -> None:
         for row in settings["served"].values():
             for figures in row.values():
                 assert f"{figures['served']:.2f}" == f"{figures['in_process']:.2f}"
+                assert f"over the same {figures['episodes']} episodes through a server" in PAGE
 
 
 def test_what_parts_of_a_head_are_worth_is_that_measured() -> None:
