@@ -137,6 +137,7 @@ soak: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/server/test_every_store.py tests/server/test_power_loss.py
 	$(BIN)/python benchmarks/hostile/fuzz.py --inputs 200000
 	$(BIN)/python benchmarks/hostile/soak.py
+	! $(BIN)/python benchmarks/hostile/soak.py --leak --minutes 4 --out benchmarks/hostile/soak-leak.json
 	$(BIN)/python benchmarks/hostile/starts.py --count 200
 
 clean:

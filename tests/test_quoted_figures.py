@@ -353,3 +353,50 @@ def test_what_choices_reinforce_makes_and_what_they_reach_is_that_measured() -> 
 def choice_of(run: dict[str, Any]) -> str:
     """What adapts and for how many steps, as in the table: 13h x2 are block1, block3 and the head, in two steps."""
     return f"{''.join(block.removeprefix('block')[0] for block in run['adapts'])} x{run['steps']}"
+
+
+def long_run(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((ROOT / "benchmarks" / f"{name}.json").read_text())
+    return content
+
+
+@pytest.mark.parametrize(("store", "title"), [("sqlite", "SQLite"), ("redis", "Redis")])
+def test_kills_under_load_lost_nothing(store: str, title: str) -> None:
+    measured = long_run(f"durability/crashes-{store}")["results"]
+    assert not [key for counts in measured.values() for key in counts if key.startswith("problem")]
+    kills = [f"{counts['rounds']} of a {victim}" for victim, counts in measured.items()]
+    made, deleted = (sum(counts[key] for counts in measured.values()) for key in ("made", "deleted"))
+    assert (
+        f"| kills under load, {title} | {', '.join(kills)} | {made:,} adaptations whose making was answered answer as "
+        f"before, and {deleted:,} deleted ones are gone |" in PAGE
+    )
+
+
+def test_no_hostile_request_led_to_a_fault() -> None:
+    measured = long_run("hostile/fuzz")
+    assert not measured["faults"]
+    assert not measured["tracebacks_in_log"]
+    assert not measured["exit_code"]
+    assert f"| hostile requests | {measured['inputs']:,} | no crash, hang, INTERNAL or UNKNOWN |" in PAGE
+
+
+def test_everything_at_once_went_well() -> None:
+    measured, leaking = (long_run(f"hostile/{name}") for name in ("soak", "soak-leak"))
+    counts = measured["counts"]
+    answered = counts["Adapt answered"] + counts["Predict answered"]
+    cancelled = counts["Adapt cancelled"] + counts["Predict cancelled"]
+    assert not measured["problems"]
+    assert not any(measured["left"].values())
+    assert (
+        f"| everything at once | {measured['minutes']:.0f} minutes: {answered:,} answers, "
+        f"{cancelled:,} cancelled calls, {measured['found']['store']:,} adaptations that came back "
+        f"from the store, {counts['migrations']} migrations, {counts['reloads']} reloads "
+        "| every answer right, nothing left in memory, which grew by "
+        f"{measured['growth'] / 1e6:.1f} MB a minute; {leaking['growth'] / 1e6:.0f} where nothing was deleted |" in PAGE
+    )
+
+
+def test_starts_went_well() -> None:
+    measured = long_run("hostile/starts")
+    assert measured["outcomes"] == {"well": measured["starts"]}
+    assert f"| starts and stops, every third with killed workers | {measured['starts']} | no crash |" in PAGE

@@ -9,7 +9,7 @@ with what an idle server answered to the same question. The memory of the server
 that the server remembers of what was deleted, of which there is a limit; at the end nothing may be left in it. Writes
 soak.json; exits with 1 if something was wrong.
 
-With --leak, the server has memory for all adaptations, and nobody deletes any, which must be noticed.
+With --leak, the server has memory for all adaptations, and nobody deletes any, which must be noticed: it exits with 1.
 """
 
 import argparse
