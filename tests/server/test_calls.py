@@ -11,12 +11,10 @@ from wire import problem
 from innerloop.v1 import model_pb2 as pb
 from innerloop.v1.model_pb2_grpc import ModelServiceServicer, ModelServiceStub, add_ModelServiceServicer_to_server
 from innerloop_server.domain.callers import Caller, Scope
-from innerloop_server.domain.deadline import Deadline
-from innerloop_server.domain.errors import AdminDisabledError, OverloadedError
-from innerloop_server.transport.grpc.calls import Call, Calls
-from innerloop_server.transport.grpc.gate import STRANGER, Gate
+from innerloop_server.domain.errors import AdminDisabledError
+from innerloop_server.transport.grpc.calls import Calls
+from innerloop_server.transport.grpc.gate import Gate
 from innerloop_server.transport.grpc.identity import anonymous
-from innerloop_server.transport.grpc.pace import REST_SECONDS
 
 SECRET = "/home/operator/secret.py"
 
@@ -127,41 +125,3 @@ async def test_closing_refuses_new_calls_and_waits_for_those_under_way(call, cal
     go_on.set()
     assert await under_way == pb.ListModelsResponse()
     await idle
-
-
-@pytest.mark.parametrize(
-    ("error", "rest"), [(OverloadedError(0.3, wait=0.6), REST_SECONDS), (OverloadedError(0.3), 0.0)]
-)
-async def test_the_loop_rests_when_it_has_refused_what_the_device_has_no_time_for(call, monkeypatch, error, rest):
-    rests = []
-    monkeypatch.setattr("innerloop_server.transport.grpc.calls.sleep", rests.append)
-
-    async def refuse(_, call):
-        del call
-        raise error
-
-    with pytest.raises(grpc.aio.AioRpcError):
-        await call(refuse)
-    assert rests == [rest]
-
-
-async def test_the_loop_rests_once_however_many_queries_of_streams_it_refuses_in_a_turn(calls, monkeypatch):
-    rests, under_way = [], asyncio.Event()
-    monkeypatch.setattr("innerloop_server.transport.grpc.calls.sleep", rests.append)
-
-    async def refuse(_, call):
-        del call
-        await under_way.wait()
-        raise OverloadedError(0.3, wait=0.6)
-
-    class Context:
-        def peer(self):
-            return "ipv4:127.0.0.1:1"
-
-    stream = Call("stream", STRANGER, Deadline())
-    queries = [asyncio.create_task(calls.answer("StreamPredict", refuse, None, stream, Context())) for _ in range(100)]
-    await asyncio.sleep(0.01)
-    under_way.set()
-    await asyncio.gather(*queries)
-    await asyncio.sleep(0.01)
-    assert rests == [REST_SECONDS]

@@ -198,19 +198,13 @@ class DivergedError(ServerError):
 
 
 class OverloadedError(ServerError):
-    """Too many requests are waiting already, or come from the caller.
-
-    Attributes:
-        wait: seconds until the device would have come to the request; zero if it was refused for another reason.
-    """
+    """Too many requests are waiting already, or come from the caller."""
 
     reason = "OVERLOADED"
-    wait = 0.0
 
-    def __init__(self, retry_after: float, why: str = "too many requests are waiting", *, wait: float = 0.0) -> None:
+    def __init__(self, retry_after: float, why: str = "too many requests are waiting") -> None:
         super().__init__(f"{why}; try again later")
         self.retry_after = retry_after
-        self.wait = wait
 
 
 class DeadlinePassedError(ServerError):

@@ -16,8 +16,7 @@ def failed(number: int, error: BaseException) -> Failed:
     """The message that a request ended in `error`."""
     if isinstance(error, errors.ServerError):
         violations = error.violations if isinstance(error, errors.InvalidRequestError) else ()
-        wait = error.wait if isinstance(error, errors.OverloadedError) else 0.0
-        return Failed(number, type(error).__name__, str(error), error.retry_after, violations, wait)
+        return Failed(number, type(error).__name__, str(error), error.retry_after, violations)
     return Failed(number, "", "".join(traceback.format_exception(error)))
 
 
@@ -30,6 +29,4 @@ def error_of(failure: Failed) -> Exception:
     error.retry_after = failure.retry_after
     if isinstance(error, errors.InvalidRequestError):
         error.violations = failure.violations
-    if isinstance(error, errors.OverloadedError):
-        error.wait = failure.wait
     return error

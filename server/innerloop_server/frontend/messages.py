@@ -252,7 +252,6 @@ class Failed(_Message):
         message: the error's; a fault's stack trace.
         retry_after: as in `ServerError`.
         violations: of an `InvalidRequestError`.
-        wait: of an `OverloadedError`.
     """
 
     number: int
@@ -260,7 +259,6 @@ class Failed(_Message):
     message: str
     retry_after: float | None = None
     violations: tuple[FieldViolation, ...] = ()
-    wait: float = 0.0
 
 
 class Released(_Message):

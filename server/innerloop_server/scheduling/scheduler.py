@@ -187,7 +187,7 @@ class Scheduler:
 
     def _refused(self, job: AnyJob, reason: str, wait: float, late: float = 0.0) -> OverloadedError:
         self._metrics.refused(job.model.name, reason)
-        return OverloadedError(retry_after(wait, late), wait=wait)
+        return OverloadedError(retry_after(wait, late))
 
     async def _feed(self) -> None:
         """Have one batch after another computed, until the scheduler is stopped."""

@@ -6,18 +6,17 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from time import perf_counter, sleep
+from time import perf_counter
 from typing import NoReturn, TypeAlias, TypeVar
 
 import structlog
 
 from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.deadline import Deadline
-from innerloop_server.domain.errors import OverloadedError, ServerError, ShuttingDownError
+from innerloop_server.domain.errors import ServerError, ShuttingDownError
 from innerloop_server.observability.call_metrics import NO_MODEL, CallMetrics
 from innerloop_server.transport.grpc.gate import STRANGER, Gate
 from innerloop_server.transport.grpc.identity import Context
-from innerloop_server.transport.grpc.pace import rest_seconds
 from innerloop_server.transport.grpc.registration import Unreadable
 from innerloop_server.transport.grpc.status import DETAILS_KEY, Failure, failure_of, internal_failure
 
@@ -84,7 +83,6 @@ class Calls:
         self._idle = asyncio.Event()
         self._idle.set()
         self._close_listeners: set[Callable[[], object]] = set()
-        self._rest_is_due = False
 
     async def run(self, rpc: str, body: Body[Request, Response], request: Request, context: Context) -> Response:
         """Answer one RPC with `body`, or abort it with the status that its error stands for."""
@@ -166,8 +164,6 @@ class Calls:
         except ServerError as error:
             failure = failure_of(error)
             status = failure.code.name
-            if isinstance(error, OverloadedError):
-                self._rest_soon(rest_seconds(error.wait))
             return failure
         except Exception:
             status = "INTERNAL"
@@ -176,16 +172,6 @@ class Calls:
         finally:
             # The answer comes first: gRPC sends it before the event loop turns to anything else.
             self._loop.call_soon(report, rpc, call, status, perf_counter() - started)
-
-    def _rest_soon(self, seconds: float) -> None:
-        """Let the event loop rest in its next turn; once, however many queries of streams it refuses in this one."""
-        if not self._rest_is_due:
-            self._rest_is_due = True
-            self._loop.call_soon(self._rest, seconds)
-
-    def _rest(self, seconds: float) -> None:
-        self._rest_is_due = False
-        sleep(seconds)
 
     def _report(self, rpc: str, call: Call, status: str, seconds: float) -> None:
         self._count(rpc, call, status, seconds)
