@@ -160,7 +160,7 @@ def test_a_model_answers_before_the_workers_have_started(start_server, tmp_path,
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     server = start_server(lanes=2)
     with starting(server), connect(server) as client:
-        wait_until(lambda: server.log.count('"event": "model ready"') == 3)
+        wait_until(lambda: server.log.count('"event": "model ready"') == 4)
         adaptation = client.adaptations.Adapt(adapt_request()).adaptation
         assert client.adaptations.Predict(predict_request(adaptation.id))
         assert not server.has_logged("ready")
