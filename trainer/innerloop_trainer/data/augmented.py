@@ -71,7 +71,7 @@ class AugmentedTasks(TaskSampler):
         self._augment = augment
 
     def sample(self, shape: EpisodeShape, tasks: int, generator: torch.Generator) -> Episodes:
-        """As in `TaskSampler`."""
+        """See TaskSampler.sample."""
         episodes = self._tasks.sample(shape, tasks, generator)
         support, query = episodes.support, episodes.query
         images = self._augment(torch.cat([support.x, query.x], 1), generator)
@@ -83,9 +83,9 @@ class AugmentedTasks(TaskSampler):
         )
 
     def check(self, shape: EpisodeShape) -> None:
-        """As in `TaskSampler`."""
+        """See TaskSampler.check."""
         self._tasks.check(shape)
 
     def without(self, names: Collection[str]) -> TaskSampler:
-        """As in `TaskSampler`."""
+        """See TaskSampler.without."""
         return AugmentedTasks(self._tasks.without(names), self._augment)

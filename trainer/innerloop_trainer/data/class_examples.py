@@ -75,7 +75,7 @@ class ClassExamples(TaskSampler):
         self._divisions = dict[tuple[int, int], Tensor]()
 
     def sample(self, shape: EpisodeShape, tasks: int, generator: torch.Generator) -> Episodes:
-        """As in `TaskSampler`; the support set comes in random order, its labels numbered by first appearance.
+        """See TaskSampler.sample; the support set comes in random order, its labels numbered by first appearance.
 
         >>> from innerloop_trainer.data import load_source
         >>> split = load_source("digits").train
@@ -120,7 +120,7 @@ class ClassExamples(TaskSampler):
         return self._with_wrong_labels(raw, shape, generator) if shape.most_wrong else raw
 
     def check(self, shape: EpisodeShape) -> None:
-        """As in `TaskSampler`."""
+        """See TaskSampler.check."""
         if not self.names:
             raise DataError(f"{self._label} has no classes; add classes, or lower val and test")
         if min(shape.ways, shape.shots, shape.queries) < 1:
@@ -160,20 +160,20 @@ class ClassExamples(TaskSampler):
         return ClassExamples(self._label, change(self._data), spec, self._device)
 
     def without_labels(self, augment: Augment) -> TaskSampler:
-        """As in `TaskSampler`."""
+        """See TaskSampler.without_labels."""
         if self._spec.dtype != "uint8" or len(self._spec.shape) != 3 or self._resident is None:
             raise DataError(f"{self._label} is not of images; only these can be learned from without labels")
         return UnlabelledImages(self._label, self._data, self._spec, self._device, augment)
 
     def without(self, names: Collection[str]) -> "ClassExamples":
-        """As in `TaskSampler`."""
+        """See TaskSampler.without."""
         kept = [name for name in self.names if name not in names]
         if not kept:
             raise DataError(f"{self._label} is empty; add classes or change the split")
         return ClassExamples(self._label, self._data.select(kept), self._spec, self._device)
 
     def joined(self, *others: TaskSampler) -> "ClassExamples":
-        """As in `TaskSampler`."""
+        """See TaskSampler.joined."""
         samplers = [self, *(other for other in others if isinstance(other, ClassExamples))]
         parts = [each._data for each in samplers if each.names] or [self._data]
         label = f"{self._label.rpartition(', ')[0]}, all classes"

@@ -40,7 +40,7 @@ class Sinusoids(TaskSampler):
         self._device = device
 
     def sample(self, shape: EpisodeShape, tasks: int, generator: torch.Generator) -> Episodes:
-        """As in `TaskSampler`; `shape.shots` support and `shape.queries` query points for each wave, x [T, N, 1]."""
+        """See TaskSampler.sample; `shape.shots` support and `shape.queries` query points for each wave, x [T, N, 1]."""
         self.check(shape)
         own = self._own_stream(generator)
         amplitude = self._uniform(AMPLITUDE, (tasks, 1, 1), own)
@@ -58,7 +58,7 @@ class Sinusoids(TaskSampler):
         return Episodes(support, Query(x[:, shape.shots :], mask[:, shape.shots :]), y[:, shape.shots :])
 
     def check(self, shape: EpisodeShape) -> None:
-        """As in `TaskSampler`."""
+        """See TaskSampler.check."""
         if min(shape.shots, shape.queries) < 1:
             raise DataError(
                 f"sinusoid: --shots {shape.shots} --queries {shape.queries} won't do; both must be at least 1"

@@ -46,7 +46,7 @@ class UnlabelledImages(TaskSampler):
         self._label, self._spec, self._device, self._augment = label, spec, device, augment
 
     def sample(self, shape: EpisodeShape, tasks: int, generator: torch.Generator) -> Episodes:
-        """As in `TaskSampler`; the support set comes in random order, its labels numbered by first appearance."""
+        """See TaskSampler.sample; the support set comes in random order, its labels numbered by first appearance."""
         self.check(shape)
         images = normalise(self._spec, self._images[self._draw(tasks, shape.ways, generator)]).unsqueeze(2)
         copies = shape.shots - 1 + shape.queries
@@ -67,7 +67,7 @@ class UnlabelledImages(TaskSampler):
         return Episodes(support, Query(queries, mask), labels.repeat_interleave(shape.queries).repeat(tasks, 1))
 
     def check(self, shape: EpisodeShape) -> None:
-        """As in `TaskSampler`."""
+        """See TaskSampler.check."""
         if min(shape.ways, shape.shots, shape.queries) < 1:
             raise DataError(
                 f"{self._label}: --ways {shape.ways} --shots {shape.shots} --queries {shape.queries} won't do; "

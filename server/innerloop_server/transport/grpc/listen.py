@@ -16,9 +16,9 @@ from innerloop_server.transport.grpc.credentials import tls_files
 from innerloop_server.transport.grpc.gate import Gate
 from innerloop_server.transport.grpc.health import ADAPTATION_SERVICE, MODEL_SERVICE, Health
 from innerloop_server.transport.grpc.model_service import ModelServicer
-from innerloop_server.transport.grpc.pace import waiting_options
 from innerloop_server.transport.grpc.registration import add_service
 from innerloop_server.transport.grpc.standard_services import add_standard_service
+from innerloop_server.transport.grpc.waiting_calls import waiting_options
 
 KEEPALIVE_SECONDS = 60
 """How long nothing may be heard from a client before it is asked for a sign of life: its calls and streams end when it

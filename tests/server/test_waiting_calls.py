@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
-from innerloop_server.transport.grpc.pace import WAITING_CALLS, waiting_options
+from innerloop_server.transport.grpc.waiting_calls import WAITING_CALLS, waiting_options
 
 SURPLUS = 100
 BUSY_SECONDS = 1.5
