@@ -11,7 +11,7 @@ from innerloop_learner.backbones.backbone import build_backbone
 from innerloop_learner.registry import Registry
 from innerloop_learner.settings import NoSettings, SettingsError, StepSettings, refusing, with_settings
 from innerloop_learner.spec import LearnerSpec
-from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
+from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState, equal_weights
 from innerloop_learner.traits import TaskKind, Traits, WaysCanChange
 from innerloop_learner.weightings import weightings
 
@@ -35,6 +35,8 @@ class MethodInfo:
         ways_can_change: which numbers of ways other than the trained one it can serve.
         tasks: the kinds of task it solves.
         objective: registered name of the outer loss that trains it; serving does not use it.
+        extends: whether an adaptation can learn more examples without the old ones, unless the backbone or a weighting
+            stands in the way (`Learner.extends`).
     """
 
     name: str
@@ -45,6 +47,7 @@ class MethodInfo:
     ways_can_change: WaysCanChange
     tasks: tuple[TaskKind, ...]
     objective: str = "query_loss"
+    extends: bool = False
 
 
 class Learner(ABC):
@@ -171,6 +174,7 @@ class Learner(ABC):
             head_ways=self.spec.max_ways,
             max_ways=self.spec.max_ways,
             target_size=self.spec.target_size,
+            extends=self.extends,
         )
 
     def padded_ways(self, ways: int) -> int:
@@ -212,6 +216,58 @@ class Learner(ABC):
             counted [T, S].
         """
 
+    @property
+    def extends(self) -> bool:
+        """Whether `extend` learns more examples into a task state; if not, the method must adapt anew on all of them.
+
+        Norms whose statistics come from the support set, and weightings, judge old examples by new ones, so with these
+        no method extends.
+        """
+        return self._why_not_extended() == ""
+
+    def extend(self, params: Params, state: TaskState, support: Support, steps: int | None = None) -> Adapted:
+        """Learn more labelled examples into T task states, without the examples that these were made of.
+
+        The result answers like that of adapting to all examples, the old ones first, up to rounding.
+
+        Args:
+            params: meta-learned parameters.
+            state: what `adapt` or `extend` returned with the same parameters. Where the method takes any number of
+                ways, its classes may be fewer than `support.max_ways`, and it is widened.
+            support: the new examples. Class indices are those of the widened task: old classes keep theirs, and new
+                ones follow. `ways` is the number of classes afterwards. A task whose examples are all padding keeps its
+                state.
+            steps: inner steps, `default_steps` when None; methods without steps ignore it.
+
+        Returns:
+            as `adapt` does, for the new examples.
+
+        Raises:
+            TaskError: the learner can't extend, or the state comes from one that could not.
+        """
+        refused = self._why_not_extended()
+        if refused:
+            raise TaskError(f"{refused}; adapt anew on all examples, old and new")
+        return self._extend(params, state, support, steps)
+
+    def _extend(self, params: Params, state: TaskState, support: Support, steps: int | None) -> Adapted:
+        """See `extend`; called only if the learner extends."""
+        raise NotImplementedError
+
+    def _why_not_extended(self) -> str:
+        """The reason why the learner can't extend; empty if it can."""
+        name = self.info.name
+        if not self.info.extends:
+            return f"{name} can't learn more examples into an adaptation"
+        if self.spec.weighting != "none":
+            return f"with weighting {self.spec.weighting}, what an example counts depends on all others"
+        if self.backbone.support_statistics:
+            return (
+                "the backbone's norm takes its statistics from all examples together (of the registered norms, batch, "
+                f"group, layer and none do not), so {name} can't learn more examples into an adaptation"
+            )
+        return ""
+
     @abstractmethod
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
         """Answer queries: logits [T, Q, W], -inf past a task's ways, or values [T, Q, D].
@@ -229,6 +285,10 @@ class Learner(ABC):
         if self.spec.task_kind == "classification" and self.spec.class_balance == "equal":
             return support.class_weights
         return support.mask.to(support.x.dtype)
+
+    def votes(self, members: Tensor) -> Tensor:
+        """The weight of each example for its class [T, S, W], as in `example_weights`; from `Support.members`."""
+        return members * equal_weights(members.sum(1)).unsqueeze(1) if self.spec.class_balance == "equal" else members
 
     def loss_weights(self, support: Support, learned: Tensor | None) -> Tensor:
         """The weight of each support example in losses, sums and linear systems, [T, S]; 0 for padding.

@@ -183,6 +183,8 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """Plain data, format and version first; sections that a bundle lacks are left out."""
         fields = {**asdict(self), "learner": self.learner.to_json()}
+        if self.traits is not None and not self.traits.extends:  # so that an Innerloop that knows of none reads it too
+            del fields["traits"]["extends"]
         absent = {name for name in ("traits", "graphs", "encoder") if getattr(self, name) is None}
         content = {name: value for name, value in fields.items() if name not in absent}
         return {"format": FORMAT, "format_version": FORMAT_VERSION, **content}

@@ -11,6 +11,9 @@ STATISTICS = "statistics."
 WAYS = "ways"
 """Name of the number of classes of each task, [T] int64."""
 
+COUNTS = "counts"
+"""Name of the number of examples of each class of each task, [T, W], where a state can be extended."""
+
 
 def prefixed(prefix: str, tensors: Params) -> TaskState:
     """Put a prefix before the names of tensors.

@@ -68,10 +68,12 @@ class Support:
         Repeating the examples of one class leaves the weights of all others as they are. Classification only.
         """
         real = self.mask.to(self.x.dtype)
-        counts = real.new_zeros(self.tasks, self.max_ways).scatter_add(1, self.y, real)  # [T, W]
-        # A class without examples must not pass for the smallest.
-        smallest = counts.masked_fill(counts == 0, MANY).amin(1, keepdim=True)
-        return (smallest / counts.clamp(min=1)).gather(1, self.y) * real
+        return equal_weights(self.counts(real.dtype)).gather(1, self.y) * real
+
+    def counts(self, dtype: torch.dtype) -> Tensor:
+        """The number of examples of each class, [T, W]. Classification only."""
+        real = self.mask.to(dtype)
+        return real.new_zeros(self.tasks, self.max_ways).scatter_add(1, self.y, real)
 
     def shares(self, dtype: torch.dtype, weights: Tensor | None = None) -> Tensor:
         """Each example's share of its class [T, S, W]: `shares.transpose(1, 2) @ features` are class means.
@@ -142,6 +144,16 @@ class Adapted(NamedTuple):
     state: TaskState
     losses: Tensor | None
     weights: Tensor | None = None
+
+
+def equal_weights(counts: Tensor) -> Tensor:
+    """What an example of each class counts if all classes count the same, [T, W], from numbers of examples [T, W].
+
+    See `Support.class_weights`.
+    """
+    # A class without examples must not pass for the smallest.
+    smallest = counts.masked_fill(counts == 0, MANY).amin(1, keepdim=True)
+    return smallest / counts.clamp(min=1)
 
 
 def _to(tensor: Tensor, *args: Any) -> Tensor:

@@ -30,6 +30,8 @@ class Traits:
         head_ways: the ways it was built for, which is the width of a fixed head (zero for regression).
         max_ways: most ways that a request may have (zero for regression).
         target_size: target values per example (zero for classification).
+        extends: whether an adaptation can learn more examples without the old ones (`Learner.extend`). Older bundles do
+            not say so, and cannot.
 
     Raises:
         ValueError: numbers contradict each other or are absurdly large, as may be in a damaged manifest.
@@ -44,6 +46,7 @@ class Traits:
     head_ways: int
     max_ways: int
     target_size: int
+    extends: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.default_steps <= self.max_steps <= MOST_STEPS:

@@ -310,6 +310,17 @@ def test_a_bundle_tells_the_traits_of_its_learner_without_pytorch(bundle: Path) 
     assert read_manifest(bundle).traits == build_learner(SPEC).traits
 
 
+def test_only_bundles_whose_adaptations_can_be_extended_say_so(tmp_path: Path, bundle: Path) -> None:
+    assert "extends" not in json.loads((bundle / "manifest.json").read_text())["traits"]
+    spec = replace(SPEC, method="protonet", settings={})
+    learner = build_learner(replace(spec, backbone_settings={**spec.backbone_settings, "norm": "batch"}))
+    fresh = learner.init(torch.Generator().manual_seed(0))
+    save_bundle(tmp_path / "extends", replace(MANIFEST, learner=learner.spec), fresh)
+    written = json.loads((tmp_path / "extends" / "manifest.json").read_text())["traits"]
+    assert written["extends"] is True
+    assert read_manifest(tmp_path / "extends").traits == learner.traits
+
+
 def test_bundles_of_the_first_format_still_load(bundle: Path) -> None:
     def age(data: dict[str, Any]) -> None:
         data.update(format_version=1)

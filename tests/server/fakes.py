@@ -88,6 +88,7 @@ def describe(**changes):
         "head_ways": 10,
         "order_matters": False,
         "gradients_at_serving": False,
+        "extends": False,
     }
     fields |= changes
     traits = Traits(**{each.name: fields.pop(each.name) for each in dataclasses.fields(Traits)})

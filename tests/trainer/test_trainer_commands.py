@@ -58,11 +58,13 @@ def test_methods_as_json_says_what_a_program_needs_to_choose() -> None:
     listed = json.loads(innerloop("methods", "--json").output)
     assert [entry["name"] for entry in listed] == list(methods)
     keys = {"name", "family", "paper", "gradients_at_serving", "order_matters", "ways_can_change", "tasks", "objective"}
+    keys.add("extends")
     assert all(entry.keys() == keys for entry in listed)
     (maml,) = (entry for entry in listed if entry["name"] == "maml")
     assert maml["gradients_at_serving"] is True
     assert maml["ways_can_change"] == "fewer"
     assert maml["tasks"] == ["classification", "regression"]
+    assert maml["extends"] is False
 
 
 @pytest.mark.parametrize("method", list(methods))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from innerloop_learner.learner import methods
-from innerloop_learner.methods.r2d2 import LOG_PENALTY, LOG_SCALE, R2D2, solve_without_waiting
+from innerloop_learner.methods.r2d2 import LOG_PENALTY, LOG_SCALE, R2D2, R2D2Settings, solve_without_waiting
 from innerloop_learner.settings import setting
 from innerloop_learner.tasks import Params
 
@@ -16,8 +16,8 @@ LEAST_CURVATURE = 1e-6
 
 
 @dataclass(frozen=True)
-class LRD2Settings:
-    """Settings of the solver of the head."""
+class LRD2Settings(R2D2Settings):
+    """Settings of the solver of the head, and what the task state keeps."""
 
     iterations: int = setting(5, "iterations of Newton's method", least=1)
     scale: float = setting(10.0, "factor of the scores at first, which training changes", least=1e-3, most=1e3)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from innerloop_learner.extension import appended, appended_members
 from innerloop_learner.heads import mask_unused_ways
 from innerloop_learner.learner import Learner, MethodInfo, methods
 from innerloop_learner.loops import Index, example, repeat
@@ -39,6 +40,7 @@ class MatchingNetwork(Learner):
         order_matters=False,
         ways_can_change="any",
         tasks=("classification",),
+        extends=True,
     )
 
     def init(self, generator: torch.Generator) -> Params:
@@ -51,9 +53,18 @@ class MatchingNetwork(Learner):
         examples = self.example_weights(support)
         features = self.backbone.apply(params, support.x, examples)
         embeddings = self._embed_support(params, features.values, examples)
-        votes = support.members(examples.dtype) * examples.unsqueeze(-1)
+        votes = self.votes(support.members(examples.dtype))
         statistics = prefixed(STATISTICS, features.statistics)
         return Adapted({EMBEDDINGS: embeddings, VOTES: votes, WAYS: support.ways, **statistics}, None)
+
+    def _extend(self, params: Params, state: TaskState, support: Support, steps: int | None) -> Adapted:
+        """See Learner.extend: examples are appended, and votes shared out again."""
+        del steps
+        examples = self.example_weights(support)
+        features = self.backbone.apply(params, support.x, examples).values
+        embeddings = appended(state[EMBEDDINGS], self._embed_support(params, features, examples))
+        votes = self.votes(appended_members(state[VOTES], support))
+        return Adapted({EMBEDDINGS: embeddings, VOTES: votes, WAYS: support.ways}, None)
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
         """See Learner.predict."""
@@ -101,6 +112,7 @@ class FullContextMatchingNetwork(MatchingNetwork):
         MatchingNetwork.info,
         name="matching-fce",
         order_matters=True,
+        extends=False,
     )
     settings_class = FullContextSettings
     settings: FullContextSettings

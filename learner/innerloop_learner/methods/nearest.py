@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from innerloop_learner.extension import appended, appended_members
 from innerloop_learner.heads import mask_unused_ways
 from innerloop_learner.layers import squared_distances
 from innerloop_learner.learner import Learner, MethodInfo, methods
@@ -77,6 +78,7 @@ class NearestNeighbours(Learner):
         ways_can_change="any",
         tasks=("classification",),
         objective="all_classes",
+        extends=True,
     )
     settings_class = NearestNeighboursSettings
     settings: NearestNeighboursSettings
@@ -90,10 +92,18 @@ class NearestNeighbours(Learner):
         del steps
         examples = self.example_weights(support)
         features = self.backbone.apply(params, support.x, examples)
-        votes = support.members(examples.dtype) * examples.unsqueeze(-1)
+        votes = self.votes(support.members(examples.dtype))
         statistics = prefixed(STATISTICS, features.statistics)
         embeddings = F.normalize(features.values, dim=-1)
         return Adapted({EMBEDDINGS: embeddings, VOTES: votes, WAYS: support.ways, **statistics}, None)
+
+    def _extend(self, params: Params, state: TaskState, support: Support, steps: int | None) -> Adapted:
+        """See Learner.extend: examples are appended, and votes shared out again."""
+        del steps
+        features = self.backbone.apply(params, support.x, self.example_weights(support)).values
+        embeddings = appended(state[EMBEDDINGS], F.normalize(features, dim=-1))
+        votes = self.votes(appended_members(state[VOTES], support))
+        return Adapted({EMBEDDINGS: embeddings, VOTES: votes, WAYS: support.ways}, None)
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
         """See Learner.predict."""

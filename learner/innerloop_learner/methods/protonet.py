@@ -5,10 +5,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from innerloop_learner.extension import extended_means, kept
 from innerloop_learner.heads import mask_unused_ways
 from innerloop_learner.layers import squared_distances
 from innerloop_learner.learner import Learner, MethodInfo, methods
-from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
+from innerloop_learner.state import COUNTS, STATISTICS, WAYS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 
 PROTOTYPES = "prototypes"
@@ -33,6 +34,7 @@ class ProtoNet(Learner):
         order_matters=False,
         ways_can_change="any",
         tasks=("classification",),
+        extends=True,
     )
     weighs_examples = True
 
@@ -41,13 +43,21 @@ class ProtoNet(Learner):
         return {**self.backbone.init(generator), **self.weighting.init(generator)}
 
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
-        """See Learner.adapt; state: prototypes [T, W, F], zero for unused ways."""
+        """See Learner.adapt; state: prototypes [T, W, F], zero for unused ways, and numbers of examples [T, W]."""
         del steps
         values, computed = self._embed(params, support.x, self.example_weights(support), {})
         learned = self.weighting.weigh(params, support, lambda: values)
         prototypes = support.shares(values.dtype, learned).transpose(1, 2) @ values
         statistics = prefixed(STATISTICS, computed)
-        return Adapted({PROTOTYPES: prototypes, WAYS: support.ways, **statistics}, None, learned)
+        means = {PROTOTYPES: prototypes, COUNTS: support.counts(values.dtype)}
+        return Adapted({**means, WAYS: support.ways, **statistics}, None, learned)
+
+    def _extend(self, params: Params, state: TaskState, support: Support, steps: int | None) -> Adapted:
+        """See Learner.extend: a class mean goes on with the number of examples that it is of."""
+        del steps
+        values, _ = self._embed(params, support.x, self.example_weights(support), {})
+        prototypes, counts = extended_means(state[PROTOTYPES], kept(state, COUNTS), values, support)
+        return Adapted({PROTOTYPES: prototypes, COUNTS: counts, WAYS: support.ways}, None)
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
         """See Learner.predict."""

@@ -1,18 +1,31 @@
 """Ridge regression as the last layer."""
 
 import math
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from innerloop_learner.extension import appended
 from innerloop_learner.heads import BIAS, WEIGHT, mask_unused_ways
 from innerloop_learner.layers import linear
 from innerloop_learner.learner import Learner, MethodInfo, methods
+from innerloop_learner.settings import setting
 from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 
+FEATURES, LABELS = "features", "labels"
 LOG_PENALTY, LOG_SCALE, SHIFT = "ridge.log_penalty", "ridge.log_scale", "ridge.shift"
+
+
+@dataclass(frozen=True)
+class R2D2Settings:
+    """What the task state keeps."""
+
+    keeps_features: bool = setting(
+        False, "keep the features of all examples in the task state, so that it can learn more; F + 2 numbers each"
+    )
 
 
 @methods.register("r2d2")
@@ -26,6 +39,9 @@ class R2D2(Learner):
     Rows of X and Y are multiplied by the roots of their examples' weights (`Learner.loss_weights`). The second form
     (equation 5) solves a system as small as the support set and is taken where that is smaller. The penalty l, the
     scale a and the shift b are learned.
+
+    With the setting `keeps_features` the state keeps X and the labels, and extending solves again. Sums X'X would not
+    do: what an example counts depends on the sizes of all classes, so there would have to be one for each class.
     """
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -36,7 +52,10 @@ class R2D2(Learner):
         order_matters=False,
         ways_can_change="any",
         tasks=("classification",),
+        extends=True,
     )
+    settings_class = R2D2Settings
+    settings: R2D2Settings
     weighs_examples = True
 
     def init(self, generator: torch.Generator) -> Params:
@@ -46,16 +65,35 @@ class R2D2(Learner):
         return {**self.backbone.init(generator), **scalars, **self.weighting.init(generator)}
 
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
-        """See Learner.adapt; state: head [T, W, F] and [T, W]."""
+        """See Learner.adapt; state: head [T, W, F] and [T, W]; where it is to keep them, features and labels [T, S]."""
         del steps
         features = self.backbone.apply(params, support.x, self.example_weights(support))
         learned = self.weighting.weigh(params, support, lambda: features.values)
-        x = torch.cat([features.values, torch.ones_like(features.values[..., :1])], -1)  # [T, S, F + 1]
-        y = support.members(x.dtype)  # [T, S, W]
-        head = self._solve(params, x, y, self.loss_weights(support, learned)).transpose(1, 2)  # [T, W, F + 1]
-        statistics = prefixed(STATISTICS, features.statistics)
-        state = {WEIGHT: head[..., :-1], BIAS: head[..., -1], WAYS: support.ways, **statistics}
-        return Adapted(state, None, learned)
+        state = self._solved(params, replace(support, x=features.values), learned)
+        return Adapted({**state, **prefixed(STATISTICS, features.statistics)}, None, learned)
+
+    def _extend(self, params: Params, state: TaskState, support: Support, steps: int | None) -> Adapted:
+        """See Learner.extend: the head is solved for again, from the features of old and new examples."""
+        del steps
+        features = self.backbone.apply(params, support.x, self.example_weights(support)).values
+        labels = appended(state[LABELS], _labels(support))
+        every = Support(
+            appended(state[FEATURES], features), labels.clamp(min=0), labels >= 0, support.ways, support.max_ways
+        )
+        return Adapted(self._solved(params, every, None), None)
+
+    def _why_not_extended(self) -> str:
+        if not self.settings.keeps_features:
+            return f"{self.info.name} learns more into an adaptation only with the setting keeps_features"
+        return super()._why_not_extended()
+
+    def _solved(self, params: Params, features: Support, learned: Tensor | None) -> TaskState:
+        """The task state of a support set whose inputs are features [T, S, F], given what the weighting says [T, S]."""
+        x = torch.cat([features.x, torch.ones_like(features.x[..., :1])], -1)  # [T, S, F + 1]
+        y = features.members(x.dtype)  # [T, S, W]
+        head = self._solve(params, x, y, self.loss_weights(features, learned)).transpose(1, 2)  # [T, W, F + 1]
+        state = {WEIGHT: head[..., :-1], BIAS: head[..., -1], WAYS: features.ways}
+        return {**state, FEATURES: features.x, LABELS: _labels(features)} if self.settings.keeps_features else state
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
         """See Learner.predict."""
@@ -74,6 +112,11 @@ class R2D2(Learner):
         identity = torch.eye(gram.shape[-1], dtype=x.dtype, device=x.device)
         solution = solve_without_waiting(gram + penalty * identity, goals)
         return xt @ solution if examples <= features else solution
+
+
+def _labels(support: Support) -> Tensor:
+    """Class indices [T, S], -1 for padding."""
+    return support.y.masked_fill(~support.mask, -1)
 
 
 def solve_without_waiting(a: Tensor, b: Tensor) -> Tensor:

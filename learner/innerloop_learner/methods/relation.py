@@ -7,13 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from innerloop_learner.extension import extended_means, kept
 from innerloop_learner.heads import mask_unused_ways
 from innerloop_learner.layers import conv2d, glorot, linear
 from innerloop_learner.learner import Learner, MethodInfo, methods
 from innerloop_learner.norms import LayerNorm
 from innerloop_learner.settings import setting
 from innerloop_learner.spec import LearnerSpec
-from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
+from innerloop_learner.state import COUNTS, STATISTICS, WAYS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
 
 CLASSES = "classes"
@@ -48,6 +49,7 @@ class RelationNetwork(Learner):
         ways_can_change="any",
         tasks=("classification",),
         objective="relation_scores",
+        extends=True,
     )
     settings_class = RelationSettings
     settings: RelationSettings
@@ -76,13 +78,22 @@ class RelationNetwork(Learner):
         return params
 
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
-        """See Learner.adapt; state: the first block's share of each class [T, W, F]."""
+        """See Learner.adapt; state: the first block's share of each class [T, W, F], and numbers of examples [T, W]."""
         del steps
         features = self.backbone.apply(params, support.x, self.example_weights(support))
         means = support.shares(features.values.dtype).transpose(1, 2) @ features.values
         classes = self._layer(params, "class", means)
         statistics = prefixed(STATISTICS, features.statistics)
-        return Adapted({CLASSES: classes.flatten(2), WAYS: support.ways, **statistics}, None)
+        state = {CLASSES: classes.flatten(2), COUNTS: support.counts(classes.dtype)}
+        return Adapted({**state, WAYS: support.ways, **statistics}, None)
+
+    def _extend(self, params: Params, state: TaskState, support: Support, steps: int | None) -> Adapted:
+        """See Learner.extend: the layer is affine, so what it makes of a mean is the mean of what it makes of each."""
+        del steps
+        features = self.backbone.apply(params, support.x, self.example_weights(support))
+        values = self._layer(params, "class", features.values).flatten(2)
+        classes, counts = extended_means(state[CLASSES], kept(state, COUNTS), values, support)
+        return Adapted({CLASSES: classes, COUNTS: counts, WAYS: support.ways}, None)
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
         """See Learner.predict."""

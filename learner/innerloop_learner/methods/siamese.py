@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from innerloop_learner.extension import appended, appended_members
 from innerloop_learner.heads import mask_unused_ways
 from innerloop_learner.layers import glorot, linear
 from innerloop_learner.learner import Learner, MethodInfo, methods
@@ -47,6 +48,7 @@ class SiameseNetwork(Learner):
         ways_can_change="any",
         tasks=("classification",),
         objective="verification",
+        extends=True,
     )
     settings_class = SiameseSettings
     settings: SiameseSettings
@@ -70,6 +72,15 @@ class SiameseNetwork(Learner):
         shares = support.shares(embeddings.dtype)
         statistics = prefixed(STATISTICS, features.statistics)
         return Adapted({EMBEDDINGS: embeddings, SHARES: shares, WAYS: support.ways, **statistics}, None)
+
+    def _extend(self, params: Params, state: TaskState, support: Support, steps: int | None) -> Adapted:
+        """See Learner.extend: examples are appended, and share in their classes again."""
+        del steps
+        features = self.backbone.apply(params, support.x, self.example_weights(support)).values
+        embeddings = appended(state[EMBEDDINGS], self._embed(params, features))
+        members = appended_members(state[SHARES], support)
+        shares = members / members.sum(1, keepdim=True).clamp(min=1)
+        return Adapted({EMBEDDINGS: embeddings, SHARES: shares, WAYS: support.ways}, None)
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
         """See Learner.predict."""

@@ -161,7 +161,8 @@ def _traits(info: MethodInfo) -> str:
     adapts = "adapts by gradients" if info.gradients_at_serving else "adapts without gradients"
     ways = {"no": "the trained number of ways only", "fewer": "fewer ways too", "any": "any number of ways"}
     traits = [info.family, adapts, ways[info.ways_can_change], " and ".join(info.tasks)]
-    return "; ".join([*traits, *["the order of examples matters"] * info.order_matters])
+    traits += ["the order of examples matters"] * info.order_matters
+    return "; ".join([*traits, *["can learn more examples into an adaptation"] * info.extends])
 
 
 def _print_left_out(classes: Sequence[str]) -> None:
