@@ -15,7 +15,7 @@ from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState, 
 from innerloop_learner.traits import TaskKind, Traits, WaysCanChange
 from innerloop_learner.weightings import weightings
 
-Family = Literal["initialisation", "optimizer", "metric", "memory", "weights", "baseline"]
+Family = Literal["initialisation", "optimizer", "choices", "metric", "memory", "weights", "self-supervised", "baseline"]
 
 
 class TaskError(ValueError):
@@ -28,7 +28,7 @@ class MethodInfo:
 
     Attributes:
         name: registered name.
-        family: kind of method.
+        family: kind of method, by what is learned.
         paper: paper that describes it.
         gradients_at_serving: whether adapting computes gradients.
         order_matters: whether the order of the support set changes the answer.

@@ -32,14 +32,14 @@ class Registry(Generic[T]):
     """Things of one kind by name.
 
     Args:
-        kind: word for one entry in messages, in the singular.
-        group: entry-point group that third parties register under.
+        kind: word for one entry in messages, in the singular; kept as an attribute.
+        group: entry-point group that third parties register under; kept as an attribute.
         home: module whose import registers Innerloop's own entries; None if they are imported with the registry.
     """
 
     def __init__(self, kind: str, group: str, home: str | None = None) -> None:
-        self._kind = kind
-        self._group = group
+        self.kind = kind
+        self.group = group
         self._home = home
         self._entries: dict[str, T] = {}
         self._points: dict[str, EntryPoint] | None = None
@@ -53,7 +53,7 @@ class Registry(Generic[T]):
 
         def enter(entry: T) -> T:
             if name in self._entries:
-                raise ValueError(f"{self._kind} {name!r} is registered already")
+                raise ValueError(f"{self.kind} {name!r} is registered already")
             self._entries[name] = entry
             return entry
 
@@ -68,7 +68,7 @@ class Registry(Generic[T]):
         self._import_home()
         if name not in self._entries:
             if name not in self._installed():
-                raise UnknownNameError(f"unknown {self._kind} {name!r}; there are: {', '.join(self)}")
+                raise UnknownNameError(f"unknown {self.kind} {name!r}; there are: {', '.join(self)}")
             entry = self._installed()[name].load()
             self._entries.setdefault(name, entry)  # the module may have entered it by the decorator too
         return self._entries[name]
@@ -85,5 +85,5 @@ class Registry(Generic[T]):
     def _installed(self) -> dict[str, EntryPoint]:
         """Entry points of other distributions. Each is imported when it is looked up: a broken one harms no other."""
         if self._points is None:
-            self._points = {point.name: point for point in entry_points(group=self._group)}
+            self._points = {point.name: point for point in entry_points(group=self.group)}
         return self._points

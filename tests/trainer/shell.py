@@ -28,3 +28,8 @@ def mistake(*arguments: object) -> str:
     assert error.startswith("Error: ")
     assert error.count("\n") == 1
     return error.removeprefix("Error: ").strip()
+
+
+def readable(output: str) -> bool:
+    """Whether nothing was cut off in a terminal of 80 columns."""
+    return "…" not in output and max(map(len, output.splitlines())) <= 80

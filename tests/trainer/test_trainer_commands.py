@@ -1,21 +1,19 @@
-"""methods, train, evaluate, export and inspect, as a shell calls them."""
+"""train, evaluate, export and inspect, as a shell calls them."""
 
 import io
 import json
 import re
 import sys
 from contextlib import suppress
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 from rich.console import Console
-from shell import innerloop
+from shell import innerloop, readable
 
 from innerloop_learner.bundle import load_bundle
-from innerloop_learner.learner import methods
 from innerloop_trainer.cli import progress
 from innerloop_trainer.cli.output import console
 from innerloop_trainer.data import EpisodeShape, load_source, sources
@@ -40,43 +38,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     answer = innerloop("train", "maml", *OPTIONS, "--out", folder)
     assert answer.status == 0, answer
     return folder
-
-
-def readable(output: str) -> bool:
-    """Whether nothing was cut off in a terminal of 80 columns."""
-    return "…" not in output and max(map(len, output.splitlines())) <= 80
-
-
-def test_methods_lists_every_method() -> None:
-    answer = innerloop("methods")
-    assert answer.status == 0
-    assert all(name in answer.output for name in methods)
-    assert readable(answer.output)
-
-
-def test_methods_as_json_says_what_a_program_needs_to_choose() -> None:
-    listed = json.loads(innerloop("methods", "--json").output)
-    assert [entry["name"] for entry in listed] == list(methods)
-    keys = {"name", "family", "paper", "gradients_at_serving", "order_matters", "ways_can_change", "tasks", "objective"}
-    keys.add("extends")
-    assert all(entry.keys() == keys for entry in listed)
-    (maml,) = (entry for entry in listed if entry["name"] == "maml")
-    assert maml["gradients_at_serving"] is True
-    assert maml["ways_can_change"] == "fewer"
-    assert maml["tasks"] == ["classification", "regression"]
-    assert maml["extends"] is False
-
-
-@pytest.mark.parametrize("method", list(methods))
-def test_a_method_is_shown_with_every_setting_and_its_default(method: str) -> None:
-    answer, described = innerloop("methods", method), json.loads(innerloop("methods", method, "--json").output)
-    assert readable(answer.output)
-    assert described["learns"][0] == "backbone"
-    assert described["summary"].endswith(".")
-    names = [setting["name"] for setting in described["settings"]]
-    assert set(names) >= {each.name for each in fields(methods[method].settings_class)}
-    assert all(name in answer.output for name in names)
-    assert all(setting["doc"] for setting in described["settings"])
 
 
 def test_train_leaves_a_bundle_that_says_where_it_comes_from(run: Path) -> None:

@@ -64,10 +64,6 @@ def test_a_mistake_in_train_is_told_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_method_that_there_is_not_can_not_be_shown() -> None:
-    assert "unknown method 'mamml'; there are: anil, " in mistake("methods", "mamml")
-
-
 def test_a_mistake_that_shows_without_the_data_is_told_before_the_data_is_read(tmp_path: Path, run: Path) -> None:
     absent = ["--data", "omniglot:/nowhere", "--out"]
     assert "holds a run already" in mistake("train", "maml", *absent, run)

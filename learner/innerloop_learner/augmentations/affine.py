@@ -23,7 +23,9 @@ class AffineStrengths:
 
 @augmentations.register("affine")
 class Affine(Warp):
-    """Rotates, scales and shears about the centre, by amounts that are uniform between the largest ones.
+    """Rotates, scales and shears about the centre.
+
+    Amounts are uniform between the largest ones:
 
     p -> exp(s) R(a) [[1, h], [0, 1]] p, in pixels, so that circles stay circles where only rotated.
     """

@@ -22,7 +22,7 @@ class ColourStrengths:
 
 @augmentations.register("colour")
 class Colour(Augmentation):
-    """Changes brightness, contrast and saturation, and makes some images gray (after Chen et al. 2020, appendix A).
+    """Changes brightness, contrast and saturation, or makes gray (after Chen et al. 2020, appendix A).
 
     The colours that photographs share are what self-supervision would learn first without it. Hues stay as they are.
     """

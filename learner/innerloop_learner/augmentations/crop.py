@@ -22,7 +22,7 @@ class CropStrengths:
 
 @augmentations.register("crop")
 class Crop(Warp):
-    """Cuts out a rectangle at a random place and enlarges it to the image's size (Szegedy et al. 2015).
+    """Enlarges a part at a random place to the image's size (Szegedy et al. 2015).
 
     The part that stays is uniform between 1 - `removed` and 1 of the area.
     """

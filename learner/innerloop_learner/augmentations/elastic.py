@@ -24,7 +24,9 @@ class ElasticStrengths:
 
 @augmentations.register("elastic")
 class Elastic(Warp):
-    """Bends images smoothly, as a hand does that draws the same thing again (Simard, Steinkraus and Platt 2003).
+    """Bends images smoothly (Simard, Steinkraus and Platt 2003).
+
+    The changes are those of a hand that draws the same thing again.
 
     Displacements are normal on a coarse grid and smooth between its points.
     """

@@ -25,7 +25,10 @@ class ErasingStrengths:
 
 @augmentations.register("erasing")
 class Erasing(Augmentation):
-    """Erases a rectangle of some images, at a random place (Zhong et al. 2020); what is erased becomes 0."""
+    """Erases a rectangle of some images, at a random place (Zhong et al. 2020).
+
+    What is erased becomes 0.
+    """
 
     strengths_class = ErasingStrengths
 

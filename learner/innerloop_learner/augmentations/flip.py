@@ -20,7 +20,10 @@ class FlipStrengths:
 
 @augmentations.register("flip")
 class Flip(Warp):
-    """Mirrors some images, left to right; for photographs, since mirrored characters are others."""
+    """Mirrors some images, left to right.
+
+    It suits photographs; mirrored characters are others.
+    """
 
     strengths_class = FlipStrengths
 

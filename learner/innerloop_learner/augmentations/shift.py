@@ -20,7 +20,10 @@ class ShiftStrengths:
 
 @augmentations.register("shift")
 class Shift(Warp):
-    """Shifts images by distances that are uniform between the largest ones."""
+    """Shifts images.
+
+    Distances are uniform between the largest ones.
+    """
 
     strengths_class = ShiftStrengths
 

@@ -23,7 +23,9 @@ class StrokeStrengths:
 
 @augmentations.register("stroke")
 class Stroke(Augmentation):
-    """Makes strokes of drawings wider or narrower, whether ink is lighter than paper or darker.
+    """Makes strokes of drawings wider or narrower.
+
+    Ink may be lighter than paper or darker.
 
     y = x + max(a, 0) (dilated(x) - x) + max(-a, 0) (eroded(x) - x), with a uniform between the largest changes.
     """

@@ -25,7 +25,9 @@ class AdapterSettings:
 
 @backbones.register("adapter")
 class Adapter(Backbone):
-    """A linear layer that leaves features as they are before training; the default behind a frozen encoder.
+    """A linear map that begins as the identity.
+
+    It is the default behind a frozen encoder.
 
         f(x) = e^s (x + W x + b),   W and b zero at first
 

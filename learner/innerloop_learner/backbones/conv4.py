@@ -30,7 +30,9 @@ class Conv4Settings:
 
 @backbones.register("conv4")
 class Conv4(Backbone):
-    """Four blocks of 3x3 convolution, norm and ReLU, each halving the image (channels, height, width).
+    """Four blocks of convolutions, each halving the image (Vinyals et al. 2016).
+
+    Each block is a 3x3 convolution, a norm and a ReLU, on images of (channels, height, width).
 
     Max-pooling (Vinyals et al. 2016) stands before the ReLU, which comes to the same with less to do. Strides are those
     of MAML's Omniglot network (Finn et al. 2017).

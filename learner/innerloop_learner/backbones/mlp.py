@@ -36,7 +36,10 @@ class MLPSettings:
 
 @backbones.register("mlp")
 class MLP(Backbone):
-    """Linear layers, each followed by norm and activation, on flattened inputs of any shape."""
+    """Linear layers with norm and activation, for any inputs.
+
+    Inputs are flattened.
+    """
 
     settings_class = MLPSettings
     settings: MLPSettings

@@ -23,7 +23,9 @@ class ScaledSettings:
 
 @backbones.register("scaled")
 class Scaled(Backbone):
-    """A factor, and nothing else; the backbone of models that are not trained, behind a frozen encoder.
+    """A factor and nothing else.
+
+    It is the backbone of models that are not trained, behind a frozen encoder.
 
         f(x) = e^s x
 

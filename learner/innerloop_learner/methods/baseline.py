@@ -30,7 +30,9 @@ class BaselineSettings(StepSettings):
 
 @methods.register("baseline")
 class Baseline(Learner):
-    """Ordinary transfer: features of a classifier of all training classes, and a new linear head for every task.
+    """Ordinary transfer: learned features, a new linear head (Chen et al. 2019, section 3.2).
+
+    The features are those of a classifier of all training classes, and stay as they are; from a head h_0:
 
     Chen, Liu, Kira, Wang and Huang 2019, section 3.2. The features stay as they are; from a head h_0:
 
@@ -101,7 +103,9 @@ class BaselinePlusPlusSettings(BaselineSettings):
 
 @methods.register("baseline++")
 class BaselinePlusPlus(Baseline):
-    """Baseline with cosine similarities in place of inner products, in training and fine-tuning (ibid., section 3.3).
+    """Baseline by cosine similarities, not inner products (Chen et al. 2019, section 3.3).
+
+    Training and fine-tuning both take
 
         logits_k(x) = s * cos(h_k, f(x)) + b_k
 

@@ -8,7 +8,9 @@ from innerloop_learner.methods.maml import MAML
 
 @methods.register("boil")
 class BOIL(MAML):
-    """MAML whose inner loop adapts the body only (Oh, Yoo, Kim and Yun 2021, section 3): the opposite of ANIL.
+    """MAML whose inner loop adapts the body only (Oh, Yoo, Kim and Yun 2021, section 3).
+
+    It is the opposite of ANIL.
 
     With body weights b and head h, which the inner loop leaves as it was meta-learned:
 

@@ -26,7 +26,7 @@ class CNAPsSettings:
 
 @methods.register("cnaps")
 class CNAPs(Learner):
-    """Turns a support set into modulated features and a classifier, as in CNAPs (Requeima et al. 2019, section 2).
+    """Turns a support set into modulated features and a head (CNAPs, Requeima et al. 2019, section 2).
 
     With features f of the backbone and f_t of the backbone modulated for task t:
 

@@ -24,7 +24,9 @@ class IMAMLSettings(MAMLSettings):
 
 @methods.register("imaml")
 class IMAML(MAML):
-    """Adapts to the minimum of a support loss that pulls weights back to the initialisation (Rajeswaran et al. 2019).
+    """Pulls weights to the initialisation as they adapt (Rajeswaran et al. 2019).
+
+    They end at the minimum of the support loss and that pull.
 
     With support loss L_S, strength l and initial weights w:
 

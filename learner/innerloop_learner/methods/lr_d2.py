@@ -25,7 +25,9 @@ class LRD2Settings(R2D2Settings):
 
 @methods.register("lr-d2")
 class LRD2(R2D2):
-    """R2-D2's logistic twin: every class against the rest, by Newton's method (Bertinetto et al. 2019, section 3.2).
+    """A logistic head solved for by Newton's method (Bertinetto et al. 2019, section 3.2).
+
+    It is R2-D2's logistic twin, where every class stands against the rest.
 
     Iteratively reweighted least squares in its dual form. With K = XX', labels y in {0, 1}, weights c of the examples
     (`Learner.loss_weights`) and scores z of the support set, which start at zero:

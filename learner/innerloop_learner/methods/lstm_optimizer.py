@@ -9,7 +9,7 @@ from innerloop_learner.methods.maml import MAML
 
 @methods.register("lstm-optimizer")
 class LSTMOptimizer(LearnedOptimizer):
-    """Learning to learn by gradient descent by gradient descent (Andrychowicz et al. 2016, equations 2 and 3).
+    """A learned optimizer: an LSTM takes the inner steps (Andrychowicz et al. 2016, equations 2 and 3).
 
     With the update rule m of `update_rules.lstm`, its parameters p and state h:
 

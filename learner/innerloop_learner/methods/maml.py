@@ -48,7 +48,10 @@ class MAML(GradientLearner):
 
 @methods.register("fomaml")
 class FirstOrderMAML(MAML):
-    """MAML with inner gradients taken as constants (Finn et al. 2017, section 5.2): cheaper, a little less accurate."""
+    """MAML with inner gradients taken as constants (Finn et al. 2017, section 5.2).
+
+    It is cheaper and a little less accurate.
+    """
 
     info = replace(MAML.info, name="fomaml")
     order = 1

@@ -30,7 +30,9 @@ class MAMLPlusPlusSettings(MAMLSettings):
 
 @methods.register("maml++")
 class MAMLPlusPlus(MAML):
-    """MAML made stable (Antoniou, Edwards and Storkey 2019, section 4); every part can be switched off.
+    """MAML made stable, with rates for each layer and step (Antoniou, Edwards and Storkey 2019, section 4).
+
+    Every part can be switched off.
 
     With weights w_k after k of K steps, rates a_{l,k} of layer l and norm parameters n_k, all meta-learned:
 
@@ -44,6 +46,7 @@ class MAMLPlusPlus(MAML):
     info = replace(
         MAML.info,
         name="maml++",
+        family="optimizer",
         paper="Antoniou, Edwards, Storkey: How to Train Your MAML. ICLR 2019",
         objective="annealed_steps",
     )

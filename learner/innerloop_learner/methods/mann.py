@@ -37,7 +37,7 @@ class MANNSettings:
 
 @methods.register("mann")
 class MANN(Learner):
-    """A controller that writes examples into a memory and looks them up (Santoro et al. 2016, section 3).
+    """Writes examples into a memory and looks them up (Santoro et al. 2016, section 3).
 
     At each support example the controller, an LSTM, emits keys k_r and gates s_r, one for each of R heads. With read
     weights w^r, usage w^u and the memory M of N slots:

@@ -96,7 +96,7 @@ class FullContextSettings:
 
 @methods.register("matching-fce")
 class FullContextMatchingNetwork(MatchingNetwork):
-    """Matching networks whose embeddings depend on the whole support set (ibid., section 2.1.2 and appendix A).
+    """Matching networks that see the support set as a whole (Vinyals et al. 2016, section 2.1.2, appendix A).
 
     The support set is read forwards and backwards, in the order it comes in; queries attend to it K times:
 

@@ -9,7 +9,7 @@ from innerloop_learner.methods.maml import MAML
 
 @methods.register("meta-lstm")
 class MetaLSTM(LearnedOptimizer):
-    """Learns an optimizer and an initialisation as one LSTM whose cell state is the weights (Ravi, Larochelle 2017).
+    """An LSTM whose cell state is the weights it optimizes (Ravi and Larochelle 2017).
 
         w_t = f_t * w_{t-1} - i_t * grad L_S(w_{t-1}),   outer loss  L_Q(w_K)
 

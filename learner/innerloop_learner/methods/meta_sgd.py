@@ -16,7 +16,9 @@ class MetaSGDSettings(MAMLSettings):
 
 @methods.register("meta-sgd")
 class MetaSGD(MAML):
-    """MAML that also learns a rate, direction included, for every weight (Li, Zhou, Chen and Li 2017, algorithm 1).
+    """MAML with a learned rate for every weight (Li, Zhou, Chen and Li 2017, algorithm 1).
+
+    Rates may become negative, so directions are learned too.
 
     With initial weights w and rates a of the same shape, both meta-learned:
 
@@ -28,6 +30,7 @@ class MetaSGD(MAML):
     info = replace(
         MAML.info,
         name="meta-sgd",
+        family="optimizer",
         paper="Li, Zhou, Chen, Li: Meta-SGD: Learning to Learn Quickly for Few-Shot Learning. arXiv:1707.09835",
     )
     settings_class = MetaSGDSettings

@@ -28,7 +28,7 @@ EMBEDDINGS, VOTES = "embeddings", "votes"
 
 @methods.register("nearest-centroid")
 class NearestCentroid(ProtoNet):
-    """Nearest class mean among features of a classifier of all training classes (Wang et al. 2019, section 3, L2N).
+    """The nearest class mean among a classifier's features (Wang et al. 2019, section 3, L2N).
 
         logits_k(x) = -s |f(x) / |f(x)| - c_k|^2,   c_k = mean of f / |f| over the support examples of class k
 
@@ -58,7 +58,7 @@ class NearestNeighboursSettings:
 
 @methods.register("knn")
 class NearestNeighbours(Learner):
-    """k nearest neighbours among features of a classifier of all training classes (Cover and Hart 1967).
+    """k nearest neighbours among a classifier's features (Cover and Hart 1967).
 
     With the support examples i nearest to x whose weights w_i (`Learner.example_weights`) together make k, distances
     d_i between unit vectors and labels y_i:
@@ -71,7 +71,7 @@ class NearestNeighbours(Learner):
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="knn",
-        family="metric",
+        family="baseline",
         paper="Cover, Hart: Nearest Neighbor Pattern Classification. IEEE Transactions on Information Theory 1967",
         gradients_at_serving=False,
         order_matters=False,

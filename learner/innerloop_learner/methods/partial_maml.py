@@ -36,7 +36,7 @@ class PartialMAMLSettings(MAMLSettings):
 
 @methods.register("partial-maml")
 class PartialMAML(MAML):
-    """MAML that adapts or freezes each block of the network, for a number of steps, by choice (Shen et al. 2021).
+    """MAML that learns which blocks adapt, and for how long (Shen et al. 2021).
 
     With choices z_l of 0 or 1 for each block l, and n of 1 to K, whose logits are meta-parameters:
 
@@ -56,6 +56,7 @@ class PartialMAML(MAML):
     info = replace(
         MAML.info,
         name="partial-maml",
+        family="choices",
         paper="Shen, Liu, Qin, Savvides, Cheng: Partial Is Better Than All: Revisiting Fine-tuning Strategy for "
         "Few-shot Learning. AAAI 2021",
     )

@@ -17,7 +17,7 @@ PROTOTYPES = "prototypes"
 
 @methods.register("protonet")
 class ProtoNet(Learner):
-    """Answers with the nearest class mean in a learned embedding (Snell, Swersky and Zemel 2017, equations 1 and 2).
+    """The nearest class mean in a learned embedding (Snell, Swersky and Zemel 2017, equations 1 and 2).
 
         c_k = mean of f(x) over the support examples of class k,   logits_k(x) = -|f(x) - c_k|^2
 

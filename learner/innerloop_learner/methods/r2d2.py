@@ -30,7 +30,9 @@ class R2D2Settings:
 
 @methods.register("r2d2")
 class R2D2(Learner):
-    """A linear head solved for in closed form, through which the features are learned (Bertinetto et al. 2019, 3.1).
+    """A ridge-regression head solved for in closed form (Bertinetto et al. 2019, section 3.1).
+
+    The features are learned through the solution.
 
     With features X [S, F + 1] of the support set, a column of ones among them, and its one-hot labels Y [S, W]:
 

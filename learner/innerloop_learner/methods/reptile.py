@@ -16,7 +16,9 @@ class ReptileSettings(MAMLSettings):
 
 @methods.register("reptile")
 class Reptile(MAML):
-    """Serves as MAML does, from an initialisation that Reptile's own estimator trains (Nichol et al. 2018).
+    """Moves the initialisation towards trained weights (Nichol et al. 2018).
+
+    It serves as MAML does.
 
     With weights U(w) that training on a task leads to from w, the initialisation moves along
 

@@ -16,7 +16,7 @@ class ScratchSettings(MAMLSettings):
 
 @methods.register("scratch")
 class Scratch(MAML):
-    """Random weights, fine-tuned on the support set: what every other method must beat.
+    """Random weights, fine-tuned: what all others must beat.
 
     w_{k+1} = w_k - a * grad L_S(w_k),   w_0 drawn once and never learned
     """

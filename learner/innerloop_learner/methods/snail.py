@@ -127,7 +127,7 @@ class SNAILSettings:
 
 @methods.register("snail")
 class SNAIL(Learner):
-    """Reads the support set as a sequence and answers at its end (Mishra, Rohaninejad, Chen and Abbeel 2018).
+    """Reads the support set as a sequence, then answers (Mishra, Rohaninejad, Chen and Abbeel 2018).
 
     Inputs are features and labels side by side; a query's label is zeros. Blocks append their outputs to their inputs
     (figure 2), with * a causal convolution over this position and the one d before it:

@@ -9,7 +9,9 @@ from innerloop_learner.tasks import Params
 
 @noises.register("fixed")
 class FixedNoise(Noise):
-    """Noise of the same strength for every output and every input, as dropout has it: m = 0.
+    """Noise of one strength everywhere, as dropout has it.
+
+        m = 0
 
     Meta-dropout begins like this; what it gains over this noise, it gains by learning.
     """

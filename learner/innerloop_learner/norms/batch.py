@@ -9,7 +9,7 @@ from innerloop_learner.tasks import Params
 
 @norms.register("batch")
 class BatchNorm(Norm):
-    """Batch normalisation (Ioffe and Szegedy 2015) with the statistics of the bundle.
+    """Batch normalisation by statistics of the bundle (Ioffe and Szegedy 2015).
 
     Meta-training normalises with the moments of all support sets of the meta-batch together, and averages them into
     the buffers that serving uses.

@@ -9,7 +9,7 @@ from innerloop_learner.tasks import Params
 
 @norms.register("group")
 class GroupNorm(Norm):
-    """Group normalisation (Wu and He 2018), each example by itself.
+    """Normalises groups of channels, each example by itself (Wu and He 2018).
 
     All groups are of one size: eight channels, or a few more where the channels are no multiple of eight (20 make two
     groups of 10).
@@ -36,7 +36,7 @@ class GroupNorm(Norm):
 
 @norms.register("layer")
 class LayerNorm(GroupNorm):
-    """Layer normalisation (Ba et al. 2016): all channels of an example together."""
+    """Normalises all channels of an example together (Ba et al. 2016)."""
 
     def __init__(self, name: str, channels: int) -> None:
         self.group_size = channels

@@ -12,7 +12,7 @@ from innerloop_learner.tasks import Params
 
 @norms.register("task")
 class TaskBatchNorm(Norm):
-    """Batch normalisation with the statistics of each task's support set (MetaBN, Bronskill et al. 2020, section 3.2).
+    """Batch normalisation by each task's support set (MetaBN, Bronskill et al. 2020, section 3.2).
 
     The statistics belong to the task state: the support set gives them, queries only use them.
     """

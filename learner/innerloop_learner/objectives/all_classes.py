@@ -18,7 +18,9 @@ WEIGHT, BIAS = "classifier.weight", "classifier.bias"
 
 @objectives.register("all_classes")
 class AllClasses(Objective):
-    """Ordinary classification of all training classes, on every example of an episode (Chen et al. 2019, section 3.2).
+    """Ordinary classification of all training classes (Chen et al. 2019, section 3.2).
+
+    The loss is that of every example of an episode:
 
         loss = cross-entropy of W f(x) + b over all training classes
 
@@ -65,7 +67,10 @@ class AllClasses(Objective):
 
 @objectives.register("all_classes_by_cosine")
 class AllClassesByCosine(AllClasses):
-    """`AllClasses` by cosine similarities with the learner's setting `scale` (Chen et al. 2019, section 3.3)."""
+    """Ordinary classification by cosine similarities (Chen et al. 2019, section 3.3).
+
+    It is `AllClasses` with the learner's setting `scale`.
+    """
 
     def _logits(self, params: Params, features: Tensor) -> Tensor:
         return cosine_logits(self.learner.settings.scale, features, params[WEIGHT], params[BIAS])

@@ -34,7 +34,7 @@ class AnnealedStepsSettings:
 
 @objectives.register("annealed_steps")
 class AnnealedSteps(Objective):
-    """Query losses after all steps at first, after the last one later (Antoniou et al. 2019, section 4).
+    """Query losses of all steps at first, the last one later (Antoniou et al. 2019, section 4).
 
         sum_k v_k L_Q(w_k; n_k)
 

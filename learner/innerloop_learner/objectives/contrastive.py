@@ -25,7 +25,9 @@ class ContrastiveSettings:
 
 @objectives.register("contrastive")
 class Contrastive(Objective):
-    """NT-Xent, a normalised, temperature-scaled cross-entropy (Chen et al. 2020, equation 1), on an episode's queries.
+    """NT-Xent, which tells images apart by cosines (Chen et al. 2020, equation 1).
+
+    It is a normalised, temperature-scaled cross-entropy, on an episode's queries:
 
         loss = mean over pairs (i, j) of one class of   -log( exp(s_ij) / sum_{k != i} exp(s_ik) )
         s_ij = cos(g(f(x_i)), g(f(x_j))) / temperature,   g(h) = V relu(U h + u) + v

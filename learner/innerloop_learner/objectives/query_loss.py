@@ -9,7 +9,10 @@ from innerloop_learner.tasks import Episodes, Params
 
 @objectives.register("query_loss")
 class QueryLoss(Objective):
-    """Mean loss of a task's queries after adapting to its support set: E_task L_Q(predict(adapt(S), Q))."""
+    """The mean loss of a task's queries after adapting.
+
+    In symbols, it is E_task L_Q(predict(adapt(S), Q)).
+    """
 
     def __call__(self, params: Params, episodes: Episodes, stage: Stage) -> Outcome:
         """See Objective.__call__."""

@@ -10,7 +10,9 @@ from innerloop_learner.objectives.query_loss import QueryLoss
 
 @objectives.register("relation_scores")
 class RelationScores(QueryLoss):
-    """Squared error of scores between 0 and 1, whose logits the learner gives (Sung et al. 2018, equation 2).
+    """Squared error of scores between 0 and 1 (Sung et al. 2018, equation 2).
+
+    The learner gives their logits.
 
     loss = sum_k (r_k(x) - [y = k])^2
     """

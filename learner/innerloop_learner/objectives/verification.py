@@ -11,7 +11,9 @@ from innerloop_learner.objectives.query_loss import QueryLoss
 
 @objectives.register("verification")
 class Verification(QueryLoss):
-    """Whether two examples are of one class: binary cross-entropy of queries against all classes (Koch et al. 2015).
+    """Whether two examples are of one class (Koch et al. 2015).
+
+    The loss is the binary cross-entropy of queries against all classes.
 
     A query's right class and all of its wrong ones together weigh the same.
     """

@@ -11,7 +11,9 @@ EPSILON = 1e-8
 
 @update_rules.register("adam")
 class Adam(UpdateRule):
-    """Adam (Kingma and Ba 2015, algorithm 1) with b1 = 0, as in Reptile's inner loops (Nichol et al. 2018, section 6).
+    """Adam without momentum (Kingma and Ba 2015, algorithm 1, with b1 = 0).
+
+    Reptile's inner loops take it (Nichol et al. 2018, section 6).
 
         v_t = b v_{t-1} + (1 - b) g^2,   w <- w - rate * g / sqrt(v_t / (1 - b^t) + epsilon^2),   v_0 = 0 for every task
 

@@ -11,7 +11,9 @@ PREFIX = "rate."
 
 @update_rules.register("layer_rates")
 class LayerRates(UpdateRule):
-    """w <- w - a_{l,k} * gradient for weight tensor l and step k (MAML++, Antoniou et al. 2019, section 4, LSLR).
+    """Gradient descent, a learned rate per layer and step (MAML++, Antoniou et al. 2019, section 4, LSLR).
+
+        w <- w - a_{l,k} * gradient      for weight tensor l and step k
 
     A step past the last one that has rates of its own takes the rates of that one.
 

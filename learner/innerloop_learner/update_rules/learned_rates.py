@@ -10,7 +10,9 @@ PREFIX = "rate."
 
 @update_rules.register("learned_rates")
 class LearnedRates(UpdateRule):
-    """w <- w - a * gradient with a learned vector a of the shape of w (Meta-SGD, Li et al. 2017, equation 2).
+    """Gradient descent with a learned rate for every weight (Meta-SGD, Li et al. 2017, equation 2).
+
+        w <- w - a * gradient      with a learned vector a of the shape of w
 
     Rates may become negative, so the rule learns directions as well as sizes.
 

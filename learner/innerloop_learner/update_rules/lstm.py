@@ -12,7 +12,9 @@ OUTPUT = "rule.output"
 
 @update_rules.register("lstm")
 class LSTMRule(UpdateRule):
-    """w <- w + rate * m(gradient, state) with a network m that all coordinates share (Andrychowicz et al. 2016).
+    """An LSTM that all coordinates share takes the steps (Andrychowicz et al. 2016).
+
+        w <- w + rate * m(gradient, state)
 
     m has two LSTM layers and a linear output (section 2.1); each coordinate has a state of its own. m reads gradients
     as size and sign (appendix A), and the outer gradient takes gradients as constants (figure 2).

@@ -6,7 +6,7 @@ from innerloop_learner.update_rules.update_rule import Step, Updated, UpdateRule
 
 @update_rules.register("sgd")
 class SGD(UpdateRule):
-    """w <- w - rate * gradient (Finn et al. 2017, equation 1).
+    """Gradient descent: w <- w - rate * gradient (Finn et al. 2017, equation 1).
 
     Args:
         rate: step size, greater than zero.

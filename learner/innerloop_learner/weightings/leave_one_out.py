@@ -35,7 +35,9 @@ FAR = 1e9
 
 @weightings.register("leave_one_out")
 class LeaveOneOut(Weighting):
-    """A small network g that sees distances to class means, and gives weights (after Shu et al. 2019, section 3).
+    """Judges each example by the others of its class (after Shu et al. 2019, section 3).
+
+    A small network g sees distances to class means, and gives weights.
 
     Meta-Weight-Net (Shu et al. 2019, equation 3) maps the loss of an example to its weight, where Ren et al. (2018,
     equation 12) take the gradient of a clean loss. Here every task is new and its few labels are all there is, so an

@@ -2,21 +2,18 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import typer
 from rich.table import Table
 
 from innerloop_learner.bundle import Bundle
-from innerloop_learner.learner import MethodInfo
 from innerloop_learner.manifest import Graphs, Manifest, Metric, Provenance, TaskLimits
 from innerloop_trainer.bundle_evaluation import BundleFigure
 from innerloop_trainer.cli.output import console
 from innerloop_trainer.data import DataSource, SourceLoader
 from innerloop_trainer.data.options import OptionHelp
 from innerloop_trainer.encoders import PretrainedEncoder
-from innerloop_trainer.method_description import MethodDescription
 from innerloop_trainer.runs.initial_parameters import Start
 from innerloop_trainer.runs.log import Row
 
@@ -61,35 +58,6 @@ def print_figure(figure: BundleFigure, bundle: Bundle) -> None:
     provenance = bundle.manifest.provenance
     if figure.metric.classes and provenance.meta_trained and not provenance.classes:
         console.print("the bundle does not say what it was trained on, so that may be among these classes")
-
-
-def print_methods(infos: Sequence[MethodInfo]) -> None:
-    """Print one entry per method."""
-    table = Table("method", "what it is", show_lines=True)
-    for info in infos:
-        table.add_row(info.name, f"{_traits(info)}\n{info.paper}")
-    console.print(table)
-
-
-def print_method(method: MethodDescription) -> None:
-    """Print the description of one method, the parameters it learns, and its settings with their defaults."""
-    table = Table(show_header=False, title=method.info.name)
-    defaults = {name: value for name, value in asdict(method.training).items() if value is not None}
-    for name, text in (
-        ("what it is", f"{method.summary}\n{_traits(method.info)}"),
-        ("paper", method.info.paper),
-        ("learns", ", ".join(method.learns)),
-        ("trained with", _listed(defaults)),
-    ):
-        table.add_row(name, text)
-    console.print(table)
-    if not method.settings:
-        console.print("It has no settings.")
-        return
-    settings = Table("--set", "default", "what it is")
-    for setting in method.settings:
-        settings.add_row(setting.name, json.dumps(setting.default), f"{setting.doc} ({setting.kind})")
-    console.print(settings)
 
 
 def print_sources(sources: Mapping[str, SourceLoader]) -> None:
@@ -155,14 +123,6 @@ def print_bundle(bundle: Bundle) -> None:
     for name, text in rows:
         table.add_row(name, text)
     console.print(table)
-
-
-def _traits(info: MethodInfo) -> str:
-    adapts = "adapts by gradients" if info.gradients_at_serving else "adapts without gradients"
-    ways = {"no": "the trained number of ways only", "fewer": "fewer ways too", "any": "any number of ways"}
-    traits = [info.family, adapts, ways[info.ways_can_change], " and ".join(info.tasks)]
-    traits += ["the order of examples matters"] * info.order_matters
-    return "; ".join([*traits, *["can learn more examples into an adaptation"] * info.extends])
 
 
 def _print_left_out(classes: Sequence[str]) -> None:

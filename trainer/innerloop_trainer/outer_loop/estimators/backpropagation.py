@@ -11,7 +11,7 @@ from innerloop_trainer.outer_loop.estimators.estimator import Estimate, Estimato
 
 @estimators.register("backpropagation")
 class Backpropagation(Estimator):
-    """Differentiates the objective through adapting and predicting (Finn et al. 2017, equation 1).
+    """Differentiates through adapting and predicting (Finn et al. 2017, equation 1).
 
     Raises:
         ValueError: the learner has discrete choices to learn.

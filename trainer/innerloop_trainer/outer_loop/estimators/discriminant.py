@@ -33,7 +33,9 @@ class DiscriminantSettings:
 
 @estimators.register("discriminant")
 class Discriminant(Estimator):
-    """Fits the backbone `adapter` to the training classes without gradients: a shrunk discriminant analysis.
+    """Fits `adapter` to the training classes in closed form (after Fisher 1936).
+
+    It is a shrunk discriminant analysis and needs no gradients.
 
     With the mean m of the class means, their covariance B, and the covariance S within classes, over all examples of
     the episodes so far, both [F, F]:

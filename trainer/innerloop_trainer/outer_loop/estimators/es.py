@@ -30,7 +30,7 @@ class PopulationSettings:
 
 @estimators.register("es")
 class EvolutionStrategies(Estimator):
-    """Antithetic evolution strategies (Salimans et al. 2017, arXiv:1703.03864; for MAML Song et al. 2020, 1910.01215).
+    """Evolution strategies: compares perturbed copies (Salimans et al. 2017; for MAML Song et al. 2020).
 
     With an outer loss L of meta-parameters w, on one batch of episodes for all copies, and half a population of P/2
     perturbations e_i ~ N(0, I):

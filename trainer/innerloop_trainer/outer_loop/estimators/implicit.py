@@ -33,7 +33,9 @@ class ImplicitSettings:
 
 @estimators.register("implicit")
 class Implicit(Estimator):
-    """The meta-gradient at the minimum of the inner loss, whatever way led there (Rajeswaran et al. 2019, iMAML).
+    """The meta-gradient at the minimum of the inner loss (iMAML, Rajeswaran et al. 2019).
+
+    It does not depend on the way there.
 
     With the inner loss G(u; w) of `imaml`, its minimum u*, the query loss L_Q and H = d^2 G / du^2 at u*:
 

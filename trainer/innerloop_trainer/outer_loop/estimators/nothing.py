@@ -9,7 +9,10 @@ from innerloop_trainer.outer_loop.estimators.estimator import Estimate, Estimato
 
 @estimators.register("nothing")
 class Nothing(Estimator):
-    """Gives no gradients, so that parameters and buffers stay as they are; only the loss is computed."""
+    """Gives no gradients; parameters stay as they are.
+
+    Only the loss is computed.
+    """
 
     @torch.no_grad()
     def estimate(self, params: Params, carried: Params, episodes: Episodes, stage: Stage) -> Estimate:

@@ -49,7 +49,7 @@ class Partial(NamedTuple):
 
 @estimators.register("pes")
 class PersistentEvolution(Estimator):
-    """Persistent evolution strategies, for unrolls of very many steps (Vicol et al. 2021, arXiv:2112.13835).
+    """Evolution strategies for unrolls of very many steps (Vicol et al. 2021, arXiv:2112.13835).
 
     An outer step takes only a few inner steps of each of P copies, which keep their own weights in between. With the
     perturbation e_i^t of pair i in outer step t of an unroll, and the losses l of its copies in that step alone:

@@ -34,7 +34,7 @@ class ReinforceSettings:
 
 @estimators.register("reinforce")
 class Reinforce(Estimator):
-    """REINFORCE for choices (Williams 1992, section 4), backpropagation for all other meta-parameters.
+    """REINFORCE for choices, backpropagation for all else (Williams 1992, section 4).
 
     A learner's choices c (`Learner.choices`) have logits a_c. For each of T tasks an option of every choice is drawn,
     z_{t,c} ~ p_c = softmax(a_c), and the task is learned with it, which leaves it with the query loss L_t. With the

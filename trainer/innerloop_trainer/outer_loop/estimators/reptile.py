@@ -27,7 +27,7 @@ class ReptileSettings:
 
 @estimators.register("reptile")
 class Reptile(Estimator):
-    """The difference between initial weights and weights trained on a task (Nichol, Achiam and Schulman 2018).
+    """The way back from weights that were trained on a task (Nichol, Achiam and Schulman 2018).
 
     With weights U(w) after some steps from w on minibatches of all examples of a task, support and query together:
 

@@ -1,7 +1,6 @@
 """Describes a method for users: its family and paper, the parameters it learns, and its settings."""
 
-import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from innerloop_learner.learner import MethodInfo, build_learner, methods
 from innerloop_learner.objectives import objectives
 from innerloop_learner.settings import Described, described
 from innerloop_learner.spec import InputSpec, LearnerSpec
+from innerloop_trainer.catalogue.docstring import read_docstring
 from innerloop_trainer.outer_loop import TrainingDefaults, defaults_of, estimators
 
 _EXAMPLE = InputSpec((1, 28, 28))
@@ -23,7 +23,8 @@ class MethodDescription:
 
     Attributes:
         info: family, paper and properties of the method.
-        summary: description in a sentence, with its source.
+        summary: description in a sentence.
+        explanation: paragraphs, and equations, which are indented.
         learns: names of the groups of parameters that training changes.
         settings: settings that `--set NAME=VALUE` takes: those of the method, of its objective and of its estimator.
         training: defaults of its training.
@@ -31,6 +32,7 @@ class MethodDescription:
 
     info: MethodInfo
     summary: str
+    explanation: Sequence[str]
     learns: Sequence[str]
     settings: Sequence[Described]
     training: TrainingDefaults
@@ -38,7 +40,7 @@ class MethodDescription:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         described = asdict(self)
-        return {**described.pop("info"), **described}
+        return {"kind": methods.kind, **described.pop("info"), **described}
 
 
 def describe_method(name: str) -> MethodDescription:
@@ -55,13 +57,23 @@ def describe_method(name: str) -> MethodDescription:
     """
     method, training = methods[name], defaults_of(name)
     kinds = (method, objectives[method.info.objective], estimators[training.estimator])
+    text = read_docstring(method)
     return MethodDescription(
         info=method.info,
-        summary=(inspect.getdoc(method) or "").partition("\n\n")[0].replace("\n", " "),
+        summary=text.summary,
+        explanation=text.explanation,
         learns=_learned(name),
         settings=[setting for kind in kinds for setting in described(kind.settings_class)],
         training=training,
     )
+
+
+def usual_parts(method: str) -> Mapping[str, str]:
+    """The parts that a method takes unless the user says otherwise: their names by kind."""
+    training, kind = defaults_of(method), methods[method]
+    usual = {"estimator": training.estimator, "norm": training.norm, "objective": kind.info.objective}
+    rule = getattr(kind.settings_class, "update_rule", None)
+    return usual if rule is None else {**usual, "update rule": rule}
 
 
 def _learned(name: str) -> list[str]:
