@@ -28,6 +28,7 @@ from innerloop_trainer.runs.log import read_rows
 from innerloop_trainer.runs.prepare import prepare
 from innerloop_trainer.runs.training import Training
 from innerloop_trainer.seeds import generator_for
+from innerloop_trainer.teaching import NO_TEACHERS, Teachers
 
 WARM_UP_STEPS = 3
 """Outer steps that are taken before the time of a step is measured, since the first ones are slower."""
@@ -176,6 +177,7 @@ def compare_methods(
     test_episodes: int,
     run: Callable[[Training], bool],
     tell: Callable[[str], None],
+    teachers: Teachers = NO_TEACHERS,
 ) -> Comparison | None:
     """Train and measure each method. Runs that the folder holds already are continued; finished runs are only measured.
 
@@ -191,6 +193,7 @@ def compare_methods(
         test_episodes: number of test episodes, the same ones for all methods.
         run: trains a prepared run, and returns whether it is finished.
         tell: called with each notice for the user.
+        teachers: models that teach all of them, on that device.
 
     Returns:
         the comparison; None if a run was stopped before its end, with everything saved.
@@ -209,8 +212,10 @@ def compare_methods(
         run_folder = RunFolder(folder / "runs" / info.name)
         config = replace(common, method=info.name, settings=settings.get(info.name, {}))
         try:
-            config = replace(config, iterations=_iterations(config, budget, source, run_folder, device, tell))
-            training = prepare(config, run_folder, device, resume=run_folder.exists, source=source).training
+            config = replace(config, iterations=_iterations(config, budget, source, run_folder, device, tell, teachers))
+            training = prepare(
+                config, run_folder, device, resume=run_folder.exists, source=source, teachers=teachers
+            ).training
             if not run(training):
                 return None
             metric = measure_on_test_split(training, shape, test_episodes)
@@ -239,6 +244,7 @@ def _iterations(
     run: RunFolder,
     device: torch.device,
     tell: Callable[[str], None],
+    teachers: Teachers,
 ) -> int | None:
     """Number of outer steps that the budget allows; a run that is continued keeps the number that it began with."""
     if defaults_of(config.method).iterations == 1:
@@ -249,12 +255,12 @@ def _iterations(
         known = run.load_config().iterations
         tell(f"{config.method} goes on with the {known:,} outer steps it was given before")
         return known
-    return max(1, round(budget.minutes * 60 / _seconds_per_step(config, source, device)))
+    return max(1, round(budget.minutes * 60 / _seconds_per_step(config, source, device, teachers)))
 
 
-def _seconds_per_step(config: TrainingConfig, source: DataSource, device: torch.device) -> float:
+def _seconds_per_step(config: TrainingConfig, source: DataSource, device: torch.device, teachers: Teachers) -> float:
     """Mean time of an outer step in seconds, measured on steps whose results are thrown away."""
-    plan = make_plan(replace(config, iterations=10**6), source, device)
+    plan = make_plan(replace(config, iterations=10**6), source, device, teachers)
     initial = plan.init(generator_for(config.seed, "initialisation"))
     params = {name: value.to(device) for name, value in initial.items()}
     loop = OuterLoop(plan.estimator, params, plan.optimizer, config.seed)

@@ -11,6 +11,7 @@ from innerloop_learner.settings import StepSettings, declared, setting
 from innerloop_learner.spec import ClassBalance
 from innerloop_trainer.data import EpisodeShape, read_augmentations
 from innerloop_trainer.outer_loop import Schedule, estimators
+from innerloop_trainer.teaching import teachings
 
 _SETTINGS = {"settings": "set", "backbone_settings": "backbone-set"}
 """Fields of the configuration that hold settings by name, and the command-line options that fill them."""
@@ -27,9 +28,11 @@ class TrainingConfig:
     Attributes:
         method: registered name of the method.
         data: the data source as the user wrote it.
-        settings: settings of the method (except steps), of its objective and of the estimator, by name.
+        settings: settings of the method (except steps), of its objective, of the estimator and of distillation, by
+            name.
         backbone_settings: settings of the backbone, by name.
         init: SHA-256 of the parameters that training starts from; None if it starts from random ones.
+        teacher: SHA-256 of the bundles that teach, joined by commas; None without teachers.
         encoder: SHA-256 of the frozen encoder whose features are the inputs; None without an encoder.
 
     The text in the declaration of each other field says what it is; `innerloop train --help` shows these texts.
@@ -50,7 +53,8 @@ class TrainingConfig:
     validate_every: int = setting(250, "outer steps between validations", least=1)
     validation_episodes: int = setting(200, "tasks per validation", least=2)
     estimator: str | None = setting(
-        None, "way to find parameters: backpropagation, implicit, reptile, es, pes, reinforce, discriminant or nothing"
+        None,
+        "way to find parameters: backpropagation, pilot, implicit, reptile, es, pes, reinforce, discriminant, nothing",
     )
     settings: Mapping[str, Any] = field(default_factory=dict)
     backbone: str | None = setting(None, "network that turns inputs into features: conv4, mlp or adapter")
@@ -72,7 +76,11 @@ class TrainingConfig:
         "augmentations of training images, as NAME?strength=number joined by commas, or none; usual ones are chosen "
         "only without labels",
     )
+    teaching: str = setting(
+        "plain", "what of the teachers is learned too: plain for nothing, their temperature, or the head of each"
+    )
     init: str | None = None
+    teacher: str | None = None
     encoder: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -91,7 +99,7 @@ def check_config(config: TrainingConfig) -> None:
     Raises:
         ConfigError: settings that contradict each other or the method.
         DataError: no such augmentation or strength.
-        UnknownNameError: no such method, backbone, estimator or weighting.
+        UnknownNameError: no such method, backbone, estimator, weighting or teaching.
         SettingsError: the method can't learn weights of examples.
     """
     method = methods[config.method]
@@ -100,6 +108,7 @@ def check_config(config: TrainingConfig) -> None:
     if config.estimator is not None:
         estimators[config.estimator]
     method.check_weighting(config.weighting)
+    teachings[config.teaching]
     if config.augment is not None:
         read_augmentations(config.augment)
     _check_values(config)
@@ -109,6 +118,8 @@ def check_config(config: TrainingConfig) -> None:
         raise ConfigError(f"--steps is {config.steps}, but --set steps is {config.settings['steps']}; leave one out")
     if config.train_ways not in (None, config.ways) and method.info.ways_can_change != "any":
         raise ConfigError(f"{config.method} trains on as many ways as it serves; leave --train-ways out")
+    if config.teaching != "plain" and config.teacher is None:
+        raise ConfigError(f"--teaching {config.teaching} changes teachers; name one with --teacher")
     if config.wrong_labels and not EpisodeShape(config.ways, config.shots, 1, config.wrong_labels).most_wrong:
         raise ConfigError(
             f"--wrong-labels {config.wrong_labels} of --shots {config.shots} is less than one example; raise --shots"

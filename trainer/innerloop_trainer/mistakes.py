@@ -13,6 +13,7 @@ from innerloop_trainer.runs.folder import RunError
 from innerloop_trainer.runs.initial_parameters import InitialParametersError
 from innerloop_trainer.runs.training import DivergedError
 from innerloop_trainer.seen_classes import SeenClassesError
+from innerloop_trainer.teaching import TeacherError
 
 MISTAKES = (
     BundleError,
@@ -28,5 +29,6 @@ MISTAKES = (
     SeenClassesError,
     SettingsError,
     TaskError,
+    TeacherError,
     UnknownNameError,
 )

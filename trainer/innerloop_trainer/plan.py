@@ -9,8 +9,8 @@ import torch
 from innerloop_learner.acceleration import accelerated
 from innerloop_learner.learner import Learner, MethodInfo, build_learner, methods
 from innerloop_learner.manifest import TaskLimits
-from innerloop_learner.objectives import build_objective, objectives
-from innerloop_learner.settings import SettingsError, described
+from innerloop_learner.objectives import Objective, build_objective, objectives
+from innerloop_learner.settings import NoSettings, SettingsError, described, with_settings
 from innerloop_learner.spec import InputSpec, LearnerSpec
 from innerloop_learner.tasks import Params
 from innerloop_trainer.config import ConfigError, TrainingConfig, check_config
@@ -30,6 +30,7 @@ from innerloop_trainer.outer_loop import (
     defaults_of,
     estimators,
 )
+from innerloop_trainer.teaching import NO_TEACHERS, Distillation, DistillationSettings, Teachers, teachings
 
 SERVING_WAYS = 64
 """Most classes that a request may have where the method itself sets no limit."""
@@ -79,22 +80,33 @@ class TrainingPlan:
         )
 
 
-def make_plan(config: TrainingConfig, source: DataSource, device: torch.device | str) -> TrainingPlan:
+def make_plan(
+    config: TrainingConfig, source: DataSource, device: torch.device | str, teachers: Teachers = NO_TEACHERS
+) -> TrainingPlan:
     """Fill in defaults and check the whole, before anything is computed.
+
+    Args:
+        config: configuration of the run.
+        source: the data that it names.
+        device: device to train on.
+        teachers: models that teach, on that device.
 
     Raises:
         ConfigError: settings that contradict each other, the method or the data.
         DataError: the data can't give such episodes, or there is no such augmentation.
         UnknownNameError: there is no method or backbone of this name.
         SettingsError: the method or backbone does not take these settings.
+        TeacherError: a teacher can't teach on this data.
     """
+    config = replace(config, teacher=teachers.record)
     check_config(config)
     info, defaults = methods[config.method].info, defaults_of(config.method)
     unlabelled = _given(config.unlabelled, defaults.unlabelled)
     usual = usual_augmentations(source.input.shape[0]) if unlabelled else None
     augment = _given(config.augment, usual)
     source = _arranged(source, augment, unlabelled=unlabelled)
-    estimator_name = _given(config.estimator, defaults.estimator)
+    usual_estimator = _usual_estimator(config, defaults)
+    estimator_name = _given(config.estimator, usual_estimator)
     settings = _settings(config, estimator_name)
     queries = _given(config.queries, defaults.queries)
     iterations = _given(config.iterations, defaults.iterations)
@@ -107,7 +119,8 @@ def make_plan(config: TrainingConfig, source: DataSource, device: torch.device |
             "noise is drawn from an example's values, and those of an encoder differ by rounding from one batch to "
             "another; leave --backbone-set noise out, or --encoder"
         )
-    estimator = build_estimator(estimator_name, build_objective(learner, settings.of_objective), settings.of_estimator)
+    objective = _taught(build_objective(learner, settings.of_objective), config, teachers, settings, estimator_name)
+    estimator = build_estimator(estimator_name, objective, settings.of_estimator)
     if not learner.init(torch.Generator()):
         raise ConfigError(f"{config.method} learns nothing on a backbone without layers; choose another --backbone")
     least_queries = estimator.objective.least_queries
@@ -117,6 +130,7 @@ def make_plan(config: TrainingConfig, source: DataSource, device: torch.device |
         raise ConfigError(f"{source.name} has targets and no labels; leave --wrong-labels out")
     validation = EpisodeShape(config.ways, config.shots, queries, config.wrong_labels)
     episodes = replace(validation, ways=_training_ways(config, source, defaults))
+    teachers.check(source, episodes.ways)
     source.train.check(episodes)
     source.validation.check(validation)
     source.test.check(validation)
@@ -129,7 +143,7 @@ def make_plan(config: TrainingConfig, source: DataSource, device: torch.device |
         meta_batch=meta_batch,
         learning_rate=learning_rate,
         steps=learner.default_steps or None,
-        estimator=None if estimator_name == defaults.estimator else estimator_name,
+        estimator=None if estimator_name == usual_estimator else estimator_name,
         unlabelled=None if unlabelled == defaults.unlabelled else unlabelled,
         augment=augment,
         settings={name: value for name, value in config.settings.items() if name != "steps"},
@@ -174,24 +188,50 @@ def _training_ways(config: TrainingConfig, source: DataSource, defaults: Trainin
     return min(defaults.ways, len(source.train.names)) if source.train.names else defaults.ways
 
 
+def _usual_estimator(config: TrainingConfig, defaults: TrainingDefaults) -> str:
+    """The estimator of a run that names none: that of the method, or one that changes teachers where it should."""
+    learned = teachings[config.teaching].learns
+    return "pilot" if learned and defaults.estimator == "backpropagation" else defaults.estimator
+
+
+def _taught(
+    objective: Objective, config: TrainingConfig, teachers: Teachers, settings: "_Settings", estimator: str
+) -> Objective:
+    """The objective of a student of these teachers; the student's own if there are none."""
+    if not teachers.bundles:
+        return objective
+    teaching = teachings[config.teaching]()
+    needed = "learned" if teaching.learns else "fixed"
+    if estimators[estimator].teachers != needed:
+        fitting = [name for name in estimators if estimators[name].teachers == needed]
+        raise ConfigError(
+            f"the estimator {estimator} does not train {config.method} with --teaching {config.teaching}; choose "
+            f"--estimator {' or '.join(fitting)}"
+        )
+    given = with_settings("distillation", DistillationSettings, settings.of_distillation)
+    return Distillation(objective, teachers, teaching, given)
+
+
 @dataclass(frozen=True)
 class _Settings:
-    """A run's settings, divided by owner: method, objective and estimator."""
+    """A run's settings, divided by owner: method, objective, estimator, and distillation if there are teachers."""
 
     of_method: Mapping[str, Any]
     of_objective: Mapping[str, Any]
     of_estimator: Mapping[str, Any]
+    of_distillation: Mapping[str, Any]
 
 
 def _settings(config: TrainingConfig, estimator: str) -> _Settings:
     """Divide the user's settings among their owners, by name.
 
     Raises:
-        SettingsError: a name belongs neither to the method, nor to its objective, nor to the estimator.
+        SettingsError: a name belongs to none of them.
     """
     method = methods[config.method]
-    kinds = (method, objectives[method.info.objective], estimators[estimator])
-    names = [[each.name for each in described(kind.settings_class)] for kind in kinds]
+    kinds = [each.settings_class for each in (method, objectives[method.info.objective], estimators[estimator])]
+    kinds.append(NoSettings if config.teacher is None else DistillationSettings)
+    names = [[each.name for each in described(kind)] for kind in kinds]
     known = [name for group in names for name in group]
     for name in config.settings:
         if name not in known:

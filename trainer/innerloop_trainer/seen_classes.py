@@ -30,7 +30,7 @@ def record_classes(source: DataSource, earlier: Mapping[str, str]) -> dict[str, 
 
     Args:
         source: data that the bundle was trained on.
-        earlier: such digests of the parameters that training started from.
+        earlier: such digests of the models that training started from, or was taught by.
 
     Returns:
         digests of classes, separated by blanks, by split; empty for regression.
@@ -40,6 +40,17 @@ def record_classes(source: DataSource, earlier: Mapping[str, str]) -> dict[str, 
         for split, sampler in (("train", source.train), ("validation", source.validation))
     }
     return {split: " ".join(sorted(found)) for split, found in digests.items() if found}
+
+
+def joined_records(*records: Mapping[str, str]) -> dict[str, str]:
+    """The classes of several records, such as those of the models that a run starts from or learns from.
+
+    >>> joined_records({"train": "a b"}, {"train": "b c", "validation": "d"})
+    {'train': 'a b c', 'validation': 'd'}
+    """
+    splits = dict.fromkeys(split for record in records for split in record)
+    digests = {split: {each for record in records for each in record.get(split, "").split()} for split in splits}
+    return {split: " ".join(sorted(found)) for split, found in digests.items()}
 
 
 def leave_out_seen(

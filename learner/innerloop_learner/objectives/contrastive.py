@@ -44,6 +44,7 @@ class Contrastive(Objective):
     settings_class = ContrastiveSettings
     settings: ContrastiveSettings
     least_queries = 2
+    gives_answers = False
 
     def init(self, generator: torch.Generator) -> Params:
         """See Objective.init: the projection, [F, F] and [P, F] with biases."""

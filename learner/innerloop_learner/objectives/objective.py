@@ -70,6 +70,9 @@ class Objective(ABC):
     least_queries: ClassVar[int] = 1
     """Fewest queries of a class that an episode must have."""
 
+    gives_answers: ClassVar[bool] = True
+    """Whether its outputs are answers of the learner through which gradients flow, so that teachers can correct it."""
+
     def __init__(self, learner: Learner, settings: Any) -> None:
         if not isinstance(learner, self.trains):
             raise SettingsError(f"{learner.info.name} is not a {self.trains.__name__}, which its objective trains")

@@ -13,6 +13,7 @@ from innerloop_learner.registry import Registry
 from innerloop_learner.update_rules import update_rules
 from innerloop_learner.weightings import weightings
 from innerloop_trainer.outer_loop import estimators
+from innerloop_trainer.teaching import teachings
 
 FAMILIES: Mapping[str, str] = {
     "initialisation": "an initialisation that adapts well",
@@ -56,6 +57,13 @@ KINDS: Sequence[Kind] = (
     ),
     Kind(update_rules, "how an inner step changes weights", "--set update_rule=NAME"),
     Kind(weightings, "what each support example counts", "--weighting NAME"),
+    Kind(
+        teachings,
+        "what of teachers is learned along",
+        "--teacher BUNDLE --teaching NAME",
+        "settings_class",
+        "--set SETTING=VALUE",
+    ),
     Kind(noises, "noise in the inner loop", "--backbone-set noise=NAME"),
     Kind(
         augmentations,

@@ -23,6 +23,10 @@ EncoderArgument = Annotated[str, ENCODER]
 TokenizerOption = Annotated[
     Path | None, typer.Option("--tokenizer", help="The tokenizer.json of an ONNX file that takes texts.")
 ]
+TeacherOption = Annotated[
+    list[Path] | None,
+    typer.Option("--teacher", help="Bundle or run whose answers to learn from; several are averaged."),
+]
 SignKeyOption = Annotated[
     Path | None,
     typer.Option("--sign-key", help="File of a private key that signs the bundle (`innerloop signing-key`)."),

@@ -14,6 +14,7 @@ from innerloop_trainer.cli.arguments import (
     DataOption,
     DeviceOption,
     EncoderOption,
+    TeacherOption,
     TokenizerOption,
     option,
     parse_settings,
@@ -27,6 +28,7 @@ from innerloop_trainer.comparison import Budget, compare_methods
 from innerloop_trainer.config import ConfigError, TrainingConfig
 from innerloop_trainer.devices import choose_device
 from innerloop_trainer.encoders import load_encoded, read_optional_encoder
+from innerloop_trainer.runs.teachers import read_teachers
 
 
 def compare(
@@ -54,6 +56,8 @@ def compare(
     wrong_labels: Annotated[float, option("wrong_labels")] = TrainingConfig.wrong_labels,
     unlabelled: Annotated[bool | None, option("unlabelled")] = TrainingConfig.unlabelled,
     augment: Annotated[str | None, option("augment")] = TrainingConfig.augment,
+    teacher: TeacherOption = None,
+    teaching: Annotated[str, option("teaching")] = TrainingConfig.teaching,
     encoder: EncoderOption = None,
     tokenizer: TokenizerOption = None,
     device: DeviceOption = "auto",
@@ -80,6 +84,7 @@ def compare(
             wrong_labels=wrong_labels,
             unlabelled=unlabelled,
             augment=augment,
+            teaching=teaching,
         )
         budget = Budget(iterations, minutes)
         target = choose_device(device)
@@ -97,6 +102,7 @@ def compare(
             test_episodes,
             run_with_progress,
             lambda notice: console.print(notice, soft_wrap=True),
+            read_teachers(teacher or (), target),
         )
         if result is not None:
             result.save(out)

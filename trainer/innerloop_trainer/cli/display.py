@@ -16,6 +16,7 @@ from innerloop_trainer.data.options import OptionHelp
 from innerloop_trainer.encoders import PretrainedEncoder
 from innerloop_trainer.runs.initial_parameters import Start
 from innerloop_trainer.runs.log import Row
+from innerloop_trainer.teaching import Teachers
 
 
 def print_json(data: Any) -> None:
@@ -23,11 +24,23 @@ def print_json(data: Any) -> None:
     typer.echo(json.dumps(data, indent=2))
 
 
-def print_start(start: Start, left_out: Sequence[str]) -> None:
-    """Print the parameters that training starts from, and the test classes that are left out because of them."""
+def print_start(start: Start) -> None:
+    """Print the parameters that training starts from."""
     fresh = f"; fresh: {', '.join(start.fresh)}" if start.fresh else ""
     console.print(f"Starts from {start.name}: {len(start.taken)} of its parameters{fresh}", soft_wrap=True)
-    _print_left_out(left_out)
+
+
+def print_teachers(teachers: Teachers, teaching: str) -> None:
+    """Print the models that teach, and what of them is learned."""
+    names = ", ".join(f"{bundle.manifest.name} ({bundle.manifest.version})" for bundle in teachers.bundles)
+    console.print(f"Learns from {names}, teaching {teaching}", soft_wrap=True)
+
+
+def print_left_out(classes: Sequence[str]) -> None:
+    """Print how many classes are left out, because a model that training uses has seen them."""
+    if classes:
+        count = f"{len(classes)} {'classes' if len(classes) > 1 else 'class'}"
+        console.print(f"left out: {count} that the parameters were trained on or chosen by", soft_wrap=True)
 
 
 def validation_line(row: Row, metric: str, *, best: bool) -> str:
@@ -54,7 +67,7 @@ def print_figure(figure: BundleFigure, bundle: Bundle) -> None:
     """Print a figure of a bundle, and notices about the classes that it was measured on."""
     print_notices(figure.source)
     print_evaluation(figure.metric)
-    _print_left_out(figure.left_out)
+    print_left_out(figure.left_out)
     provenance = bundle.manifest.provenance
     if figure.metric.classes and provenance.meta_trained and not provenance.classes:
         console.print("the bundle does not say what it was trained on, so that may be among these classes")
@@ -123,12 +136,6 @@ def print_bundle(bundle: Bundle) -> None:
     for name, text in rows:
         table.add_row(name, text)
     console.print(table)
-
-
-def _print_left_out(classes: Sequence[str]) -> None:
-    if classes:
-        count = f"{len(classes)} {'classes' if len(classes) > 1 else 'class'}"
-        console.print(f"left out: {count} that the parameters were trained on or chosen by", soft_wrap=True)
 
 
 def _figure(metric: Metric) -> str:

@@ -14,11 +14,12 @@ from innerloop_trainer.cli.arguments import (
     DataOption,
     DeviceOption,
     EncoderOption,
+    TeacherOption,
     TokenizerOption,
     option,
     parse_settings,
 )
-from innerloop_trainer.cli.display import print_evaluation, print_notices, print_start
+from innerloop_trainer.cli.display import print_evaluation, print_left_out, print_notices, print_start, print_teachers
 from innerloop_trainer.cli.interrupts import INTERRUPTED
 from innerloop_trainer.cli.mistakes import mistakes_as_messages
 from innerloop_trainer.cli.output import console
@@ -30,7 +31,9 @@ from innerloop_trainer.outer_loop import Schedule
 from innerloop_trainer.runs.final_test import measure_on_test_split
 from innerloop_trainer.runs.folder import RunFolder
 from innerloop_trainer.runs.prepare import prepare
+from innerloop_trainer.runs.teachers import read_teachers
 from innerloop_trainer.runs.training import SAVE_MINUTES
+from innerloop_trainer.teaching import NO_TEACHERS, Teachers
 
 
 def train(
@@ -63,6 +66,8 @@ def train(
     wrong_labels: Annotated[float, option("wrong_labels")] = TrainingConfig.wrong_labels,
     unlabelled: Annotated[bool | None, option("unlabelled")] = TrainingConfig.unlabelled,
     augment: Annotated[str | None, option("augment")] = TrainingConfig.augment,
+    teacher: TeacherOption = None,
+    teaching: Annotated[str, option("teaching")] = TrainingConfig.teaching,
     encoder: EncoderOption = None,
     tokenizer: TokenizerOption = None,
     init: Annotated[
@@ -100,13 +105,16 @@ def train(
             wrong_labels=wrong_labels,
             unlabelled=unlabelled,
             augment=augment,
+            teaching=teaching,
         )
+        target = choose_device(device)
         finished = train_and_test(
             config,
             RunFolder(out),
-            choose_device(device),
+            target,
             encoder=read_optional_encoder(encoder, tokenizer),
             init=init,
+            teachers=read_teachers(teacher or (), target),
             resume=resume,
             test_episodes=test_episodes,
             save_minutes=save_every,
@@ -124,6 +132,7 @@ def train_and_test(
     *,
     encoder: EncoderFiles | None = None,
     init: Path | None = None,
+    teachers: Teachers = NO_TEACHERS,
     resume: bool = False,
     test_episodes: int = 600,
     save_minutes: float = SAVE_MINUTES,
@@ -136,6 +145,7 @@ def train_and_test(
         device: device to train on.
         encoder: encoder whose features to learn from, if there is one.
         init: bundle, run or safetensors file whose parameters to start from.
+        teachers: models that teach, on that device.
         resume: whether to continue the run that the folder holds.
         test_episodes: tasks of the final test.
         save_minutes: minutes after which the run is saved, besides at validations and at its end.
@@ -146,12 +156,25 @@ def train_and_test(
     Raises:
         the errors of `prepare` and `Training.run`.
     """
-    prepared = prepare(config, folder, device, encoder=encoder, init=init, resume=resume, save_minutes=save_minutes)
+    prepared = prepare(
+        config,
+        folder,
+        device,
+        encoder=encoder,
+        init=init,
+        teachers=teachers,
+        resume=resume,
+        save_minutes=save_minutes,
+    )
     training = prepared.training
     console.print(f"{config.method} on {training.source.description}")
     print_notices(training.source)
     if prepared.start is not None and not resume:
-        print_start(prepared.start, prepared.left_out)
+        print_start(prepared.start)
+    if teachers.bundles and not resume:
+        print_teachers(teachers, config.teaching)
+    if not resume:
+        print_left_out(prepared.left_out)
     if not run_with_progress(training):
         return False
     shape = replace(training.plan.validation, wrong_labels=0.0)

@@ -39,6 +39,9 @@ class OuterLoop:
     def step(self, episodes: Episodes, iteration: int) -> Estimate:
         """Take outer step number `iteration` on a batch of episodes."""
         stage = Stage(iteration / self._plan.iterations, seed_for(self._seed, "objective", iteration))
+        ahead = self._estimator.estimate_ahead(self._params, episodes, stage)
+        if ahead:
+            self._optimizer.step(ahead, iteration)
         estimate = self._estimator.estimate(self._params, self._carried, episodes, stage)
         self._optimizer.step(estimate.gradients, iteration)
         for name, value in estimate.buffers.items():

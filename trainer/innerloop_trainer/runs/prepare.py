@@ -15,7 +15,8 @@ from innerloop_trainer.runs.folder import RunFolder
 from innerloop_trainer.runs.initial_parameters import Start, read_initial_parameters, start_from
 from innerloop_trainer.runs.training import SAVE_MINUTES, Training
 from innerloop_trainer.seeds import generator_for
-from innerloop_trainer.seen_classes import leave_out_seen
+from innerloop_trainer.seen_classes import joined_records, leave_out_seen
+from innerloop_trainer.teaching import NO_TEACHERS, Teachers
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,8 @@ class PreparedRun:
     Attributes:
         training: the run.
         start: the given parameters that it starts from; None if it starts from random ones.
-        left_out: names of test classes that are left out, because the given parameters were trained or validated on
-            them.
+        left_out: names of test classes that are left out, because the given parameters or teachers were trained or
+            validated on them.
     """
 
     training: Training
@@ -41,6 +42,7 @@ def prepare(
     *,
     encoder: EncoderFiles | None = None,
     init: Path | None = None,
+    teachers: Teachers = NO_TEACHERS,
     resume: bool = False,
     source: DataSource | None = None,
     save_minutes: float = SAVE_MINUTES,
@@ -53,26 +55,29 @@ def prepare(
         device: device to train on.
         encoder: encoder whose features to learn from, if there is one.
         init: bundle, run or safetensors file whose parameters to start from.
+        teachers: models that teach, on that device.
         resume: whether to continue the run that the folder holds.
         source: the data, if it is loaded and encoded already.
         save_minutes: minutes after which the run is saved, besides at validations and at its end.
 
     Raises:
         RunError, ConfigError, UnknownNameError, SettingsError, DataError, EncoderError, InitialParametersError,
-            BundleError, SeenClassesError: the run can't be made as configured. Mistakes are found before the data is
-            read where possible, since reading may take a while.
+            BundleError, SeenClassesError, TeacherError: the run can't be made as configured. Mistakes are found before
+            the data is read where possible, since reading may take a while.
     """
     keep_freed_memory()
     folder.check(resume=resume)
+    config = replace(config, teacher=teachers.record)
     check_config(config)
     given = None if init is None else read_initial_parameters(init)
     if given is not None:
         config = replace(config, init=given.record)
     source = source or load_encoded(config.data, device, encoder)
-    seen = {} if given is None else given.classes
+    records = [bundle.manifest.provenance.classes for bundle in teachers.bundles]
+    seen = joined_records(*records, {} if given is None else given.classes)
     test, left_out = leave_out_seen(source.test, "test", seen, config.ways)
     source = replace(source, test=test)
-    plan = make_plan(config, source, device)
+    plan = make_plan(config, source, device, teachers)
     initial = plan.init(generator_for(config.seed, "initialisation"))
     start = None if given is None else start_from(given, plan.learner, initial)
     training = Training(

@@ -28,7 +28,7 @@ def make_manifest(
         source: data that it was trained on.
         progress: how far the run has come; the manifest is of its best iteration.
         metrics: figures to record.
-        earlier: digests of the classes that the initial parameters were trained on, by split.
+        earlier: digests of the classes that initial parameters and teachers were trained on, by split.
     """
     provenance = Provenance(
         data=source.description,

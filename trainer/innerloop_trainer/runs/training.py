@@ -63,7 +63,8 @@ class Training:
         initial: parameters to start from; a run that is resumed has its own.
         resume: whether to continue the run that the folder holds.
         save_minutes: minutes after which the run is saved, besides at validations and at its end.
-        seen: digests of the classes that `initial` was trained and validated on, by split, as in a manifest.
+        seen: digests of the classes that `initial` and teachers were trained and validated on, by split, as in a
+            manifest.
 
     Attributes:
         plan, folder, device: as given.

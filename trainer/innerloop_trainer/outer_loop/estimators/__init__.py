@@ -7,6 +7,7 @@ from innerloop_trainer.outer_loop.estimators import (
     implicit,
     nothing,
     pes,
+    pilot,
     reinforce,
     reptile,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "implicit",
     "nothing",
     "pes",
+    "pilot",
     "reinforce",
     "reptile",
 ]

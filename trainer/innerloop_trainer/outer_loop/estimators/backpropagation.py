@@ -1,12 +1,12 @@
 """Backpropagation through adapting and predicting."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from innerloop_learner.objectives import Objective, Stage
 from innerloop_learner.tasks import Episodes, Params
-from innerloop_trainer.outer_loop.estimators.estimator import Estimate, Estimator, estimators
+from innerloop_trainer.outer_loop.estimators.estimator import Estimate, Estimator, TeachersTaken, estimators
 
 
 @estimators.register("backpropagation")
@@ -16,6 +16,8 @@ class Backpropagation(Estimator):
     Raises:
         ValueError: the learner has discrete choices to learn.
     """
+
+    teachers: ClassVar[TeachersTaken] = "fixed"
 
     def __init__(self, objective: Objective, settings: Any) -> None:
         super().__init__(objective, settings)

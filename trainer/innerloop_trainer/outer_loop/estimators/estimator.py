@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -11,6 +11,9 @@ from innerloop_learner.objectives import Objective, Stage
 from innerloop_learner.registry import Registry
 from innerloop_learner.settings import NoSettings, refusing, with_settings
 from innerloop_learner.tasks import Episodes, Params
+
+TeachersTaken = Literal["none", "fixed", "learned"]
+"""Teachers of students: none at all, such as stay as they are, or such of which something is learned."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,9 @@ class Estimator(ABC):
     settings_class: ClassVar[type[Any]] = NoSettings
     """A frozen dataclass of the estimator's settings, each declared by `settings.setting`."""
 
+    teachers: ClassVar[TeachersTaken] = "none"
+    """The teachers whose students it trains."""
+
     def __init__(self, objective: Objective, settings: Any) -> None:
         self.objective = objective
         self.settings = settings
@@ -63,6 +69,15 @@ class Estimator(ABC):
 
     def rates(self) -> Mapping[str, float]:
         """Learning rates of meta-parameters by name, in parts of the run's learning rate; 1 for those left out."""
+        return {}
+
+    def estimate_ahead(self, params: Params, episodes: Episodes, stage: Stage) -> Params:
+        """The gradients of meta-parameters that take their step before the others are estimated; none usually.
+
+        The arguments are those of `estimate`, which is called for the same outer step with the changed parameters and
+        gives no gradients for these.
+        """
+        del params, episodes, stage
         return {}
 
     @abstractmethod

@@ -53,6 +53,7 @@ class Reinforce(Estimator):
 
     settings_class = ReinforceSettings
     settings: ReinforceSettings
+    teachers = "fixed"
 
     def __init__(self, objective: Objective, settings: Any) -> None:
         super().__init__(objective, settings)
