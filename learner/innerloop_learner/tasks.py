@@ -118,17 +118,30 @@ class Episodes:
         query: the inputs to answer.
         targets: the answers, [T, Q] int64 or [T, Q, D] floating point.
         classes: [T, W] int64, which class of the split each label of a task stands for; None for regression.
+        domains: [T] int64, which domain all classes of a task are of; None where they may be of several.
     """
 
     support: Support
     query: Query
     targets: Tensor
     classes: Tensor | None = None
+    domains: Tensor | None = None
+
+    def of_tasks(self, tasks: Tensor) -> "Episodes":
+        """Some of the tasks, by their numbers or by a mask [T]."""
+        support, query = self.support, self.query
+        return Episodes(
+            Support(support.x[tasks], support.y[tasks], support.mask[tasks], support.ways[tasks], support.max_ways),
+            Query(query.x[tasks], query.mask[tasks]),
+            self.targets[tasks],
+            None if self.classes is None else self.classes[tasks],
+            None if self.domains is None else self.domains[tasks],
+        )
 
     def to(self, *args: Any) -> "Episodes":
         """Copy with floating-point tensors converted and all tensors moved, as `Tensor.to` does."""
-        classes = None if self.classes is None else _to(self.classes, *args)
-        return Episodes(self.support.to(*args), self.query.to(*args), _to(self.targets, *args), classes)
+        numbers = (None if each is None else _to(each, *args) for each in (self.classes, self.domains))
+        return Episodes(self.support.to(*args), self.query.to(*args), _to(self.targets, *args), *numbers)
 
 
 class Adapted(NamedTuple):

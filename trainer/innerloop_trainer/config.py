@@ -9,6 +9,7 @@ from innerloop_learner.backbones import backbones
 from innerloop_learner.learner import methods
 from innerloop_learner.settings import StepSettings, declared, setting
 from innerloop_learner.spec import ClassBalance
+from innerloop_learner.transformations import transformations
 from innerloop_trainer.data import EpisodeShape, read_augmentations
 from innerloop_trainer.outer_loop import Schedule, estimators
 from innerloop_trainer.teaching import teachings
@@ -28,8 +29,8 @@ class TrainingConfig:
     Attributes:
         method: registered name of the method.
         data: the data source as the user wrote it.
-        settings: settings of the method (except steps), of its objective, of the estimator and of distillation, by
-            name.
+        settings: settings of the method (except steps), of its objective, of the estimator, of the transformation and
+            of distillation, by name.
         backbone_settings: settings of the backbone, by name.
         init: SHA-256 of the parameters that training starts from; None if it starts from random ones.
         teacher: SHA-256 of the bundles that teach, joined by commas; None without teachers.
@@ -54,7 +55,8 @@ class TrainingConfig:
     validation_episodes: int = setting(200, "tasks per validation", least=2)
     estimator: str | None = setting(
         None,
-        "way to find parameters: backpropagation, pilot, implicit, reptile, es, pes, reinforce, discriminant, nothing",
+        "way to find parameters: backpropagation, mldg, pilot, implicit, reptile, es, pes, reinforce, discriminant, "
+        "nothing",
     )
     settings: Mapping[str, Any] = field(default_factory=dict)
     backbone: str | None = setting(None, "network that turns inputs into features: conv4, mlp or adapter")
@@ -75,6 +77,9 @@ class TrainingConfig:
         None,
         "augmentations of training images, as NAME?strength=number joined by commas, or none; usual ones are chosen "
         "only without labels",
+    )
+    transform: str | None = setting(
+        None, "random transformation of features in training, against new domains: feature_wise"
     )
     teaching: str = setting(
         "plain", "what of the teachers is learned too: plain for nothing, their temperature, or the head of each"
@@ -99,7 +104,7 @@ def check_config(config: TrainingConfig) -> None:
     Raises:
         ConfigError: settings that contradict each other or the method.
         DataError: no such augmentation or strength.
-        UnknownNameError: no such method, backbone, estimator, weighting or teaching.
+        UnknownNameError: no such method, backbone, estimator, weighting, transformation or teaching.
         SettingsError: the method can't learn weights of examples.
     """
     method = methods[config.method]
@@ -107,6 +112,8 @@ def check_config(config: TrainingConfig) -> None:
         backbones[config.backbone]
     if config.estimator is not None:
         estimators[config.estimator]
+    if config.transform is not None:
+        transformations[config.transform]
     method.check_weighting(config.weighting)
     teachings[config.teaching]
     if config.augment is not None:

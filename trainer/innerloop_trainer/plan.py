@@ -10,9 +10,11 @@ from innerloop_learner.acceleration import accelerated
 from innerloop_learner.learner import Learner, MethodInfo, build_learner, methods
 from innerloop_learner.manifest import TaskLimits
 from innerloop_learner.objectives import Objective, build_objective, objectives
+from innerloop_learner.objectives.transformed import Transformed
 from innerloop_learner.settings import NoSettings, SettingsError, described, with_settings
 from innerloop_learner.spec import InputSpec, LearnerSpec
 from innerloop_learner.tasks import Params
+from innerloop_learner.transformations import build_transformation, transformations
 from innerloop_trainer.config import ConfigError, TrainingConfig, check_config
 from innerloop_trainer.data import (
     NONE,
@@ -110,7 +112,8 @@ def make_plan(
     settings = _settings(config, estimator_name)
     queries = _given(config.queries, defaults.queries)
     iterations = _given(config.iterations, defaults.iterations)
-    meta_batch = _given(config.meta_batch, defaults.meta_batch)
+    least_domains = estimators[estimator_name].least_domains
+    meta_batch = _given(config.meta_batch, max(defaults.meta_batch, least_domains))
     learning_rate = _given(config.learning_rate, defaults.learning_rate)
     spec = _spec(config, source, info, settings.of_method)
     learner = accelerated(build_learner(spec), device)
@@ -119,7 +122,8 @@ def make_plan(
             "noise is drawn from an example's values, and those of an encoder differ by rounding from one batch to "
             "another; leave --backbone-set noise out, or --encoder"
         )
-    objective = _taught(build_objective(learner, settings.of_objective), config, teachers, settings, estimator_name)
+    objective = _transformed(build_objective(learner, settings.of_objective), config, settings)
+    objective = _taught(objective, config, teachers, settings, estimator_name)
     estimator = build_estimator(estimator_name, objective, settings.of_estimator)
     if not learner.init(torch.Generator()):
         raise ConfigError(f"{config.method} learns nothing on a backbone without layers; choose another --backbone")
@@ -134,6 +138,7 @@ def make_plan(
     source.train.check(episodes)
     source.validation.check(validation)
     source.test.check(validation)
+    _check_domains(estimator_name, len(source.train.domains(episodes)), meta_batch, source.name)
     completed = replace(
         config,
         encoder=None if source.encoder is None else f"sha256:{source.encoder.digest}",
@@ -152,6 +157,19 @@ def make_plan(
     )
     optimizer = OptimizerPlan(iterations, learning_rate, defaults.gradient_clip, config.schedule)
     return TrainingPlan(completed, source, learner, estimator, episodes, validation, iterations, meta_batch, optimizer)
+
+
+def _check_domains(estimator: str, domains: int, meta_batch: int, source: str) -> None:
+    """Check that the tasks of an outer step can be of as many domains as the estimator needs."""
+    least = estimators[estimator].least_domains
+    if domains < least:
+        there = f"only {domains} in training episodes of these ways" if domains else "none"
+        raise ConfigError(
+            f"{estimator} holds out domains, of which {source} has {there}; name them with ?domains= (see innerloop "
+            "sources), or take another --estimator"
+        )
+    if meta_batch < least:
+        raise ConfigError(f"{estimator} needs tasks of {least} domains; raise --meta-batch to {least} or more")
 
 
 def _given(value: T | None, default: T) -> T:
@@ -180,18 +198,30 @@ def _arranged(source: DataSource, augment: str | None, *, unlabelled: bool) -> D
 
 
 def _training_ways(config: TrainingConfig, source: DataSource, defaults: TrainingDefaults) -> int:
-    """Number of classes per training episode; a default that is larger than the split is cut to its size."""
+    """Number of classes per training episode; a default that is larger than split or domains is cut to their size."""
     if config.train_ways is not None:
         return config.train_ways
     if defaults.ways is None or source.task_kind == "regression":
         return config.ways
-    return min(defaults.ways, len(source.train.names)) if source.train.names else defaults.ways
+    if not source.train.names:
+        return defaults.ways
+    return max(min(config.ways, len(source.train.names)), min(defaults.ways, source.train.ways_anywhere))
 
 
 def _usual_estimator(config: TrainingConfig, defaults: TrainingDefaults) -> str:
     """The estimator of a run that names none: that of the method, or one that changes teachers where it should."""
     learned = teachings[config.teaching].learns
     return "pilot" if learned and defaults.estimator == "backpropagation" else defaults.estimator
+
+
+def _transformed(objective: Objective, config: TrainingConfig, settings: "_Settings") -> Objective:
+    """The objective under the transformation of the run; as it is if there is none."""
+    if config.transform is None:
+        return objective
+    if config.teacher is not None:
+        raise ConfigError("teachers see features as they are; leave --transform or --teacher out")
+    learner = objective.learner
+    return Transformed(objective, build_transformation(config.transform, learner, settings.of_transformation))
 
 
 def _taught(
@@ -214,11 +244,12 @@ def _taught(
 
 @dataclass(frozen=True)
 class _Settings:
-    """A run's settings, divided by owner: method, objective, estimator, and distillation if there are teachers."""
+    """A run's settings, divided by owner: method, objective, estimator, transformation and distillation."""
 
     of_method: Mapping[str, Any]
     of_objective: Mapping[str, Any]
     of_estimator: Mapping[str, Any]
+    of_transformation: Mapping[str, Any]
     of_distillation: Mapping[str, Any]
 
 
@@ -230,6 +261,7 @@ def _settings(config: TrainingConfig, estimator: str) -> _Settings:
     """
     method = methods[config.method]
     kinds = [each.settings_class for each in (method, objectives[method.info.objective], estimators[estimator])]
+    kinds.append(NoSettings if config.transform is None else transformations[config.transform].settings_class)
     kinds.append(NoSettings if config.teacher is None else DistillationSettings)
     names = [[each.name for each in described(kind)] for kind in kinds]
     known = [name for group in names for name in group]

@@ -1,5 +1,6 @@
 """The interface of outer losses."""
 
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,9 +31,9 @@ class Stage:
     progress: float = 1.0
     seed: int = 0
 
-    def generator(self) -> torch.Generator:
-        """A generator for one use, on the CPU, so that every device draws alike."""
-        return torch.Generator().manual_seed(self.seed)
+    def generator(self, use: str = "") -> torch.Generator:
+        """A generator for one use, on the CPU, so that every device draws alike; other uses draw other numbers."""
+        return torch.Generator().manual_seed(self.seed ^ zlib.crc32(use.encode()))
 
 
 class Outcome(NamedTuple):
@@ -67,7 +68,7 @@ class Objective(ABC):
     trains: ClassVar[type[Any]] = Learner
     """The class of learners that it can train."""
 
-    least_queries: ClassVar[int] = 1
+    least_queries: int = 1
     """Fewest queries of a class that an episode must have."""
 
     gives_answers: ClassVar[bool] = True
@@ -83,6 +84,19 @@ class Objective(ABC):
         """Fresh parameters of the objective's own, which are trained with the learner's and never served."""
         del generator
         return {}
+
+    @property
+    def plain(self) -> "Objective":
+        """The same loss of the learner as it serves, without what training does to its features."""
+        return self
+
+    def strengths(self) -> frozenset[str]:
+        """Names of parameters that say how much training disturbs the learner.
+
+        The loss itself would only teach them to disturb nothing. They stay as they are, unless an estimator asks tasks
+        that were held out.
+        """
+        return frozenset()
 
     @abstractmethod
     def __call__(self, params: Params, episodes: Episodes, stage: Stage) -> Outcome:

@@ -58,6 +58,7 @@ def compare(
     augment: Annotated[str | None, option("augment")] = TrainingConfig.augment,
     teacher: TeacherOption = None,
     teaching: Annotated[str, option("teaching")] = TrainingConfig.teaching,
+    transform: Annotated[str | None, option("transform")] = TrainingConfig.transform,
     encoder: EncoderOption = None,
     tokenizer: TokenizerOption = None,
     device: DeviceOption = "auto",
@@ -85,6 +86,7 @@ def compare(
             unlabelled=unlabelled,
             augment=augment,
             teaching=teaching,
+            transform=transform,
         )
         budget = Budget(iterations, minutes)
         target = choose_device(device)

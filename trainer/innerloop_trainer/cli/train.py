@@ -68,6 +68,7 @@ def train(
     augment: Annotated[str | None, option("augment")] = TrainingConfig.augment,
     teacher: TeacherOption = None,
     teaching: Annotated[str, option("teaching")] = TrainingConfig.teaching,
+    transform: Annotated[str | None, option("transform")] = TrainingConfig.transform,
     encoder: EncoderOption = None,
     tokenizer: TokenizerOption = None,
     init: Annotated[
@@ -106,6 +107,7 @@ def train(
             unlabelled=unlabelled,
             augment=augment,
             teaching=teaching,
+            transform=transform,
         )
         target = choose_device(device)
         finished = train_and_test(

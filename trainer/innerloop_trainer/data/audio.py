@@ -98,7 +98,7 @@ class Audio(SourceLoader):
         data, small = leave_out_small(request.name, decoded, options)
         silent = data.count(np.fromiter(map(is_silent, data.examples), bool))
         _reject_silent(tree, data, silent)
-        named, how = split_found(request, options, layout.splits, data.names)
+        named, how = split_found(request, options, layout.splits, data)
         splits = {split: data.select(names) for split, names in named.items()}
         described, apart = "", list[str]()
         if options.speakers != "none":

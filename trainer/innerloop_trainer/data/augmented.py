@@ -82,6 +82,15 @@ class AugmentedTasks(TaskSampler):
             query=Query(images[:, examples:], query.mask),
         )
 
+    def domains(self, shape: EpisodeShape) -> Sequence[str]:
+        """See TaskSampler.domains."""
+        return self._tasks.domains(shape)
+
+    @property
+    def ways_anywhere(self) -> int:
+        """See TaskSampler.ways_anywhere."""
+        return self._tasks.ways_anywhere
+
     def check(self, shape: EpisodeShape) -> None:
         """See TaskSampler.check."""
         self._tasks.check(shape)

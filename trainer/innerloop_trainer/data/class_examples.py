@@ -46,6 +46,9 @@ class ClassExamples(TaskSampler):
     Where examples have speakers, each task divides these at random: the support examples of all its classes are by the
     speakers of one half, about, and its queries by the others.
 
+    Where classes have domains, the classes of a task are of one. Domains that have enough classes come in turn, in an
+    order drawn anew each time round, so that the tasks of a batch are of as many of them as there can be.
+
     Args:
         label: name of the split in messages, for example "omniglot:random, test split".
         data: examples of the split.
@@ -73,6 +76,18 @@ class ClassExamples(TaskSampler):
         self._resident = None if data.examples.dtype == object else torch.from_numpy(data.examples).to(device)
         self._speakers = None if data.speakers is None else torch.from_numpy(data.speakers).to(device)  # [N]
         self._divisions = dict[tuple[int, int], Tensor]()
+        self._domain_names, numbers = np.unique(data.domains or (), return_inverse=True)
+        self._domains = None if data.domains is None else torch.from_numpy(numbers).to(device)  # [K]
+        self._domain_sizes = np.bincount(numbers).tolist()
+
+    def domains(self, shape: EpisodeShape) -> Sequence[str]:
+        """See TaskSampler.domains."""
+        return [str(self._domain_names[number]) for number in self._domains_for(shape.ways)]
+
+    @property
+    def ways_anywhere(self) -> int:
+        """See TaskSampler.ways_anywhere."""
+        return min(self._domain_sizes, default=len(self.names))
 
     def sample(self, shape: EpisodeShape, tasks: int, generator: torch.Generator) -> Episodes:
         """See TaskSampler.sample; the support set comes in random order, its labels numbered by first appearance.
@@ -92,7 +107,8 @@ class ClassExamples(TaskSampler):
             max_ways=shape.ways,
         )
         mask = torch.ones(raw.query_labels.shape, dtype=torch.bool, device=self._device)
-        return Episodes(support, Query(normalise(self._spec, raw.query), mask), raw.query_labels, raw.classes)
+        domains = None if self._domains is None else self._domains[raw.classes[:, 0]]
+        return Episodes(support, Query(normalise(self._spec, raw.query), mask), raw.query_labels, raw.classes, domains)
 
     def sample_raw(self, shape: EpisodeShape, tasks: int, generator: torch.Generator) -> RawEpisodes:
         """The same tasks as `sample` draws from an equal generator, not normalised.
@@ -132,6 +148,12 @@ class ClassExamples(TaskSampler):
             raise DataError(
                 f"{self._label} has {len(self.names)} classes, too few for {shape.ways} ways; "
                 f"lower --ways to {len(self.names)} or add classes"
+            )
+        if self._domains is not None and not self._domains_for(shape.ways):
+            largest = max(self._domain_sizes)
+            raise DataError(
+                f"{self._label}: no domain has {shape.ways} classes for an episode of its own, at most {largest}; "
+                f"lower --ways or --train-ways to {largest}, or read the data without ?domains="
             )
         if not self.labelled:
             raise DataError(
@@ -207,7 +229,21 @@ class ClassExamples(TaskSampler):
     def _draw_classes(self, tasks: int, ways: int, generator: torch.Generator) -> Tensor:
         """Distinct classes in random order [T, W]."""
         keys = torch.rand(tasks, len(self.names), generator=generator, device=self._device)
+        if self._domains is not None:
+            drawn = self._draw_domains(tasks, ways, generator)
+            keys = keys.masked_fill(self._domains != drawn.unsqueeze(1), -1.0)
         return keys.topk(ways).indices
+
+    def _draw_domains(self, tasks: int, ways: int, generator: torch.Generator) -> Tensor:
+        """The domain of each task [T]: all that have enough classes in turn, in random order."""
+        suited = torch.tensor(self._domains_for(ways), device=self._device)
+        rounds = -(-tasks // len(suited))
+        keys = torch.rand(rounds, len(suited), generator=generator, device=self._device)
+        return suited[keys.argsort(1).flatten()[:tasks]]
+
+    def _domains_for(self, ways: int) -> list[int]:
+        """Numbers of the domains that have so many classes."""
+        return [number for number, size in enumerate(self._domain_sizes) if size >= ways]
 
     def _draw_examples(self, classes: Tensor, shape: EpisodeShape, generator: torch.Generator) -> Tensor:
         """Rows of distinct examples of each class [T, W, shots + queries], those of the support set first."""

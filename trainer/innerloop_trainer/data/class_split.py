@@ -54,6 +54,21 @@ def split_by_seed(options: SplitOptions, names: list[str]) -> tuple[Splits, str]
     return splits, "by name" if options.order == "name" else f"by class with seed {options.seed}"
 
 
+def split_domains(options: SplitOptions, domains: Mapping[str, str]) -> tuple[Splits, str]:
+    """Shuffle domains and divide them, with all their classes; returns what `split_by_seed` does.
+
+    Args:
+        options: fractions of the domains, and seed.
+        domains: domain of each class by the class's name.
+    """
+    of_domains, how = split_by_seed(options, sorted(set(domains.values())))
+    splits = {
+        split: [name for name, domain in domains.items() if domain in chosen] for split, chosen in of_domains.items()
+    }
+    counts = ", ".join(str(len(chosen)) for chosen in of_domains.values())
+    return splits, f"{how.replace('by class', 'by domain')} (of {counts} domains)"
+
+
 def hold_out(source: str, options: SplitOptions, splits: Splits) -> Splits:
     """Take classes for validation from those for training, if there is no validation split.
 

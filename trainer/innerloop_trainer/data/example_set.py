@@ -21,6 +21,7 @@ class ExampleSet:
             float32, or texts [N] as strings, each of which takes the memory of its own length.
         digests: digests of the K classes, by which they are recognised whatever their names.
         speakers: number of the speaker of each example [N] int64, where episodes keep speakers apart; otherwise None.
+        domains: name of the domain of each of the K classes, where each episode is of one; otherwise None.
     """
 
     names: tuple[str, ...]
@@ -28,6 +29,7 @@ class ExampleSet:
     examples: NDArray[Any]
     digests: tuple[ClassDigest, ...]
     speakers: NDArray[np.int64] | None = None
+    domains: tuple[str, ...] | None = None
 
     def select(self, names: Sequence[str]) -> "ExampleSet":
         """The classes `names`, in that order."""
@@ -42,6 +44,7 @@ class ExampleSet:
             self.examples[examples],
             tuple(self.digests[index] for index in chosen),
             None if self.speakers is None else self.speakers[examples],
+            None if self.domains is None else tuple(self.domains[index] for index in chosen),
         )
 
     def count(self, which: NDArray[np.bool_]) -> dict[str, int]:
@@ -67,15 +70,28 @@ class ExampleSet:
             np.concatenate([each.examples for each in sets]),
             tuple(digest for each in sets for digest in each.digests),
             None if self.speakers is None else np.concatenate([each.speakers for each in sets]),
+            None if self.domains is None else tuple(domain for each in sets for domain in each.domains or ()),
         )
 
     def with_rotations(self) -> "ExampleSet":
-        """These classes of images and, as further classes, each of them rotated by 90, 180 and 270 degrees."""
+        """These classes of images and, as further classes, each of them rotated by 90, 180 and 270 degrees.
+
+        A rotated domain is a domain of its own.
+        """
         names, digests = list(self.names), list(self.digests)
+        domains = None if self.domains is None else list(self.domains)
         images = [self.examples]
         for turns in (1, 2, 3):
             turned = f" rotated by {90 * turns}"
             names += [name + turned for name in self.names]
             digests += [digest.turned(turned) for digest in self.digests]
+            if domains is not None:
+                domains += [domain + turned for domain in domains[: len(self.names)]]
             images.append(np.rot90(self.examples, turns, axes=(2, 3)))
-        return ExampleSet(tuple(names), np.tile(self.counts, 4), np.concatenate(images), tuple(digests))
+        return ExampleSet(
+            tuple(names),
+            np.tile(self.counts, 4),
+            np.concatenate(images),
+            tuple(digests),
+            domains=None if domains is None else tuple(domains),
+        )

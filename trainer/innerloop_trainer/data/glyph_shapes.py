@@ -37,10 +37,17 @@ class GlyphShapes:
     Attributes:
         character: as a string.
         shapes: ink [fonts, CANVAS, CANVAS] uint8, 255 where there is ink, the longer side scaled to BOX pixels.
+        fonts: names of these fonts.
     """
 
     character: str
     shapes: NDArray[np.uint8]
+    fonts: tuple[str, ...]
+
+    def in_font(self, font: str) -> "GlyphShapes":
+        """The character in one of its fonts."""
+        index = self.fonts.index(font)
+        return GlyphShapes(self.character, self.shapes[index : index + 1], (font,))
 
 
 def distinct_characters() -> list[GlyphShapes]:
@@ -51,12 +58,13 @@ def distinct_characters() -> list[GlyphShapes]:
     fonts = [ImageFont.truetype(path, 80, layout_engine=ImageFont.Layout.BASIC) for path in paths]
     glyphs = []
     for code in filter(_is_candidate, sorted(charsets[0])):
-        having = [font for font, charset in zip(fonts, charsets, strict=True) if code in charset]
+        having = [number for number, charset in enumerate(charsets) if code in charset]
         if len(having) < FEWEST_FONTS:
             continue
-        shapes = [shape for shape in (_draw(chr(code), font) for font in having) if shape is not None]
+        drawn = {number: _draw(chr(code), fonts[number]) for number in having}
+        shapes = {FONTS[number]: shape for number, shape in drawn.items() if shape is not None}
         if shapes:
-            glyphs.append(GlyphShapes(chr(code), np.stack(shapes)))
+            glyphs.append(GlyphShapes(chr(code), np.stack([*shapes.values()]), tuple(shapes)))
     return _drop_lookalikes(glyphs)
 
 

@@ -37,6 +37,12 @@ class ImageOptions(SplitOptions, LeaveOutOptions):
     size: tuple[int, int] = option((64, 64), SIZE, "Pixels to resize to; proportions are not kept.")
     color: str = option("auto", one_of("auto", "gray", "rgb"), "What is read; auto is gray if no image has any colour.")
     nested: bool = option(False, FLAG, "Folders of one name below different folders are different classes.")
+    domains: str = option(
+        "none",
+        one_of("none", "folder"),
+        "Folder: the classes of each episode lie in one folder, its domain, and where folders are no splits, whole "
+        "domains are divided.",
+    )
 
 
 class Images(SourceLoader):
@@ -59,12 +65,15 @@ class Images(SourceLoader):
         path = existing_path(request, EXAMPLE)
         tree = open_tree(path)
         single = single_folder(IMAGES, tree)
-        layout = single or find_classes(IMAGES, tree, nested=options.nested, skip_empty=options.min_examples > 0)
+        nested = options.nested or options.domains == "folder"
+        layout = single or find_classes(IMAGES, tree, nested=nested, skip_empty=options.min_examples > 0)
         files = {name: files for classes in layout.splits.values() for name, files in classes.items()}
         decoded = _decode(tree, files, options)
         images, small = (_readable(decoded), ()) if single else _usable(request, options, tree, decoded)
         labels = "without labels" if single else f"of {len(images.names)} classes"
-        splits, how = split_found(request, options, layout.splits, images.names)
+        if options.domains == "folder":
+            images = replace(images, domains=_domains(images.names))
+        splits, how = split_found(request, options, layout.splits, images)
         channels = images.examples.shape[1]
         height, width = options.size
         return source_of_classes(
@@ -80,6 +89,17 @@ class Images(SourceLoader):
             options=write_options(options),
             notices=[*layout.notices, *_notices(files, decoded, _blanks(images)), *small],
         )
+
+
+def _domains(classes: Sequence[str]) -> tuple[str, ...]:
+    """The folder that each class folder lies in."""
+    domains = tuple(name.rpartition("/")[0] for name in classes)
+    if "" in domains:
+        raise DataError(
+            f"images: the folder of class {classes[domains.index('')]!r} lies in no folder of a domain; put class "
+            "folders into folders of domains, or leave ?domains= out"
+        )
+    return domains
 
 
 def _usable(

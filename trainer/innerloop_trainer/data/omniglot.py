@@ -1,4 +1,4 @@
-"""`omniglot:PATH[?split=random|alphabet&rotations=true|false]`: 1,623 handwritten characters of 50 alphabets.
+"""`omniglot:PATH?key=value&...`: 1,623 handwritten characters of 50 alphabets; `OmniglotOptions` lists the options.
 
 Lake, Salakhutdinov and Tenenbaum, Human-level concept learning through probabilistic program induction, Science 2015.
 PATH holds images_background and images_evaluation, as zip archives or as folders, laid out as the authors publish them:
@@ -48,6 +48,11 @@ class OmniglotOptions:
         "Test on characters drawn from all alphabets, or on alphabets that were never trained on.",
     )
     rotations: bool = option(True, FLAG, "Train on each character rotated by 90, 180 and 270 degrees as well.")
+    domains: str = option(
+        "none",
+        one_of("none", "alphabet"),
+        "Alphabet: the characters of each episode are of one alphabet; a rotated alphabet is one of its own.",
+    )
 
 
 class Omniglot(SourceLoader):
@@ -65,11 +70,13 @@ class Omniglot(SourceLoader):
         evaluation = _read(_part(root, "images_evaluation"))
         divide = random_split if options.split == "random" else alphabet_split
         split = divide(background, evaluation)
+        names = background.names + evaluation.names
         everything = ExampleSet(
-            background.names + evaluation.names,
+            names,
             np.concatenate([background.counts, evaluation.counts]),
             np.concatenate([background.examples, evaluation.examples]),
             background.digests + evaluation.digests,
+            domains=tuple(map(_alphabet, names)) if options.domains == "alphabet" else None,
         )
         train = everything.select(split.train)
         return source_of_classes(

@@ -89,6 +89,19 @@ class TaskSampler(ABC):
         del augment
         raise DataError("only images can be learned from without labels; leave --unlabelled out")
 
+    def domains(self, shape: EpisodeShape) -> Sequence[str]:
+        """Names of the domains that can give episodes of this shape, each of which is then of one domain.
+
+        Empty where classes have no domains, and an episode may have any of them.
+        """
+        del shape
+        return ()
+
+    @property
+    def ways_anywhere(self) -> int:
+        """Most classes that an episode can have, whatever domain it is of."""
+        return len(self.names)
+
     @abstractmethod
     def sample(self, shape: EpisodeShape, tasks: int, generator: torch.Generator) -> Episodes:
         """Draw `tasks` episodes; equal generators draw equal episodes. Inputs come normalised.

@@ -16,9 +16,10 @@ from innerloop_learner.encoders import MAX_TEXT_BYTES, cut_text
 from innerloop_learner.spec import InputSpec
 from innerloop_trainer.data.class_digests import digest_classes
 from innerloop_trainer.data.class_examples import source_of_classes
-from innerloop_trainer.data.class_split import SplitOptions, describe_split, split_by_seed
+from innerloop_trainer.data.class_split import SplitOptions, describe_split
 from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.file_tree import FileTree, is_visible, title_of
+from innerloop_trainer.data.found_splits import divide
 from innerloop_trainer.data.left_out import Broken, LeaveOutOptions, count_kinds, counted, leave_out_small
 from innerloop_trainer.data.options import TEXT, existing_path, option, read_options, write_options
 from innerloop_trainer.data.source import DataError, DataSource, SourceLoader, SourceRequest, sources
@@ -38,6 +39,12 @@ class TextOptions(SplitOptions, LeaveOutOptions):
     """Options of the source of texts."""
 
     text: str = option("text", TEXT, "Column of the texts, in any case.")
+    domains: str = option(
+        "",
+        TEXT,
+        "Column that names the domain of each text, in any case. The classes of an episode are then of one domain, and "
+        "whole domains are divided.",
+    )
     label: str = option(
         "",
         TEXT,
@@ -59,7 +66,7 @@ class Texts(SourceLoader):
         path = existing_path(request, EXAMPLE)
         everything, notices = read_texts(options, path)
         data, small = leave_out_small(request.name, everything, options)
-        splits, how = split_by_seed(options, list(data.names))
+        splits, how = divide(options, data)
         return source_of_classes(
             f"texts:{title_of(path).removesuffix('.csv').removesuffix('.tsv')}",
             f"{len(data.examples):,} texts of {len(data.names)} classes, {describe_split(splits, how)}",
@@ -81,22 +88,24 @@ def read_texts(options: TextOptions, path: Path) -> tuple[ExampleSet, Sequence[s
         DataError: there are no texts, or a file can't be read; the message names the file and the line.
     """
     files, notices = _files(path)
-    texts, broken = defaultdict[str, list[str]](list), 0
+    texts, broken = defaultdict[tuple[str, str], list[str]](list), 0
     for file in files:
         broken += _read_file(options, file, texts)
     if not texts:
         raise DataError(f"texts: {path} has no texts; give a CSV file with a header, or a folder of them")
     if broken:
         notices.append(f"{counted(broken, 'row')} without a usable text and label left out")
-    names = tuple(sorted(texts))
-    whole = [text for name in names for text in texts[name]]
+    classes = sorted(texts)
+    whole = [text for each in classes for text in texts[each]]
     cut = [cut_text(text) for text in whole]
     shorter = sum(map(str.__ne__, cut, whole))
     if shorter:
         notices.append(f"{counted(shorter, 'text')} of more than {MAX_TEXT_BYTES:,} bytes cut, as no server takes more")
-    counts = np.array([len(texts[name]) for name in names], dtype=np.int64)
+    counts = np.array([len(texts[each]) for each in classes], dtype=np.int64)
     digests = digest_classes(counts, [hashlib.sha256(text.encode()).digest() for text in cut])
-    return ExampleSet(names, counts, np.array(cut, dtype=object), digests), notices
+    names = tuple(f"{domain}/{label}" if domain else label for domain, label in classes)
+    domains = tuple(domain for domain, _ in classes) if options.domains else None
+    return ExampleSet(names, counts, np.array(cut, dtype=object), digests, domains=domains), notices
 
 
 def _files(path: Path) -> tuple[list[Path], list[str]]:
@@ -114,33 +123,37 @@ def _files(path: Path) -> tuple[list[Path], list[str]]:
     return tables, notices
 
 
-def _read_file(options: TextOptions, file: Path, texts: dict[str, list[str]]) -> int:
-    """Add a file's texts to those of their labels, and count its rows that can't be used."""
+def _read_file(options: TextOptions, file: Path, texts: dict[tuple[str, str], list[str]]) -> int:
+    """Add a file's texts to those of their domain ("" for none) and label, and count its rows that can't be used."""
     shown = f"texts: {FileTree.shown(file)}"
     table = read_table(shown, file)
-    text_column, label_column = _columns(options, shown, table)
+    text_column, label_column, domain_column = _columns(options, shown, table)
     broken = Broken(shown)
     for line, row in table.rows:
         if len(row) != len(table.header):
             broken.note(f"line {line} has {len(row)} columns, the header {len(table.header)}")
             continue
         text, label = row[text_column], row[label_column].strip()
-        if label in NOTHING:
+        domain = "" if domain_column is None else row[domain_column].strip()
+        if domain_column is not None and domain in NOTHING:
+            broken.note(f"line {line} has no domain ({domain!r})")
+        elif label in NOTHING:
             broken.note(f"line {line} has no label ({label!r})")
         elif text.strip() in NOTHING:
             broken.note(f"line {line} has no text ({text!r})")
         elif "\0" in text:
             broken.note(f"line {line} has a character U+0000")
         else:
-            texts[label].append(text)
+            texts[domain, label].append(text)
     if not options.skip_broken:
         broken.refuse("mend these rows, or leave them out with ?skip_broken=true")
     return len(broken)
 
 
-def _columns(options: TextOptions, shown: str, table: Table) -> tuple[int, int]:
-    """The positions of the columns of texts and labels."""
+def _columns(options: TextOptions, shown: str, table: Table) -> tuple[int, int, int | None]:
+    """The positions of the columns of texts and labels, and of domains if there are any."""
     text = _column(shown, table, "text", options.text)
+    domain = _column(shown, table, "domains", options.domains) if options.domains else None
     if options.label:
         label = _column(shown, table, "label", options.label)
     elif len(table.header) == 2:
@@ -150,7 +163,9 @@ def _columns(options: TextOptions, shown: str, table: Table) -> tuple[int, int]:
         label = named[0] if len(named) == 1 else _column(shown, table, "label", "label")
     if text == label:
         raise DataError(f"texts: text and label are one column, {options.text!r}; name two")
-    return text, label
+    if domain in (text, label):
+        raise DataError(f"texts: {options.domains!r} names domains, and no texts or labels too; name another column")
+    return text, label, domain
 
 
 def _column(shown: str, table: Table, key: str, name: str) -> int:

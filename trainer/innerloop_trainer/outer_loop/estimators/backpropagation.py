@@ -36,8 +36,8 @@ class Backpropagation(Estimator):
 
 def backpropagate(objective: Objective, params: Params, episodes: Episodes, stage: Stage) -> Estimate:
     """The gradient of an objective by differentiation; the arguments are those of `Objective.__call__`."""
-    buffers = objective.learner.buffers()
-    learned = {name: value.detach().requires_grad_() for name, value in params.items() if name not in buffers}
+    constant = objective.learner.buffers() | objective.strengths()
+    learned = {name: value.detach().requires_grad_() for name, value in params.items() if name not in constant}
     with torch.enable_grad():
         outcome = objective({**params, **learned}, episodes, stage)
         gradients = torch.autograd.grad(outcome.loss, list(learned.values()), materialize_grads=True)

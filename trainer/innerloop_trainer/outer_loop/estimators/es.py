@@ -50,8 +50,8 @@ class EvolutionStrategies(Estimator):
     def estimate(self, params: Params, carried: Params, episodes: Episodes, stage: Stage) -> Estimate:
         """See Estimator.estimate; buffers, loss and outputs are those of the parameters without perturbation."""
         del carried
-        buffers, settings = self.objective.learner.buffers(), self.settings
-        learned = {name: value for name, value in params.items() if name not in buffers}
+        settings, constant = self.settings, self.objective.learner.buffers() | self.objective.strengths()
+        learned = {name: value for name, value in params.items() if name not in constant}
         noise = perturbations(learned, settings.population // 2, stage)
 
         def loss(member: Params) -> Params:

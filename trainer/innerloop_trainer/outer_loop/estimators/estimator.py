@@ -58,6 +58,12 @@ class Estimator(ABC):
     teachers: ClassVar[TeachersTaken] = "none"
     """The teachers whose students it trains."""
 
+    least_domains: ClassVar[int] = 0
+    """Fewest domains that the tasks of an outer step must be of; zero where they need none."""
+
+    asks_objective: ClassVar[bool] = True
+    """Whether it evaluates the objective, with all that training adds to it, rather than the learner."""
+
     def __init__(self, objective: Objective, settings: Any) -> None:
         self.objective = objective
         self.settings = settings
@@ -106,4 +112,6 @@ def build_estimator(name: str, objective: Objective, settings: Mapping[str, Any]
     """
     kind, owner = estimators[name], f"estimator {name}"
     with refusing(owner):
+        if objective.strengths() and not kind.asks_objective:
+            raise ValueError("it would leave the transformation out; leave --transform out, or take another estimator")
         return kind(objective, with_settings(owner, kind.settings_class, settings))

@@ -50,6 +50,7 @@ class Implicit(Estimator):
         ValueError: the learner's inner loss does not pull weights back to where they start.
     """
 
+    asks_objective = False
     settings_class = ImplicitSettings
     settings: ImplicitSettings
     objective: QueryLoss

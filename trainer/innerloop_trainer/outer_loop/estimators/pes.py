@@ -66,6 +66,7 @@ class PersistentEvolution(Estimator):
         ValueError: the learner is not trained by the loss after every step, each of which weighs the same.
     """
 
+    asks_objective = False
     settings_class = PersistentSettings
     settings: PersistentSettings
     objective: EveryStep

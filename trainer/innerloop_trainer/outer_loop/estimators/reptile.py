@@ -41,6 +41,7 @@ class Reptile(Estimator):
         ValueError: the learner has no inner loop, has an update rule with learned parameters, a weighting or noise.
     """
 
+    asks_objective = False
     settings_class = ReptileSettings
     settings: ReptileSettings
 
