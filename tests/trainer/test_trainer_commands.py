@@ -215,9 +215,10 @@ def test_sources_lists_every_source_and_one_with_its_options() -> None:
         "size": "64",
         "color": "auto",
         "nested": "false",
+        "domains": "none",
     }
     assert "skip_broken" in innerloop("sources", "images").output
-    assert "It has no options" in innerloop("sources", "glyphs").output
+    assert "It has no options" in innerloop("sources", "sinusoid").output
     assert "there are: audio, digits, glyphs" in innerloop("sources", "imagenet").error
 
 

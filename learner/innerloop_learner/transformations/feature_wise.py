@@ -25,7 +25,7 @@ class FeatureWiseSettings:
 
 @transformations.register("feature_wise")
 class FeatureWise(Transformation):
-    """Random factors and summands of channels, after each norm (Tseng, Lee, Huang and Yang 2020, equations 2 and 3).
+    """Scales and shifts what norms give at random (Tseng, Lee, Huang and Yang 2020, equations 2 and 3).
 
     With the output z of a norm l for channel c of a task, support set and queries alike:
 

@@ -186,7 +186,8 @@ def test_a_source_says_all_its_options_given_or_not(tmp_path: Path, class_folder
     root = class_folders(tmp_path / "zoo", SIX)
     options = load_source(f"images:{root}?size=8x9&seed=3&val=0.2").options
     given = {"size": "8x9", "seed": "3", "val": "0.2", "test": "0.2", "color": "auto", "order": "shuffled"}
-    assert options == {**given, "nested": "false", "min_examples": "0", "skip_broken": "false"}
+    others = {"nested": "false", "domains": "none", "min_examples": "0", "skip_broken": "false"}
+    assert options == {**given, **others}
     text = "&".join(f"{key}={value}" for key, value in options.items())
     assert load_source(f"images:{root}?{text}").options == options
 

@@ -67,7 +67,7 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
         (
             "text,label\nHi,a\n",
             "?encoding=latin-1",
-            "unknown option 'encoding'; it has: .* text, label",
+            "unknown option 'encoding'; it has: .* text, label, domains",
         ),
     ],
 )

@@ -10,6 +10,7 @@ from innerloop_learner.noises import noises
 from innerloop_learner.norms import norms
 from innerloop_learner.objectives import objectives
 from innerloop_learner.registry import Registry
+from innerloop_learner.transformations import transformations
 from innerloop_learner.update_rules import update_rules
 from innerloop_learner.weightings import weightings
 from innerloop_trainer.outer_loop import estimators
@@ -57,6 +58,13 @@ KINDS: Sequence[Kind] = (
     ),
     Kind(update_rules, "how an inner step changes weights", "--set update_rule=NAME"),
     Kind(weightings, "what each support example counts", "--weighting NAME"),
+    Kind(
+        transformations,
+        "how features vary in training",
+        "--transform NAME",
+        "settings_class",
+        "--set SETTING=VALUE",
+    ),
     Kind(
         teachings,
         "what of teachers is learned along",

@@ -39,17 +39,17 @@ class TextOptions(SplitOptions, LeaveOutOptions):
     """Options of the source of texts."""
 
     text: str = option("text", TEXT, "Column of the texts, in any case.")
-    domains: str = option(
-        "",
-        TEXT,
-        "Column that names the domain of each text, in any case. The classes of an episode are then of one domain, and "
-        "whole domains are divided.",
-    )
     label: str = option(
         "",
         TEXT,
         f"Column of the labels, in any case. Unless told, it is the other one of two columns, or the only one that is "
         f"called {', '.join(LABELS[:-1])} or {LABELS[-1]}.",
+    )
+    domains: str = option(
+        "",
+        TEXT,
+        "Column that names the domain of each text, in any case. The classes of an episode are then of one domain, and "
+        "whole domains are divided.",
     )
 
 

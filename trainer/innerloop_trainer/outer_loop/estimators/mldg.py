@@ -26,7 +26,7 @@ class MLDGSettings:
 
 @estimators.register("mldg")
 class MLDG(Backpropagation):
-    """Learns what helps on domains that were not learned from (Li, Yang, Song and Hospedales 2018, algorithm 1).
+    """Seeks steps that help domains that are held out (Li, Yang, Song and Hospedales 2018, algorithm 1).
 
     In each outer step some of the domains of its tasks are held out, drawn at random. With the loss F of the tasks of
     the others, the loss G of those held out, the meta-parameters w and a small rate a:
