@@ -76,20 +76,22 @@ class Problem(NamedTuple):
     fields: dict[str, str]
     retry_after: float | None
     request_id: str
+    facts: dict[str, str]
 
 
 def problem(error: grpc.RpcError) -> Problem:
     """Read the status, the google.rpc details and the request id of a failed call."""
     metadata = dict(error.trailing_metadata() or ())
     status = Status.FromString(metadata.get("grpc-status-details-bin", b""))
-    reason, fields, retry_after = "", {}, None
+    reason, fields, retry_after, facts = "", {}, None, {}
     for detail in status.details:
         info, bad, retry = ErrorInfo(), BadRequest(), RetryInfo()
         if detail.Unpack(info):
             assert info.domain == "innerloop"
-            reason = info.reason
+            reason, facts = info.reason, dict(info.metadata)
         elif detail.Unpack(bad):
             fields = {violation.field: violation.description for violation in bad.field_violations}
         elif detail.Unpack(retry):
             retry_after = retry.retry_delay.ToNanoseconds() / 1e9
-    return Problem(error.code(), error.details(), reason, fields, retry_after, metadata.get("innerloop-request-id", ""))
+    request_id = metadata.get("innerloop-request-id", "")
+    return Problem(error.code(), error.details(), reason, fields, retry_after, request_id, facts)

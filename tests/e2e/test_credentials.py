@@ -119,6 +119,11 @@ def test_two_owners_attack_each_others_ids_lists_and_deletes(rivals, fails):
     for method, kind in (
         (other.adaptations.Predict, predict_request),
         (other.adaptations.GetAdaptation, lambda id_: pb.GetAdaptationRequest(adaptation_id=id_)),
+        (
+            other.adaptations.UpdateAdaptation,
+            lambda id_: pb.UpdateAdaptationRequest(adaptation_id=id_, remove_examples=[0], request_id="same"),
+        ),
+        (other.adaptations.ListExamples, lambda id_: pb.ListExamplesRequest(adaptation_id=id_)),
         (other.adaptations.DeleteAdaptation, lambda id_: pb.DeleteAdaptationRequest(adaptation_id=id_)),
     ):
         attacked, unknown = fails(method, kind(made.id)), fails(method, kind("unknown"))

@@ -9,12 +9,12 @@ import grpc
 import numpy as np
 import pytest
 from bundles import GRADIENTS, write_bundle
-from examples import adapt_request, predict_request
+from examples import adapt_request, pictures, predict_request
 from grpc import StatusCode
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from running import Metrics, connect, wait_until
-from wire import array, problem
+from wire import array, problem, support
 
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import model_pb2
@@ -65,12 +65,20 @@ def test_after_a_crash_every_answered_adaptation_answers_as_before(folder, tmp_p
         from_recipe = client.adaptations.Adapt(adapt_request("gradients")).adaptation
         deleted = client.adaptations.Adapt(adapt_request()).adaptation
         client.adaptations.DeleteAdaptation(pb.DeleteAdaptationRequest(adaptation_id=deleted.id))
+        grow = pb.UpdateAdaptationRequest(
+            adaptation_id=stored.id, add=support(pictures(1, seed=9), ["new"]), remove_examples=[0], request_id="grow"
+        )
+        grown = client.adaptations.UpdateAdaptation(grow)
         before = [probabilities(client, each) for each in (stored, from_recipe)]
         kill(server)
     with ServerProcess(folder, **settings) as server, connect(server) as client:
         np.testing.assert_array_equal(probabilities(client, stored), before[0])
         np.testing.assert_allclose(probabilities(client, from_recipe), before[1], atol=1e-5)
         assert client.adaptations.Adapt(adapt_request("prototypes", request_id="mine")).adaptation.id == stored.id
+        again = client.adaptations.UpdateAdaptation(grow)
+        assert (again.adaptation.revision, list(again.example_ids)) == (2, [3]) == (2, list(grown.example_ids))
+        examples = client.adaptations.ListExamples(pb.ListExamplesRequest(adaptation_id=stored.id))
+        assert list(examples.example_ids) == [1, 2, 3]
         assert reason(client.adaptations.Predict, predict_request(deleted.id)).reason == "ADAPTATION_NOT_FOUND"
         listed = client.adaptations.ListAdaptations(pb.ListAdaptationsRequest()).adaptations
         assert [each.id for each in listed] == [from_recipe.id, stored.id]

@@ -21,6 +21,7 @@ NAMES = {
     "innerloop_adaptations_held",
     "innerloop_adaptations_bytes",
     "innerloop_adaptations_created_total",
+    "innerloop_adaptations_updated_total",
     "innerloop_adaptations_expired_total",
     "innerloop_adaptations_evicted_total",
     "innerloop_adaptation_budget_bytes",

@@ -99,6 +99,9 @@ ERRORS = [
     errors.DeadlinePassedError(),
     errors.ShuttingDownError(),
     errors.StoreUnavailableError(),
+    errors.RevisionChangedError(1, 2),
+    errors.ExamplesNotKeptError(),
+    errors.ClassesChangedError(),
 ]
 
 
@@ -107,7 +110,7 @@ def test_errors_are_the_same_on_the_other_side(error):
     content = msgspec.msgpack.encode(failed(7, error))
     again = error_of(msgspec.msgpack.decode(content, type=messages.ToFrontEnd))
     assert type(again) is type(error)
-    assert (str(again), again.retry_after) == (str(error), error.retry_after)
+    assert (str(again), again.retry_after, again.facts) == (str(error), error.retry_after, error.facts)
     assert getattr(again, "violations", None) == getattr(error, "violations", None)
 
 

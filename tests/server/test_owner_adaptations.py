@@ -126,6 +126,9 @@ async def test_one_too_many_is_refused_before_it_is_computed(store, metrics, val
         def serves(self, _):
             return True
 
+        def check_serves(self, _):
+            pass
+
     class Scheduler:
         async def run(self, _):
             raise ComputedError

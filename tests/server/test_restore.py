@@ -50,6 +50,9 @@ class OneModel:
     def serves(self, model):
         return model is self.model
 
+    def check_serves(self, model):
+        assert self.serves(model)
+
 
 @pytest.fixture
 async def served(tmp_path, metrics):

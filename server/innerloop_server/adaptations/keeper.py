@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import structlog
-from msgspec import structs
 
 from innerloop_server.adaptations.clock import WallClock
 from innerloop_server.adaptations.departed import Departed
@@ -72,6 +71,17 @@ class Keeper:
         self._departed = Departed()
         self._touched: dict[str, int] = {}  # id -> expiry that the store is yet to be told
         self._last_created_ns = 0
+        self._replacing: set[asyncio.Task[LiveAdaptation | None]] = set()
+
+    @property
+    def parts(self) -> KeptParts:
+        """What the store is given beside records."""
+        return self._parts
+
+    @property
+    def keeps_examples(self) -> bool:
+        """Whether the store has a place for examples at all."""
+        return self._store.durable
 
     async def open(self) -> None:
         """Get the store ready. Raises StoreUnusableError: it can't be used at all."""
@@ -151,13 +161,14 @@ class Keeper:
             time_to_live=options.time_to_live,
             request_id=options.request_id,
             fingerprint=options.fingerprint,
+            forget_examples=options.forget_examples,
         )
         expires_ns = record.expiry(record.created_ns)
         stored_ns = _stored_expiry(record, expires_ns)
         state = recipe = b""
         if self._store.durable:
-            forget = options.forget_examples
-            state, recipe = await self._parts.seal(record.id, model, task, adapted.state, forget_examples=forget)
+            kept = None if options.forget_examples else task
+            state, recipe = await self._parts.seal(record.id, model, adapted.state, kept)
         made = await self._add(record, stored_ns, state, recipe, own_most or self._owner_most)
         if made is not None:
             return made
@@ -167,15 +178,25 @@ class Keeper:
         return KeptRecord(record, expires_ns)
 
     async def replace(
-        self, before: KeptRecord, model: LoadedModel, task: AdaptTask, adapted: AdaptedTask, *, hold: bool
+        self,
+        before: KeptRecord,
+        record: AdaptationRecord,
+        model: LoadedModel,
+        state: TaskState,
+        task: AdaptTask | None,
+        *,
+        hold: bool,
     ) -> LiveAdaptation | None:
-        """Put what another version of a model has adapted to in the place of an adaptation, as its next revision.
+        """Put the next revision of an adaptation in the place of the one before.
+
+        A caller that leaves while that is being written does not take it back, and memory and store agree afterwards.
 
         Args:
             before: what is replaced.
-            model: that adapted.
-            task: that it adapted to, which its recipe describes.
-            adapted: the task state, and what else came of adapting.
+            record: of the next revision.
+            model: whose state it is.
+            state: the task state.
+            task: that led to it; None if its support set must not be kept, or is not known.
             hold: whether it is used: it is held in memory then, where others are only if the one before was, and its
                 expiry is postponed.
 
@@ -186,37 +207,51 @@ class Keeper:
         Raises:
             AdaptationNotFoundError: it was deleted meanwhile.
             AdaptationTooLargeError: it is larger than the budget.
-            StoreUnavailableError: the store can't keep it now.
+            StoreUnavailableError: the store can't keep it now; whether it has is not known.
         """
-        size = adapted.state.size_bytes
-        self.admit(size)
-        description = model.description
-        record = structs.replace(
-            before.record,
-            revision=before.record.revision + 1,
-            model_digest=description.digest,
-            model_version=description.version,
-            classes=task.classes,
-            steps=task.steps,
-            losses=adapted.losses,
-            example_weights=adapted.weights,
-            size_bytes=size,
-        )
-        parts = await self._parts.seal(record.id, model, task, adapted.state, forget_examples=False)
-        if not await self._store.replace(StoredAdaptation(_summary(record, before.expires_ns), *parts)):
-            return None
+        self.admit(state.size_bytes)
+        parts = (b"", b"")
+        if self._store.durable:
+            parts = await self._parts.seal(record.id, model, state, task)
+        stored = StoredAdaptation(_summary(record, before.expires_ns), *parts)
+        replacing = asyncio.create_task(self._replace(stored, record, model, state, before.expires_ns, hold=hold))
+        self._replacing.add(replacing)
+        replacing.add_done_callback(self._replaced)
+        return await asyncio.shield(replacing)
+
+    async def _replace(
+        self,
+        stored: StoredAdaptation,
+        record: AdaptationRecord,
+        model: LoadedModel,
+        state: TaskState,
+        expires_ns: int,
+        *,
+        hold: bool,
+    ) -> LiveAdaptation | None:
+        try:
+            if not await self._store.replace(stored):
+                return None
+        except StoreUnavailableError:
+            if (known := self._live.peek(record.id)) is not None:
+                known.sure = False
+            raise
         self._departed.replace(record.id, record.revision)
         known = self._live.peek(record.id)
-        expires_ns = before.expires_ns if known is None else known.expires_ns
-        live = LiveAdaptation(record, model, adapted.state, True, expires_ns, expires_ns)
+        expires_ns = expires_ns if known is None else known.expires_ns
+        live = LiveAdaptation(record, model, state, self._store.brings_back(record.id), expires_ns, expires_ns)
         if known is not None or hold:
-            await self.make_room(record.owner, size)
             if self._departed.was_deleted(record.id):
                 raise AdaptationNotFoundError
-            self._live.put(live)
+            await self._hold(live)
         if hold:
             self._postpone(live)
         return live
+
+    def _replaced(self, replacing: "asyncio.Task[LiveAdaptation | None]") -> None:
+        self._replacing.discard(replacing)
+        if not replacing.cancelled():
+            replacing.exception()  # retrieved: whoever waited may have left
 
     async def scan(self, model: str, cursor: str, limit: int) -> tuple[list[AdaptationRecord], str]:
         """Some adaptations of a model, whoever's, and the cursor of those that follow; damaged ones are left out.
@@ -244,7 +279,7 @@ class Keeper:
         if live is None:
             return None
         self._check(owner, live.record, live.expires_ns)
-        if self._store.shared and not await self._is_current(live):
+        if (self._store.shared or not live.sure) and not await self._is_current(live):
             self._live.drop(adaptation_id)
             return None
         self._postpone(live)
@@ -273,7 +308,10 @@ class Keeper:
 
         Those that no store can bring back are gone then, and their owners will be told.
         """
-        for dropped in self._live.make_room(owner, size):
+        await self._bury(self._live.make_room(owner, size))
+
+    async def _bury(self, given_way: Sequence[LiveAdaptation]) -> None:
+        for dropped in given_way:
             if not dropped.durable:
                 await self._store.delete(dropped.record.id)
                 self._departed.drop(dropped.record.id, dropped.record.owner)
@@ -422,6 +460,8 @@ class Keeper:
 
     async def close(self) -> None:
         """Tell the store what it does not know yet, and close it."""
+        if self._replacing:
+            await asyncio.wait(self._replacing)
         try:
             if self._touched:
                 await self._store.touch(self._touched)
@@ -450,14 +490,18 @@ class Keeper:
         return summary.expires_ns if live is None else live.expires_ns
 
     async def _hold(self, live: LiveAdaptation) -> None:
-        await self.make_room(live.record.owner, live.state.size_bytes)
+        """Hold an adaptation in memory, in the place of its revision before: nobody finds neither of them."""
+        self._live.drop(live.record.id)
+        given_way = self._live.make_room(live.record.owner, live.state.size_bytes)
         self._live.put(live)
+        await self._bury(given_way)
 
     async def _is_current(self, live: LiveAdaptation) -> bool:
         """Whether no other server has changed or deleted an adaptation; while none can be asked, none has."""
         try:
             async with asyncio.timeout(ASKED_SECONDS):
-                return await self._store.revision(live.record.id) == live.record.revision
+                live.sure = await self._store.revision(live.record.id) == live.record.revision
+                return live.sure
         except (StoreUnavailableError, TimeoutError):
             return True
         except DamagedError:  # which fetching it will say
@@ -479,7 +523,7 @@ class Keeper:
         """The record of a summary, if it is the owner's and has not expired. Raises what `fetch` raises."""
         if summary.owner != owner:
             raise AdaptationNotFoundError
-        kept = self._open(summary)
+        kept = KeptRecord(self._open(summary).record, self._expiry_of(summary))
         self._check(owner, kept.record, kept.expires_ns)
         return kept
 

@@ -23,6 +23,7 @@ class LiveAdaptation:
         durable: whether a store can bring it back when it gives way.
         expires_ns: when it ends unless it is used before.
         stored_expiry_ns: when it ends as far as the store knows.
+        sure: whether it is what the store keeps; it may not be after a write whose outcome is unknown.
     """
 
     record: AdaptationRecord
@@ -31,6 +32,7 @@ class LiveAdaptation:
     durable: bool
     expires_ns: int
     stored_expiry_ns: int
+    sure: bool = True
 
 
 class LiveAdaptations:

@@ -7,7 +7,7 @@ from functools import partial
 from innerloop_server.adaptations.recipe import Recipe
 from innerloop_server.adaptations.sealing import seal, seal_recipe
 from innerloop_server.adaptations.stores.interface import Part
-from innerloop_server.domain.tasks import AdaptTask
+from innerloop_server.domain.tasks import AdaptTask, SupportSet
 from innerloop_server.engine.interface import LoadedModel, TaskState
 
 COPIED_ON_LOOP = 64 * 2**10
@@ -29,22 +29,25 @@ class KeptParts:
     recipe_bytes: int = 2**20
     state_bytes: int = 64 * 2**10
 
+    def keeps(self, support: SupportSet) -> bool:
+        """Whether a support set is small enough to be kept."""
+        return support.size_bytes <= self.recipe_bytes
+
     async def seal(
-        self, adaptation_id: str, model: LoadedModel, task: AdaptTask, state: TaskState, *, forget_examples: bool
+        self, adaptation_id: str, model: LoadedModel, state: TaskState, task: AdaptTask | None
     ) -> tuple[bytes, bytes]:
         """The sealed state and recipe of an adaptation; one of them may be empty.
 
         Args:
             adaptation_id: of the adaptation.
             model: that adapted.
-            task: that it adapted to.
-            state: what that led to.
-            forget_examples: whether the support set must not be kept.
+            state: the task state.
+            task: that led to it; None if its support set must not be kept, or is not known.
         """
-        recipe, size = b"", task.support.x.nbytes + task.support.y.nbytes
-        if not forget_examples and size <= self.recipe_bytes:
+        recipe = b""
+        if task is not None and self.keeps(task.support):
             recipe = seal_recipe(adaptation_id, Recipe.of(task))
-            if state.size_bytes > max(self.state_bytes, size):
+            if state.size_bytes > max(self.state_bytes, task.support.size_bytes):
                 return b"", recipe
         export = partial(model.export_state, state)
         on_loop = model.states_on_host and state.size_bytes <= COPIED_ON_LOOP

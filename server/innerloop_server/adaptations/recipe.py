@@ -5,7 +5,8 @@ from typing import Self
 import msgspec
 import numpy as np
 
-from innerloop_server.domain.tasks import AdaptTask, Array, SupportSet
+from innerloop_server.domain.examples import LabelledExamples
+from innerloop_server.domain.tasks import AdaptTask, Array, ExampleIds, SupportSet
 
 
 class ArrayBytes(msgspec.Struct, frozen=True, array_like=True):
@@ -36,6 +37,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         steps: inner steps.
         steps_chosen: whether its owner chose them; another version takes its own number of steps otherwise.
         input_format: of the model's inputs; only a version that takes the same can use them.
+        ids: of the examples; None where they are those that the adaptation began with.
     """
 
     x: ArrayBytes
@@ -44,6 +46,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
     steps_chosen: bool = True
     input_format: str = ""
+    ids: ExampleIds | None = None
 
     @classmethod
     def of(cls, task: AdaptTask) -> Self:
@@ -56,12 +59,23 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
             steps=task.steps,
             steps_chosen=task.steps_chosen,
             input_format=task.model.description.input_format,
+            ids=task.ids,
         )
 
     @property
     def support(self) -> SupportSet:
         """The support set."""
         return SupportSet(self.x.array(), self.y.array(), self.ways)
+
+    def examples(self, classes: tuple[str, ...]) -> LabelledExamples:
+        """The examples with their answers as their owner gave them; `classes` are the labels by class index."""
+        x, y = self.x.array(), self.y.array()
+        ids = self.ids or ExampleIds.first(len(x))
+        if not classes:
+            return LabelledExamples(x, (), y, ids)
+        return LabelledExamples(
+            x, tuple(classes[index] for index in y.tolist()), np.zeros((len(x), 0), np.float32), ids
+        )
 
     @property
     def size_bytes(self) -> int:

@@ -1,6 +1,8 @@
 """The record of an adaptation: all that is known of it but its task state."""
 
 from dataclasses import dataclass
+from hashlib import blake2b
+from secrets import token_bytes
 
 import msgspec
 
@@ -8,6 +10,38 @@ from innerloop_server.domain.adaptations import Adaptation
 
 NEVER = 2**63 - 1
 """Expiry, in nanoseconds of the wall clock, of an adaptation that has none: the last one that a store can hold."""
+
+UPDATES_KNOWN = 64
+"""Updates of an adaptation whose requests may be repeated, the latest ones; each takes about 45 bytes of the record."""
+
+KEY_BYTES = 16
+
+
+class AppliedUpdate(msgspec.Struct, frozen=True, array_like=True):
+    """An update that was carried out, so that repeating its request changes nothing more.
+
+    Attributes:
+        key: of the request's id, see `key_of`; random where it had none, so that no two servers take their updates for
+            one and the same.
+        fingerprint: of the request's content.
+        first_id: id of the first example that it added.
+        added: number of those, if they are kept.
+    """
+
+    key: bytes
+    fingerprint: bytes
+    first_id: int
+    added: int
+
+    @property
+    def example_ids(self) -> tuple[int, ...]:
+        """Ids of the examples that it added."""
+        return tuple(range(self.first_id, self.first_id + self.added))
+
+
+def key_of(request_id: str) -> bytes:
+    """What is remembered of the id of an update's request; random bytes where it has none."""
+    return blake2b(request_id.encode(), digest_size=KEY_BYTES).digest() if request_id else token_bytes(KEY_BYTES)
 
 
 class AdaptationRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +64,10 @@ class AdaptationRecord(msgspec.Struct, frozen=True, kw_only=True):
         request_id: of the request that made it; empty when it had none.
         fingerprint: of that request's content.
         example_weights: what each support example counted; empty if all of a class counted the same.
+        forget_examples: whether its owner forbids to keep its examples; None where only the recipe tells, which is
+            there or not.
+        updates: the latest ones that were carried out, oldest first.
+        next_id: id that the next example gets; zero where it is `support_size`.
     """
 
     id: str
@@ -48,6 +86,14 @@ class AdaptationRecord(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str = ""
     fingerprint: bytes = b""
     example_weights: tuple[float, ...] = ()
+    forget_examples: bool | None = None
+    updates: tuple[AppliedUpdate, ...] = ()
+    next_id: int = 0
+
+    def applied(self, request_id: str) -> AppliedUpdate | None:
+        """The update that a request has made already."""
+        key = key_of(request_id)
+        return next((update for update in self.updates if update.key == key), None)
 
     def expiry(self, now_ns: int) -> int:
         """When it ends if it is used now and never again."""

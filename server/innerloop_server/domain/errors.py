@@ -3,8 +3,11 @@
 Messages go to clients: they never carry a path, a stack trace or a name of the code.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple
+
+NO_FACTS: Mapping[str, str] = MappingProxyType({})
 
 
 class ServerError(Exception):
@@ -13,10 +16,12 @@ class ServerError(Exception):
     Attributes:
         reason: stable word for programs.
         retry_after: seconds after which trying again makes sense; None when it does not.
+        facts: that a program may need, by name.
     """
 
     reason: ClassVar[str]
     retry_after: float | None = None
+    facts: Mapping[str, str] = NO_FACTS
 
 
 class FieldViolation(NamedTuple):
@@ -152,6 +157,43 @@ class AdaptationDamagedError(ServerError):
 
     def __init__(self) -> None:
         super().__init__("what the server kept of this adaptation is damaged; adapt again")
+
+
+class RevisionChangedError(ServerError):
+    """An adaptation has another revision than the caller expects."""
+
+    reason = "REVISION_CHANGED"
+
+    def __init__(self, expected: int, revision: int) -> None:
+        super().__init__(
+            f"the adaptation's revision is {revision}, not {expected}: somebody else has changed it; look at its "
+            "examples (ListExamples) and update again, or update whichever revision it has (expected_revision 0)"
+        )
+        self.facts = {"revision": str(revision)}
+
+
+class ExamplesNotKeptError(ServerError):
+    """An update needs the examples of an adaptation, and the server has not kept them."""
+
+    reason = "EXAMPLES_NOT_KEPT"
+
+    def __init__(self, why: str = "the server has not kept the examples of this adaptation") -> None:
+        super().__init__(
+            f"{why}; send all that it shall have as `support` of UpdateAdaptation, which the SDK does by itself where "
+            "the adaptation was made with it, or adapt again"
+        )
+
+
+class ClassesChangedError(ServerError):
+    """An update has changed the classes of an adaptation since a stream was told them."""
+
+    reason = "CLASSES_CHANGED"
+    retry_after = 0.0
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the classes of the adaptation have changed; ask again, naming the adaptation again on this stream"
+        )
 
 
 class StoreUnavailableError(ServerError):

@@ -61,6 +61,17 @@ class ModelDescription:
         shape = "x".join(map(str, self.input_shape))
         return f"{self.input_kind} {self.input_dtype} {shape} {self.sample_rate}"
 
+    def wrong_ways(self, ways: int) -> str | None:
+        """Why a task can't have so many classes, as the end of a sentence; None if it can."""
+        traits = self.traits
+        if ways < 2:
+            return f"has {ways} class{'es' * (ways != 1)}, at least 2 are needed"
+        if ways > traits.max_ways:
+            return f"has {ways} classes, this model takes at most {traits.max_ways}"
+        if traits.ways_can_change == "no" and ways != traits.head_ways:
+            return f"has {ways} classes, this model takes exactly {traits.head_ways}"
+        return None
+
     def head_width(self, ways: int) -> int:
         """Classes that a task state has room for: a fixed head's, or a power of two so that states have few shapes."""
         if ways == 0:

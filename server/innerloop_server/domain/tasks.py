@@ -1,7 +1,8 @@
 """The support sets and queries of callers."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from numpy.typing import NDArray
 
@@ -29,10 +30,41 @@ class SupportSet:
         """Number of examples S."""
         return len(self.x)
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its arrays."""
+        return self.x.nbytes + self.y.nbytes
+
+
+class ExampleIds(NamedTuple):
+    """Ids of the examples of an adaptation. An example keeps its id, and no other gets it.
+
+    Attributes:
+        given: of each example, in their order.
+        following: that the next example gets.
+    """
+
+    given: tuple[int, ...]
+    following: int
+
+    @classmethod
+    def first(cls, count: int) -> Self:
+        """The ids of the examples that an adaptation begins with."""
+        return cls(tuple(range(count)), count)
+
+    def only(self, places: Iterable[int]) -> Self:
+        """Those of the examples at some places."""
+        return self._replace(given=tuple(self.given[place] for place in places))
+
+    def added(self, count: int) -> Self:
+        """With so many examples more."""
+        end = self.following + count
+        return self._replace(given=(*self.given, *range(self.following, end)), following=end)
+
 
 @dataclass(frozen=True, slots=True)
 class AdaptTask:
-    """A decoded Adapt request.
+    """A support set to adapt a model to, as a decoded Adapt request holds it.
 
     Attributes:
         model: that shall adapt.
@@ -40,6 +72,7 @@ class AdaptTask:
         classes: their labels by class index; empty for regression.
         steps: inner steps.
         steps_chosen: whether the caller chose them, or they are the model's usual ones.
+        ids: of the examples; None for those that an adaptation begins with.
     """
 
     model: ServedModel
@@ -47,6 +80,7 @@ class AdaptTask:
     classes: tuple[str, ...]
     steps: int
     steps_chosen: bool = True
+    ids: ExampleIds | None = None
 
 
 @dataclass(frozen=True, slots=True)

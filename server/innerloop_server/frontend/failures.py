@@ -16,7 +16,7 @@ def failed(number: int, error: BaseException) -> Failed:
     """The message that a request ended in `error`."""
     if isinstance(error, errors.ServerError):
         violations = error.violations if isinstance(error, errors.InvalidRequestError) else ()
-        return Failed(number, type(error).__name__, str(error), error.retry_after, violations)
+        return Failed(number, type(error).__name__, str(error), error.retry_after, violations, {**error.facts})
     return Failed(number, "", "".join(traceback.format_exception(error)))
 
 
@@ -26,7 +26,7 @@ def error_of(failure: Failed) -> Exception:
         return EngineProcessError(failure.message)
     kind = KINDS[failure.kind]
     error = kind.__new__(kind, failure.message)  # constructors take other arguments than the message
-    error.retry_after = failure.retry_after
+    error.retry_after, error.facts = failure.retry_after, failure.facts
     if isinstance(error, errors.InvalidRequestError):
         error.violations = failure.violations
     return error

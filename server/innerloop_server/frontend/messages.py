@@ -10,6 +10,7 @@ from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.errors import FieldViolation
 from innerloop_server.domain.model_versions import ModelVersions, WantedAlias
 from innerloop_server.domain.timings import Timings
+from innerloop_server.domain.updates import Edits, UpdateOptions
 from innerloop_server.ipc.allocator import Block
 from innerloop_server.ipc.arrays import ArrayAt
 
@@ -71,6 +72,26 @@ class AdaptPredict(_Message):
     query: ArrayAt
     keep: KeepOptions | None
     room: Room | None
+
+
+class Update(_Message):
+    """Answered with `UpdateResult`; `input_format` is that which the examples were decoded for."""
+
+    caller: Caller
+    input_format: str
+    adaptation_id: str
+    edits: Edits
+    x: ArrayAt
+    targets: ArrayAt
+    new_targets: ArrayAt
+    options: UpdateOptions
+
+
+class ListExamples(_Message):
+    """Answered with `ListedExamples`."""
+
+    caller: Caller
+    adaptation_id: str
 
 
 class Look(_Message):
@@ -150,6 +171,8 @@ Operation = (
     Adapt
     | Predict
     | AdaptPredict
+    | Update
+    | ListExamples
     | Look
     | ListAdaptations
     | Delete
@@ -252,6 +275,7 @@ class Failed(_Message):
         message: the error's; a fault's stack trace.
         retry_after: as in `ServerError`.
         violations: of an `InvalidRequestError`.
+        facts: as in `ServerError`.
     """
 
     number: int
@@ -259,6 +283,7 @@ class Failed(_Message):
     message: str
     retry_after: float | None = None
     violations: tuple[FieldViolation, ...] = ()
+    facts: dict[str, str] = {}
 
 
 class Released(_Message):

@@ -15,11 +15,13 @@ from innerloop_server.domain.errors import (
     ModelLoadingError,
     ModelRetiredError,
 )
+from innerloop_server.domain.examples import ListedExamples
 from innerloop_server.domain.migrations import Migration
 from innerloop_server.domain.model_versions import ModelVersions, WantedAlias, find_version, split_reference
 from innerloop_server.domain.models import ServedModel
 from innerloop_server.domain.results import AdaptPredictResult, AdaptResult, PredictResult
 from innerloop_server.domain.tasks import AdaptTask, Array, PredictTask
+from innerloop_server.domain.updates import UpdateResult, UpdateTask
 from innerloop_server.frontend import messages
 from innerloop_server.frontend.engine_client import EngineClient, Parcel, read_answers
 from innerloop_server.frontend.known_adaptations import Known, KnownAdaptations
@@ -29,6 +31,8 @@ from innerloop_server.serving.interface import Serving
 T = TypeVar("T")
 
 _adapt_result = msgspec.msgpack.Decoder(AdaptResult)
+_update_result = msgspec.msgpack.Decoder(UpdateResult)
+_examples = msgspec.msgpack.Decoder(ListedExamples)
 _prediction = msgspec.msgpack.Decoder(messages.SentPrediction)
 _adaptation = msgspec.msgpack.Decoder(Adaptation)
 _adaptations = msgspec.msgpack.Decoder(list[Adaptation])
@@ -108,6 +112,28 @@ class RemoteServing(Serving):
         if keep is not None and result.adaptation is not None:
             self._remember(caller, result.adaptation, task.model)
         return result
+
+    async def update(self, caller: Caller, task: UpdateTask, deadline: Deadline) -> UpdateResult:
+        """Change the examples of an adaptation, and have it learn from those that it has then."""
+        update = task.update
+        arrays = {"examples": update.x, "targets": update.targets, "new targets": update.new_targets}
+        parcel = await self._engine.pack(arrays)
+        operation = messages.Update(
+            caller,
+            task.model.description.input_format,
+            task.adaptation_id,
+            update.edits,
+            parcel.arrays["examples"],
+            parcel.arrays["targets"],
+            parcel.arrays["new targets"],
+            task.options,
+        )
+        self._known.forget(caller, task.adaptation_id)  # its classes, and perhaps its version, are others then
+        return await self._engine.ask_about(parcel, operation, lambda sent, _: _update_result.decode(sent), deadline)
+
+    async def examples(self, caller: Caller, adaptation_id: str) -> ListedExamples:
+        """The examples of an adaptation, without their inputs."""
+        return await self._engine.ask(messages.ListExamples(caller, adaptation_id), _examples.decode)
 
     async def look(self, caller: Caller, adaptation_id: str) -> Adaptation:
         """The caller's adaptation."""

@@ -15,6 +15,7 @@ from innerloop_server.domain.errors import ModelLoadingError
 from innerloop_server.domain.model_versions import find_version
 from innerloop_server.domain.models import LOADING_RETRY_SECONDS, ServedModel
 from innerloop_server.domain.tasks import AdaptTask, Array, PredictTask, SupportSet
+from innerloop_server.domain.updates import SupportUpdate, UpdateTask
 from innerloop_server.frontend import messages
 from innerloop_server.frontend.failures import failed
 from innerloop_server.ipc.allocator import Block, aligned
@@ -97,6 +98,19 @@ class RequestHandler:
                 )
                 answers = _sent_answers(result.answers, block, operation.room)
                 return messages.SentPrediction(answers, (), result.adaptation, result.timings)
+            case messages.Update():
+                model = await serving.model_of(operation.caller, operation.adaptation_id)
+                model.check_format(operation.input_format)
+                update = SupportUpdate(
+                    operation.edits,
+                    _input(block, operation.x),
+                    _input(block, operation.targets),
+                    _input(block, operation.new_targets),
+                )
+                to_do = UpdateTask(model, operation.adaptation_id, update, operation.options)
+                return await serving.update(operation.caller, to_do, deadline)
+            case messages.ListExamples():
+                return await serving.examples(operation.caller, operation.adaptation_id)
             case messages.Look():
                 return await serving.look(operation.caller, operation.adaptation_id)
             case messages.ListAdaptations():

@@ -171,6 +171,17 @@ class ModelRepository:
             version.model is model for key, version in self._versions.items() if key.name == model.name
         )
 
+    def check_serves(self, model: LoadedModel) -> None:
+        """Refuse to go on with a model that was unloaded or replaced meanwhile.
+
+        Raises:
+            ModelNotFoundError: no version of it is left.
+            ModelLoadingError: another version may serve, if the caller tries again.
+        """
+        if not self.serves(model):
+            self.versions(model.name)
+            raise ModelLoadingError(model.name, LOADING_RETRY_SECONDS)
+
     async def announce(self) -> None:
         """Say of every bundle of the folder that it is loading, so that nobody is told that there is no such model.
 

@@ -70,6 +70,9 @@ class Metrics(CallMetrics):
         self._held = cache(self._gauge("adaptations_held", "Adaptations in memory.", "model").labels)
         self._bytes = cache(self._gauge("adaptations_bytes", "Memory that the adaptations in it take.", "model").labels)
         self._created = cache(self._counter("adaptations_created", "Adaptations made and kept.", "model").labels)
+        self._updated = cache(
+            self._counter("adaptations_updated", "Changes of the examples of adaptations.", "model").labels
+        )
         self._expired = cache(
             self._counter("adaptations_expired", "Adaptations dropped for want of use.", "model").labels
         )
@@ -154,6 +157,10 @@ class Metrics(CallMetrics):
         """Count an adaptation that was made to be kept."""
         self._created(model).inc()
 
+    def adaptation_updated(self, model: str) -> None:
+        """Count a change of the examples of an adaptation."""
+        self._updated(model).inc()
+
     def adaptation_held(self, model: str, size_bytes: int) -> None:
         """Count an adaptation whose state is in memory from now on."""
         self._held(model).inc()
@@ -205,7 +212,8 @@ class Metrics(CallMetrics):
         self.model_gone(model)
         for version, method, state in versions:
             self._model_info.labels(model, version, method, state).set(1)
-        for series in (self._held, self._bytes, self._created, self._expired, self._evicted, self._bundles_refused):
+        adaptations = self._held, self._bytes, self._created, self._updated, self._expired, self._evicted
+        for series in (*adaptations, self._bundles_refused):
             series(model)
         for reason in REFUSALS:
             self._refused(model, reason)

@@ -8,11 +8,13 @@ from abc import ABC, abstractmethod
 from innerloop_server.domain.adaptations import Adaptation, KeepOptions
 from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.deadline import Deadline
+from innerloop_server.domain.examples import ListedExamples
 from innerloop_server.domain.migrations import Migration
 from innerloop_server.domain.model_versions import ModelVersions, WantedAlias
 from innerloop_server.domain.models import ServedModel
 from innerloop_server.domain.results import AdaptPredictResult, AdaptResult, PredictResult
 from innerloop_server.domain.tasks import AdaptTask, Array, PredictTask
+from innerloop_server.domain.updates import UpdateResult, UpdateTask
 
 
 class Serving(ABC):
@@ -65,6 +67,23 @@ class Serving(ABC):
 
         Raises what `adapt` raises.
         """
+
+    @abstractmethod
+    async def update(self, caller: Caller, task: UpdateTask, deadline: Deadline) -> UpdateResult:
+        """Change the examples of the caller's adaptation, and have it learn from those that it has then.
+
+        All of it happens or nothing; a request that was carried out before changes nothing more. Raises what `predict`
+        raises, and:
+            InvalidRequestError: it names what is not there, leaves what no adaptation of the model can be, or its id
+                was used before for something else.
+            RevisionChangedError: the adaptation has another revision than the caller expects.
+            ExamplesNotKeptError: that takes examples which the server has not kept.
+            AdaptationTooLargeError: the result does not fit into memory at all.
+        """
+
+    @abstractmethod
+    async def examples(self, caller: Caller, adaptation_id: str) -> ListedExamples:
+        """The examples of the caller's adaptation. Raises what `look` raises, and ExamplesNotKeptError."""
 
     @abstractmethod
     async def look(self, caller: Caller, adaptation_id: str) -> Adaptation:

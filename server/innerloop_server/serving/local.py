@@ -15,18 +15,19 @@ from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.errors import (
     DivergedError,
+    ExamplesNotKeptError,
     ModelLoadingError,
-    ModelNotFoundError,
     ModelRetiredError,
     OverloadedError,
-    ServerError,
 )
+from innerloop_server.domain.examples import ListedExamples
 from innerloop_server.domain.migrations import MigratePolicy, Migration
 from innerloop_server.domain.model_versions import ModelVersions, WantedAlias, split_reference
 from innerloop_server.domain.models import LOADING_RETRY_SECONDS, ServedModel
 from innerloop_server.domain.results import AdaptPredictResult, AdaptResult, PredictResult
 from innerloop_server.domain.tasks import AdaptTask, Array, PredictTask
 from innerloop_server.domain.timings import Timings
+from innerloop_server.domain.updates import UpdateResult, UpdateTask
 from innerloop_server.engine.interface import AdaptedTask, LoadedModel, TaskState
 from innerloop_server.models.repository import ModelRepository
 from innerloop_server.observability.metrics import Metrics
@@ -37,6 +38,7 @@ from innerloop_server.serving.interface import Serving
 from innerloop_server.serving.migrator import Migrator
 from innerloop_server.serving.rate_limits import RateLimits
 from innerloop_server.serving.restore import Restorer
+from innerloop_server.serving.updater import Updater
 
 R = TypeVar("R")
 
@@ -72,6 +74,7 @@ class LocalServing(Serving):
             metrics,
             automatic=migrate == "background",
         )
+        self._updater = Updater(repository, keeper, self._adapt_alone, metrics, moves=self._migrates)
         remake = self.migrator.remake if self._migrates else None
         self._restorer = Restorer(keeper, repository.made_by, self._adapt_again, remake, metrics)
         repository.on_retired = keeper.drop_model
@@ -120,6 +123,22 @@ class LocalServing(Serving):
             live = await self._live(caller, kept.record.id, deadline)
             answers = await self._predict(caller, live.model, live.state, query, deadline, timings)
         return AdaptPredictResult(answers, kept.describe(), timings)
+
+    async def update(self, caller: Caller, task: UpdateTask, deadline: Deadline) -> UpdateResult:
+        """Change the examples of an adaptation, and have it learn from those that it has then."""
+        before = await self._keeper.known(caller.owner, task.adaptation_id)
+        self._spend(caller, task.model.name, before.support_size + len(task.update.x))
+        return await self._updater.update(caller, task, deadline)
+
+    async def examples(self, caller: Caller, adaptation_id: str) -> ListedExamples:
+        """The examples of an adaptation, without their inputs."""
+        fetched = await self._keeper.fetch(caller.owner, adaptation_id)
+        if fetched.recipe is None:
+            raise ExamplesNotKeptError
+        record = fetched.kept.record
+        kept = fetched.recipe.examples(record.classes)
+        targets = tuple(map(tuple, kept.targets.tolist())) if not kept.labels else ()
+        return ListedExamples(kept.ids.given, kept.labels, targets, record.revision, record.model)
 
     async def look(self, caller: Caller, adaptation_id: str) -> Adaptation:
         """The caller's adaptation."""
@@ -188,14 +207,6 @@ class LocalServing(Serving):
         except ModelRetiredError as retired:
             raise ModelLoadingError(task.model.name, LOADING_RETRY_SECONDS) from retired
 
-    def _gone(self, model: LoadedModel) -> ServerError:
-        """What to say of a version that does not serve any more: another one may, if the caller tries again."""
-        try:
-            self._repository.versions(model.name)
-        except ModelNotFoundError as nothing:
-            return nothing
-        return ModelLoadingError(model.name, LOADING_RETRY_SECONDS)
-
     async def _adapt_and_keep(
         self,
         caller: Caller,
@@ -219,8 +230,7 @@ class LocalServing(Serving):
             if query is not None:
                 _usable(answers)
             # If the model was unloaded meanwhile, its adaptations left the memory, and no new one may come.
-            if not self._repository.serves(model):
-                raise self._gone(model)
+            self._repository.check_serves(model)
             kept = await self._keeper.keep(caller.owner, model, task, adapted, keep, caller.limits.adaptations)
             if not self._repository.serves(model):
                 await self._keeper.drop_model(model)

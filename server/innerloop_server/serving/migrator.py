@@ -31,7 +31,7 @@ from innerloop_server.domain.timings import Timings
 from innerloop_server.engine.interface import AdaptedTask, LoadedModel
 from innerloop_server.models.repository import ModelRepository
 from innerloop_server.observability.metrics import Metrics
-from innerloop_server.serving.remaking import UnfitError, remake_task
+from innerloop_server.serving.remaking import UnfitError, next_revision, remake_task
 
 T = TypeVar("T")
 
@@ -262,7 +262,8 @@ class Migrator:
             raise UnfitError("its examples were not kept")
         task = remake_task(model.served, fetched.recipe, fetched.kept.record.classes)
         adapted = await self._adapt(caller, model, task, deadline, timings)
-        live = await self._keeper.replace(fetched.kept, model, task, adapted, hold=hold)
+        record = next_revision(fetched.kept.record, task, adapted)
+        live = await self._keeper.replace(fetched.kept, record, model, adapted.state, task, hold=hold)
         if live is not None:
             self._metrics.adaptation_migrated(model.name, "migrated")
         return live

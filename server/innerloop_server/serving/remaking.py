@@ -1,14 +1,34 @@
 """Adaptations that one version of a model made, made again by another."""
 
-import numpy as np
+from msgspec import structs
 
 from innerloop_server.adaptations.recipe import Recipe
+from innerloop_server.adaptations.record import AdaptationRecord
+from innerloop_server.domain.examples import LabelledExamples
 from innerloop_server.domain.models import ServedModel
-from innerloop_server.domain.tasks import AdaptTask, SupportSet
+from innerloop_server.domain.tasks import AdaptTask
+from innerloop_server.engine.interface import AdaptedTask
 
 
 class UnfitError(ValueError):
     """A recipe that a version of a model can't use; the message says why."""
+
+
+def next_revision(before: AdaptationRecord, task: AdaptTask, adapted: AdaptedTask) -> AdaptationRecord:
+    """The record of the revision that follows, made by adapting to a task."""
+    description = task.model.description
+    return structs.replace(
+        before,
+        revision=before.revision + 1,
+        model_digest=description.digest,
+        model_version=description.version,
+        classes=task.classes,
+        support_size=task.support.size,
+        steps=task.steps,
+        losses=adapted.losses,
+        example_weights=adapted.weights,
+        size_bytes=adapted.state.size_bytes,
+    )
 
 
 def remake_task(model: ServedModel, recipe: Recipe, classes: tuple[str, ...]) -> AdaptTask:
@@ -22,28 +42,32 @@ def remake_task(model: ServedModel, recipe: Recipe, classes: tuple[str, ...]) ->
     Raises:
         UnfitError: the model does not take such examples, or so many classes.
     """
-    description, support = model.description, recipe.support
-    traits = description.traits
-    if recipe.input_format != description.input_format:
+    check_fits(model, recipe, classes)
+    if classes and (wrong := model.description.wrong_ways(len(classes))) is not None:
+        raise UnfitError(f"the adaptation {wrong}")
+    return task_of(model, recipe.examples(classes), recipe.steps if recipe.steps_chosen else None)
+
+
+def check_fits(model: ServedModel, recipe: Recipe, classes: tuple[str, ...]) -> None:
+    """Refuse a recipe whose examples are none of a model's. Raises UnfitError."""
+    traits = model.description.traits
+    if recipe.input_format != model.description.input_format:
         raise UnfitError("the version takes other inputs")
     if (traits.task_kind == "classification") != bool(classes):
         raise UnfitError("the version answers another kind of question")
-    if classes:
-        support, classes = _renumbered(support, classes, in_order=traits.order_matters)
-        most = traits.head_ways if traits.ways_can_change == "no" else traits.max_ways
-        if len(classes) > most or (traits.ways_can_change == "no" and len(classes) != most):
-            raise UnfitError(f"the version does not take {len(classes)} classes")
-    elif support.y.shape[1:] != (traits.target_size,):
+    if not classes and recipe.y.shape[1:] != (traits.target_size,):
         raise UnfitError(f"the version takes {traits.target_size} targets an example")
-    steps = min(recipe.steps, traits.max_steps) if recipe.steps_chosen else traits.default_steps
-    return AdaptTask(model, support, classes, steps, recipe.steps_chosen)
 
 
-def _renumbered(support: SupportSet, classes: tuple[str, ...], *, in_order: bool) -> tuple[SupportSet, tuple[str, ...]]:
-    """The support set with its classes numbered as a model wants them: by first appearance, or by their labels."""
-    numbers = (
-        list(dict.fromkeys(support.y.tolist())) if in_order else sorted(range(len(classes)), key=classes.__getitem__)
-    )
-    places = np.empty(len(classes), np.int64)
-    places[numbers] = np.arange(len(classes))
-    return SupportSet(support.x, places[support.y], support.ways), tuple(classes[number] for number in numbers)
+def task_of(model: ServedModel, examples: LabelledExamples, steps: int | None) -> AdaptTask:
+    """The task that an Adapt request with some examples would be.
+
+    Args:
+        model: that shall adapt.
+        examples: of a kind that the model takes.
+        steps: that their owner chose, or as many of them as the model takes; None for its usual number.
+    """
+    traits = model.description.traits
+    support, classes = examples.support(in_order=traits.order_matters)
+    taken = traits.default_steps if steps is None else min(steps, traits.max_steps)
+    return AdaptTask(model, support, classes, taken, steps is not None, examples.ids)

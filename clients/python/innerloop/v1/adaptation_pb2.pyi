@@ -232,6 +232,76 @@ class ListAdaptationsResponse(_message.Message):
     next_page_token: str
     def __init__(self, adaptations: _Optional[_Iterable[_Union[Adaptation, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
+class Relabelling(_message.Message):
+    __slots__ = ("example_ids", "labels", "targets")
+    EXAMPLE_IDS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    example_ids: _containers.RepeatedScalarFieldContainer[int]
+    labels: Labels
+    targets: _tensor_pb2.Tensor
+    def __init__(self, example_ids: _Optional[_Iterable[int]] = ..., labels: _Optional[_Union[Labels, _Mapping]] = ..., targets: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
+
+class RenamedClass(_message.Message):
+    __slots__ = ("label", "new_label")
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    NEW_LABEL_FIELD_NUMBER: _ClassVar[int]
+    label: str
+    new_label: str
+    def __init__(self, label: _Optional[str] = ..., new_label: _Optional[str] = ...) -> None: ...
+
+class UpdateAdaptationRequest(_message.Message):
+    __slots__ = ("adaptation_id", "add", "remove_examples", "remove_classes", "relabel", "rename_classes", "support", "expected_revision", "request_id", "priority")
+    ADAPTATION_ID_FIELD_NUMBER: _ClassVar[int]
+    ADD_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_CLASSES_FIELD_NUMBER: _ClassVar[int]
+    RELABEL_FIELD_NUMBER: _ClassVar[int]
+    RENAME_CLASSES_FIELD_NUMBER: _ClassVar[int]
+    SUPPORT_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    adaptation_id: str
+    add: Support
+    remove_examples: _containers.RepeatedScalarFieldContainer[int]
+    remove_classes: _containers.RepeatedScalarFieldContainer[str]
+    relabel: Relabelling
+    rename_classes: _containers.RepeatedCompositeFieldContainer[RenamedClass]
+    support: Support
+    expected_revision: int
+    request_id: str
+    priority: Priority
+    def __init__(self, adaptation_id: _Optional[str] = ..., add: _Optional[_Union[Support, _Mapping]] = ..., remove_examples: _Optional[_Iterable[int]] = ..., remove_classes: _Optional[_Iterable[str]] = ..., relabel: _Optional[_Union[Relabelling, _Mapping]] = ..., rename_classes: _Optional[_Iterable[_Union[RenamedClass, _Mapping]]] = ..., support: _Optional[_Union[Support, _Mapping]] = ..., expected_revision: _Optional[int] = ..., request_id: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
+
+class UpdateAdaptationResponse(_message.Message):
+    __slots__ = ("adaptation", "timings", "example_ids")
+    ADAPTATION_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLE_IDS_FIELD_NUMBER: _ClassVar[int]
+    adaptation: Adaptation
+    timings: Timings
+    example_ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, adaptation: _Optional[_Union[Adaptation, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., example_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ListExamplesRequest(_message.Message):
+    __slots__ = ("adaptation_id",)
+    ADAPTATION_ID_FIELD_NUMBER: _ClassVar[int]
+    adaptation_id: str
+    def __init__(self, adaptation_id: _Optional[str] = ...) -> None: ...
+
+class ListExamplesResponse(_message.Message):
+    __slots__ = ("example_ids", "labels", "targets", "revision")
+    EXAMPLE_IDS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    example_ids: _containers.RepeatedScalarFieldContainer[int]
+    labels: Labels
+    targets: _tensor_pb2.Tensor
+    revision: int
+    def __init__(self, example_ids: _Optional[_Iterable[int]] = ..., labels: _Optional[_Union[Labels, _Mapping]] = ..., targets: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+
 class DeleteAdaptationRequest(_message.Message):
     __slots__ = ("adaptation_id",)
     ADAPTATION_ID_FIELD_NUMBER: _ClassVar[int]

@@ -33,15 +33,16 @@ class AdaptationServiceStub:
     INVALID_REQUEST on INVALID_ARGUMENT,
     MODEL_NOT_FOUND, ADAPTATION_NOT_FOUND, ADAPTATION_EVICTED or ADAPTATION_DAMAGED on NOT_FOUND,
     MODEL_LOADING (with RetryInfo), MODEL_FAILED, MODEL_RETIRED (the adaptation was made by a version of its model that
-    is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on
-    FAILED_PRECONDITION,
+    is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE, ADAPTATION_DIVERGED or
+    EXAMPLES_NOT_KEPT (see UpdateAdaptationRequest.support) on FAILED_PRECONDITION,
+    REVISION_CHANGED on ABORTED: nothing was changed; the metadata of ErrorInfo names the present `revision`,
     OVERLOADED (with RetryInfo) or TOO_MANY_ADAPTATIONS (the caller has as many as the server allows it) on
     RESOURCE_EXHAUSTED,
     DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
     UNAUTHENTICATED on UNAUTHENTICATED,
     ADMIN_DISABLED, NOT_ADMIN and SCOPE_MISSING (the credential lacks the scope that the call needs) on
     PERMISSION_DENIED,
-    SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo) on UNAVAILABLE,
+    SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo), or on a stream CLASSES_CHANGED, on UNAVAILABLE,
     INTERNAL on INTERNAL.
     Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.
     """
@@ -82,6 +83,16 @@ class AdaptationServiceStub:
                 request_serializer=innerloop_dot_v1_dot_adaptation__pb2.ListAdaptationsRequest.SerializeToString,
                 response_deserializer=innerloop_dot_v1_dot_adaptation__pb2.ListAdaptationsResponse.FromString,
                 _registered_method=True)
+        self.UpdateAdaptation = channel.unary_unary(
+                '/innerloop.v1.AdaptationService/UpdateAdaptation',
+                request_serializer=innerloop_dot_v1_dot_adaptation__pb2.UpdateAdaptationRequest.SerializeToString,
+                response_deserializer=innerloop_dot_v1_dot_adaptation__pb2.UpdateAdaptationResponse.FromString,
+                _registered_method=True)
+        self.ListExamples = channel.unary_unary(
+                '/innerloop.v1.AdaptationService/ListExamples',
+                request_serializer=innerloop_dot_v1_dot_adaptation__pb2.ListExamplesRequest.SerializeToString,
+                response_deserializer=innerloop_dot_v1_dot_adaptation__pb2.ListExamplesResponse.FromString,
+                _registered_method=True)
         self.DeleteAdaptation = channel.unary_unary(
                 '/innerloop.v1.AdaptationService/DeleteAdaptation',
                 request_serializer=innerloop_dot_v1_dot_adaptation__pb2.DeleteAdaptationRequest.SerializeToString,
@@ -97,15 +108,16 @@ class AdaptationServiceServicer:
     INVALID_REQUEST on INVALID_ARGUMENT,
     MODEL_NOT_FOUND, ADAPTATION_NOT_FOUND, ADAPTATION_EVICTED or ADAPTATION_DAMAGED on NOT_FOUND,
     MODEL_LOADING (with RetryInfo), MODEL_FAILED, MODEL_RETIRED (the adaptation was made by a version of its model that
-    is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on
-    FAILED_PRECONDITION,
+    is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE, ADAPTATION_DIVERGED or
+    EXAMPLES_NOT_KEPT (see UpdateAdaptationRequest.support) on FAILED_PRECONDITION,
+    REVISION_CHANGED on ABORTED: nothing was changed; the metadata of ErrorInfo names the present `revision`,
     OVERLOADED (with RetryInfo) or TOO_MANY_ADAPTATIONS (the caller has as many as the server allows it) on
     RESOURCE_EXHAUSTED,
     DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
     UNAUTHENTICATED on UNAUTHENTICATED,
     ADMIN_DISABLED, NOT_ADMIN and SCOPE_MISSING (the credential lacks the scope that the call needs) on
     PERMISSION_DENIED,
-    SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo) on UNAVAILABLE,
+    SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo), or on a stream CLASSES_CHANGED, on UNAVAILABLE,
     INTERNAL on INTERNAL.
     Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.
     """
@@ -163,6 +175,23 @@ class AdaptationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateAdaptation(self, request, context):
+        """Changes the examples of an adaptation, and has it learn from those that it has then. Its id stays.
+
+        All of a request happens or nothing. Whoever predicts meanwhile gets the answers of the revision before or of the
+        new one. Requests that come at once are carried out one after the other, each on what the one before it left.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListExamples(self, request, context):
+        """Lists the examples that an adaptation has learned from, in the order in which they came, without their inputs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteAdaptation(self, request, context):
         """Forgets an adaptation.
         """
@@ -203,6 +232,16 @@ def add_AdaptationServiceServicer_to_server(servicer, server):
                     request_deserializer=innerloop_dot_v1_dot_adaptation__pb2.ListAdaptationsRequest.FromString,
                     response_serializer=innerloop_dot_v1_dot_adaptation__pb2.ListAdaptationsResponse.SerializeToString,
             ),
+            'UpdateAdaptation': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateAdaptation,
+                    request_deserializer=innerloop_dot_v1_dot_adaptation__pb2.UpdateAdaptationRequest.FromString,
+                    response_serializer=innerloop_dot_v1_dot_adaptation__pb2.UpdateAdaptationResponse.SerializeToString,
+            ),
+            'ListExamples': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListExamples,
+                    request_deserializer=innerloop_dot_v1_dot_adaptation__pb2.ListExamplesRequest.FromString,
+                    response_serializer=innerloop_dot_v1_dot_adaptation__pb2.ListExamplesResponse.SerializeToString,
+            ),
             'DeleteAdaptation': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteAdaptation,
                     request_deserializer=innerloop_dot_v1_dot_adaptation__pb2.DeleteAdaptationRequest.FromString,
@@ -224,15 +263,16 @@ class AdaptationService:
     INVALID_REQUEST on INVALID_ARGUMENT,
     MODEL_NOT_FOUND, ADAPTATION_NOT_FOUND, ADAPTATION_EVICTED or ADAPTATION_DAMAGED on NOT_FOUND,
     MODEL_LOADING (with RetryInfo), MODEL_FAILED, MODEL_RETIRED (the adaptation was made by a version of its model that
-    is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on
-    FAILED_PRECONDITION,
+    is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE, ADAPTATION_DIVERGED or
+    EXAMPLES_NOT_KEPT (see UpdateAdaptationRequest.support) on FAILED_PRECONDITION,
+    REVISION_CHANGED on ABORTED: nothing was changed; the metadata of ErrorInfo names the present `revision`,
     OVERLOADED (with RetryInfo) or TOO_MANY_ADAPTATIONS (the caller has as many as the server allows it) on
     RESOURCE_EXHAUSTED,
     DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
     UNAUTHENTICATED on UNAUTHENTICATED,
     ADMIN_DISABLED, NOT_ADMIN and SCOPE_MISSING (the credential lacks the scope that the call needs) on
     PERMISSION_DENIED,
-    SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo) on UNAVAILABLE,
+    SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo), or on a stream CLASSES_CHANGED, on UNAVAILABLE,
     INTERNAL on INTERNAL.
     Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.
     """
@@ -389,6 +429,60 @@ class AdaptationService:
             '/innerloop.v1.AdaptationService/ListAdaptations',
             innerloop_dot_v1_dot_adaptation__pb2.ListAdaptationsRequest.SerializeToString,
             innerloop_dot_v1_dot_adaptation__pb2.ListAdaptationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateAdaptation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/innerloop.v1.AdaptationService/UpdateAdaptation',
+            innerloop_dot_v1_dot_adaptation__pb2.UpdateAdaptationRequest.SerializeToString,
+            innerloop_dot_v1_dot_adaptation__pb2.UpdateAdaptationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListExamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/innerloop.v1.AdaptationService/ListExamples',
+            innerloop_dot_v1_dot_adaptation__pb2.ListExamplesRequest.SerializeToString,
+            innerloop_dot_v1_dot_adaptation__pb2.ListExamplesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,15 +34,16 @@ class AdaptationServiceStub:
       INVALID_REQUEST on INVALID_ARGUMENT,
       MODEL_NOT_FOUND, ADAPTATION_NOT_FOUND, ADAPTATION_EVICTED or ADAPTATION_DAMAGED on NOT_FOUND,
       MODEL_LOADING (with RetryInfo), MODEL_FAILED, MODEL_RETIRED (the adaptation was made by a version of its model that
-      is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on
-      FAILED_PRECONDITION,
+      is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE, ADAPTATION_DIVERGED or
+      EXAMPLES_NOT_KEPT (see UpdateAdaptationRequest.support) on FAILED_PRECONDITION,
+      REVISION_CHANGED on ABORTED: nothing was changed; the metadata of ErrorInfo names the present `revision`,
       OVERLOADED (with RetryInfo) or TOO_MANY_ADAPTATIONS (the caller has as many as the server allows it) on
       RESOURCE_EXHAUSTED,
       DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
       UNAUTHENTICATED on UNAUTHENTICATED,
       ADMIN_DISABLED, NOT_ADMIN and SCOPE_MISSING (the credential lacks the scope that the call needs) on
       PERMISSION_DENIED,
-      SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo) on UNAVAILABLE,
+      SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo), or on a stream CLASSES_CHANGED, on UNAVAILABLE,
       INTERNAL on INTERNAL.
     Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.
     """
@@ -75,6 +76,14 @@ class AdaptationServiceStub:
     """Describes one adaptation of the caller."""
     ListAdaptations: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.ListAdaptationsRequest, _adaptation_pb2.ListAdaptationsResponse]
     """Lists the caller's adaptations, newest first."""
+    UpdateAdaptation: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.UpdateAdaptationRequest, _adaptation_pb2.UpdateAdaptationResponse]
+    """Changes the examples of an adaptation, and has it learn from those that it has then. Its id stays.
+
+    All of a request happens or nothing. Whoever predicts meanwhile gets the answers of the revision before or of the
+    new one. Requests that come at once are carried out one after the other, each on what the one before it left.
+    """
+    ListExamples: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.ListExamplesRequest, _adaptation_pb2.ListExamplesResponse]
+    """Lists the examples that an adaptation has learned from, in the order in which they came, without their inputs."""
     DeleteAdaptation: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.DeleteAdaptationRequest, _adaptation_pb2.DeleteAdaptationResponse]
     """Forgets an adaptation."""
 
@@ -87,15 +96,16 @@ class AdaptationServiceAsyncStub(AdaptationServiceStub):
       INVALID_REQUEST on INVALID_ARGUMENT,
       MODEL_NOT_FOUND, ADAPTATION_NOT_FOUND, ADAPTATION_EVICTED or ADAPTATION_DAMAGED on NOT_FOUND,
       MODEL_LOADING (with RetryInfo), MODEL_FAILED, MODEL_RETIRED (the adaptation was made by a version of its model that
-      is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on
-      FAILED_PRECONDITION,
+      is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE, ADAPTATION_DIVERGED or
+      EXAMPLES_NOT_KEPT (see UpdateAdaptationRequest.support) on FAILED_PRECONDITION,
+      REVISION_CHANGED on ABORTED: nothing was changed; the metadata of ErrorInfo names the present `revision`,
       OVERLOADED (with RetryInfo) or TOO_MANY_ADAPTATIONS (the caller has as many as the server allows it) on
       RESOURCE_EXHAUSTED,
       DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
       UNAUTHENTICATED on UNAUTHENTICATED,
       ADMIN_DISABLED, NOT_ADMIN and SCOPE_MISSING (the credential lacks the scope that the call needs) on
       PERMISSION_DENIED,
-      SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo) on UNAVAILABLE,
+      SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo), or on a stream CLASSES_CHANGED, on UNAVAILABLE,
       INTERNAL on INTERNAL.
     Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.
     """
@@ -125,6 +135,14 @@ class AdaptationServiceAsyncStub(AdaptationServiceStub):
     """Describes one adaptation of the caller."""
     ListAdaptations: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.ListAdaptationsRequest, _adaptation_pb2.ListAdaptationsResponse]  # type: ignore[assignment]
     """Lists the caller's adaptations, newest first."""
+    UpdateAdaptation: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.UpdateAdaptationRequest, _adaptation_pb2.UpdateAdaptationResponse]  # type: ignore[assignment]
+    """Changes the examples of an adaptation, and has it learn from those that it has then. Its id stays.
+
+    All of a request happens or nothing. Whoever predicts meanwhile gets the answers of the revision before or of the
+    new one. Requests that come at once are carried out one after the other, each on what the one before it left.
+    """
+    ListExamples: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.ListExamplesRequest, _adaptation_pb2.ListExamplesResponse]  # type: ignore[assignment]
+    """Lists the examples that an adaptation has learned from, in the order in which they came, without their inputs."""
     DeleteAdaptation: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.DeleteAdaptationRequest, _adaptation_pb2.DeleteAdaptationResponse]  # type: ignore[assignment]
     """Forgets an adaptation."""
 
@@ -136,15 +154,16 @@ class AdaptationServiceServicer(metaclass=_abc_1.ABCMeta):
       INVALID_REQUEST on INVALID_ARGUMENT,
       MODEL_NOT_FOUND, ADAPTATION_NOT_FOUND, ADAPTATION_EVICTED or ADAPTATION_DAMAGED on NOT_FOUND,
       MODEL_LOADING (with RetryInfo), MODEL_FAILED, MODEL_RETIRED (the adaptation was made by a version of its model that
-      is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE or ADAPTATION_DIVERGED on
-      FAILED_PRECONDITION,
+      is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE, ADAPTATION_DIVERGED or
+      EXAMPLES_NOT_KEPT (see UpdateAdaptationRequest.support) on FAILED_PRECONDITION,
+      REVISION_CHANGED on ABORTED: nothing was changed; the metadata of ErrorInfo names the present `revision`,
       OVERLOADED (with RetryInfo) or TOO_MANY_ADAPTATIONS (the caller has as many as the server allows it) on
       RESOURCE_EXHAUSTED,
       DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
       UNAUTHENTICATED on UNAUTHENTICATED,
       ADMIN_DISABLED, NOT_ADMIN and SCOPE_MISSING (the credential lacks the scope that the call needs) on
       PERMISSION_DENIED,
-      SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo) on UNAVAILABLE,
+      SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo), or on a stream CLASSES_CHANGED, on UNAVAILABLE,
       INTERNAL on INTERNAL.
     Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.
     """
@@ -208,6 +227,26 @@ class AdaptationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_adaptation_pb2.ListAdaptationsResponse, _abc.Awaitable[_adaptation_pb2.ListAdaptationsResponse]]:
         """Lists the caller's adaptations, newest first."""
+
+    @_abc_1.abstractmethod
+    def UpdateAdaptation(
+        self,
+        request: _adaptation_pb2.UpdateAdaptationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_adaptation_pb2.UpdateAdaptationResponse, _abc.Awaitable[_adaptation_pb2.UpdateAdaptationResponse]]:
+        """Changes the examples of an adaptation, and has it learn from those that it has then. Its id stays.
+
+        All of a request happens or nothing. Whoever predicts meanwhile gets the answers of the revision before or of the
+        new one. Requests that come at once are carried out one after the other, each on what the one before it left.
+        """
+
+    @_abc_1.abstractmethod
+    def ListExamples(
+        self,
+        request: _adaptation_pb2.ListExamplesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_adaptation_pb2.ListExamplesResponse, _abc.Awaitable[_adaptation_pb2.ListExamplesResponse]]:
+        """Lists the examples that an adaptation has learned from, in the order in which they came, without their inputs."""
 
     @_abc_1.abstractmethod
     def DeleteAdaptation(

@@ -14,6 +14,7 @@ from innerloop.v1 import tensor_pb2
 from innerloop_server.domain.adaptations import KeepOptions
 from innerloop_server.domain.callers import Priority
 from innerloop_server.domain.errors import FieldViolation, InvalidRequestError
+from innerloop_server.domain.examples import number_classes
 from innerloop_server.domain.models import ModelDescription, ServedModel
 from innerloop_server.domain.tasks import AdaptTask, Array, SupportSet
 from innerloop_server.transport.codec.detached import NOTHING, Detached, Received, detaching
@@ -32,12 +33,14 @@ READERS: Mapping[str, Callable[[bytes], Received[Any]]] = {
     "Predict": detaching(pb.PredictRequest, "query.tensor"),
     "StreamPredict": detaching(pb.StreamPredictRequest, "query.tensor"),
     "AdaptPredict": detaching(pb.AdaptPredictRequest, "support.inputs.tensor", "query.tensor"),
+    "UpdateAdaptation": detaching(pb.UpdateAdaptationRequest, "add.inputs.tensor", "support.inputs.tensor"),
 }
 """How these methods' requests are read from the bytes that arrive; a tensor's path is the one that violations name."""
 
-FIELDS_OF_SUPPORT, FIELDS_OF_QUERY, OTHER_FIELDS = 4, 3, 1000
+FIELDS_OF_SUPPORT, FIELDS_OF_QUERY, FIELDS_OF_CHANGE, OTHER_FIELDS = 4, 3, 24, 1000
 """Most fields of a request for each support example and for each query, such as a waveform's samples, its rate and
-itself, and its label; and most of all other fields."""
+itself, and its label; for each example that an update changes, such as its label and the ten bytes of its id, twice;
+and most of all other fields."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ def limited_readers(limits: RequestLimits) -> Mapping[str, Callable[[bytes], Rec
         "Predict": (pb.PredictRequest, query),
         "StreamPredict": (pb.StreamPredictRequest, query),
         "AdaptPredict": (pb.AdaptPredictRequest, support + query),
+        "UpdateAdaptation": (pb.UpdateAdaptationRequest, support + FIELDS_OF_CHANGE * limits.support),
     }
     return {method: limited(kind, READERS[method], OTHER_FIELDS + most) for method, (kind, most) in kinds.items()}
 
@@ -151,14 +155,20 @@ def decode_keep_options(
             violations.add(
                 "options.time_to_live", "must be at least 0 seconds, which means for ever, and at most 100 years"
             )
-    if len(request.request_id) > LONGEST_REQUEST_ID:
-        violations.add("request_id", f"is longer than {LONGEST_REQUEST_ID} characters")
+    check_request_id(request.request_id, violations)
     violations.check()
-    fingerprint = _fingerprint(request, detached) if request.request_id else b""
+    fingerprint = fingerprint_of(request, detached) if request.request_id else b""
     return KeepOptions(time_to_live, request.request_id, fingerprint, request.options.forget_examples)
 
 
-def _fingerprint(request: Message, detached: Detached) -> bytes:
+def check_request_id(request_id: str, violations: Violations) -> None:
+    """Refuse a request id that is too long."""
+    if len(request_id) > LONGEST_REQUEST_ID:
+        violations.add("request_id", f"is longer than {LONGEST_REQUEST_ID} characters")
+
+
+def fingerprint_of(request: Message, detached: Detached) -> bytes:
+    """What tells the content of a request from that of others."""
     content = blake2b(request.SerializeToString(deterministic=True), digest_size=16)
     for path, data in sorted(detached.items()):
         content.update(f"{path} {len(data)} ".encode())
@@ -182,7 +192,7 @@ def _adapt_task(
     if description.traits.task_kind == "classification":
         y, classes = _classes(request.support, size, limits.support, description, violations)
     else:
-        y = _targets(request.support, size, description, violations)
+        y = decode_targets(request.support, "support", size, description, violations)
     support = SupportSet(x, y, len(classes))
     return AdaptTask(model, support, classes, steps, request.options.HasField("steps"))
 
@@ -200,51 +210,66 @@ def _steps(options: pb.AdaptOptions, model: ModelDescription, violations: Violat
 def _classes(
     support: pb.Support, size: int | None, most: int, model: ModelDescription, violations: Violations
 ) -> tuple[Array, tuple[str, ...]]:
-    """Class indices [S], and the labels they stand for; both empty when their number is wrong.
-
-    Methods that read examples one by one were trained with classes numbered by first appearance. For all others labels
-    are sorted: which part of a fixed head a class gets must not depend on the order of the examples.
-    """
-    labels: Sequence[str] = support.labels.values
-    if not support.HasField("labels"):
-        violations.add("support.labels", "are missing: this model classifies")
+    """Class indices [S], and the labels they stand for; both empty when there are too many."""
+    labels = decode_labels(support, "support", size, most, violations)
+    if labels is None:
         return np.zeros(0, np.int64), ()
+    y, classes = number_classes(labels, in_order=model.traits.order_matters)
+    if (wrong := model.wrong_ways(len(classes))) is not None:
+        violations.add("support.labels", wrong)
+    return y, classes
+
+
+def decode_labels(
+    given: pb.Support | pb.Relabelling, field: str, size: int | None, most: int, violations: Violations
+) -> Sequence[str] | None:
+    """The label of each of some examples.
+
+    Args:
+        given: holds them.
+        field: its path.
+        size: number of examples; None if that is not known.
+        most: labels that are accepted at all.
+        violations: receives what is wrong.
+
+    Returns:
+        None where they are missing, or too many to look at.
+    """
+    field = f"{field}.labels"
+    labels: Sequence[str] = given.labels.values
+    if not given.HasField("labels"):
+        violations.add(field, "are missing: this model classifies")
+        return None
     # A small message can hold millions of labels, and reading them would hold up all other requests.
     if len(labels) > most:
-        violations.add("support.labels", f"has {len(labels)} labels, at most {most} are accepted")
-        return np.zeros(0, np.int64), ()
+        violations.add(field, f"has {len(labels)} labels, at most {most} are accepted")
+        return None
     if size is not None and len(labels) != size:
-        violations.add("support.labels", f"has {len(labels)} labels for {size} examples")
+        violations.add(field, f"has {len(labels)} labels for {size} examples")
+    check_labels(labels, field, violations)
+    return labels
+
+
+def check_labels(labels: Sequence[str], field: str, violations: Violations) -> None:
+    """Refuse labels that are too long."""
     if any(len(label) > LONGEST_LABEL for label in labels):
-        violations.add("support.labels", f"has a label of more than {LONGEST_LABEL} characters")
-    distinct = dict.fromkeys(labels)
-    in_order = distinct if model.traits.order_matters else sorted(distinct)
-    indices = {label: index for index, label in enumerate(in_order)}
-    y = np.fromiter((indices[label] for label in labels), np.int64, len(labels))
-    _check_ways(len(indices), model, violations)
-    return y, tuple(indices)
+        violations.add(field, f"has a label of more than {LONGEST_LABEL} characters")
 
 
-def _check_ways(ways: int, model: ModelDescription, violations: Violations) -> None:
-    if ways < 2:
-        violations.add("support.labels", f"has {ways} class{'es' * (ways != 1)}, at least 2 are needed")
-    elif ways > model.traits.max_ways:
-        violations.add("support.labels", f"has {ways} classes, this model takes at most {model.traits.max_ways}")
-    elif model.traits.ways_can_change == "no" and ways != model.traits.head_ways:
-        violations.add("support.labels", f"has {ways} classes, this model takes exactly {model.traits.head_ways}")
-
-
-def _targets(support: pb.Support, size: int | None, model: ModelDescription, violations: Violations) -> Array:
-    """Regression targets [S, D]."""
+def decode_targets(
+    given: pb.Support | pb.Relabelling, field: str, size: int | None, model: ModelDescription, violations: Violations
+) -> Array:
+    """Regression targets [S, D]; arguments as those of `decode_labels`."""
+    field = f"{field}.targets"
     missing = np.zeros((0, model.traits.target_size), np.float32)
-    if not support.HasField("targets"):
-        violations.add("support.targets", "are missing: this model regresses")
+    if not given.HasField("targets"):
+        violations.add(field, "are missing: this model regresses")
         return missing
-    targets = decode_tensor(support.targets, "support.targets", (model.traits.target_size,), violations)
+    targets = decode_tensor(given.targets, field, (model.traits.target_size,), violations)
     if targets is None:
         return missing
     if size is not None and len(targets) != size:
-        violations.add("support.targets", f"has {len(targets)} targets for {size} examples")
+        violations.add(field, f"has {len(targets)} targets for {size} examples")
     return targets.astype(np.float32, copy=False)
 
 

@@ -1,5 +1,6 @@
 """Domain objects to response messages."""
 
+import numpy as np
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -9,6 +10,7 @@ from innerloop_learner.encoders import MAX_TEXT_BYTES
 from innerloop_learner.media import MAX_AUDIO_SECONDS
 from innerloop_server.domain.adaptations import Adaptation
 from innerloop_server.domain.answers import Answers
+from innerloop_server.domain.examples import ListedExamples
 from innerloop_server.domain.migrations import Migration, MigrationState
 from innerloop_server.domain.model_versions import STABLE, ModelVersions
 from innerloop_server.domain.models import ModelEntry, ModelState
@@ -61,6 +63,16 @@ def encode_adaptation(adaptation: Adaptation) -> pb.Adaptation:
         revision=adaptation.revision,
         example_weights=adaptation.example_weights,
     )
+
+
+def encode_examples(listed: ListedExamples) -> pb.ListExamplesResponse:
+    """The examples of an adaptation, without their inputs."""
+    response = pb.ListExamplesResponse(example_ids=listed.ids, revision=listed.revision)
+    if listed.targets:
+        response.targets.CopyFrom(encode_tensor(np.array(listed.targets, np.float32)))
+    else:
+        response.labels.values.extend(listed.labels)
+    return response
 
 
 def encode_answers(answers: Answers, classes: tuple[str, ...], *, logits: bool) -> pb.Predictions:

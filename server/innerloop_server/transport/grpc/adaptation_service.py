@@ -20,7 +20,13 @@ from innerloop_server.transport.codec.requests import (
     decode_priority,
     decode_query,
 )
-from innerloop_server.transport.codec.responses import encode_adaptation, encode_answers, encode_timings
+from innerloop_server.transport.codec.responses import (
+    encode_adaptation,
+    encode_answers,
+    encode_examples,
+    encode_timings,
+)
+from innerloop_server.transport.codec.updates import decode_update
 from innerloop_server.transport.grpc.byte_budget import ByteBudget
 from innerloop_server.transport.grpc.calls import Call, Calls
 from innerloop_server.transport.grpc.decoders import Decoders
@@ -56,6 +62,16 @@ class AdaptationServicer:
         self, request: Received[pb.AdaptPredictRequest], context: Context
     ) -> pb.AdaptPredictResponse:
         return await self._calls.run("AdaptPredict", self._adapt_predict, request, context)
+
+    async def UpdateAdaptation(  # noqa: N802, D102
+        self, request: Received[pb.UpdateAdaptationRequest], context: Context
+    ) -> pb.UpdateAdaptationResponse:
+        return await self._calls.run("UpdateAdaptation", self._update, request, context)
+
+    async def ListExamples(  # noqa: N802, D102
+        self, request: pb.ListExamplesRequest, context: Context
+    ) -> pb.ListExamplesResponse:
+        return await self._calls.run("ListExamples", self._list_examples, request, context)
 
     async def GetAdaptation(  # noqa: N802, D102
         self, request: pb.GetAdaptationRequest, context: Context
@@ -147,6 +163,31 @@ class AdaptationServicer:
             response.adaptation.CopyFrom(encode_adaptation(result.adaptation))
         response.timings.CopyFrom(self._timings(result.timings, clock, call))
         return response
+
+    async def _update(self, received: Received[pb.UpdateAdaptationRequest], call: Call) -> pb.UpdateAdaptationResponse:
+        clock = _CodecClock()
+        request, detached = received.message, received.detached
+        caller = call.caller.with_priority(decode_priority(request.priority))
+        model = await self._serving.model_of(caller, request.adaptation_id)
+        call.model, call.version = model.name, model.description.version
+        task = await self._decoders.run(
+            lambda: decode_update(request, model, self._limits, detached),
+            heavy=is_heavy(request.add.inputs, "add.inputs", detached)
+            or is_heavy(request.support.inputs, "support.inputs", detached),
+            account=caller.account,
+        )
+        clock.pause()
+        result = await self._serving.update(caller, task, call.deadline)
+        clock.go_on()
+        encoded = encode_adaptation(result.adaptation)
+        return pb.UpdateAdaptationResponse(
+            adaptation=encoded, timings=self._timings(result.timings, clock, call), example_ids=result.example_ids
+        )
+
+    async def _list_examples(self, request: pb.ListExamplesRequest, call: Call) -> pb.ListExamplesResponse:
+        listed = await self._serving.examples(call.caller, request.adaptation_id)
+        call.model = listed.model
+        return encode_examples(listed)
 
     async def _get(self, request: pb.GetAdaptationRequest, call: Call) -> pb.GetAdaptationResponse:
         adaptation = await self._serving.look(call.caller, request.adaptation_id)

@@ -21,10 +21,12 @@ class Access(Enum):
 NEEDED: Mapping[str, Scope | Access] = {
     "Adapt": Scope.ADAPT,
     "AdaptPredict": Scope.ADAPT,
+    "UpdateAdaptation": Scope.ADAPT,
     "DeleteAdaptation": Scope.ADAPT,
     "Predict": Scope.PREDICT,
     "StreamPredict": Scope.PREDICT,
     "GetAdaptation": Scope.PREDICT,
+    "ListExamples": Scope.PREDICT,
     "ListAdaptations": Scope.PREDICT,
     "ListModels": Access.CALLERS,
     "GetModel": Access.CALLERS,

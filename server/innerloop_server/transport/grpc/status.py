@@ -25,6 +25,9 @@ CODES: dict[type[errors.ServerError], grpc.StatusCode] = {
     errors.AdaptationEvictedError: grpc.StatusCode.NOT_FOUND,
     errors.ModelRetiredError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.AdaptationDamagedError: grpc.StatusCode.NOT_FOUND,
+    errors.RevisionChangedError: grpc.StatusCode.ABORTED,
+    errors.ExamplesNotKeptError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.ClassesChangedError: grpc.StatusCode.UNAVAILABLE,
     errors.StoreUnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.AdaptationTooLargeError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.TooManyAdaptationsError: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -54,7 +57,7 @@ def failure_of(error: errors.ServerError) -> Failure:
     """The status of a domain error."""
     code = CODES[type(error)]
     message = _clip(str(error), MESSAGE_BYTES)
-    details: list[Message] = [ErrorInfo(reason=error.reason, domain=DOMAIN)]
+    details: list[Message] = [ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.facts)]
     if isinstance(error, errors.InvalidRequestError):
         details.append(_bad_request(error))
     if error.retry_after is not None:

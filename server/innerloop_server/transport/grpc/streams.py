@@ -8,7 +8,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from innerloop.v1 import adaptation_pb2 as pb
-from innerloop_server.domain.errors import FieldViolation, InvalidRequestError, ShuttingDownError
+from innerloop_server.domain.errors import ClassesChangedError, FieldViolation, InvalidRequestError, ShuttingDownError
 from innerloop_server.transport.codec.detached import Received
 from innerloop_server.transport.grpc.byte_budget import ByteBudget
 from innerloop_server.transport.grpc.calls import Call, Calls
@@ -36,11 +36,22 @@ class Naming:
 
     Attributes:
         adaptation_id: what it named.
-        classes_sent: whether an answer has carried the classes.
+        classes: those that an answer has carried; None while none has.
     """
 
     adaptation_id: str
-    classes_sent: bool = False
+    classes: tuple[str, ...] | None = None
+
+    def check(self, response: pb.PredictResponse) -> pb.PredictResponse:
+        """The same response, if its classes are those that the client was told, or is about to be.
+
+        Raises:
+            ClassesChangedError: they are not.
+        """
+        classes = tuple(response.predictions.classes)
+        if self.classes not in (None, classes):
+            raise ClassesChangedError
+        return response
 
 
 class PredictStream:
@@ -114,7 +125,7 @@ class PredictStream:
         async def ask(received: Received[pb.StreamPredictRequest], call: Call) -> pb.PredictResponse:
             if not naming.adaptation_id:
                 raise InvalidRequestError([FieldViolation("adaptation_id", "is missing in the stream's first request")])
-            return await self._ask(naming.adaptation_id, received, call)
+            return naming.check(await self._ask(naming.adaptation_id, received, call))
 
         sequence, size = received.message.sequence, received.size_bytes
         outcome = await self._calls.answer("StreamPredict", ask, received, self._call, self._context)
@@ -157,7 +168,8 @@ def _encode(sequence: int, outcome: pb.PredictResponse | Failure, naming: Naming
         return response
     response.predictions.CopyFrom(outcome.predictions)
     response.timings.CopyFrom(outcome.timings)
-    if naming.classes_sent:
+    if naming.classes is not None:
         response.predictions.ClearField("classes")
-    naming.classes_sent = True
+    else:
+        naming.classes = tuple(outcome.predictions.classes)
     return response

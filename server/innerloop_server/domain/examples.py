@@ -1,0 +1,81 @@
+"""Labelled examples that can be named one by one, and how labels become class indices."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from innerloop_server.domain.tasks import Array, ExampleIds, SupportSet
+
+
+class NumberedClasses(NamedTuple):
+    """Class indices [S] of some labels, and the label of each index."""
+
+    y: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+
+def number_classes(labels: Sequence[str], *, in_order: bool) -> NumberedClasses:
+    """Number the classes of some labels.
+
+    Methods that read examples one by one were trained with classes numbered by first appearance. For all others labels
+    are sorted: which part of a fixed head a class gets must not depend on the order of the examples.
+
+    Args:
+        labels: one per example.
+        in_order: whether the order of examples matters to the model.
+
+    Example:
+        >>> number_classes(["dog", "cat", "dog"], in_order=False)
+        NumberedClasses(y=array([1, 0, 1]), classes=('cat', 'dog'))
+        >>> number_classes(["dog", "cat", "dog"], in_order=True).classes
+        ('dog', 'cat')
+    """
+    distinct = dict.fromkeys(labels)
+    indices = {label: index for index, label in enumerate(distinct if in_order else sorted(distinct))}
+    return NumberedClasses(np.fromiter((indices[label] for label in labels), np.int64, len(labels)), tuple(indices))
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledExamples:
+    """The examples of an adaptation in the order in which they came.
+
+    Attributes:
+        x: raw inputs [S, *input].
+        labels: one per example; empty for regression.
+        targets: [S, D] float32, D being zero for classification.
+        ids: of the examples.
+    """
+
+    x: Array
+    labels: tuple[str, ...]
+    targets: Array
+    ids: ExampleIds
+
+    def support(self, *, in_order: bool) -> tuple[SupportSet, tuple[str, ...]]:
+        """The support set, and the labels of its classes; see `number_classes`."""
+        if not self.labels:
+            return SupportSet(self.x, self.targets, 0), ()
+        y, classes = number_classes(self.labels, in_order=in_order)
+        return SupportSet(self.x, y, len(classes)), classes
+
+
+@dataclass(frozen=True, slots=True)
+class ListedExamples:
+    """What the owner of an adaptation may see of its examples.
+
+    Attributes:
+        ids: of the examples, in the order in which they came.
+        labels: one per example; empty for regression.
+        targets: of each example; empty for classification.
+        revision: of the adaptation that has them.
+        model: name of its model.
+    """
+
+    ids: tuple[int, ...]
+    labels: tuple[str, ...]
+    targets: tuple[tuple[float, ...], ...]
+    revision: int
+    model: str
