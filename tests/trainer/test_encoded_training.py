@@ -206,3 +206,18 @@ def test_noise_is_refused_behind_an_encoder(text_options: list[Any], tmp_path: P
     noise = ["--backbone", "mlp", "--backbone-set", "noise=meta_dropout"]
     refusal = mistake("train", "maml", *text_options, *QUICK, *noise, "--out", tmp_path / "run")
     assert "leave --backbone-set noise out, or --encoder" in refusal
+
+
+def test_a_teacher_stands_behind_the_encoder_of_its_student(
+    text_options: list[Any], files: Path, tmp_path: Path
+) -> None:
+    first = ["train", "r2d2", *text_options, *QUICK, "--out"]
+    assert innerloop(*first, tmp_path / "teacher").status == 0
+    assert innerloop(*first, tmp_path / "student", "--teacher", tmp_path / "teacher").status == 0
+    (files / "other.onnx").write_bytes(sentence_encoder())
+    other = ["--data", text_options[1], "--encoder", files / "other.onnx", "--tokenizer", files / "tokenizer.json"]
+    for options in (other, ["--data", "digits"]):
+        message = mistake(
+            "train", "r2d2", *options, *QUICK, "--out", tmp_path / "run", "--teacher", tmp_path / "teacher"
+        )
+        assert "its encoder is not that of this run; choose another teacher, or its --encoder" in message

@@ -51,14 +51,16 @@ class Teachers:
             ways: classes per training episode.
 
         Raises:
-            TeacherError: one takes other inputs, tasks or ways, or stands behind an encoder.
+            TeacherError: one takes other inputs, tasks or ways, or stands behind another encoder.
         """
         for bundle in self.bundles:
             name = bundle.manifest.name
             if bundle.learner.spec.task_kind != "classification":
                 raise TeacherError(f"teacher {name}: it solves regression tasks; teachers answer with classes")
-            if bundle.manifest.encoder is not None or source.encoder is not None:
-                raise TeacherError(f"teacher {name}: teachers and encoders don't go together; leave one of them out")
+            if not _same_encoder(bundle, source):
+                raise TeacherError(
+                    f"teacher {name}: its encoder is not that of this run; choose another teacher, or its --encoder"
+                )
             try:
                 check_source(bundle.learner, source)
                 bundle.learner.padded_ways(ways)
@@ -92,6 +94,15 @@ class Teachers:
 
 
 NO_TEACHERS = Teachers(())
+
+
+def _same_encoder(bundle: Bundle, source: DataSource) -> bool:
+    """Whether a bundle takes the features that a source gives, or both do without an encoder."""
+    ours, theirs = source.encoder, bundle.manifest.encoder
+    if ours is None or theirs is None:
+        return ours is None and theirs is None
+    alike = replace(ours.spec, origin=None) == replace(theirs, origin=None)
+    return alike and all(bundle.files.get(name) == content for name, content in ours.files.items())
 
 
 def _logits(learner: Learner, params: Params, episodes: Episodes) -> Tensor:
