@@ -25,6 +25,7 @@ import grpc
 import numpy as np
 import psutil
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
@@ -292,10 +293,15 @@ def good_requests(model: str, adaptation_id: str, shape: tuple[int, ...]) -> dic
     inputs = tensor_pb2.Inputs(tensor=tensor)
     pictures = tensor_pb2.Inputs(images=tensor_pb2.EncodedImages(files=[PNG] * 5))
     support = pb.Support(inputs=inputs, labels=pb.Labels(values=list("abcde")))
+    relabel = pb.Relabelling(example_ids=[1], labels=pb.Labels(values=["a"]))
     return {
-        "Adapt": pb.AdaptRequest(model=model, support=support, options=pb.AdaptOptions(steps=1)),
+        "Adapt": pb.AdaptRequest(
+            model=model, support=support, options=pb.AdaptOptions(time_to_live=Duration(seconds=1000))
+        ),
         "AdaptPredict": pb.AdaptPredictRequest(model=model, support=support, query=pictures, keep=True),
         "Predict": pb.PredictRequest(adaptation_id=adaptation_id, query=pictures, return_logits=True),
+        "UpdateAdaptation": pb.UpdateAdaptationRequest(adaptation_id=adaptation_id, add=support, relabel=relabel),
+        "ListExamples": pb.ListExamplesRequest(adaptation_id=adaptation_id),
         "StreamPredict": pb.StreamPredictRequest(sequence=1, adaptation_id=adaptation_id, query=inputs),
     }
 
@@ -319,7 +325,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         models = write_bundles(Path(folder) / "models")
         names = sorted(each.name for each in models.iterdir())
-        with ServerProcess(models, device="cpu", admin=True, frontends=given.frontends) as server:
+        settings = {"admin": True, "frontends": given.frontends, "store": f"sqlite:{folder}/store"}
+        with ServerProcess(models, device="cpu", **settings) as server:
             with Client(server.target) as client:
                 started = time.monotonic()
                 made = Inputs(given.seed, names)
