@@ -46,6 +46,11 @@ def test_the_list_as_json_says_what_a_program_needs_to_choose() -> None:
     assert "Salimans" in es["paper"]
 
 
+def test_what_a_thing_is_fits_on_its_line() -> None:
+    too_long = [line for line in innerloop("methods").output.splitlines() if line.startswith(" " * 15)]
+    assert too_long == [], "the first paragraph of a docstring has at most 55 characters, besides the paper"
+
+
 def test_every_registry_is_listed_here_or_elsewhere() -> None:
     sources = [file.read_text() for part in ("learner", "trainer", "server") for file in ROOT.glob(f"{part}/**/*.py")]
     made = re.compile(r'^\w.* = Registry\(\s*"[^"]+",\s*"(innerloop\.\w+)"', re.MULTILINE)

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = {page.stem: page.read_text() for page in sorted((ROOT / "docs" / "methods").glob("*.md"))}
 BENCHMARKS = " ".join((ROOT / "docs" / "benchmarks.md").read_text().split())
 OMNIGLOT = json.loads((ROOT / "benchmarks" / "omniglot" / "results.json").read_text())["results"]
-FIGURE = re.compile(r"[+-]?\d[\d.,]*%? ± \d+(?:\.\d+)?%?")
+FIGURE = re.compile(r"[+-]?\d[\d.,]*%? ± \d+(?:\.\d+)?%?|\d+ MB")
 
 REGISTRIES = {methods.kind: methods, **{kind.registry.kind: kind.registry for kind in KINDS}}
 del REGISTRIES["objective"]  # no page is about outer losses: each belongs to its method
