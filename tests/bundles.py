@@ -41,10 +41,11 @@ REGRESSION = LearnerSpec(
 )
 
 SMALL = {
+    **{method: {"rate": 1.0} for method in ("anml", "oml")},
     "mann": {"hidden": 16, "slots": 12, "width": 8},
     "snail": {"filters": 8, "context": 8},
 }
-"""Settings of large methods, to be quick."""
+"""Settings of large methods, to be quick, and of those that learn little from the few examples of a test."""
 
 
 def small_settings(method: str, **of_steps: Any) -> dict[str, Any]:

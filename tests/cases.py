@@ -44,7 +44,8 @@ class Case:
     def name(self) -> str:
         norm = self.spec.backbone_settings.get("norm", "none")
         noise = self.spec.backbone_settings.get("noise", "none")
-        others = [other for other in (self.spec.weighting, noise) if other != "none"]
+        importance = self.spec.settings.get("importance", "none")
+        others = [other for other in (self.spec.weighting, noise, importance) if other != "none"]
         return "-".join([self.spec.method, self.spec.task_kind, norm, *others])
 
     @cached_property
@@ -145,7 +146,9 @@ def _cases() -> list[Case]:
         settings={"steps": 2, "rate": 0.05},
     )
     noisy_head = replace(noisy, method="anil", backbone="mlp", backbone_settings={"widths": [8], **noise})
-    return [Case(spec) for spec in (*cases, features, adapted, *weighed, noisy, noisy_head)]
+    online = replace(features, method="anml", backbone="mlp", backbone_settings={"widths": [8]})
+    held = replace(online, settings={"importance": "mas", "rate": 0.3})
+    return [Case(spec) for spec in (*cases, features, adapted, *weighed, noisy, noisy_head, held)]
 
 
 CASES = _cases()

@@ -15,7 +15,9 @@ from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState, 
 from innerloop_learner.traits import TaskKind, Traits, WaysCanChange
 from innerloop_learner.weightings import weightings
 
-Family = Literal["initialisation", "optimizer", "choices", "metric", "memory", "weights", "self-supervised", "baseline"]
+Family = Literal[
+    "initialisation", "optimizer", "choices", "metric", "memory", "weights", "life-long", "self-supervised", "baseline"
+]
 
 
 class TaskError(ValueError):

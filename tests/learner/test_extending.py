@@ -12,7 +12,7 @@ from innerloop_learner import Query, Support, TaskState
 from innerloop_learner.learner import TaskError, methods
 from innerloop_learner.tasks import Episodes
 
-EXTENDING = {"knn", "matching", "nearest-centroid", "protonet", "relation", "siamese", "simclr"}
+EXTENDING = {"anml", "knn", "matching", "nearest-centroid", "oml", "protonet", "relation", "siamese", "simclr"}
 """Methods whose small learners extend; r2d2 and lr-d2 do where their states keep features."""
 
 

@@ -98,7 +98,7 @@ def test_a_bundle_that_was_meta_trained_is_kept(encoder: Path, tmp_path: Path) -
 def test_heads_that_training_must_find_are_refused(encoder: Path, tmp_path: Path) -> None:
     error = mistake("new", "paint", "--encoder", encoder, "--head", "snail", "--out", tmp_path / "paint")
     assert error.startswith("snail answers by parameters that training must find")
-    assert error.endswith("knn, lr-d2, matching, nearest-centroid, protonet, r2d2, simclr")
+    assert error.endswith("knn, lr-d2, matching, nearest-centroid, oml, protonet, r2d2, simclr")
     assert not (tmp_path / "paint").exists()
 
 

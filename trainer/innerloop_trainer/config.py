@@ -44,6 +44,9 @@ class TrainingConfig:
     ways: int = setting(5, "classes per task", least=2)
     shots: int = setting(1, "support examples per class", least=1)
     train_ways: int | None = setting(None, "classes per training episode, if not as many as --ways", least=2)
+    max_ways: int | None = setting(
+        None, "most classes that a request may have, for methods that take any number", least=2
+    )
     queries: int | None = setting(None, "queries per class in training and validation", least=1)
     steps: int | None = setting(None, "inner steps, for methods that have them", least=1)
     iterations: int | None = setting(None, "outer steps", least=1)
@@ -127,6 +130,10 @@ def check_config(config: TrainingConfig) -> None:
         raise ConfigError(f"{config.method} trains on as many ways as it serves; leave --train-ways out")
     if config.teaching != "plain" and config.teacher is None:
         raise ConfigError(f"--teaching {config.teaching} changes teachers; name one with --teacher")
+    if config.max_ways is not None and method.info.ways_can_change != "any":
+        raise ConfigError(f"{config.method} serves as many ways as it trains on; leave --max-ways out")
+    if config.max_ways is not None and config.max_ways < config.ways:
+        raise ConfigError(f"--max-ways {config.max_ways} is less than --ways {config.ways}; raise it")
     if config.wrong_labels and not EpisodeShape(config.ways, config.shots, 1, config.wrong_labels).most_wrong:
         raise ConfigError(
             f"--wrong-labels {config.wrong_labels} of --shots {config.shots} is less than one example; raise --shots"

@@ -34,9 +34,6 @@ from innerloop_trainer.outer_loop import (
 )
 from innerloop_trainer.teaching import NO_TEACHERS, Distillation, DistillationSettings, Teachers, teachings
 
-SERVING_WAYS = 64
-"""Most classes that a request may have where the method itself sets no limit."""
-
 T = TypeVar("T")
 
 
@@ -276,7 +273,9 @@ def _settings(config: TrainingConfig, estimator: str) -> _Settings:
 
 
 def _spec(config: TrainingConfig, source: DataSource, info: MethodInfo, settings: Mapping[str, Any]) -> LearnerSpec:
-    max_ways = max(SERVING_WAYS, config.ways) if info.ways_can_change == "any" else config.ways
+    max_ways = config.ways
+    if info.ways_can_change == "any":
+        max_ways = _given(config.max_ways, max(defaults_of(config.method).max_ways, config.ways))
     if source.texts:
         raise ConfigError(f"{source.name} has texts, which methods don't read; name an encoder of texts with --encoder")
     usual = "conv4" if len(source.input.shape) == 3 else "mlp" if source.encoder is None else "adapter"

@@ -17,7 +17,7 @@ from innerloop_learner.signatures import SigningKey
 from innerloop_learner.spec import ClassBalance, InputSpec, LearnerSpec
 from innerloop_learner.tasks import Params
 from innerloop_trainer.config import ConfigError
-from innerloop_trainer.plan import SERVING_WAYS
+from innerloop_trainer.outer_loop import SERVING_WAYS
 from innerloop_trainer.runs.provenance import made_with
 
 DEFAULT_HEAD = "lr-d2"

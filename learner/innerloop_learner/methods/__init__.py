@@ -2,6 +2,7 @@
 
 from innerloop_learner.methods import (
     anil,
+    anml,
     baseline,
     boil,
     cnaps,
@@ -16,6 +17,7 @@ from innerloop_learner.methods import (
     meta_networks,
     meta_sgd,
     nearest,
+    oml,
     partial_maml,
     protonet,
     r2d2,
@@ -29,6 +31,7 @@ from innerloop_learner.methods import (
 
 __all__ = [
     "anil",
+    "anml",
     "baseline",
     "boil",
     "cnaps",
@@ -43,6 +46,7 @@ __all__ = [
     "meta_networks",
     "meta_sgd",
     "nearest",
+    "oml",
     "partial_maml",
     "protonet",
     "r2d2",

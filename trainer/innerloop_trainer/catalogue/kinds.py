@@ -6,6 +6,7 @@ from typing import Any
 
 from innerloop_learner.augmentations import augmentations
 from innerloop_learner.backbones import backbones
+from innerloop_learner.importances import importances
 from innerloop_learner.noises import noises
 from innerloop_learner.norms import norms
 from innerloop_learner.objectives import objectives
@@ -23,6 +24,7 @@ FAMILIES: Mapping[str, str] = {
     "metric": "an embedding, and how to compare in it",
     "memory": "a memory, or how to read examples",
     "weights": "to write or to solve for a classifier",
+    "life-long": "features for learning classes one by one",
     "self-supervised": "features, without labels",
     "baseline": "features of a plain classifier, or nothing (baselines)",
 }
@@ -72,6 +74,7 @@ KINDS: Sequence[Kind] = (
         "settings_class",
         "--set SETTING=VALUE",
     ),
+    Kind(importances, "what holds weights of a head that learns online", "--set importance=NAME"),
     Kind(noises, "noise in the inner loop", "--backbone-set noise=NAME"),
     Kind(
         augmentations,

@@ -7,9 +7,15 @@ holds the defaults of each method.
 from innerloop_trainer.outer_loop.estimators import Estimate, Estimator, build_estimator, estimators
 from innerloop_trainer.outer_loop.loop import OuterLoop
 from innerloop_trainer.outer_loop.optimizer import OptimizerPlan, Schedule
-from innerloop_trainer.outer_loop.training_defaults import TrainingDefaults, defaults_of, training_defaults
+from innerloop_trainer.outer_loop.training_defaults import (
+    SERVING_WAYS,
+    TrainingDefaults,
+    defaults_of,
+    training_defaults,
+)
 
 __all__ = [
+    "SERVING_WAYS",
     "Estimate",
     "Estimator",
     "OptimizerPlan",

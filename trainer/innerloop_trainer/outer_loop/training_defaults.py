@@ -4,6 +4,9 @@ from dataclasses import dataclass, replace
 
 from innerloop_learner.registry import Registry
 
+SERVING_WAYS = 64
+"""Most classes that a request may have where the method itself sets no limit."""
+
 
 @dataclass(frozen=True)
 class TrainingDefaults:
@@ -19,6 +22,7 @@ class TrainingDefaults:
         norm: registered name of the backbone's norm.
         estimator: registered name of the estimator of the meta-gradient.
         unlabelled: whether it learns from images without labels.
+        max_ways: most classes that a request may have, of methods that take any number.
     """
 
     ways: int | None = None
@@ -30,6 +34,7 @@ class TrainingDefaults:
     norm: str = "task"
     estimator: str = "backpropagation"
     unlabelled: bool = False
+    max_ways: int = SERVING_WAYS
 
 
 training_defaults: Registry[TrainingDefaults] = Registry("training default", "innerloop.training_defaults")
@@ -39,7 +44,10 @@ _PRE_TRAINING = TrainingDefaults(ways=60, queries=2, meta_batch=1, iterations=10
 _MANY_WAYS = TrainingDefaults(ways=20, queries=5, meta_batch=2, iterations=6000, norm="batch")
 _MEMORY = TrainingDefaults(queries=3, norm="batch")
 
+_LIFELONG = TrainingDefaults(ways=20, queries=1, meta_batch=1, iterations=8000, norm="batch", max_ways=1000)
+
 _OWN = {
+    "anml": _LIFELONG,
     "baseline": _PRE_TRAINING,
     "baseline++": _PRE_TRAINING,
     "cnaps": _MANY_WAYS,
@@ -54,6 +62,7 @@ _OWN = {
     "meta-lstm": TrainingDefaults(meta_batch=4, queries=3),
     "meta-networks": _MEMORY,
     "nearest-centroid": _PRE_TRAINING,
+    "oml": _LIFELONG,
     "partial-maml": TrainingDefaults(estimator="reinforce"),
     "protonet": replace(_MANY_WAYS, ways=60, meta_batch=1, iterations=3000),
     "r2d2": replace(_MANY_WAYS, iterations=5000),
