@@ -7,12 +7,13 @@ from torch import Tensor
 
 from innerloop_learner import heads
 from innerloop_learner.backbones.backbone import Features
+from innerloop_learner.draws import example_keys, keys_of_sample
 from innerloop_learner.heads import LinearHead, mask_unused_ways
 from innerloop_learner.inner_loop import Loss, inner_loop
 from innerloop_learner.learner import Learner
 from innerloop_learner.loops import Index
 from innerloop_learner.losses import UNUSED_LOGIT, task_loss
-from innerloop_learner.noises import NOISE, example_keys, keys_of_sample
+from innerloop_learner.noises import NOISE
 from innerloop_learner.spec import LearnerSpec
 from innerloop_learner.state import STATISTICS, WAYS, WEIGHTS, prefixed, section
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState

@@ -6,13 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from innerloop_learner.augmentations import Augment, Augmentation, augmentations, build_augmentation
+from innerloop_learner.augmentations import (
+    Augment,
+    Augmentation,
+    GeneratedNumbers,
+    augmentations,
+    build_augmentation,
+)
+from innerloop_learner.augmentations.augmentation import occurrence
 from innerloop_learner.tasks import Params
 
 each = pytest.mark.parametrize("name", list(augmentations))
-
-CHANCES = {"probability", "gray"}
-"""Strengths that are shares of images, which have no derivative."""
 
 
 def images(count: int = 4, channels: int = 3) -> Tensor:
@@ -22,7 +26,7 @@ def images(count: int = 4, channels: int = 3) -> Tensor:
 
 
 def noise_of(part: Augmentation, count: int = 4) -> Params:
-    drawn = part.draw(count, torch.Generator().manual_seed(0))
+    drawn = part.draw(GeneratedNumbers(count, torch.Generator().manual_seed(0)))
     return {name: value.double() for name, value in drawn.items()}
 
 
@@ -50,8 +54,7 @@ def test_the_gradient_by_a_strength_equals_finite_differences(name: str) -> None
     kind, x = augmentations[name], images()
     usual = vars(kind.strengths_class())
     noise, weights = noise_of(kind(usual)), torch.rand(x.shape, dtype=torch.float64)
-    sharp = {"area"} if name == "erasing" else set()  # an erased rectangle has sharp edges
-    for strength in {field.name for field in fields(kind.strengths_class)} - CHANCES - sharp:
+    for strength in {field.name for field in fields(kind.strengths_class)} - kind.never_learned:
 
         def value(at: Tensor, strength: str = strength) -> Tensor:
             return (kind({**usual, strength: at}).apply(x, noise) * weights).sum()
@@ -91,3 +94,19 @@ def test_a_stroke_of_full_strength_is_a_pixel_wider_or_narrower() -> None:
     wide[:, 2:7, 2:7], narrow[:, 3:6, 3:6] = 1, 1
     assert torch.equal(stroke.apply(narrow[None], {"change": torch.ones(1)}), wide[None])
     assert torch.equal(stroke.apply(wide[None], {"change": -torch.ones(1)}), narrow[None])
+
+
+def test_an_erased_rectangle_has_its_area_wherever_its_edges_lie() -> None:
+    erasing, x = build_augmentation("erasing", {"probability": 1.0, "area": 0.3}), torch.ones(50, 1, 10, 12)
+    noise = {name: value.float() for name, value in noise_of(erasing, 50).items()}
+    lost = 1 - erasing.apply(x, noise).mean((1, 2, 3))
+    whole = noise["area"] < 0.9  # of larger ones, long rectangles may be cut to the image's size
+    torch.testing.assert_close(lost[whole], 0.3 * noise["area"][whole], atol=1e-5, rtol=1e-5)
+
+
+def test_what_happens_with_a_learned_probability_mostly_happens_or_not_and_as_often_as_a_fixed_one() -> None:
+    chance = (torch.arange(1000) + 0.5) / 1000
+    hard, soft = occurrence(chance, 0.3), occurrence(chance, torch.tensor(0.3))
+    assert torch.equal(hard, (soft > 0.5).float())
+    assert soft.mean().item() == pytest.approx(0.3, abs=0.02)
+    assert ((soft - hard).abs() < 0.05).float().mean() > 0.7

@@ -10,9 +10,8 @@ from cases import Case
 from torch import Tensor
 
 from innerloop_learner import InputSpec, LearnerSpec, Params, build_learner
+from innerloop_learner.draws import example_keys, keys_of_sample, normal_draws
 from innerloop_learner.learner import methods
-from innerloop_learner.noises import example_keys, keys_of_sample
-from innerloop_learner.noises.draws import normal_draws
 from innerloop_learner.settings import SettingsError
 
 STEPS, SAMPLES, RATE, WIDTH = 2, 3, 0.1, 10

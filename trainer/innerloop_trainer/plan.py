@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch
 
 from innerloop_learner.acceleration import accelerated
+from innerloop_learner.augmentations import NONE
 from innerloop_learner.learner import Learner, MethodInfo, build_learner, methods
 from innerloop_learner.manifest import TaskLimits
 from innerloop_learner.objectives import Objective, build_objective, objectives
@@ -17,7 +18,6 @@ from innerloop_learner.tasks import Params
 from innerloop_learner.transformations import build_transformation, transformations
 from innerloop_trainer.config import ConfigError, TrainingConfig, check_config
 from innerloop_trainer.data import (
-    NONE,
     AugmentedTasks,
     DataSource,
     EpisodeShape,

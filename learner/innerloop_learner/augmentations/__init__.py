@@ -14,11 +14,16 @@ from innerloop_learner.augmentations.augmentation import (
     augmentations,
     build_augmentation,
 )
+from innerloop_learner.augmentations.named import NONE, named_augmentations
+from innerloop_learner.augmentations.random_numbers import GeneratedNumbers, RandomNumbers
 from innerloop_learner.augmentations.warp import Warp
 
 __all__ = [
+    "NONE",
     "Augment",
     "Augmentation",
+    "GeneratedNumbers",
+    "RandomNumbers",
     "Strength",
     "Strengths",
     "Warp",
@@ -30,6 +35,7 @@ __all__ = [
     "elastic",
     "erasing",
     "flip",
+    "named_augmentations",
     "shift",
     "stroke",
 ]

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from innerloop_learner.augmentations.augmentation import augmentations, uniform
+from innerloop_learner.augmentations.augmentation import augmentations
+from innerloop_learner.augmentations.random_numbers import RandomNumbers
 from innerloop_learner.augmentations.warp import Warp
 from innerloop_learner.settings import setting
 from innerloop_learner.tasks import Params
@@ -32,9 +33,9 @@ class Affine(Warp):
 
     strengths_class = AffineStrengths
 
-    def draw(self, images: int, generator: torch.Generator) -> Params:
+    def draw(self, numbers: RandomNumbers) -> Params:
         """See Augmentation.draw: amounts between -1 and 1, [N] each."""
-        return {name: uniform(generator, images) for name in ("rotation", "scale", "shear")}
+        return {name: numbers.signed(name) for name in ("rotation", "scale", "shear")}
 
     def move(self, points: Tensor, noise: Params) -> Tensor:
         """See Warp.move."""
@@ -43,5 +44,6 @@ class Affine(Warp):
         cos, sin = size * angle.cos(), size * angle.sin()
         matrix = torch.stack([cos, shear * cos - sin, sin, shear * sin + cos], -1).view(-1, 1, 2, 2)
         height, width = points.shape[1:3]
-        in_pixels = points.new_tensor([width, height])
-        return ((points * in_pixels) @ matrix.transpose(-1, -2)) / in_pixels
+        across, down = (points[..., :1] * width, points[..., 1:] * height)
+        moved = torch.cat([across, down], -1) @ matrix.transpose(-1, -2)
+        return torch.cat([moved[..., :1] / width, moved[..., 1:] / height], -1)

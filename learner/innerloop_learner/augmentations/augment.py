@@ -1,11 +1,12 @@
 """Applies several augmentations one after the other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from innerloop_learner.augmentations.augmentation import Augmentation
+from innerloop_learner.augmentations.random_numbers import GeneratedNumbers, KeyedNumbers, RandomNumbers
 from innerloop_learner.augmentations.warp import Warp, pixels, sample
 from innerloop_learner.tasks import Params
 
@@ -35,14 +36,24 @@ class Augment:
             generator: generator on the device of the images.
         """
         images = x.flatten(0, -4)
+        numbers = GeneratedNumbers(len(images), generator)
+        return self._apply(images, lambda _: numbers).view(x.shape)
+
+    def by_keys(self, x: Tensor, keys: Tensor) -> Tensor:
+        """Change images x [..., C, H, W] as their keys [...] say; see `draws.keys_of_sample`."""
+        images, of_images = x.flatten(0, -4), keys.flatten()
+        return self._apply(images, lambda part: KeyedNumbers(of_images, f"{part}", x.dtype)).view(x.shape)
+
+    def _apply(self, images: Tensor, numbers_of: Callable[[int], RandomNumbers]) -> Tensor:
+        """Images [N, C, H, W], changed by the numbers of each part."""
         moved: list[tuple[Warp, Params]] = []
-        for part in self._parts:
-            noise = part.draw(len(images), generator)
+        for index, part in enumerate(self._parts):
+            noise = part.draw(numbers_of(index))
             if isinstance(part, Warp):
                 moved.append((part, noise))
             else:
                 images, moved = part.apply(_warped(images, moved), noise), []
-        return _warped(images, moved).view(x.shape)
+        return _warped(images, moved)
 
 
 def _warped(images: Tensor, moved: Sequence[tuple[Warp, Params]]) -> Tensor:

@@ -4,9 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
+from innerloop_learner.augmentations.random_numbers import RandomNumbers
 from innerloop_learner.registry import Registry
 from innerloop_learner.settings import with_settings
 from innerloop_learner.tasks import Params
@@ -16,6 +16,10 @@ Strength = Tensor | float
 
 Strengths = Mapping[str, Strength]
 """Strengths of an augmentation by name."""
+
+
+TEMPERATURE = 0.2
+"""Of the relaxation of what happens or not: three of four numbers at probability 0.5 are below 0.05 or above 0.95."""
 
 
 class Augmentation(ABC):
@@ -30,12 +34,15 @@ class Augmentation(ABC):
     strengths_class: ClassVar[type[Any]]
     """A frozen dataclass of the usual strengths, each declared by `settings.setting`."""
 
+    never_learned: ClassVar[frozenset[str]] = frozenset()
+    """Names of strengths in which the change is not differentiable."""
+
     def __init__(self, strengths: Strengths) -> None:
         self.strengths = strengths
 
     @abstractmethod
-    def draw(self, images: int, generator: torch.Generator) -> Params:
-        """Random numbers for so many images N, on the generator's device: tensors [N, ...] that no strength changes."""
+    def draw(self, numbers: RandomNumbers) -> Params:
+        """Random numbers for N images: tensors [N, ...] that no strength changes."""
 
     @abstractmethod
     def apply(self, x: Tensor, noise: Params) -> Tensor:
@@ -58,6 +65,18 @@ def build_augmentation(name: str, strengths: Mapping[str, float]) -> Augmentatio
     return kind(vars(with_settings(f"augmentation {name}", kind.strengths_class, strengths)))
 
 
-def uniform(generator: torch.Generator, *shape: int) -> Tensor:
-    """Random numbers between -1 and 1, on the generator's device."""
-    return 2 * torch.rand(shape, generator=generator, device=generator.device) - 1
+def occurrence(chance: Tensor, probability: Strength) -> Tensor:
+    """How far something happens to each image [N] that happens with a probability: 1 fully, 0 not at all.
+
+    Where the probability p is a number, it happens if the chance u is smaller. A probability that is learned takes the
+    relaxation of that (Maddison, Mnih and Teh 2017, equation 23), in which numbers between 0 and 1 occur, too:
+
+        sigmoid((logit(p) - logit(u)) / TEMPERATURE)
+
+    Args:
+        chance: uniform numbers between 0 and 1 [N].
+        probability: the probability.
+    """
+    if isinstance(probability, Tensor):
+        return ((probability.logit() - chance.logit()) / TEMPERATURE).sigmoid()
+    return (chance < probability).to(chance.dtype)

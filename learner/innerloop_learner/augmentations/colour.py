@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from innerloop_learner.augmentations.augmentation import Augmentation, augmentations, uniform
+from innerloop_learner.augmentations.augmentation import Augmentation, augmentations, occurrence
+from innerloop_learner.augmentations.random_numbers import RandomNumbers
 from innerloop_learner.settings import setting
 from innerloop_learner.tasks import Params
 
@@ -29,10 +29,10 @@ class Colour(Augmentation):
 
     strengths_class = ColourStrengths
 
-    def draw(self, images: int, generator: torch.Generator) -> Params:
+    def draw(self, numbers: RandomNumbers) -> Params:
         """See Augmentation.draw: changes between -1 and 1 and chance 0 to 1, [N] each."""
-        changes = {name: uniform(generator, images) for name in ("brightness", "contrast", "saturation")}
-        return {**changes, "chance": torch.rand(images, generator=generator, device=generator.device)}
+        changes = {name: numbers.signed(name) for name in ("brightness", "contrast", "saturation")}
+        return {**changes, "chance": numbers.unit("chance")}
 
     def apply(self, x: Tensor, noise: Params) -> Tensor:
         """See Augmentation.apply."""
@@ -40,8 +40,8 @@ class Colour(Augmentation):
             (noise[name] * self.strengths[name])[:, None, None, None]
             for name in ("brightness", "contrast", "saturation")
         )
-        lost = (noise["chance"] < self.strengths["gray"])[:, None, None, None]
+        kept = 1 - occurrence(noise["chance"], self.strengths["gray"])[:, None, None, None]
         gray = x.mean(1, keepdim=True)
-        x = gray + (x - gray) * saturation.exp().masked_fill(lost, 0.0)
+        x = gray + (x - gray) * saturation.exp() * kept
         mean = x.mean((1, 2, 3), keepdim=True)
         return mean + (x - mean) * contrast.exp() + brightness

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from innerloop_learner.augmentations.augmentation import augmentations, uniform
+from innerloop_learner.augmentations.augmentation import augmentations
+from innerloop_learner.augmentations.random_numbers import RandomNumbers
 from innerloop_learner.augmentations.warp import Warp
 from innerloop_learner.settings import setting
 from innerloop_learner.tasks import Params
@@ -29,10 +30,13 @@ class Crop(Warp):
 
     strengths_class = CropStrengths
 
-    def draw(self, images: int, generator: torch.Generator) -> Params:
+    def draw(self, numbers: RandomNumbers) -> Params:
         """See Augmentation.draw: area 0 to 1 and stretch -1 to 1, [N]; place -1 to 1, [N, 2]."""
-        area = torch.rand(images, generator=generator, device=generator.device)
-        return {"area": area, "stretch": uniform(generator, images), "place": uniform(generator, images, 2)}
+        return {
+            "area": numbers.unit("area"),
+            "stretch": numbers.signed("stretch"),
+            "place": numbers.signed("place", 2),
+        }
 
     def move(self, points: Tensor, noise: Params) -> Tensor:
         """See Warp.move."""

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from innerloop_learner.augmentations.augmentation import augmentations
+from innerloop_learner.augmentations.random_numbers import RandomNumbers
 from innerloop_learner.augmentations.warp import Warp
 from innerloop_learner.settings import setting
 from innerloop_learner.tasks import Params
@@ -33,10 +33,9 @@ class Elastic(Warp):
 
     strengths_class = ElasticStrengths
 
-    def draw(self, images: int, generator: torch.Generator) -> Params:
+    def draw(self, numbers: RandomNumbers) -> Params:
         """See Augmentation.draw: displacements in standard deviations, [N, 2, 4, 4]."""
-        shape = (images, 2, COARSE, COARSE)
-        return {"field": torch.randn(shape, generator=generator, device=generator.device)}
+        return {"field": numbers.normal("field", 2, COARSE, COARSE)}
 
     def move(self, points: Tensor, noise: Params) -> Tensor:
         """See Warp.move."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from innerloop_learner.augmentations.augmentation import augmentations
+from innerloop_learner.augmentations.random_numbers import RandomNumbers
 from innerloop_learner.augmentations.warp import Warp
 from innerloop_learner.settings import setting
 from innerloop_learner.tasks import Params
@@ -26,10 +27,11 @@ class Flip(Warp):
     """
 
     strengths_class = FlipStrengths
+    never_learned = frozenset({"probability"})  # half a mirror image is none
 
-    def draw(self, images: int, generator: torch.Generator) -> Params:
+    def draw(self, numbers: RandomNumbers) -> Params:
         """See Augmentation.draw: a number between 0 and 1 for each image, [N]."""
-        return {"chance": torch.rand(images, generator=generator, device=generator.device)}
+        return {"chance": numbers.unit("chance")}
 
     def move(self, points: Tensor, noise: Params) -> Tensor:
         """See Warp.move."""

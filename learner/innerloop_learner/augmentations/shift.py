@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from innerloop_learner.augmentations.augmentation import augmentations, uniform
+from innerloop_learner.augmentations.augmentation import augmentations
+from innerloop_learner.augmentations.random_numbers import RandomNumbers
 from innerloop_learner.augmentations.warp import Warp
 from innerloop_learner.settings import setting
 from innerloop_learner.tasks import Params
@@ -27,9 +27,9 @@ class Shift(Warp):
 
     strengths_class = ShiftStrengths
 
-    def draw(self, images: int, generator: torch.Generator) -> Params:
+    def draw(self, numbers: RandomNumbers) -> Params:
         """See Augmentation.draw: distances between -1 and 1, [N, 2]."""
-        return {"shift": uniform(generator, images, 2)}
+        return {"shift": numbers.signed("shift", 2)}
 
     def move(self, points: Tensor, noise: Params) -> Tensor:
         """See Warp.move."""

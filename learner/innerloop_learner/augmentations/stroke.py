@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from innerloop_learner.augmentations.augmentation import Augmentation, augmentations, uniform
+from innerloop_learner.augmentations.augmentation import Augmentation, augmentations
+from innerloop_learner.augmentations.random_numbers import RandomNumbers
 from innerloop_learner.settings import setting
 from innerloop_learner.tasks import Params
 
@@ -32,9 +32,9 @@ class Stroke(Augmentation):
 
     strengths_class = StrokeStrengths
 
-    def draw(self, images: int, generator: torch.Generator) -> Params:
+    def draw(self, numbers: RandomNumbers) -> Params:
         """See Augmentation.draw: changes between -1 and 1, [N]."""
-        return {"change": uniform(generator, images)}
+        return {"change": numbers.signed("change")}
 
     def apply(self, x: Tensor, noise: Params) -> Tensor:
         """See Augmentation.apply."""

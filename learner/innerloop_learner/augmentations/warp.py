@@ -28,9 +28,15 @@ class Warp(Augmentation):
 
 def pixels(x: Tensor) -> Tensor:
     """The centres of the pixels of images x [N, C, H, W], [N, H, W, 2]."""
-    height, width = x.shape[-2:]
-    down, across = ((2 * torch.arange(size, dtype=x.dtype, device=x.device) + 1) / size - 1 for size in (height, width))
-    return torch.stack(torch.meshgrid(across, down, indexing="xy"), -1).expand(len(x), -1, -1, -1)
+    across, down = centres(x, -1), centres(x, -2)
+    # len(x) would be a constant in an exported graph.
+    return torch.stack(torch.meshgrid(across, down, indexing="xy"), -1).expand(x.shape[0], -1, -1, -1)
+
+
+def centres(x: Tensor, axis: int) -> Tensor:
+    """The centres of the columns (axis -1) or rows (axis -2) of images x [N, C, H, W], [W] or [H]."""
+    size = x.shape[axis]
+    return (2 * torch.arange(size, dtype=x.dtype, device=x.device) + 1) / size - 1
 
 
 def sample(x: Tensor, points: Tensor) -> Tensor:

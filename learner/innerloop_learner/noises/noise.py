@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from innerloop_learner.noises.draws import TABLE_LENGTH, normal_draws
+from innerloop_learner.draws import TABLE_LENGTH, normal_draws
 from innerloop_learner.registry import Registry
 from innerloop_learner.tasks import Params
 

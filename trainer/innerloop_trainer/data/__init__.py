@@ -16,7 +16,7 @@ distribution.
 """
 
 from innerloop_trainer.data import audio, digits, glyphs, images, omniglot, sinusoid, texts  # noqa: F401 - they register themselves
-from innerloop_trainer.data.augmented import NONE, AugmentedTasks, read_augmentations, usual_augmentations
+from innerloop_trainer.data.augmented import AugmentedTasks, read_augmentations, usual_augmentations
 from innerloop_trainer.data.class_examples import ClassExamples, RawEpisodes
 from innerloop_trainer.data.load import load_source
 from innerloop_trainer.data.source import (
@@ -30,7 +30,6 @@ from innerloop_trainer.data.source import (
 )
 
 __all__ = [
-    "NONE",
     "AugmentedTasks",
     "ClassExamples",
     "DataError",

@@ -5,16 +5,12 @@ from dataclasses import replace
 
 import torch
 
-from innerloop_learner.augmentations import Augment, Augmentation, build_augmentation
+from innerloop_learner.augmentations import Augment, named_augmentations
 from innerloop_learner.registry import UnknownNameError
 from innerloop_learner.settings import SettingsError
 from innerloop_learner.tasks import Episodes, Query
 from innerloop_trainer.data.class_digests import ClassDigest
-from innerloop_trainer.data.load import split_options
 from innerloop_trainer.data.source import DataError, EpisodeShape, TaskSampler
-
-NONE = "none"
-"""Text that names no augmentation."""
 
 DRAWINGS, PHOTOGRAPHS = "affine,shift,elastic,stroke", "crop,flip,colour"
 """Usual augmentations of images of one channel, and of images in colour."""
@@ -37,22 +33,10 @@ def read_augmentations(text: str) -> Augment:
     Raises:
         DataError: there is no such augmentation or strength; the message lists what there is.
     """
-    return Augment([] if text == NONE else [_read_one(each) for each in text.split(",")])
-
-
-def _read_one(text: str) -> Augmentation:
-    name, options = split_options(text)
     try:
-        return build_augmentation(name, {key: _number(text, key, value) for key, value in options.items()})
+        return Augment([part for _, part in named_augmentations(text)])
     except (UnknownNameError, SettingsError) as error:
         raise DataError(str(error)) from error
-
-
-def _number(text: str, key: str, value: str) -> float:
-    try:
-        return float(value)
-    except ValueError as error:
-        raise DataError(f"{text}: {key} must be a number, not {value!r}") from error
 
 
 class AugmentedTasks(TaskSampler):

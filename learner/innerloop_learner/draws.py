@@ -1,9 +1,10 @@
-"""Random numbers that are functions of a support set, for noise that is the same wherever a task is computed.
+"""Random numbers that are functions of a support set, so that they are the same wherever a task is computed.
 
-Every example gets a key, a whole number made of its own values and of the task's. A key, an inner step, a sample and a
-layer choose a place in a table of random numbers that belongs to the parameters, and the noise is what stands there.
-So it depends neither on the batch around a task, nor on the order of its examples, nor on padding; it is new in every
-episode, because other examples are beside an example there; and a graph of ONNX computes it, too.
+Every example gets a key, a whole number made of its own values and of the task's. For the noise of a layer, a key, an
+inner step, a sample and the layer choose a place in a table of random numbers that belongs to the parameters, and the
+noise is what stands there. For the augmentation of an example its key, the number of a copy and a name are mixed into
+numbers. So draws depend neither on the batch around a task, nor on the order of its examples, nor on padding; they are
+new in every episode, because other examples are beside an example there; and a graph of ONNX computes them, too.
 
 Tables that many draws share are those of Salimans et al. 2017 (section 2). Two draws overlap somewhere in the table,
 but at one place of a layer they are independent unless both begin at the same place.
@@ -66,6 +67,21 @@ def normal_draws(table: Tensor, keys: Tensor, layer: str, like: Tensor) -> Tenso
     start = _mixed(keys + zlib.crc32(layer.encode()))
     places = (start.unsqueeze(-1) + torch.arange(like.shape[2:].numel(), device=keys.device)) % len(table)
     return table[places].view(like.shape).to(like.dtype)
+
+
+def uniform_draws(keys: Tensor, name: str, count: int, dtype: torch.dtype) -> Tensor:
+    """Numbers between 0 and 1, uniform and never 0, [*keys, count].
+
+    Args:
+        keys: keys of any shape, see `keys_of_sample`.
+        name: what the numbers are for; other names give other numbers.
+        count: how many numbers each key gives.
+        dtype: floating-point type of the numbers.
+    """
+    start = _mixed(keys + zlib.crc32(name.encode())).unsqueeze(-1)
+    # Mixed three times, as squares of neighbours differ regularly.
+    numbers = _mixed(_mixed(_mixed(start + torch.arange(count, device=keys.device))))
+    return (numbers.to(dtype) + 0.5) / _MODULUS
 
 
 def _mixed(numbers: Tensor) -> Tensor:
