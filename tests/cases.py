@@ -46,6 +46,8 @@ class Case:
         noise = self.spec.backbone_settings.get("noise", "none")
         importance = self.spec.settings.get("importance", "none")
         others = [other for other in (self.spec.weighting, noise, importance) if other != "none"]
+        policy = self.spec.support_policy
+        others += [f"{policy}-policy"] * (policy != "none")
         return "-".join([self.spec.method, self.spec.task_kind, norm, *others])
 
     @cached_property
@@ -148,7 +150,14 @@ def _cases() -> list[Case]:
     noisy_head = replace(noisy, method="anil", backbone="mlp", backbone_settings={"widths": [8], **noise})
     online = replace(features, method="anml", backbone="mlp", backbone_settings={"widths": [8]})
     held = replace(online, settings={"importance": "mas", "rate": 0.3})
-    return [Case(spec) for spec in (*cases, features, adapted, *weighed, noisy, noisy_head, held)]
+    copied = replace(
+        noisy,
+        backbone_settings={"width": 8, "downsample": "stride", "norm": "task"},
+        support_policy="learned",
+        policy_settings={"copies": 2},
+    )
+    enlarged = [copied, replace(copied, method="protonet", settings={}), replace(copied, method="r2d2", settings={})]
+    return [Case(spec) for spec in (*cases, features, adapted, *weighed, noisy, noisy_head, held, *enlarged)]
 
 
 CASES = _cases()

@@ -46,14 +46,15 @@ class GradientLearner(Learner):
         """See Learner.init."""
         weights = {**self.backbone.init(generator), **self.head.init(generator)}
         rule = self.rule.init(generator, self.adapted(weights))
-        return {**weights, **rule, **self.weighting.init(generator)}
+        return {**weights, **rule, **self.weighting.init(generator), **self.support_policy.init()}
 
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
         """See Learner.adapt."""
         steps = self.default_steps if steps is None else steps
+        support, counts = self.support_policy.enlarge(params, support)
         frozen = self.frozen_features(params, support)
         learned = self.weighting.weigh(params, support, lambda: self._initial_features(params, support, frozen))
-        loss = self.support_loss(params, support, frozen, learned=learned)
+        loss = self.support_loss(params, support, frozen, learned=counts if learned is None else learned)
         weights, losses = inner_loop(loss, self.adapted(params), self.rule, params, steps, support.tasks, self.order)
         return Adapted(self.state_after(params, weights, support, frozen, steps), losses, learned)
 
@@ -91,7 +92,8 @@ class GradientLearner(Learner):
             support: the labelled examples.
             frozen: features of the support set, if the body does not adapt.
             examples: weights of the examples in statistics and in the loss [T, S]; None for `example_weights`.
-            learned: what the weighting gave [T, S], which counts in the loss alone; None if all count the same.
+            learned: what the weighting or the support policy gave [T, S], which counts in the loss alone; None if all
+                count the same.
         """
         examples = self.example_weights(support) if examples is None else examples
         counts = examples if learned is None else examples * learned

@@ -11,6 +11,7 @@ from innerloop_learner.backbones.backbone import build_backbone
 from innerloop_learner.registry import Registry
 from innerloop_learner.settings import NoSettings, SettingsError, StepSettings, refusing, with_settings
 from innerloop_learner.spec import LearnerSpec
+from innerloop_learner.support_policies import build_support_policy, support_policies
 from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState, equal_weights
 from innerloop_learner.traits import TaskKind, Traits, WaysCanChange
 from innerloop_learner.weightings import weightings
@@ -89,6 +90,9 @@ class Learner(ABC):
     takes_noise: ClassVar[bool] = False
     """Whether its inner loop takes noise on the layers of the backbone, and its training learns that noise."""
 
+    augments_support: ClassVar[bool] = False
+    """Whether its adaptation takes augmented copies of support examples, and its training learns how to make them."""
+
     settings: object
     """The settings, an instance of `settings_class` with all defaults filled in."""
 
@@ -101,6 +105,13 @@ class Learner(ABC):
         if spec.weighting != "none" and spec.task_kind == "regression":
             raise SettingsError(f"weighting {spec.weighting} compares examples of a class; regression has no classes")
         self.weighting = weightings[spec.weighting]()
+        self.check_support_policy(spec.support_policy)
+        if spec.weighting != "none" and spec.support_policy != "none":
+            raise SettingsError(
+                f"weighting {spec.weighting} compares examples with others of their class, and copies of an example "
+                "speak for its own label; leave the weighting or the support policy out"
+            )
+        self.support_policy = build_support_policy(spec.support_policy, spec.input.shape, spec.policy_settings)
         given = {name: value for name, value in spec.settings.items() if name not in self.retired_settings}
         self.settings = with_settings(self.info.name, self.settings_class, given)
         with refusing(self.info.name):
@@ -115,6 +126,7 @@ class Learner(ABC):
             spec,
             settings=dict(vars(self.settings)),
             backbone_settings=dict(vars(self.backbone.settings)),
+            policy_settings=dict(vars(self.support_policy.settings)),
         )
 
     @classmethod
@@ -133,6 +145,24 @@ class Learner(ABC):
             raise SettingsError(
                 f"{cls.info.name} can't learn weights of its support examples; leave the weighting out, or take a "
                 "method that can, such as protonet, r2d2, lr-d2, anil or maml"
+            )
+
+    @classmethod
+    def check_support_policy(cls, name: str) -> None:
+        """Check that the method can take augmented copies of its support examples, if it is to.
+
+        Args:
+            name: registered name of the support policy.
+
+        Raises:
+            UnknownNameError: there is no support policy of this name.
+            SettingsError: the method has no place for copies.
+        """
+        support_policies[name]
+        if name != "none" and not cls.augments_support:
+            raise SettingsError(
+                f"{cls.info.name} takes no augmented copies of its support examples; leave the support policy out, or "
+                "take a method that does, such as protonet, r2d2, lr-d2, anil or maml"
             )
 
     def _configure(self) -> None:  # noqa: B027 - most methods have nothing to make
@@ -222,8 +252,8 @@ class Learner(ABC):
     def extends(self) -> bool:
         """Whether `extend` learns more examples into a task state; if not, the method must adapt anew on all of them.
 
-        Norms whose statistics come from the support set, and weightings, judge old examples by new ones, so with these
-        no method extends.
+        Norms whose statistics come from the support set, and weightings, judge old examples by new ones, and a support
+        policy draws the copies of each example by all of them, so with these no method extends.
         """
         return self._why_not_extended() == ""
 
@@ -263,6 +293,8 @@ class Learner(ABC):
             return f"{name} can't learn more examples into an adaptation"
         if self.spec.weighting != "none":
             return f"with weighting {self.spec.weighting}, what an example counts depends on all others"
+        if self.spec.support_policy != "none":
+            return f"with support policy {self.spec.support_policy}, the copies of an example depend on all others"
         if self.backbone.support_statistics:
             return (
                 "the backbone's norm takes its statistics from all examples together (of the registered norms, batch, "
@@ -280,9 +312,9 @@ class Learner(ABC):
     def example_weights(self, support: Support) -> Tensor:
         """The weight of each support example in losses, sums, linear systems and statistics, [T, S]; 0 for padding.
 
-        A weighting changes them in losses, sums and linear systems alone (`loss_weights`), since statistics are of
-        inputs, whatever their labels. If `spec.class_balance` is "equal", these are `Support.class_weights`. If it is
-        "proportional", and in regression, each example has weight 1.
+        A weighting or a support policy changes them in losses, sums and linear systems alone (`loss_weights`), since
+        statistics are of inputs, whatever their labels. If `spec.class_balance` is "equal", these are
+        `Support.class_weights`. If it is "proportional", and in regression, each example has weight 1.
         """
         if self.spec.task_kind == "classification" and self.spec.class_balance == "equal":
             return support.class_weights
@@ -295,10 +327,10 @@ class Learner(ABC):
     def loss_weights(self, support: Support, learned: Tensor | None) -> Tensor:
         """The weight of each support example in losses, sums and linear systems, [T, S]; 0 for padding.
 
-        It is that of `example_weights` times `learned` [T, S], which a weighting gave. None means that all examples of
-        a class count the same.
+        It is that of `example_weights` times `learned` [T, S], which a weighting or a support policy gave. None means
+        that all examples of a class count the same. An example and its copies weigh as much as the example alone.
         """
-        examples = self.example_weights(support)
+        examples = self.example_weights(support) / (1 + self.support_policy.copies)
         return examples if learned is None else examples * learned
 
 

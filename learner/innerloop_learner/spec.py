@@ -75,6 +75,8 @@ class LearnerSpec:
             recorded, those with ONNX graphs are proportional, as their graphs are, and others equal.
         weighting: registered name of the weighting, which says what an example counts among those of its class; "none"
             if all count the same.
+        support_policy: registered name of the policy that adds augmented copies to support sets; "none" for no copies.
+        policy_settings: settings of this policy, by name.
     """
 
     method: str
@@ -88,12 +90,16 @@ class LearnerSpec:
     settings: Mapping[str, Any] = field(default_factory=dict)
     class_balance: ClassBalance = "equal"
     weighting: str = "none"
+    support_policy: str = "none"
+    policy_settings: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` reads back."""
         written = asdict(self)
         if self.weighting == "none":  # so that an Innerloop that knows of no weightings reads it too
             del written["weighting"]
+        if self.support_policy == "none":  # likewise
+            del written["support_policy"], written["policy_settings"]
         return written
 
     @classmethod

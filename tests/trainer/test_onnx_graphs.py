@@ -55,6 +55,8 @@ QUICK = {
     "maml with adam": _on_mlp(PLAIN["maml"], update_rule="adam"),
     "maml with noise": _on_mlp(PLAIN["maml"], noise="meta_dropout"),
     "protonet with a norm": _on_mlp(PLAIN["protonet"], norm="task"),
+    "protonet with a policy": Case(replace(_on_mlp(PLAIN["protonet"]).spec, support_policy="learned")),
+    "maml with a policy": Case(replace(_on_mlp(PLAIN["maml"]).spec, support_policy="learned")),
     "maml of curves": Case(
         replace(
             next(case.spec for case in CASES if case.name == "maml-regression-none"),

@@ -1,5 +1,6 @@
 """Reptile's estimator against algorithms 1 and 2 of Nichol, Achiam and Schulman 2018 in plain PyTorch."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -101,6 +102,12 @@ def test_minibatches_go_through_the_examples_in_another_order_each_outer_step() 
 def test_a_weighting_and_noise_which_it_would_leave_as_they_are_are_refused(setting: dict[str, str]) -> None:
     with pytest.raises(SettingsError, match="it learns neither weights of examples nor noise; leave them out"):
         reptile(vectors("maml", **setting))
+
+
+def test_a_support_policy_which_it_would_not_train_with_is_refused() -> None:
+    spec = replace(vectors("maml").spec, input=InputSpec((1, 8, 8)), support_policy="fixed")
+    with pytest.raises(SettingsError, match="it can't learn with copies of them; leave the support policy out"):
+        reptile(Case(spec))
 
 
 def test_a_method_that_learns_nothing_keeps_its_parameters() -> None:

@@ -247,6 +247,17 @@ def test_a_seed_gives_the_same_run_and_another_seed_another(tmp_path: Path) -> N
     assert losses[0] == losses[1] != losses[2]
 
 
+def test_a_run_with_a_learned_policy_leaves_a_bundle_with_its_strengths(tmp_path: Path) -> None:
+    settings = {"copies": 2, "augment": "affine?rotation=20,stroke"}
+    config = replace(DIGITS, method="protonet", settings={}, support_policy="learned", policy_settings=settings)
+    folder = train(config, tmp_path / "run")
+    bundle = load_bundle(folder.bundle)
+    strengths = bundle.learner.support_policy.strengths(bundle.params)
+    assert strengths.keys() == {"affine", "stroke"}
+    assert strengths["affine"]["rotation"] != 20
+    assert folder.load_config().policy_settings == settings
+
+
 def test_a_run_on_wrong_labels_leaves_a_bundle_that_weighs_its_examples(tmp_path: Path) -> None:
     config = replace(DIGITS, method="protonet", settings={}, shots=5, wrong_labels=0.4, weighting="leave_one_out")
     bundle = load_bundle(train(config, tmp_path / "run").bundle)

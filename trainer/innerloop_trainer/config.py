@@ -14,7 +14,7 @@ from innerloop_trainer.data import EpisodeShape, read_augmentations
 from innerloop_trainer.outer_loop import Schedule, estimators
 from innerloop_trainer.teaching import teachings
 
-_SETTINGS = {"settings": "set", "backbone_settings": "backbone-set"}
+_SETTINGS = {"settings": "set", "backbone_settings": "backbone-set", "policy_settings": "policy-set"}
 """Fields of the configuration that hold settings by name, and the command-line options that fill them."""
 
 
@@ -32,6 +32,7 @@ class TrainingConfig:
         settings: settings of the method (except steps), of its objective, of the estimator, of the transformation and
             of distillation, by name.
         backbone_settings: settings of the backbone, by name.
+        policy_settings: settings of the support policy, by name.
         init: SHA-256 of the parameters that training starts from; None if it starts from random ones.
         teacher: SHA-256 of the bundles that teach, joined by commas; None without teachers.
         encoder: SHA-256 of the frozen encoder whose features are the inputs; None without an encoder.
@@ -73,6 +74,11 @@ class TrainingConfig:
     wrong_labels: float = setting(
         0.0, "largest share of wrong labels in support sets of training and validation", least=0.0, most=0.5
     )
+    support_policy: str = setting(
+        "none",
+        "what adds augmented copies to support sets, at serving too: learned (strengths are meta-learned), fixed",
+    )
+    policy_settings: Mapping[str, Any] = field(default_factory=dict)
     unlabelled: bool | None = setting(
         None, "learn from images without labels: each is a class of its own, and its queries are augmentations of it"
     )
@@ -109,6 +115,8 @@ def check_config(config: TrainingConfig) -> None:
         DataError: no such augmentation or strength.
         UnknownNameError: no such method, backbone, estimator, weighting, transformation or teaching.
         SettingsError: the method can't learn weights of examples.
+        UnknownNameError: no such method, backbone, estimator, weighting or support policy.
+        SettingsError: the method can't learn weights of examples, or takes no support policy.
     """
     method = methods[config.method]
     if config.backbone is not None:
@@ -119,6 +127,7 @@ def check_config(config: TrainingConfig) -> None:
         transformations[config.transform]
     method.check_weighting(config.weighting)
     teachings[config.teaching]
+    method.check_support_policy(config.support_policy)
     if config.augment is not None:
         read_augmentations(config.augment)
     _check_values(config)

@@ -113,6 +113,11 @@ def make_plan(
     meta_batch = _given(config.meta_batch, max(defaults.meta_batch, least_domains))
     learning_rate = _given(config.learning_rate, defaults.learning_rate)
     spec = _spec(config, source, info, settings.of_method)
+    if source.encoder is not None and spec.support_policy != "none":
+        raise ConfigError(
+            "a support policy changes images, and behind an encoder there are features; leave --support-policy out, "
+            "or --encoder"
+        )
     learner = accelerated(build_learner(spec), device)
     if source.encoder is not None and learner.backbone.noise.random:
         raise ConfigError(
@@ -151,6 +156,7 @@ def make_plan(
         settings={name: value for name, value in config.settings.items() if name != "steps"},
         backbone=spec.backbone,
         backbone_settings=spec.backbone_settings,
+        policy_settings=spec.policy_settings,
     )
     optimizer = OptimizerPlan(iterations, learning_rate, defaults.gradient_clip, config.schedule)
     return TrainingPlan(completed, source, learner, estimator, episodes, validation, iterations, meta_batch, optimizer)
@@ -295,6 +301,8 @@ def _spec(config: TrainingConfig, source: DataSource, info: MethodInfo, settings
         settings=settings,
         class_balance=config.class_balance,
         weighting=config.weighting,
+        support_policy=config.support_policy,
+        policy_settings=config.policy_settings,
     )
 
 

@@ -14,7 +14,7 @@ from innerloop_learner.augmentations.augmentation import (
     augmentations,
     build_augmentation,
 )
-from innerloop_learner.augmentations.named import NONE, named_augmentations
+from innerloop_learner.augmentations.named import NONE, named_augmentations, text_of
 from innerloop_learner.augmentations.random_numbers import GeneratedNumbers, RandomNumbers
 from innerloop_learner.augmentations.warp import Warp
 
@@ -38,4 +38,5 @@ __all__ = [
     "named_augmentations",
     "shift",
     "stroke",
+    "text_of",
 ]

@@ -31,7 +31,6 @@ class Erasing(Augmentation):
     What is erased becomes 0. A pixel loses the part of it that the rectangle covers, so that images change smoothly
     with the area: y = x (1 - c), with c the share of the pixel that is covered.
     """
-    """
 
     strengths_class = ErasingStrengths
 

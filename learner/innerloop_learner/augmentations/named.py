@@ -1,5 +1,7 @@
 """Augmentations by the text that names them."""
 
+from collections.abc import Sequence
+
 from innerloop_learner.augmentations.augmentation import Augmentation, augmentations, build_augmentation
 from innerloop_learner.settings import SettingsError
 
@@ -23,6 +25,16 @@ def named_augmentations(text: str) -> list[tuple[str, Augmentation]]:
         SettingsError: there is no such strength, or it is not written like this or out of range.
     """
     return [] if text == NONE else [_read_one(each) for each in text.split(",")]
+
+
+def text_of(parts: Sequence[tuple[str, Augmentation]]) -> str:
+    """The text that names augmentations with all of their strengths, the reverse of `named_augmentations`.
+
+    >>> text_of(named_augmentations("elastic,affine?rotation=30"))
+    'elastic?distance=0.03,affine?rotation=30.0&scale=0.2&shear=0.3'
+    """
+    written = (f"{name}?{'&'.join(f'{key}={value}' for key, value in part.strengths.items())}" for name, part in parts)
+    return ",".join(written)
 
 
 def _read_one(text: str) -> tuple[str, Augmentation]:

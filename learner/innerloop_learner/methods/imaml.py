@@ -45,6 +45,7 @@ class IMAML(MAML):
     settings: IMAMLSettings
     weighs_examples = False  # implicit gradients are those of the initialisation
     takes_noise = False
+    augments_support = False
 
     def support_loss(
         self,

@@ -41,6 +41,7 @@ class MAML(GradientLearner):
     settings: MAMLSettings
     weighs_examples = True
     takes_noise = True
+    augments_support = True
 
     def _configure(self) -> None:
         self.rule = update_rules[self.settings.update_rule](rate=self.settings.rate)
@@ -57,3 +58,4 @@ class FirstOrderMAML(MAML):
     order = 1
     weighs_examples = False  # what weights do to a step shows in second derivatives only
     takes_noise = False
+    augments_support = False  # so does what strengths do

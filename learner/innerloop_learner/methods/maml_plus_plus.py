@@ -54,6 +54,7 @@ class MAMLPlusPlus(MAML):
     settings: MAMLPlusPlusSettings
     weighs_examples = False  # its objective has a support loss of its own
     takes_noise = False
+    augments_support = False
     retired_settings = frozenset({"multi_step_loss", "anneal_order"})
 
     def _configure(self) -> None:

@@ -43,6 +43,7 @@ class NearestCentroid(ProtoNet):
         objective="all_classes",
     )
     weighs_examples = False  # its training has no tasks in which labels could be wrong
+    augments_support = False  # nor tasks that could learn a policy
 
     def _embed(self, params: Params, x: Tensor, weights: Tensor, statistics: Params) -> tuple[Tensor, Params]:
         values, computed = super()._embed(params, x, weights, statistics)

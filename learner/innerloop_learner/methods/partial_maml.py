@@ -64,6 +64,7 @@ class PartialMAML(MAML):
     settings: PartialMAMLSettings
     weighs_examples = False  # it learns what adapts, and nothing else besides the initialisation
     takes_noise = False
+    augments_support = False
 
     def __init__(self, spec: LearnerSpec) -> None:
         super().__init__(spec)

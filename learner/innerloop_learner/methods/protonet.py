@@ -37,17 +37,19 @@ class ProtoNet(Learner):
         extends=True,
     )
     weighs_examples = True
+    augments_support = True
 
     def init(self, generator: torch.Generator) -> Params:
         """See Learner.init."""
-        return {**self.backbone.init(generator), **self.weighting.init(generator)}
+        return {**self.backbone.init(generator), **self.weighting.init(generator), **self.support_policy.init()}
 
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
         """See Learner.adapt; state: prototypes [T, W, F], zero for unused ways, and numbers of examples [T, W]."""
         del steps
-        values, computed = self._embed(params, support.x, self.example_weights(support), {})
+        enlarged, counts = self.support_policy.enlarge(params, support)
+        values, computed = self._embed(params, enlarged.x, self.example_weights(enlarged), {})
         learned = self.weighting.weigh(params, support, lambda: values)
-        prototypes = support.shares(values.dtype, learned).transpose(1, 2) @ values
+        prototypes = enlarged.shares(values.dtype, counts if learned is None else learned).transpose(1, 2) @ values
         statistics = prefixed(STATISTICS, computed)
         means = {PROTOTYPES: prototypes, COUNTS: support.counts(values.dtype)}
         return Adapted({**means, WAYS: support.ways, **statistics}, None, learned)

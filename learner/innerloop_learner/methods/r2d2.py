@@ -59,19 +59,23 @@ class R2D2(Learner):
     settings_class = R2D2Settings
     settings: R2D2Settings
     weighs_examples = True
+    augments_support = True
 
     def init(self, generator: torch.Generator) -> Params:
         """See Learner.init; positive numbers are kept as logarithms."""
         # Regression answers lie between 0 and 1, which is too close together for a softmax.
         scalars = {LOG_PENALTY: torch.zeros(()), LOG_SCALE: torch.tensor(math.log(10.0)), SHIFT: torch.zeros(())}
-        return {**self.backbone.init(generator), **scalars, **self.weighting.init(generator)}
+        weights = {**self.backbone.init(generator), **scalars}
+        return {**weights, **self.weighting.init(generator), **self.support_policy.init()}
 
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
         """See Learner.adapt; state: head [T, W, F] and [T, W]; where it is to keep them, features and labels [T, S]."""
         del steps
+        support, counts = self.support_policy.enlarge(params, support)
         features = self.backbone.apply(params, support.x, self.example_weights(support))
         learned = self.weighting.weigh(params, support, lambda: features.values)
-        state = self._solved(params, replace(support, x=features.values), learned)
+        weights = counts if learned is None else learned
+        state = self._solved(params, replace(support, x=features.values), weights)
         return Adapted({**state, **prefixed(STATISTICS, features.statistics)}, None, learned)
 
     def _extend(self, params: Params, state: TaskState, support: Support, steps: int | None) -> Adapted:
@@ -90,7 +94,10 @@ class R2D2(Learner):
         return super()._why_not_extended()
 
     def _solved(self, params: Params, features: Support, learned: Tensor | None) -> TaskState:
-        """The task state of a support set whose inputs are features [T, S, F], given what the weighting says [T, S]."""
+        """The task state of a support set whose inputs are features [T, S, F].
+
+        `learned` [T, S] is what the weighting or the support policy says; see `loss_weights`.
+        """
         x = torch.cat([features.x, torch.ones_like(features.x[..., :1])], -1)  # [T, S, F + 1]
         y = features.members(x.dtype)  # [T, S, W]
         head = self._solve(params, x, y, self.loss_weights(features, learned)).transpose(1, 2)  # [T, W, F + 1]

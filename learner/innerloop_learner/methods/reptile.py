@@ -36,4 +36,5 @@ class Reptile(MAML):
     settings: ReptileSettings
     weighs_examples = False  # its estimator changes the weights that adapt, and nothing else
     takes_noise = False
+    augments_support = False
     retired_settings = frozenset({"train_steps", "batch"})

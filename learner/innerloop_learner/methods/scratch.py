@@ -31,3 +31,4 @@ class Scratch(MAML):
     settings: ScratchSettings
     weighs_examples = False  # nothing is trained
     takes_noise = False
+    augments_support = False

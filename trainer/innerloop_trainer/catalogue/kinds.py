@@ -11,6 +11,7 @@ from innerloop_learner.noises import noises
 from innerloop_learner.norms import norms
 from innerloop_learner.objectives import objectives
 from innerloop_learner.registry import Registry
+from innerloop_learner.support_policies import support_policies
 from innerloop_learner.transformations import transformations
 from innerloop_learner.update_rules import update_rules
 from innerloop_learner.weightings import weightings
@@ -60,6 +61,13 @@ KINDS: Sequence[Kind] = (
     ),
     Kind(update_rules, "how an inner step changes weights", "--set update_rule=NAME"),
     Kind(weightings, "what each support example counts", "--weighting NAME"),
+    Kind(
+        support_policies,
+        "what is added to support sets",
+        "--support-policy NAME",
+        "settings_class",
+        "--policy-set SETTING=VALUE",
+    ),
     Kind(
         transformations,
         "how features vary in training",

@@ -7,8 +7,10 @@ from typing import Any
 import typer
 from rich.table import Table
 
+from innerloop_learner.augmentations import augmentations
 from innerloop_learner.bundle import Bundle
 from innerloop_learner.manifest import Graphs, Manifest, Metric, Provenance, TaskLimits
+from innerloop_learner.settings import described
 from innerloop_trainer.bundle_evaluation import BundleFigure
 from innerloop_trainer.cli.output import console
 from innerloop_trainer.data import DataSource, SourceLoader
@@ -123,6 +125,7 @@ def print_bundle(bundle: Bundle) -> None:
         ("task", learner.task_kind),
         *((("class balance", learner.class_balance),) if learner.task_kind == "classification" else ()),
         *((("weighting", learner.weighting),) if learner.weighting != "none" else ()),
+        *((("support policy", _policy(bundle)),) if learner.support_policy != "none" else ()),
         *((("trained for", _trained_for(manifest.limits)),) if provenance.meta_trained else ()),
         ("takes", _takes(manifest.limits)),
         *((("ONNX graphs", _described(manifest.graphs)),) if manifest.graphs else ()),
@@ -172,6 +175,18 @@ def _sizes(shape: Sequence[int]) -> str:
 
 def _with_settings(name: str, settings: Mapping[str, Any]) -> str:
     return f"{name} ({_listed(settings)})" if settings else name
+
+
+def _policy(bundle: Bundle) -> str:
+    """The support policy, what a copy counts, and the strengths, a line each."""
+    policy, spec = bundle.learner.support_policy, bundle.learner.spec
+    count = float(policy.count(bundle.params))
+    what = f"{policy.copies} augmented copies of each example, each of which counts {count:.2f} times as much as it"
+    lines = [f"{spec.support_policy}: {what}"]
+    for name, strengths in policy.strengths(bundle.params).items():
+        docs = {each.name: each.doc for each in described(augmentations[name].strengths_class)}
+        lines += [f"{name}: {strength} {float(value):.3g}, {docs[strength]}" for strength, value in strengths.items()]
+    return "\n".join(lines)
 
 
 def _listed(values: Mapping[str, Any]) -> str:

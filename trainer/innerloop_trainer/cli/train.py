@@ -64,6 +64,10 @@ def train(
     ] = None,
     class_balance: Annotated[ClassBalance, option("class_balance")] = TrainingConfig.class_balance,
     weighting: Annotated[str, option("weighting")] = TrainingConfig.weighting,
+    support_policy: Annotated[str, option("support_policy")] = TrainingConfig.support_policy,
+    policy_settings: Annotated[
+        list[str] | None, typer.Option("--policy-set", help="Setting of the support policy, NAME=VALUE.")
+    ] = None,
     wrong_labels: Annotated[float, option("wrong_labels")] = TrainingConfig.wrong_labels,
     unlabelled: Annotated[bool | None, option("unlabelled")] = TrainingConfig.unlabelled,
     augment: Annotated[str | None, option("augment")] = TrainingConfig.augment,
@@ -105,6 +109,8 @@ def train(
             backbone_settings=parse_settings(backbone_settings),
             class_balance=class_balance,
             weighting=weighting,
+            support_policy=support_policy,
+            policy_settings=parse_settings(policy_settings),
             wrong_labels=wrong_labels,
             unlabelled=unlabelled,
             augment=augment,

@@ -38,7 +38,8 @@ class Reptile(Estimator):
     as a gradient. Queries are learned from too, so loss and outputs are figures of training only.
 
     Raises:
-        ValueError: the learner has no inner loop, has an update rule with learned parameters, a weighting or noise.
+        ValueError: the learner has no inner loop, has an update rule with learned parameters, a weighting, noise or a
+            support policy.
     """
 
     asks_objective = False
@@ -56,6 +57,11 @@ class Reptile(Estimator):
             raise ValueError(
                 "Reptile changes the weights that inner steps change, so it learns neither weights of examples nor "
                 "noise; leave them out, or take --estimator backpropagation"
+            )
+        if learner.spec.support_policy != "none":
+            raise ValueError(
+                "Reptile learns from the examples of a task as they are, so it can't learn with copies of them; leave "
+                "the support policy out, or take --estimator backpropagation"
             )
         self._learner = learner
 
