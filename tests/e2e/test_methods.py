@@ -1,5 +1,7 @@
 """Every registered method served alike: answers, unequal shots, other ways, and what is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -39,6 +41,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     for method in methods:
         write_bundle(folder / bundle_name(method), spec_of(method))
+    write_bundle(folder / "copying", replace(spec_of("maml"), support_policy="learned", policy_settings={"copies": 2}))
     return folder
 
 
@@ -81,6 +84,18 @@ def test_the_server_answers_as_the_learner_does(client, folder, method, labels):
     predictions = client.adaptations.Predict(predict_request(adaptation.id, count=6, seed=4)).predictions
     expected = offline(load_bundle(folder / bundle_name(method)), images, labels, queries, ways)
     np.testing.assert_allclose(array(predictions.probabilities), expected, atol=1e-5)
+
+
+def test_a_model_with_a_support_policy_answers_as_its_learner_does_in_any_order_of_examples(client, folder):
+    labels, images, queries = np.array([0, 1, 2, 0, 1, 2]), pictures(6, seed=3), pictures(6, seed=4)
+    expected = offline(load_bundle(folder / "copying"), images, labels.tolist(), queries, 3)
+    for order in (range(6), [3, 4, 5, 0, 1, 2]):
+        given = support(images[order], [f"class {labels[row]}" for row in order])
+        adaptation = client.adaptations.Adapt(pb.AdaptRequest(model="copying", support=given)).adaptation
+        predictions = client.adaptations.Predict(predict_request(adaptation.id, count=6, seed=4)).predictions
+        np.testing.assert_allclose(array(predictions.probabilities), expected, atol=1e-5)
+    plain = offline(load_bundle(folder / "maml"), images, labels.tolist(), queries, 3)
+    assert np.abs(plain - expected).max() > 1e-3
 
 
 @each_method

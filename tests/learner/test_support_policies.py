@@ -135,6 +135,15 @@ def test_a_copy_is_its_example_augmented_by_numbers_of_its_own() -> None:
     assert torch.pdist(copies).min() > 1e-2
 
 
+def test_copies_are_made_in_full_precision_where_a_server_computes_in_bfloat16() -> None:
+    case = copying("protonet", augment=EVERY)
+    params, support = case.params(torch.float32), smooth(case).support.to(torch.float32)
+    exact, _ = case.learner.support_policy.enlarge(params, support)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded, _ = case.learner.support_policy.enlarge(params, support)
+    torch.testing.assert_close(rounded.x, exact.x, rtol=0, atol=1e-5)
+
+
 def test_a_learned_policy_begins_as_the_fixed_one() -> None:
     fixed, learned = copying("maml", "fixed"), copying("maml")
     params, plain = (case.learner.init(torch.Generator().manual_seed(0)) for case in (learned, fixed))

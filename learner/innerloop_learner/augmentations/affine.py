@@ -12,6 +12,8 @@ from innerloop_learner.augmentations.warp import Warp
 from innerloop_learner.settings import setting
 from innerloop_learner.tasks import Params
 
+_AMOUNTS = ("rotation", "scale", "shear")
+
 
 @dataclass(frozen=True)
 class AffineStrengths:
@@ -35,15 +37,15 @@ class Affine(Warp):
 
     def draw(self, numbers: RandomNumbers) -> Params:
         """See Augmentation.draw: amounts between -1 and 1, [N] each."""
-        return {name: numbers.signed(name) for name in ("rotation", "scale", "shear")}
+        return {name: numbers.signed(name) for name in _AMOUNTS}
 
     def move(self, points: Tensor, noise: Params) -> Tensor:
         """See Warp.move."""
-        angle, scale, shear = (noise[name] * self.strengths[name] for name in ("rotation", "scale", "shear"))
+        angle, scale, shear = ((noise[name] * self.strengths[name])[:, None, None] for name in _AMOUNTS)
         angle, size = angle * (math.pi / 180), scale.exp()
         cos, sin = size * angle.cos(), size * angle.sin()
-        matrix = torch.stack([cos, shear * cos - sin, sin, shear * sin + cos], -1).view(-1, 1, 2, 2)
         height, width = points.shape[1:3]
-        across, down = (points[..., :1] * width, points[..., 1:] * height)
-        moved = torch.cat([across, down], -1) @ matrix.transpose(-1, -2)
-        return torch.cat([moved[..., :1] / width, moved[..., 1:] / height], -1)
+        across, down = points[..., 0] * width, points[..., 1] * height
+        # Written out, since a matrix product would be rounded to few digits where the server computes in bfloat16.
+        moved = cos * across + (shear * cos - sin) * down, sin * across + (shear * sin + cos) * down
+        return torch.stack([moved[0] / width, moved[1] / height], -1)
