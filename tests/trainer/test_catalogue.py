@@ -93,6 +93,11 @@ def test_equations_and_papers_come_from_docstrings() -> None:
     assert "\n    y_l = (W_l h + b_l) * Softplus(m_l(h; p))  " in shown
 
 
+def test_a_part_names_the_methods_that_take_it() -> None:
+    (weighting,) = json.loads(innerloop("methods", "leave_one_out", "--json").output)
+    assert weighting["taken_by"] == [name for name in methods if methods[name].weighs_examples]
+
+
 def test_one_name_may_stand_for_two_things() -> None:
     kinds = [each["kind"] for each in json.loads(innerloop("methods", "reptile", "--json").output)]
     assert kinds == ["method", "estimator"]

@@ -73,6 +73,20 @@ def test_figures_are_those_measured() -> None:
             assert [figure for figure in FIGURE.findall(line) if figure not in measured] == []
 
 
+@pytest.mark.parametrize(
+    ("flag", "sentence"),
+    [
+        ("weighs_examples", "take weightings"),
+        ("takes_noise", "take it, on `conv4`"),
+        ("augments_support", "take policies"),
+    ],
+)
+def test_pages_list_the_methods_that_take_a_part(flag: str, sentence: str) -> None:
+    text = " ".join(" ".join(PAGES.values()).split())
+    (named,) = re.findall(rf"((?:`[\w+-]+`(?:, | and ))+`[\w+-]+`) {sentence}", text)
+    assert sorted(re.findall(r"`([^`]+)`", named)) == [name for name in methods if getattr(methods[name], flag)]
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Class folders of small images, and a folder of images without classes beside them."""

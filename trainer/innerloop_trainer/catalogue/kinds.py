@@ -42,6 +42,8 @@ class Kind:
         chosen_by: how a command takes one, with NAME in the place of its name.
         settings: class attribute that holds the dataclass of a thing's settings; empty if there are none.
         set_by: how a command takes a setting, with NAME, SETTING and VALUE in their places.
+        taken_by: class attribute of methods that says whether they take such a thing; empty if all do, or if a method
+            has one of its own.
     """
 
     registry: Registry[Any]
@@ -49,6 +51,7 @@ class Kind:
     chosen_by: str
     settings: str = ""
     set_by: str = ""
+    taken_by: str = ""
 
 
 KINDS: Sequence[Kind] = (
@@ -60,13 +63,14 @@ KINDS: Sequence[Kind] = (
         "--set SETTING=VALUE",
     ),
     Kind(update_rules, "how an inner step changes weights", "--set update_rule=NAME"),
-    Kind(weightings, "what each support example counts", "--weighting NAME"),
+    Kind(weightings, "what each support example counts", "--weighting NAME", taken_by="weighs_examples"),
     Kind(
         support_policies,
         "what is added to support sets",
         "--support-policy NAME",
         "settings_class",
         "--policy-set SETTING=VALUE",
+        "augments_support",
     ),
     Kind(
         transformations,
@@ -83,7 +87,7 @@ KINDS: Sequence[Kind] = (
         "--set SETTING=VALUE",
     ),
     Kind(importances, "what holds weights of a head that learns online", "--set importance=NAME"),
-    Kind(noises, "noise in the inner loop", "--backbone-set noise=NAME"),
+    Kind(noises, "noise in the inner loop", "--backbone-set noise=NAME", taken_by="takes_noise"),
     Kind(
         augmentations,
         "what is changed in training images",

@@ -25,6 +25,7 @@ class PartDescription:
         set_by: how a command takes a setting of it; empty if it has none.
         settings: its settings.
         usual_for: methods that take it unless the user says otherwise.
+        taken_by: methods that take it if the user says so; empty where that is no matter of the method.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class PartDescription:
     set_by: str
     settings: Sequence[Described]
     usual_for: Sequence[str]
+    taken_by: Sequence[str]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -61,4 +63,12 @@ def describe_part(kind: Kind, name: str) -> PartDescription:
         set_by=kind.set_by.replace("NAME", name) if settings else "",
         settings=settings,
         usual_for=[method for method in methods if usual_parts(method).get(word) == name],
+        taken_by=_taken_by(kind, name),
     )
+
+
+def _taken_by(kind: Kind, name: str) -> list[str]:
+    """Methods that take a part if the user says so; empty for "none", which goes with all."""
+    if not kind.taken_by or name == "none":
+        return []
+    return [method for method in methods if getattr(methods[method], kind.taken_by)]

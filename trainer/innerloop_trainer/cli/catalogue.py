@@ -65,7 +65,8 @@ def _of_method(method: MethodDescription) -> dict[str, str]:
 
 
 def _of_part(part: PartDescription) -> dict[str, str]:
-    return {"paper": part.paper, "chosen by": part.chosen_by, "usual for": ", ".join(part.usual_for)}
+    usual_for, taken_by = ", ".join(part.usual_for), ", ".join(part.taken_by)
+    return {"paper": part.paper, "chosen by": part.chosen_by, "usual for": usual_for, "taken by": taken_by}
 
 
 def _print_settings(settings: Sequence[Described], set_by: str) -> None:
