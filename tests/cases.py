@@ -44,8 +44,9 @@ class Case:
     def name(self) -> str:
         norm = self.spec.backbone_settings.get("norm", "none")
         noise = self.spec.backbone_settings.get("noise", "none")
+        cells = "cell" if self.spec.backbone == "cell" else "none"
         importance = self.spec.settings.get("importance", "none")
-        others = [other for other in (self.spec.weighting, noise, importance) if other != "none"]
+        others = [other for other in (self.spec.weighting, noise, importance, cells) if other != "none"]
         policy = self.spec.support_policy
         others += [f"{policy}-policy"] * (policy != "none")
         return "-".join([self.spec.method, self.spec.task_kind, norm, *others])
@@ -157,7 +158,18 @@ def _cases() -> list[Case]:
         policy_settings={"copies": 2},
     )
     enlarged = [copied, replace(copied, method="protonet", settings={}), replace(copied, method="r2d2", settings={})]
-    return [Case(spec) for spec in (*cases, features, adapted, *weighed, noisy, noisy_head, held, *enlarged)]
+    blocks = [
+        {"width": 8, "downsample": "stride", "edges": ["conv3x3", "mean3x3", "conv1x1"]},
+        {"width": 6, "entry": "conv1x1", "downsample": "mean_pool", "edges": ["none", "skip", "conv3x3"]},
+        {"width": 4, "edges": ["skip"]},
+    ]
+    cell = replace(noisy, backbone="cell", backbone_settings={"blocks": blocks, "norm": "task"})
+    of_cells = [
+        cell,
+        replace(cell, method="protonet", backbone_settings={"blocks": blocks, "norm": "batch"}, settings={}),
+    ]
+    more = (*weighed, noisy, noisy_head, held, *enlarged, *of_cells)
+    return [Case(spec) for spec in (*cases, features, adapted, *more)]
 
 
 CASES = _cases()

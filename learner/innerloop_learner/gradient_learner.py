@@ -39,7 +39,7 @@ class GradientLearner(Learner):
     def __init__(self, spec: LearnerSpec) -> None:
         super().__init__(spec)
         self.head = LinearHead.for_spec(spec, self.backbone.features)
-        body = self.backbone.init(torch.Generator()).keys() - self.backbone.buffers()
+        body = self.backbone.init(torch.Generator()).keys() - self.backbone.buffers() - self.backbone.architecture()
         self._body = {name for name in body if not name.startswith(NOISE)}
 
     def init(self, generator: torch.Generator) -> Params:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 KERNEL = 3
-"""Height and width of all convolutions, in pixels."""
+"""Height and width of convolutions, in pixels, where nothing else is said."""
 
 CONVOLUTION = 4
 """Number of dimensions of a convolution's weight that all tasks share; the weights of single tasks have one more."""
@@ -53,11 +53,13 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
 def conv2d(
     x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1, task_convolution: TaskConvolution | None = None
 ) -> Tensor:
-    """3x3 convolution, padding 1, of [T, N, I, H, W] to [T, N, O, H / stride, W / stride] (rounded up).
+    """Convolution of [T, N, I, H, W] to [T, N, O, H / stride, W / stride] (rounded up).
+
+    Images are padded by zeros so that a stride of 1 leaves them as large as they are.
 
     Args:
         x: inputs [T, N, I, H, W].
-        weight: [O, I, 3, 3] shared, or [T, O, I, 3, 3] one per task.
+        weight: [O, I, K, K] shared, or [T, O, I, K, K] one per task, for an odd K such as 3.
         bias: [O] or [T, O].
         stride: step in pixels, in both directions.
         task_convolution: name of the way in `TASK_CONVOLUTIONS` to convolve tasks that have weights of their own.
@@ -73,7 +75,7 @@ def conv2d(
     tasks, examples, channels, height, width = x.shape
     if weight.dim() == CONVOLUTION:
         folded = channels_last(x.reshape(tasks * examples, channels, height, width))
-        y = F.conv2d(folded, weight, bias, stride, padding=1)
+        y = F.conv2d(folded, weight, bias, stride, _padding(weight))
         return y.view(tasks, examples, *y.shape[1:])
     form = task_convolution or ("loop" if x.device.type == "cpu" else "grouped")
     return TASK_CONVOLUTIONS[form](x, weight, bias, stride)
@@ -100,6 +102,27 @@ def max_pool2d(x: Tensor) -> Tensor:
     return y.view(tasks, examples, *y.shape[1:])
 
 
+def mean_pool2d(x: Tensor) -> Tensor:
+    """2x2 mean with stride 2 of [T, N, C, H, W]."""
+    height, width = (size // 2 * 2 for size in x.shape[-2:])
+    rows = x[..., 0:height:2, :] + x[..., 1:height:2, :]
+    return (rows[..., 0:width:2] + rows[..., 1:width:2]) / 4
+
+
+def mean_filter2d(x: Tensor) -> Tensor:
+    """3x3 mean with stride 1 of [T, N, C, H, W]; beyond the border there are zeros.
+
+    Example:
+        >>> mean_filter2d(torch.full((1, 1, 1, 3, 3), 9.0))[0, 0, 0]
+        tensor([[4., 6., 4.],
+                [6., 9., 6.],
+                [4., 6., 4.]])
+    """
+    padded = F.pad(x, (1, 1, 1, 1))
+    rows = padded[..., :-2, :] + padded[..., 1:-1, :] + padded[..., 2:, :]
+    return (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9
+
+
 def channels_last(x: Tensor) -> Tensor:
     """Store channels last in memory on a CPU, where pooling is then 20 times and a convolution 1.1 times as fast."""
     if x.device.type != "cpu":
@@ -120,17 +143,18 @@ def _loop(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
     """Run one convolution per task, one after the other: each keeps all cores of a CPU busy."""
     if x.shape[0] == 1:
         x, weight, bias = (tensor.squeeze(0) for tensor in (x, weight, bias))
-        return F.conv2d(channels_last(x), channels_last(weight), bias, stride, padding=1).unsqueeze(0)
+        return F.conv2d(channels_last(x), channels_last(weight), bias, stride, _padding(weight)).unsqueeze(0)
     # The gradient of unbind is one stack; indexing each task would give T zero-padded copies.
     parts = zip(x.unbind(), weight.unbind(), bias.unbind(), strict=True)
-    return torch.stack([F.conv2d(channels_last(xt), channels_last(wt), bt, stride, padding=1) for xt, wt, bt in parts])
+    padding = _padding(weight)
+    return torch.stack([F.conv2d(channels_last(xt), channels_last(wt), bt, stride, padding) for xt, wt, bt in parts])
 
 
 def _grouped(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
     """Make each task a group of channels. The transposed result is a view, so the next layer folds without a copy."""
     tasks, examples, channels, height, width = x.shape
     folded = channels_last(x.transpose(0, 1).reshape(examples, tasks * channels, height, width))
-    y = F.conv2d(folded, weight.flatten(0, 1), bias.flatten(), stride, padding=1, groups=tasks)
+    y = F.conv2d(folded, weight.flatten(0, 1), bias.flatten(), stride, _padding(weight), groups=tasks)
     return y.view(examples, tasks, -1, *y.shape[2:]).transpose(0, 1)
 
 
@@ -138,8 +162,9 @@ def _matmul(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
     """Make patches columns (im2col), so that the convolution is one batched matrix product."""
     tasks, examples, channels, height, width = x.shape
     size = ((height + stride - 1) // stride, (width + stride - 1) // stride)
-    patches = F.unfold(x.reshape(tasks * examples, channels, height, width), KERNEL, padding=1, stride=stride)
-    columns = patches.view(tasks, examples, *patches.shape[1:]).transpose(1, 2).flatten(2)  # [T, I * 9, N * H * W]
+    images, kernel = x.reshape(tasks * examples, channels, height, width), weight.shape[-1]
+    patches = F.unfold(images, kernel, padding=_padding(weight), stride=stride)
+    columns = patches.view(tasks, examples, *patches.shape[1:]).transpose(1, 2).flatten(2)  # [T, I * K * K, N * H * W]
     y = torch.baddbmm(bias.unsqueeze(-1), weight.flatten(2), columns)  # [T, O, N * H * W]
     return y.view(*y.shape[:2], examples, *size).transpose(1, 2)
 
@@ -149,7 +174,12 @@ TASK_CONVOLUTIONS: dict[TaskConvolution, Callable[[Tensor, Tensor, Tensor, int],
     "grouped": _grouped,
     "matmul": _matmul,
 }
-"""Ways to run a 3x3 convolution of [T, N, I, H, W] with weights [T, O, I, 3, 3], biases [T, O] and a stride."""
+"""Ways to run a convolution of [T, N, I, H, W] with weights [T, O, I, K, K], biases [T, O] and a stride."""
+
+
+def _padding(weight: Tensor) -> int:
+    """Zeros on each side of an image, in pixels, that let a convolution keep its size."""
+    return weight.shape[-1] // 2
 
 
 def _folded(x: Tensor) -> bool:

@@ -10,17 +10,21 @@ from innerloop_learner.norms import TaskBatchNorm
 
 @pytest.mark.parametrize("form", layers.TASK_CONVOLUTIONS)
 @pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [1, 3])
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "per-task"])
-def test_a_convolution_over_tasks_equals_one_per_task(form: layers.TaskConvolution, stride: int, shared: bool) -> None:
+def test_a_convolution_over_tasks_equals_one_per_task(
+    form: layers.TaskConvolution, stride: int, kernel: int, shared: bool
+) -> None:
     x = torch.randn(3, 5, 2, 7, 7, dtype=torch.float64)
-    weight = torch.randn(*(() if shared else (3,)), 4, 2, 3, 3, dtype=torch.float64)
+    weight = torch.randn(*(() if shared else (3,)), 4, 2, kernel, kernel, dtype=torch.float64)
     bias = torch.randn(*weight.shape[:-3], dtype=torch.float64)
     y = layers.conv2d(x, weight, bias, stride, form)
     for task in range(3):
         own = (weight, bias) if shared else (weight[task], bias[task])
-        torch.testing.assert_close(y[task], F.conv2d(x[task], *own, stride=stride, padding=1))
-        pooled = layers.max_pool2d(y)[task]
-        torch.testing.assert_close(pooled, F.max_pool2d(y[task], 2))
+        torch.testing.assert_close(y[task], F.conv2d(x[task], *own, stride=stride, padding=kernel // 2))
+        torch.testing.assert_close(layers.max_pool2d(y)[task], F.max_pool2d(y[task], 2))
+        torch.testing.assert_close(layers.mean_pool2d(y)[task], F.avg_pool2d(y[task], 2))
+        torch.testing.assert_close(layers.mean_filter2d(y)[task], F.avg_pool2d(y[task], 3, stride=1, padding=1))
 
 
 def test_a_linear_layer_over_tasks_equals_one_per_task() -> None:

@@ -71,6 +71,10 @@ class Backbone(ABC):
         """Names of parameters that are averaged, not learned."""
         return self.noise.buffers().union(*(norm.buffers() for norm in self.norms))
 
+    def architecture(self) -> frozenset[str]:
+        """Names of learned parameters that say what the network is; inner loops leave them as they are."""
+        return frozenset()
+
     @property
     def support_statistics(self) -> bool:
         """Whether embedding queries needs statistics of the support set."""
