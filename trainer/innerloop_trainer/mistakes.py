@@ -12,6 +12,7 @@ from innerloop_trainer.evaluation import EvaluationError
 from innerloop_trainer.runs.folder import RunError
 from innerloop_trainer.runs.initial_parameters import InitialParametersError
 from innerloop_trainer.runs.training import DivergedError
+from innerloop_trainer.search import SearchError
 from innerloop_trainer.seen_classes import SeenClassesError
 from innerloop_trainer.teaching import TeacherError
 
@@ -26,6 +27,7 @@ MISTAKES = (
     KeyFileError,
     OSError,
     RunError,
+    SearchError,
     SeenClassesError,
     SettingsError,
     TaskError,

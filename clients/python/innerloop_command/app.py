@@ -31,6 +31,7 @@ class InnerloopCommands(LazyGroup):
         "train": Source(_TRAINER, "trainer", "Meta-train a learner on episodes."),
         "evaluate": Source(_TRAINER, "trainer", "Measure a bundle on tasks of classes it has never seen."),
         "compare": Source(_TRAINER, "trainer", "Train several methods on one budget and compare them."),
+        "search": Source(_TRAINER, "trainer", "Search for a network that a method learns best with."),
         "export": Source(_TRAINER, "trainer", "Turn a training run into a bundle."),
         "inspect": Source(_TRAINER, "trainer", "Show what a bundle holds."),
         "signing-key": Source(_SIGNING, "server-base", "Make a pair of keys to sign bundles with."),

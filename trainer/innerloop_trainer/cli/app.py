@@ -9,9 +9,10 @@ from innerloop_trainer.cli.export import export
 from innerloop_trainer.cli.inspect import inspect
 from innerloop_trainer.cli.methods import methods
 from innerloop_trainer.cli.new import new
+from innerloop_trainer.cli.search import search
 from innerloop_trainer.cli.sources import sources
 from innerloop_trainer.cli.train import train
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
-for command in (methods, sources, encoders, new, train, evaluate, compare, export, inspect):
+for command in (methods, sources, encoders, new, train, evaluate, compare, search, export, inspect):
     app.command()(command)

@@ -18,6 +18,7 @@ from innerloop_trainer.data.options import OptionHelp
 from innerloop_trainer.encoders import PretrainedEncoder
 from innerloop_trainer.runs.initial_parameters import Start
 from innerloop_trainer.runs.log import Row
+from innerloop_trainer.search import Tried
 from innerloop_trainer.teaching import Teachers
 
 
@@ -57,6 +58,14 @@ def validation_line(row: Row, metric: str, *, best: bool) -> str:
 def print_evaluation(metric: Metric) -> None:
     """Print a figure with its confidence interval, and how it was measured."""
     console.print(f"{_words(metric.name)} {_figure(metric)}  ({metric.protocol})")
+
+
+def print_tried(tried: Tried, title: str) -> None:
+    """Print what came of an architecture, and what it is."""
+    figure = f"{tried.accuracy:.2%} ± {tried.confidence_interval:.2%}"
+    size = f"{tried.multiply_adds / 1e6:.2f}M multiply-adds  {tried.parameters / 1e3:.0f}k parameters"
+    chosen = "  ".join(f"{name} {option}" for name, option in tried.architecture.items())
+    console.print(f"{title:>6}  {tried.failure or figure}  {size}\n        {chosen}", soft_wrap=True)
 
 
 def print_notices(source: DataSource) -> None:

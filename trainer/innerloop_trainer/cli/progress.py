@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
-from innerloop_trainer.cli.display import validation_line
+from innerloop_trainer.cli.display import print_tried, validation_line
 from innerloop_trainer.cli.interrupts import interruptible
 from innerloop_trainer.cli.output import console
 from innerloop_trainer.data.progress import tracking_by
 from innerloop_trainer.evaluation import metric_name
 from innerloop_trainer.runs.training import Report, Training
+from innerloop_trainer.search import Search, SearchReport
 
 SECONDS_BETWEEN_LINES = 60.0
 
@@ -77,5 +78,31 @@ def progress_bar(title: str, done: int, total: int, metric: str) -> Iterator[Cal
             else:
                 return
             printed = time.monotonic()
+
+        yield show
+
+
+@contextmanager
+def search_progress(search: Search) -> Iterator[Callable[[SearchReport], None]]:
+    """Give a function that shows reports of a search: a bar of its trials, and a line for each one that ended."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=14),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal, refresh_per_second=4) as progress:
+        task = progress.add_task(search.config.searcher, total=search.config.trials, figures="")
+
+        def show(report: SearchReport) -> None:
+            best = "" if report.best is None else f"  best {report.best.accuracy:.2%}"
+            if report.tried is not None:
+                print_tried(report.tried, str(report.trial))
+                progress.update(task, completed=report.trial, figures=best)
+            elif report.training is not None:
+                step = f"step {report.training.progress.iteration}/{report.total}"
+                what = f"trial {report.trial}" if report.trial else "network of all architectures"
+                progress.update(task, completed=max(0, report.trial - 1), figures=f"{what}, {step}{best}")
 
         yield show

@@ -2,6 +2,7 @@
 
 from innerloop_trainer.outer_loop.estimators import (
     backpropagation,
+    darts,
     discriminant,
     es,
     implicit,
@@ -19,6 +20,7 @@ __all__ = [
     "Estimator",
     "backpropagation",
     "build_estimator",
+    "darts",
     "discriminant",
     "es",
     "estimators",
