@@ -89,7 +89,7 @@ def test_a_search_that_is_stopped_anywhere_goes_on_to_the_bit(config: SearchConf
 
         search, finished = run(config, tmp_path / "stopped", interrupted=every_other_time, resume=stops > 0)
         stops += 1
-    assert stops > 2
+    assert stops > 1
     assert timeless(search.tried) == timeless(whole.tried)
     assert search.best is not None
 

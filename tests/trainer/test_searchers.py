@@ -133,7 +133,6 @@ def test_architectures_of_a_space_can_be_built_and_named(name: str) -> None:
     drawn = [space.draw(generator) for _ in range(20)]
     assert sum(map(admission.admits, drawn)) >= 5
     assert all(space.architecture(space.described(each)) == each for each in drawn)
-    assert space.summary
     assert space.size == math.prod(len(choice.options) for choice in space.choices)
 
 

@@ -77,7 +77,7 @@ class Edge(NamedTuple):
 
 @backbones.register("cell")
 class Cell(Backbone):
-    """Blocks that begin as those of Conv4 do, each with a cell behind: a small graph of operations.
+    """Reads images by blocks, each with a cell behind it.
 
     A block's entry is a convolution with norm, downsampling and ReLU; its result is node 0 of the cell. With operation
     o_ij on the edge from node i to node j (as in NAS-Bench-201, Dong and Yang 2020; residual connections are among the

@@ -16,6 +16,7 @@ from innerloop_learner.transformations import transformations
 from innerloop_learner.update_rules import update_rules
 from innerloop_learner.weightings import weightings
 from innerloop_trainer.outer_loop import estimators
+from innerloop_trainer.search import searchers, spaces
 from innerloop_trainer.teaching import teachings
 
 FAMILIES: Mapping[str, str] = {
@@ -101,6 +102,14 @@ KINDS: Sequence[Kind] = (
         "--backbone NAME",
         "settings_class",
         "--backbone-set SETTING=VALUE",
+    ),
+    Kind(spaces, "the networks that are searched", "innerloop search SEARCHER --space NAME"),
+    Kind(
+        searchers,
+        "which network a search tries next",
+        "innerloop search NAME",
+        "settings_class",
+        "--set SETTING=VALUE",
     ),
     Kind(norms, "how features are normalised", "--backbone-set norm=NAME"),
     Kind(

@@ -26,7 +26,7 @@ def search(
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Folder of the search.")],
     space: Annotated[
-        str, typer.Option(help="; ".join(f"{name}: {spaces[name].summary}" for name in spaces) + ".")
+        str, typer.Option(help=f"What to choose from, {' or '.join(spaces)} (see `innerloop methods`).")
     ] = "blocks",
     trials: Annotated[
         int | None, typer.Option(min=1, help="Architectures to train; 50 unless given, and 1 for darts.")

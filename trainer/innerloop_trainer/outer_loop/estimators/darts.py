@@ -31,10 +31,11 @@ class DartsSettings:
 
 @estimators.register("darts")
 class Darts(Estimator):
-    """Differentiable architecture search of first order (Liu, Simonyan and Yang 2019, with xi = 0).
+    """Weighs operations by tasks of held-out classes (Liu, Simonyan and Yang 2019).
 
-    The first half of a batch of tasks is of the classes that weights w are trained on, the second half of held-out
-    classes. One step goes, with the logits a of a backbone that mixes operations (`Backbone.architecture`),
+    This is differentiable architecture search of first order (xi = 0 in the paper). The first half of a batch of tasks
+    is of the classes that weights w are trained on, the second half of held-out classes. One step goes, with the logits
+    a of a backbone that mixes operations (`Backbone.architecture`),
 
         along grad_w L_train(w, a) in w,   and along grad_a L_held-out(w, a) in a
 

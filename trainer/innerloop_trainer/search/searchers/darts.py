@@ -24,10 +24,11 @@ class DartsSearchSettings(DartsSettings):
 
 @searchers.register("darts")
 class DartsSearch(Searcher):
-    """Trains one network of all architectures, and proposes what it weighs most (Liu, Simonyan and Yang 2019).
+    """Weighs all operations in one network (Liu, Simonyan and Yang 2019).
 
-    The estimator `darts` says how, and what keeps it from collapsing onto skip connections. The first proposal is the
-    most probable operation of each edge, the next ones are the next most probable combinations.
+    That network is trained, and what it weighs most is proposed. The estimator `darts` says how, and what keeps it from
+    collapsing onto skip connections. The first proposal is the most probable operation of each edge, the next ones are
+    the next most probable combinations.
 
     Raises:
         ValueError: architectures of this space can't be mixed.

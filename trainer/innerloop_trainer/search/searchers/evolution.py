@@ -31,11 +31,11 @@ class EvolutionSettings:
 
 @searchers.register("evolution")
 class Evolution(Searcher):
-    """Ageing evolution (Real, Aggarwal, Huang and Le 2019, algorithm 1).
+    """Changes good architectures, and lets old ones die (Real, Aggarwal, Huang and Le 2019).
 
-    A population is a queue. Of some members drawn from it, with replacement, the best one is the parent; its child, in
-    which one choice is another, joins the population, and the oldest member leaves it, however good it is. So an
-    architecture that was lucky once does not stay for ever.
+    This is ageing evolution, algorithm 1 of the paper. A population is a queue. Of some members drawn from it, with
+    replacement, the best one is the parent; its child, in which one choice is another, joins the population, and the
+    oldest member leaves it, however good it is. So an architecture that was lucky once does not stay for ever.
     """
 
     settings_class = EvolutionSettings

@@ -19,7 +19,9 @@ OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 @backbones.register("cell-mixture")
 class Mixture(Cell):
-    """A cell network each of whose edges does all operations o in O at once (Liu et al. 2019, equation 2).
+    """Does all operations of a cell at once, for `darts` (Liu, Simonyan and Yang 2019).
+
+    An edge from i to j computes, with operations o (equation 2 of the paper),
 
         o_ij(h) = sum over o of softmax(a_ij)_o o(h) + b h
 

@@ -6,7 +6,7 @@ from innerloop_trainer.search.spaces import Architecture
 
 @searchers.register("random")
 class RandomSearch(Searcher):
-    """Proposes each architecture with the same probability, whatever the others led to.
+    """Proposes each architecture as often as any other.
 
     Any other search has to be better than this at the same number of trained networks (Li and Talwalkar 2019).
     """

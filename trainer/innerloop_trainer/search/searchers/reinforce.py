@@ -39,7 +39,7 @@ class ReinforceSettings:
 
 @searchers.register("reinforce")
 class ReinforceSearch(Searcher):
-    """A recurrent controller writes architectures choice by choice (Zoph and Le 2017).
+    """Writes architectures by a controller that learns (Zoph and Le 2017).
 
     An LSTM reads the option that was taken last, and gives the logits of the next choice. With the options z_1 to z_n
     of an architecture, its score R, the baseline b (a moving mean of earlier scores) and the entropy H_k of the k-th

@@ -22,12 +22,11 @@ CELLS: dict[str, list[str]] = {
 
 
 class Blocks(Space):
-    """Three to five blocks, of each of which width, entry, downsampling and cell are chosen, and one norm for all.
+    """Networks like Conv4, each block of a kind of its own.
 
+    There are three to five blocks, each with a width, an entry, a way to halve images and a cell, and one norm for all.
     Conv4 is among them. What is chosen for blocks past the depth has no effect.
     """
-
-    summary = "3 to 5 blocks like those of Conv4, each of a width, entry, downsampling and cell of its own, and a norm"
 
     def __init__(self) -> None:
         choices = [Choice("depth", (3, 4, 5)), Choice("norm", ("task", "batch", "group"))]

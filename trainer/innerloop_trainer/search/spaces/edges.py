@@ -7,13 +7,12 @@ from innerloop_trainer.search.spaces.space import Architecture, Choice, Space, s
 
 
 class Edges(Space):
-    """Five operations on each of the three edges of a cell, which two of three small blocks have: 125 networks.
+    """125 tiny networks: 5 operations on 3 edges of a cell.
 
-    It is NAS-Bench-201 (Dong and Yang 2020) with one node less. A search of it is worth nothing in itself; it shows
-    what a searcher does where the best architecture is known.
+    Two of three small blocks have the cell. It is NAS-Bench-201 (Dong and Yang 2020) with one node less. A search of it
+    is worth nothing in itself; it shows what a searcher does where the best architecture is known.
     """
 
-    summary = "5 operations on 3 edges of a cell, 125 tiny networks, to try searchers on"
     choices = tuple(Choice(edge, get_args(Operation)) for edge in ("0to1", "0to2", "1to2"))
     one_cell = True
 

@@ -29,14 +29,12 @@ class Space(ABC):
     """Architectures to search: a few choices, and the settings of a backbone that choices stand for.
 
     Attributes:
-        summary: description in one line.
         backbone: registered name of the backbone.
         choices: all choices; each is made whatever the others are.
         one_cell: whether the choices are the operations on the edges of one cell, in the order of the edges, and all
             blocks that have a cell have this one. Only then can all architectures be mixed in one network (`darts`).
     """
 
-    summary: ClassVar[str]
     backbone: ClassVar[str] = "cell"
     choices: Sequence[Choice]
     one_cell: ClassVar[bool] = False
