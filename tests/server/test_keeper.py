@@ -327,7 +327,8 @@ async def test_damage_costs_one_adaptation_alone_and_is_said(durable, fake_model
     keeper, model = await durable(), fake_model()
     record, state, whole = [await keep(keeper, model, request_id=str(each)) for each in range(3)]
 
-    def damage(connection):
+    def damage(transaction):
+        connection = transaction.connection
         connection.execute("UPDATE adaptations SET record = substr(record, 2) WHERE id = ?", (record.record.id,))
         cut = "UPDATE parts SET state = substr(state, 2) WHERE number = (SELECT parts FROM adaptations WHERE id = ?)"
         connection.execute(cut, (state.record.id,))
@@ -352,7 +353,7 @@ async def test_what_is_damaged_can_be_deleted_by_its_owner(durable, fake_model):
     keeper = await durable()
     kept = await keep(keeper, fake_model())
     await keeper._store._write(
-        lambda connection: connection.execute("UPDATE adaptations SET record = substr(record, 2)")
+        lambda transaction: transaction.connection.execute("UPDATE adaptations SET record = substr(record, 2)")
     )
     keeper = await durable()
     for owner, told, records in (("you", AdaptationNotFoundError, 1), ("me", AdaptationDamagedError, 0)):

@@ -150,7 +150,8 @@ async def test_a_state_that_can_not_be_used_is_computed_again_or_waited_for(serv
 async def test_a_damaged_state_without_a_recipe_is_said_to_be_damaged(served, value):
     serving, model, keeper = await served(KeptParts())
     missed = await adapt_and_miss(serving, model, forget_examples=True)
-    await keeper._store._write(lambda connection: connection.execute("UPDATE parts SET state = substr(state, 2)"))
+    damage = "UPDATE parts SET state = substr(state, 2)"
+    await keeper._store._write(lambda transaction: transaction.connection.execute(damage))
     with pytest.raises(AdaptationDamagedError):
         await predict(serving, model, missed)
     assert value("innerloop_adaptations_damaged_total") == 1

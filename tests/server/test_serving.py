@@ -8,7 +8,9 @@ from bundles import IMAGE, write_models
 from fakes import FakeState, keep
 
 from innerloop_server.adaptations.keeper import Keeper
+from innerloop_server.adaptations.parts import KeptParts
 from innerloop_server.adaptations.stores.memory import MemoryStore
+from innerloop_server.adaptations.stores.sqlite import SqliteStore
 from innerloop_server.domain.adaptations import KeepOptions
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.callers import Caller, OwnerLimits
@@ -40,10 +42,11 @@ class SlowListener:
         await asyncio.Event().wait()
 
 
-class Diverging:
-    """A scheduler whose device adapts well until the last step."""
+class Scripted:
+    """A scheduler whose device always comes to the same values."""
 
-    def __init__(self):
+    def __init__(self, value):
+        self.value = value
         self.jobs = []
 
     def queries_at_once(self, model):  # noqa: ARG002
@@ -51,7 +54,7 @@ class Diverging:
 
     async def run(self, job):
         self.jobs.append(job)
-        learnt = AdaptedTask(FakeState(), (0.7,)), Answers(values=np.full((1, 1), np.nan, np.float32))
+        learnt = AdaptedTask(FakeState(), (0.7,)), Answers(values=np.full((1, 1), self.value, np.float32))
         return Computed(learnt, 0.0, 0.0, {})
 
 
@@ -61,7 +64,7 @@ async def test_a_task_whose_answers_are_no_numbers_is_not_kept_for_a_caller_who_
     await repository.load("regression")
     await lanes.stop(5)
     keeper = Keeper(MemoryStore(), 1000, metrics)
-    scheduler = Diverging()
+    scheduler = Scripted(np.nan)  # diverged in the last step
     serving = LocalServing(repository, scheduler, keeper, metrics, RateLimits(OwnerLimits()))
     support = SupportSet(np.zeros((2, 1), np.float32), np.zeros((2, 1), np.float32), 0)
     task = AdaptTask(repository.get("regression").served, support, (), 1)
@@ -74,6 +77,28 @@ async def test_a_task_whose_answers_are_no_numbers_is_not_kept_for_a_caller_who_
     with pytest.raises(DivergedError):
         await serving.adapt_predict(limited, task, support.x[:1], None, Deadline())
     assert scheduler.jobs[-1].caller.limits.waiting == 7, "a caller's own limit"
+
+
+async def test_a_request_of_before_a_restart_makes_no_more_even_where_its_owner_may_have_no_more(tmp_path, metrics):
+    lanes = Lanes(1)
+    repository = ModelRepository(write_models(tmp_path), TorchEngine(TorchSettings("cpu")), lanes.call, [])
+    await repository.load("regression")
+    await lanes.stop(5)
+    support = SupportSet(np.zeros((2, 1), np.float32), np.zeros((2, 1), np.float32), 0)
+    task = AdaptTask(repository.get("regression").served, support, (), 1)
+    made, computed = [], []
+    for most in (None, None, 1):
+        store, scheduler = SqliteStore(tmp_path / "store"), Scripted(0.0)
+        keeper = Keeper(store, 1000, metrics, KeptParts(state_bytes=0), owner_most=most)
+        await keeper.open()
+        serving = LocalServing(repository, scheduler, keeper, metrics, RateLimits(OwnerLimits()))
+        for _ in range(2):
+            result = await serving.adapt(ME, task, KeepOptions(60.0, "mine"), Deadline())
+            made.append(result.adaptation.id)
+        computed.append(len(scheduler.jobs))
+        await store.close()
+    assert len(set(made)) == 1
+    assert computed == [1, 2, 0], "found in memory, by keeping what was computed, and by looking first"
 
 
 async def test_an_unload_whose_caller_leaves_still_drops_the_models_adaptations(tmp_path, metrics):

@@ -371,6 +371,21 @@ class Keeper:
         self._check(owner, live.record, live.expires_ns)
         return live.record
 
+    async def held_of(self, key: RequestKey) -> KeptRecord | None:
+        """The adaptation that a request made, if it is in memory; counts as use.
+
+        Others are not looked for: the store would be asked for every new request, which costs as much as writing, and
+        `keep` finds them where somebody does repeat a request from before a restart.
+        """
+        live = self._live.made_by(key)
+        if live is None or live.expires_ns <= self._now():
+            return None
+        if self._store.shared and not await self._is_current(live):
+            self._live.drop(live.record.id)
+            return None
+        self._postpone(live)
+        return KeptRecord(live.record, live.expires_ns)
+
     async def made_by(self, key: RequestKey) -> KeptRecord | None:
         """The adaptation that a request made, if it is still kept; counts as use."""
         try:

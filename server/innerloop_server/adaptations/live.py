@@ -5,6 +5,7 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass
 
 from innerloop_server.adaptations.record import AdaptationRecord
+from innerloop_server.domain.adaptations import RequestKey
 from innerloop_server.engine.interface import LoadedModel, TaskState
 from innerloop_server.observability.metrics import Metrics
 
@@ -53,6 +54,7 @@ class LiveAdaptations:
         self._metrics = metrics
         self._by_id: dict[str, LiveAdaptation] = {}
         self._by_owner: dict[str, OrderedDict[str, LiveAdaptation]] = {}  # least recently used first
+        self._by_request: dict[RequestKey, LiveAdaptation] = {}
         self._bytes_of: Counter[str] = Counter()
         self._most: list[tuple[int, str]] = []  # a heap of (-bytes, owner); entries may be out of date
         self._bytes = 0
@@ -68,10 +70,16 @@ class LiveAdaptations:
         """The adaptation of that id, if it is in memory; does not count as its use."""
         return self._by_id.get(adaptation_id)
 
+    def made_by(self, key: RequestKey) -> LiveAdaptation | None:
+        """The adaptation that a request made, if it is in memory; does not count as its use."""
+        return self._by_request.get(key)
+
     def put(self, live: LiveAdaptation) -> None:
         """Hold an adaptation, for which `make_room` has made room."""
         self.drop(live.record.id)
         self._by_id[live.record.id] = live
+        if live.record.request_id:
+            self._by_request[live.record.request] = live
         self._by_owner.setdefault(live.record.owner, OrderedDict())[live.record.id] = live
         self._count(live, live.state.size_bytes)
         self._metrics.adaptation_held(live.record.model, live.state.size_bytes)
@@ -89,6 +97,8 @@ class LiveAdaptations:
         """Let go of an adaptation; returns it if it was there."""
         live = self._by_id.pop(adaptation_id, None)
         if live is not None:
+            if self._by_request.get(live.record.request) is live:
+                del self._by_request[live.record.request]
             owned = self._by_owner[live.record.owner]
             del owned[adaptation_id]
             if not owned:

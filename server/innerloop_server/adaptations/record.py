@@ -6,7 +6,7 @@ from secrets import token_bytes
 
 import msgspec
 
-from innerloop_server.domain.adaptations import Adaptation
+from innerloop_server.domain.adaptations import Adaptation, RequestKey
 
 NEVER = 2**63 - 1
 """Expiry, in nanoseconds of the wall clock, of an adaptation that has none: the last one that a store can hold."""
@@ -94,6 +94,11 @@ class AdaptationRecord(msgspec.Struct, frozen=True, kw_only=True):
         """The update that a request has made already."""
         key = key_of(request_id)
         return next((update for update in self.updates if update.key == key), None)
+
+    @property
+    def request(self) -> RequestKey:
+        """The request that made it; means nothing where `request_id` is empty."""
+        return RequestKey(self.owner, self.request_id)
 
     def expiry(self, now_ns: int) -> int:
         """When it ends if it is used now and never again."""

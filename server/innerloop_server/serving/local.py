@@ -19,6 +19,7 @@ from innerloop_server.domain.errors import (
     ModelLoadingError,
     ModelRetiredError,
     OverloadedError,
+    TooManyAdaptationsError,
 )
 from innerloop_server.domain.examples import ListedExamples
 from innerloop_server.domain.migrations import MigratePolicy, Migration
@@ -222,10 +223,15 @@ class LocalServing(Serving):
         async def adapt_and_keep(shared: Deadline) -> KeptRecord:
             nonlocal answers
             self._keeper.admit()
-            if keep.request_id and (made := await self._keeper.made_by(key)) is not None:
+            if keep.request_id and (made := await self._keeper.held_of(key)) is not None:
                 return made
             model = self._model_for(task)
-            await self._keeper.admit_one_more(caller.owner, model.name, caller.limits.adaptations)
+            try:
+                await self._keeper.admit_one_more(caller.owner, model.name, caller.limits.adaptations)
+            except TooManyAdaptationsError:
+                if keep.request_id and (made := await self._keeper.made_by(key)) is not None:
+                    return made  # a request that is repeated makes no more
+                raise
             adapted, answers = await self._adapt(caller, model, task, query, shared, timings)
             if query is not None:
                 _usable(answers)
@@ -234,6 +240,8 @@ class LocalServing(Serving):
             kept = await self._keeper.keep(caller.owner, model, task, adapted, keep, caller.limits.adaptations)
             if not self._repository.serves(model):
                 await self._keeper.drop_model(model)
+            if (kept.record.model_digest, kept.record.revision) != (model.description.digest, 1):
+                answers = None  # an earlier request made what is kept, and it has changed since then
             return kept
 
         key = RequestKey(caller.owner, keep.request_id)

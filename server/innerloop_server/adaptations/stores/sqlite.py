@@ -69,7 +69,62 @@ INSERT INTO totals VALUES (0, 0);
 
 SUMMARY = "id, owner, model, revision, created_ns, expires_ns, request_id, record"
 
-Write = Callable[[sqlite3.Connection], R]
+Read = Callable[[sqlite3.Connection], R]
+
+
+class _Transaction:
+    """Writes that are committed together, and how they change the totals, which are written once for all of them.
+
+    Every statement gives the interpreter away and takes it back, beside an event loop that wants it too, which costs
+    more than what the statement does. So there are as few as possible.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self._records = self._bytes = 0
+
+    def insert(self, adaptation: StoredAdaptation) -> bool:
+        """Add an adaptation; false, and nothing is done, if its request has made one already."""
+        insert = "INSERT INTO parts (state, recipe) VALUES (?, ?)"
+        number = self.connection.execute(insert, (adaptation.state, adaptation.recipe)).lastrowid
+        insert = (
+            "INSERT INTO adaptations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (owner, request_id) WHERE request_id != '' DO NOTHING"
+        )
+        if not self.connection.execute(insert, (*adaptation.summary, number)).rowcount:
+            self.connection.execute("DELETE FROM parts WHERE number = ?", (number,))
+            return False
+        self._change(1, adaptation.size_bytes)
+        return True
+
+    def delete(self, adaptation_id: str) -> bool:
+        """Take an adaptation away; false if there is none of that id."""
+        query = (
+            "SELECT parts, length(record) + length(state) + length(recipe) "
+            "FROM adaptations JOIN parts ON parts = number WHERE id = ?"
+        )
+        row = self.connection.execute(query, (adaptation_id,)).fetchone()
+        if row is None:
+            return False
+        number, size = row
+        self.connection.execute("DELETE FROM adaptations WHERE id = ?", (adaptation_id,))
+        self.connection.execute("DELETE FROM parts WHERE number = ?", (number,))
+        self._change(-1, -size)
+        return True
+
+    def commit(self) -> None:
+        """Write the totals, and commit."""
+        if self._records or self._bytes:
+            update = "UPDATE totals SET records = records + ?, bytes = bytes + ?"
+            self.connection.execute(update, (self._records, self._bytes))
+        self.connection.execute("COMMIT")
+
+    def _change(self, records: int, size: int) -> None:
+        self._records += records
+        self._bytes += size
+
+
+Write = Callable[[_Transaction], R]
 
 
 class _Waiting(NamedTuple, Generic[R]):
@@ -130,16 +185,18 @@ class SqliteStore(AdaptationStore):
         """See AdaptationStore.add."""
         summary = adaptation.summary
 
-        def write(connection: sqlite3.Connection) -> Summary | None:
-            if summary.request_id:
-                made = _made_by(connection, summary.owner, summary.request_id)
-                if made is not None:
-                    if made.expires_ns > summary.created_ns:
-                        return made
-                    _delete(connection, made.id)
+        def write(transaction: _Transaction) -> Summary | None:
+            if most is None and transaction.insert(adaptation):
+                return None
+            connection = transaction.connection
+            made = _made_by(connection, summary.owner, summary.request_id)
+            if made is not None:
+                if made.expires_ns > summary.created_ns:
+                    return made
+                transaction.delete(made.id)
             if most is not None and _count(connection, summary.owner) >= most:
                 raise TooManyAdaptationsError(most)
-            _insert(connection, adaptation)
+            transaction.insert(adaptation)
             return None
 
         return await self._write(write)
@@ -152,21 +209,20 @@ class SqliteStore(AdaptationStore):
         """See AdaptationStore.replace."""
         summary = adaptation.summary
 
-        def write(connection: sqlite3.Connection) -> bool:
+        def write(transaction: _Transaction) -> bool:
             before = summary.revision - 1
             query = "SELECT max(expires_ns, ?) FROM adaptations WHERE id = ? AND revision = ?"
-            row = connection.execute(query, (summary.expires_ns, summary.id, before)).fetchone()
+            row = transaction.connection.execute(query, (summary.expires_ns, summary.id, before)).fetchone()
             if row is None:
                 return False
-            _delete(connection, summary.id)
-            _insert(connection, adaptation._replace(summary=summary._replace(expires_ns=row[0])))
-            return True
+            transaction.delete(summary.id)
+            return transaction.insert(adaptation._replace(summary=summary._replace(expires_ns=row[0])))
 
         return await self._write(write)
 
     async def delete(self, adaptation_id: str) -> bool:
         """See AdaptationStore.delete."""
-        return await self._write(lambda connection: _delete(connection, adaptation_id))
+        return await self._write(lambda transaction: transaction.delete(adaptation_id))
 
     async def get(self, adaptation_id: str) -> StoredAdaptation | None:
         """See AdaptationStore.get."""
@@ -217,9 +273,9 @@ class SqliteStore(AdaptationStore):
     async def touch(self, expiries: Mapping[str, int]) -> None:
         """See AdaptationStore.touch."""
 
-        def write(connection: sqlite3.Connection) -> None:
+        def write(transaction: _Transaction) -> None:
             query = "UPDATE adaptations SET expires_ns = max(expires_ns, ?) WHERE id = ?"
-            connection.executemany(query, [(expires_ns, each) for each, expires_ns in expiries.items()])
+            transaction.connection.executemany(query, [(expires_ns, each) for each, expires_ns in expiries.items()])
 
         await self._write(write)
 
@@ -230,10 +286,10 @@ class SqliteStore(AdaptationStore):
             query = f"SELECT {SUMMARY} FROM adaptations WHERE expires_ns <= ? ORDER BY expires_ns LIMIT ?"  # noqa: S608
             return [Summary(*row) for row in connection.execute(query, (now_ns, limit))]
 
-        def write(connection: sqlite3.Connection) -> Sequence[Summary]:
-            expired = read(connection)
+        def write(transaction: _Transaction) -> Sequence[Summary]:
+            expired = read(transaction.connection)
             for summary in expired:
-                _delete(connection, summary.id)
+                transaction.delete(summary.id)
             return expired
 
         return await self._write(write) if await self._read(read) else []
@@ -251,16 +307,16 @@ class SqliteStore(AdaptationStore):
         self._waiting.put(_Waiting(write, future))
         return await asyncio.shield(future)  # a caller that leaves does not take the write back
 
-    async def _read(self, read: Write[R]) -> R:
+    async def _read(self, read: Read[R]) -> R:
         return await self._loop.run_in_executor(self._readers, self._read_here, read)
 
-    async def _read_many(self, read: Write[R]) -> R:
+    async def _read_many(self, read: Read[R]) -> R:
         try:
             return await self._read(read)
         except DamagedError as error:  # of the file's structure: not one adaptation's
             raise StoreUnavailableError from error
 
-    def _read_here(self, read: Write[R]) -> R:
+    def _read_here(self, read: Read[R]) -> R:
         """Read on this thread's connection."""
         try:
             connection = getattr(self._local, "connection", None)
@@ -305,8 +361,9 @@ class SqliteStore(AdaptationStore):
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
-            results = [_result(waiting.write, connection) for waiting in batch]
-            connection.execute("COMMIT")
+            transaction = _Transaction(connection)
+            results = [_result(waiting.write, transaction) for waiting in batch]
+            transaction.commit()
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -367,10 +424,10 @@ def _settle(batch: Sequence[_Waiting[Any]], results: Sequence[Any]) -> None:
             waiting.future.set_result(result)
 
 
-def _result(write: Write[R], connection: sqlite3.Connection) -> R | TooManyAdaptationsError:
+def _result(write: Write[R], transaction: _Transaction) -> R | TooManyAdaptationsError:
     """Result of a write, or the reason why it was refused, which must not undo what others write with it."""
     try:
-        return write(connection)
+        return write(transaction)
     except TooManyAdaptationsError as refused:
         return refused
 
@@ -389,25 +446,3 @@ def _count(connection: sqlite3.Connection, owner: str) -> int:
     query = "SELECT count(*) FROM adaptations INDEXED BY by_owner WHERE owner = ?"
     (number,) = connection.execute(query, (owner,)).fetchone()
     return int(number)
-
-
-def _insert(connection: sqlite3.Connection, adaptation: StoredAdaptation) -> None:
-    insert = "INSERT INTO parts (state, recipe) VALUES (?, ?)"
-    number = connection.execute(insert, (adaptation.state, adaptation.recipe)).lastrowid
-    connection.execute("INSERT INTO adaptations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*adaptation.summary, number))
-    connection.execute("UPDATE totals SET records = records + 1, bytes = bytes + ?", (adaptation.size_bytes,))
-
-
-def _delete(connection: sqlite3.Connection, adaptation_id: str) -> bool:
-    query = (
-        "SELECT parts, length(record) + length(state) + length(recipe) "
-        "FROM adaptations JOIN parts ON parts = number WHERE id = ?"
-    )
-    row = connection.execute(query, (adaptation_id,)).fetchone()
-    if row is None:
-        return False
-    number, size = row
-    connection.execute("DELETE FROM adaptations WHERE id = ?", (adaptation_id,))
-    connection.execute("DELETE FROM parts WHERE number = ?", (number,))
-    connection.execute("UPDATE totals SET records = records - 1, bytes = bytes - ?", (size,))
-    return True
