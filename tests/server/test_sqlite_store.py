@@ -52,6 +52,14 @@ async def test_one_write_that_fails_does_not_take_others_with_it(store):
     assert (await store.totals()).records == 3
 
 
+async def test_a_write_that_nobody_foresaw_to_fail_fails_alone(store):
+    unwritable = adaptation(2)._replace(summary=adaptation(2).summary._replace(expires_ns=2**80))
+    added = [store.add(each) for each in (adaptation(1), unwritable, adaptation(3))]
+    outcomes = await asyncio.wait_for(asyncio.gather(*added, return_exceptions=True), 10)
+    assert [type(outcome) for outcome in outcomes] == [type(None), OverflowError, type(None)]
+    assert (await store.totals()).records == 2
+
+
 @pytest.mark.parametrize("content", [b"not a database, but something that was there before it", b""])
 async def test_a_file_that_is_something_else_is_refused_and_left_alone(tmp_path, content):
     path = tmp_path / "file"

@@ -348,12 +348,12 @@ class SqliteStore(AdaptationStore):
         """Commit all writes at once, or, where that fails, each by itself, so that only the culprit fails."""
         try:
             results: Sequence[Any] = self._commit(batch)
-        except sqlite3.Error as error:
+        except Exception as error:  # whatever it is, this thread must go on, or all writes would wait for ever
             if len(batch) > 1:
                 for waiting in batch:
                     self._commit_or_each([waiting])
                 return
-            results = [self._unavailable("written", error)]
+            results = [self._unavailable("written", error) if isinstance(error, sqlite3.Error) else error]
         with suppress(RuntimeError):  # the event loop is closed, and nobody waits any more
             self._loop.call_soon_threadsafe(_settle, batch, results)
 
