@@ -43,6 +43,13 @@ def test_all_that_is_registered_has_one_row_on_one_page(kind: str) -> None:
     assert Counter(named) == Counter(REGISTRIES[kind])
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_has_a_picture_a_command_and_advice(page: str) -> None:
+    assert "```mermaid\n" in PAGES[page]
+    assert "```sh\n" in PAGES[page]
+    assert re.search(r"\bTake (it|one|`|those|a )", PAGES[page])
+
+
 def test_the_readme_leads_to_every_page() -> None:
     readme = (ROOT / "README.md").read_text()
     assert [page for page in PAGES if f"docs/methods/{page}.md" not in readme] == []
