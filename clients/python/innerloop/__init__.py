@@ -3,15 +3,16 @@
 What a client does is written once, as generators of operations (`steps`): `operations`, `adaptation_core` and
 `stream_core`, on a `connection_core`. `client`, `adaptation`, `connection` and `predict_stream` carry the steps out,
 for threads and for event loops. On the way to the server, `inputs`, `recordings` and `labels` read what callers hold,
-`examples` and `recipe` keep it ready to be sent, `splitting` cuts it to the server's limits, `priority` says how urgent
-it is, and `calls` describes each remote call. On the way back, `status` turns failures into `errors`, and `predictions`
-holds the answers. `channel` and `links` look after connections, `retry` after failures that pass, `mistakes` after
-settings that can't work.
+`examples` and `recipe` keep it ready to be sent, `changes` says what shall be different and `own_examples` what is,
+`splitting` cuts it to the server's limits, `priority` says how urgent it is, and `calls` describes each remote call. On
+the way back, `status` turns failures into `errors`, and `predictions` holds the answers. `channel` and `links` look
+after connections, `retry` after failures that pass, `mistakes` after settings that can't work.
 """
 
 from innerloop.adaptation import Adaptation, AsyncAdaptation
 from innerloop.adaptation_info import AdaptationInfo
 from innerloop.async_client import AsyncClient
+from innerloop.changes import Example
 from innerloop.channel import TLS
 from innerloop.client import Client
 from innerloop.errors import (
@@ -20,6 +21,7 @@ from innerloop.errors import (
     AdaptationNotFoundError,
     ClientClosedError,
     DeadlineExceededError,
+    ExamplesNotKeptError,
     FailedPreconditionError,
     FieldViolation,
     InnerloopError,
@@ -33,6 +35,7 @@ from innerloop.errors import (
     OverloadedError,
     PermissionDeniedError,
     ResourceExhaustedError,
+    RevisionChangedError,
     UnauthenticatedError,
     UnavailableError,
 )
@@ -52,6 +55,8 @@ __all__ = [
     "Client",
     "ClientClosedError",
     "DeadlineExceededError",
+    "Example",
+    "ExamplesNotKeptError",
     "FailedPreconditionError",
     "FieldViolation",
     "InnerloopError",
@@ -72,6 +77,7 @@ __all__ = [
     "Prediction",
     "Predictions",
     "ResourceExhaustedError",
+    "RevisionChangedError",
     "TaskLimits",
     "Timings",
     "UnauthenticatedError",

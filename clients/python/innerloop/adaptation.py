@@ -1,13 +1,16 @@
 """Adapted models, ready for questions."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Hashable, Iterable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from types import TracebackType
 from typing import Any, Self
 
+from numpy.typing import ArrayLike
+
 from innerloop.adaptation_core import AdaptationCore
 from innerloop.adaptation_info import NO_LABELS, AdaptationInfo
 from innerloop.async_connection import AsyncConnection
+from innerloop.changes import Example, read_relabelling, read_removal
 from innerloop.connection import Connection
 from innerloop.errors import InnerloopError
 from innerloop.inputs import Inputs
@@ -23,7 +26,7 @@ class AdaptationHandle:
 
     @property
     def info(self) -> AdaptationInfo:
-        """All that the server said; another description after the adaptation had to be made again."""
+        """All that the server said last; another id after the adaptation had to be made again."""
         return self._core.info
 
     @property
@@ -119,6 +122,89 @@ class Adaptation(AdaptationHandle):
         """
         return PredictStream(self._connection, self._core, queries, rate, return_logits, timeout).answers()
 
+    def add(
+        self,
+        inputs: Inputs,
+        labels: Iterable[Hashable] | None = None,
+        *,
+        targets: ArrayLike | None = None,
+        rate: int | None = None,
+        expected_revision: int | None = None,
+        timeout: float | None = None,
+    ) -> tuple[int, ...]:
+        """Learn more examples; a label that is new makes a new class. The id stays, and the revision counts up.
+
+        Whoever predicts meanwhile gets the answers of the revision before or of the new one.
+
+        Args:
+            inputs: as in `Client.adapt`.
+            labels: as in `Client.adapt`.
+            targets: as in `Client.adapt`.
+            rate: as in `Client.adapt`.
+            expected_revision: `info.revision` that the adaptation must have; None for any.
+            timeout: seconds; the client's default when None.
+
+        Returns:
+            the ids of these examples, for `remove` and `relabel`; empty if nobody keeps them.
+
+        Raises:
+            RevisionChangedError: somebody else has changed it; nothing was done.
+            ExamplesNotKeptError: neither the server nor this client has the examples before.
+            InvalidArgumentError: the model does not take so many classes or examples.
+        """
+        steps = self._core.add_steps(inputs, labels, targets, rate, expected_revision, timeout)
+        return self._connection.run(steps)
+
+    def remove(
+        self,
+        examples: Iterable[int] = (),
+        *,
+        classes: Iterable[Hashable] = (),
+        expected_revision: int | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Forget examples by their ids, and classes by their labels. A class whose last example goes is gone.
+
+        `expected_revision`, `timeout` and errors are as in `add`; InvalidArgumentError where one is not there.
+        """
+        change, deadline = read_removal(examples, classes), self._connection.deadline(timeout)
+        self._connection.run(self._core.update_steps(change, expected_revision, deadline))
+
+    def relabel(
+        self,
+        examples: Iterable[int] = (),
+        labels: Iterable[Hashable] | None = None,
+        *,
+        targets: ArrayLike | None = None,
+        classes: Mapping[Any, Hashable] | None = None,
+        expected_revision: int | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Give examples other answers, and classes other labels.
+
+        Args:
+            examples: ids.
+            labels: classification: a label for each of these.
+            targets: regression: a target for each of these.
+            classes: new labels by old ones; where the new one is there already, both classes become one.
+            expected_revision: as in `add`.
+            timeout: seconds; the client's default when None.
+
+        Raises:
+            What `add` raises, and InvalidArgumentError where an example or a class is not there.
+        """
+        change = read_relabelling(examples, labels, targets, classes)
+        deadline = self._connection.deadline(timeout)
+        self._connection.run(self._core.update_steps(change, expected_revision, deadline))
+
+    def examples(self, *, timeout: float | None = None) -> list[Example]:
+        """The examples that it has learned from, in the order in which they came.
+
+        Raises:
+            ExamplesNotKeptError: neither the server nor this client has kept them.
+        """
+        return self._connection.run(self._core.examples_steps(timeout))
+
     def delete(self, *, timeout: float | None = None) -> None:
         """Make the server forget it; does nothing when the server has already."""
         self._connection.run(self._core.delete_steps(self._connection.deadline(timeout)))
@@ -163,6 +249,51 @@ class AsyncAdaptation(AdaptationHandle):
     ) -> AsyncIterator[Predictions]:
         """Answer many queries, as `Adaptation.predict_stream` does; `queries` is read by another task of the loop."""
         return AsyncPredictStream(self._connection, self._core, queries, rate, return_logits, timeout).answers()
+
+    async def add(
+        self,
+        inputs: Inputs,
+        labels: Iterable[Hashable] | None = None,
+        *,
+        targets: ArrayLike | None = None,
+        rate: int | None = None,
+        expected_revision: int | None = None,
+        timeout: float | None = None,
+    ) -> tuple[int, ...]:
+        """Learn more examples, as `Adaptation.add` does."""
+        steps = self._core.add_steps(inputs, labels, targets, rate, expected_revision, timeout)
+        return await self._connection.run(steps)
+
+    async def remove(
+        self,
+        examples: Iterable[int] = (),
+        *,
+        classes: Iterable[Hashable] = (),
+        expected_revision: int | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Forget examples and classes, as `Adaptation.remove` does."""
+        change, deadline = read_removal(examples, classes), self._connection.deadline(timeout)
+        await self._connection.run(self._core.update_steps(change, expected_revision, deadline))
+
+    async def relabel(
+        self,
+        examples: Iterable[int] = (),
+        labels: Iterable[Hashable] | None = None,
+        *,
+        targets: ArrayLike | None = None,
+        classes: Mapping[Any, Hashable] | None = None,
+        expected_revision: int | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Give examples other answers, and classes other labels, as `Adaptation.relabel` does."""
+        change = read_relabelling(examples, labels, targets, classes)
+        deadline = self._connection.deadline(timeout)
+        await self._connection.run(self._core.update_steps(change, expected_revision, deadline))
+
+    async def examples(self, *, timeout: float | None = None) -> list[Example]:
+        """The examples that it has learned from, as `Adaptation.examples` gives them."""
+        return await self._connection.run(self._core.examples_steps(timeout))
 
     async def delete(self, *, timeout: float | None = None) -> None:
         """Make the server forget it; does nothing when the server has already."""

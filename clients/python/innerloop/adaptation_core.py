@@ -1,19 +1,24 @@
 """The steps that both kinds of adaptations share."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from numpy.typing import ArrayLike
+
 from innerloop import calls
 from innerloop.adaptation_info import NO_LABELS, AdaptationInfo
+from innerloop.changes import Change, Example, check_revision
 from innerloop.connection_core import ConnectionCore
-from innerloop.errors import AdaptationNotFoundError, ModelRetiredError
+from innerloop.errors import AdaptationNotFoundError, ExamplesNotKeptError, InnerloopError, ModelRetiredError
 from innerloop.examples import EncodedExamples, Names
 from innerloop.inputs import Inputs
+from innerloop.labels import refuse_clashes
+from innerloop.own_examples import OwnExamples, UnknownExampleError
 from innerloop.predictions import Predictions
-from innerloop.recipe import Recipe
+from innerloop.recipe import Recipe, make_support, read_answers
 from innerloop.retry import Deadline
 from innerloop.steps import Steps
 
@@ -37,8 +42,8 @@ class AdaptationCore:
     ) -> None:
         self.core = connection
         self.info = info
-        self.labels = labels
-        self._recipe = recipe
+        self.labels = dict(labels)
+        self._own = None if recipe is None else OwnExamples.of(recipe)
         self._lock = threading.Lock()
 
     def predict_steps(
@@ -84,11 +89,103 @@ class AdaptationCore:
         """Make the server forget it; nothing happens when the server has already."""
         yield partial(self.core.acquire, self._lock, deadline)
         try:
-            self._recipe = None
+            self._own = None
             with suppress(AdaptationNotFoundError):
                 yield from self.core.call(calls.delete_adaptation(self.info.id), deadline)
         finally:
             self._lock.release()
+
+    def add_steps(
+        self,
+        inputs: Inputs,
+        labels: Iterable[Hashable] | None,
+        targets: ArrayLike | None,
+        rate: int | None,
+        expected_revision: int | None,
+        timeout: float | None,
+    ) -> Steps[tuple[int, ...]]:
+        """Learn more examples; returns their ids. Arguments as those of `Adaptation.add`."""
+        deadline = self.core.deadline(timeout)
+        answers = read_answers(labels, targets)
+        examples = yield from self.core.read(self.info.model, inputs, answers.names, deadline, rate)
+        support = make_support(examples, answers)
+        self.core.check_size(self.info.model, examples)
+        change = Change(support, labels=answers.originals, names=examples.names)
+        return (yield from self.update_steps(change, expected_revision, deadline))
+
+    def update_steps(self, change: Change, expected_revision: int | None, deadline: Deadline) -> Steps[tuple[int, ...]]:
+        """Change the examples; returns the ids of those that were added.
+
+        What the server can't do without examples that it does not have is done with those kept here.
+        """
+        expected = check_revision(expected_revision)
+        yield partial(self.core.acquire, self._lock, deadline)
+        try:
+            refuse_clashes(self.labels, change.labels)
+            # Whoever predicts meanwhile may get the new labels at any moment from now on.
+            self.labels.update(change.labels)
+            if self._own is not None:
+                return (yield from self._update_own(self._own, change, expected, deadline))
+            updated = yield from self.core.call(calls.update(self.info.id, change, expected, self.labels), deadline)
+            self.info = updated.info
+            return updated.example_ids
+        finally:
+            self._lock.release()
+
+    def examples_steps(self, timeout: float | None) -> Steps[list[Example]]:
+        """The examples that the adaptation has learned from."""
+        deadline = self.core.deadline(timeout)
+        try:
+            listed = yield from self.core.call(calls.list_examples(self.info.id, self.labels), deadline)
+        except (AdaptationNotFoundError, ModelRetiredError, ExamplesNotKeptError):
+            if self._own is None:
+                raise
+            return self._own.listed(self.labels)
+        own = self._own
+        return listed if own is None else own.with_known_ids(listed)
+
+    def _update_own(
+        self, own: OwnExamples, change: Change, expected: int, deadline: Deadline
+    ) -> Steps[tuple[int, ...]]:
+        """Change the examples on the server and here."""
+        own.check(change)
+        before = self.info
+        try:
+            sent = calls.update(before.id, own.for_server(change), expected, self.labels)
+            updated = yield from self.core.call(sent, deadline)
+        except ExamplesNotKeptError:
+            after, added = own.changed(change)
+            updated = yield from self.core.call(calls.update_all(before.id, after.recipe, expected), deadline)
+            self.info, self._own = updated.info, after.known_as(updated.example_ids)
+            return added
+        except (AdaptationNotFoundError, ModelRetiredError):
+            if expected not in (0, before.revision):
+                raise
+            after, added = own.changed(change)
+            self.info = yield from self.core.call(calls.adapt(after.recipe), deadline)
+            self._own = after.made_again()
+            return added
+        self.info = updated.info
+        return (yield from self._follow(own, change, before.revision, updated, deadline))
+
+    def _follow(
+        self, own: OwnExamples, change: Change, revision: int, updated: calls.Updated, deadline: Deadline
+    ) -> Steps[tuple[int, ...]]:
+        """Change the examples here as on the server, or give them up if somebody else has changed them there."""
+        self._own = None
+        try:
+            after, added = own.changed(change, updated.example_ids)
+        except UnknownExampleError:  # somebody else has added it
+            return updated.example_ids
+        if updated.info.revision == revision + 1:
+            self._own = after
+            return added
+        with suppress(InnerloopError):  # the update has happened, whether or not this can be found out
+            listed = yield from self.core.call(calls.list_examples(updated.info.id, self.labels), deadline)
+            if after.agrees(listed, self.labels):  # the adaptation has moved to another version of its model meanwhile
+                self._own = after
+                return added
+        return updated.example_ids
 
     def _remake(
         self,
@@ -98,12 +195,13 @@ class AdaptationCore:
         deadline: Deadline,
     ) -> Steps[Predictions]:
         """Adapt again and ask, under a new request id: the old one would name what is gone."""
-        if self._recipe is None:
+        if self._own is None:
             raise gone
-        remake = calls.adapt_again(self._recipe, query, return_logits=return_logits)
+        remake = calls.adapt_again(self._own.recipe, query, return_logits=return_logits)
         self.info, predictions = yield from self.core.call(remake, deadline)
+        self._own = self._own.made_again()
         return predictions
 
     def _bytes_beside(self) -> int:
         """Bytes that a request carries besides its queries when it has to make the adaptation again."""
-        return self._recipe.support.ByteSize() if self._recipe is not None else 0
+        return self._own.recipe.support.ByteSize() if self._own is not None else 0

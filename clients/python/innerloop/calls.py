@@ -4,11 +4,13 @@ import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
 from innerloop.adaptation_info import AdaptationInfo
+from innerloop.changes import Change, Example
 from innerloop.checks import name_of
 from innerloop.errors import InvalidArgumentError
 from innerloop.examples import EncodedExamples, Names
@@ -16,6 +18,7 @@ from innerloop.models import Migration, Model
 from innerloop.predictions import Predictions
 from innerloop.recipe import Recipe
 from innerloop.status import REQUEST_ID_KEY
+from innerloop.tensors import decode_tensor
 from innerloop.v1 import adaptation_pb2 as adaptations
 from innerloop.v1 import model_pb2 as models
 
@@ -33,10 +36,10 @@ def call_metadata(request_id: str) -> tuple[tuple[str, str], ...]:
 
 
 _PATH_OF_EXAMPLE = re.compile(
-    r"\b(support\.inputs|query)"
+    r"\b((?:support|add)\.inputs|query)"
     r"\.(?:(?:images|audio_files)\.files|(?:texts|waveforms)\.values|tensor(?:\.data)?)\[(\d+)\]"
 )
-_ARRAY_TO_MODEL_OF_AUDIO = re.compile(r"\b(?:support\.inputs|query)\.tensor: this model takes audio\b[^;]*")
+_ARRAY_TO_MODEL_OF_AUDIO = re.compile(r"\b(?:(?:support|add)\.inputs|query)\.tensor: this model takes audio\b[^;]*")
 
 
 def explained(error: InvalidArgumentError, support: Names, query: Names) -> InvalidArgumentError:
@@ -166,6 +169,54 @@ def adapt_again(
         return info, Predictions(response.predictions, recipe.labels, response.timings)
 
     return Call("AdaptPredict", request, read, request_id=request_id, support=recipe.names, query=query.names)
+
+
+@dataclass(frozen=True)
+class Updated:
+    """An adaptation after an update, and the server's ids of the examples that were added, if it keeps them."""
+
+    info: AdaptationInfo
+    example_ids: tuple[int, ...]
+
+
+def update(adaptation_id: str, change: Change, expected_revision: int, labels: Mapping[str, Any]) -> Call[Updated]:
+    """Change the examples of an adaptation."""
+    request_id = new_request_id()
+    request = change.to_message(name_of("adaptation", adaptation_id), expected_revision, request_id)
+    return _update(request, labels, change.names)
+
+
+def update_all(adaptation_id: str, recipe: Recipe, expected_revision: int) -> Call[Updated]:
+    """Give an adaptation whose examples the server has not kept all that it shall have."""
+    request = adaptations.UpdateAdaptationRequest(
+        adaptation_id=adaptation_id,
+        support=recipe.support,
+        expected_revision=expected_revision,
+        request_id=new_request_id(),
+    )
+    return _update(request, recipe.labels, recipe.names)
+
+
+def _update(request: adaptations.UpdateAdaptationRequest, labels: Mapping[str, Any], names: Names) -> Call[Updated]:
+    def read(response: adaptations.UpdateAdaptationResponse) -> Updated:
+        info = AdaptationInfo.from_message(response.adaptation, labels, response.timings)
+        return Updated(info, tuple(response.example_ids))
+
+    return Call("UpdateAdaptation", request, read, request_id=request.request_id, support=names)
+
+
+def list_examples(adaptation_id: str, labels: Mapping[str, Any]) -> Call[list[Example]]:
+    """List the examples of an adaptation."""
+
+    def read(response: adaptations.ListExamplesResponse) -> list[Example]:
+        ids = response.example_ids
+        if response.HasField("targets"):
+            return [Example(*each) for each in zip(ids, repeat(None), decode_tensor(response.targets))]
+        names = response.labels.values
+        return [Example(each, labels.get(name, name), None) for each, name in zip(ids, names, strict=True)]
+
+    request = adaptations.ListExamplesRequest(adaptation_id=name_of("adaptation", adaptation_id))
+    return Call("ListExamples", request, read)
 
 
 def get_adaptation(adaptation_id: str) -> Call[AdaptationInfo]:

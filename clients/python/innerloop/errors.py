@@ -105,6 +105,21 @@ class ModelRetiredError(FailedPreconditionError):
     """The adaptation was made by a version of its model that the server does not serve any more."""
 
 
+class ExamplesNotKeptError(FailedPreconditionError):
+    """Only the examples of the adaptation would do, and the server has not kept them, nor has this client."""
+
+
+class RevisionChangedError(InnerloopError):
+    """The adaptation has another revision than the caller expects; nothing was changed.
+
+    Attributes:
+        revision: the present one; zero where the server does not say.
+    """
+
+    code = grpc.StatusCode.ABORTED
+    revision: int = 0
+
+
 class ResourceExhaustedError(InnerloopError):
     """A limit was reached, such as the largest message."""
 

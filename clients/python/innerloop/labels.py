@@ -58,6 +58,17 @@ def name_labels(labels: Iterable[Hashable]) -> NamedLabels:
     return NamedLabels([names[label] for label in plain], originals)
 
 
+def refuse_clashes(known: Mapping[str, Any], labels: Mapping[str, Any]) -> None:
+    """Refuse labels that read like others which are known already.
+
+    Raises:
+        InvalidArgumentError: they do, and are not the same.
+    """
+    for name, label in labels.items():
+        with guarded(f"label {name!r}"):
+            _refuse_clash(known.get(name, label), label, name)
+
+
 def _listed(labels: Iterable[Any]) -> list[Any]:
     if isinstance(labels, str | bytes | bytearray | memoryview):
         raise InvalidArgumentError("labels are one per example, in a list; this is a single one")

@@ -13,6 +13,9 @@ from innerloop.predictions import Predictions
 from innerloop.status import error_from_status
 from innerloop.v1 import adaptation_pb2 as pb
 
+CLASSES_CHANGED = "CLASSES_CHANGED"
+"""Reason of an error: an update has changed the classes since a request named the adaptation."""
+
 
 @dataclass(eq=False, slots=True)
 class _Naming:
@@ -77,6 +80,8 @@ class OneStream:
             raise InnerloopError(f"the server answered a question that was not asked ({response.sequence})")
         if response.HasField("error"):
             error = error_from_status(response.error, self.request_id)
+            if error.reason == CLASSES_CHANGED and self._naming is naming:
+                self._naming = _Naming("")  # the next request names the adaptation, and gets its new classes
             if isinstance(error, InvalidArgumentError):
                 error = explained(error, Names("support example"), asked.query.names)
             asked.answer = error

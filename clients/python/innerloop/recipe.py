@@ -85,17 +85,32 @@ def make_recipe(
     Raises:
         InvalidArgumentError: there are more or fewer answers than examples, or an option can't be sent.
     """
+    support = make_support(examples, answers)
+    options = _options(steps, time_to_live, forget_examples)
+    return Recipe(name_of("model", model), support, options, answers.originals, examples.names)
+
+
+def make_support(examples: Examples, answers: Answers) -> pb.Support:
+    """Labelled examples as they travel.
+
+    Raises:
+        InvalidArgumentError: there are more or fewer answers than examples, or they can't be sent.
+    """
     if len(answers) != len(examples):
         kind = "labels" if answers.targets is None else "targets"
         message = f"there are {len(answers)} {kind} for {len(examples)} inputs; give one for each"
         raise InvalidArgumentError(message, violations=[FieldViolation(f"support.{kind}", message)])
     support = pb.Support(inputs=examples.to_message())
+    put_answers(support, answers)
+    return support
+
+
+def put_answers(message: pb.Support | pb.Relabelling, answers: Answers) -> None:
+    """Write labels or targets into a message."""
     if answers.targets is None:
-        support.labels.values.extend(answers.labels)
+        message.labels.values.extend(answers.labels)
     else:
-        support.targets.CopyFrom(encode_tensor(answers.targets))
-    options = _options(steps, time_to_live, forget_examples)
-    return Recipe(name_of("model", model), support, options, answers.originals, examples.names)
+        message.targets.CopyFrom(encode_tensor(answers.targets))
 
 
 def _options(steps: int | None, time_to_live: float | timedelta | None, forget_examples: bool) -> pb.AdaptOptions:

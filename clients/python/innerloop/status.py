@@ -1,6 +1,7 @@
 """From a gRPC status with its google.rpc details to a typed error."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -21,6 +22,8 @@ _BY_REASON = {
     "ADAPTATION_DAMAGED": errors.AdaptationDamagedError,
     "MODEL_LOADING": errors.ModelLoadingError,
     "MODEL_RETIRED": errors.ModelRetiredError,
+    "EXAMPLES_NOT_KEPT": errors.ExamplesNotKeptError,
+    "REVISION_CHANGED": errors.RevisionChangedError,
     "OVERLOADED": errors.OverloadedError,
 }
 
@@ -50,6 +53,7 @@ class _Details:
     """The google.rpc details of a status."""
 
     reason: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
     retry_after: float | None = None
     violations: tuple[errors.FieldViolation, ...] = ()
 
@@ -87,7 +91,7 @@ def _error(code: grpc.StatusCode, message: str | None, status: Status | None, re
     details = _read_details(status)
     if code is grpc.StatusCode.CANCELLED and status is None:
         message = _CANCELLED
-    return _error_type(code, details)(
+    error = _error_type(code, details)(
         message or code.name,
         code=code,
         reason=details.reason,
@@ -95,6 +99,9 @@ def _error(code: grpc.StatusCode, message: str | None, status: Status | None, re
         retry_after=details.retry_after,
         violations=details.violations,
     )
+    if isinstance(error, errors.RevisionChangedError):
+        error.revision = int(details.facts.get("revision", "0"))
+    return error
 
 
 def _error_type(code: grpc.StatusCode, details: _Details) -> type[errors.InnerloopError]:
@@ -110,7 +117,7 @@ def _read_details(status: Status | None) -> _Details:
     info, retry, bad_request = ErrorInfo(), RetryInfo(), BadRequest()
     for detail in status.details if status is not None else ():
         if detail.Unpack(info):
-            read.reason = info.reason
+            read.reason, read.facts = info.reason, dict(info.metadata)
         elif detail.Unpack(retry):
             read.retry_after = retry.retry_delay.ToTimedelta().total_seconds()
         elif detail.Unpack(bad_request):

@@ -108,6 +108,8 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
         self.address = ""
         self._kept: dict[str, pb.Adaptation] = {}
         self._made: dict[str, pb.Adaptation] = {}
+        self._examples: dict[str, dict[int, str]] = {}
+        self._next_ids: dict[str, int] = {}
         self._numbers = count()
         self._scripts: dict[str, deque[Failure | None]] = defaultdict(deque)
         self._lock = threading.Lock()
@@ -195,6 +197,29 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
             adaptation=made, predictions=_answers(classes, request.query, request.return_logits)
         )
 
+    def UpdateAdaptation(self, request: pb.UpdateAdaptationRequest, context: Any) -> pb.UpdateAdaptationResponse:  # noqa: N802
+        self._begin("UpdateAdaptation", request, context)
+        adaptation, examples = self._find(request.adaptation_id, context), self._examples[request.adaptation_id]
+        renamed = {each.label: each.new_label for each in request.rename_classes}
+        relabelled = dict(zip(request.relabel.example_ids, request.relabel.labels.values, strict=True))
+        for each, label in list(examples.items()):
+            examples[each] = relabelled.get(each, renamed.get(label, label))
+            if each in request.remove_examples or label in request.remove_classes:
+                del examples[each]
+        first = self._next_ids[adaptation.id]
+        added = dict(enumerate(request.add.labels.values, first))
+        self._next_ids[adaptation.id] += len(added)
+        examples.update(added)
+        adaptation.revision = (adaptation.revision or 1) + 1
+        adaptation.support_size = len(examples)
+        adaptation.classes[:] = dict.fromkeys(examples.values())
+        return pb.UpdateAdaptationResponse(adaptation=adaptation, example_ids=list(added))
+
+    def ListExamples(self, request: pb.ListExamplesRequest, context: Any) -> pb.ListExamplesResponse:  # noqa: N802
+        self._begin("ListExamples", request, context)
+        examples = self._examples[self._find(request.adaptation_id, context).id]
+        return pb.ListExamplesResponse(example_ids=examples, labels=pb.Labels(values=examples.values()))
+
     def GetAdaptation(self, request: pb.GetAdaptationRequest, context: Any) -> pb.GetAdaptationResponse:  # noqa: N802
         self._begin("GetAdaptation", request, context)
         return pb.GetAdaptationResponse(adaptation=self._find(request.adaptation_id, context))
@@ -249,6 +274,8 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
         with self._lock:
             made = self._made.setdefault(request.request_id, self._adaptation(request))
             self._kept[made.id] = made
+            self._examples[made.id] = dict(enumerate(request.support.labels.values))
+            self._next_ids[made.id] = made.support_size
         return made
 
     def _adaptation(self, request: Any) -> pb.Adaptation:
