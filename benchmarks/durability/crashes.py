@@ -2,11 +2,12 @@
 
     python benchmarks/durability/crashes.py [--store sqlite|redis] [--rounds 100] [--seconds 3.0]
 
-Clients adapt, predict and delete without pause. After up to so many seconds the victim is killed with SIGKILL: in turn
-the server, and with it everything it started, a worker process that computes, or a front end. Where it was the server,
-a new one starts on the same store. The server that is there then must know every adaptation whose making was answered,
-answer as before with it, return it for its request id, and know none whose deletion was answered. Writes
-crashes-STORE.json; exits with 1 if anything was lost.
+Clients adapt, update, predict and delete without pause. After up to so many seconds the victim is killed with SIGKILL:
+in turn the server, and with it everything it started, a worker process that computes, or a front end. Where it was the
+server, a new one starts on the same store. The server that is there then must know every adaptation whose making was
+answered, in the revision of the last update that was answered, or of one that was not and happened as a whole; answer as
+before with it; return it for its request id and carry out no update twice; and know none whose deletion was answered.
+Writes crashes-STORE.json; exits with 1 if anything was lost.
 """
 
 import argparse
@@ -42,8 +43,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 CLIENTS, WAYS, QUERIES = 4, 3, 4
 FRONT_ENDS, LANES = 2, 2
-DELETED, ASKED_AGAIN = 0.2, 0.3
-"""Shares of adaptations that are deleted, and that are asked again, after they were made."""
+DELETED, ASKED_AGAIN, UPDATED = 0.2, 0.3, 0.3
+"""Shares of adaptations that are deleted, that are asked again, and that learn more, after they were made."""
 
 SERVER = "server"
 MODULES = {"worker": "innerloop_server.engine.pytorch.worker_process", "front end": "innerloop_server.frontend"}
@@ -67,11 +68,15 @@ class Made:
         request: that made it.
         id: of it.
         answer: probabilities for the queries of its seed, once it was asked.
+        revision: of the last update that was answered.
+        updates: requests of all updates, the last of which may not have been answered.
     """
 
     request: pb.AdaptRequest
     id: str
     answer: NDArray[np.float32] | None = None
+    revision: int = 1
+    updates: list[pb.UpdateAdaptationRequest] = field(default_factory=list)
 
 
 @dataclass
@@ -140,6 +145,7 @@ def _children(server: ServerProcess, module: str) -> list[psutil.Process]:
 
 def _check(server: ServerProcess, shapes: dict[str, tuple[int, ...]], memory: Memory) -> Counter[str]:
     counts = Counter(made=len(memory.made), deleted=len(memory.deleted), unanswered=len(memory.unanswered))
+    counts["updates"] = sum(made.revision - 1 for made in memory.made)
     with _stub(server.target) as stub, ThreadPoolExecutor(CLIENTS) as pool:
         problems = [*pool.map(lambda made: _check_made(stub, shapes, made), memory.made)]
         problems += pool.map(lambda each: _check_deleted(stub, each), memory.deleted)
@@ -170,9 +176,12 @@ def _load(target: str, shapes: dict[str, tuple[int, ...]], memory: Memory, over:
                     memory.made.remove(made)  # whether it is deleted is unknown until the answer
                     stub.DeleteAdaptation(pb.DeleteAdaptationRequest(adaptation_id=made.id), timeout=20)
                     memory.deleted.append(made.id)
+                elif chance.random() < UPDATED:
+                    _update(stub, shapes, made, seed * 100_000 + number)
                 elif chance.random() < ASKED_AGAIN:
                     earlier = chance.choice(memory.made)
-                    if earlier.answer is not None and not _same(earlier.answer, _ask(stub, shapes, earlier)):
+                    known, now = earlier.answer, _ask(stub, shapes, earlier)
+                    if known is not None and known is earlier.answer and not _same(known, now):
                         memory.problems.append("another answer before the kill")
             except grpc.RpcError:
                 continue
@@ -183,11 +192,25 @@ def _check_made(stub: AdaptationServiceStub, shapes: dict[str, tuple[int, ...]],
     try:
         answer = _ask(stub, shapes, made)
         again = stub.Adapt(made.request, timeout=60).adaptation.id
+        if problem := _check_updates(stub, made):
+            return problem
     except grpc.RpcError as error:
         return f"lost, {error.code().name}"
     if made.answer is not None and not _same(made.answer, answer):
         return "another answer"
     return "" if again == made.id else "its request made another"
+
+
+def _check_updates(stub: AdaptationServiceStub, made: Made) -> str:
+    """Fault of the updates of an adaptation; empty for none."""
+    found = stub.ListExamples(pb.ListExamplesRequest(adaptation_id=made.id), timeout=60)
+    most = 1 + len(made.updates)
+    if not made.revision <= found.revision <= most or len(found.example_ids) != WAYS + found.revision - 1:
+        return f"revision {found.revision} of {len(found.example_ids)} examples instead of {made.revision} to {most}"
+    for request in made.updates:
+        stub.UpdateAdaptation(request, timeout=60)
+    found = stub.ListExamples(pb.ListExamplesRequest(adaptation_id=made.id), timeout=60)
+    return "" if found.revision == most else "a repeated update happened twice"
 
 
 def _check_deleted(stub: AdaptationServiceStub, adaptation_id: str) -> str:
@@ -208,6 +231,18 @@ def _request(model: str, shapes: dict[str, tuple[int, ...]], seed: int) -> pb.Ad
     support = pb.Support(inputs=_inputs(shapes[model], WAYS, seed))
     support.labels.values.extend(f"class {way}" for way in range(WAYS))
     return pb.AdaptRequest(model=model, support=support, request_id=f"request {seed}")
+
+
+def _update(stub: AdaptationServiceStub, shapes: dict[str, tuple[int, ...]], made: Made, seed: int) -> None:
+    """Learn one more example, twice."""
+    for number in range(2):
+        add = pb.Support(inputs=_inputs(shapes[made.request.model], 1, seed + number))
+        add.labels.values.append("class 0")
+        request = pb.UpdateAdaptationRequest(adaptation_id=made.id, add=add, request_id=f"update {number}")
+        made.updates.append(request)
+        made.answer = None  # whether it is the old one or another is unknown until the answer
+        made.revision = stub.UpdateAdaptation(request, timeout=20).adaptation.revision
+    made.answer = _ask(stub, shapes, made)
 
 
 def _ask(stub: AdaptationServiceStub, shapes: dict[str, tuple[int, ...]], made: Made) -> NDArray[np.float32]:

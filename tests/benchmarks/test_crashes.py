@@ -14,4 +14,5 @@ def test_a_server_killed_under_load_has_lost_nothing_that_was_answered(tmp_path,
     counts = crash(models, shapes, settings, seconds, seed=0, victim=victim)
     assert counts["made"] > 10
     assert counts["deleted"] > 0
+    assert counts["updates"] > 0
     assert not [problem for problem in counts if problem.startswith("problem")]

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from innerloop.adaptation_core import AdaptationCore
 from innerloop.adaptation_info import NO_LABELS, AdaptationInfo
 from innerloop.async_connection import AsyncConnection
-from innerloop.changes import Example, read_relabelling, read_removal
+from innerloop.changes import Change, Example, read_changes, read_relabelling, read_removal
 from innerloop.connection import Connection
 from innerloop.errors import InnerloopError
 from innerloop.inputs import Inputs
@@ -152,7 +152,7 @@ class Adaptation(AdaptationHandle):
             ExamplesNotKeptError: neither the server nor this client has the examples before.
             InvalidArgumentError: the model does not take so many classes or examples.
         """
-        steps = self._core.add_steps(inputs, labels, targets, rate, expected_revision, timeout)
+        steps = self._core.update_steps(Change(), expected_revision, timeout, inputs, labels, targets, rate)
         return self._connection.run(steps)
 
     def remove(
@@ -167,8 +167,8 @@ class Adaptation(AdaptationHandle):
 
         `expected_revision`, `timeout` and errors are as in `add`; InvalidArgumentError where one is not there.
         """
-        change, deadline = read_removal(examples, classes), self._connection.deadline(timeout)
-        self._connection.run(self._core.update_steps(change, expected_revision, deadline))
+        change = read_removal(examples, classes)
+        self._connection.run(self._core.update_steps(change, expected_revision, timeout))
 
     def relabel(
         self,
@@ -194,8 +194,7 @@ class Adaptation(AdaptationHandle):
             What `add` raises, and InvalidArgumentError where an example or a class is not there.
         """
         change = read_relabelling(examples, labels, targets, classes)
-        deadline = self._connection.deadline(timeout)
-        self._connection.run(self._core.update_steps(change, expected_revision, deadline))
+        self._connection.run(self._core.update_steps(change, expected_revision, timeout))
 
     def examples(self, *, timeout: float | None = None) -> list[Example]:
         """The examples that it has learned from, in the order in which they came.
@@ -204,6 +203,42 @@ class Adaptation(AdaptationHandle):
             ExamplesNotKeptError: neither the server nor this client has kept them.
         """
         return self._connection.run(self._core.examples_steps(timeout))
+
+    def update(
+        self,
+        inputs: Inputs | None = None,
+        labels: Iterable[Hashable] | None = None,
+        *,
+        targets: ArrayLike | None = None,
+        rate: int | None = None,
+        remove: Iterable[int] = (),
+        remove_classes: Iterable[Hashable] = (),
+        relabel: Mapping[int, Any] | None = None,
+        rename: Mapping[Any, Hashable] | None = None,
+        expected_revision: int | None = None,
+        timeout: float | None = None,
+    ) -> tuple[int, ...]:
+        """All that `add`, `remove` and `relabel` do, as one revision: all of it happens or nothing.
+
+        Args:
+            inputs: examples to learn from as well, as in `add`; None for none.
+            labels: as in `add`.
+            targets: as in `add`.
+            rate: as in `add`.
+            remove: ids of examples to forget.
+            remove_classes: labels whose examples to forget.
+            relabel: other labels, or numbers as targets, by the ids of examples.
+            rename: new labels of classes by old ones.
+            expected_revision: as in `add`.
+            timeout: seconds; the client's default when None.
+
+        Returns:
+            the ids of the added examples, and raises what `add`, `remove` and `relabel` raise.
+        """
+        change = read_changes(remove, remove_classes, relabel, rename, regresses=self._core.regresses)
+        return self._connection.run(
+            self._core.update_steps(change, expected_revision, timeout, inputs, labels, targets, rate)
+        )
 
     def delete(self, *, timeout: float | None = None) -> None:
         """Make the server forget it; does nothing when the server has already."""
@@ -261,7 +296,7 @@ class AsyncAdaptation(AdaptationHandle):
         timeout: float | None = None,
     ) -> tuple[int, ...]:
         """Learn more examples, as `Adaptation.add` does."""
-        steps = self._core.add_steps(inputs, labels, targets, rate, expected_revision, timeout)
+        steps = self._core.update_steps(Change(), expected_revision, timeout, inputs, labels, targets, rate)
         return await self._connection.run(steps)
 
     async def remove(
@@ -273,8 +308,8 @@ class AsyncAdaptation(AdaptationHandle):
         timeout: float | None = None,
     ) -> None:
         """Forget examples and classes, as `Adaptation.remove` does."""
-        change, deadline = read_removal(examples, classes), self._connection.deadline(timeout)
-        await self._connection.run(self._core.update_steps(change, expected_revision, deadline))
+        change = read_removal(examples, classes)
+        await self._connection.run(self._core.update_steps(change, expected_revision, timeout))
 
     async def relabel(
         self,
@@ -288,12 +323,31 @@ class AsyncAdaptation(AdaptationHandle):
     ) -> None:
         """Give examples other answers, and classes other labels, as `Adaptation.relabel` does."""
         change = read_relabelling(examples, labels, targets, classes)
-        deadline = self._connection.deadline(timeout)
-        await self._connection.run(self._core.update_steps(change, expected_revision, deadline))
+        await self._connection.run(self._core.update_steps(change, expected_revision, timeout))
 
     async def examples(self, *, timeout: float | None = None) -> list[Example]:
         """The examples that it has learned from, as `Adaptation.examples` gives them."""
         return await self._connection.run(self._core.examples_steps(timeout))
+
+    async def update(
+        self,
+        inputs: Inputs | None = None,
+        labels: Iterable[Hashable] | None = None,
+        *,
+        targets: ArrayLike | None = None,
+        rate: int | None = None,
+        remove: Iterable[int] = (),
+        remove_classes: Iterable[Hashable] = (),
+        relabel: Mapping[int, Any] | None = None,
+        rename: Mapping[Any, Hashable] | None = None,
+        expected_revision: int | None = None,
+        timeout: float | None = None,
+    ) -> tuple[int, ...]:
+        """Several changes as one revision, as `Adaptation.update` makes them."""
+        change = read_changes(remove, remove_classes, relabel, rename, regresses=self._core.regresses)
+        return await self._connection.run(
+            self._core.update_steps(change, expected_revision, timeout, inputs, labels, targets, rate)
+        )
 
     async def delete(self, *, timeout: float | None = None) -> None:
         """Make the server forget it; does nothing when the server has already."""

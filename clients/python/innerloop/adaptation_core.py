@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,13 @@ from innerloop import calls
 from innerloop.adaptation_info import NO_LABELS, AdaptationInfo
 from innerloop.changes import Change, Example, check_revision
 from innerloop.connection_core import ConnectionCore
-from innerloop.errors import AdaptationNotFoundError, ExamplesNotKeptError, InnerloopError, ModelRetiredError
+from innerloop.errors import (
+    AdaptationNotFoundError,
+    ExamplesNotKeptError,
+    InnerloopError,
+    InvalidArgumentError,
+    ModelRetiredError,
+)
 from innerloop.examples import EncodedExamples, Names
 from innerloop.inputs import Inputs
 from innerloop.labels import refuse_clashes
@@ -95,30 +102,40 @@ class AdaptationCore:
         finally:
             self._lock.release()
 
-    def add_steps(
+    @property
+    def regresses(self) -> bool:
+        """Whether its examples have targets instead of labels."""
+        return not self.info.classes
+
+    def update_steps(
         self,
-        inputs: Inputs,
-        labels: Iterable[Hashable] | None,
-        targets: ArrayLike | None,
-        rate: int | None,
+        change: Change,
         expected_revision: int | None,
         timeout: float | None,
+        inputs: Inputs | None = None,
+        labels: Iterable[Hashable] | None = None,
+        targets: ArrayLike | None = None,
+        rate: int | None = None,
     ) -> Steps[tuple[int, ...]]:
-        """Learn more examples; returns their ids. Arguments as those of `Adaptation.add`."""
-        deadline = self.core.deadline(timeout)
-        answers = read_answers(labels, targets)
-        examples = yield from self.core.read(self.info.model, inputs, answers.names, deadline, rate)
-        support = make_support(examples, answers)
-        self.core.check_size(self.info.model, examples)
-        change = Change(support, labels=answers.originals, names=examples.names)
-        return (yield from self.update_steps(change, expected_revision, deadline))
+        """Change the examples, and learn more of them; returns the ids of these.
 
-    def update_steps(self, change: Change, expected_revision: int | None, deadline: Deadline) -> Steps[tuple[int, ...]]:
-        """Change the examples; returns the ids of those that were added.
-
-        What the server can't do without examples that it does not have is done with those kept here.
+        Other arguments as those of `Adaptation.add`.
         """
-        expected = check_revision(expected_revision)
+        expected, deadline = check_revision(expected_revision), self.core.deadline(timeout)
+        if inputs is not None:
+            answers = read_answers(labels, targets)
+            examples = yield from self.core.read(self.info.model, inputs, answers.names, deadline, rate)
+            self.core.check_size(self.info.model, examples)
+            known = {**change.labels, **answers.originals}
+            change = replace(change, add=make_support(examples, answers), labels=known, names=examples.names)
+        elif labels is not None or targets is not None:
+            raise InvalidArgumentError("there are labels or targets, and no inputs that they belong to")
+        if change.nothing:
+            raise InvalidArgumentError("name what to change: examples by their ids, classes by their labels")
+        return (yield from self._update(change, expected, deadline))
+
+    def _update(self, change: Change, expected: int, deadline: Deadline) -> Steps[tuple[int, ...]]:
+        """Change the examples. What the server can't do without those that it lacks is done with those kept here."""
         yield partial(self.core.acquire, self._lock, deadline)
         try:
             refuse_clashes(self.labels, change.labels)

@@ -54,6 +54,11 @@ class Change:
     labels: Mapping[str, Any] = field(default_factory=lambda: NO_LABELS)
     names: Names = field(default_factory=lambda: Names("support example"))
 
+    @property
+    def nothing(self) -> bool:
+        """Whether nothing is to change."""
+        return self.add is None and not (self.remove or self.remove_classes or self.relabel or self.rename)
+
     def with_ids(self, remove: tuple[int, ...], relabel: tuple[int, ...]) -> "Change":
         """The same change of examples of other ids."""
         return replace(self, remove=remove, relabel=relabel)
@@ -80,12 +85,9 @@ def read_removal(examples: Iterable[int], classes: Iterable[Hashable]) -> Change
     """See `Adaptation.remove`.
 
     Raises:
-        InvalidArgumentError: there is nothing to remove, or an id is none.
+        InvalidArgumentError: an id is none.
     """
-    change = Change(remove=_ids(examples), remove_classes=tuple(name_labels(classes).names))
-    if not change.remove and not change.remove_classes:
-        raise InvalidArgumentError("name the examples to remove by their ids, or classes by their labels")
-    return change
+    return Change(remove=_ids(examples), remove_classes=tuple(name_labels(classes).names))
 
 
 def read_relabelling(
@@ -97,17 +99,34 @@ def read_relabelling(
     """See `Adaptation.relabel`.
 
     Raises:
-        InvalidArgumentError: there is nothing to relabel, an id is none, or there are more or fewer answers.
+        InvalidArgumentError: an id is none, or there are more or fewer answers.
     """
     ids, renamed = _ids(examples), name_labels(list((classes or {}).values()))
     rename = tuple(zip(name_labels(list(classes or ())).names, renamed.names, strict=True))
-    if not ids and not rename:
-        raise InvalidArgumentError("name the examples to relabel by their ids, or classes by their labels")
     answers = read_answers(labels, targets) if ids else None
     if answers is not None and len(answers) != len(ids):
         raise InvalidArgumentError(f"there are {len(answers)} answers for {len(ids)} examples; give one for each")
     new = {**renamed.originals, **(answers.originals if answers is not None else {})}
     return Change(relabel=ids, answers=answers, rename=rename, labels=new)
+
+
+def read_changes(
+    remove: Iterable[int],
+    remove_classes: Iterable[Hashable],
+    relabel: Mapping[int, Any] | None,
+    rename: Mapping[Any, Hashable] | None,
+    *,
+    regresses: bool,
+) -> Change:
+    """See `Adaptation.update`; `regresses` says whether examples have targets.
+
+    Raises:
+        InvalidArgumentError: an id is none.
+    """
+    ids, answers = tuple(relabel or ()), list((relabel or {}).values())
+    change = read_relabelling(ids, None if regresses else answers, answers if regresses else None, rename)
+    removal = read_removal(remove, remove_classes)
+    return replace(change, remove=removal.remove, remove_classes=removal.remove_classes)
 
 
 def check_revision(revision: int | None) -> int:

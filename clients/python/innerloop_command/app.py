@@ -41,6 +41,8 @@ class InnerloopCommands(LazyGroup):
         "key": Source(_SERVER, "server", "Make an API key for callers of a server."),
         "models": Source(_CLIENT, "", "Describe the models of a server."),
         "adapt": Source(_CLIENT, "", "Adapt a model to labelled images, recordings or texts."),
+        "update": Source(_CLIENT, "", "Change what an adaptation has learned from."),
+        "examples": Source(_CLIENT, "", "List the examples of an adaptation."),
         "predict": Source(_CLIENT, "", "Ask an adaptation about images, recordings or texts."),
         "delete": Source(_CLIENT, "", "Make a server forget an adaptation."),
         "alias": Source(_CLIENT, "", "Have an alias of a model point to one of its versions."),

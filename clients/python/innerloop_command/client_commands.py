@@ -1,4 +1,4 @@
-"""The client for the shell: adapt, predict, models, delete, alias, migrate."""
+"""The client for the shell: adapt, update, examples, predict, models, delete, alias, migrate."""
 
 import time
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from innerloop_command.display import (
     migration_result,
     migration_shown,
     print_answers,
+    print_examples,
     print_json,
     print_models,
 )
@@ -88,6 +89,91 @@ def _examples(arguments: Sequence[str], kind: InputKind) -> tuple[Sequence[Path 
     found = labelled_files(arguments, RECORDINGS if kind == "audio" else IMAGES)
     _say_left_out(found.left_out)
     return found.paths, found.labels
+
+
+@app.command()
+@with_client_options
+def update(
+    adaptation_id: Annotated[str, typer.Argument(help="What `innerloop adapt` printed.")],
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[EXAMPLES]...",
+            help="Examples to learn from as well, named as for `innerloop adapt`.",
+            show_default=False,
+        ),
+    ] = None,
+    remove: Annotated[
+        list[int] | None, typer.Option(help="Id of an example to forget, see `innerloop examples`; may be repeated.")
+    ] = None,
+    remove_class: Annotated[
+        list[str] | None, typer.Option(help="Label whose examples to forget; may be repeated.")
+    ] = None,
+    relabel: Annotated[
+        list[str] | None, typer.Option(metavar="ID=LABEL", help="Another label for an example; may be repeated.")
+    ] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OLD=NEW", help="Another label for a class, or that of one to join; may be repeated."),
+    ] = None,
+    expect_revision: Annotated[
+        int | None, typer.Option(min=1, help="Change nothing if this is not the present revision.")
+    ] = None,
+    as_json: AsJson = False,
+    *,
+    access: ServerAccess,
+) -> None:
+    """Change what an adaptation has learned from, under its id, all of it or nothing, and print its revision."""
+    if not (more or remove or remove_class or relabel or rename):
+        raise typer.BadParameter("name examples to learn, or one of --remove, --remove-class, --relabel and --rename")
+    labels_by_id = {_example_id(each): label for each, label in map(_halves, relabel or [])}
+    renamed = dict(map(_halves, rename or []))
+    with access.connect() as client:
+        adaptation = client.get_adaptation(adaptation_id)
+        kind = client.model(adaptation.model).input_kind if more else "tensor"
+        inputs, labels = _examples(more, kind) if more else (None, None)
+        adaptation.update(
+            inputs,
+            labels,
+            remove=remove or [],
+            remove_classes=remove_class or [],
+            relabel=labels_by_id,
+            rename=renamed,
+            expected_revision=expect_revision,
+        )
+    print_json(vars(adaptation.info)) if as_json else print_line(str(adaptation.info.revision))
+
+
+def _halves(argument: str) -> tuple[str, str]:
+    """What stands before and after the first equals sign."""
+    old, separator, new = argument.partition("=")
+    if not separator or not old or not new:
+        raise typer.BadParameter(f"{argument!r} is not of the form ID=LABEL, or OLD=NEW")
+    return old, new
+
+
+def _example_id(text: str) -> int:
+    if not text.isdecimal():
+        raise typer.BadParameter(f"{text!r} is no id of an example; `innerloop examples` lists them")
+    return int(text)
+
+
+@app.command()
+@with_client_options
+def examples(
+    adaptation_id: Annotated[str, typer.Argument(help="What `innerloop adapt` printed.")],
+    as_json: AsJson = False,
+    *,
+    access: ServerAccess,
+) -> None:
+    """List the examples that an adaptation has learned from: the id of each, and its label or target."""
+    with access.connect() as client:
+        found = client.get_adaptation(adaptation_id).examples()
+    listed = [
+        {"id": each.id, "label": each.label} if each.target is None else {"id": each.id, "target": each.target.tolist()}
+        for each in found
+    ]
+    print_json(listed) if as_json else print_examples(listed)
 
 
 @app.command()

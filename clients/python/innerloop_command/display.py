@@ -42,6 +42,16 @@ def print_answers(answers: Sequence[dict[str, Any]]) -> None:
     make_console().print(table)
 
 
+def print_examples(listed: Sequence[dict[str, Any]]) -> None:
+    """Print the examples of an adaptation, one line each."""
+    kind = "target" if "target" in listed[0] else "label"
+    table = _table("id", kind)
+    for row in listed:
+        shown = row[kind] if kind == "label" else "  ".join(f"{value:.6g}" for value in row[kind])
+        table.add_row(str(row["id"]), shown)
+    make_console().print(table)
+
+
 def print_models(models: Sequence[Model]) -> None:
     """Print one entry per model."""
     table = _table("model", "state", "what it is")

@@ -111,6 +111,21 @@ async def test_labels_that_read_alike_are_refused_across_updates_too(real):
         await adaptation.add(pictures(1), ["1"])
 
 
+async def test_several_changes_make_one_revision(real):
+    adaptation = await real.adapt("prototypes", pictures(4), list("abcd"))
+    changes = {"remove": [0], "remove_classes": ["b"], "relabel": {2: "x"}, "rename": {"d": "y"}}
+    assert await adaptation.update(pictures(1), ["z"], **changes) == (4,)
+    assert await listed(adaptation) == {2: "x", 3: "y", 4: "z"}
+    assert await adaptation.update(remove=[4], expected_revision=2) == ()
+    assert adaptation.info.revision == 3
+    for nonsense in ({}, {"labels": ["a"]}):
+        with pytest.raises(InvalidArgumentError):
+            await adaptation.update(**nonsense)
+    curve = await real.adapt("regression", np.zeros((3, 1), np.float32), targets=[1.0, 2.0, 3.0])
+    await curve.update(relabel={1: 5.0})
+    assert [float(each.target[0]) for each in await curve.examples()] == [1.0, 5.0, 3.0]
+
+
 async def test_another_revision_than_expected_is_told(real):
     adaptation = await real.adapt("prototypes", pictures(2), ["a", "b"])
     await adaptation.add(pictures(1), ["c"], expected_revision=1)

@@ -201,6 +201,32 @@ def test_models_are_described(run):
     assert [model["name"] for model in json.loads(out)] == ["grey", "colour", "waves", "vectors"]
 
 
+def test_examples_are_listed_and_change(run, server, animals):
+    adaptation = run("adapt", "grey", animals)[1].strip()
+    listed = json.loads(run("examples", adaptation, "--json")[1])
+    size = len(listed)
+    changes = ["--remove", 0, "--relabel", "1=lion", "--rename", "dog=wolf", "--expect-revision", 1]
+    code, out, _ = run("update", adaptation, f"cow={animals / 'cat/1.png'}", *changes)
+    assert (code, out) == (0, "2\n")
+    (sent,) = server.requests("UpdateAdaptation")
+    assert (sent.expected_revision, list(sent.remove_examples), len(sent.add.inputs.images.files)) == (1, [0], 1)
+    code, out, _ = run("examples", adaptation)
+    assert code == 0
+    assert {"lion", "wolf", "cow", str(size)} <= set(out.split())
+    code, out, _ = run("update", adaptation, "--remove-class", "cow", "--json")
+    assert (code, json.loads(out)["support_size"]) == (0, size - 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [((), "name examples to learn"), (("--relabel", "x=a"), "is no id"), (("--rename", "a"), "OLD=NEW")],
+)
+def test_an_update_of_nothing_or_of_another_form_is_wrong_usage(run, arguments, said):
+    code, _, err = run("update", "some", *arguments)
+    assert code == 2
+    assert said in " ".join(err.split())
+
+
 def test_delete_forgets_an_adaptation(run, animals):
     _, adaptation, _ = run("adapt", "grey", animals)
     assert run("delete", adaptation.strip())[0] == 0
