@@ -22,7 +22,13 @@ each_importance = pytest.mark.parametrize("importance", list(importances))
 
 
 def online_case(importance: str = "none", method: str = "oml", **settings: Any) -> Case:
-    return vector_case(method, outputs=OUTPUTS, rate=0.3, importance=importance, **settings)
+    usual = {"outputs": OUTPUTS, "rate": 0.3, "importance": importance, "normalise": False, "scale": 2.0}
+    return vector_case(method, **{**usual, **settings})
+
+
+def logits_of(params: Params, x: Tensor, head: Tensor) -> Tensor:
+    """Logits [N, W] of features [N, F], given a head [W, F + 1]."""
+    return params["online.log_scale"].exp() * with_one(x) @ head.T
 
 
 def with_one(x: Tensor) -> Tensor:
@@ -33,16 +39,16 @@ def learned(params: Params, importance: str, head: Tensor, x: Tensor, y: Tensor)
     """The head [N, F + 1] after one step of SGD for each of the examples [S, F] with labels [S]."""
     rate, held = params["online.log_rate"].exp(), torch.zeros_like(head)
     for one, label in zip(with_one(x), y, strict=True):
-        weights = head.detach().requires_grad_()
+        weights, own = head.detach().requires_grad_(), F.one_hot(label, len(head)).unsqueeze(1)
         (gradient,) = torch.autograd.grad(F.cross_entropy(weights @ one, label), weights)
         divisor: Tensor | float = 1.0
         if importance != "none":
             divisor = 1 + rate * params["importance.log_strength"].exp() * held
         if importance == "ewc":
-            held = held + gradient.square()
+            held = held + own * gradient.square()
         if importance == "mas":
             (relied,) = torch.autograd.grad((weights @ one).square().sum() / 2, weights)
-            held = held + relied.abs()
+            held = held + own * relied.abs()
         head = head - rate * gradient / divisor
     return head.detach()
 
@@ -55,9 +61,10 @@ def test_examples_are_steps_of_sgd_on_a_head_with_all_its_outputs(importance: st
     for task in range(3):
         start = params["online.start"].expand(OUTPUTS, -1)
         head = learned(params, importance, start, features(params, episodes.support.x[task]), episodes.support.y[task])
-        expected = with_one(features(params, episodes.query.x[task])) @ head[:WAYS].T
+        asked = features(params, episodes.query.x[task])
+        expected = logits_of(params, asked, head[:WAYS])
         torch.testing.assert_close(found[task], expected)
-        assert (expected - with_one(features(params, episodes.query.x[task])) @ start[:WAYS].T).abs().max() > 0.1
+        assert (expected - logits_of(params, asked, start[:WAYS])).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("importance", ["ewc", "mas"])
@@ -73,19 +80,19 @@ def test_importance_holds_what_was_learned_and_without_strength_does_nothing(imp
     first = replace(episodes.support, **{name: getattr(episodes.support, name)[:, :1] for name in ("x", "y", "mask")})
     with torch.no_grad():
         once, often = (case.learner.adapt(strong, each).state["rows"] for each in (first, episodes.support))
-    relied = case.learner.adapt(strong, first).state["importance.rows"] > 1e-6
+    relied = case.learner.adapt(strong, first).state["importance"] > 1e-6
     assert relied.any()
     torch.testing.assert_close(once[relied], often[relied])
 
 
 def test_a_head_for_every_class_has_no_outputs_left() -> None:
-    case = vector_case("oml", max_ways=OUTPUTS, outputs=OUTPUTS, rate=0.3)
+    case = online_case(max_ways=OUTPUTS)
     params, episodes = case.params(), case.episodes(ways=OUTPUTS)
     support = episodes.support
     start = params["online.start"].expand(OUTPUTS, -1)
     found = answers(case, params, episodes)
     head = learned(params, "none", start, features(params, support.x[0]), support.y[0])
-    torch.testing.assert_close(found[0], with_one(features(params, episodes.query.x[0])) @ head.T)
+    torch.testing.assert_close(found[0], logits_of(params, features(params, episodes.query.x[0]), head))
 
 
 @each_importance
@@ -107,7 +114,7 @@ def test_the_outer_loss_is_that_of_learned_and_of_remembered_classes(importance:
         others = torch.tensor([row for row in range(6) if row not in order])
         x = torch.cat([features(params, episodes.query.x[task]), features(params, support.x[task, others])])
         y = torch.cat([classes[task][episodes.targets[task]], labels[others]])
-        losses.append(F.cross_entropy(with_one(x) @ head.T, y))
+        losses.append(F.cross_entropy(logits_of(params, x, head), y))
     assert len(params["classifier.rows"]) == TRAIN_CLASSES
     torch.testing.assert_close(case.objective(params, episodes, Stage()).loss, torch.stack(losses).mean())
 
@@ -122,7 +129,7 @@ def test_without_a_trajectory_the_outer_loss_is_that_of_all_classes_learned_one_
         order = y.argsort(stable=True)
         start = params["online.start"].expand(OUTPUTS, -1)
         head = learned(params, importance, start, features(params, episodes.support.x[task, order]), y[order])
-        logits = with_one(features(params, episodes.query.x[task])) @ head[:WAYS].T
+        logits = logits_of(params, features(params, episodes.query.x[task]), head[:WAYS])
         losses.append(F.cross_entropy(logits, episodes.targets[task]))
     outcome = case.objective(params, episodes, Stage())
     torch.testing.assert_close(outcome.loss, torch.stack(losses).mean())
@@ -134,7 +141,7 @@ def test_without_a_trajectory_the_outer_loss_is_that_of_all_classes_learned_one_
 def test_gradients_go_through_the_steps(trajectory: int, importance: str) -> None:
     case = online_case(importance, trajectory=trajectory)
     params, episodes = case.params(), shuffled_episodes(case)
-    names = ["online.start", "online.log_rate", "linear1.weight"]
+    names = ["online.start", "online.log_rate", "online.log_scale", "linear1.weight"]
     names += ["classifier.rows"] if trajectory else []
     names += ["importance.log_strength"] if importance != "none" else []
 
@@ -142,6 +149,19 @@ def test_gradients_go_through_the_steps(trajectory: int, importance: str) -> Non
         return case.objective({**params, **dict(zip(names, values, strict=True))}, episodes, Stage()).loss
 
     assert torch.autograd.gradcheck(loss, [params[name].requires_grad_() for name in names], fast_mode=True)
+
+
+def test_features_are_divided_by_their_length() -> None:
+    case, plain = online_case(normalise=True), online_case()
+    params, episodes = case.params(), case.episodes()
+    expected = F.normalize(features(params, episodes.query.x), dim=-1)
+    with torch.no_grad():
+        state = case.learner.adapt(params, episodes.support).state
+        rows = state["rows"]
+        found = case.learner.predict(params, state, episodes.query)
+    products = expected @ rows[..., :-1].transpose(1, 2) + rows[..., -1].unsqueeze(1)
+    torch.testing.assert_close(found, params["online.log_scale"].exp() * products)
+    assert not torch.allclose(rows, plain.learner.adapt(params, episodes.support).state["rows"])
 
 
 def test_a_second_network_opens_and_closes_features() -> None:

@@ -12,6 +12,8 @@ class EWC(Importance):
     An example relies on a weight by the square of its loss's gradient: the diagonal of the Fisher information.
     """
 
+    first_strength = 1.0
+
     def relied(self, step: OnlineStep) -> Tensor:
         """See Importance.relied."""
         return step.gradients.square()

@@ -14,9 +14,6 @@ from innerloop_learner.tasks import Params
 LOG_STRENGTH = "importance.log_strength"
 """Name of the logarithms of the strengths, one for each input of the head."""
 
-FIRST_STRENGTH = 10.0
-"""Strengths before training. With usual rates, a weight that one example relied on takes 3/4 of a step."""
-
 
 @dataclass(frozen=True)
 class OnlineStep:
@@ -39,26 +36,30 @@ class OnlineStep:
 
 
 class Importance(ABC):
-    """Divides steps on weights by how much earlier examples relied on them.
+    """Divides steps on weights by how much earlier examples of their class relied on them.
 
     A step with rate a moves weights w against the gradient g, and is held by a quadratic penalty with strengths s and
     importances O, around the weights as they are (online EWC, Schwarz et al. 2018, equation 9):
 
         argmin_d  g d + d^2 / (2 a) + s O d^2 / 2  =  -a g / (1 + a s O),   then  O <- O + how much it relied on w
 
+    An example relies on weights of the row of its own class only, so that classes to come have all steps before them.
     Strengths are learned, one for each input of the head; a subclass says what relying on a weight is.
     """
+
+    first_strength: ClassVar[float]
+    """Strengths before training."""
 
     counts: ClassVar[bool] = True
     """Whether it keeps anything."""
 
     def init(self, inputs: int) -> Params:
         """Fresh strengths for a head with so many inputs."""
-        return {LOG_STRENGTH: torch.full((inputs,), math.log(FIRST_STRENGTH))}
+        return {LOG_STRENGTH: torch.full((inputs,), math.log(self.first_strength))}
 
     @abstractmethod
     def relied(self, step: OnlineStep) -> Tensor:
-        """How much an example relied on each weight, [T, R, F]; not negative."""
+        """How much an example relied on each weight, if it were of that row's class, [T, R, F]; not negative."""
 
     def divisors(self, params: Params, importance: Tensor, rate: Tensor) -> Tensor:
         """What the steps on all weights are divided by, [T, R, F], given their importance and the rate."""

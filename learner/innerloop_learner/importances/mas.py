@@ -13,6 +13,8 @@ class MAS(Importance):
     strongly is what it should keep answering.
     """
 
+    first_strength = 100.0  # outputs are small where rates are
+
     def relied(self, step: OnlineStep) -> Tensor:
         """See Importance.relied."""
         return (step.outputs.unsqueeze(2) * step.x.unsqueeze(1)).abs()

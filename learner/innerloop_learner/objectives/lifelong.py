@@ -77,9 +77,9 @@ class Lifelong(Objective):
 
     def _embedded(self, params: Params, episodes: Episodes) -> Episodes:
         """The episodes with features [T, N, F] as inputs, the support set class by class."""
-        support, query, backbone = episodes.support, episodes.query, self.learner.backbone
-        of_support = backbone.apply(params, support.x, self.learner.example_weights(support))
-        of_queries = backbone.apply(params, query.x, query.mask, of_support.statistics)
+        support, query, learner = episodes.support, episodes.query, self.learner
+        of_support = learner.embed(params, support.x, learner.example_weights(support))
+        of_queries = learner.embed(params, query.x, query.mask, of_support.statistics)
         ordered = _class_by_class(replace(support, x=of_support.values))
         return replace(episodes, support=ordered, query=replace(query, x=of_queries.values))
 
@@ -87,7 +87,7 @@ class Lifelong(Objective):
         """Loss and outputs after learning all classes."""
         support, query, head = episodes.support, episodes.query, self.learner.head
         state = head.learn(params, head.start(params, support.tasks, support.max_ways), support.x, support)
-        outputs = head.outputs(state, query.x)
+        outputs = head.outputs(params, state, query.x)
         return classification_loss(outputs, episodes.targets, query.mask).mean(), outputs
 
     def _after_trajectory(self, params: Params, episodes: Episodes) -> tuple[Tensor, Tensor]:
@@ -101,7 +101,7 @@ class Lifelong(Objective):
         online, others = _rows(named, slice(learned)), _rows(named, slice(learned, None))
         head = self.learner.head.with_outputs(known)
         state = head.learn(params, self._known(params, head, classes), online.x, online)
-        logits = head.outputs(state, torch.cat([query.x, others.x], 1))  # [T, Q + S', K]
+        logits = head.outputs(params, state, torch.cat([query.x, others.x], 1))  # [T, Q + S', K]
         labels = torch.cat([classes.gather(1, episodes.targets), others.y], 1)
         loss = classification_loss(logits, labels, torch.cat([query.mask, others.mask], 1)).mean()
         answers = logits[:, : query.x.shape[1]]
