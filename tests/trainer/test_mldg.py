@@ -128,6 +128,7 @@ def test_held_out_domains_alone_teach_the_strengths(weight: float) -> None:
     others = {name: value for name, value in found.items() if name not in strengths}
     assert_slope(others, lambda moved: value_of(objective, moved, episodes, weight)[0], params)
     assert all(value.abs().max() > 1e-5 for value in strengths.values())
+    assert estimator.rates() == dict.fromkeys(strengths, 10.0)
 
 
 def test_other_estimators_leave_the_strengths_as_they_are() -> None:

@@ -1,5 +1,6 @@
 """Meta-learning domain generalisation."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +19,12 @@ class MLDGSettings:
     """How domains are held out, and what they say."""
 
     held_out: float = setting(0.33, "share of the domains of an outer step that are held out, at least one", most=1.0)
-    look_ahead: float = setting(0.1, "rate of the step after which the held-out domains are asked", least=0.0)
+    look_ahead: float = setting(0.01, "rate of the step after which the held-out domains are asked", least=0.0)
     held_out_weight: float = setting(
         1.0, "weight of the held-out domains' loss; at 0 they teach a transformation's strengths alone", least=0.0
+    )
+    strength_rate: float = setting(
+        10.0, "learning rate of strengths, in learning rates of the other meta-parameters", least=0.0
     )
 
 
@@ -59,6 +63,10 @@ class MLDG(Backpropagation):
                 "with held_out_weight=0 there is nothing that held-out domains could teach; raise it, or add "
                 "--transform feature_wise"
             )
+
+    def rates(self) -> Mapping[str, float]:
+        """See Estimator.rates."""
+        return dict.fromkeys(self.objective.strengths(), self.settings.strength_rate)
 
     def estimate(self, params: Params, carried: Params, episodes: Episodes, stage: Stage) -> Estimate:
         """See Estimator.estimate; loss and outputs are those of both parts."""
