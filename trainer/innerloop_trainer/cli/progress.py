@@ -93,7 +93,7 @@ def search_progress(search: Search) -> Iterator[Callable[[SearchReport], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal, refresh_per_second=4) as progress:
-        task = progress.add_task(search.config.searcher, total=search.config.trials, figures="")
+        task = progress.add_task(search.config.searcher, total=search.trials, figures="")
 
         def show(report: SearchReport) -> None:
             best = "" if report.best is None else f"  best {report.best.accuracy:.2%}"

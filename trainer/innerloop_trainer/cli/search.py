@@ -91,8 +91,8 @@ def search(
 
 def _conclude(search: Search) -> None:
     """Say what is best, and how to train it."""
-    best, wanted = search.best, search.config.trials or 0
-    if len(search.tried) < wanted:
+    best = search.best
+    if len(search.tried) < search.trials:
         console.print(f"Ended after {len(search.tried)} trials: the searcher proposes nothing new any more")
     if best is None:
         console.print("Training diverged in all trials; search again with a lower --learning-rate")

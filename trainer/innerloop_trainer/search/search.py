@@ -93,6 +93,7 @@ class Search:
 
     Attributes:
         config, source, folder: as given; defaults of the configuration are filled in.
+        trials: number of architectures to train.
         space: space of architectures.
         tried: what was tried so far.
 
@@ -115,18 +116,23 @@ class Search:
     ) -> None:
         folder.check(resume=resume)
         self.space = spaces[config.space]
-        trials = searchers[config.searcher].usual_trials if config.trials is None else config.trials
-        self.config, self.source, self.folder = replace(config, trials=trials), source, folder
+        self.trials = searchers[config.searcher].usual_trials if config.trials is None else config.trials
+        self.config, self.source, self.folder = replace(config, trials=self.trials), source, folder
         self._device, self._resume = device, resume
         self._known: dict[Architecture, float] = {}
         if source.task_kind == "regression":
             raise SearchError(f"a search goes by accuracy, and {source.name} has targets and no classes")
-        if trials > self.space.size:
+        if self.trials > self.space.size:
             raise SearchError(f"space {config.space} has {self.space.size} architectures; lower --trials to that")
         admission = Admission(self._backbone, source.input.shape, config.most_multiply_adds)
         wanted = Wanted(self.space, admission.admits, admission.refusal)
         seed = config.training.seed
         self._searcher = build_searcher(config.searcher, wanted, seed, config.settings)
+        if self.trials < self._searcher.least_trials:
+            raise SearchError(
+                f"{config.searcher} learns nothing in so few trials; raise --trials to {self._searcher.least_trials} "
+                f"or more, or see its settings (`innerloop methods {config.searcher}`)"
+            )
         generator = generator_for(seed, "any architecture")
         some = wanted.first(lambda: self.space.draw(generator))
         make_plan(self._training_config(some), source, device)  # finds mistakes before anything is written
@@ -166,7 +172,7 @@ class Search:
         if not self._study(report, interrupted):
             return False
         self._catch_up()
-        while len(self.tried) < (self.config.trials or 0):
+        while len(self.tried) < self.trials:
             if interrupted():
                 return False
             architecture = untried(self._searcher, self._known)
@@ -219,14 +225,14 @@ class Search:
                 return False
         except DivergedError as error:
             failure = str(error)
-        rows = read_rows(run.log)
+        rows, backbone = read_rows(run.log), self._backbone(architecture)
         tried = Tried(
             trial=number,
             architecture=self.space.described(architecture),
             accuracy=0.0 if failure else rows[-1].validation,
             confidence_interval=0.0 if failure else rows[-1].validation_interval,
-            multiply_adds=multiply_adds(self._backbone(architecture), self.source.input.shape),
-            parameters=sum(value.numel() for value in self._backbone(architecture).init(torch.Generator()).values()),
+            multiply_adds=multiply_adds(backbone, self.source.input.shape),
+            parameters=_learned(backbone),
             seconds=training.progress.seconds,
             failure=failure,
         )
@@ -238,7 +244,7 @@ class Search:
             )
         shutil.rmtree(run.path, ignore_errors=True)
         self._learn(architecture, tried)
-        report(SearchReport(number, self.config.trials or 0, None, training.plan.iterations, tried, self.best))
+        report(SearchReport(number, self.trials, None, training.plan.iterations, tried, self.best))
         return True
 
     def _prepared(self, config: TrainingConfig, run: RunFolder, source: DataSource) -> Training:
@@ -253,7 +259,7 @@ class Search:
         self, number: int, plan: TrainingPlan, report: Callable[[SearchReport], None]
     ) -> Callable[[Report], None]:
         return lambda of_training: report(
-            SearchReport(number, self.config.trials or 0, of_training, plan.iterations, None, self.best)
+            SearchReport(number, self.trials, of_training, plan.iterations, None, self.best)
         )
 
     def _training_config(self, architecture: Architecture) -> TrainingConfig:
@@ -301,6 +307,12 @@ def divide_settings(searcher: str, settings: Mapping[str, Any]) -> tuple[dict[st
     own = {each.name for each in described(searchers[searcher].settings_class)}
     of_searcher = {name: value for name, value in settings.items() if name in own}
     return of_searcher, {name: value for name, value in settings.items() if name not in own}
+
+
+def _learned(backbone: Backbone) -> int:
+    """Number of parameters that are learned."""
+    params, buffers = backbone.init(torch.Generator()), backbone.buffers()
+    return sum(value.numel() for name, value in params.items() if name not in buffers)
 
 
 def _plain(config: SearchConfig) -> dict[str, Any]:

@@ -65,10 +65,9 @@ class DartsSearch(Searcher):
         """See Searcher.study."""
         ranked = most_probable(params[LOGITS].cpu(), self.wanted.space.size)
         self._ranked = [architecture for architecture in ranked if self.wanted.admits(architecture)]
-        self._ranked.reverse()
+        if not self._ranked:
+            raise SearchError(self.wanted.refusal())
 
     def propose(self) -> Architecture:
-        """See Searcher.propose."""
-        if not self._ranked:
-            raise SearchError("darts has no further architectures to propose; lower --trials")
-        return self._ranked.pop()
+        """See Searcher.propose; behind the last one comes the last one again."""
+        return self._ranked.pop(0) if len(self._ranked) > 1 else self._ranked[0]

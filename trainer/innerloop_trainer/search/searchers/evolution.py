@@ -45,6 +45,11 @@ class Evolution(Searcher):
         super().__init__(wanted, seed, settings)
         self._alive: deque[tuple[float, Architecture]] = deque(maxlen=self.settings.population)
 
+    @property
+    def least_trials(self) -> int:
+        """See Searcher.least_trials: the first generation is random."""
+        return self.settings.population + 1
+
     def propose(self) -> Architecture:
         """See Searcher.propose."""
         generator, space = self._generator(), self.wanted.space

@@ -14,7 +14,7 @@ from innerloop_trainer.config import TrainingConfig
 from innerloop_trainer.search.spaces import Architecture, Space
 from innerloop_trainer.seeds import generator_for
 
-MOST_DRAWS = 2000
+MOST_DRAWS = 500
 """Architectures that are drawn in search of one that is wanted, before the search gives up."""
 
 
@@ -75,6 +75,11 @@ class Searcher(ABC):
     def __init__(self, wanted: Wanted, seed: int, settings: Any) -> None:
         self.wanted, self.seed, self.settings = wanted, seed, settings
         self._proposed = 0
+
+    @property
+    def least_trials(self) -> int:
+        """Fewest trials in which the searcher can make use of what it was told."""
+        return 1
 
     @abstractmethod
     def propose(self) -> Architecture:
