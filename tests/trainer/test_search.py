@@ -33,7 +33,7 @@ TRAINING = TrainingConfig(
     "protonet", "digits", ways=2, queries=2, train_ways=2, iterations=2, validation_episodes=4, meta_batch=1
 )
 SOURCE = load_source("digits")
-CONFIG = SearchConfig("evolution", "edges", TRAINING, trials=3, settings={"population": 2, "candidates": 1})
+CONFIG = SearchConfig("evolution", "edges", TRAINING, trials=3, settings={"members": 2, "candidates": 1})
 RANDOM = replace(CONFIG, searcher="random", settings={})
 DARTS = SearchConfig("darts", "edges", TRAINING, trials=1, settings={"supernet_iterations": 2})
 
@@ -133,7 +133,7 @@ def test_reports_say_how_far_a_search_is(tmp_path: Path) -> None:
         ({"searcher": "luck"}, "unknown searcher 'luck'; there are: darts, evolution, random, reinforce"),
         ({"training": replace(TRAINING, method="magic")}, "unknown method 'magic'"),
         ({"training": replace(TRAINING, settings={"steps": 3})}, "protonet has no setting 'steps'"),
-        ({"settings": {"sample": 3}}, "searcher evolution has no setting 'sample'; it has: population, candidates"),
+        ({"settings": {"sample": 3}}, "searcher evolution has no setting 'sample'; it has: members, candidates"),
     ],
 )
 @pytest.mark.usefixtures("few_draws")

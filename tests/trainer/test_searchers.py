@@ -11,6 +11,7 @@ from innerloop_learner.backbones import build_backbone
 from innerloop_learner.learner import methods
 from innerloop_learner.objectives import objectives
 from innerloop_learner.settings import SettingsError, described
+from innerloop_trainer.outer_loop import estimators
 from innerloop_trainer.search import searchers, spaces, untried
 from innerloop_trainer.search.admission import Admission
 from innerloop_trainer.search.arithmetic import multiply_adds
@@ -78,7 +79,7 @@ def test_a_searcher_that_learns_is_ahead_of_random_search(name: str) -> None:
 
 
 def test_evolution_forgets_the_oldest_and_not_the_worst() -> None:
-    searcher = made("evolution", population=2, candidates=2)
+    searcher = made("evolution", members=2, candidates=2)
     best, other, third = (4, 4, 4), (0, 0, 0), (1, 1, 1)
     for architecture, value in ((best, 0.9), (other, 0.1), (third, 0.2)):
         searcher.learn(architecture, value)
@@ -97,7 +98,7 @@ def test_a_child_differs_in_one_choice_by_any_option() -> None:
 
 
 def test_the_controller_follows_the_gradient_of_the_score() -> None:
-    searcher = made("reinforce", entropy_bonus=0.3, controller_units=4)
+    searcher = made("reinforce", controller_entropy=0.3, controller_units=4)
     assert isinstance(searcher, ReinforceSearch)
     generator = torch.Generator().manual_seed(0)
     for value in searcher.params.values():
@@ -182,18 +183,17 @@ def test_darts_searches_only_what_it_can_mix() -> None:
 
 
 def test_more_candidates_than_members_are_refused() -> None:
-    with pytest.raises(SettingsError, match="candidates must be at most the population, 4, not 5"):
-        made("evolution", population=4, candidates=5)
+    with pytest.raises(SettingsError, match="candidates must be at most the members, 4, not 5"):
+        made("evolution", members=4, candidates=5)
 
 
 @pytest.mark.parametrize("name", list(searchers))
-def test_no_setting_of_a_searcher_is_called_as_one_of_a_method(name: str) -> None:
+def test_no_setting_of_a_searcher_is_called_as_one_of_a_method_or_its_training(name: str) -> None:
     settings = described(searchers[name].settings_class)
-    taken = {
-        each.name
-        for method in methods
-        for kind in (methods[method], objectives[methods[method].info.objective])
-        for each in described(kind.settings_class)
-    }
+    methods_and_objectives = [
+        kind for method in methods for kind in (methods[method], objectives[methods[method].info.objective])
+    ]
+    others = [estimators[each] for each in estimators if each != "darts"]  # `darts` hands its own on
+    taken = {each.name for kind in (*methods_and_objectives, *others) for each in described(kind.settings_class)}
     assert taken.isdisjoint(each.name for each in settings)
     assert all(each.doc for each in settings)

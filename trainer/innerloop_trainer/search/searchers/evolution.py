@@ -21,12 +21,12 @@ class EvolutionSettings:
         ValueError: more candidates than there are in the population.
     """
 
-    population: int = setting(10, "architectures that are alive; as many random ones are tried first", least=2)
+    members: int = setting(10, "architectures that are alive; as many random ones are tried first", least=2)
     candidates: int = setting(3, "architectures of which the best one becomes the parent", least=1)
 
     def __post_init__(self) -> None:
-        if self.candidates > self.population:
-            raise ValueError(f"candidates must be at most the population, {self.population}, not {self.candidates}")
+        if self.candidates > self.members:
+            raise ValueError(f"candidates must be at most the members, {self.members}, not {self.candidates}")
 
 
 @searchers.register("evolution")
@@ -43,17 +43,17 @@ class Evolution(Searcher):
 
     def __init__(self, wanted: Wanted, seed: int, settings: Any) -> None:
         super().__init__(wanted, seed, settings)
-        self._alive: deque[tuple[float, Architecture]] = deque(maxlen=self.settings.population)
+        self._alive: deque[tuple[float, Architecture]] = deque(maxlen=self.settings.members)
 
     @property
     def least_trials(self) -> int:
         """See Searcher.least_trials: the first generation is random."""
-        return self.settings.population + 1
+        return self.settings.members + 1
 
     def propose(self) -> Architecture:
         """See Searcher.propose."""
         generator, space = self._generator(), self.wanted.space
-        if len(self._alive) < self.settings.population:
+        if len(self._alive) < self.settings.members:
             return self.wanted.first(lambda: space.draw(generator))
         drawn = [self._alive[draw_below(len(self._alive), generator)] for _ in range(self.settings.candidates)]
         _, parent = max(drawn)

@@ -31,8 +31,10 @@ class ReinforceSettings:
 
     controller_units: int = setting(32, "units of the LSTM that is the controller", least=1)
     controller_rate: float = setting(0.02, "learning rate of the controller", least=0.0)
-    entropy_bonus: float = setting(0.002, "what a nat of the policy's entropy is worth, in accuracy", least=0.0)
-    baseline_share: float = setting(
+    controller_entropy: float = setting(
+        0.002, "what a nat of the controller's entropy is worth, in accuracy", least=0.0
+    )
+    controller_baseline: float = setting(
         0.8, "share of the baseline, a moving mean of scores, that a score keeps", least=0.0, most=1.0
     )
 
@@ -93,7 +95,7 @@ class ReinforceSearch(Searcher):
         """See Searcher.learn."""
         before = score if self._baseline is None else self._baseline
         self._optimizer.step(self.gradient(architecture, score - before), 0)
-        share = self.settings.baseline_share
+        share = self.settings.controller_baseline
         self._baseline = share * before + (1 - share) * score
 
     def gradient(self, architecture: Architecture, advantage: float) -> Params:
@@ -103,7 +105,7 @@ class ReinforceSearch(Searcher):
         with torch.enable_grad():
             logits = list(self.distributions(params, architecture))
             of_logits = [
-                policy_gradient(each.detach(), torch.eye(len(each))[[option]], loss, self.settings.entropy_bonus)
+                policy_gradient(each.detach(), torch.eye(len(each))[[option]], loss, self.settings.controller_entropy)
                 for each, option in zip(logits, architecture, strict=True)
             ]
             gradients = torch.autograd.grad(logits, list(params.values()), of_logits, materialize_grads=True)
