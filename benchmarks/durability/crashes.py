@@ -5,9 +5,9 @@
 Clients adapt, update, predict and delete without pause. After up to so many seconds the victim is killed with SIGKILL:
 in turn the server, and with it everything it started, a worker process that computes, or a front end. Where it was the
 server, a new one starts on the same store. The server that is there then must know every adaptation whose making was
-answered, in the revision of the last update that was answered, or of one that was not and happened as a whole; answer as
-before with it; return it for its request id and carry out no update twice; and know none whose deletion was answered.
-Writes crashes-STORE.json; exits with 1 if anything was lost.
+answered, in the revision of the last update that was answered, or of one that was not and happened as a whole; answer
+as before with it; return it for its request id and carry out no update twice; and know none whose deletion was
+answered. Writes crashes-STORE.json; exits with 1 if anything was lost.
 """
 
 import argparse

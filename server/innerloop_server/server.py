@@ -226,7 +226,11 @@ class InnerloopServer:
                 settings.max_queue_seconds,
                 limits.waiting,
             ),
-            {Operation.ADAPT: settings.adapt_weight, Operation.PREDICT: settings.predict_weight},
+            {
+                Operation.ADAPT: settings.adapt_weight,
+                Operation.EXTEND: settings.adapt_weight,
+                Operation.PREDICT: settings.predict_weight,
+            },
             self._metrics,
         )
         serving = LocalServing(

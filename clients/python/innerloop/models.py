@@ -92,6 +92,7 @@ class Model:
         sample_rate: audio: samples a second that it hears, `input_shape[0]` of them in all; zero for other models.
         versions: all versions of the model, oldest first; the attributes above describe one of them.
         aliases: names for versions, `stable` among them.
+        extends: whether an adaptation can learn more examples without those before.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Model:
     sample_rate: int
     versions: tuple[ModelVersion, ...] = ()
     aliases: tuple[ModelAlias, ...] = ()
+    extends: bool = False
 
     @classmethod
     def from_message(cls, message: pb.Model) -> "Model":
@@ -141,6 +143,7 @@ class Model:
                 for v in message.versions
             ),
             aliases=tuple(ModelAlias(a.name, a.version, a.wanted, a.percent) for a in message.aliases),
+            extends=message.extends,
         )
 
 

@@ -38,6 +38,24 @@ def number_classes(labels: Sequence[str], *, in_order: bool) -> NumberedClasses:
     return NumberedClasses(np.fromiter((indices[label] for label in labels), np.int64, len(labels)), tuple(indices))
 
 
+def number_more_classes(labels: Sequence[str], known: tuple[str, ...], *, in_order: bool) -> NumberedClasses:
+    """Number the classes of some labels where others have numbers already, which they keep.
+
+    Args:
+        labels: one per example.
+        known: labels that have numbers, by these.
+        in_order: whether the order of examples matters to the model.
+
+    Example:
+        >>> number_more_classes(["owl", "dog", "bee"], ("dog", "cat"), in_order=False)
+        NumberedClasses(y=array([3, 0, 2]), classes=('dog', 'cat', 'bee', 'owl'))
+    """
+    new = number_classes([label for label in labels if label not in known], in_order=in_order).classes
+    classes = (*known, *new)
+    indices = {label: index for index, label in enumerate(classes)}
+    return NumberedClasses(np.fromiter((indices[label] for label in labels), np.int64, len(labels)), classes)
+
+
 @dataclass(frozen=True, slots=True)
 class LabelledExamples:
     """The examples of an adaptation in the order in which they came.

@@ -9,12 +9,20 @@ class Operation(StrEnum):
     """The operation of a batch."""
 
     ADAPT = "adapt"
+    EXTEND = "extend"
     PREDICT = "predict"
 
 
 @dataclass(slots=True)
 class Timings:
-    """Seconds that one call spent waiting and computing; `encoder` is zero for models without an encoder."""
+    """Seconds that one call spent waiting and computing.
+
+    Attributes:
+        queue: waiting.
+        adapt: adapting, or learning more into an adaptation.
+        predict: answering.
+        encoder: of the encoder; zero for models without one.
+    """
 
     queue: float = 0.0
     adapt: float = 0.0
@@ -25,5 +33,5 @@ class Timings:
         """Add what one computation took: seconds that it waited, of the encoder, and of each operation."""
         self.queue += queue_seconds
         self.encoder += encoder_seconds
-        self.adapt += seconds.get(Operation.ADAPT, 0.0)
+        self.adapt += seconds.get(Operation.ADAPT, 0.0) + seconds.get(Operation.EXTEND, 0.0)
         self.predict += seconds.get(Operation.PREDICT, 0.0)

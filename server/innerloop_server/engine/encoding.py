@@ -24,6 +24,7 @@ from innerloop_server.engine.interface import (
     Batch,
     BatchResult,
     Engine,
+    ExtendBatch,
     LoadedModel,
     LoadError,
     PredictBatch,
@@ -106,9 +107,13 @@ class EncodedModel(LoadedModel):
 
     def adapt(self, tasks: Sequence[SupportSet], steps: int, width: int, *, alone: bool = True) -> list[AdaptedTask]:
         """See LoadedModel.adapt."""
-        features = self._encode([task.x for task in tasks])
-        encoded = [replace(task, x=x) for task, x in zip(tasks, features, strict=True)]
-        return self._model.adapt(encoded, steps, width, alone=alone)
+        return self._model.adapt(self._encoded(tasks), steps, width, alone=alone)
+
+    def extend(
+        self, states: Sequence[TaskState], tasks: Sequence[SupportSet], steps: int, width: int, *, alone: bool = True
+    ) -> list[AdaptedTask]:
+        """See LoadedModel.extend."""
+        return self._model.extend(states, self._encoded(tasks), steps, width, alone=alone)
 
     def predict(self, states: Sequence[TaskState], queries: Sequence[Array], *, alone: bool = True) -> list[Answers]:
         """See LoadedModel.predict."""
@@ -150,6 +155,8 @@ class EncodedModel(LoadedModel):
         started = perf_counter()
         if isinstance(batch, PredictBatch):
             encoded: Batch = replace(batch, queries=self._encode(batch.queries))
+        elif isinstance(batch, ExtendBatch):
+            encoded = replace(batch, tasks=self._encoded(batch.tasks))
         else:
             asked = [query for group in batch.groups for query in group.queries]
             features = iter(self._encode([*(task.x for task in batch.tasks), *asked]))
@@ -157,6 +164,11 @@ class EncodedModel(LoadedModel):
             groups = [replace(group, queries=[next(features) for _ in group.queries]) for group in batch.groups]
             encoded = replace(batch, tasks=tasks, groups=groups)
         return encoded, perf_counter() - started
+
+    def _encoded(self, tasks: Sequence[SupportSet]) -> list[SupportSet]:
+        """Tasks with features in place of their inputs."""
+        features = self._encode([task.x for task in tasks])
+        return [replace(task, x=x) for task, x in zip(tasks, features, strict=True)]
 
     def _encode(self, inputs: Sequence[Array]) -> list[Array]:
         """Features of each task's inputs."""

@@ -124,7 +124,31 @@ class PredictBatch:
         return sum(query.nbytes for query in self.queries)
 
 
-Batch = AdaptBatch | PredictBatch
+@dataclass(frozen=True, slots=True)
+class ExtendBatch:
+    """Task states to learn more examples into, together.
+
+    Attributes:
+        states: with equal signatures.
+        tasks: the new examples of each, of any number, their inputs of one element type; `ways` are those afterwards.
+        steps: as in AdaptBatch.
+        width: as in AdaptBatch.
+        abandoned: as in AdaptBatch.
+    """
+
+    states: Sequence[TaskState]
+    tasks: Sequence[SupportSet]
+    steps: int
+    width: int
+    abandoned: Callable[[], bool] = lambda: False
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes of all inputs, without those of the states."""
+        return sum(task.size_bytes for task in self.tasks)
+
+
+Batch = AdaptBatch | ExtendBatch | PredictBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +156,7 @@ class BatchResult:
     """The results of a batch.
 
     Attributes:
-        adapted: one for each task of an AdaptBatch; empty for a PredictBatch.
+        adapted: one for each task of an AdaptBatch or an ExtendBatch; empty for a PredictBatch.
         answers: one for each state of a PredictBatch, or for each task of an AdaptBatch that brought queries.
         seconds: that each operation took that was asked for, without the encoder.
         encoder_seconds: that the frozen encoder in front of the model took; zero where there is none.
@@ -189,6 +213,24 @@ class LoadedModel(ABC):
             alone: whether nothing else computes meanwhile, so that several cores may be used.
         """
 
+    def extend(
+        self, states: Sequence[TaskState], tasks: Sequence[SupportSet], steps: int, width: int, *, alone: bool = True
+    ) -> list[AdaptedTask]:
+        """Learn more examples into a batch of task states, which stay as they are; only if the model's traits say so.
+
+        Args:
+            states: as in ExtendBatch.
+            tasks: as in ExtendBatch.
+            steps: as in ExtendBatch.
+            width: as in ExtendBatch.
+            alone: whether nothing else computes meanwhile, so that several cores may be used.
+
+        Raises:
+            StateMismatchError: a state was made by a version of the server whose states could not learn more.
+            MemoryFullError: there is no room for the new states.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def predict(self, states: Sequence[TaskState], queries: Sequence[Array], *, alone: bool = True) -> list[Answers]:
         """Answer a batch of tasks; raises MemoryFullError where there is no room to bring their states back.
@@ -209,6 +251,9 @@ class LoadedModel(ABC):
         if isinstance(batch, PredictBatch):
             answers = self.predict(batch.states, batch.queries, alone=alone)
             return BatchResult([], answers, {Operation.PREDICT: perf_counter() - started})
+        if isinstance(batch, ExtendBatch):
+            extended = self.extend(batch.states, batch.tasks, batch.steps, batch.width, alone=alone)
+            return BatchResult(extended, [], {Operation.EXTEND: perf_counter() - started})
         adapted = self.adapt(batch.tasks, batch.steps, batch.width, alone=alone)
         between = perf_counter()
         if not batch.groups:

@@ -11,12 +11,13 @@ from innerloop_server.engine.interface import (
     AdaptBatch,
     Batch,
     BatchResult,
+    ExtendBatch,
     PredictBatch,
     QueryGroup,
 )
 from innerloop_server.engine.memory_full import is_memory_full
 from innerloop_server.scheduling.buckets import query_bucket
-from innerloop_server.scheduling.job import AdaptJob, AnyJob, Computed, PredictJob
+from innerloop_server.scheduling.job import AdaptJob, AnyJob, Computed, ExtendJob, PredictJob
 from innerloop_server.scheduling.lanes import Lane
 
 MEMORY_RETRY_SECONDS = 0.5
@@ -59,14 +60,17 @@ def batch_of(jobs: Sequence[AnyJob]) -> Batch:
     if isinstance(jobs[0], PredictJob):
         predicts = cast("Sequence[PredictJob]", jobs)
         return PredictBatch([job.state for job in predicts], [job.query for job in predicts])
+
+    def abandoned() -> bool:
+        return all(job.abandoned or job.deadline.passed for job in jobs)
+
+    if isinstance(jobs[0], ExtendJob):
+        extends, first = cast("Sequence[ExtendJob]", jobs), jobs[0]
+        states, tasks = [job.state for job in extends], [job.support for job in extends]
+        return ExtendBatch(states, tasks, first.steps, first.width, abandoned)
     adapts = cast("Sequence[AdaptJob]", jobs)
-    return AdaptBatch(
-        [job.support for job in adapts],
-        adapts[0].steps,
-        adapts[0].width,
-        _groups(adapts),
-        lambda: all(job.abandoned or job.deadline.passed for job in adapts),
-    )
+    tasks = [job.support for job in adapts]
+    return AdaptBatch(tasks, adapts[0].steps, adapts[0].width, _groups(adapts), abandoned)
 
 
 def _groups(jobs: Sequence[AdaptJob]) -> list[QueryGroup]:
@@ -84,6 +88,8 @@ def _values(first: AnyJob, result: BatchResult) -> Sequence[Any]:
     """The result of each job: answers, or the adapted task with answers to the queries of the job, if any."""
     if isinstance(first, PredictJob):
         return result.answers
+    if isinstance(first, ExtendJob):
+        return result.adapted
     if first.query is None:  # then none of the bucket brings queries
         return [(task, None) for task in result.adapted]
     return list(zip(result.adapted, result.answers, strict=True))

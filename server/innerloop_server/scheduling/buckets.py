@@ -20,6 +20,11 @@ def adapt_bucket(support: SupportSet, steps: int, width: int, *, asks: bool) -> 
     return steps, width, size_range(support.size), support.x.dtype, asks
 
 
+def extend_bucket(state: TaskState, support: SupportSet, steps: int, width: int) -> Hashable:
+    """Bucket of a request of one model to learn more examples into a task state."""
+    return state.signature, steps, width, size_range(support.size), support.x.dtype
+
+
 def query_bucket(query: Array) -> Hashable:
     """Bucket of queries whose task states can be read together."""
     return size_range(len(query)), query.dtype

@@ -98,6 +98,23 @@ class AdaptJob(Job[tuple[AdaptedTask, Answers | None]]):
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
+class ExtendJob(Job[AdaptedTask]):
+    """Learn more examples into a task state."""
+
+    operation = Operation.EXTEND
+
+    state: TaskState
+    support: SupportSet
+    steps: int
+    width: int
+
+    @property
+    def units(self) -> int:
+        """Passes over an example, one for each inner step."""
+        return self.support.size * max(self.steps, 1)
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
 class PredictJob(Job[Answers]):
     """Answer the queries of one task."""
 
@@ -112,4 +129,4 @@ class PredictJob(Job[Answers]):
         return len(self.query)
 
 
-AnyJob = AdaptJob | PredictJob
+AnyJob = AdaptJob | ExtendJob | PredictJob

@@ -56,15 +56,22 @@ def check_examples(examples: LabelledExamples, model: ModelDescription, most: in
     Raises:
         InvalidRequestError: there are too many, or too few, or they have a wrong number of classes.
     """
-    wrong = None
     if len(examples.x) > most:
-        wrong = f"has {len(examples.x)} examples, at most {most} are accepted"
-    elif not len(examples.x):
-        wrong = "has no examples left; delete it instead"
-    elif model.traits.task_kind == "classification":
-        wrong = model.wrong_ways(len(set(examples.labels)))
-    if wrong:
-        raise InvalidRequestError([FieldViolation("adaptation", f"with this change the adaptation {wrong}")])
+        raise _refusal(f"has {len(examples.x)} examples, at most {most} are accepted")
+    if not len(examples.x):
+        raise _refusal("has no examples left; delete it instead")
+    if model.traits.task_kind == "classification":
+        check_ways(len(set(examples.labels)), model)
+
+
+def check_ways(ways: int, model: ModelDescription) -> None:
+    """Refuse a number of classes that a model does not take. Raises InvalidRequestError."""
+    if (wrong := model.wrong_ways(ways)) is not None:
+        raise _refusal(wrong)
+
+
+def _refusal(wrong: str) -> InvalidRequestError:
+    return InvalidRequestError([FieldViolation("adaptation", f"with this change the adaptation {wrong}")])
 
 
 def joined_inputs(before: Array, added: Array) -> Array:

@@ -26,14 +26,14 @@ from innerloop_server.domain.migrations import MigratePolicy, Migration
 from innerloop_server.domain.model_versions import ModelVersions, WantedAlias, split_reference
 from innerloop_server.domain.models import LOADING_RETRY_SECONDS, ServedModel
 from innerloop_server.domain.results import AdaptPredictResult, AdaptResult, PredictResult
-from innerloop_server.domain.tasks import AdaptTask, Array, PredictTask
+from innerloop_server.domain.tasks import AdaptTask, Array, PredictTask, SupportSet
 from innerloop_server.domain.timings import Timings
 from innerloop_server.domain.updates import UpdateResult, UpdateTask
 from innerloop_server.engine.interface import AdaptedTask, LoadedModel, TaskState
 from innerloop_server.models.repository import ModelRepository
 from innerloop_server.observability.metrics import Metrics
-from innerloop_server.scheduling.buckets import adapt_bucket, predict_bucket
-from innerloop_server.scheduling.job import AdaptJob, Job, PredictJob
+from innerloop_server.scheduling.buckets import adapt_bucket, extend_bucket, predict_bucket
+from innerloop_server.scheduling.job import AdaptJob, ExtendJob, Job, PredictJob
 from innerloop_server.scheduling.scheduler import Scheduler
 from innerloop_server.serving.interface import Serving
 from innerloop_server.serving.migrator import Migrator
@@ -75,7 +75,9 @@ class LocalServing(Serving):
             metrics,
             automatic=migrate == "background",
         )
-        self._updater = Updater(repository, keeper, self._adapt_alone, metrics, moves=self._migrates)
+        self._updater = Updater(
+            repository, keeper, self._adapt_alone, self._live, self._extend, metrics, moves=self._migrates
+        )
         remake = self.migrator.remake if self._migrates else None
         self._restorer = Restorer(keeper, repository.made_by, self._adapt_again, remake, metrics)
         repository.on_retired = keeper.drop_model
@@ -288,6 +290,34 @@ class LocalServing(Serving):
     ) -> AdaptedTask:
         adapted, _ = await self._adapt(caller, model, task, None, deadline, timings)
         return adapted
+
+    async def _extend(
+        self,
+        caller: Caller,
+        live: LiveAdaptation,
+        support: SupportSet,
+        steps: int,
+        deadline: Deadline,
+        timings: Timings,
+    ) -> AdaptedTask:
+        """Learn more examples into the state of an adaptation."""
+        model, width = live.model, live.model.description.head_width(support.ways)
+        job = ExtendJob(
+            model,
+            extend_bucket(live.state, support, steps, width),
+            support.size_bytes,
+            deadline,
+            caller,
+            state=live.state,
+            support=support,
+            steps=steps,
+            width=width,
+        )
+        extended = await self._compute(job, timings)
+        if not np.isfinite(extended.losses).all():
+            raise DivergedError
+        self._metrics.adapted(model.name, support.size, steps)
+        return extended
 
     async def _adapt_again(self, caller: Caller, model: LoadedModel, recipe: Recipe, deadline: Deadline) -> TaskState:
         task = AdaptTask(model.served, recipe.support, (), recipe.steps)

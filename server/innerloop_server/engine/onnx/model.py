@@ -1,6 +1,7 @@
 """One bundle's ONNX graphs on a device: runs them on batches of requests, and gives back their results."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -64,7 +65,7 @@ class OnnxModel(LoadedModel):
         states: OnnxStates,
     ) -> None:
         self.name = name
-        self.description = describe(manifest, traits)
+        self.description = describe(manifest, replace(traits, extends=False))  # there is no graph for that
         self.states_on_host = device.in_host_memory
         self._device = device
         self._states = states

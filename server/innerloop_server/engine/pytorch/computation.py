@@ -13,7 +13,7 @@ from innerloop_learner.acceleration import accelerated
 from innerloop_learner.inputs import normalise
 from innerloop_learner.layers import TaskConvolution
 from innerloop_learner.learner import Learner
-from innerloop_learner.tasks import Params, Query, Support
+from innerloop_learner.tasks import Adapted, Params, Query, Support
 from innerloop_server.engine.pytorch.state_layout import StateLayout, StateLayouts
 from innerloop_server.engine.pytorch.thread_choice import ThreadChoice
 from innerloop_server.engine.query_chunks import query_chunks
@@ -87,11 +87,49 @@ class Computation:
         """
         with self._computing(x.device):
             support = Support(normalise(learner.spec.input, x), y, present, ways, width)
-            adapted = learner.adapt(self.params, support, steps)
-            layout = self.layouts.of(adapted.state)
-            nothing = ways.new_zeros(len(ways), 0, dtype=torch.float32)
-            losses, weights = (nothing if each is None else each.float() for each in (adapted.losses, adapted.weights))
-            return layout, (layout.pack(adapted.state), losses, weights)
+            return self._packed(learner.adapt(self.params, support, steps), ways)
+
+    def extend(
+        self,
+        learner: Learner,
+        steps: int,
+        width: int,
+        before: StateLayout,
+        rows: Tensor,
+        x: Tensor,
+        y: Tensor,
+        present: Tensor,
+        ways: Tensor,
+    ) -> tuple[StateLayout, tuple[Tensor, ...]]:
+        """Learn more examples into states.
+
+        Args:
+            learner: `self.learner`, or one that answers alike.
+            steps: inner steps.
+            width: classes to make room for.
+            before: layout of the states.
+            rows: states [T, words].
+            x: raw inputs [T, S, *input] of the new examples.
+            y: class indices [T, S], or targets [T, S, D].
+            present: which examples are real [T, S].
+            ways: classes of each task afterwards [T].
+
+        Returns:
+            what `adapt` returns.
+
+        Raises:
+            TaskError: the states were made by a learner whose states could not learn more.
+        """
+        with self._computing(x.device):
+            support = Support(normalise(learner.spec.input, x), y, present, ways, width)
+            return self._packed(learner.extend(self.params, before.unpack(rows), support, steps), ways)
+
+    def _packed(self, adapted: Adapted, ways: Tensor) -> tuple[StateLayout, tuple[Tensor, ...]]:
+        """See `adapt`."""
+        layout = self.layouts.of(adapted.state)
+        nothing = ways.new_zeros(len(ways), 0, dtype=torch.float32)
+        losses, weights = (nothing if each is None else each.float() for each in (adapted.losses, adapted.weights))
+        return layout, (layout.pack(adapted.state), losses, weights)
 
     def predict(
         self, learner: Learner, layout: StateLayout, rows: Tensor, x: Tensor, present: Tensor

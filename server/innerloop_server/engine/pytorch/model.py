@@ -1,7 +1,7 @@
 """One bundle on a PyTorch device: batches of requests to programs, and what they give back."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import cast
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from innerloop_learner.bundle import Bundle
 from innerloop_learner.layers import TASK_CONVOLUTIONS
+from innerloop_learner.learner import TaskError
 from innerloop_learner.loops import Stopped, stopping
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.tasks import Array, SupportSet
@@ -23,9 +24,11 @@ from innerloop_server.engine.interface import (
     AdaptedTask,
     Batch,
     BatchResult,
+    ExtendBatch,
     LoadedModel,
     LoadError,
     PredictBatch,
+    StateMismatchError,
     TaskState,
     Worker,
     WorkerError,
@@ -36,13 +39,20 @@ from innerloop_server.engine.pytorch.compiling import compiled
 from innerloop_server.engine.pytorch.computation import Computation, Precision
 from innerloop_server.engine.pytorch.device import Device
 from innerloop_server.engine.pytorch.padding import stack
-from innerloop_server.engine.pytorch.programs import AdaptProgram, PredictProgram, Program
+from innerloop_server.engine.pytorch.programs import AdaptProgram, ExtendProgram, PredictProgram, Program
 from innerloop_server.engine.pytorch.state_bytes import from_bytes, to_bytes
 from innerloop_server.engine.pytorch.state_copies import PageNumbers, upload
 from innerloop_server.engine.pytorch.state_layout import PAGE_WORDS, StateLayout
 from innerloop_server.engine.pytorch.state_memory import StateMemory, StoredState
 from innerloop_server.engine.pytorch.worker import TorchWorker
-from innerloop_server.engine.pytorch.worker_batches import send_adapt, send_predict, take_adapted, take_predicted
+from innerloop_server.engine.pytorch.worker_batches import (
+    send_adapt,
+    send_extend,
+    send_predict,
+    take_adapted,
+    take_extended,
+    take_predicted,
+)
 from innerloop_server.engine.pytorch.worker_messages import Abandoned, Adapted, Failed, Predicted, Reply
 from innerloop_server.engine.trial_task import trial_support, try_model
 
@@ -72,7 +82,7 @@ class TorchModel(LoadedModel):
         self.computed_by_workers = self.states_on_host = device.torch_device.type == "cpu"
         self._device = device
         self._memory = memory
-        self._layouts: dict[tuple[int, int], StateLayout] = {}  # by width and number of examples
+        self._layouts: dict[Hashable, StateLayout] = {}  # by width and number of examples
         self._state_bytes = 0  # of the largest so far
 
     def adapt(self, tasks: Sequence[SupportSet], steps: int, width: int, *, alone: bool = True) -> list[AdaptedTask]:
@@ -87,6 +97,25 @@ class TorchModel(LoadedModel):
         program = self._adapting(tasks, steps, width)
         losses, weights = self._device.run(program, keep, alone=alone)
         return adapted_tasks(states, losses.numpy(), weights.numpy(), tasks)
+
+    def extend(
+        self, states: Sequence[TaskState], tasks: Sequence[SupportSet], steps: int, width: int, *, alone: bool = True
+    ) -> list[AdaptedTask]:
+        """Learn more examples into a batch of states, padded to the one with most examples."""
+        own, ways = _stored(states), [task.ways for task in tasks]
+        made: list[StoredState] = []
+
+        def keep(rows: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+            made.extend(self._keep(program.layout, rows, ways))
+            return others
+
+        with self._claimed(own) as pages:
+            program = self._extending(own[0].signature, pages, tasks, steps, width)
+            try:
+                losses, weights = self._device.run(program, keep, alone=alone)
+            except TaskError as error:
+                raise StateMismatchError(str(error)) from error
+        return adapted_tasks(made, losses.numpy(), weights.numpy(), tasks)
 
     def predict(self, states: Sequence[TaskState], queries: Sequence[Array], *, alone: bool = True) -> list[Answers]:
         """Answer a batch of tasks, padded to the one with most queries."""
@@ -128,10 +157,9 @@ class TorchModel(LoadedModel):
 
     def bytes_to_copy(self, batch: Batch, worker: Worker) -> float:
         """See LoadedModel.bytes_to_copy: inputs and states, and the parameters if the worker doesn't know them yet."""
-        if isinstance(batch, PredictBatch):
-            states = sum(state.size_bytes for state in batch.states)
-        else:
-            states = len(batch.tasks) * self._state_bytes
+        states = 0 if isinstance(batch, AdaptBatch) else sum(state.size_bytes for state in batch.states)
+        if not isinstance(batch, PredictBatch):
+            states += len(batch.tasks) * self._state_bytes
         known = cast("TorchWorker", worker).knows(self.computation)
         params = 0 if known else sum(each.nbytes for each in self.computation.params.values())
         return batch.input_bytes + states + params
@@ -146,6 +174,9 @@ class TorchModel(LoadedModel):
         own = _stored(batch.states)
         with self._claimed(own) as pages:
             rows = self._memory.read(torch.from_numpy(np.stack(pages))).numpy()
+        if isinstance(batch, ExtendBatch):
+            send_extend(batch, rows, own[0].signature, self.computation, self._device, to)
+            return
         send_predict(batch, rows, own[0].signature, self.computation, self._device, to)
 
     def take(self, batch: Batch, reply: Reply, worker: Worker) -> BatchResult:
@@ -156,6 +187,9 @@ class TorchModel(LoadedModel):
             case AdaptBatch(), Adapted():
                 keep = partial(self._keep, ways=[task.ways for task in batch.tasks])
                 return take_adapted(batch, reply, self.computation, by, keep)
+            case ExtendBatch(), Adapted():
+                keep = partial(self._keep, ways=[task.ways for task in batch.tasks])
+                return take_extended(batch, reply, self.computation, by, keep)
             case PredictBatch(), Predicted():
                 return take_predicted(batch, reply, _stored(batch.states), by)
             case _, Abandoned():
@@ -253,6 +287,18 @@ class TorchModel(LoadedModel):
 
     def _adapting(self, tasks: Sequence[SupportSet], steps: int, width: int) -> AdaptProgram:
         return AdaptProgram(self.computation, self._layouts, steps, width, support_inputs(tasks, self._device))
+
+    def _extending(
+        self,
+        layout: StateLayout,
+        pages: Sequence[PageNumbers],
+        tasks: Sequence[SupportSet],
+        steps: int,
+        width: int,
+    ) -> ExtendProgram:
+        table = stack(pages, self._device.padded(len(tasks)), len(pages[0]), self._device.empty)
+        inputs = (table, *support_inputs(tasks, self._device))
+        return ExtendProgram(self.computation, layout, self._memory, steps, width, inputs)
 
     def _predicting(
         self, layout: StateLayout, pages: Sequence[PageNumbers], queries: Sequence[Array]

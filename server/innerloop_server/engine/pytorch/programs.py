@@ -16,13 +16,13 @@ class Program(ABC):
     """A computation on one batch; programs of equal keys differ in the values of their inputs only.
 
     Attributes:
-        operation: adapt or predict.
+        operation: adapt, extend or predict.
         key: names it and the shapes of its inputs.
         computation: that it is part of.
         inputs: tensors in the host's memory.
     """
 
-    operation: ClassVar[Literal["adapt", "predict"]]
+    operation: ClassVar[Literal["adapt", "extend", "predict"]]
     key: Hashable
     computation: Computation
     inputs: tuple[Tensor, ...]
@@ -49,7 +49,7 @@ class AdaptProgram(Program):
     def __init__(
         self,
         computation: Computation,
-        layouts: dict[tuple[int, int], StateLayout],
+        layouts: dict[Hashable, StateLayout],
         steps: int,
         width: int,
         inputs: tuple[Tensor, ...],
@@ -71,6 +71,43 @@ class AdaptProgram(Program):
         x, y, present, ways = inputs
         layout, outputs = self.computation.adapt(learner, self._steps, self._size[0], x, y, present, ways)
         self._layouts[self._size] = layout
+        return outputs
+
+
+class ExtendProgram(Program):
+    """Learn more examples into states: from pages of these [T, P] and examples to what `Computation.extend` returns.
+
+    Attributes:
+        layout: of the new states, once the program has run.
+    """
+
+    operation = "extend"
+    layout: StateLayout
+
+    def __init__(
+        self,
+        computation: Computation,
+        before: StateLayout,
+        memory: StateMemory,
+        steps: int,
+        width: int,
+        inputs: tuple[Tensor, ...],
+    ) -> None:
+        self.computation = computation
+        self.inputs = inputs
+        self.key = (computation.number, self.operation, before, steps, width, inputs[1].shape, inputs[1].dtype)
+        self._before = before
+        self._memory = memory
+        self._steps, self._width = steps, width
+
+    def run(self, learner: Learner, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """See Program.run."""
+        pages, *examples = inputs
+        x, y, present, ways = examples
+        rows = self._memory.read(pages)
+        self.layout, outputs = self.computation.extend(
+            learner, self._steps, self._width, self._before, rows, x, y, present, ways
+        )
         return outputs
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from innerloop_server.engine.interface import Worker, WorkerError
 from innerloop_server.engine.pytorch.computation import Computation
 from innerloop_server.engine.pytorch.worker_control import CONTROL_BYTES, WorkerControl
-from innerloop_server.engine.pytorch.worker_messages import AdaptOrder, ForgetOrder, LoadOrder, PredictOrder, Reply
+from innerloop_server.engine.pytorch.worker_messages import ForgetOrder, LoadOrder, Order, Reply
 from innerloop_server.ipc.arrays import ArrayAt, array_in, end_of, lay_out, write
 from innerloop_server.ipc.packets import packet_sockets, receive_packet, send_packet
 from innerloop_server.ipc.segment import Segment
@@ -120,7 +120,7 @@ class TorchWorker(Worker):
         """A view of an array in the shared memory, to be copied before anything else is sent."""
         return array_in(self._memory, place)
 
-    def send(self, order: LoadOrder | ForgetOrder | AdaptOrder | PredictOrder, descriptors: Sequence[int] = ()) -> None:
+    def send(self, order: Order, descriptors: Sequence[int] = ()) -> None:
         """Tell the process what to do.
 
         Raises:

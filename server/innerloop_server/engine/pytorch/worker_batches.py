@@ -9,9 +9,17 @@ import numpy as np
 import torch
 
 from innerloop_server.domain.answers import Answers
-from innerloop_server.domain.tasks import Array
+from innerloop_server.domain.tasks import Array, SupportSet
 from innerloop_server.domain.timings import Operation
-from innerloop_server.engine.interface import AdaptBatch, BatchResult, PredictBatch, adapted_tasks, in_task_order
+from innerloop_server.engine.interface import (
+    AdaptBatch,
+    AdaptedTask,
+    BatchResult,
+    ExtendBatch,
+    PredictBatch,
+    adapted_tasks,
+    in_task_order,
+)
 from innerloop_server.engine.pytorch.batch_inputs import answers_in, query_inputs, support_inputs
 from innerloop_server.engine.pytorch.computation import Computation
 from innerloop_server.engine.pytorch.device import Device
@@ -22,6 +30,7 @@ from innerloop_server.engine.pytorch.worker_messages import (
     Adapted,
     AdaptOrder,
     AskedGroup,
+    ExtendOrder,
     Predicted,
     PredictOrder,
 )
@@ -51,10 +60,7 @@ def take_adapted(
     batch: AdaptBatch, reply: Adapted, computation: Computation, worker: TorchWorker, keep: Keep
 ) -> BatchResult:
     """The states and answers that the worker computed."""
-    layout = computation.layouts.of_shapes(from_plain(reply.layout))
-    rows, losses, weights = (worker.at(place) for place in reply.outputs)
-    states = keep(layout, torch.from_numpy(rows))
-    adapted = adapted_tasks(states, losses, weights, batch.tasks)
+    adapted, states = _adapted(batch.tasks, reply, computation, worker, keep)
     if not batch.groups:
         return BatchResult(adapted, [], {Operation.ADAPT: reply.adapt_seconds})
     answered = [
@@ -63,6 +69,34 @@ def take_adapted(
     ]
     seconds = {Operation.ADAPT: reply.adapt_seconds, Operation.PREDICT: reply.predict_seconds}
     return BatchResult(adapted, in_task_order(batch, answered), seconds)
+
+
+def send_extend(
+    batch: ExtendBatch,
+    rows: Array,
+    layout: StateLayout,
+    computation: Computation,
+    device: Device,
+    worker: TorchWorker,
+) -> None:
+    """Write states [T, words] and more examples to the shared memory, and have the worker learn these.
+
+    Raises:
+        WorkerError: it can't.
+    """
+    model = worker.number_of(computation)
+    examples = [tensor.numpy() for tensor in support_inputs(batch.tasks, device)]
+    inputs = worker.write([rows, *examples])
+    plain = to_plain(layout.shapes)
+    worker.send(ExtendOrder(model, computation.task_convolution, inputs, plain, batch.steps, batch.width))
+
+
+def take_extended(
+    batch: ExtendBatch, reply: Adapted, computation: Computation, worker: TorchWorker, keep: Keep
+) -> BatchResult:
+    """The states that the worker computed."""
+    adapted, _ = _adapted(batch.tasks, reply, computation, worker, keep)
+    return BatchResult(adapted, [], {Operation.EXTEND: reply.adapt_seconds})
 
 
 def send_predict(
@@ -90,6 +124,16 @@ def take_predicted(
     """The answers that the worker computed."""
     answers = _answers(reply.answers, batch.queries, states, worker)
     return BatchResult([], answers, {Operation.PREDICT: reply.seconds})
+
+
+def _adapted(
+    tasks: Sequence[SupportSet], reply: Adapted, computation: Computation, worker: TorchWorker, keep: Keep
+) -> tuple[list[AdaptedTask], list[StoredState]]:
+    """What came of adapting to each task, and the states of all."""
+    layout = computation.layouts.of_shapes(from_plain(reply.layout))
+    rows, losses, weights = (worker.at(place) for place in reply.outputs)
+    states = keep(layout, torch.from_numpy(rows))
+    return adapted_tasks(states, losses, weights, tasks), states
 
 
 def _answers(

@@ -52,6 +52,17 @@ class AdaptOrder(msgspec.Struct, frozen=True, tag=True):
     groups: tuple[AskedGroup, ...]
 
 
+class ExtendOrder(msgspec.Struct, frozen=True, tag=True):
+    """Learn more examples into states; arguments as those of `Computation.extend`. Replied to as an AdaptOrder is."""
+
+    model: int
+    task_convolution: TaskConvolution | None
+    inputs: tuple[ArrayAt, ...]
+    layout: PlainShapes
+    steps: int
+    width: int
+
+
 class PredictOrder(msgspec.Struct, frozen=True, tag=True):
     """Answer queries; arguments as those of `Computation.predict`."""
 
@@ -61,7 +72,7 @@ class PredictOrder(msgspec.Struct, frozen=True, tag=True):
     layout: PlainShapes
 
 
-Order = LoadOrder | ForgetOrder | AdaptOrder | PredictOrder
+Order = LoadOrder | ForgetOrder | AdaptOrder | ExtendOrder | PredictOrder
 
 
 class Started(msgspec.Struct, frozen=True, tag=True):
@@ -69,7 +80,7 @@ class Started(msgspec.Struct, frozen=True, tag=True):
 
 
 class Adapted(msgspec.Struct, frozen=True, tag=True):
-    """An AdaptOrder was carried out.
+    """An AdaptOrder or an ExtendOrder was carried out.
 
     Attributes:
         outputs: states, losses and weights of examples, as `Computation.adapt` returns them.

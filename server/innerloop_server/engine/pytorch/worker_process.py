@@ -31,6 +31,7 @@ from innerloop_server.engine.pytorch.worker_messages import (
     Abandoned,
     Adapted,
     AdaptOrder,
+    ExtendOrder,
     Failed,
     ForgetOrder,
     LoadOrder,
@@ -84,7 +85,7 @@ class WorkerProcess:
         self._models.pop(order.model, None)
         self._refused.pop(order.model, None)
 
-    def compute(self, order: AdaptOrder | PredictOrder) -> Reply:
+    def compute(self, order: AdaptOrder | ExtendOrder | PredictOrder) -> Reply:
         """Compute a batch."""
         computation = self._models.get(order.model)
         if computation is None:
@@ -95,6 +96,8 @@ class WorkerProcess:
             if isinstance(order, PredictOrder):
                 return self._predict(computation, order)
             with stopping(lambda: self._control.abandoned):
+                if isinstance(order, ExtendOrder):
+                    return self._extend(computation, order)
                 return self._adapt(computation, order)
         except Stopped:
             return Abandoned()
@@ -115,6 +118,16 @@ class WorkerProcess:
             answers.append(self._write(given, end_of(answers[-1] if answers else places)))
         seconds = between - started, time.perf_counter() - between
         return Adapted(places, to_plain(layout.shapes), tuple(answers), *seconds)
+
+    def _extend(self, computation: Computation, order: ExtendOrder) -> Adapted:
+        started = time.perf_counter()
+        before = computation.layouts.of_shapes(from_plain(order.layout))
+        rows, x, y, present, ways = self._tensors(order.inputs)
+        layout, outputs = computation.extend(
+            computation.learner, order.steps, order.width, before, rows, x, y, present, ways
+        )
+        places = self._write(outputs, end_of(order.inputs))
+        return Adapted(places, to_plain(layout.shapes), (), time.perf_counter() - started, 0.0)
 
     def _predict(self, computation: Computation, order: PredictOrder) -> Predicted:
         started = time.perf_counter()

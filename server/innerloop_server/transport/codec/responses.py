@@ -158,6 +158,7 @@ def _encode_description(entry: ModelEntry, limits: RequestLimits) -> model_pb2.M
         gradients_at_serving=traits.gradients_at_serving,
         input_kind=INPUT_KINDS[description.input_kind],
         sample_rate=description.sample_rate,
+        extends=traits.extends,
     )
 
 
