@@ -55,13 +55,25 @@ def test_the_readme_leads_to_every_page() -> None:
     assert [page for page in PAGES if f"docs/methods/{page}.md" not in readme] == []
 
 
+def sources() -> list[str]:
+    return [file.read_text() for part in ("learner", "trainer") for file in (ROOT / part).rglob("*.py")]
+
+
+def test_settings_that_are_named_exist() -> None:
+    known = {
+        name for source in sources() for name in re.findall(r"^ +(\w+): [^=\n]+ = setting\(", source, re.MULTILINE)
+    }
+    named = {name for page in PAGES.values() for name in re.findall(r"--[\w-]*set [\"']?(\w+)=", page)}
+    assert named > {"sigma", "noise", "copies"}
+    assert named - known == set()
+
+
 def plain(equation: str) -> str:
     return " ".join(equation.split()).rstrip(",")
 
 
 def test_equations_are_those_of_the_code() -> None:
-    sources = [file.read_text() for part in ("learner", "trainer") for file in (ROOT / part).rglob("*.py")]
-    of_code = {plain(line) for source in sources for line in source.splitlines()}
+    of_code = {plain(line) for source in sources() for line in source.splitlines()}
     for page in PAGES.values():
         prose = re.sub(r"```.*?```", "", page, flags=re.DOTALL)
         equations = re.findall(r"^    (.*)$", prose, re.MULTILINE)
