@@ -2,12 +2,12 @@
 
     python benchmarks/hostile/soak.py [--minutes 30] [--leak] [--out FILE]
 
-Clients adapt, predict and delete without pause, and cancel every fifth call at a random moment. Their adaptations take
-many times the memory that the server has for them, so that they give way and come back. Meanwhile one model is unloaded
-and loaded again, and the adaptations of another move from one version to the other and back. Every answer is compared
-with what an idle server answered to the same question. The memory of the server's processes may grow only by the ids
-that the server remembers of what was deleted, of which there is a limit; at the end nothing may be left in it. Writes
-soak.json; exits with 1 if something was wrong.
+Clients adapt, update, predict and delete without pause, and cancel every fifth call at a random moment. Their
+adaptations take many times the memory that the server has for them, so that they give way and come back. Meanwhile one
+model is unloaded and loaded again, and the adaptations of another move from one version to the other and back. Every
+answer is compared with what an idle server answered to the same question. The memory of the server's processes may grow
+only by the ids that the server remembers of what was deleted, of which there is a limit; at the end nothing may be left
+in it. Writes soak.json; exits with 1 if something was wrong.
 
 With --leak, the server has memory for all adaptations, and nobody deletes any, which must be noticed: it exits with 1.
 """
@@ -49,6 +49,9 @@ MOVING, RELOADED, STEADY = "moving", "reloaded", "steady"
 CANCELLED, DELETED = 0.2, 0.5
 """Share of calls that are cancelled, and chance that a client with `MOST` adaptations deletes one before the next."""
 
+UPDATED = 0.2
+"""Chance that a client gives an adaptation other examples in place of asking it."""
+
 MOST = 100
 """Adaptations that a client keeps at most."""
 
@@ -73,11 +76,14 @@ bytes a call is more."""
 
 @dataclass
 class Asked:
-    """What a client has of one adaptation: its id, its model, and the number of its task."""
+    """What a client has of one adaptation: its id, its model, and the number of its task.
+
+    There are several where it is not known whether updates that were cancelled have happened.
+    """
 
     id: str
     model: str
-    task: int
+    tasks: list[int]
 
 
 @dataclass
@@ -132,9 +138,9 @@ class References:
         return _inputs(self.shapes[model], QUERIES, 0)
 
     def right(self, asked: Asked, answer: pb.PredictResponse) -> bool:
-        """Whether an answer is that of one version of the model."""
+        """Whether an answer is that of one version of the model, after one of the tasks that it may have learned."""
         given = np.frombuffer(answer.predictions.probabilities.data, np.float32)
-        expected = self._answers[asked.model, asked.task]
+        expected = [each for task in asked.tasks for each in self._answers[asked.model, task]]
         return any(np.allclose(given, each, rtol=0, atol=TOLERANCE) for each in expected)
 
 
@@ -208,7 +214,13 @@ def _client(
                 model, task = chance.choice((MOVING, RELOADED, STEADY)), chance.randrange(TASKS)
                 adapt = pb.AdaptRequest(model=model, support=references.support(model, task))
                 if (made := _call(stub.Adapt, adapt, model, outcome, chance)) is not None:
-                    mine.append(Asked(made.adaptation.id, model, task))
+                    mine.append(Asked(made.adaptation.id, model, [task]))
+            elif chance.random() < UPDATED:
+                asked, task = chance.choice(mine), chance.randrange(TASKS)
+                support = references.support(asked.model, task)
+                update = pb.UpdateAdaptationRequest(adaptation_id=asked.id, support=support)
+                answered = _call(stub.UpdateAdaptation, update, asked.model, outcome, chance) is not None
+                asked.tasks = [task] if answered else [*asked.tasks, task]
             else:
                 asked = chance.choice(mine)
                 predict = pb.PredictRequest(adaptation_id=asked.id, query=references.query(asked.model))

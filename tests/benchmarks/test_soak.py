@@ -7,7 +7,14 @@ from hostile.soak import growth, is_well, run
 def test_nothing_goes_wrong_while_calls_are_cancelled_and_models_change(tmp_path):
     found = run(tmp_path, 4.0, lanes=1, threads=1)
     assert is_well({**found, "growth": 0}), found  # memory still grows in the first seconds
-    for what in ("Adapt answered", "Predict answered", "Predict cancelled", "reloads", "migrations"):
+    for what in (
+        "Adapt answered",
+        "UpdateAdaptation answered",
+        "Predict answered",
+        "Predict cancelled",
+        "reloads",
+        "migrations",
+    ):
         assert found["counts"][what] > 0
     assert found["found"]["store"] > 0
 

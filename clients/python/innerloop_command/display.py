@@ -95,6 +95,7 @@ def _description(model: Model) -> list[str]:
         [ways[model.ways_can_change]] if model.ways_can_change in ways and model.task_kind == "classification" else []
     )
     takes += ["the order of examples matters"] * model.order_matters
+    takes += ["learns more without the examples before"] * model.extends
     trained_for = _trained_for(model)
     trained = "; ".join([f"trained for {trained_for}" if trained_for else "not meta-trained", *takes])
     return [f"{model.method}, {model.task_kind} of {inputs}", trained, *metrics]

@@ -24,7 +24,7 @@ from innerloop_server.domain.errors import (
     StoreUnavailableError,
     TooManyAdaptationsError,
 )
-from innerloop_server.domain.tasks import AdaptTask
+from innerloop_server.domain.tasks import AdaptTask, SupportSet
 from innerloop_server.engine.interface import AdaptedTask, LoadedModel, TaskState
 from innerloop_server.observability.metrics import Metrics
 
@@ -78,10 +78,9 @@ class Keeper:
         """What the store is given beside records."""
         return self._parts
 
-    @property
-    def keeps_examples(self) -> bool:
-        """Whether the store has a place for examples at all."""
-        return self._store.durable
+    def keeps_examples(self, adaptation_id: str, support: SupportSet) -> bool:
+        """Whether the store has a place for the examples of an adaptation, and they are small enough."""
+        return self._store.brings_back(adaptation_id) and self._parts.keeps(support)
 
     async def open(self) -> None:
         """Get the store ready. Raises StoreUnusableError: it can't be used at all."""

@@ -130,7 +130,9 @@ class LocalServing(Serving):
     async def update(self, caller: Caller, task: UpdateTask, deadline: Deadline) -> UpdateResult:
         """Change the examples of an adaptation, and have it learn from those that it has then."""
         before = await self._keeper.known(caller.owner, task.adaptation_id)
-        self._spend(caller, task.model.name, before.support_size + len(task.update.x))
+        # Where the examples before may not be needed, they don't count: an adaptation may have had very many by then.
+        again = not (task.update.edits.only_adds and task.model.description.traits.extends)
+        self._spend(caller, task.model.name, len(task.update.x) + before.support_size * again)
         return await self._updater.update(caller, task, deadline)
 
     async def examples(self, caller: Caller, adaptation_id: str) -> ListedExamples:

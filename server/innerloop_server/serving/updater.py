@@ -164,7 +164,7 @@ class Updater:
         check_examples(examples, model.description, task.options.most)
         adapt_task = task_of(model.served, examples, _steps(fetched, model))
         forget = before.forget_examples if before.forget_examples is not None else fetched.recipe is None
-        kept = not forget and self._keeper.keeps_examples and self._keeper.parts.keeps(adapt_task.support)
+        kept = not forget and self._keeper.keeps_examples(before.id, adapt_task.support)
         if not kept and not task.update.edits.whole:
             raise ExamplesNotKeptError("with this change the examples are larger than the server keeps (recipe_bytes)")
         adapted = await self._adapt(caller, model, adapt_task, deadline, timings)
