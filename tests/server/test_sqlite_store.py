@@ -45,6 +45,23 @@ async def test_many_writes_at_a_time_share_commits(store, monkeypatch):
     assert len(commits) < 100
 
 
+async def test_of_writes_at_a_time_each_finds_what_it_would_have_found_by_itself(store):
+    def asked(number, request, expires_ns=10**18):
+        summary = adaptation(number).summary._replace(request_id=request, expires_ns=expires_ns, created_ns=10)
+        return adaptation(number)._replace(summary=summary)
+
+    await store.add(asked(1, "there"))
+    await store.add(asked(2, "expired", expires_ns=5))
+    adaptations = asked(3, "new"), asked(4, "there"), asked(5, "new"), asked(6, "expired"), asked(7, "")
+    made = await asyncio.gather(*map(store.add, adaptations))
+    assert [each and each.id for each in made] == [None, "id1", "id3", None, None]
+    kept = [each.id for each in await store.list("me", "", None, 0, 100)]
+    assert sorted(kept) == ["id1", "id3", "id6", "id7"]
+    totals = await store.totals()
+    stored = [await store.get(each) for each in kept]
+    assert totals == (4, sum(each.size_bytes for each in stored))
+
+
 async def test_one_write_that_fails_does_not_take_others_with_it(store):
     await store.add(adaptation(1))
     outcomes = await asyncio.gather(*(store.add(adaptation(number)) for number in (2, 1, 3)), return_exceptions=True)
