@@ -308,6 +308,8 @@ def _spec(config: TrainingConfig, source: DataSource, info: MethodInfo, settings
 
 def _backbone_defaults(backbone: str, inputs: InputSpec, defaults: TrainingDefaults) -> dict[str, Any]:
     """Defaults of the backbone: the norm that suits the method, and strides for images too small to be pooled."""
+    if backbone == "cell":
+        return {"norm": defaults.norm}
     if backbone != "conv4":
         return {}
     small = len(inputs.shape) == 3 and min(inputs.shape[1:]) < 16

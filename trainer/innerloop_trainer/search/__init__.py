@@ -4,8 +4,9 @@
 was tried. What is found is the settings of a backbone.
 """
 
+from innerloop_trainer.search.config import SearchConfig, SearchReport, divide_settings
 from innerloop_trainer.search.log import SearchFolder, Tried
-from innerloop_trainer.search.search import Search, SearchConfig, SearchReport, divide_settings, untried
+from innerloop_trainer.search.search import Search, untried
 from innerloop_trainer.search.searchers import SearchError, searchers
 from innerloop_trainer.search.spaces import spaces
 

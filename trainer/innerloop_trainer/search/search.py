@@ -4,13 +4,12 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
 from innerloop_learner.backbones import Backbone, build_backbone
-from innerloop_learner.settings import described
 from innerloop_learner.state import section
 from innerloop_trainer.config import TrainingConfig
 from innerloop_trainer.data import DataSource
@@ -23,6 +22,7 @@ from innerloop_trainer.runs.prepare import prepare
 from innerloop_trainer.runs.training import DivergedError, Report, Training
 from innerloop_trainer.search.admission import Admission
 from innerloop_trainer.search.arithmetic import multiply_adds
+from innerloop_trainer.search.config import SearchConfig, SearchReport
 from innerloop_trainer.search.held_out import BesideHeldOut
 from innerloop_trainer.search.log import SearchFolder, Tried
 from innerloop_trainer.search.searchers import Searcher, SearchError, Wanted, build_searcher, searchers
@@ -31,54 +31,6 @@ from innerloop_trainer.seeds import generator_for
 
 MOST_REPEATS = 300
 """Proposals in a row that were tried before, after which a search ends: the searcher knows nothing else to try."""
-
-
-@dataclass(frozen=True)
-class SearchConfig:
-    """The configuration of a search as plain data.
-
-    Attributes:
-        searcher: registered name of the searcher.
-        space: registered name of the space of architectures.
-        training: configuration of the run of every architecture. Its seed is that of the searcher, too; its backbone
-            is ignored.
-        trials: number of architectures to train; None for as many as is usual for the searcher.
-        settings: settings of the searcher by name.
-        most_multiply_adds: most multiplications with additions that an architecture may take for an example; None for
-            any number.
-    """
-
-    searcher: str
-    space: str
-    training: TrainingConfig
-    trials: int | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    most_multiply_adds: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class SearchReport:
-    """The progress of a search, for progress bars.
-
-    Attributes:
-        trial: number of the trial that is trained, from 1; 0 for the network that is trained before the first one.
-        trials: number of trials in all.
-        training: progress of its training; None where it ended.
-        total: number of outer steps of its training.
-        tried: the architecture, if its training ended with this report.
-        best: the best architecture so far, with its accuracy; None before there is any.
-    """
-
-    trial: int
-    trials: int
-    training: Report | None
-    total: int
-    tried: Tried | None
-    best: Tried | None
 
 
 class Search:
@@ -296,17 +248,6 @@ def untried(searcher: Searcher, known: Mapping[Architecture, float]) -> Architec
             return architecture
         searcher.learn(architecture, known[architecture])
     return None
-
-
-def divide_settings(searcher: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings by name, divided into those of the searcher and those of the method and its training.
-
-    Raises:
-        UnknownNameError: there is no searcher of this name.
-    """
-    own = {each.name for each in described(searchers[searcher].settings_class)}
-    of_searcher = {name: value for name, value in settings.items() if name in own}
-    return of_searcher, {name: value for name, value in settings.items() if name not in own}
 
 
 def _learned(backbone: Backbone) -> int:

@@ -19,7 +19,7 @@ class Edges(Space):
     def settings(self, architecture: Architecture) -> dict[str, Any]:
         """See Space.settings."""
         cell = {"width": 16, "downsample": "stride", "edges": list(self.described(architecture).values())}
-        return {"blocks": [{"width": 8, "downsample": "stride"}, cell, cell]}
+        return {"blocks": [{"width": 8, "downsample": "stride"}, cell, cell], "norm": "task"}
 
 
 spaces.register("edges")(Edges())
