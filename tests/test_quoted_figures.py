@@ -357,6 +357,25 @@ def choice_of(run: dict[str, Any]) -> str:
     return f"{''.join(block.removeprefix('block')[0] for block in run['adapts'])} x{run['steps']}"
 
 
+def in_points(figure: dict[str, float], sign: str = "") -> str:
+    return f"{100 * figure['mean']:{sign}.2f} ± {100 * figure['confidence_interval']:.2f}"
+
+
+def test_regrets_of_searchers_are_those_measured() -> None:
+    measured = results("architecture_search")["replay"]
+    table = measured["table"]
+    for name, seen in measured["seen"].items():
+        ahead = "" if name == "random" else in_points(measured["ahead_of_random"][name]["40"], "+")
+        cells = [*map(in_points, seen.values()), ahead, in_points(measured["test"][name]["40"])]
+        assert f"| `{name}` | {' | '.join(cells)} |".replace("|  |", "| |") in PAGE
+    assert f"over {measured['replays']} replays" in PAGE
+    assert f"the best of the {table['alive']} that tell classes apart has {table['best_accuracy']:.1%}" in PAGE
+    assert f"the median {table['median_accuracy']:.1%}" in PAGE
+    assert f"{100 * table['between_networks']:.1f} points between networks" in PAGE
+    assert f"{100 * table['between_seeds']:.1f} between seeds of one network" in PAGE
+    assert f"of all 125 has a regret of {100 * measured['all']:.2f} points" in PAGE
+
+
 def long_run(name: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((ROOT / "benchmarks" / f"{name}.json").read_text())
     return content

@@ -1,8 +1,9 @@
 """Searchers, replayed on the table of `table.py`: how far what they found is behind the best of all 125 networks.
 
-A searcher is told the validation accuracy that a network had with one seed. After each trial the regret is that of the
-network with the best validation accuracy so far: what its test accuracy, a mean over seeds, lacks to the best test
-accuracy in the table. `all` is the regret of who has seen every network's validation accuracy: what is left is noise.
+A searcher is told the validation accuracy that a network had with one seed. After each trial there are two regrets of
+the network with the best validation accuracy so far. `seen` is what its validation accuracy lacks to the best one in
+the table, which is what was searched for. `test` is what its test accuracy, a mean over seeds, lacks to the best test
+accuracy: `all` is that of who has seen the validation accuracies of all networks, so what is left is noise.
 """
 
 import math
@@ -19,6 +20,7 @@ from innerloop_trainer.search.spaces import Architecture
 SEARCHERS = ("random", "evolution", "reinforce")
 TRIALS = (10, 20, 30, 40)
 REPLAYS = 100
+REGRETS = ("seen", "test")
 
 
 def measure_replay(table: dict[str, Any]) -> dict[str, Any]:
@@ -26,26 +28,36 @@ def measure_replay(table: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(1)
     networks = {tuple(entry["architecture"]): entry for entry in table["networks"]}
     seeds = table["seeds"]
-    regrets = {name: [_regrets(networks, name, seed, seed % seeds) for seed in range(REPLAYS)] for name in SEARCHERS}
+    replays = {name: [_replay(networks, name, seed, seed % seeds) for seed in range(REPLAYS)] for name in SEARCHERS}
     return {
         "replays": REPLAYS,
-        "regret": {
-            name: {str(trials): _summary([replay[trials - 1] for replay in replays]) for trials in TRIALS}
-            for name, replays in regrets.items()
+        **{
+            regret: {
+                name: {str(trials): _after(trials, regret, own) for trials in TRIALS} for name, own in replays.items()
+            }
+            for regret in REGRETS
         },
         "ahead_of_random": {
-            name: {
-                str(trials): _summary(
-                    [a[trials - 1] - b[trials - 1] for a, b in zip(regrets["random"], replays, strict=True)]
-                )
-                for trials in TRIALS
-            }
-            for name, replays in regrets.items()
+            name: {str(trials): _ahead(trials, replays["random"], own) for trials in TRIALS}
+            for name, own in replays.items()
             if name != "random"
         },
         "all": statistics.mean(regret_of(networks, _best_seen(networks, seed)) for seed in range(seeds)),
         "table": _about(networks),
     }
+
+
+def _after(trials: int, regret: str, replays: list[dict[str, list[float]]]) -> dict[str, float]:
+    """The regret after so many trials."""
+    return _summary([replay[regret][trials - 1] for replay in replays])
+
+
+def _ahead(
+    trials: int, of_random: list[dict[str, list[float]]], replays: list[dict[str, list[float]]]
+) -> dict[str, float]:
+    """How much less `seen` is than with random search after so many trials, on the same seed of the table."""
+    pairs = zip(of_random, replays, strict=True)
+    return _summary([random["seen"][trials - 1] - own["seen"][trials - 1] for random, own in pairs])
 
 
 def regret_of(networks: dict[Architecture, dict[str, Any]], architecture: Architecture) -> float:
@@ -58,15 +70,19 @@ def _best_seen(networks: dict[Architecture, dict[str, Any]], seed: int) -> Archi
     return max(networks, key=lambda each: networks[each]["validation"][seed])
 
 
-def _regrets(networks: dict[Architecture, dict[str, Any]], name: str, seed: int, of_table: int) -> list[float]:
-    """The regret after each trial."""
-    regrets: list[float] = []
-    best = -1.0
+def _replay(
+    networks: dict[Architecture, dict[str, Any]], name: str, seed: int, of_table: int
+) -> dict[str, list[float]]:
+    """Both regrets after each trial."""
+    most = networks[_best_seen(networks, of_table)]["validation"][of_table]
+    regrets: dict[str, list[float]] = {regret: [] for regret in REGRETS}
+    best, test = -1.0, 0.0
     for architecture, accuracy in _searched(networks, name, seed, of_table):
         if accuracy > best:
-            best, regret = accuracy, regret_of(networks, architecture)
-        regrets.append(regret)
-    return regrets + regrets[-1:] * (max(TRIALS) - len(regrets))
+            best, test = accuracy, regret_of(networks, architecture)
+        regrets["seen"].append(most - best)
+        regrets["test"].append(test)
+    return {regret: own + own[-1:] * (max(TRIALS) - len(own)) for regret, own in regrets.items()}
 
 
 def _searched(

@@ -67,7 +67,8 @@ def test_regrets_never_rise_above_where_they_are_known_and_end_at_noise(
     monkeypatch.setattr(replay, "REPLAYS", 2)
     monkeypatch.setattr(replay, "SEARCHERS", ("random",))
     measured = replay.measure_replay({"networks": networks, "seeds": 2})
-    assert measured["regret"]["random"]["125"]["mean"] == pytest.approx(measured["all"])
-    assert 0 <= measured["all"] < measured["regret"]["random"]["5"]["mean"]
+    assert measured["test"]["random"]["125"]["mean"] == pytest.approx(measured["all"])
+    assert 0 <= measured["all"] < measured["test"]["random"]["5"]["mean"]
+    assert measured["seen"]["random"]["125"]["mean"] == 0 < measured["seen"]["random"]["5"]["mean"]
     assert measured["table"]["best_accuracy"] == max(statistics.mean(entry["test"]) for entry in networks)
     assert measured["table"]["between_seeds"] == pytest.approx(0.01, rel=0.3)
