@@ -93,6 +93,20 @@ def test_strings_are_answered_as_without_a_server(server, folder, model):
     np.testing.assert_allclose(np.concatenate([each.probabilities for each in streamed]), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("model", ["intents", "steps", "untrained"])
+def test_strings_of_any_length_are_learned_later_as_if_they_had_been_there_before(server, folder, model):
+    shortest = sorted(range(len(TEXTS)), key=lambda place: len(TEXTS[place]))
+    texts, labels = [TEXTS[place] for place in shortest], [LABELS[place] for place in shortest]
+    expected = offline(folder / model, pack_texts(texts), labels, pack_texts(QUERIES))
+    first = next(count for count in range(len(labels)) if len(set(labels[:count])) == 2)
+    with Client(server.target) as client:
+        adaptation = client.adapt(model, texts[:first], labels[:first])
+        adaptation.add(texts[first:], labels[first:])
+        answers = adaptation.predict(QUERIES)
+    found = np.stack([[each.probabilities[label] for label in sorted(set(labels))] for each in answers])
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 @pytest.mark.rarely("alone")
 @pytest.mark.parametrize(
     "model",

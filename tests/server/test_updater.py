@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import pytest
 from bundles import GRADIENTS, IMAGE, PROTOTYPES, write_bundle
@@ -12,8 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from whole_server import ME, Server
 
 from innerloop_learner.encoders import pack_texts, unpack_texts
+from innerloop_server.adaptations.recipe import ArrayBytes, Recipe
 from innerloop_server.adaptations.record import AdaptationRecord
-from innerloop_server.adaptations.sealing import seal_record, unseal_record
+from innerloop_server.adaptations.sealing import seal, unseal_recipe, unseal_record
+from innerloop_server.adaptations.stores.interface import Part
 from innerloop_server.adaptations.stores.redis import RedisStore
 from innerloop_server.adaptations.stores.sqlite import SqliteStore
 from innerloop_server.domain.adaptations import KeepOptions
@@ -421,7 +424,7 @@ def test_records_and_recipes_of_servers_before_there_were_updates_are_read():
         model="m",
         model_digest="d",
         model_version="v",
-        classes=("a",),
+        classes=("a", "b"),
         support_size=2,
         steps=0,
         losses=(),
@@ -429,9 +432,20 @@ def test_records_and_recipes_of_servers_before_there_were_updates_are_read():
         created_ns=1,
         time_to_live=0.0,
     )
-    assert unseal_record("i", seal_record(record)) == record
+    x, y = ArrayBytes.of(np.zeros((2, 1), np.float32)), ArrayBytes.of(np.array([1, 0]))
+    recipe = Recipe(x=x, y=y, ways=2, steps=0)
+    added = {"forget_examples", "updates", "next_id", "ids"}
+
+    def of_before(struct, part):
+        fields = msgspec.structs.asdict(struct)
+        assert added & fields.keys()
+        content = msgspec.msgpack.encode({name: value for name, value in fields.items() if name not in added})
+        return seal(part, "i", content)
+
+    assert unseal_record("i", of_before(record, Part.RECORD)) == record
     assert record.applied("any") is None
-    assert record.forget_examples is None
+    read = unseal_recipe("i", of_before(recipe, Part.RECIPE)).examples(record.classes)
+    assert (read.labels, read.ids) == (("b", "a"), ExampleIds((0, 1), 2))
 
 
 def test_texts_of_other_lengths_go_together_and_so_do_bytes_and_floats():
