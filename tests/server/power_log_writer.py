@@ -15,10 +15,10 @@ from innerloop_server.adaptations.stores.sqlite import SqliteStore
 CLIENTS, CHANGES = 4, 16
 
 
-def adaptation(name):
-    """The adaptation of that name, always the same."""
-    chance = random.Random(name)
-    summary = Summary(name, "me", "model", 1, chance.randrange(10**18), 2**62, "", chance.randbytes(100))
+def adaptation(name, revision=1):
+    """A revision of the adaptation of that name, always the same."""
+    created_ns, chance = random.Random(name).randrange(10**18), random.Random(f"{name} {revision}")
+    summary = Summary(name, "me", "model", revision, created_ns, 2**62, "", chance.randbytes(100))
     return StoredAdaptation(summary, chance.randbytes(chance.choice([100, 50_000, 200_000])), chance.randbytes(1000))
 
 
@@ -27,6 +27,10 @@ async def change(store, client, answers):
         name = f"{client}-{number}"
         await store.add(adaptation(name))
         os.write(answers, f"added {name}\n".encode())
+        if number % 3 == 0:
+            os.write(answers, f"replacing {name}\n".encode())
+            await store.replace(adaptation(name, 2))
+            os.write(answers, f"replaced {name}\n".encode())
         if number % 3 == 2:
             gone = f"{client}-{number - 1}"
             os.write(answers, f"deleting {gone}\n".encode())

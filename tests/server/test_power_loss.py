@@ -96,21 +96,29 @@ async def lost_after(log, chance, folder):
     for name, content in files.items():
         if not name.endswith(("-shm", ".lock")):
             (folder / name).write_bytes(content)
-    added, deleting, deleted = (set(re.findall(rf"^{word} (\S+)$", answers, re.MULTILINE)) for word in WORDS)
+    added, replacing, replaced, deleting, deleted = (
+        set(re.findall(rf"^{word} (\S+)$", answers, re.MULTILINE)) for word in WORDS
+    )
     store = SqliteStore(folder / "store")
     try:
         await store.open()
     except StoreUnusableError:
         return added | deleted
     try:
-        wrong = {name for name in added - deleting if await kept(store, name) != adaptation(name)}
+        wrong = {name for name in added - replacing - deleting if await kept(store, name) != adaptation(name)}
+        wrong |= {name for name in replaced if await kept(store, name) != adaptation(name, 2)}
+        wrong |= {name for name in replacing - replaced if await kept(store, name) not in either(name)}
         wrong |= {name for name in deleted if await kept(store, name) is not None}
         return wrong | {name for name in deleting - deleted if await kept(store, name) not in (None, adaptation(name))}
     finally:
         await store.close()
 
 
-WORDS = ("added", "deleting", "deleted")
+WORDS = ("added", "replacing", "replaced", "deleting", "deleted")
+
+
+def either(name):
+    return adaptation(name, 1), adaptation(name, 2)
 
 
 async def kept(store, name):
