@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from innerloop_learner.calibration.record import Calibration
 from innerloop_learner.disk import INCOMING, replace_file
 from innerloop_learner.encoders.spec import ENCODER, TOKENIZER, EncoderSpec
 from innerloop_learner.regular_file import UnusableFileError, read_regular_file
@@ -150,6 +151,7 @@ class Manifest:
         traits: properties of the learner that matter to callers; None before the bundle is saved, and in older bundles.
         graphs: the learner as ONNX graphs; None if it was never exported as such.
         encoder: the frozen feature extractor in front of the learner; None if there is none.
+        calibration: how sure its answers are; None if it was never calibrated, as older bundles.
         files: SHA-256 of every other file of the bundle, by name.
         digest: SHA-256 of the manifest without this field; identifies the bundle, and is its model version.
     """
@@ -162,6 +164,7 @@ class Manifest:
     traits: Traits | None = None
     graphs: Graphs | None = None
     encoder: EncoderSpec | None = None
+    calibration: Calibration | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     digest: str = ""
 
@@ -185,7 +188,9 @@ class Manifest:
         fields = {**asdict(self), "learner": self.learner.to_json()}
         if self.traits is not None and not self.traits.extends:  # so that an Innerloop that knows of none reads it too
             del fields["traits"]["extends"]
-        absent = {name for name in ("traits", "graphs", "encoder") if getattr(self, name) is None}
+        if self.calibration is not None:
+            fields["calibration"] = self.calibration.to_json()
+        absent = {name for name in ("traits", "graphs", "encoder", "calibration") if getattr(self, name) is None}
         content = {name: value for name, value in fields.items() if name not in absent}
         return {"format": FORMAT, "format_version": FORMAT_VERSION, **content}
 
@@ -320,7 +325,7 @@ def digest_of(manifest: Mapping[str, Any]) -> str:
 
 
 def _from_json(data: Mapping[str, Any]) -> Manifest:
-    graphs, encoder, learner = data.get("graphs"), data.get("encoder"), _learner(data)
+    graphs, encoder, calibration, learner = *map(data.get, ("graphs", "encoder", "calibration")), _learner(data)
     traits = _traits(data, learner)
     if traits is not None and (traits.task_kind, traits.target_size) != (learner.task_kind, learner.target_size):
         raise SettingsError("traits: task_kind and target_size are not those of the learner")
@@ -335,6 +340,7 @@ def _from_json(data: Mapping[str, Any]) -> Manifest:
         traits=traits,
         graphs=None if graphs is None else with_settings("graphs", Graphs, _without(graphs, _TRAITS_OF_GRAPHS)),
         encoder=None if encoder is None else EncoderSpec.from_json(encoder),
+        calibration=None if calibration is None else Calibration.from_json(calibration),
         files=dict(data["files"]),
         digest=data["digest"],
     )

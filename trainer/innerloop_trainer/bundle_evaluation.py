@@ -24,12 +24,16 @@ class BundleFigure:
         left_out: names of the classes of the split that were left out, because the bundle was trained or validated on
             them.
         steps: number of inner steps.
+        sampler: the classes that it was measured on.
+        shape: shape of the episodes.
     """
 
     metric: Metric
     source: DataSource
     left_out: Sequence[str]
     steps: int
+    sampler: TaskSampler
+    shape: EpisodeShape
 
 
 def evaluate_bundle(
@@ -69,11 +73,7 @@ def evaluate_bundle(
         SeenClassesError: too few classes are left that the bundle has not seen.
     """
     manifest = bundle.manifest
-    if manifest.encoder is None:
-        source = load_source(data, device)
-    else:
-        source = load_for_encoder(data, device, open_bundled(manifest.encoder, bundle.files, device))
-    check_source(bundle.learner, source)
+    source = load_source_of(bundle, data, device)
     if split is None:
         split = "test" if manifest.provenance.meta_trained or source.task_kind == "regression" else "all"
     shape = EpisodeShape(*_usual_size(manifest, ways, shots), queries)
@@ -90,8 +90,29 @@ def evaluate_bundle(
         protocol=protocol,
     )
     return BundleFigure(
-        result.to_metric(source.name), source, left_out, bundle.learner.default_steps if steps is None else steps
+        result.to_metric(source.name),
+        source,
+        left_out,
+        bundle.learner.default_steps if steps is None else steps,
+        sampler,
+        shape,
     )
+
+
+def load_source_of(bundle: Bundle, data: str, device: torch.device) -> DataSource:
+    """Some data as a bundle takes it, encoded if the bundle has an encoder.
+
+    Raises:
+        DataError, EncoderError: the data can't be used, or not by this bundle's encoder.
+        EvaluationError: the data is not of the bundle's kind.
+    """
+    encoder = bundle.manifest.encoder
+    if encoder is None:
+        source = load_source(data, device)
+    else:
+        source = load_for_encoder(data, device, open_bundled(encoder, bundle.files, device))
+    check_source(bundle.learner, source)
+    return source
 
 
 def _usual_size(manifest: Manifest, ways: int | None, shots: int | None) -> tuple[int, int]:

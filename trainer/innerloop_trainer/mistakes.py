@@ -6,6 +6,7 @@ from innerloop_learner.manifest import BundleError
 from innerloop_learner.registry import UnknownNameError
 from innerloop_learner.settings import SettingsError
 from innerloop_learner.signatures import KeyFileError
+from innerloop_trainer.calibration import CalibrationError
 from innerloop_trainer.config import ConfigError
 from innerloop_trainer.data import DataError
 from innerloop_trainer.evaluation import EvaluationError
@@ -18,6 +19,7 @@ from innerloop_trainer.teaching import TeacherError
 
 MISTAKES = (
     BundleError,
+    CalibrationError,
     ConfigError,
     DataError,
     DivergedError,

@@ -36,7 +36,7 @@ def record_classes(source: DataSource, earlier: Mapping[str, str]) -> dict[str, 
         digests of classes, separated by blanks, by split; empty for regression.
     """
     digests = {
-        split: {*_known_by(sampler), *earlier.get(split, "").split()}
+        split: {*known_digests(sampler), *earlier.get(split, "").split()}
         for split, sampler in (("train", source.train), ("validation", source.validation))
     }
     return {split: " ".join(sorted(found)) for split, found in digests.items() if found}
@@ -84,7 +84,7 @@ def describe_classes(sampler: TaskSampler) -> str:
     """The number of classes of a split, and a digest of them, as a text; empty for regression."""
     if not sampler.digests:
         return ""
-    which = hashlib.sha256(" ".join(sorted(_known_by(sampler))).encode()).hexdigest()
+    which = hashlib.sha256(" ".join(sorted(known_digests(sampler))).encode()).hexdigest()
     return f"{len(sampler.digests)} classes, {which[:12]}"
 
 
@@ -95,5 +95,6 @@ def _find_seen(sampler: TaskSampler, split: Split, record: Mapping[str, str]) ->
     return [name for name, digest in sampler.digests.items() if not seen.isdisjoint(digest.known_by)]
 
 
-def _known_by(sampler: TaskSampler) -> Iterator[str]:
+def known_digests(sampler: TaskSampler) -> Iterator[str]:
+    """The digests by which the classes of a split are recognised; none for regression."""
     return (known for digest in sampler.digests.values() for known in digest.known_by)

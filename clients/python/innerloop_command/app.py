@@ -29,6 +29,7 @@ class InnerloopCommands(LazyGroup):
         "encoders": Source(_TRAINER, "trainer", "List the frozen encoders that models can be put behind."),
         "new": Source(_TRAINER, "trainer", "Make a bundle that needs no training, behind a frozen encoder."),
         "train": Source(_TRAINER, "trainer", "Meta-train a learner on episodes."),
+        "calibrate": Source(_TRAINER, "trainer", "Have a bundle say how sure its answers are."),
         "evaluate": Source(_TRAINER, "trainer", "Measure a bundle on tasks of classes it has never seen."),
         "compare": Source(_TRAINER, "trainer", "Train several methods on one budget and compare them."),
         "search": Source(_TRAINER, "trainer", "Search for a network that a method learns best with."),

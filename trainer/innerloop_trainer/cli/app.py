@@ -2,6 +2,7 @@
 
 import typer
 
+from innerloop_trainer.cli.calibrate import calibrate
 from innerloop_trainer.cli.compare import compare
 from innerloop_trainer.cli.encoders import encoders
 from innerloop_trainer.cli.evaluate import evaluate
@@ -14,5 +15,5 @@ from innerloop_trainer.cli.sources import sources
 from innerloop_trainer.cli.train import train
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
-for command in (methods, sources, encoders, new, train, evaluate, compare, search, export, inspect):
+for command in (methods, sources, encoders, new, train, calibrate, evaluate, compare, search, export, inspect):
     app.command()(command)

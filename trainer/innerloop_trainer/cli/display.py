@@ -12,6 +12,7 @@ from innerloop_learner.bundle import Bundle
 from innerloop_learner.manifest import Graphs, Manifest, Metric, Provenance, TaskLimits
 from innerloop_learner.settings import described
 from innerloop_trainer.bundle_evaluation import BundleFigure
+from innerloop_trainer.calibration import Honesty
 from innerloop_trainer.cli.output import console
 from innerloop_trainer.data import DataSource, SourceLoader
 from innerloop_trainer.data.options import OptionHelp
@@ -58,6 +59,26 @@ def validation_line(row: Row, metric: str, *, best: bool) -> str:
 def print_evaluation(metric: Metric) -> None:
     """Print a figure with its confidence interval, and how it was measured."""
     console.print(f"{_words(metric.name)} {_figure(metric)}  ({metric.protocol})")
+
+
+def print_calibration(manifest: Manifest) -> None:
+    """Print what sizes of tasks a bundle was calibrated for."""
+    console.print(f"calibrated for {_calibrated(manifest)}", soft_wrap=True)
+
+
+def print_honesty(found: Honesty) -> None:
+    """Print how well a calibration holds."""
+    if found.error_after is not None:
+        console.print(f"calibration error {found.error_after:.2%} ({found.error_before:.2%} of plain probabilities)")
+    if found.separation is not None:
+        console.print(
+            f"unknown queries: area under the ROC curve {found.separation:.4f} ({found.baseline:.4f} by the largest "
+            f"probability), {found.false_alarms:.2%} false alarms at 5%",
+            soft_wrap=True,
+        )
+    unit = "labels in a set" if found.error_after is not None else "wide"
+    for coverage, measured in found.coverage.items():
+        console.print(f"coverage {measured:.2%} at {coverage:.0%}, {found.size[coverage]:.3g} {unit}")
 
 
 def print_tried(tried: Tried, title: str) -> None:
@@ -143,11 +164,21 @@ def print_bundle(bundle: Bundle) -> None:
         ("training", _training(provenance)),
         ("created", provenance.created),
         ("made with", _listed(provenance.versions)),
+        ("calibrated", _calibrated(manifest)),
         *((_words(metric.name), f"{_figure(metric)}\n{metric.protocol}") for metric in manifest.metrics),
     ]
     for name, text in rows:
         table.add_row(name, text)
     console.print(table)
+
+
+def _calibrated(manifest: Manifest) -> str:
+    """Sizes of tasks that a bundle was calibrated for, and with what."""
+    calibration = manifest.calibration
+    if calibration is None:
+        return "no; `innerloop calibrate` does it"
+    sizes = [f"{each.ways}-way {each.shots}-shot" if each.ways else f"{each.shots}-shot" for each in calibration.tasks]
+    return f"{', '.join(sizes)}; {calibration.episodes} episodes each, {calibration.data}"
 
 
 def _figure(metric: Metric) -> str:

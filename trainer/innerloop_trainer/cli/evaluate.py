@@ -8,8 +8,9 @@ import typer
 
 from innerloop_learner.bundle import load_bundle
 from innerloop_trainer.bundle_evaluation import evaluate_bundle
+from innerloop_trainer.calibration import measure_honesty
 from innerloop_trainer.cli.arguments import BundleArgument, DataOption, DeviceOption
-from innerloop_trainer.cli.display import print_figure
+from innerloop_trainer.cli.display import print_figure, print_honesty
 from innerloop_trainer.cli.mistakes import mistakes_as_messages
 from innerloop_trainer.cli.progress import progress_of_reading
 from innerloop_trainer.devices import choose_device
@@ -46,7 +47,7 @@ def evaluate(
         Path | None, typer.Option("--json", help="Write the figures to this file; earlier figures there are replaced.")
     ] = None,
 ) -> None:
-    """Measure a bundle on unseen classes: mean and 95% confidence interval over episodes."""
+    """Measure a bundle on unseen classes: mean and 95% interval over episodes, and how sure a calibrated one may be."""
     with mistakes_as_messages(), progress_of_reading():
         if json_file:
             check_results_file(json_file, ("bundle", "protocol", "value"))
@@ -66,9 +67,17 @@ def evaluate(
             protocol=protocol,
         )
         print_figure(figure, loaded)
+        honest = None
+        if protocol == "inductive":  # as servers answer
+            honest = measure_honesty(
+                loaded, figure.sampler, figure.shape, episodes=episodes, seed=seed, steps=figure.steps
+            )
+        if honest is not None:
+            print_honesty(honest)
         if json_file:
             figures = {
                 **asdict(figure.metric),
+                "calibration": None if honest is None else asdict(honest),
                 "left_out": figure.left_out,
                 "options": figure.source.options,
                 "bundle": loaded.manifest.digest,

@@ -10,6 +10,7 @@ import torch
 import typer
 
 from innerloop_learner.spec import ClassBalance
+from innerloop_trainer.calibration import CalibrationError
 from innerloop_trainer.cli.arguments import (
     DataOption,
     DeviceOption,
@@ -19,7 +20,14 @@ from innerloop_trainer.cli.arguments import (
     option,
     parse_settings,
 )
-from innerloop_trainer.cli.display import print_evaluation, print_left_out, print_notices, print_start, print_teachers
+from innerloop_trainer.cli.display import (
+    print_calibration,
+    print_evaluation,
+    print_left_out,
+    print_notices,
+    print_start,
+    print_teachers,
+)
 from innerloop_trainer.cli.interrupts import INTERRUPTED
 from innerloop_trainer.cli.mistakes import mistakes_as_messages
 from innerloop_trainer.cli.output import console
@@ -28,12 +36,16 @@ from innerloop_trainer.config import TrainingConfig
 from innerloop_trainer.devices import choose_device
 from innerloop_trainer.encoders import EncoderFiles, read_optional_encoder
 from innerloop_trainer.outer_loop import Schedule
+from innerloop_trainer.runs.calibration import calibrate_run
 from innerloop_trainer.runs.final_test import measure_on_test_split
 from innerloop_trainer.runs.folder import RunFolder
 from innerloop_trainer.runs.prepare import prepare
 from innerloop_trainer.runs.teachers import read_teachers
-from innerloop_trainer.runs.training import SAVE_MINUTES
+from innerloop_trainer.runs.training import SAVE_MINUTES, Training
 from innerloop_trainer.teaching import NO_TEACHERS, Teachers
+
+CALIBRATION_EPISODES = 200
+"""Tasks of each size that a run is calibrated with, unless it is told otherwise."""
 
 
 def train(
@@ -55,6 +67,9 @@ def train(
     validate_every: Annotated[int, option("validate_every")] = TrainingConfig.validate_every,
     validation_episodes: Annotated[int, option("validation_episodes")] = TrainingConfig.validation_episodes,
     test_episodes: Annotated[int, typer.Option(min=2, help="Tasks of the final test on unseen classes.")] = 600,
+    calibration_episodes: Annotated[
+        int, typer.Option(min=0, help="Tasks of each size to calibrate answers with at the end; 0 for not at all.")
+    ] = CALIBRATION_EPISODES,
     backbone: Annotated[str | None, option("backbone")] = TrainingConfig.backbone,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Setting of the method or its training, NAME=VALUE.")
@@ -127,6 +142,7 @@ def train(
             teachers=read_teachers(teacher or (), target),
             resume=resume,
             test_episodes=test_episodes,
+            calibration_episodes=calibration_episodes,
             save_minutes=save_every,
         )
     if not finished:
@@ -145,6 +161,7 @@ def train_and_test(
     teachers: Teachers = NO_TEACHERS,
     resume: bool = False,
     test_episodes: int = 600,
+    calibration_episodes: int = CALIBRATION_EPISODES,
     save_minutes: float = SAVE_MINUTES,
 ) -> bool:
     """Train with a progress bar, test on unseen classes, and print where bundle and learning curve are.
@@ -158,6 +175,7 @@ def train_and_test(
         teachers: models that teach, on that device.
         resume: whether to continue the run that the folder holds.
         test_episodes: tasks of the final test.
+        calibration_episodes: tasks of each size that answers are calibrated with; 0 for not at all.
         save_minutes: minutes after which the run is saved, besides at validations and at its end.
 
     Returns:
@@ -189,5 +207,15 @@ def train_and_test(
         return False
     shape = replace(training.plan.validation, wrong_labels=0.0)
     print_evaluation(measure_on_test_split(training, shape, test_episodes))
+    if calibration_episodes:
+        _calibrate(training, calibration_episodes)
     console.print(f"Bundle: {folder.bundle}\nLearning curve: {folder.curve}", soft_wrap=True)
     return True
+
+
+def _calibrate(training: Training, episodes: int) -> None:
+    """Calibrate the bundle of a finished run, or say why it stays as it is: the run is good without."""
+    try:
+        print_calibration(calibrate_run(training, episodes))
+    except CalibrationError as error:
+        console.print(f"not calibrated: {error}", style="yellow", soft_wrap=True)

@@ -1,0 +1,153 @@
+"""The figures that a bundle keeps so that its answers can say how sure they are."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from innerloop_learner.settings import SettingsError
+
+FALSE_ALARMS = (0.01, 0.02, 0.05, 0.1, 0.2)
+"""Rates of false alarms that a calibration has thresholds for: shares of known queries that pass for unknown."""
+
+COVERAGES = tuple(percent / 100 for percent in range(50, 100))
+"""Coverages that a calibration has quantiles for. Between two of them, quantiles are interpolated."""
+
+FEATURES = 3
+"""Numbers that `logits.features` makes of the logits of a query."""
+
+
+@dataclass(frozen=True)
+class TaskCalibration:
+    """The figures for tasks of one size.
+
+    Attributes:
+        ways: classes of the tasks that it was made with; zero for regression.
+        shots: support examples of each class, or of each task for regression.
+        temperature: number that logits are divided by before the softmax; 1 for regression.
+        weights: weights of the features by which known queries are told from others, see `logits.known`; empty for
+            regression, or if there were no other classes to make it with.
+        bias: what is added to the weighted features.
+        thresholds: of `known` for each rate in FALSE_ALARMS; empty where `weights` are.
+        quantiles: for each of COVERAGES, the largest nonconformity (classification) or absolute error (regression) of
+            an answer that belongs into the set or interval.
+
+    Raises:
+        ValueError: numbers are missing, not finite, or out of order.
+    """
+
+    ways: int
+    shots: int
+    temperature: float
+    weights: Sequence[float]
+    bias: float
+    thresholds: Sequence[float]
+    quantiles: Sequence[float]
+
+    def __post_init__(self) -> None:
+        for name in ("weights", "thresholds", "quantiles"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        numbers = (self.ways, self.shots, self.temperature, self.bias)
+        if not math.isfinite(sum((*numbers, *self.weights, *self.thresholds, *self.quantiles))):
+            raise ValueError("a calibration consists of finite numbers")
+        if self.temperature <= 0 or self.ways < 0 or self.shots < 1:
+            raise ValueError("temperature and shots are positive, and ways are not negative")
+        if len(self.quantiles) != len(COVERAGES) or list(self.quantiles) != sorted(self.quantiles):
+            raise ValueError(f"quantiles are {len(COVERAGES)} numbers in ascending order")
+        if (len(self.weights), len(self.thresholds)) not in ((0, 0), (FEATURES, len(FALSE_ALARMS))):
+            raise ValueError(f"weights are {FEATURES}, and thresholds {len(FALSE_ALARMS)}")
+        if list(self.thresholds) != sorted(self.thresholds):
+            raise ValueError("thresholds are in ascending order")
+
+    @property
+    def knows(self) -> bool:
+        """Whether it tells known queries from others."""
+        return bool(self.weights)
+
+    def quantile(self, coverage: float) -> float:
+        """The quantile for a coverage, interpolated between those that are kept.
+
+        Raises:
+            ValueError: the coverage is outside of COVERAGES.
+        """
+        place = level_of(coverage)
+        below = int(place)
+        above = min(below + 1, len(COVERAGES) - 1)
+        return self.quantiles[below] + (place - below) * (self.quantiles[above] - self.quantiles[below])
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How sure a model's answers are, for tasks of several sizes.
+
+    Attributes:
+        tasks: figures by the size of tasks; tasks of other sizes take those of the nearest one.
+        data: the classes that it was made with, for people, for example "validation split of omniglot:random".
+        episodes: episodes that the figures of each size come from.
+
+    Raises:
+        ValueError: there are no figures.
+    """
+
+    tasks: Sequence[TaskCalibration]
+    data: str
+    episodes: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tasks", tuple(self.tasks))
+        if not self.tasks:
+            raise ValueError("a calibration has figures for at least one size of tasks")
+
+    def nearest(self, ways: int, shots: float) -> TaskCalibration:
+        """The figures for tasks of the nearest size, by ratios of ways and of shots; ways count twice.
+
+        Args:
+            ways: classes of the task; zero for regression.
+            shots: mean number of support examples of a class, or support examples of the task for regression.
+
+        >>> of = lambda ways, shots: TaskCalibration(ways, shots, 1.0, (), 0.0, (), (0.0,) * 50)
+        >>> calibration = Calibration([of(5, 1), of(5, 5), of(20, 1)], "", 200)
+        >>> [(each.ways, each.shots) for each in (calibration.nearest(6, 3.0), calibration.nearest(15, 2.0))]
+        [(5, 5), (20, 1)]
+        """
+        if len(self.tasks) == 1:
+            return self.tasks[0]
+
+        def distance(each: TaskCalibration) -> float:
+            of_ways = abs(math.log((each.ways or 1) / (ways or 1)))
+            return 2 * of_ways + abs(math.log(each.shots / max(shots, 1.0)))
+
+        return min(self.tasks, key=distance)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"data": self.data, "episodes": self.episodes, "tasks": [asdict(each) for each in self.tasks]}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Calibration":
+        """Read plain data; fields that a later Innerloop has added are left alone.
+
+        Raises:
+            SettingsError: it is no calibration.
+        """
+        try:
+            tasks = [
+                TaskCalibration(
+                    **{name: each[name] for name in TaskCalibration.__dataclass_fields__},
+                )
+                for each in data["tasks"]
+            ]
+            return cls(tasks, str(data["data"]), int(data["episodes"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise SettingsError(f"calibration: {error}") from error
+
+
+def level_of(coverage: float) -> float:
+    """The place of a coverage among COVERAGES, from 0 to 49.
+
+    >>> level_of(0.95), level_of(0.5)
+    (45.0, 0.0)
+    """
+    if not COVERAGES[0] <= coverage <= COVERAGES[-1]:
+        raise ValueError(f"a coverage lies between {COVERAGES[0]} and {COVERAGES[-1]}, not at {coverage}")
+    return min(max(round(100 * coverage - 50, 9), 0.0), len(COVERAGES) - 1.0)

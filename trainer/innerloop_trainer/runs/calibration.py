@@ -1,0 +1,35 @@
+"""The calibration that a finished run ends with."""
+
+from dataclasses import replace
+
+from innerloop_learner.bundle import load_bundle, save_bundle
+from innerloop_learner.manifest import Manifest
+from innerloop_trainer.calibration import calibrate, usual_sizes
+from innerloop_trainer.runs.training import Training
+
+
+def calibrate_run(training: Training, episodes: int) -> Manifest:
+    """Calibrate a run's best parameters with the validation split, and write the figures into their bundle.
+
+    Args:
+        training: the finished run.
+        episodes: episodes of each size of tasks.
+
+    Returns:
+        the manifest as written.
+
+    Raises:
+        CalibrationError: the validation split can't give such tasks.
+    """
+    folder, source = training.folder, training.source
+    bundle = load_bundle(folder.bundle, training.device)
+    calibration = calibrate(
+        bundle.learner,
+        bundle.params,
+        source.validation,
+        usual_sizes(bundle.manifest.limits, bundle.learner),
+        data=f"validation split of {source.name}",
+        episodes=episodes,
+        seed=training.plan.config.seed,
+    )
+    return save_bundle(folder.bundle, replace(bundle.manifest, calibration=calibration), bundle.params, bundle.files)
