@@ -4,9 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from innerloop_learner.bundle import load_bundle, save_bundle
+from innerloop_learner.calibration import COVERAGES, Calibration, TaskCalibration
 from innerloop_learner.encoders import FrozenEncoder
 from innerloop_learner.learner import build_learner, methods
 from innerloop_learner.manifest import Manifest, Metric, Provenance, TaskLimits
@@ -89,3 +91,24 @@ def write_models(folder: Path) -> Path:
     write_bundle(folder / "gradients", GRADIENTS)
     write_bundle(folder / "regression", REGRESSION)
     return folder
+
+
+def a_calibration(ways: int = 3, *, temperature: float = 2.0) -> Calibration:
+    """A made-up calibration, by which about half of all answers are sure."""
+    quantiles = tuple(np.linspace(-1.0, 3.0, len(COVERAGES)).tolist())
+    return Calibration(
+        [TaskCalibration(ways, 1, temperature, (0.5, 0.5, 0.1), 0.2, (0.1, 0.2, 0.5, 0.8, 0.9), quantiles)],
+        "validation split of nothing",
+        100,
+    )
+
+
+def write_calibrated(path: Path, spec: LearnerSpec, seed: int = 0) -> Manifest:
+    """Save an untrained learner as a bundle that is calibrated."""
+    write_bundle(path, spec, seed)
+    plain = load_bundle(path)
+    calibration = a_calibration()
+    if spec.task_kind == "regression":
+        first = replace(calibration.tasks[0], ways=0, temperature=1.0, weights=(), thresholds=())
+        calibration = replace(calibration, tasks=[first])
+    return save_bundle(path, replace(plain.manifest, calibration=calibration), plain.params)

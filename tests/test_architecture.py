@@ -77,6 +77,10 @@ LEARNER_WITHOUT_TORCH = {
     f"innerloop_learner.{name}"
     for name in (
         *(
+            "calibration",
+            "calibration.intervals",
+            "calibration.logits",
+            "calibration.record",
             "disk",
             "host_memory",
             "manifest",

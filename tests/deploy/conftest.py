@@ -3,7 +3,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from bundles import IMAGE, write_encoded, write_models
+from bundles import IMAGE, PROTOTYPES, write_calibrated, write_encoded, write_models
 from encoders import image_encoder
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -16,6 +16,7 @@ from innerloop_learner.encoders import EncoderOptions, describe_encoder
 def models(tmp_path_factory):
     folder = write_models(tmp_path_factory.mktemp("models"))
     write_encoded(folder / "encoded", "protonet", describe_encoder(image_encoder(), None, EncoderOptions()))
+    write_calibrated(folder / "calibrated", PROTOTYPES)
     return folder
 
 
@@ -33,6 +34,7 @@ def series(server):
     with Client(server.target) as client:
         for model in ("prototypes", "gradients", "encoded"):
             client.adapt(model, images, ["a", "b", "c"]).predict(images)
+        client.adapt("calibrated", images, ["a", "b", "c"]).predict(images, coverage=0.9)
         with pytest.raises(ModelNotFoundError):
             client.adapt("absent", images, ["a", "b", "c"])
     with urllib.request.urlopen(server.metrics_url) as response:

@@ -17,6 +17,7 @@ from innerloop.inputs import Inputs
 from innerloop.predict_stream import AsyncPredictStream, PredictStream
 from innerloop.predictions import Predictions
 from innerloop.recipe import Recipe
+from innerloop.wanted import read_wanted
 
 
 class AdaptationHandle:
@@ -79,7 +80,13 @@ class Adaptation(AdaptationHandle):
         self._core = AdaptationCore(connection, info, labels, recipe)
 
     def predict(
-        self, inputs: Inputs, *, rate: int | None = None, return_logits: bool = False, timeout: float | None = None
+        self,
+        inputs: Inputs,
+        *,
+        rate: int | None = None,
+        return_logits: bool = False,
+        coverage: float | None = None,
+        timeout: float | None = None,
     ) -> Predictions:
         """Answer queries.
 
@@ -88,13 +95,17 @@ class Adaptation(AdaptationHandle):
                 the server's limits ask for, one after another.
             rate: as in `Client.adapt`.
             return_logits: whether to get the raw logits too.
+            coverage: share of queries, from 0.5 to 0.99, for which the sets of labels, or for regression the intervals,
+                that come with the answers shall hold the truth; None for none. Only calibrated models can.
             timeout: seconds for all of them; when None, the client's default for each request.
 
         Raises:
             AdaptationNotFoundError, ModelRetiredError: the server has dropped it or the version of its model, and it
                 was deleted here or can't be made again.
         """
-        return self._connection.run(self._core.predict_steps(inputs, rate, return_logits, timeout))
+        return self._connection.run(
+            self._core.predict_steps(inputs, rate, read_wanted(return_logits, coverage), timeout)
+        )
 
     def predict_stream(
         self,
@@ -102,6 +113,7 @@ class Adaptation(AdaptationHandle):
         *,
         rate: int | None = None,
         return_logits: bool = False,
+        coverage: float | None = None,
         timeout: float | None = None,
     ) -> Iterator[Predictions]:
         """Answer many queries, one by one and in their order: quicker than `predict` for each when they are small.
@@ -114,13 +126,16 @@ class Adaptation(AdaptationHandle):
             queries: each in any form that `predict` takes, as many as go into one request.
             rate: as in `Client.adapt`; the same for all.
             return_logits: whether to get the raw logits too.
+            coverage: as in `predict`.
             timeout: seconds to wait for an answer; the client's default when None.
 
         Raises:
             What `predict` raises for the first query that fails, after the answers to those before it; and what
             reading `queries` raises.
         """
-        return PredictStream(self._connection, self._core, queries, rate, return_logits, timeout).answers()
+        return PredictStream(
+            self._connection, self._core, queries, rate, read_wanted(return_logits, coverage), timeout
+        ).answers()
 
     def add(
         self,
@@ -269,10 +284,18 @@ class AsyncAdaptation(AdaptationHandle):
         self._core = AdaptationCore(connection, info, labels, recipe)
 
     async def predict(
-        self, inputs: Inputs, *, rate: int | None = None, return_logits: bool = False, timeout: float | None = None
+        self,
+        inputs: Inputs,
+        *,
+        rate: int | None = None,
+        return_logits: bool = False,
+        coverage: float | None = None,
+        timeout: float | None = None,
     ) -> Predictions:
         """Answer queries, as `Adaptation.predict` does."""
-        return await self._connection.run(self._core.predict_steps(inputs, rate, return_logits, timeout))
+        return await self._connection.run(
+            self._core.predict_steps(inputs, rate, read_wanted(return_logits, coverage), timeout)
+        )
 
     def predict_stream(
         self,
@@ -280,10 +303,13 @@ class AsyncAdaptation(AdaptationHandle):
         *,
         rate: int | None = None,
         return_logits: bool = False,
+        coverage: float | None = None,
         timeout: float | None = None,
     ) -> AsyncIterator[Predictions]:
         """Answer many queries, as `Adaptation.predict_stream` does; `queries` is read by another task of the loop."""
-        return AsyncPredictStream(self._connection, self._core, queries, rate, return_logits, timeout).answers()
+        return AsyncPredictStream(
+            self._connection, self._core, queries, rate, read_wanted(return_logits, coverage), timeout
+        ).answers()
 
     async def add(
         self,

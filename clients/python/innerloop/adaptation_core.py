@@ -28,6 +28,7 @@ from innerloop.predictions import Predictions
 from innerloop.recipe import Recipe, make_support, read_answers
 from innerloop.retry import Deadline
 from innerloop.steps import Steps
+from innerloop.wanted import Wanted
 
 
 class AdaptationCore:
@@ -54,21 +55,21 @@ class AdaptationCore:
         self._lock = threading.Lock()
 
     def predict_steps(
-        self, inputs: Inputs, rate: int | None, return_logits: bool, timeout: float | None
+        self, inputs: Inputs, rate: int | None, wanted: Wanted, timeout: float | None
     ) -> Steps[Predictions]:
         """Answer queries, in as many requests as the server's limits ask for."""
         deadline = self.core.deadline(timeout)
         query = yield from self.core.read(self.info.model, inputs, Names("query"), deadline, rate)
         parts = yield from self.core.split(self.info.model, query, self._bytes_beside, deadline)
-        return Predictions.joined((yield from self.predict_parts(parts, return_logits, deadline, timeout)))
+        return Predictions.joined((yield from self.predict_parts(parts, wanted, deadline, timeout)))
 
     def predict_parts(
-        self, parts: Sequence[EncodedExamples], return_logits: bool, deadline: Deadline, timeout: float | None
+        self, parts: Sequence[EncodedExamples], wanted: Wanted, deadline: Deadline, timeout: float | None
     ) -> Steps[list[Predictions]]:
         """Answer the parts one after another; without a timeout of the caller's, each may take the client's."""
         answers = []
         for part in parts:
-            answers.append((yield from self.ask(part, return_logits, deadline)))
+            answers.append((yield from self.ask(part, wanted, deadline)))
             deadline = self.core.next_deadline(deadline, timeout)
         return answers
 
@@ -77,18 +78,18 @@ class AdaptationCore:
         examples = yield from self.core.read(self.info.model, query, Names("query"), deadline, rate)
         return examples.encoded()
 
-    def ask(self, query: EncodedExamples, return_logits: bool, deadline: Deadline) -> Steps[Predictions]:
+    def ask(self, query: EncodedExamples, wanted: Wanted, deadline: Deadline) -> Steps[Predictions]:
         """Answer the queries of one request; when the server can't use the adaptation any more, make it again."""
         while True:
             asked = self.info
-            question = calls.predict(asked.id, query, return_logits=return_logits, labels=self.labels)
+            question = calls.predict(asked.id, query, wanted=wanted, labels=self.labels)
             try:
                 return (yield from self.core.call(question, deadline))
             except (AdaptationNotFoundError, ModelRetiredError) as gone:
                 yield partial(self.core.acquire, self._lock, deadline)
                 try:
                     if self.info is asked:  # otherwise another call was first: ask again
-                        return (yield from self._remake(gone, query, return_logits, deadline))
+                        return (yield from self._remake(gone, query, wanted, deadline))
                 finally:
                     self._lock.release()
 
@@ -208,13 +209,13 @@ class AdaptationCore:
         self,
         gone: AdaptationNotFoundError | ModelRetiredError,
         query: EncodedExamples,
-        return_logits: bool,
+        wanted: Wanted,
         deadline: Deadline,
     ) -> Steps[Predictions]:
         """Adapt again and ask, under a new request id: the old one would name what is gone."""
         if self._own is None:
             raise gone
-        remake = calls.adapt_again(self._own.recipe, query, return_logits=return_logits)
+        remake = calls.adapt_again(self._own.recipe, query, wanted=wanted)
         self.info, predictions = yield from self.core.call(remake, deadline)
         self._own = self._own.made_again()
         return predictions

@@ -21,6 +21,7 @@ from innerloop.status import REQUEST_ID_KEY
 from innerloop.tensors import decode_tensor
 from innerloop.v1 import adaptation_pb2 as adaptations
 from innerloop.v1 import model_pb2 as models
+from innerloop.wanted import Wanted
 
 T = TypeVar("T")
 
@@ -119,10 +120,10 @@ def adapt(recipe: Recipe) -> Call[AdaptationInfo]:
 
 
 def predict(
-    adaptation_id: str, query: EncodedExamples, *, return_logits: bool, labels: Mapping[str, Any]
+    adaptation_id: str, query: EncodedExamples, *, wanted: Wanted, labels: Mapping[str, Any]
 ) -> Call[Predictions]:
     """Ask an adaptation."""
-    request = adaptations.PredictRequest(adaptation_id=adaptation_id, query=query.message, return_logits=return_logits)
+    request = adaptations.PredictRequest(adaptation_id=adaptation_id, query=query.message, **wanted._asdict())
     return Call(
         "Predict",
         request,
@@ -131,14 +132,14 @@ def predict(
     )
 
 
-def adapt_predict(recipe: Recipe, query: EncodedExamples, *, return_logits: bool) -> Call[Predictions]:
+def adapt_predict(recipe: Recipe, query: EncodedExamples, *, wanted: Wanted) -> Call[Predictions]:
     """Adapt and ask in one round trip, keeping nothing."""
     request = adaptations.AdaptPredictRequest(
         model=recipe.model,
         support=recipe.support,
         query=query.message,
         options=recipe.options,
-        return_logits=return_logits,
+        **wanted._asdict(),
     )
     return Call(
         "AdaptPredict",
@@ -149,9 +150,7 @@ def adapt_predict(recipe: Recipe, query: EncodedExamples, *, return_logits: bool
     )
 
 
-def adapt_again(
-    recipe: Recipe, query: EncodedExamples, *, return_logits: bool
-) -> Call[tuple[AdaptationInfo, Predictions]]:
+def adapt_again(recipe: Recipe, query: EncodedExamples, *, wanted: Wanted) -> Call[tuple[AdaptationInfo, Predictions]]:
     """Make an adaptation and ask it in one round trip, so that nothing can drop it in between."""
     request_id = new_request_id()
     request = adaptations.AdaptPredictRequest(
@@ -159,7 +158,7 @@ def adapt_again(
         support=recipe.support,
         query=query.message,
         options=recipe.options,
-        return_logits=return_logits,
+        **wanted._asdict(),
         keep=True,
         request_id=request_id,
     )

@@ -18,6 +18,7 @@ from innerloop.inputs import Inputs
 from innerloop.models import Migration, Model
 from innerloop.predictions import Predictions
 from innerloop.priority import Priority
+from innerloop.wanted import read_wanted
 
 T = TypeVar("T")
 
@@ -125,6 +126,7 @@ class Client:
         rate: int | None = None,
         steps: int | None = None,
         return_logits: bool = False,
+        coverage: float | None = None,
         timeout: float | None = None,
     ) -> Predictions:
         """Adapt and predict in one round trip; the server keeps nothing. Arguments as in `adapt` and `predict`.
@@ -134,7 +136,16 @@ class Client:
         """
         return self._connection.run(
             operations.adapt_predict(
-                self._connection, model, inputs, labels, query, targets, rate, steps, return_logits, timeout
+                self._connection,
+                model,
+                inputs,
+                labels,
+                query,
+                targets,
+                rate,
+                steps,
+                read_wanted(return_logits, coverage),
+                timeout,
             )
         )
 

@@ -93,6 +93,7 @@ class Model:
         versions: all versions of the model, oldest first; the attributes above describe one of them.
         aliases: names for versions, `stable` among them.
         extends: whether an adaptation can learn more examples without those before.
+        calibrated: whether its answers say how sure they are: see `Prediction.known` and `coverage`.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Model:
     versions: tuple[ModelVersion, ...] = ()
     aliases: tuple[ModelAlias, ...] = ()
     extends: bool = False
+    calibrated: bool = False
 
     @classmethod
     def from_message(cls, message: pb.Model) -> "Model":
@@ -144,6 +146,7 @@ class Model:
             ),
             aliases=tuple(ModelAlias(a.name, a.version, a.wanted, a.percent) for a in message.aliases),
             extends=message.extends,
+            calibrated=message.calibrated,
         )
 
 

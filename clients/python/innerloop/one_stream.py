@@ -12,6 +12,7 @@ from innerloop.pending_queries import PendingQueries, PendingQuery
 from innerloop.predictions import Predictions
 from innerloop.status import error_from_status
 from innerloop.v1 import adaptation_pb2 as pb
+from innerloop.wanted import Wanted
 
 CLASSES_CHANGED = "CLASSES_CHANGED"
 """Reason of an error: an update has changed the classes since a request named the adaptation."""
@@ -32,7 +33,7 @@ class OneStream:
         pending: the queries.
         adaptation_id: returns the adaptation's present id.
         labels: the caller's own objects by their names on the wire.
-        return_logits: whether to ask for logits.
+        wanted: what answers shall carry.
         priority: of all requests.
     """
 
@@ -41,14 +42,14 @@ class OneStream:
         pending: PendingQueries,
         adaptation_id: Callable[[], str],
         labels: Mapping[str, Any],
-        return_logits: bool,
+        wanted: Wanted,
         priority: pb.Priority,
     ) -> None:
         self.request_id = new_request_id()
         self._pending = pending
         self._adaptation_id = adaptation_id
         self._labels = labels
-        self._return_logits = return_logits
+        self._wanted = wanted
         self._priority = priority
         self._naming = _Naming("")
         self._namings: dict[int, _Naming] = {}
@@ -64,7 +65,7 @@ class OneStream:
             sequence=asked.sequence,
             adaptation_id=named,
             query=asked.query.message,
-            return_logits=self._return_logits,
+            **self._wanted._asdict(),
             priority=self._priority,
         )
 

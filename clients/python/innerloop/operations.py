@@ -17,6 +17,7 @@ from innerloop.predictions import Predictions
 from innerloop.recipe import Recipe, make_recipe, read_answers
 from innerloop.retry import Deadline
 from innerloop.steps import Steps
+from innerloop.wanted import Wanted
 
 
 def adapt(
@@ -48,7 +49,7 @@ def adapt_predict(
     targets: ArrayLike | None,
     rate: int | None,
     steps: int | None,
-    return_logits: bool,
+    wanted: Wanted,
     timeout: float | None,
 ) -> Steps[Predictions]:
     """Adapt and answer queries. Arguments as those of `Client.adapt_predict`."""
@@ -57,15 +58,13 @@ def adapt_predict(
     examples = yield from connection.read(model, query, Names("query"), deadline, rate)
     first, *others = yield from connection.split(model, examples, recipe.support.ByteSize, deadline)
     if not others:
-        return (yield from connection.call(calls.adapt_predict(recipe, first, return_logits=return_logits), deadline))
+        return (yield from connection.call(calls.adapt_predict(recipe, first, wanted=wanted), deadline))
     # The server keeps the adaptation for as long as the other parts take.
-    remade = calls.adapt_again(recipe, first, return_logits=return_logits)
+    remade = calls.adapt_again(recipe, first, wanted=wanted)
     info, answers = yield from connection.call(remade, deadline)
     adaptation = AdaptationCore(connection, info, recipe.labels, recipe)
     try:
-        return Predictions.joined(
-            [answers, *(yield from adaptation.predict_parts(others, return_logits, deadline, timeout))]
-        )
+        return Predictions.joined([answers, *(yield from adaptation.predict_parts(others, wanted, deadline, timeout))])
     finally:
         with suppress(InnerloopError):
             yield from adaptation.delete_steps(connection.next_deadline(deadline, timeout))

@@ -17,6 +17,7 @@ from innerloop.one_stream import OneStream
 from innerloop.predictions import Predictions
 from innerloop.stream_core import LOOK_AHEAD, NoMoreQueriesError, StreamCore
 from innerloop.v1.adaptation_pb2 import StreamPredictRequest, StreamPredictResponse
+from innerloop.wanted import Wanted
 
 
 class PredictStream(StreamCore):
@@ -31,10 +32,10 @@ class PredictStream(StreamCore):
         adaptation: AdaptationCore,
         queries: Iterable[Inputs],
         rate: int | None,
-        return_logits: bool,
+        wanted: Wanted,
         timeout: float | None,
     ) -> None:
-        super().__init__(connection, adaptation, rate, return_logits, timeout)
+        super().__init__(connection, adaptation, rate, wanted, timeout)
         self._connection = connection
         self._queries = _iterator(queries)
         self._places = threading.Semaphore(LOOK_AHEAD)
@@ -107,10 +108,10 @@ class AsyncPredictStream(StreamCore):
         adaptation: AdaptationCore,
         queries: Iterable[Inputs] | AsyncIterable[Inputs],
         rate: int | None,
-        return_logits: bool,
+        wanted: Wanted,
         timeout: float | None,
     ) -> None:
-        super().__init__(connection, adaptation, rate, return_logits, timeout)
+        super().__init__(connection, adaptation, rate, wanted, timeout)
         self._connection = connection
         self._queries = _async_iterator(queries)
         self._places = asyncio.Semaphore(LOOK_AHEAD)

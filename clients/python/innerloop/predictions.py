@@ -6,11 +6,24 @@ from functools import cached_property
 from typing import Any, Literal, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
-from innerloop.errors import InnerloopError, MissingAnswerError
+from innerloop.errors import InnerloopError, InvalidArgumentError, MissingAnswerError
 from innerloop.tensors import Array, decode_tensor
 from innerloop.timings import Timings
 from innerloop.v1 import adaptation_pb2 as pb
+
+RATE_ROUNDING = 1e-6
+"""Rates travel as float32."""
+
+_Field = Literal["probabilities", "logits", "values", "known", "label_sets", "intervals"]
+
+_HINTS = {
+    ("logits", "classification"): "; ask for them with return_logits=True",
+    ("known", "classification"): ": the model is not calibrated for that; `innerloop calibrate` makes a bundle that is",
+    ("label_sets", "classification"): "; ask for them with coverage=0.95 for example",
+    ("intervals", "regression"): "; ask for them with coverage=0.95 for example",
+}
 
 
 class Predictions(Sequence["Prediction"]):
@@ -79,6 +92,45 @@ class Predictions(Sequence["Prediction"]):
         return self._decode("values")
 
     @cached_property
+    def known(self) -> Array:
+        """Classification by a calibrated model: the probability that each query is of one of the classes, float32 [Q].
+
+        It supposes that half of all queries are.
+        """
+        return self._decode("known")
+
+    @cached_property
+    def label_sets(self) -> list[tuple[Any, ...]]:
+        """Classification, where asked for with `coverage`: the set of labels of each query, the most probable first.
+
+        Sets hold the true label for that share of queries. One is empty where no label is as probable as true labels
+        usually are.
+        """
+        members = self._decode("label_sets")
+        order = np.argsort(-self.probabilities, axis=1, kind="stable")
+        return [
+            tuple(self.classes[column] for column in columns if row[column])
+            for row, columns in zip(members, order.tolist(), strict=True)
+        ]
+
+    @cached_property
+    def intervals(self) -> Array:
+        """Regression, where asked for with `coverage`: lower and upper ends, float32 [Q, D, 2]."""
+        return self._decode("intervals")
+
+    def passes_for_known(self, false_alarms: float = 0.05) -> NDArray[np.bool_]:
+        """Whether each query passes for one of the classes, [Q], where a share `false_alarms` of those that are do not.
+
+        Raises:
+            MissingAnswerError: the model is not calibrated, or not for queries of other classes; or this is a
+                regression.
+            InvalidArgumentError: the model has no threshold for that rate.
+        """
+        self.known  # noqa: B018 - raises where the answers have none
+        passed = [decode_tensor(message.known) >= _threshold(message, false_alarms) for message in self._messages]
+        return np.concatenate(passed)
+
+    @cached_property
     def labels(self) -> list[Any]:
         """Classification: the most probable label of each query."""
         return [self.classes[column] for column in self.probabilities.argmax(1).tolist()]
@@ -87,6 +139,15 @@ class Predictions(Sequence["Prediction"]):
     def timings(self) -> Timings:
         """The time that the server spent in each phase, added up if the queries took several requests."""
         return Timings(*map(sum, zip(*map(Timings.from_message, self._timings), strict=True)))
+
+    def message_of(self, row: int) -> pb.Predictions:
+        """The message that answers a query."""
+        for message in self._messages:
+            size = message.probabilities.shape[0] if self.classes else message.values.shape[0]
+            if row < size:
+                return message
+            row -= size
+        raise IndexError(row)
 
     def __len__(self) -> int:
         return len(self.probabilities if self.classes else self.values)
@@ -104,11 +165,11 @@ class Predictions(Sequence["Prediction"]):
     def __repr__(self) -> str:
         return repr(list(self))
 
-    def _decode(self, field: Literal["probabilities", "logits", "values"]) -> Array:
+    def _decode(self, field: _Field) -> Array:
         if not all(message.HasField(field) for message in self._messages):
             kind = "classification" if self.classes else "regression"
-            hint = "; ask for them with return_logits=True" if field == "logits" and self.classes else ""
-            raise MissingAnswerError(f"these answers to a {kind} task carry no {field}{hint}")
+            hint = _HINTS.get((field, kind), "")
+            raise MissingAnswerError(f"these answers to a {kind} task carry no {field.replace('_', ' ')}{hint}")
         arrays = [decode_tensor(getattr(message, field)) for message in self._messages]
         if len(arrays) == 1:
             return arrays[0]
@@ -147,6 +208,52 @@ class Prediction:
         return dict(zip(self._answers.classes, self._answers.logits[self._row].tolist(), strict=True))
 
     @property
+    def known(self) -> float:
+        """Classification by a calibrated model: the probability that the query is of one of the classes at all.
+
+        Raises:
+            MissingAnswerError: the model is not calibrated, or this is a regression.
+        """
+        return float(self._answers.known[self._row])
+
+    def label_or(self, otherwise: Any, *, false_alarms: float = 0.05) -> Any:
+        """The most probable label, or `otherwise` where the query passes for none of the classes.
+
+        Args:
+            otherwise: what stands for an unknown query, for example None.
+            false_alarms: the share of queries that are of the classes and pass for unknown nevertheless, one of those
+                that the model has thresholds for: 0.01, 0.02, 0.05, 0.1 or 0.2.
+
+        Raises:
+            MissingAnswerError, InvalidArgumentError: see `Predictions.passes_for_known`.
+        """
+        known = self._answers.known[self._row]  # raises where the answers have none
+        return self.label if known >= _threshold(self._answers.message_of(self._row), false_alarms) else otherwise
+
+    @property
+    def label_set(self) -> tuple[Any, ...]:
+        """Classification, where asked for with `coverage`: the labels of the set, the most probable first."""
+        return self._answers.label_sets[self._row]
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Regression of one value, where asked for with `coverage`: lower and upper end.
+
+        Raises:
+            MissingAnswerError: no coverage was asked for, there are several values, or this is a classification.
+        """
+        ends = self.intervals
+        if len(ends) != 1:
+            raise MissingAnswerError(f"this answer has {len(ends)} values; read `intervals`")
+        return float(ends[0, 0]), float(ends[0, 1])
+
+    @property
+    def intervals(self) -> Array:
+        """Regression, where asked for with `coverage`: lower and upper ends of all D values, float32 [D, 2]."""
+        row: Array = self._answers.intervals[self._row]
+        return row
+
+    @property
     def value(self) -> float:
         """Regression of one value: the value.
 
@@ -168,3 +275,12 @@ class Prediction:
         if self._answers.classes:
             return f"Prediction(label={self.label!r}, probability={self.probability:.4f})"
         return f"Prediction(values={self.values.tolist()!r})"
+
+
+def _threshold(message: pb.Predictions, false_alarms: float) -> float:
+    """The value of `known` below which a query passes for unknown at a rate of false alarms."""
+    for rate, threshold in zip(message.false_alarms, message.known_thresholds, strict=True):
+        if abs(rate - false_alarms) < RATE_ROUNDING:
+            return threshold
+    rates = ", ".join(f"{rate:g}" for rate in message.false_alarms)
+    raise InvalidArgumentError(f"there is no threshold for {false_alarms:g} false alarms; there are those for {rates}")

@@ -24,6 +24,7 @@ from innerloop.predictions import Predictions
 from innerloop.status import error_from
 from innerloop.steps import Steps
 from innerloop.v1.adaptation_pb2 import StreamPredictResponse
+from innerloop.wanted import Wanted
 
 LOOK_AHEAD = 32
 """So many queries are read ahead of the oldest one without an answer; a server works on as many of one stream."""
@@ -48,7 +49,7 @@ class StreamCore(ABC):
         connection: the connection to the server.
         adaptation: the adaptation to ask.
         rate: samples a second of queries that are arrays of samples; None for others.
-        return_logits: whether to ask for logits.
+        wanted: what answers shall carry.
         timeout: seconds to wait for an answer; the client's default when None.
     """
 
@@ -57,13 +58,13 @@ class StreamCore(ABC):
         connection: Connection | AsyncConnection,
         adaptation: AdaptationCore,
         rate: int | None,
-        return_logits: bool,
+        wanted: Wanted,
         timeout: float | None,
     ) -> None:
         self._core = connection
         self._adaptation = adaptation
         self._rate = rate
-        self._return_logits = return_logits
+        self._wanted = wanted
         self._timeout = timeout
         self._pending = PendingQueries()
         self._patience = Patience(self._pending, connection.deadline(timeout).remaining())
@@ -122,9 +123,7 @@ class StreamCore(ABC):
             if not expired and not self._core.policy.may_ask_again(answer):
                 raise answer
             broken = broken or (expired and answer.request_id == self._stream.request_id)
-            answer = yield from self._adaptation.ask(
-                asked.query, self._return_logits, self._core.deadline(self._timeout)
-            )
+            answer = yield from self._adaptation.ask(asked.query, self._wanted, self._core.deadline(self._timeout))
         if broken:
             self._call.cancel()
             yield self._open_stream
@@ -199,7 +198,7 @@ class StreamCore(ABC):
             self._pending,
             lambda: self._adaptation.info.id,
             self._adaptation.labels,
-            self._return_logits,
+            self._wanted,
             self._adaptation.core.priority,
         )
         return self._stream

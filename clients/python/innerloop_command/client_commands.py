@@ -187,16 +187,27 @@ def predict(
             "a column text, or .txt files with a text in each line."
         ),
     ],
+    coverage: Annotated[
+        float | None,
+        typer.Option(
+            help="Show sets of labels, or intervals, that hold the truth for this share of queries, such as 0.95; only "
+            "of calibrated models."
+        ),
+    ] = None,
     as_json: AsJson = False,
     *,
     access: ServerAccess,
 ) -> None:
-    """Ask an adaptation about images, recordings or texts."""
+    """Ask an adaptation about images, recordings or texts.
+
+    A calibrated model says of a query that looks like none of the classes that it is unknown; 5% of those that do
+    belong to one are called so, too.
+    """
     with access.connect() as client:
         adaptation = client.get_adaptation(adaptation_id)
         kind = client.model(adaptation.model).input_kind
         inputs = _queries(queries, kind)
-        predictions = adaptation.predict(inputs)
+        predictions = adaptation.predict(inputs, coverage=coverage)
     named = "text" if kind == "text" else "file"
     answers = [answer(named, str(query), prediction) for query, prediction in zip(inputs, predictions, strict=True)]
     print_json(answers) if as_json else print_answers(answers)

@@ -13,15 +13,24 @@ from innerloop_command.console import make_console, print_line
 
 
 def answer(kind: str, query: str, prediction: Prediction) -> dict[str, Any]:
-    """One answer as plain data: the query by its kind, the label with all probabilities, or values of a regression."""
+    """One answer as plain data: the query by its kind, the label with all probabilities, or values of a regression.
+
+    Of calibrated models there is more: whether the query is known, and sets or intervals where they were asked for.
+    """
     if hasattr(prediction, "values"):
-        return {kind: query, "values": prediction.values.tolist()}
-    return {
+        intervals = {"intervals": prediction.intervals.tolist()} if hasattr(prediction, "intervals") else {}
+        return {kind: query, "values": prediction.values.tolist(), **intervals}
+    found = {
         kind: query,
         "label": prediction.label,
         "probability": prediction.probability,
         "probabilities": prediction.probabilities,
     }
+    if hasattr(prediction, "known"):
+        found |= {"known": prediction.known, "unknown": prediction.label_or(None) is None}
+    if hasattr(prediction, "label_set"):
+        found["label_set"] = prediction.label_set
+    return found
 
 
 def print_json(data: Any) -> None:
@@ -31,15 +40,28 @@ def print_json(data: Any) -> None:
 
 def print_answers(answers: Sequence[dict[str, Any]]) -> None:
     """Print what `answer` made of several predictions, one line each."""
-    regression = "values" in answers[0]
     kind = next(iter(answers[0]))
-    table = _table(kind, "values") if regression else _table(kind, "label", "probability")
-    for row in answers:
-        if regression:
-            table.add_row(row[kind], "  ".join(f"{value:.6g}" for value in row["values"]))
-        else:
-            table.add_row(row[kind], row["label"], f"{row['probability']:.1%}")
+    rows = [_shown(answer, kind) for answer in answers]
+    table = _table(*rows[0])
+    for row in rows:
+        table.add_row(*row.values())
     make_console().print(table)
+
+
+def _shown(row: dict[str, Any], kind: str) -> dict[str, str]:
+    """One answer by the heads of its columns; a query that passes for none of the classes is called unknown."""
+    if "values" in row:
+        shown = {kind: row[kind], "values": "  ".join(f"{value:.6g}" for value in row["values"])}
+        if "intervals" in row:
+            shown["intervals"] = "  ".join(f"{low:.6g} to {high:.6g}" for low, high in row["intervals"])
+        return shown
+    label = f"unknown ({row['label']}?)" if row.get("unknown") else row["label"]
+    shown = {kind: row[kind], "label": label, "probability": f"{row['probability']:.1%}"}
+    if "known" in row:
+        shown["known"] = f"{row['known']:.1%}"
+    if "label_set" in row:
+        shown["set"] = ", ".join(row["label_set"]) or "none"
+    return shown
 
 
 def print_examples(listed: Sequence[dict[str, Any]]) -> None:
@@ -98,7 +120,8 @@ def _description(model: Model) -> list[str]:
     takes += ["learns more without the examples before"] * model.extends
     trained_for = _trained_for(model)
     trained = "; ".join([f"trained for {trained_for}" if trained_for else "not meta-trained", *takes])
-    return [f"{model.method}, {model.task_kind} of {inputs}", trained, *metrics]
+    calibrated = ["answers say how sure they are"] * model.calibrated
+    return [f"{model.method}, {model.task_kind} of {inputs}", trained, *calibrated, *metrics]
 
 
 def _versions(model: Model) -> list[str]:

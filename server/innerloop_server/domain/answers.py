@@ -1,10 +1,12 @@
 """The answers of a model to queries."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from innerloop_learner.calibration import TaskCalibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,11 +17,23 @@ class Answers:
         logits: [Q, ways]; None for regression.
         probabilities: [Q, ways]; None for regression.
         values: [Q, D]; None for classification.
+        calibration: how sure such answers are; None if the model is not calibrated.
+        known: probability that each query belongs to one of the classes [Q]; None if the model is not calibrated, and
+            for regression; as the rest, None in answers of an engine.
+        thresholds: of `known` for each of the calibration's rates of false alarms; empty without `known`.
+        label_sets: [Q, ways] bool, labels in the set of each query; None if no coverage was asked for.
+        intervals: [Q, D, 2], lower and upper ends; None if no coverage was asked for, and for classification.
     """
 
     logits: NDArray[np.float32] | None = None
     probabilities: NDArray[np.float32] | None = None
     values: NDArray[np.float32] | None = None
+    _: KW_ONLY
+    calibration: TaskCalibration | None = None
+    known: NDArray[np.float32] | None = None
+    thresholds: tuple[float, ...] = ()
+    label_sets: NDArray[np.bool_] | None = None
+    intervals: NDArray[np.float32] | None = None
 
     @property
     def finite(self) -> bool:

@@ -41,6 +41,12 @@ class InvalidRequestError(ServerError):
         self.violations = tuple(violations)
 
 
+def uncalibrated() -> InvalidRequestError:
+    """The refusal of a coverage by a model that is not calibrated."""
+    why = "can't be promised: this model is not calibrated; `innerloop calibrate` makes a bundle of it that is"
+    return InvalidRequestError([FieldViolation("coverage", why)])
+
+
 class ModelNotFoundError(ServerError):
     """No model of that name."""
 

@@ -40,6 +40,7 @@ class ModelDescription:
         trained_ways, trained_shots, trained_steps: the tasks it was trained for.
         traits: what it takes and does.
         metrics: evaluated figures.
+        calibrated: whether its answers say how sure they are.
     """
 
     version: str
@@ -54,6 +55,7 @@ class ModelDescription:
     metrics: tuple[ModelMetric, ...] = ()
     input_kind: InputKind = "tensor"
     sample_rate: int = 0
+    calibrated: bool = False
 
     @property
     def input_format(self) -> str:

@@ -22,4 +22,5 @@ def describe(manifest: Manifest, traits: Traits) -> ModelDescription:
             ModelMetric(metric.name, metric.value, metric.confidence_interval, metric.protocol)
             for metric in manifest.metrics
         ),
+        calibrated=manifest.calibration is not None,
     )

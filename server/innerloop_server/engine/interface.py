@@ -11,6 +11,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from innerloop_learner.calibration import Calibration
 from innerloop_learner.signatures import TrustedKeys
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.models import ModelDescription, ServedModel
@@ -176,12 +177,14 @@ class LoadedModel(ABC):
     Attributes:
         name: that callers know it by.
         description: description of the bundle.
+        calibration: how sure its answers are; None if the bundle has none.
         computed_by_workers: whether worker processes can compute its batches, too.
         states_on_host: whether task states lie in the host's memory, so that reading one never waits for a device.
     """
 
     name: str
     description: ModelDescription
+    calibration: Calibration | None = None
     computed_by_workers: bool = False
     states_on_host: bool = True
 

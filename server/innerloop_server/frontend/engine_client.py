@@ -210,7 +210,7 @@ def read_answers(sent: SentAnswers, memory: NDArray[np.uint8]) -> Answers:
             return np.frombuffer(place.data, np.float32).reshape(place.shape)
         return array_in(memory, place).copy()
 
-    return Answers(read(sent.logits), read(sent.probabilities), read(sent.values))
+    return Answers(read(sent.logits), read(sent.probabilities), read(sent.values), calibration=sent.calibration)
 
 
 def _settle(asked: _Asked[Any], message: Reply | Failed) -> None:

@@ -5,6 +5,7 @@ Tensors never travel in messages: a message says where in the shared segment the
 
 import msgspec
 
+from innerloop_learner.calibration import TaskCalibration
 from innerloop_server.domain.adaptations import Adaptation, KeepOptions
 from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.errors import FieldViolation
@@ -188,8 +189,9 @@ Operation = (
 
 
 class SentAnswers(_Message):
-    """`Answers`."""
+    """`Answers`, as an engine gives them."""
 
+    calibration: TaskCalibration | None
     logits: ArrayAt | ArrayHere | None
     probabilities: ArrayAt | ArrayHere | None
     values: ArrayAt | ArrayHere | None

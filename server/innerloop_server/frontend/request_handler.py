@@ -177,7 +177,8 @@ def _sent_answers(answers: Answers, block: NDArray[np.uint8], room: messages.Roo
     size = sum(aligned(array.nbytes) for array in arrays if array is not None)
     if room is None or size > room.size:
         return messages.SentAnswers(
-            *(None if array is None else messages.ArrayHere(array.tobytes(), array.shape) for array in arrays)
+            answers.calibration,
+            *(None if array is None else messages.ArrayHere(array.tobytes(), array.shape) for array in arrays),
         )
     places = iter(write(block, [array for array in arrays if array is not None], room.offset))
-    return messages.SentAnswers(*(None if array is None else next(places) for array in arrays))
+    return messages.SentAnswers(answers.calibration, *(None if array is None else next(places) for array in arrays))

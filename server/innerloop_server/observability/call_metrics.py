@@ -1,12 +1,15 @@
 """Prometheus metrics of RPCs, which every process that answers gRPC writes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 PHASE_SECONDS = (0.0001, 0.0002, *SECONDS)
+
+LABELS = (0, 1, 2, 3, 5, 10, 20, 50, 100)
+"""Sizes of label sets that are told apart."""
 
 NO_MODEL = ""
 """Model label of requests that name no model of this server, so that clients can't create labels."""
@@ -69,6 +72,21 @@ class CallMetrics:
             ).labels
         )
 
+        self._judged = cache(
+            counter(
+                registry,
+                "queries_judged",
+                "Queries to calibrated models by whether they pass for known or unknown at 5% false alarms.",
+                "model",
+                "verdict",
+            ).labels
+        )
+        self._label_set_size = cache(
+            histogram(
+                registry, "label_set_size", "Labels in the set of a query with a coverage.", LABELS, "model"
+            ).labels
+        )
+
     def request(self, rpc: str, model: str, version: str, status: str, seconds: float) -> None:
         """Count a request that was answered with a status code; its version is empty if it is about none."""
         self._requests(rpc, model, status).inc()
@@ -76,6 +94,17 @@ class CallMetrics:
         if version:
             self._version_requests(model, version, status).inc()
             self._version_duration(model, version).observe(seconds)
+
+    def judged(self, model: str, queries: int, unknown: int) -> None:
+        """Count queries to a calibrated model, and how many of them pass for unknown."""
+        self._judged(model, "known").inc(queries - unknown)
+        self._judged(model, "unknown").inc(unknown)
+
+    def label_sets(self, model: str, sizes: Iterable[int]) -> None:
+        """Record how many labels the sets of some queries hold."""
+        size_of = self._label_set_size(model)
+        for size in sizes:
+            size_of.observe(size)
 
     def phase(self, phase: str, model: str, seconds: float) -> None:
         """Record the time that a request spent in a phase: queue, encoder, adapt, predict or encode."""

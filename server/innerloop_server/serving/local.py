@@ -35,6 +35,7 @@ from innerloop_server.observability.metrics import Metrics
 from innerloop_server.scheduling.buckets import adapt_bucket, extend_bucket, predict_bucket
 from innerloop_server.scheduling.job import AdaptJob, ExtendJob, Job, PredictJob
 from innerloop_server.scheduling.scheduler import Scheduler
+from innerloop_server.serving.confidence import with_calibration
 from innerloop_server.serving.interface import Serving
 from innerloop_server.serving.migrator import Migrator
 from innerloop_server.serving.rate_limits import RateLimits
@@ -109,7 +110,7 @@ class LocalServing(Serving):
         live = await self._live(caller, task.adaptation_id, deadline)
         live.model.served.check_format(task.model.description.input_format)
         timings = Timings()
-        answers = await self._predict(caller, live.model, live.state, task.query, deadline, timings)
+        answers = await self._ask(caller, live, task.query, deadline, timings)
         return PredictResult(answers, live.record.classes, timings)
 
     async def adapt_predict(
@@ -124,7 +125,7 @@ class LocalServing(Serving):
         kept, answers = await self._adapt_and_keep(caller, task, query, keep, deadline, timings)
         if answers is None:  # a request of the same id made the adaptation
             live = await self._live(caller, kept.record.id, deadline)
-            answers = await self._predict(caller, live.model, live.state, query, deadline, timings)
+            answers = await self._ask(caller, live, query, deadline, timings)
         return AdaptPredictResult(answers, kept.describe(), timings)
 
     async def update(self, caller: Caller, task: UpdateTask, deadline: Deadline) -> UpdateResult:
@@ -285,6 +286,8 @@ class LocalServing(Serving):
         self._metrics.adapted(model.name, support.size, task.steps)
         if apart is not None:
             answers = await self._predict(caller, model, adapted.state, apart, deadline, timings)
+        if answers is not None:
+            answers = with_calibration(answers, model, support.ways, support.size)
         return adapted, answers
 
     async def _adapt_alone(
@@ -324,6 +327,13 @@ class LocalServing(Serving):
     async def _adapt_again(self, caller: Caller, model: LoadedModel, recipe: Recipe, deadline: Deadline) -> TaskState:
         task = AdaptTask(model.served, recipe.support, (), recipe.steps)
         return (await self._adapt_alone(caller, model, task, deadline, Timings())).state
+
+    async def _ask(
+        self, caller: Caller, live: LiveAdaptation, query: Array, deadline: Deadline, timings: Timings
+    ) -> Answers:
+        """Answer queries with an adaptation in memory."""
+        answers = await self._predict(caller, live.model, live.state, query, deadline, timings)
+        return with_calibration(answers, live.model, len(live.record.classes), live.record.support_size)
 
     async def _predict(
         self,

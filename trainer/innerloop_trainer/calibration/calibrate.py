@@ -134,6 +134,9 @@ def calibrate_bundle(
         SeenClassesError: the model was trained on all of the classes.
     """
     manifest = bundle.manifest
+    most = manifest.limits.max_ways
+    if sizes is not None and any(ways > most for ways, _ in sizes):
+        raise CalibrationError(f"this model takes at most {most} classes; name smaller sizes")
     source = load_source_of(bundle, data, device)
     sampler, split = source.validation, "validation split"
     if not manifest.provenance.meta_trained and source.task_kind == "classification":

@@ -93,16 +93,26 @@ class Timings(_message.Message):
     def __init__(self, queue: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., adapt: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., predict: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., encode: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., encoder: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Predictions(_message.Message):
-    __slots__ = ("classes", "probabilities", "logits", "values")
+    __slots__ = ("classes", "probabilities", "logits", "values", "known", "false_alarms", "known_thresholds", "label_sets", "intervals")
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
     LOGITS_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
+    FALSE_ALARMS_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_THRESHOLDS_FIELD_NUMBER: _ClassVar[int]
+    LABEL_SETS_FIELD_NUMBER: _ClassVar[int]
+    INTERVALS_FIELD_NUMBER: _ClassVar[int]
     classes: _containers.RepeatedScalarFieldContainer[str]
     probabilities: _tensor_pb2.Tensor
     logits: _tensor_pb2.Tensor
     values: _tensor_pb2.Tensor
-    def __init__(self, classes: _Optional[_Iterable[str]] = ..., probabilities: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., logits: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., values: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
+    known: _tensor_pb2.Tensor
+    false_alarms: _containers.RepeatedScalarFieldContainer[float]
+    known_thresholds: _containers.RepeatedScalarFieldContainer[float]
+    label_sets: _tensor_pb2.Tensor
+    intervals: _tensor_pb2.Tensor
+    def __init__(self, classes: _Optional[_Iterable[str]] = ..., probabilities: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., logits: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., values: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., known: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., false_alarms: _Optional[_Iterable[float]] = ..., known_thresholds: _Optional[_Iterable[float]] = ..., label_sets: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., intervals: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
 
 class AdaptRequest(_message.Message):
     __slots__ = ("model", "support", "options", "request_id", "priority")
@@ -127,16 +137,18 @@ class AdaptResponse(_message.Message):
     def __init__(self, adaptation: _Optional[_Union[Adaptation, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
-    __slots__ = ("adaptation_id", "query", "return_logits", "priority")
+    __slots__ = ("adaptation_id", "query", "return_logits", "priority", "coverage")
     ADAPTATION_ID_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
     RETURN_LOGITS_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    COVERAGE_FIELD_NUMBER: _ClassVar[int]
     adaptation_id: str
     query: _tensor_pb2.Inputs
     return_logits: bool
     priority: Priority
-    def __init__(self, adaptation_id: _Optional[str] = ..., query: _Optional[_Union[_tensor_pb2.Inputs, _Mapping]] = ..., return_logits: _Optional[bool] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
+    coverage: float
+    def __init__(self, adaptation_id: _Optional[str] = ..., query: _Optional[_Union[_tensor_pb2.Inputs, _Mapping]] = ..., return_logits: _Optional[bool] = ..., priority: _Optional[_Union[Priority, str]] = ..., coverage: _Optional[float] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
     __slots__ = ("predictions", "timings")
@@ -147,18 +159,20 @@ class PredictResponse(_message.Message):
     def __init__(self, predictions: _Optional[_Union[Predictions, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
 
 class StreamPredictRequest(_message.Message):
-    __slots__ = ("sequence", "adaptation_id", "query", "return_logits", "priority")
+    __slots__ = ("sequence", "adaptation_id", "query", "return_logits", "priority", "coverage")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     ADAPTATION_ID_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
     RETURN_LOGITS_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    COVERAGE_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     adaptation_id: str
     query: _tensor_pb2.Inputs
     return_logits: bool
     priority: Priority
-    def __init__(self, sequence: _Optional[int] = ..., adaptation_id: _Optional[str] = ..., query: _Optional[_Union[_tensor_pb2.Inputs, _Mapping]] = ..., return_logits: _Optional[bool] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
+    coverage: float
+    def __init__(self, sequence: _Optional[int] = ..., adaptation_id: _Optional[str] = ..., query: _Optional[_Union[_tensor_pb2.Inputs, _Mapping]] = ..., return_logits: _Optional[bool] = ..., priority: _Optional[_Union[Priority, str]] = ..., coverage: _Optional[float] = ...) -> None: ...
 
 class StreamPredictResponse(_message.Message):
     __slots__ = ("sequence", "predictions", "error", "timings")
@@ -173,7 +187,7 @@ class StreamPredictResponse(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., predictions: _Optional[_Union[Predictions, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
 
 class AdaptPredictRequest(_message.Message):
-    __slots__ = ("model", "support", "query", "options", "return_logits", "keep", "request_id", "priority")
+    __slots__ = ("model", "support", "query", "options", "return_logits", "keep", "request_id", "priority", "coverage")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SUPPORT_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
@@ -182,6 +196,7 @@ class AdaptPredictRequest(_message.Message):
     KEEP_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    COVERAGE_FIELD_NUMBER: _ClassVar[int]
     model: str
     support: Support
     query: _tensor_pb2.Inputs
@@ -190,7 +205,8 @@ class AdaptPredictRequest(_message.Message):
     keep: bool
     request_id: str
     priority: Priority
-    def __init__(self, model: _Optional[str] = ..., support: _Optional[_Union[Support, _Mapping]] = ..., query: _Optional[_Union[_tensor_pb2.Inputs, _Mapping]] = ..., options: _Optional[_Union[AdaptOptions, _Mapping]] = ..., return_logits: _Optional[bool] = ..., keep: _Optional[bool] = ..., request_id: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
+    coverage: float
+    def __init__(self, model: _Optional[str] = ..., support: _Optional[_Union[Support, _Mapping]] = ..., query: _Optional[_Union[_tensor_pb2.Inputs, _Mapping]] = ..., options: _Optional[_Union[AdaptOptions, _Mapping]] = ..., return_logits: _Optional[bool] = ..., keep: _Optional[bool] = ..., request_id: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., coverage: _Optional[float] = ...) -> None: ...
 
 class AdaptPredictResponse(_message.Message):
     __slots__ = ("predictions", "adaptation", "timings")

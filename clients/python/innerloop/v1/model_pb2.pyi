@@ -100,7 +100,7 @@ class Metric(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ..., confidence_interval: _Optional[float] = ..., protocol: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "state", "method", "task_kind", "input_shape", "input_data_type", "target_size", "limits", "metrics", "digest", "error", "ways_can_change", "order_matters", "gradients_at_serving", "input_kind", "sample_rate", "versions", "aliases", "extends")
+    __slots__ = ("name", "version", "state", "method", "task_kind", "input_shape", "input_data_type", "target_size", "limits", "metrics", "digest", "error", "ways_can_change", "order_matters", "gradients_at_serving", "input_kind", "sample_rate", "versions", "aliases", "extends", "calibrated")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -121,6 +121,7 @@ class Model(_message.Message):
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     ALIASES_FIELD_NUMBER: _ClassVar[int]
     EXTENDS_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATED_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     state: ModelState
@@ -141,7 +142,8 @@ class Model(_message.Message):
     versions: _containers.RepeatedCompositeFieldContainer[ModelVersion]
     aliases: _containers.RepeatedCompositeFieldContainer[ModelAlias]
     extends: bool
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., method: _Optional[str] = ..., task_kind: _Optional[_Union[TaskKind, str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., input_data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., target_size: _Optional[int] = ..., limits: _Optional[_Union[TaskLimits, _Mapping]] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., digest: _Optional[str] = ..., error: _Optional[str] = ..., ways_can_change: _Optional[_Union[WaysChange, str]] = ..., order_matters: _Optional[bool] = ..., gradients_at_serving: _Optional[bool] = ..., input_kind: _Optional[_Union[InputKind, str]] = ..., sample_rate: _Optional[int] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., aliases: _Optional[_Iterable[_Union[ModelAlias, _Mapping]]] = ..., extends: _Optional[bool] = ...) -> None: ...
+    calibrated: bool
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., method: _Optional[str] = ..., task_kind: _Optional[_Union[TaskKind, str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., input_data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., target_size: _Optional[int] = ..., limits: _Optional[_Union[TaskLimits, _Mapping]] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., digest: _Optional[str] = ..., error: _Optional[str] = ..., ways_can_change: _Optional[_Union[WaysChange, str]] = ..., order_matters: _Optional[bool] = ..., gradients_at_serving: _Optional[bool] = ..., input_kind: _Optional[_Union[InputKind, str]] = ..., sample_rate: _Optional[int] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., aliases: _Optional[_Iterable[_Union[ModelAlias, _Mapping]]] = ..., extends: _Optional[bool] = ..., calibrated: _Optional[bool] = ...) -> None: ...
 
 class ModelVersion(_message.Message):
     __slots__ = ("folder", "version", "digest", "state", "error")

@@ -66,6 +66,7 @@ class OnnxModel(LoadedModel):
     ) -> None:
         self.name = name
         self.description = describe(manifest, replace(traits, extends=False))  # there is no graph for that
+        self.calibration = manifest.calibration
         self.states_on_host = device.in_host_memory
         self._device = device
         self._states = states

@@ -78,6 +78,7 @@ class TorchModel(LoadedModel):
     def __init__(self, name: str, bundle: Bundle, device: Device, memory: StateMemory, precision: Precision) -> None:
         self.name = name
         self.description = describe(bundle.manifest, bundle.learner.traits)
+        self.calibration = bundle.manifest.calibration
         self.computation = Computation(bundle.learner, bundle.params, precision)
         self.computed_by_workers = self.states_on_host = device.torch_device.type == "cpu"
         self._device = device

@@ -11,9 +11,10 @@ from google.protobuf.message import Message
 
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import tensor_pb2
+from innerloop_learner.calibration import COVERAGES
 from innerloop_server.domain.adaptations import KeepOptions
 from innerloop_server.domain.callers import Priority
-from innerloop_server.domain.errors import FieldViolation, InvalidRequestError
+from innerloop_server.domain.errors import FieldViolation, InvalidRequestError, uncalibrated
 from innerloop_server.domain.examples import number_classes
 from innerloop_server.domain.models import ModelDescription, ServedModel
 from innerloop_server.domain.tasks import AdaptTask, Array, SupportSet
@@ -119,6 +120,24 @@ def decode_query(
     query = decode_inputs(inputs, "query", model.description, limits.query, violations, detached)
     violations.check()
     return query
+
+
+def decode_coverage(
+    request: pb.PredictRequest | pb.StreamPredictRequest | pb.AdaptPredictRequest, model: ServedModel
+) -> float | None:
+    """The share of queries whose sets or intervals shall hold the truth; None if the request wants none.
+
+    Raises:
+        InvalidRequestError: it is out of range, or the model is not calibrated.
+    """
+    if not request.HasField("coverage"):
+        return None
+    if not model.description.calibrated:
+        raise uncalibrated()
+    if not COVERAGES[0] <= request.coverage <= COVERAGES[-1]:
+        why = f"is {request.coverage:g}, and must lie between {COVERAGES[0]} and {COVERAGES[-1]}"
+        raise InvalidRequestError([FieldViolation("coverage", why)])
+    return request.coverage
 
 
 def decode_priority(priority: int) -> Priority:

@@ -6,6 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import model_pb2, tensor_pb2
+from innerloop_learner.calibration import FALSE_ALARMS
 from innerloop_learner.encoders import MAX_TEXT_BYTES
 from innerloop_learner.media import MAX_AUDIO_SECONDS
 from innerloop_server.domain.adaptations import Adaptation
@@ -17,7 +18,7 @@ from innerloop_server.domain.models import ModelEntry, ModelState
 from innerloop_server.domain.timings import Timings
 from innerloop_server.transport.codec.inputs import most_examples
 from innerloop_server.transport.codec.requests import RequestLimits
-from innerloop_server.transport.codec.tensors import encode_tensor
+from innerloop_server.transport.codec.tensors import encode_flags, encode_tensor
 
 STATES = {
     ModelState.LOADING: model_pb2.MODEL_STATE_LOADING,
@@ -78,12 +79,21 @@ def encode_examples(listed: ListedExamples) -> pb.ListExamplesResponse:
 def encode_answers(answers: Answers, classes: tuple[str, ...], *, logits: bool) -> pb.Predictions:
     """Answers, with logits on demand."""
     if answers.values is not None:
-        return pb.Predictions(values=encode_tensor(answers.values))
+        predictions = pb.Predictions(values=encode_tensor(answers.values))
+        if answers.intervals is not None:
+            predictions.intervals.CopyFrom(encode_tensor(answers.intervals))
+        return predictions
     predictions = pb.Predictions(classes=classes)
     if answers.probabilities is not None:
         predictions.probabilities.CopyFrom(encode_tensor(answers.probabilities))
     if logits and answers.logits is not None:
         predictions.logits.CopyFrom(encode_tensor(answers.logits))
+    if answers.known is not None:
+        predictions.known.CopyFrom(encode_tensor(answers.known))
+        predictions.false_alarms.extend(FALSE_ALARMS)
+        predictions.known_thresholds.extend(answers.thresholds)
+    if answers.label_sets is not None:
+        predictions.label_sets.CopyFrom(encode_flags(answers.label_sets))
     return predictions
 
 
@@ -159,6 +169,7 @@ def _encode_description(entry: ModelEntry, limits: RequestLimits) -> model_pb2.M
         input_kind=INPUT_KINDS[description.input_kind],
         sample_rate=description.sample_rate,
         extends=traits.extends,
+        calibrated=description.calibrated,
     )
 
 

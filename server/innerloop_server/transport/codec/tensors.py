@@ -72,3 +72,8 @@ def encode_tensor(array: Array) -> tensor_pb2.Tensor:
     if sys.byteorder == "big":
         array = array.byteswap()
     return tensor_pb2.Tensor(data_type=tensor_pb2.DATA_TYPE_FLOAT32, shape=array.shape, data=array.tobytes())
+
+
+def encode_flags(flags: Array) -> tensor_pb2.Tensor:
+    """The message of a boolean array, as uint8."""
+    return tensor_pb2.Tensor(data_type=tensor_pb2.DATA_TYPE_UINT8, shape=flags.shape, data=flags.tobytes())

@@ -5,10 +5,12 @@ from time import perf_counter
 from weakref import WeakValueDictionary
 
 from innerloop.v1 import adaptation_pb2 as pb
+from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.errors import FieldViolation, InvalidRequestError
 from innerloop_server.domain.tasks import PredictTask
 from innerloop_server.domain.timings import Timings
 from innerloop_server.observability.call_metrics import CallMetrics
+from innerloop_server.serving.confidence import sure_answers, unknown_queries
 from innerloop_server.serving.interface import Serving
 from innerloop_server.transport.codec.detached import Received
 from innerloop_server.transport.codec.inputs import is_heavy
@@ -16,6 +18,7 @@ from innerloop_server.transport.codec.requests import (
     RequestLimits,
     decode_adapt,
     decode_adapt_predict,
+    decode_coverage,
     decode_keep_options,
     decode_priority,
     decode_query,
@@ -126,6 +129,7 @@ class AdaptationServicer:
         caller = call.caller.with_priority(decode_priority(request.priority))
         model = await self._serving.model_of(caller, adaptation_id)
         call.model, call.version = model.name, model.description.version
+        coverage = decode_coverage(request, model)
         query = await self._decoders.run(
             lambda: decode_query(request.query, model, self._limits, detached),
             heavy=is_heavy(request.query, "query", detached),
@@ -135,7 +139,8 @@ class AdaptationServicer:
         task = PredictTask(model, adaptation_id, query)
         result = await self._serving.predict(caller, task, call.deadline)
         clock.go_on()
-        predictions = encode_answers(result.answers, result.classes, logits=request.return_logits)
+        answers = self._sure(result.answers, coverage, call)
+        predictions = encode_answers(answers, result.classes, logits=request.return_logits)
         return pb.PredictResponse(predictions=predictions, timings=self._timings(result.timings, clock, call))
 
     async def _adapt_predict(self, received: Received[pb.AdaptPredictRequest], call: Call) -> pb.AdaptPredictResponse:
@@ -144,6 +149,7 @@ class AdaptationServicer:
         caller = call.caller.with_priority(decode_priority(request.priority))
         model = await self._serving.model(caller, request.model)
         call.model, call.version = model.name, model.description.version
+        coverage = decode_coverage(request, model)
         (task, query), keep = await self._decoders.run(
             lambda: (
                 decode_adapt_predict(request, model, self._limits, detached),
@@ -156,8 +162,9 @@ class AdaptationServicer:
         clock.pause()
         result = await self._serving.adapt_predict(caller, task, query, keep if request.keep else None, call.deadline)
         clock.go_on()
+        answers = self._sure(result.answers, coverage, call)
         response = pb.AdaptPredictResponse(
-            predictions=encode_answers(result.answers, task.classes, logits=request.return_logits)
+            predictions=encode_answers(answers, task.classes, logits=request.return_logits)
         )
         if result.adaptation is not None:
             response.adaptation.CopyFrom(encode_adaptation(result.adaptation))
@@ -210,6 +217,15 @@ class AdaptationServicer:
         adaptation = await self._serving.delete(call.caller, request.adaptation_id)
         call.model = adaptation.model
         return pb.DeleteAdaptationResponse()
+
+    def _sure(self, answers: Answers, coverage: float | None, call: Call) -> Answers:
+        """Answers that say how sure they are, where the model is calibrated."""
+        sure = sure_answers(answers, coverage)
+        if sure.known is not None:
+            self._metrics.judged(call.model, len(sure.known), unknown_queries(sure))
+        if sure.label_sets is not None:
+            self._metrics.label_sets(call.model, sure.label_sets.sum(1).tolist())
+        return sure
 
     def _timings(self, timings: Timings, clock: "_CodecClock", call: Call) -> pb.Timings:
         encode_seconds = clock.stop()
