@@ -23,6 +23,7 @@ from innerloop_server.domain.adaptations import KeepOptions
 from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.errors import (
     AdaptationNotFoundError,
+    AdaptationTooLargeError,
     InvalidRequestError,
     RevisionChangedError,
     StoreUnavailableError,
@@ -403,6 +404,28 @@ async def test_after_a_write_of_unknown_outcome_answers_are_those_of_what_is_kep
     repeated = await server.update(made, change([(2, "c")]), request_id="mine")
     assert (repeated.adaptation.revision, repeated.example_ids) == (2, (2,))
     assert (await server.answers(made))[0] == ("a", "b", "c")
+
+
+async def test_an_adaptation_that_would_outgrow_its_owners_memory_stays_as_it_was(start):
+    server = await start()
+    made = await server.learn("prototypes", [(0, "a"), (1, "b")])
+    before = await server.answers(made)
+    server.keeper._live.owner_budget = made.size_bytes
+    with pytest.raises(AdaptationTooLargeError):
+        await server.update(made, change([(n, f"new {n}") for n in range(20)]))
+    after = await server.answers(made)
+    assert before[0] == after[0]
+    np.testing.assert_array_equal(before[1], after[1])
+    assert (await server.serving.look(ME, made.id)).revision == 1
+
+
+@pytest.mark.parametrize(("update", "counted"), [(change([(2, "c")]), 1), (change(remove=(0,)), 3)])
+async def test_examples_count_against_their_callers_limits_where_they_may_be_needed(start, update, counted):
+    server = await start()
+    made = await server.learn("prototypes", [(0, "a"), (1, "b"), (2, "a")])
+    spent, server.serving._limits.spend = [], lambda _, examples: spent.append(examples)
+    await server.update(made, update)
+    assert spent == [counted]
 
 
 async def test_only_the_latest_requests_are_known_again(start):
