@@ -84,15 +84,21 @@ class OwnExamples:
             replace(self.recipe, support=support, names=names, labels={**self.recipe.labels, **change.labels}),
             (*(self.ids[place] for place in stay), *added),
             (*(self.kept_ids[place] for place in stay), *(given if len(given) == count else added)),
-            max(self.next_id, *added, -1) + 1 if added else self.next_id,
+            added[-1] + 1 if added else self.next_id,
         ), added
 
     def check(self, change: Change) -> None:
         """Refuse what could not be adapted to together with the examples before.
 
         Raises:
-            InvalidArgumentError: the added examples are of another form.
+            InvalidArgumentError: the added examples are of another form, or there are labels where there were targets.
         """
+        regresses = self.recipe.support.HasField("targets")
+        given = [] if change.answers is None else [change.answers.targets is not None]
+        if change.add is not None:
+            given.append(change.add.HasField("targets"))
+        if any(each != regresses for each in given):
+            raise InvalidArgumentError(f"the examples before have {'targets' if regresses else 'labels'}; give these")
         if change.add is not None:
             _joined(self.recipe.support, change.add)
 

@@ -111,6 +111,19 @@ async def test_labels_that_read_alike_are_refused_across_updates_too(real):
         await adaptation.add(pictures(1), ["1"])
 
 
+async def test_labels_and_targets_are_not_taken_for_each_other(real):
+    curve = await real.adapt("regression", np.zeros((3, 1), np.float32), targets=[1.0, 2.0, 3.0])
+    classes = await real.adapt("prototypes", pictures(2), ["a", "b"])
+    for call in (
+        lambda: curve.add(np.zeros((1, 1), np.float32), ["a"]),
+        lambda: curve.relabel([0], ["a"]),
+        lambda: classes.add(pictures(1), targets=[1.0]),
+        lambda: classes.relabel([0], targets=[1.0]),
+    ):
+        with pytest.raises(InvalidArgumentError, match="the examples before have"):
+            await call()
+
+
 async def test_several_changes_make_one_revision(real):
     adaptation = await real.adapt("prototypes", pictures(4), list("abcd"))
     changes = {"remove": [0], "remove_classes": ["b"], "relabel": {2: "x"}, "rename": {"d": "y"}}
