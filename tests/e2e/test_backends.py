@@ -10,7 +10,7 @@ from examples import pictures
 from onnx_bundles import class_logits, line_values, write_onnx_models
 from running import Metrics
 
-from innerloop import Client, FailedPreconditionError
+from innerloop import Client, ExamplesNotKeptError, FailedPreconditionError
 from innerloop_command.server_process import ServerProcess
 
 WITHOUT_PYTORCH = "import sys\nsys.modules.update(torch=None, safetensors=None, onnx=None)\n"
@@ -67,6 +67,18 @@ def test_a_server_without_pytorch_answers_as_the_graphs_do(client):
     for answer, row in zip(answers, expected, strict=True):
         assert answer.label == f"class {row.argmax()}"
         np.testing.assert_allclose(list(answer.probabilities.values()), row, atol=1e-4)
+
+
+def test_models_of_graphs_learn_more_from_all_examples_alone(client):
+    support, labels, queries = pictures(8, seed=1), np.tile(np.arange(4), 2), pictures(5, seed=2)
+    names = [f"class {label}" for label in labels]
+    adaptation = client.adapt("classes", support[:3], names[:3])
+    adaptation.add(support[3:], names[3:])
+    best = class_logits(support, labels, 4, queries).argmax(1)
+    assert adaptation.predict(queries).labels == [f"class {label}" for label in best]
+    assert not client.model("classes").extends
+    with pytest.raises(ExamplesNotKeptError):  # this server keeps none, and this handle of the client neither
+        client.get_adaptation(adaptation.id).add(support[:1], names[:1])
 
 
 def test_losses_of_each_step_come_back(client):
