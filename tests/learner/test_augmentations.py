@@ -110,3 +110,12 @@ def test_what_happens_with_a_learned_probability_mostly_happens_or_not_and_as_of
     assert torch.equal(hard, (soft > 0.5).float())
     assert soft.mean().item() == pytest.approx(0.3, abs=0.02)
     assert ((soft - hard).abs() < 0.05).float().mean() > 0.7
+
+
+@pytest.mark.parametrize("edge", [0.0, 1.0])
+def test_a_learned_probability_at_its_edge_has_a_finite_gradient(edge: float) -> None:
+    probability = torch.tensor(edge, requires_grad=True)
+    happens = occurrence(torch.rand(20, generator=torch.Generator().manual_seed(0)), probability)
+    assert (happens - edge).abs().max() < 0.05
+    (gradient,) = torch.autograd.grad(happens.sum(), probability)
+    assert gradient.isfinite()

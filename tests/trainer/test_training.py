@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from runs import CPU, DIGITS, SINUSOID, train, training
+from shell import innerloop
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from innerloop_learner.bundle import load_bundle
@@ -255,6 +256,9 @@ def test_a_run_with_a_learned_policy_leaves_a_bundle_with_its_strengths(tmp_path
     strengths = bundle.learner.support_policy.strengths(bundle.params)
     assert strengths.keys() == {"affine", "stroke"}
     assert strengths["affine"]["rotation"] != 20
+    shown = " ".join(innerloop("inspect", folder.bundle).output.replace("│", " ").split())
+    assert "learned: 2 augmented copies of each example, each of which counts" in shown
+    assert f"affine: rotation {float(strengths['affine']['rotation']):.3g}, largest rotation to either side" in shown
     assert folder.load_config().policy_settings == settings
 
 

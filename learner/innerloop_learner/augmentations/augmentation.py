@@ -22,6 +22,10 @@ TEMPERATURE = 0.2
 """Of the relaxation of what happens or not: three of four numbers at probability 0.5 are below 0.05 or above 0.95."""
 
 
+EDGE = 1e-6
+"""Smallest probability, and smallest rest, that a relaxation takes; further out, its gradient would not be finite."""
+
+
 class Augmentation(ABC):
     """Changes images at random, each by itself.
 
@@ -78,5 +82,5 @@ def occurrence(chance: Tensor, probability: Strength) -> Tensor:
         probability: the probability.
     """
     if isinstance(probability, Tensor):
-        return ((probability.logit() - chance.logit()) / TEMPERATURE).sigmoid()
+        return ((probability.logit(EDGE) - chance.logit()) / TEMPERATURE).sigmoid()
     return (chance < probability).to(chance.dtype)
