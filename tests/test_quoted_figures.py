@@ -421,3 +421,29 @@ def test_starts_went_well() -> None:
     measured = long_run("hostile/starts")
     assert measured["outcomes"] == {"well": measured["starts"]}
     assert f"| starts and stops, every third with killed workers | {measured['starts']} | no crash |" in PAGE
+
+
+def test_what_copies_of_support_examples_gain_and_cost_is_that_measured() -> None:
+    measured = results("support_policy")
+    columns = [(name, shape) for name, own in measured.items() for shape in own if shape != "runs"]
+    arms = list(measured["protonet"]["5w1s"])
+    for arm in arms:
+        figures = [measured[name][shape].get(arm) for name, shape in columns]
+        cells = [
+            "" if each is None else accuracy_of_mean(each[what], sign)
+            for each in figures
+            for what, sign in [("accuracy", "") if arm == "none" else ("over_none", "+")]
+        ]
+        assert f"| {arm} | {' | '.join(cells)} |".replace("  ", " ") in PAGE
+    for name, shape in columns:
+        runs = measured[name]["runs"]
+        without, with_copies = measured[name][shape]["learned"]["adapt_ms"]
+        times = [f"{runs[arm]['training_s']:.0f} s" for arm in ("none", "learned")]
+        assert f"| `{name}`, {shape} | {without:.1f} ms | {with_copies:.1f} ms | {' | '.join(times)} |" in PAGE
+    for shape in ("5w1s", "20w1s"):
+        learned = measured["protonet"][shape]["learned"]
+        assert f"{accuracy_of_mean(learned['over_fixed'], '+')} above copies of fixed strengths at {shape}" in PAGE
+        assert f"{accuracy_of_mean(learned['over_as_long'], '+')} above those at {shape}" in PAGE
+    for arm in ("learned", "learned from harmful"):
+        first, second = measured["protonet"]["runs"][arm]["count"]
+        assert f"count {first:.2f} and {second:.2f}" in PAGE
