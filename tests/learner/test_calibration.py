@@ -20,6 +20,7 @@ from innerloop_learner.calibration import (
     label_sets,
     nonconformity,
     probabilities,
+    probabilities_and_known,
 )
 from innerloop_learner.manifest import BundleError, digest_of, read_manifest
 
@@ -50,7 +51,7 @@ def test_known_rises_with_what_speaks_for_it(feature):
     weights = tuple(float(feature == each) for each in range(3))
     logits = logits_of(200, 5, 2.0)
     found = known(logits, figures(weights=weights, bias=0.3))
-    order = features(logits)[:, feature].argsort()
+    order = features(logits, 2.0)[:, feature].argsort()
     assert ((found >= 0) & (found <= 1)).all()
     assert (np.diff(found[order]) >= 0).all()
 
@@ -58,12 +59,12 @@ def test_known_rises_with_what_speaks_for_it(feature):
 @pytest.mark.parametrize(("queries", "ways", "scale"), SIZES)
 def test_features_are_what_they_are_called(queries, ways, scale):
     logits = logits_of(queries, ways, scale).astype(np.float64)
-    largest, odds, mean = features(logits).T
+    largest, odds, mean = features(2 * logits, 2.0).T
     np.testing.assert_allclose(largest, logits.max(1))
     np.testing.assert_allclose(mean, logits.mean(1))
     ordered = np.sort(logits, 1)
     others = np.logaddexp.reduce(ordered[:, :-1], axis=1)
-    np.testing.assert_allclose(odds, np.minimum(ordered[:, -1] - others, -np.log(1e-300)), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(odds, np.minimum(ordered[:, -1] - others, -np.log(1e-15)), rtol=1e-2, atol=1e-6)
 
 
 @pytest.mark.parametrize(("queries", "ways", "scale"), SIZES)
@@ -147,3 +148,11 @@ def test_the_nearest_size_of_tasks_counts():
         found = calibration.nearest(*asked)
         assert (found.ways, found.shots) == expected
     assert len(FALSE_ALARMS) == len(a_calibration().tasks[0].thresholds)
+
+
+def test_both_maps_at_once_say_what_each_says():
+    logits, calibration = logits_of(20, 5, 3.0), a_calibration().tasks[0]
+    honest, sure = probabilities_and_known(logits, calibration)
+    np.testing.assert_array_equal(honest, probabilities(logits, calibration))
+    np.testing.assert_array_equal(sure, known(logits, calibration))
+    assert probabilities_and_known(logits, figures(weights=(), thresholds=()))[1] is None

@@ -5,7 +5,14 @@ the same code.
 """
 
 from innerloop_learner.calibration.intervals import intervals
-from innerloop_learner.calibration.logits import features, known, label_sets, nonconformity, probabilities
+from innerloop_learner.calibration.logits import (
+    features,
+    known,
+    label_sets,
+    nonconformity,
+    probabilities,
+    probabilities_and_known,
+)
 from innerloop_learner.calibration.record import COVERAGES, FALSE_ALARMS, Calibration, TaskCalibration, level_of
 
 __all__ = [
@@ -20,4 +27,5 @@ __all__ = [
     "level_of",
     "nonconformity",
     "probabilities",
+    "probabilities_and_known",
 ]

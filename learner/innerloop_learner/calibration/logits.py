@@ -3,7 +3,7 @@
 All functions work on the logits [..., W] of a task's W classes, in float64, and on each query by itself.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,14 @@ from innerloop_learner.calibration.record import TaskCalibration
 
 Floats = NDArray[np.floating[Any]]
 
+SMALLEST_ODDS = 1e-15
+"""Smallest odds of all other classes together against the most probable one: smaller ones are rounded away."""
+
 SMALLEST = 1e-300
 """Keeps logarithms finite where all other classes together have no weight that a float64 can hold."""
+
+LARGEST = 700.0
+"""Keeps exponentials finite in float64."""
 
 
 def probabilities(logits: Floats, calibration: TaskCalibration) -> Floats:
@@ -22,30 +28,21 @@ def probabilities(logits: Floats, calibration: TaskCalibration) -> Floats:
     The order of classes stays. Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, ICML 2017,
     section 4.2.
     """
-    scaled = np.asarray(logits, np.float64) / calibration.temperature
-    weights = np.exp(scaled - scaled.max(-1, keepdims=True))
-    result: Floats = weights / weights.sum(-1, keepdims=True)
-    return result
+    return _probabilities(_scaled(logits, calibration.temperature))
 
 
-def features(logits: Floats) -> Floats:
-    """Three numbers [..., 3] that tell queries of the task's classes from others.
+def features(logits: Floats, temperature: float) -> Floats:
+    """Three numbers [..., 3] of logits / temperature that tell queries of the task's classes from others.
 
-        the largest logit                           which falls with the distance to the nearest class
-        log p / (1 - p) of the most probable class  which falls where several classes are as near
-        the mean logit                              which says how far away all classes are
+        the largest one                             falls with the distance to the nearest class
+        log p / (1 - p) of the most probable class  falls where several classes are as near
+        the mean                                    says how far away all classes are
 
     The first is what Hendrycks et al. (Scaling Out-of-Distribution Detection for Real-World Settings, ICML 2022) take,
     the second orders queries as the maximum probability does (Hendrycks and Gimpel, A Baseline for Detecting
     Misclassified and Out-of-Distribution Examples, ICLR 2017).
     """
-    logits = np.asarray(logits, np.float64)
-    largest = logits.max(-1)
-    weights = np.exp(logits - largest[..., None])
-    weights.sort(-1)
-    odds = -np.log(np.maximum(weights[..., :-1].sum(-1), SMALLEST))
-    result: Floats = np.stack([largest, odds, logits.mean(-1)], -1)
-    return result
+    return np.stack(_features(_scaled(logits, temperature)), -1)
 
 
 def known(logits: Floats, calibration: TaskCalibration) -> Floats:
@@ -53,9 +50,13 @@ def known(logits: Floats, calibration: TaskCalibration) -> Floats:
 
     known = 1 / (1 + exp(-(weights . features + bias)))
     """
-    scores = features(logits) @ np.asarray(calibration.weights) + calibration.bias
-    result: Floats = 1 / (1 + np.exp(-np.clip(scores, -700, 700)))
-    return result
+    return _known(_scaled(logits, calibration.temperature), calibration)
+
+
+def probabilities_and_known(logits: Floats, calibration: TaskCalibration) -> tuple[Floats, Floats | None]:
+    """What `probabilities` and `known` say, at the cost of one; None where the calibration can't tell known queries."""
+    of = _scaled(logits, calibration.temperature)
+    return _probabilities(of), _known(of, calibration) if calibration.knows else None
 
 
 def nonconformity(logits: Floats, temperature: float) -> Floats:
@@ -64,15 +65,13 @@ def nonconformity(logits: Floats, temperature: float) -> Floats:
     It orders labels as 1 - p does (Sadinle, Lei and Wasserman, Least Ambiguous Set-Valued Classifiers with Bounded
     Error Levels, JASA 2019), without rounding small differences away where p is almost 1.
     """
-    scaled = np.asarray(logits, np.float64) / temperature
-    scaled = scaled - scaled.max(-1, keepdims=True)
-    weights = np.exp(scaled)
-    others = weights.sum(-1, keepdims=True) - weights
+    scaled, largest, weights, total = _scaled(logits, temperature)
+    others = total[..., None] - weights
     top = weights.argmax(-1)[..., None]
     without_top = weights.copy()
     np.put_along_axis(without_top, top, 0.0, -1)
     np.put_along_axis(others, top, without_top.sum(-1, keepdims=True), -1)  # a difference would round to zero
-    result: Floats = np.log(np.maximum(others, SMALLEST)) - scaled
+    result: Floats = np.log(np.maximum(others, SMALLEST)) - (scaled - largest[..., None])
     return result
 
 
@@ -85,4 +84,41 @@ def label_sets(logits: Floats, calibration: TaskCalibration, coverage: float) ->
         ValueError: the coverage is outside of COVERAGES.
     """
     result: NDArray[np.bool_] = nonconformity(logits, calibration.temperature) <= calibration.quantile(coverage)
+    return result
+
+
+class _Scaled(NamedTuple):
+    """Logits / temperature [..., W], the largest of them [...], all exp(scaled - largest) [..., W], and their sum [...].
+
+    Operations on so small arrays cost as much as calls do, so every answer is made of as few as possible.
+    """
+
+    scaled: Floats
+    largest: Floats
+    weights: Floats
+    total: Floats
+
+
+def _scaled(logits: Floats, temperature: float) -> _Scaled:
+    scaled = np.divide(logits, temperature, dtype=np.float64)
+    largest = scaled.max(-1)
+    weights = np.exp(scaled - largest[..., None])
+    return _Scaled(scaled, largest, weights, weights.sum(-1))
+
+
+def _probabilities(of: _Scaled) -> Floats:
+    result: Floats = of.weights / of.total[..., None]
+    return result
+
+
+def _features(of: _Scaled) -> tuple[Floats, Floats, Floats]:
+    odds = -np.log(np.maximum(of.total - 1, SMALLEST_ODDS))  # the weight of the largest is 1
+    return of.largest, odds, of.scaled.sum(-1) / of.scaled.shape[-1]
+
+
+def _known(of: _Scaled, calibration: TaskCalibration) -> Floats:
+    largest, odds, mean = _features(of)
+    of_largest, of_odds, of_mean = calibration.weights
+    scores = of_largest * largest + of_odds * odds + of_mean * mean + calibration.bias
+    result: Floats = 1 / (1 + np.exp(np.minimum(-scores, LARGEST)))
     return result

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from innerloop_learner.settings import SettingsError
@@ -12,6 +12,9 @@ FALSE_ALARMS = (0.01, 0.02, 0.05, 0.1, 0.2)
 
 COVERAGES = tuple(percent / 100 for percent in range(50, 100))
 """Coverages that a calibration has quantiles for. Between two of them, quantiles are interpolated."""
+
+MOST_REMEMBERED = 1000
+"""Sizes of tasks whose nearest figures are remembered: finding them takes as long as using them."""
 
 FEATURES = 3
 """Numbers that `logits.features` makes of the logits of a query."""
@@ -92,6 +95,9 @@ class Calibration:
     tasks: Sequence[TaskCalibration]
     data: str
     episodes: int
+    _found: dict[tuple[int, float], TaskCalibration] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(self.tasks))
@@ -110,18 +116,23 @@ class Calibration:
         >>> [(each.ways, each.shots) for each in (calibration.nearest(6, 3.0), calibration.nearest(15, 2.0))]
         [(5, 5), (20, 1)]
         """
-        if len(self.tasks) == 1:
-            return self.tasks[0]
+        found = self._found.get((ways, shots))
+        if found is None:
+            if len(self._found) >= MOST_REMEMBERED:
+                self._found.clear()
+            found = self._found[ways, shots] = self._nearest(ways, shots)
+        return found
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"data": self.data, "episodes": self.episodes, "tasks": [asdict(each) for each in self.tasks]}
+
+    def _nearest(self, ways: int, shots: float) -> TaskCalibration:
         def distance(each: TaskCalibration) -> float:
             of_ways = abs(math.log((each.ways or 1) / (ways or 1)))
             return 2 * of_ways + abs(math.log(each.shots / max(shots, 1.0)))
 
         return min(self.tasks, key=distance)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return {"data": self.data, "episodes": self.episodes, "tasks": [asdict(each) for each in self.tasks]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Calibration":

@@ -8,9 +8,8 @@ from innerloop_learner.calibration import (
     FALSE_ALARMS,
     TaskCalibration,
     intervals,
-    known,
     label_sets,
-    probabilities,
+    probabilities_and_known,
 )
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.errors import uncalibrated
@@ -45,10 +44,11 @@ def sure_answers(answers: Answers, coverage: float | None) -> Answers:
         return answers
     if logits is None:
         return answers if coverage is None else _with_intervals(answers, calibration, coverage)
+    honest, known = probabilities_and_known(logits, calibration)
     return replace(
         answers,
-        probabilities=probabilities(logits, calibration).astype(np.float32),
-        known=known(logits, calibration).astype(np.float32) if calibration.knows else None,
+        probabilities=honest.astype(np.float32),
+        known=None if known is None else known.astype(np.float32),
         thresholds=tuple(calibration.thresholds),
         label_sets=None if coverage is None else label_sets(logits, calibration, coverage),
     )
@@ -58,7 +58,7 @@ def unknown_queries(answers: Answers) -> int:
     """How many queries pass for unknown at SHOWN_RATE; zero for answers without `known`."""
     if answers.known is None:
         return 0
-    return int((answers.known < answers.thresholds[FALSE_ALARMS.index(SHOWN_RATE)]).sum())
+    return int(np.count_nonzero(answers.known < answers.thresholds[FALSE_ALARMS.index(SHOWN_RATE)]))
 
 
 def _with_intervals(answers: Answers, calibration: TaskCalibration, coverage: float) -> Answers:

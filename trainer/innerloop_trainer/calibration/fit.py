@@ -40,7 +40,7 @@ def fit_classes(answers: ClassAnswers, shots: int) -> TaskCalibration:
     )
     if not answers.unknown.size:
         return fitted
-    weights, bias = fit_known(answers)
+    weights, bias = fit_known(answers, temperature)
     return _with_thresholds(fitted, answers, weights, bias)
 
 
@@ -102,9 +102,9 @@ def task_quantiles(scores: Floats) -> tuple[float, ...]:
     return tuple(float(score) for score in ordered[ranks.clip(max=ordered.size) - 1])
 
 
-def fit_known(answers: ClassAnswers) -> tuple[tuple[float, ...], float]:
+def fit_known(answers: ClassAnswers, temperature: float) -> tuple[tuple[float, ...], float]:
     """Weights and bias of `known`: logistic regression on the features, known and unknown queries counting the same."""
-    own, others = (features(logits).reshape(-1, 3) for logits in (answers.logits, answers.unknown))
+    own, others = (features(logits, temperature).reshape(-1, 3) for logits in (answers.logits, answers.unknown))
     x = np.concatenate([own, others])
     y = np.concatenate([np.ones(len(own)), np.zeros(len(others))])
     share = np.concatenate([np.full(len(own), 0.5 / len(own)), np.full(len(others), 0.5 / len(others))])

@@ -89,9 +89,11 @@ def encode_answers(answers: Answers, classes: tuple[str, ...], *, logits: bool) 
     if logits and answers.logits is not None:
         predictions.logits.CopyFrom(encode_tensor(answers.logits))
     if answers.known is not None:
-        predictions.known.CopyFrom(encode_tensor(answers.known))
-        predictions.false_alarms.extend(FALSE_ALARMS)
-        predictions.known_thresholds.extend(answers.thresholds)
+        predictions.MergeFrom(
+            pb.Predictions(
+                known=encode_tensor(answers.known), false_alarms=FALSE_ALARMS, known_thresholds=answers.thresholds
+            )
+        )
     if answers.label_sets is not None:
         predictions.label_sets.CopyFrom(encode_flags(answers.label_sets))
     return predictions

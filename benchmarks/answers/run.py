@@ -1,0 +1,197 @@
+"""Unknown things and honest confidence: how well do calibrated answers hold on classes never seen?
+
+    python benchmarks/answers/run.py OMNIGLOT [--banking77 BANKING77] [--only NAMES] [--episodes 600] [--pairs 1500]
+
+`protonet` and `anil` are trained for minutes on Omniglot (random split), on embedded glyphs and, behind a frozen
+encoder of sentences, on BANKING77; each is calibrated with the classes of its validation split and measured on those of
+its test split, 5-way 1-shot and 5-shot, inductive, 15 queries of each class and of five classes that the task has not.
+Runs are kept in runs/answers/ and resumed. Reported are the area under the ROC curve of `known` and of the largest
+probability, unknown queries against known ones; the share of known queries below the threshold for 5% false alarms; the
+expected calibration error of plain and of calibrated probabilities; and coverage and size of label sets. `candidates`
+are single functions of the logits on validation classes, from which the features were chosen. The negative control
+takes half of each class's own queries for unknown: its area must be 0.5.
+
+The cost is the time of a Predict with 15 queries, by turns, to a calibrated model and to the same model without its
+calibration on one server: the ratio of the medians of both. Writes results.json; intervals are 95% ones, half widths,
+from 100 resamplings of the episodes (of the pairs, for the cost).
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from innerloop import Client
+from innerloop_command.server_process import ServerProcess
+from innerloop_learner.bundle import Bundle, load_bundle, save_bundle
+from innerloop_learner.calibration import TaskCalibration, features, known
+from innerloop_trainer.bundle_evaluation import load_source_of
+from innerloop_trainer.calibration import ClassAnswers, answers_of_classes, honesty
+from innerloop_trainer.calibration.fit import fit_classes
+from innerloop_trainer.calibration.measure import area_under_curve
+from innerloop_trainer.data import DataSource, EpisodeShape
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from machine import describe_machine
+from training import train
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+RUNS = ROOT / "runs" / "answers"
+RESULTS = Path(__file__).with_name("results.json")
+
+SHAPES = {f"5w{shots}s": EpisodeShape(5, shots, 15) for shots in (1, 5)}
+RESAMPLINGS, CHOOSING = 100, 300
+WARM_UP = 50
+
+COMMON = ["--queries", "5", "--validation-episodes", "100", "--test-episodes", "2", "--validate-every", "200"]
+CALIBRATION = ["--calibration-episodes", "300"]
+NETWORK = ["--backbone-set", "width=32", "--backbone-set", "downsample=stride", "--backbone-set", "norm=batch"]
+ENCODED = ["--encoder", "all-minilm-l6-v2"]
+METHODS = {
+    "protonet": ["--train-ways", "20", "--meta-batch", "1"],
+    "anil": ["--meta-batch", "4"],
+}
+IMAGES, TEXTS = [*NETWORK, "--iterations", "600", "--learning-rate", "0.002"], [*ENCODED, "--iterations", "300"]
+
+Floats = NDArray[np.floating[Any]]
+
+
+def main() -> None:
+    """Train, calibrate, measure, and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("omniglot", type=Path, help="folder with images_background.zip and images_evaluation.zip")
+    parser.add_argument("--banking77", type=Path, help="folder with train.csv and test.csv; left out without")
+    parser.add_argument("--only", nargs="+", help="such as protonet-glyphs; all by default")
+    parser.add_argument("--episodes", type=int, default=600)
+    parser.add_argument("--pairs", type=int, default=1500, help="pairs of requests for the cost")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    data = {"omniglot": f"omniglot:{arguments.omniglot}?rotations=false", "glyphs": "glyphs"}
+    if arguments.banking77:
+        data["banking77"] = f"texts:{arguments.banking77}?label=category"
+    content = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"results": {}}
+    for source, named in data.items():
+        for method in METHODS:
+            name = f"{method}-{source}"
+            if arguments.only is None or name in arguments.only:
+                bundle = _train(name, method, named)
+                found = _measure(bundle, load_source_of(bundle, named, torch.device("cpu")), arguments.episodes)
+                content["results"].setdefault(name, {}).update(found)
+                _write(content, arguments)
+    if arguments.pairs:
+        content["cost"] = _cost(arguments.pairs)
+        _write(content, arguments)
+
+
+def _write(content: dict[str, Any], arguments: argparse.Namespace) -> None:
+    content = {"machine": describe_machine(), "episodes": arguments.episodes, **content}
+    RESULTS.write_text(json.dumps(content, indent=2) + "\n")
+    print(json.dumps(content["results"], indent=2), flush=True)
+
+
+def _train(name: str, method: str, data: str) -> Bundle:
+    options = [*COMMON, *METHODS[method], *CALIBRATION, *(TEXTS if data.startswith("texts") else IMAGES)]
+    train(RUNS / name, method, [*options, "--data", data])
+    return load_bundle(RUNS / name / "bundle")
+
+
+def _measure(bundle: Bundle, source: DataSource, episodes: int) -> dict[str, Any]:
+    calibration = bundle.manifest.calibration
+    if calibration is None:
+        raise SystemExit(f"{bundle.manifest.name} is not calibrated")
+    found = {}
+    for name, shape in SHAPES.items():
+        answers = answers_of_classes(bundle.learner, bundle.params, source.test, shape, episodes=episodes, seed=1)
+        figures = _figures(answers, calibration.nearest(shape.ways, shape.shots))
+        found[name] = {**figures, "candidates": _candidates(bundle, source, shape)}
+    return found
+
+
+def _figures(answers: ClassAnswers, calibration: TaskCalibration) -> dict[str, list[float]]:
+    """Each figure over all episodes, and the half width of its interval."""
+    episodes, random = len(answers.logits), np.random.default_rng(0)
+    resampled = [_figures_of(answers, calibration, random.integers(0, episodes, episodes)) for _ in range(RESAMPLINGS)]
+    return {
+        name: [round(value, 5), round(1.96 * float(np.std([each[name] for each in resampled])), 5)]
+        for name, value in _figures_of(answers, calibration, np.arange(episodes)).items()
+    }
+
+
+def _figures_of(answers: ClassAnswers, calibration: TaskCalibration, chosen: NDArray[np.int64]) -> dict[str, float]:
+    some = ClassAnswers(answers.logits[chosen], answers.targets[chosen], answers.unknown[chosen])
+    found, sure = asdict(honesty(some, calibration)), known(some.logits, calibration)
+    figures = {name: value for name, value in found.items() if isinstance(value, float)}
+    figures["separation - baseline"] = found["separation"] - found["baseline"]
+    for name in ("coverage", "size"):
+        figures |= {f"{name} at {level:.0%}": value for level, value in found[name].items()}
+    figures["accuracy"] = float((some.logits.argmax(-1) == some.targets).mean())
+    figures["control"] = area_under_curve(sure[:, ::2], sure[:, 1::2])  # queries lie grouped by class
+    return figures
+
+
+def _candidates(bundle: Bundle, source: DataSource, shape: EpisodeShape) -> dict[str, float]:
+    """Areas under the curve of functions of the logits on validation classes: what is fitted sees other episodes."""
+    asked = (bundle.learner, bundle.params, source.validation, replace(shape, queries=5))
+    fitted = fit_classes(answers_of_classes(*asked, episodes=CHOOSING, seed=2), shape.shots)
+    answers = answers_of_classes(*asked, episodes=CHOOSING, seed=3)
+    functions: dict[str, Callable[[Floats], Floats]] = {
+        "largest logit": lambda logits: logits.max(-1),
+        "energy": lambda logits: np.logaddexp.reduce(logits.astype(np.float64), axis=-1),
+        "largest probability": lambda logits: features(logits, 1.0)[..., 1],
+        "margin": lambda logits: np.partition(logits, -2, -1)[..., -1] - np.partition(logits, -2, -1)[..., -2],
+        "three features": lambda logits: known(logits, fitted),
+    }
+    return {
+        name: round(area_under_curve(function(answers.logits), function(answers.unknown)), 5)
+        for name, function in functions.items()
+    }
+
+
+def _cost(pairs: int) -> dict[str, Any]:
+    """Times of a Predict with and without a calibration, in milliseconds, by turns, for each method on glyphs."""
+    found = {}
+    for method in METHODS:
+        bundle = load_bundle(RUNS / f"{method}-glyphs" / "bundle")
+        with tempfile.TemporaryDirectory() as folder:
+            models = Path(folder)
+            save_bundle(models / "with", bundle.manifest, bundle.params, bundle.files)
+            save_bundle(models / "without", replace(bundle.manifest, calibration=None), bundle.params, bundle.files)
+            with ServerProcess(models, threads=1, lanes=1) as server, Client(server.target) as client:
+                found[method] = _by_turns(client, pairs)
+    return found
+
+
+def _by_turns(client: Client, pairs: int) -> dict[str, Any]:
+    random = np.random.default_rng(0)
+    shape = client.model("with").input_shape
+    support, query = (random.integers(0, 256, (count, *shape), dtype=np.uint8) for count in (5, 15))
+    asked = {name: client.adapt(name, support, list("abcde")) for name in ("with", "without")}
+    times: dict[str, list[float]] = {name: [] for name in asked}
+    for turn in range(WARM_UP + pairs):
+        for name in sorted(asked, reverse=bool(turn % 2)):
+            begun = perf_counter()
+            asked[name].predict(query)
+            times[name].append(1e3 * (perf_counter() - begun))
+    measured = {name: np.array(all_times[WARM_UP:]) for name, all_times in times.items()}
+    ratios = []
+    for _ in range(RESAMPLINGS):
+        chosen = random.integers(0, pairs, pairs)
+        ratios.append(float(np.median(measured["with"][chosen]) / np.median(measured["without"][chosen])))
+    medians = {name: round(float(np.median(each)), 4) for name, each in measured.items()}
+    return {
+        **medians,
+        "ratio": [round(medians["with"] / medians["without"], 4), round(1.96 * float(np.std(ratios)), 4)],
+    }
+
+
+if __name__ == "__main__":
+    main()
