@@ -88,7 +88,7 @@ def label_sets(logits: Floats, calibration: TaskCalibration, coverage: float) ->
 
 
 class _Scaled(NamedTuple):
-    """Logits / temperature [..., W], the largest of them [...], all exp(scaled - largest) [..., W], and their sum [...].
+    """Logits / temperature [..., W], the largest [...], all exp(scaled - largest) [..., W], and their sum [...].
 
     Operations on so small arrays cost as much as calls do, so every answer is made of as few as possible.
     """
