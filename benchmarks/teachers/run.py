@@ -3,13 +3,16 @@
     python benchmarks/teachers/run.py OMNIGLOT [--seeds 3]
 
 The student is `protonet` on strided Conv4-32, trained for 300 outer steps of one 20-way 1-shot task; the teacher is the
-same on Conv4-128, with 2,000 steps. Each side trains from the same initial parameters on the same tasks: alone; by the
-teacher as it is (plain distillation); by one whose temperature, or whose head, learns to teach (MetaDistil); and as a
-control by a wide network that was never trained. Share and temperature are chosen by plain distillation, and rates of
-what is learned of the teacher by those that learn it, on validation characters with a seed of its own; the control has
-the settings of plain distillation. Accuracies are of 600 20-way 1-shot tasks of unseen characters, inductive, the same
-ones for all; gains are by episode, averaged over seeds. Times are processor time of one thread. Runs are kept in
-runs/teachers/ and resumed. Writes results.json.
+same on Conv4-64, with 1,200 steps. Each side trains from the same initial parameters on the same tasks: alone; by the
+teacher as it is (plain distillation); by one whose temperature, or whose head, learns to teach (MetaDistil). Two
+controls tell what the teacher says from what else the loss changes: the labels in the place of the teacher's answers,
+at a temperature, too; and a wide network that was never trained.
+
+Share and temperature are chosen by plain distillation, for labels by labels, and rates of what is learned of the
+teacher by those that learn it, on validation characters with a seed of its own; the untrained teacher has the settings
+of plain distillation. Accuracies are of 600 20-way 1-shot tasks of unseen characters, inductive, the same ones for all;
+gains are by episode, averaged over seeds. Times are processor time of one thread. Runs are kept in runs/teachers/ and
+resumed. Writes results.json.
 """
 
 import argparse
@@ -25,8 +28,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from innerloop_learner import Episodes, Params
 from innerloop_learner.bundle import load_bundle
 from innerloop_learner.host_memory import keep_freed_memory
+from innerloop_learner.losses import log_weights
 from innerloop_trainer.config import TrainingConfig
 from innerloop_trainer.data import DataSource, EpisodeShape, load_source
 from innerloop_trainer.evaluation import confidence_interval, evaluate
@@ -63,18 +68,22 @@ STUDENT = TrainingConfig(
     validation_episodes=100,
     backbone_settings={"width": 32, "downsample": "stride", "norm": "batch"},
 )
-TEACHER, UNTRAINED = "teacher", "teacher-untrained"
+TEACHER, UNTRAINED, LABELS = "teacher", "teacher-untrained", "labels"
 WIDE = replace(
     STUDENT,
     seed=100,
-    queries=4,
-    iterations=2000,
-    validate_every=500,
-    backbone_settings={"width": 128, "downsample": "stride", "norm": "batch"},
+    iterations=1200,
+    validate_every=400,
+    backbone_settings={"width": 64, "downsample": "stride", "norm": "batch"},
 )
-PLAIN = [{"teacher_share": share, "temperature": t} for share in (0.5, 0.9) for t in (1.0, 4.0)]
-RATES = {"temperature": (3.0, 30.0), "head": (0.03, 0.3)}
-"""Settings to choose from: of plain distillation, and rates of what is learned of teachers."""
+PLAIN = [{"teacher_share": share, "temperature": t} for share in (0.5, 0.9) for t in (1.0, 4.0, 16.0)]
+CANDIDATES = {
+    "plain": PLAIN,
+    LABELS: PLAIN,
+    "temperature": [{"teacher_rate": rate} for rate in (3.0, 30.0)],
+    "head": [{"teacher_rate": rate} for rate in (0.03, 0.3)],
+}
+"""Settings to choose from, by side; those of plain distillation go for all others, too, where they name none."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +101,22 @@ class Side:
 
 SIDES = {
     "alone": Side(""),
+    LABELS: Side(TEACHER),
     "plain": Side(TEACHER),
     "temperature": Side(TEACHER, "temperature"),
     "head": Side(TEACHER, "head"),
     "untrained": Side(UNTRAINED),
 }
+
+
+class Labels(Teachers):
+    """A teacher who gives the labels."""
+
+    def log_probabilities(self, heads: Params, episodes: Episodes, temperature: Tensor) -> Tensor:
+        """See Teachers.log_probabilities."""
+        del heads, temperature
+        right = torch.nn.functional.one_hot(episodes.targets, episodes.support.max_ways)
+        return log_weights(right.to(episodes.query.x.dtype))
 
 
 def main() -> None:
@@ -140,7 +160,8 @@ def _train(name: str, config: TrainingConfig, source: DataSource, teachers: Teac
 
 def _teachers(side: str) -> Teachers:
     name = SIDES[side].teacher
-    return read_teachers([RUNS / name], CPU) if name else NO_TEACHERS
+    teachers = read_teachers([RUNS / name], CPU) if name else NO_TEACHERS
+    return Labels(teachers.bundles) if side == LABELS else teachers
 
 
 def _config(side: str, seed: int, settings: dict[str, float]) -> TrainingConfig:
@@ -148,34 +169,30 @@ def _config(side: str, seed: int, settings: dict[str, float]) -> TrainingConfig:
 
 
 def _settings(side: str, chosen: dict[str, dict[str, float]]) -> dict[str, float]:
-    """The settings of a side: those of plain distillation, and the rate of what is learned of the teachers."""
-    if not SIDES[side].teacher:
-        return {}
-    return {**chosen["plain"], **chosen.get(SIDES[side].teaching, {})}
+    return {**chosen["plain"], **chosen.get(side, {})} if SIDES[side].teacher else {}
 
 
 def _choose(source: DataSource) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
-    """All settings that were tried with their accuracies on validation tasks, and the best of each teaching."""
+    """All settings that were tried with their accuracies on validation tasks, and the best of each side."""
     tried: list[dict[str, Any]] = []
     chosen: dict[str, dict[str, float]] = {"plain": {}}
-    for teaching in ("plain", *RATES):
-        candidates = PLAIN if teaching == "plain" else [{"teacher_rate": rate} for rate in RATES[teaching]]
-        found = []
+    for side, candidates in CANDIDATES.items():
+        accuracies = []
         for candidate in candidates:
-            name = "-".join(["choosing", teaching, *map(str, candidate.values())])
-            _train(name, _config(teaching, CHOOSING, {**chosen["plain"], **candidate}), source, _teachers(teaching))
-            value = RunFolder(RUNS / name).load_latest(CPU)[1].best_value
-            found.append({"teaching": teaching, **candidate, "accuracy": value})
-        best = max(found, key=lambda each: each["accuracy"])
-        chosen[teaching] = {key: value for key, value in best.items() if key not in ("teaching", "accuracy")}
-        tried += found
+            settings = {**chosen["plain"], **candidate}
+            name = "-".join(["choosing", side, *map(str, settings.values())])
+            _train(name, _config(side, CHOOSING, settings), source, _teachers(side))
+            accuracies.append(RunFolder(RUNS / name).load_latest(CPU)[1].best_value or 0.0)
+            tried.append({"side": side, **settings, "accuracy": accuracies[-1]})
+        chosen[side] = candidates[accuracies.index(max(accuracies))]
     return tried, chosen
 
 
 def _of_seed(side: str, seed: int, chosen: dict[str, dict[str, float]], source: DataSource) -> str:
     """Train one side with one seed; returns the name of its run."""
-    name = f"{side}-{seed}"
-    _train(name, _config(side, seed, _settings(side, chosen)), source, _teachers(side))
+    settings = _settings(side, chosen)
+    name = "-".join([side, *map(str, settings.values()), f"seed{seed}"])
+    _train(name, _config(side, seed, settings), source, _teachers(side))
     return name
 
 
@@ -204,10 +221,10 @@ def _seconds(side: str, chosen: dict[str, dict[str, float]], source: DataSource)
 
 
 def _figures(side: str, accuracies: dict[str, Tensor], seconds: float) -> dict[str, Any]:
-    """Accuracy, and gains over the student alone and over plain distillation."""
+    """Accuracy, and gains over the sides before it: the student alone, labels and plain distillation."""
     own = accuracies[side]
     figures: dict[str, Any] = {"accuracy": _summary(own.mean(0)), "ms_per_step": 1000 * seconds}
-    for other in ("alone", "plain")[: list(SIDES).index(side)]:
+    for other in ("alone", LABELS, "plain")[: list(SIDES).index(side)]:
         gain = own - accuracies[other]
         figures[f"over {other}"] = {**_summary(gain.mean(0)), "of_seeds": gain.mean(1).tolist()}
     return figures
