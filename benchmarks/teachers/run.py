@@ -1,6 +1,6 @@
 """A student of a teacher on Omniglot: what a wide network adds to a small one, and what changing the teacher adds.
 
-    python benchmarks/teachers/run.py OMNIGLOT [--seeds 3]
+    python benchmarks/teachers/run.py OMNIGLOT [--seeds 5]
 
 The student is `protonet` on strided Conv4-32, trained for 300 outer steps of one 20-way 1-shot task; the teacher is the
 same on Conv4-64, with 1,200 steps. Each side trains from the same initial parameters on the same tasks: alone; by the
@@ -36,12 +36,15 @@ from innerloop_trainer.config import TrainingConfig
 from innerloop_trainer.data import DataSource, EpisodeShape, load_source
 from innerloop_trainer.evaluation import confidence_interval, evaluate
 from innerloop_trainer.outer_loop import OuterLoop
+from innerloop_trainer.outer_loop.loop import PARAMETERS
 from innerloop_trainer.plan import make_plan
 from innerloop_trainer.runs.folder import RunFolder
 from innerloop_trainer.runs.prepare import prepare
 from innerloop_trainer.runs.teachers import read_teachers
 from innerloop_trainer.seeds import generator_for
 from innerloop_trainer.teaching import NO_TEACHERS, Teachers
+from innerloop_trainer.teaching.distillation import TEACHER as TEACHER_PREFIX
+from innerloop_trainer.teaching.temperature import LOG_TEMPERATURE
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from machine import describe_machine
@@ -80,8 +83,8 @@ PLAIN = [{"teacher_share": share, "temperature": t} for share in (0.5, 0.9) for 
 CANDIDATES = {
     "plain": PLAIN,
     LABELS: PLAIN,
-    "temperature": [{"teacher_rate": rate} for rate in (3.0, 30.0)],
-    "head": [{"teacher_rate": rate} for rate in (0.03, 0.3)],
+    "temperature": [{"teacher_rate": rate} for rate in (1.0, 10.0)],
+    "head": [{"teacher_rate": rate} for rate in (1.0, 10.0, 100.0)],
 }
 """Settings to choose from, by side; those of plain distillation go for all others, too, where they name none."""
 
@@ -123,7 +126,7 @@ def main() -> None:
     """Train, choose, measure, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("omniglot", help="folder with the original zips")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -133,15 +136,14 @@ def main() -> None:
     write_bundle(RUNS / UNTRAINED, wide, initial_params(wide))
     tried, chosen = _choose(source)
     seeds = range(arguments.seeds)
-    accuracies = {
-        side: torch.stack([_accuracies(_of_seed(side, seed, chosen, source), source) for seed in seeds])
-        for side in SIDES
-    }
+    runs = {side: [_of_seed(side, seed, chosen, source) for seed in seeds] for side in SIDES}
+    accuracies = {side: torch.stack([_accuracies(name, source) for name in runs[side]]) for side in SIDES}
     results = {
         "tried": tried,
         "chosen": chosen,
         "teachers": {name: _summary(_accuracies(name, source)) for name in (TEACHER, UNTRAINED)},
         "students": {side: _figures(side, accuracies, _seconds(side, chosen, source)) for side in SIDES},
+        "learned temperatures": [_learned_temperature(name) for name in runs["temperature"]],
     }
     content = {"machine": describe_machine(), "episodes": EPISODES, "seeds": len(seeds), "results": results}
     RESULTS.write_text(json.dumps(content, indent=2) + "\n")
@@ -205,6 +207,11 @@ def _accuracies(name: str, source: DataSource) -> Tensor:
         values = evaluate(bundle.learner, bundle.params, source.test, SHAPE, split="test", episodes=EPISODES).values
         save_file({"accuracies": values}, file)
     return load_file(file)["accuracies"]
+
+
+def _learned_temperature(name: str) -> float:
+    state, _ = RunFolder(RUNS / name).load_latest(CPU)
+    return state[f"{PARAMETERS}{TEACHER_PREFIX}{LOG_TEMPERATURE}"].exp().item()
 
 
 def _seconds(side: str, chosen: dict[str, dict[str, float]], source: DataSource) -> float:

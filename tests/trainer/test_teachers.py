@@ -171,7 +171,7 @@ def test_teachers_take_their_step_before_the_student_takes_its_own() -> None:
     student = STUDENTS[0]
     objective, episodes = distilled(student, "temperature"), student.episodes(queries=4)
     plan = OptimizerPlan(10, learning_rate=0.01, gradient_clip=10.0)
-    pilot = build_estimator("pilot", objective, {"teacher_rate": 30.0})
+    pilot = build_estimator("pilot", objective, {"teacher_rate": 10.0})
     params = params_of(student, objective)
     loop = OuterLoop(pilot, params, plan, seed=0)
     loop.step(episodes, 0)

@@ -32,6 +32,9 @@ class Teaching(ABC):
     learns: ClassVar[bool] = True
     """Whether anything of the teachers is learned."""
 
+    rate: ClassVar[float] = 1.0
+    """Usual learning rate of what is learned, in learning rates of the student."""
+
     @abstractmethod
     def init(self, teachers: Teachers, temperature: float) -> Params:
         """What is learned, as it is at first: the `temperature` or parts of the teachers."""

@@ -20,7 +20,7 @@ class PilotSettings:
 
     pilot_rate: float = setting(0.1, "learning rate of the pilot step, which is plain gradient descent", least=0.0)
     teacher_rate: float = setting(
-        1.0, "learning rate of what is learned of the teachers, in learning rates of the student", least=0.0
+        1.0, "learning rate of what is learned of the teachers, in parts of what is usual for the teaching", least=0.0
     )
 
 
@@ -57,7 +57,7 @@ class Pilot(Backpropagation):
 
     def rates(self) -> Mapping[str, float]:
         """See Estimator.rates."""
-        return dict.fromkeys(self._of_teachers, self.settings.teacher_rate)
+        return dict.fromkeys(self._of_teachers, self.objective.teaching.rate * self.settings.teacher_rate)
 
     def estimate_ahead(self, params: Params, episodes: Episodes, stage: Stage) -> Params:
         """See Estimator.estimate_ahead: the gradient g of what is learned of the teachers."""
