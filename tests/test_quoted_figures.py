@@ -299,6 +299,28 @@ def test_what_noise_in_the_inner_loop_gains_and_costs_is_that_measured() -> None
         assert f"{accuracy_of_mean(learned, '+')} above fixed noise at {setting}" in PAGE
 
 
+def test_what_teachers_add_is_that_measured() -> None:
+    measured = results("teachers")
+    students = measured["students"]
+    for side, figures in students.items():
+        over = [figures.get(f"over {other}") for other in ("alone", "labels", "plain")]
+        cells = [accuracy_of_mean(figures["accuracy"]), *(accuracy_of_mean(gain, "+") if gain else "" for gain in over)]
+        assert f"| {side} | {' | '.join(cells)} | {figures['ms_per_step']:.1f} ms |".replace("  ", " ") in PAGE
+    assert f"had 1,200 and reaches {accuracy_of_mean(measured['teachers']['teacher'])}" in PAGE
+    learned = measured["learned temperatures"]
+    assert f"falls from 4 to {min(learned):.1f} to {max(learned):.1f}" in PAGE
+    plain = {
+        (each["teacher_share"], each["temperature"]): each for each in measured["tried"] if each["side"] == "plain"
+    }
+    at = [f"{plain[0.9, temperature]['accuracy']:.1%}" for temperature in (1.0, 4.0, 16.0)]
+    assert "has {} at temperature 1, {} at 4 and {} at 16".format(*at) in PAGE
+    low, high = measured["other starts"]
+    assert f"to {high['to']:.1f} ({high['accuracy']:.1%})" in PAGE
+    assert f"stays at {low['to']:.1f} ({low['accuracy']:.1%})" in PAGE
+    for teaching, sign in (("head", 1), ("temperature", -1)):  # the seeds of which the page says so
+        assert sum(sign * gain > 0 for gain in students[teaching]["over plain"]["of_seeds"]) == 4
+
+
 def accuracy_of_mean(figure: dict[str, float], sign: str = "") -> str:
     return f"{figure['mean']:{sign}.1%} ± {figure['confidence_interval']:.1%}"
 

@@ -10,9 +10,9 @@ at a temperature, too; and a wide network that was never trained.
 
 Share and temperature are chosen by plain distillation, for labels by labels, and rates of what is learned of the
 teacher by those that learn it, on validation characters with a seed of its own; the untrained teacher has the settings
-of plain distillation. Accuracies are of 600 20-way 1-shot tasks of unseen characters, inductive, the same ones for all;
-gains are by episode, averaged over seeds. Times are processor time of one thread. Runs are kept in runs/teachers/ and
-resumed. Writes results.json.
+of plain distillation. Where learning leads from other temperatures is asked on validation characters, too. Accuracies
+are of 600 20-way 1-shot tasks of unseen characters, inductive, the same ones for all; gains are by episode, averaged
+over seeds. Times are processor time of one thread. Runs are kept in runs/teachers/ and resumed. Writes results.json.
 """
 
 import argparse
@@ -88,6 +88,9 @@ CANDIDATES = {
 }
 """Settings to choose from, by side; those of plain distillation go for all others, too, where they name none."""
 
+STARTS = (1.0, 16.0)
+"""Temperatures to learn from besides the chosen one, to see whether learning finds back to it."""
+
 
 @dataclass(frozen=True)
 class Side:
@@ -144,6 +147,7 @@ def main() -> None:
         "teachers": {name: _summary(_accuracies(name, source)) for name in (TEACHER, UNTRAINED)},
         "students": {side: _figures(side, accuracies, _seconds(side, chosen, source)) for side in SIDES},
         "learned temperatures": [_learned_temperature(name) for name in runs["temperature"]],
+        "other starts": [_start(temperature, chosen, source) for temperature in STARTS],
     }
     content = {"machine": describe_machine(), "episodes": EPISODES, "seeds": len(seeds), "results": results}
     RESULTS.write_text(json.dumps(content, indent=2) + "\n")
@@ -212,6 +216,15 @@ def _accuracies(name: str, source: DataSource) -> Tensor:
 def _learned_temperature(name: str) -> float:
     state, _ = RunFolder(RUNS / name).load_latest(CPU)
     return state[f"{PARAMETERS}{TEACHER_PREFIX}{LOG_TEMPERATURE}"].exp().item()
+
+
+def _start(temperature: float, chosen: dict[str, dict[str, float]], source: DataSource) -> dict[str, float]:
+    """Where learning leads from another temperature, and the accuracy on validation tasks."""
+    name = f"starting-{temperature}"
+    config = _config("temperature", CHOOSING, {**chosen["plain"], "temperature": temperature})
+    _train(name, config, source, _teachers("temperature"))
+    accuracy = RunFolder(RUNS / name).load_latest(CPU)[1].best_value or 0.0
+    return {"from": temperature, "to": _learned_temperature(name), "accuracy": accuracy}
 
 
 def _seconds(side: str, chosen: dict[str, dict[str, float]], source: DataSource) -> float:
