@@ -111,7 +111,7 @@ def _measure(bundle: Bundle, source: DataSource, episodes: int) -> dict[str, Any
     found = {}
     for name, shape in SHAPES.items():
         answers = answers_of_classes(bundle.learner, bundle.params, source.test, shape, episodes=episodes, seed=1)
-        figures = _figures(answers, calibration.nearest(shape.ways, shape.shots))
+        figures = _figures(answers, calibration.at(shape.ways, shape.shots))
         found[name] = {**figures, "candidates": _candidates(bundle, source, shape)}
     return found
 

@@ -11,7 +11,6 @@ from bundles import PROTOTYPES, a_calibration, write_bundle, write_calibrated
 from innerloop_learner.bundle import load_bundle
 from innerloop_learner.calibration import (
     COVERAGES,
-    FALSE_ALARMS,
     Calibration,
     TaskCalibration,
     features,
@@ -140,14 +139,29 @@ def test_a_damaged_calibration_is_refused(tmp_path, field, value):
         read_manifest(tmp_path / "sure")
 
 
-def test_the_nearest_size_of_tasks_counts():
-    of = lambda ways, shots: TaskCalibration(ways, shots, 1.0, (), 0.0, (), (0.0,) * len(COVERAGES))  # noqa: E731
-    calibration = Calibration([of(2, 1), of(5, 1), of(5, 5), of(20, 5)], "", 100)
-    nearest = {(2, 9): (2, 1), (4, 1): (5, 1), (5, 4): (5, 5), (5, 0.5): (5, 1), (90, 1): (20, 5)}
-    for asked, expected in nearest.items():
-        found = calibration.nearest(*asked)
-        assert (found.ways, found.shots) == expected
-    assert len(FALSE_ALARMS) == len(a_calibration().tasks[0].thresholds)
+def test_figures_of_other_sizes_lie_between_those_of_the_sizes_around():
+    def of(ways, shots, level):
+        quantiles = tuple(level + each for each in a_calibration().tasks[0].quantiles)
+        chances = tuple((0.05 + 0.2 * each) / (level + 1) for each in range(5))
+        return TaskCalibration(ways, shots, 1.0 + level, (level, 1.0, 2.0), level, chances, quantiles)
+
+    corners = {(2, 1): 0.0, (2, 4): 1.0, (8, 1): 2.0, (8, 4): 4.0}
+    calibration = Calibration([of(*size, level) for size, level in corners.items()], "", 100)
+    expected = {**corners, (4, 1): 1.0, (2, 2.0): 0.5, (4, 2.0): 1.75, (1000, 9.0): 4.0, (8, 0.5): 2.0}
+    for size, level in expected.items():
+        found = calibration.at(*size)
+        assert found.bias == found.weights[0] == pytest.approx(level)
+        assert found.quantile(0.5) == pytest.approx(level + a_calibration().tasks[0].quantiles[0])
+        assert list(found.thresholds) == sorted(found.thresholds)
+    assert calibration.at(8, 4) is calibration.at(8, 4) == of(8, 4, 4.0)
+
+
+def test_figures_between_one_that_knows_and_one_that_does_not_know_nothing():
+    knows = a_calibration().tasks[0]
+    not_knows = replace(knows, ways=12, weights=(), thresholds=())
+    calibration = Calibration([knows, not_knows], "", 100)
+    assert calibration.at(3, 1).knows
+    assert not calibration.at(6, 1).knows
 
 
 def test_both_maps_at_once_say_what_each_says():

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from innerloop_learner.settings import SettingsError
@@ -14,7 +14,7 @@ COVERAGES = tuple(percent / 100 for percent in range(50, 100))
 """Coverages that a calibration has quantiles for. Between two of them, quantiles are interpolated."""
 
 MOST_REMEMBERED = 1000
-"""Sizes of tasks whose nearest figures are remembered: finding them takes as long as using them."""
+"""Sizes of tasks whose figures are remembered: interpolating takes longer than using them."""
 
 FEATURES = 3
 """Numbers that `logits.features` makes of the logits of a query."""
@@ -25,8 +25,8 @@ class TaskCalibration:
     """The figures for tasks of one size.
 
     Attributes:
-        ways: classes of the tasks that it was made with; zero for regression.
-        shots: support examples of each class, or of each task for regression.
+        ways: classes of the tasks; zero for regression.
+        shots: mean number of support examples of a class, or support examples of a task for regression.
         temperature: number that logits are divided by before the softmax; 1 for regression.
         weights: weights of the features by which known queries are told from others, see `logits.known`; empty for
             regression, or if there were no other classes to make it with.
@@ -40,7 +40,7 @@ class TaskCalibration:
     """
 
     ways: int
-    shots: int
+    shots: float
     temperature: float
     weights: Sequence[float]
     bias: float
@@ -84,7 +84,7 @@ class Calibration:
     """How sure a model's answers are, for tasks of several sizes.
 
     Attributes:
-        tasks: figures by the size of tasks; tasks of other sizes take those of the nearest one.
+        tasks: figures by the size of tasks; those for others lie between them, see `at`.
         data: the classes that it was made with, for people, for example "validation split of omniglot:random".
         episodes: episodes that the figures of each size come from.
 
@@ -104,35 +104,39 @@ class Calibration:
         if not self.tasks:
             raise ValueError("a calibration has figures for at least one size of tasks")
 
-    def nearest(self, ways: int, shots: float) -> TaskCalibration:
-        """The figures for tasks of the nearest size, by ratios of ways and of shots; ways count twice.
+    def at(self, ways: int, shots: float) -> TaskCalibration:
+        """The figures for tasks of a size, interpolated linearly in the logarithms of ways and shots.
+
+        First between shots among the sizes of the nearest ways below and above, then between these ways. Beyond the
+        sizes that there are, figures stay as they are at the edge.
 
         Args:
             ways: classes of the task; zero for regression.
             shots: mean number of support examples of a class, or support examples of the task for regression.
 
-        >>> of = lambda ways, shots: TaskCalibration(ways, shots, 1.0, (), 0.0, (), (0.0,) * 50)
-        >>> calibration = Calibration([of(5, 1), of(5, 5), of(20, 1)], "", 200)
-        >>> [(each.ways, each.shots) for each in (calibration.nearest(6, 3.0), calibration.nearest(15, 2.0))]
-        [(5, 5), (20, 1)]
+        >>> of = lambda ways, shots, temperature: TaskCalibration(ways, shots, temperature, (), 0, (), (0.0,) * 50)
+        >>> calibration = Calibration([of(5, 1, 1.0), of(5, 4, 4.0), of(20, 1, 1.0)], "", 200)
+        >>> [round(calibration.at(*size).temperature, 6) for size in ((5, 2.0), (10, 2.0), (40, 9.0), (5, 4.0))]
+        [2.0, 1.414214, 1.0, 4.0]
         """
         found = self._found.get((ways, shots))
         if found is None:
             if len(self._found) >= MOST_REMEMBERED:
                 self._found.clear()
-            found = self._found[ways, shots] = self._nearest(ways, shots)
+            found = replace(self._between_ways(max(ways, 1), max(shots, 1.0)), ways=ways, shots=max(shots, 1.0))
+            self._found[ways, shots] = found
         return found
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return {"data": self.data, "episodes": self.episodes, "tasks": [asdict(each) for each in self.tasks]}
 
-    def _nearest(self, ways: int, shots: float) -> TaskCalibration:
-        def distance(each: TaskCalibration) -> float:
-            of_ways = abs(math.log((each.ways or 1) / (ways or 1)))
-            return 2 * of_ways + abs(math.log(each.shots / max(shots, 1.0)))
-
-        return min(self.tasks, key=distance)
+    def _between_ways(self, ways: int, shots: float) -> TaskCalibration:
+        by_ways: dict[float, list[TaskCalibration]] = {}
+        for each in self.tasks:
+            by_ways.setdefault(max(each.ways, 1), []).append(each)
+        found = {size: _between({each.shots: each for each in some}, shots) for size, some in by_ways.items()}
+        return _between(found, ways)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Calibration":
@@ -151,6 +155,45 @@ class Calibration:
             return cls(tasks, str(data["data"]), int(data["episodes"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SettingsError(f"calibration: {error}") from error
+
+
+def _between(known: Mapping[float, TaskCalibration], size: float) -> TaskCalibration:
+    """Figures for a size between the nearest sizes that are known, or those of the edge."""
+    below = max((each for each in known if each <= size), default=min(known))
+    above = min((each for each in known if each >= size), default=max(known))
+    if below >= above:  # it is one of them, or beyond all
+        return known[above if size >= above else below]
+    return _mixed(known[below], known[above], math.log(size / below) / math.log(above / below))
+
+
+def _mixed(first: TaskCalibration, second: TaskCalibration, share: float) -> TaskCalibration:
+    """The figures that lie at a share of the way between two; the caller says for which size."""
+
+    def mean(one: float, other: float) -> float:
+        return one + share * (other - one)
+
+    def means(some: Sequence[float], others: Sequence[float]) -> tuple[float, ...]:
+        return tuple(map(mean, some, others)) if some and others else ()
+
+    return TaskCalibration(
+        ways=first.ways,
+        shots=first.shots,
+        temperature=math.exp(mean(math.log(first.temperature), math.log(second.temperature))),
+        weights=means(first.weights, second.weights),
+        bias=mean(first.bias, second.bias),
+        thresholds=tuple(
+            map(_chance, means(tuple(map(_odds, first.thresholds)), tuple(map(_odds, second.thresholds))))
+        ),
+        quantiles=means(first.quantiles, second.quantiles),
+    )
+
+
+def _odds(chance: float) -> float:
+    return math.log(max(chance, 1e-12) / max(1 - chance, 1e-12))
+
+
+def _chance(odds: float) -> float:
+    return 1 / (1 + math.exp(-odds))
 
 
 def level_of(coverage: float) -> float:

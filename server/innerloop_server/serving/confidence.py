@@ -23,7 +23,7 @@ def with_calibration(answers: Answers, model: LoadedModel, ways: int, support_si
     """Answers to a task of so many classes (zero for regression) and support examples, with the calibration for it."""
     if model.calibration is None:
         return answers
-    return replace(answers, calibration=model.calibration.nearest(ways, support_size / max(ways, 1)))
+    return replace(answers, calibration=model.calibration.at(ways, support_size / max(ways, 1)))
 
 
 def sure_answers(answers: Answers, coverage: float | None) -> Answers:

@@ -78,7 +78,7 @@ def calibrate(
         >>> learner = build_learner(LearnerSpec("protonet", source.input, backbone="mlp"))
         >>> params = learner.init(torch.Generator().manual_seed(0))
         >>> made = calibrate(learner, params, classes, [(2, 5)], data="digits", episodes=100, seed=0)
-        >>> made.nearest(2, 5).knows, made.nearest(2, 5).temperature > 0
+        >>> made.at(2, 5).knows, made.at(2, 5).temperature > 0
         (True, True)
     """
     if episodes < FEWEST_EPISODES:

@@ -64,9 +64,9 @@ def measure_honesty(
     asked = (bundle.learner, bundle.params, sampler, shape)
     if bundle.learner.spec.task_kind == "regression":
         errors = errors_of_values(*asked, episodes=episodes, seed=seed, steps=steps)
-        return _honesty_of_values(errors, calibration.nearest(0, shape.shots))
+        return _honesty_of_values(errors, calibration.at(0, shape.shots))
     answers = answers_of_classes(*asked, episodes=episodes, seed=seed, steps=steps)
-    return honesty(answers, calibration.nearest(shape.ways, shape.shots))
+    return honesty(answers, calibration.at(shape.ways, shape.shots))
 
 
 def honesty(answers: ClassAnswers, calibration: TaskCalibration) -> Honesty:
