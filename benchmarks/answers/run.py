@@ -4,7 +4,7 @@
 
 `protonet` and `anil` are trained for minutes on Omniglot (random split), on embedded glyphs and, behind a frozen
 encoder of sentences, on BANKING77; each is calibrated with the classes of its validation split and measured on those of
-its test split, 5-way 1-shot and 5-shot, inductive, 15 queries of each class and of five classes that the task has not.
+its test split, 5-way 1-shot and 5-shot, inductive, 5 queries of each class and of five classes that the task has not.
 Runs are kept in runs/answers/ and resumed. Reported are the area under the ROC curve of `known` and of the largest
 probability, unknown queries against known ones; the share of known queries below the threshold for 5% false alarms; the
 expected calibration error of plain and of calibrated probabilities; and coverage and size of label sets. `candidates`
@@ -48,19 +48,19 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 RUNS = ROOT / "runs" / "answers"
 RESULTS = Path(__file__).with_name("results.json")
 
-SHAPES = {f"5w{shots}s": EpisodeShape(5, shots, 15) for shots in (1, 5)}
+SHAPES = {f"5w{shots}s": EpisodeShape(5, shots, 5) for shots in (1, 5)}
 RESAMPLINGS, CHOOSING = 100, 300
 WARM_UP = 50
 
-COMMON = ["--queries", "5", "--validation-episodes", "100", "--test-episodes", "2", "--validate-every", "200"]
+COMMON = ["--queries", "5", "--validation-episodes", "50", "--test-episodes", "2", "--validate-every", "200"]
 CALIBRATION = ["--calibration-episodes", "300"]
-NETWORK = ["--backbone-set", "width=32", "--backbone-set", "downsample=stride", "--backbone-set", "norm=batch"]
+NETWORK = ["--backbone-set", "width=16", "--backbone-set", "downsample=stride", "--backbone-set", "norm=batch"]
 ENCODED = ["--encoder", "all-minilm-l6-v2"]
 METHODS = {
     "protonet": ["--train-ways", "20", "--meta-batch", "1"],
     "anil": ["--meta-batch", "4"],
 }
-IMAGES, TEXTS = [*NETWORK, "--iterations", "600", "--learning-rate", "0.002"], [*ENCODED, "--iterations", "300"]
+IMAGES, TEXTS = [*NETWORK, "--iterations", "300", "--learning-rate", "0.004"], [*ENCODED, "--iterations", "300"]
 
 Floats = NDArray[np.floating[Any]]
 

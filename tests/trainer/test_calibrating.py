@@ -200,3 +200,34 @@ def test_sizes_that_make_no_sense_are_refused(untrained, tmp_path, arguments, pr
 
 def test_a_bundle_is_never_altered_in_place(untrained):
     assert "name another folder" in mistake("calibrate", untrained, "--data", "glyphs", "--out", untrained)
+
+
+TRAIN = ("train", "protonet", "--iterations", 2, "--validation-episodes", 2, "--test-episodes", 2, "--queries", 2)
+
+
+def test_a_run_ends_with_a_calibration(tmp_path):
+    small = ("--backbone", "mlp", "--max-ways", 5, "--train-ways", 5, "--calibration-episodes", 100)
+    status, said, _ = innerloop(*TRAIN, *small, "--data", "glyphs", "--out", tmp_path / "run")
+    assert status == 0
+    assert "calibrated for 2-way 1-shot, 2-way 5-shot, 5-way 1-shot, 5-way 5-shot" in " ".join(said.split())
+    calibration = load_bundle(tmp_path / "run" / "bundle").manifest.calibration
+    assert (calibration.episodes, calibration.data) == (100, "validation split of glyphs")
+    assert all(each.knows for each in calibration.tasks)
+
+
+def test_a_run_whose_data_has_too_few_classes_is_not_calibrated_and_says_so(tmp_path):
+    status, said, _ = innerloop(*TRAIN, "--backbone", "mlp", "--ways", 2, "--data", "digits", "--out", tmp_path / "run")
+    assert status == 0
+    assert "not calibrated: 2 classes are too few" in " ".join(said.split())
+    assert load_bundle(tmp_path / "run" / "bundle").manifest.calibration is None
+
+
+def test_a_regression_is_calibrated_with_intervals(tmp_path):
+    small = ("--iterations", 2, "--validation-episodes", 2, "--test-episodes", 2, "--calibration-episodes", 100)
+    status, _, _ = innerloop("train", "anil", *small, "--data", "sinusoid", "--out", tmp_path / "run")
+    assert status == 0
+    calibration = load_bundle(tmp_path / "run" / "bundle").manifest.calibration
+    assert [(each.ways, each.shots, each.knows) for each in calibration.tasks] == [(0, 1, False), (0, 5, False)]
+    _, said, _ = innerloop("evaluate", tmp_path / "run", "--data", "sinusoid", "--episodes", 100)
+    assert "coverage" in said
+    assert "wide" in said
