@@ -12,8 +12,8 @@ are single functions of the logits on validation classes, from which the feature
 takes half of each class's own queries for unknown: its area must be 0.5.
 
 The cost is the time of a Predict with 15 queries, by turns, to a calibrated model and to the same model without its
-calibration on one server: the ratio of the medians of both. Writes results.json; intervals are 95% ones, half widths,
-from 100 resamplings of the episodes (of the pairs, for the cost).
+calibration on one server, for a network of 16 channels and the usual one of 64: the ratio of the medians of both. Writes
+results.json; intervals are 95% ones, half widths, from 100 resamplings of the episodes (of the pairs, for the cost).
 """
 
 import argparse
@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from innerloop import Client
 from innerloop_command.server_process import ServerProcess
+from innerloop_learner import build_learner
 from innerloop_learner.bundle import Bundle, load_bundle, save_bundle
 from innerloop_learner.calibration import TaskCalibration, features, known
 from innerloop_trainer.bundle_evaluation import load_source_of
@@ -49,6 +50,7 @@ RUNS = ROOT / "runs" / "answers"
 RESULTS = Path(__file__).with_name("results.json")
 
 SHAPES = {f"5w{shots}s": EpisodeShape(5, shots, 5) for shots in (1, 5)}
+WIDTHS = (16, 64)
 RESAMPLINGS, CHOOSING = 100, 300
 WARM_UP = 50
 
@@ -157,17 +159,31 @@ def _candidates(bundle: Bundle, source: DataSource, shape: EpisodeShape) -> dict
 
 
 def _cost(pairs: int) -> dict[str, Any]:
-    """Times of a Predict with and without a calibration, in milliseconds, by turns, for each method on glyphs."""
+    """Times of a Predict with and without a calibration, in milliseconds, by turns, for each method and width."""
     found = {}
     for method in METHODS:
         bundle = load_bundle(RUNS / f"{method}-glyphs" / "bundle")
-        with tempfile.TemporaryDirectory() as folder:
-            models = Path(folder)
-            save_bundle(models / "with", bundle.manifest, bundle.params, bundle.files)
-            save_bundle(models / "without", replace(bundle.manifest, calibration=None), bundle.params, bundle.files)
-            with ServerProcess(models, threads=1, lanes=1) as server, Client(server.target) as client:
-                found[method] = _by_turns(client, pairs)
+        for width in WIDTHS:
+            found[f"{method}, {width} channels"] = _cost_of(_of_width(bundle, width), pairs)
     return found
+
+
+def _of_width(bundle: Bundle, width: int) -> Bundle:
+    """A bundle with an untrained network of that width, whose answers take as long as those of a trained one."""
+    spec = bundle.manifest.learner
+    spec = replace(spec, backbone_settings={**spec.backbone_settings, "width": width})
+    learner = build_learner(spec)
+    manifest = replace(bundle.manifest, learner=spec, traits=None)
+    return Bundle(manifest, learner, learner.init(torch.Generator().manual_seed(0)))
+
+
+def _cost_of(bundle: Bundle, pairs: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        models = Path(folder)
+        save_bundle(models / "with", bundle.manifest, bundle.params)
+        save_bundle(models / "without", replace(bundle.manifest, calibration=None), bundle.params)
+        with ServerProcess(models, threads=1, lanes=1) as server, Client(server.target) as client:
+            return _by_turns(client, pairs)
 
 
 def _by_turns(client: Client, pairs: int) -> dict[str, Any]:

@@ -18,9 +18,6 @@ SMALLEST_ODDS = 1e-15
 SMALLEST = 1e-300
 """Keeps logarithms finite where all other classes together have no weight that a float64 can hold."""
 
-LARGEST = 700.0
-"""Keeps exponentials finite in float64."""
-
 
 def probabilities(logits: Floats, calibration: TaskCalibration) -> Floats:
     """Probabilities [..., W] as sure as they are right, by one temperature T: softmax(logits / T).
@@ -112,13 +109,22 @@ def _probabilities(of: _Scaled) -> Floats:
 
 
 def _features(of: _Scaled) -> tuple[Floats, Floats, Floats]:
-    odds = -np.log(np.maximum(of.total - 1, SMALLEST_ODDS))  # the weight of the largest is 1
-    return of.largest, odds, of.scaled.sum(-1) / of.scaled.shape[-1]
+    return of.largest, -_log_others(of), of.scaled.sum(-1) / of.scaled.shape[-1]
+
+
+def _log_others(of: _Scaled) -> Floats:
+    """Logarithm of the weight of all classes but the most probable one, whose weight is 1."""
+    result: Floats = np.log(np.maximum(of.total - 1, SMALLEST_ODDS))
+    return result
 
 
 def _known(of: _Scaled, calibration: TaskCalibration) -> Floats:
-    largest, odds, mean = _features(of)
     of_largest, of_odds, of_mean = calibration.weights
-    scores = of_largest * largest + of_odds * odds + of_mean * mean + calibration.bias
-    result: Floats = 1 / (1 + np.exp(np.minimum(-scores, LARGEST)))
+    # The logistic function by way of tanh, which never overflows.
+    result: Floats = 0.5 + 0.5 * np.tanh(
+        (of_largest / 2) * of.largest
+        - (of_odds / 2) * _log_others(of)
+        + (of_mean / 2 / of.scaled.shape[-1]) * of.scaled.sum(-1)
+        + calibration.bias / 2
+    )
     return result

@@ -31,7 +31,7 @@ class Answers:
     _: KW_ONLY
     calibration: TaskCalibration | None = None
     known: NDArray[np.float32] | None = None
-    thresholds: tuple[float, ...] = ()
+    thresholds: Sequence[float] = ()
     label_sets: NDArray[np.bool_] | None = None
     intervals: NDArray[np.float32] | None = None
 

@@ -98,7 +98,9 @@ class CallMetrics:
     def judged(self, model: str, queries: int, unknown: int) -> None:
         """Count queries to a calibrated model, and how many of them pass for unknown."""
         self._judged(model, "known").inc(queries - unknown)
-        self._judged(model, "unknown").inc(unknown)
+        of_unknown = self._judged(model, "unknown")  # starts at zero, so that its first increase can be seen
+        if unknown:
+            of_unknown.inc(unknown)
 
     def label_sets(self, model: str, sizes: Iterable[int]) -> None:
         """Record how many labels the sets of some queries hold."""

@@ -23,7 +23,8 @@ def with_calibration(answers: Answers, model: LoadedModel, ways: int, support_si
     """Answers to a task of so many classes (zero for regression) and support examples, with the calibration for it."""
     if model.calibration is None:
         return answers
-    return replace(answers, calibration=model.calibration.at(ways, support_size / max(ways, 1)))
+    calibration = model.calibration.at(ways, support_size / max(ways, 1))
+    return Answers(answers.logits, answers.probabilities, answers.values, calibration=calibration)
 
 
 def sure_answers(answers: Answers, coverage: float | None) -> Answers:
@@ -45,11 +46,11 @@ def sure_answers(answers: Answers, coverage: float | None) -> Answers:
     if logits is None:
         return answers if coverage is None else _with_intervals(answers, calibration, coverage)
     honest, known = probabilities_and_known(logits, calibration)
-    return replace(
-        answers,
-        probabilities=honest.astype(np.float32),
+    return Answers(
+        logits,
+        honest.astype(np.float32),
         known=None if known is None else known.astype(np.float32),
-        thresholds=tuple(calibration.thresholds),
+        thresholds=calibration.thresholds,
         label_sets=None if coverage is None else label_sets(logits, calibration, coverage),
     )
 
