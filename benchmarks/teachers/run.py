@@ -2,23 +2,25 @@
 
     python benchmarks/teachers/run.py OMNIGLOT [--seeds 5]
 
-The student is `protonet` on strided Conv4-32, trained for 300 outer steps of one 20-way 1-shot task; the teacher is the
-same on Conv4-64, with 1,200 steps. Each side trains from the same initial parameters on the same tasks: alone; by the
-teacher as it is (plain distillation); by one whose temperature, or whose head, learns to teach (MetaDistil). Two
-controls tell what the teacher says from what else the loss changes: the labels in the place of the teacher's answers,
-at a temperature, too; and a wide network that was never trained.
+The student is `protonet` on strided Conv4-32, trained for 300 outer steps of one 20-way 1-shot task; teachers are the
+same on Conv4-64, with 1,200 steps. Each side trains from the same initial parameters on the same tasks: alone; by a
+teacher as it is (plain distillation); by one whose temperature, or whose head, learns to teach (MetaDistil); by three
+teachers as they are. Two controls tell what the teacher says from what else the loss changes: the labels in the place
+of the teacher's answers, at a temperature, too; and a wide network that was never trained.
 
 Share and temperature are chosen by plain distillation, for labels by labels, and rates of what is learned of the
-teacher by those that learn it, on validation characters with a seed of its own; the untrained teacher has the settings
-of plain distillation. Where learning leads from other temperatures is asked on validation characters, too. Accuracies
-are of 600 20-way 1-shot tasks of unseen characters, inductive, the same ones for all; gains are by episode, averaged
-over seeds. Times are processor time of one thread. Runs are kept in runs/teachers/ and resumed. Writes results.json.
+teacher by those that learn it, on validation characters with a seed of its own; the ensemble and the untrained teacher
+have the settings of plain distillation. Where learning leads from other temperatures is asked on validation characters,
+too. Accuracies are of 600 20-way 1-shot tasks of unseen characters, inductive, the same ones for all; gains are by
+episode, averaged over seeds. Times are processor time of one thread. Runs are kept in runs/teachers/ and resumed.
+Writes results.json.
 """
 
 import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -72,6 +74,9 @@ STUDENT = TrainingConfig(
     backbone_settings={"width": 32, "downsample": "stride", "norm": "batch"},
 )
 TEACHER, UNTRAINED, LABELS = "teacher", "teacher-untrained", "labels"
+OTHERS = {"teacher-101": 101, "teacher-102": 102}
+"""Seeds of the other teachers of the ensemble, by name."""
+
 WIDE = replace(
     STUDENT,
     seed=100,
@@ -97,21 +102,22 @@ class Side:
     """One way to train the student.
 
     Attributes:
-        teacher: name of the run or bundle that teaches; empty for none.
+        teachers: names of the runs or bundles that teach.
         teaching: what of it is learned.
     """
 
-    teacher: str
+    teachers: Sequence[str] = ()
     teaching: str = "plain"
 
 
 SIDES = {
-    "alone": Side(""),
-    LABELS: Side(TEACHER),
-    "plain": Side(TEACHER),
-    "temperature": Side(TEACHER, "temperature"),
-    "head": Side(TEACHER, "head"),
-    "untrained": Side(UNTRAINED),
+    "alone": Side(),
+    LABELS: Side([TEACHER]),
+    "plain": Side([TEACHER]),
+    "temperature": Side([TEACHER], "temperature"),
+    "head": Side([TEACHER], "head"),
+    "ensemble": Side([TEACHER, *OTHERS]),
+    "untrained": Side([UNTRAINED]),
 }
 
 
@@ -134,7 +140,8 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     source = load_source(f"omniglot:{arguments.omniglot}")
-    _train(TEACHER, WIDE, source)
+    for name, seed in {TEACHER: WIDE.seed, **OTHERS}.items():
+        _train(name, replace(WIDE, seed=seed), source)
     wide = load_bundle(RunFolder(RUNS / TEACHER).bundle).learner.spec
     write_bundle(RUNS / UNTRAINED, wide, initial_params(wide))
     tried, chosen = _choose(source)
@@ -144,7 +151,7 @@ def main() -> None:
     results = {
         "tried": tried,
         "chosen": chosen,
-        "teachers": {name: _summary(_accuracies(name, source)) for name in (TEACHER, UNTRAINED)},
+        "teachers": {name: _summary(_accuracies(name, source)) for name in (TEACHER, *OTHERS, UNTRAINED)},
         "students": {side: _figures(side, accuracies, _seconds(side, chosen, source)) for side in SIDES},
         "learned temperatures": [_learned_temperature(name) for name in runs["temperature"]],
         "other starts": [_start(temperature, chosen, source) for temperature in STARTS],
@@ -165,8 +172,7 @@ def _train(name: str, config: TrainingConfig, source: DataSource, teachers: Teac
 
 
 def _teachers(side: str) -> Teachers:
-    name = SIDES[side].teacher
-    teachers = read_teachers([RUNS / name], CPU) if name else NO_TEACHERS
+    teachers = read_teachers([RUNS / name for name in SIDES[side].teachers], CPU)
     return Labels(teachers.bundles) if side == LABELS else teachers
 
 
@@ -175,7 +181,7 @@ def _config(side: str, seed: int, settings: dict[str, float]) -> TrainingConfig:
 
 
 def _settings(side: str, chosen: dict[str, dict[str, float]]) -> dict[str, float]:
-    return {**chosen["plain"], **chosen.get(side, {})} if SIDES[side].teacher else {}
+    return {**chosen["plain"], **chosen.get(side, {})} if SIDES[side].teachers else {}
 
 
 def _choose(source: DataSource) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
