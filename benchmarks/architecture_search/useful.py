@@ -2,7 +2,7 @@
 
 `protonet` on Omniglot with the split `random`. Ageing evolution tries networks that take no more multiply-adds than
 Conv4-64 with strides, for 80 outer steps each, by accuracy on 20-way 1-shot tasks of validation characters. Then the
-best one and Conv4-64, with strides and with max-pooling, are trained alike for 300 steps, with several seeds, and
+best one and Conv4-64, with strides and with max-pooling, are trained alike for 250 steps, with several seeds, and
 measured on the same 20-way 1-shot episodes of test characters. Random search has as many trials, as a control.
 """
 
@@ -23,7 +23,7 @@ from innerloop_trainer.plan import make_plan
 from innerloop_trainer.search import Search, SearchConfig, SearchFolder
 from innerloop_trainer.search.arithmetic import multiply_adds
 
-TRIALS, SEEDS, EPISODES, ITERATIONS = 24, (0, 1), 600, 300
+TRIALS, SEEDS, EPISODES, ITERATIONS = 18, (0, 1), 600, 250
 SEARCHED: dict[str, Any] = {
     "ways": 20,
     "train_ways": 20,
@@ -75,9 +75,9 @@ def measure_useful(source: DataSource, name: str, searcher: str) -> dict[str, An
 def _search(source: DataSource, name: str, searcher: str, most: int) -> Search:
     """A finished search, which goes on where it was interrupted."""
     folder = SearchFolder(RUNS / f"blocks-{searcher}")
-    config = SearchConfig(
-        searcher, "blocks", TrainingConfig("protonet", name, **SEARCHED), TRIALS, most_multiply_adds=most
-    )
+    settings = {"members": 6} if searcher == "evolution" else {}  # few trials, so generations are small
+    training = TrainingConfig("protonet", name, **SEARCHED)
+    config = SearchConfig(searcher, "blocks", training, TRIALS, settings, most)
     search = Search(config, source, folder, torch.device("cpu"), resume=folder.exists)
     search.run(lambda _: None, lambda: False)
     return search

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from innerloop_learner import InputSpec, LearnerSpec, build_learner
+from innerloop_learner.acceleration import accelerated
 from innerloop_learner.backbones import build_backbone
 from innerloop_learner.backbones.cell import ends_of
 from innerloop_learner.settings import SettingsError
@@ -64,6 +65,11 @@ def test_a_bundle_knows_what_its_blocks_leave_out() -> None:
     spec = LearnerSpec("protonet", InputSpec(IMAGE), backbone="cell", backbone_settings={"blocks": [{"width": 8}]})
     written = build_learner(spec).spec.backbone_settings["blocks"]
     assert written == [{"width": 8, "entry": "conv3x3", "downsample": "max_pool", "edges": []}]
+
+
+def test_a_device_runs_it_as_it_is() -> None:
+    learner = build_learner(LearnerSpec("maml", InputSpec(IMAGE), backbone="cell"))
+    assert all(accelerated(learner, device) is learner for device in ("cpu", "cuda"))
 
 
 def test_blocks_adapt_apart_by_their_names() -> None:

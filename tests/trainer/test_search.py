@@ -101,9 +101,11 @@ def test_a_trial_that_a_crash_cut_short_is_finished_again(tmp_path: Path) -> Non
     log = tmp_path / "search/tried.jsonl"
     log.write_text(log.read_text()[:-20])
     (tmp_path / "search/trial-3").mkdir()
+    (tmp_path / "search/best.json").unlink()
     again, finished = run(CONFIG, tmp_path / "search", resume=True)
     assert finished
     assert timeless(again.tried) == timeless(whole.tried)
+    assert (tmp_path / "search/best.json").is_file()
 
 
 def test_training_that_diverges_is_recorded_and_not_chosen(tmp_path: Path) -> None:

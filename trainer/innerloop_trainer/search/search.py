@@ -70,7 +70,7 @@ class Search:
         self.space = spaces[config.space]
         self.trials = searchers[config.searcher].usual_trials if config.trials is None else config.trials
         self.config, self.source, self.folder = replace(config, trials=self.trials), source, folder
-        self._device, self._resume = device, resume
+        self._device = device
         self._known: dict[Architecture, float] = {}
         if source.task_kind == "regression":
             raise SearchError(f"a search goes by accuracy, and {source.name} has targets and no classes")
@@ -159,6 +159,7 @@ class Search:
                     "another folder"
                 )
             self._learn(architecture, each)
+        self._save_best()
 
     def _learn(self, architecture: Architecture, tried: Tried) -> None:
         self._known[architecture] = tried.accuracy
@@ -177,27 +178,35 @@ class Search:
                 return False
         except DivergedError as error:
             failure = str(error)
-        rows, backbone = read_rows(run.log), self._backbone(architecture)
-        tried = Tried(
+        tried = self._outcome(number, architecture, training, failure)
+        self.folder.append(tried)
+        self.tried.append(tried)
+        self._save_best()
+        shutil.rmtree(run.path, ignore_errors=True)
+        self._learn(architecture, tried)
+        report(SearchReport(number, self.trials, None, training.plan.iterations, tried, self.best))
+        return True
+
+    def _outcome(self, number: int, architecture: Architecture, training: Training, failure: str) -> Tried:
+        """What came of a trial that ended, by a failure or with the validation of its last step."""
+        backbone = self._backbone(architecture)
+        row = None if failure else read_rows(training.folder.log)[-1]
+        return Tried(
             trial=number,
             architecture=self.space.described(architecture),
-            accuracy=0.0 if failure else rows[-1].validation,
-            confidence_interval=0.0 if failure else rows[-1].validation_interval,
+            accuracy=0.0 if row is None else row.validation,
+            confidence_interval=0.0 if row is None else row.validation_interval,
             multiply_adds=multiply_adds(backbone, self.source.input.shape),
             parameters=_learned(backbone),
             seconds=training.progress.seconds,
             failure=failure,
         )
-        self.folder.append(tried)
-        self.tried.append(tried)
-        if tried is self.best:
-            self.folder.save_best(
-                {"backbone": self.space.backbone, "backbone_settings": self.settings_of(tried), **asdict(tried)}
-            )
-        shutil.rmtree(run.path, ignore_errors=True)
-        self._learn(architecture, tried)
-        report(SearchReport(number, self.trials, None, training.plan.iterations, tried, self.best))
-        return True
+
+    def _save_best(self) -> None:
+        best = self.best
+        if best is not None:
+            network = {"backbone": self.space.backbone, "backbone_settings": self.settings_of(best)}
+            self.folder.save_best({**network, **asdict(best)})
 
     def _prepared(self, config: TrainingConfig, run: RunFolder, source: DataSource) -> Training:
         """A run, to begin or to go on with."""
