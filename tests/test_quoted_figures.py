@@ -398,6 +398,21 @@ def test_regrets_of_searchers_are_those_measured() -> None:
     assert f"of all 125 has a regret of {100 * measured['all']:.2f} points" in PAGE
 
 
+def test_what_mixtures_pick_is_that_measured() -> None:
+    measured = results("architecture_search")["mixtures"]
+    for side in ("auxiliary skip", "plain"):
+        runs = measured[side]["runs"]
+        picks = ", ".join(" ".join(run["pick"].values()) for run in runs)
+        regrets = ", ".join(f"{100 * run['regret']:.2f}" for run in runs)
+        skips = sum(run["weight_of_skips"] for run in runs) / len(runs)
+        seconds = sum(run["seconds"] for run in runs) / len(runs)
+        assert f"| {side} | {picks} | {regrets} | {skips:.0%} | {seconds:.0f} s |" in PAGE
+    means = [f"{100 * measured[side]['regret']:.2f}" for side in ("auxiliary skip", "plain")]
+    assert "A mean regret of {} points with the connection, and of {} without it".format(*means) in PAGE
+    of_random = results("architecture_search")["replay"]["test"]["random"]["20"]["mean"]
+    assert f"with a regret of {100 * of_random:.2f} points after 20 networks" in PAGE
+
+
 def long_run(name: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((ROOT / "benchmarks" / f"{name}.json").read_text())
     return content

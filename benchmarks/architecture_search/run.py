@@ -1,10 +1,9 @@
 """Architecture search: in a space of which every network was trained, and in one of useful networks.
 
-    python benchmarks/architecture_search/run.py PATH_OF_OMNIGLOT [table] [replay] [mixtures] [evolution] [random]
+    python benchmarks/architecture_search/run.py PATH_OF_OMNIGLOT [table] [replay] [mixtures] [useful]
 
 `table.py`, `replay.py`, `mixtures.py` and `useful.py` beside it say what is measured. `table` writes table.json, which
-`replay` and `mixtures` read; `evolution` and `random` are searches in the space of useful networks. Everything but
-`table` writes results.json.
+`replay` and `mixtures` read. Everything but `table` writes results.json.
 """
 
 import argparse
@@ -23,7 +22,7 @@ from useful import measure_useful
 from innerloop_trainer.data import DataSource, load_source
 
 TABLE, RESULTS = (Path(__file__).with_name(name) for name in ("table.json", "results.json"))
-PARTS = ("table", "replay", "mixtures", "evolution", "random")
+PARTS = ("table", "replay", "mixtures", "useful")
 
 
 def main() -> None:
@@ -44,8 +43,8 @@ def main() -> None:
 
 
 def _measured(part: str, source: DataSource, name: str) -> dict[str, Any]:
-    if part in ("evolution", "random"):
-        return measure_useful(source, name, part)
+    if part == "useful":
+        return measure_useful(source, name)
     table = json.loads(TABLE.read_text())
     return measure_replay(table) if part == "replay" else measure_mixtures(source, name, table)
 
