@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import json
+import shutil
 import threading
 import time
 from dataclasses import replace
@@ -11,7 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from bundles import IMAGE, PROTOTYPES, REGRESSION, write_bundle
+from bundles import IMAGE, PROTOTYPES, REGRESSION, a_calibration, write_bundle
 from onnx_bundles import (
     ADAPT_CLASSES,
     ADAPT_CURVES,
@@ -88,6 +89,17 @@ def test_a_batch_of_unequal_tasks_is_answered_as_each_should_be(engine, folder):
             answer.probabilities, exponents / exponents.sum(1, keepdims=True), rtol=1e-3, atol=1e-6
         )
         assert answer.finite
+
+
+def test_a_model_has_the_calibration_of_its_bundle(engine, folder, tmp_path):
+    shutil.copytree(folder / "classes", tmp_path / "sure")
+    manifest = json.loads((tmp_path / "sure" / "manifest.json").read_text())
+    manifest["calibration"] = a_calibration().to_json()
+    manifest["digest"] = digest_of(manifest)
+    (tmp_path / "sure" / "manifest.json").write_text(json.dumps(manifest))
+    sure, plain = engine.load("sure", tmp_path / "sure"), engine.load("plain", folder / "classes")
+    assert (sure.calibration, sure.description.calibrated) == (a_calibration(), True)
+    assert (plain.calibration, plain.description.calibrated) == (None, False)
 
 
 @pytest.mark.parametrize("steps", [1, 5])
