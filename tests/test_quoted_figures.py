@@ -484,3 +484,29 @@ def test_what_copies_of_support_examples_gain_and_cost_is_that_measured() -> Non
     for arm in ("learned", "learned from harmful"):
         first, second = measured["protonet"]["runs"][arm]["count"]
         assert f"count {first:.2f} and {second:.2f}" in PAGE
+
+
+def test_how_sure_answers_are_is_that_measured() -> None:
+    measured = results("answers")
+
+    def points(figure: list[float]) -> str:
+        return f"{100 * figure[0]:.1f} ± {100 * figure[1]:.1f}"
+
+    for name in ("protonet-omniglot", "anil-omniglot", "protonet-glyphs", "anil-glyphs"):
+        method, data = name.split("-")
+        for shape, own in measured[name].items():
+            named = f"| `{method}`, {data}, {shape}"
+            known, baseline = (f"{own[each][0]:.3f} ± {own[each][1]:.3f}" for each in ("separation", "baseline"))
+            gain, interval = own["separation - baseline"]
+            assert (
+                f"{named} | {points(own['accuracy'])}% | {known} | {baseline} | {gain:+.3f} ± {interval:.3f} | "
+                f"{points(own['false_alarms'])}% |" in PAGE
+            )
+            sets = [f"{points(own[f'coverage at {c}%'])}%, {own[f'size at {c}%'][0]:.2f}" for c in (90, 95, 99)]
+            assert (
+                f"{named} | {points(own['error_before'])} | {points(own['error_after'])} | {' | '.join(sets)} |" in PAGE
+            )
+            assert abs(own["control"][0] - 0.5) < 0.02
+    cost = json.loads((ROOT / "benchmarks" / "answers" / "results.json").read_text())["cost"]
+    ratios = (each["ratio"] for each in cost.values())
+    assert f"| {' | '.join(f'{ratio:.3f} ± {interval:.3f}' for ratio, interval in ratios)} |" in PAGE
