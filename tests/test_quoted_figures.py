@@ -477,12 +477,16 @@ def test_what_copies_of_support_examples_gain_and_cost_is_that_measured() -> Non
         without, with_copies = measured[name][shape]["learned"]["adapt_ms"]
         times = [f"{runs[arm]['training_s']:.0f} s" for arm in ("none", "learned")]
         assert f"| `{name}`, {shape} | {without:.1f} ms | {with_copies:.1f} ms | {' | '.join(times)} |" in PAGE
-    for shape in ("5w1s", "20w1s"):
-        learned = measured["protonet"][shape]["learned"]
+        learned = measured[name][shape]["learned"]
         assert f"{accuracy_of_mean(learned['over_fixed'], '+')} above copies of fixed strengths at {shape}" in PAGE
-        assert f"{accuracy_of_mean(learned['over_as_long'], '+')} above those at {shape}" in PAGE
-    for arm in ("learned", "learned from harmful"):
-        first, second = measured["protonet"]["runs"][arm]["count"]
+        if name == "protonet":
+            assert re.search(
+                rf"theirs by .*{re.escape(accuracy_of_mean(learned['over_as_long'], '+'))} at {shape}", PAGE
+            )
+        else:
+            assert f"differ from `none` by {accuracy_of_mean(learned['over_none'], '+')}," in PAGE
+    for name, arm in (("protonet", "learned"), ("protonet", "learned from harmful"), ("maml", "learned")):
+        first, second = measured[name]["runs"][arm]["count"]
         assert f"count {first:.2f} and {second:.2f}" in PAGE
 
 

@@ -137,7 +137,7 @@ SETTINGS = {
         120,
         4,
         {"steps": 3, "rate": 0.2},
-        ("none", "learned", "learned, switched off", "learned, for norms only"),
+        ("none", "augmented training", "fixed", "learned", "learned, switched off", "none, as long"),
     ),
 }
 
