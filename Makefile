@@ -108,6 +108,7 @@ bench: setup
 	$(BIN)/python benchmarks/unlabelled/run.py '$(OMNIGLOT)'
 	$(BIN)/python benchmarks/meta_dropout/run.py '$(OMNIGLOT)'
 	$(BIN)/python benchmarks/support_policy/run.py '$(OMNIGLOT)'
+	$(BIN)/python benchmarks/lifelong/run.py '$(OMNIGLOT)'
 	$(BIN)/python benchmarks/teachers/run.py '$(OMNIGLOT)'
 	$(BIN)/python benchmarks/architecture_search/run.py '$(OMNIGLOT)'
 	$(BIN)/python benchmarks/class_balance/run.py

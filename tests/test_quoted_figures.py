@@ -329,6 +329,17 @@ def points(figure: list[float], sign: str = "") -> str:
     return f"{figure[0]:{sign}.2f} ± {figure[1]:.2f}"
 
 
+def test_accuracies_on_hundreds_of_classes_are_those_measured() -> None:
+    for arm, measured in results("lifelong").items():
+        after = [measured["accuracy"].get(classes) for classes in ("10", "50", "100", "200", "400", "600")]
+        cells = [points(figure) if figure else "" for figure in after]
+        rate = f"{measured['rate']:g}" if "rate" in measured else ""
+        assert f"| {arm} | {rate} | {' | '.join(cells)} |".replace("  ", " ") in PAGE
+    content = json.loads((ROOT / "benchmarks" / "lifelong" / "results.json").read_text())
+    for pair, difference in content["differences"].items():
+        assert f"| {pair} | {points(difference['100'], '+')} | {points(difference['600'], '+')} |" in PAGE
+
+
 @pytest.mark.parametrize("method", list(results("sample_weights")))
 def test_what_weights_of_examples_regain_is_that_measured(method: str) -> None:
     arms = ("clean", "wrong", "switched off", "weights")

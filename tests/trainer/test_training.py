@@ -268,3 +268,11 @@ def test_a_run_on_wrong_labels_leaves_a_bundle_that_weighs_its_examples(tmp_path
     assert bundle.learner.spec.weighting == "leave_one_out"
     assert bundle.params["weighting.out.weight"].abs().min() > 0
     assert "5-shot (up to 2 of them wrong)" in bundle.manifest.metrics[0].protocol
+
+
+@pytest.mark.parametrize(
+    ("method", "max_ways", "expected"), [("protonet", None, 64), ("protonet", 200, 200), ("oml", None, 1000)]
+)
+def test_a_bundle_serves_as_many_ways_as_was_said(method: str, max_ways: int | None, expected: int) -> None:
+    config = replace(DIGITS, method=method, settings={}, max_ways=max_ways, train_ways=2)
+    assert make_plan(config, load_source(config.data), CPU).limits.max_ways == expected
