@@ -522,6 +522,10 @@ def test_how_sure_answers_are_is_that_measured() -> None:
                 f"{named} | {points(own['error_before'])} | {points(own['error_after'])} | {' | '.join(sets)} |" in PAGE
             )
             assert abs(own["control"][0] - 0.5) < 0.02
+            assert own["candidates"]["boosted trees"] < own["candidates"]["three features"]
+    for shots, levels in measured["maml-sinusoid"].items():
+        cells = [f"{points(each['coverage'])}%, {each['width']:.1f}" for each in levels.values()]
+        assert f"| {shots.split()[0]} | {' | '.join(cells)} |" in PAGE
     cost = json.loads((ROOT / "benchmarks" / "answers" / "results.json").read_text())["cost"]
     ratios = (each["ratio"] for each in cost.values())
     assert f"| {' | '.join(f'{ratio:.3f} ± {interval:.3f}' for ratio, interval in ratios)} |" in PAGE

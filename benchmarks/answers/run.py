@@ -8,8 +8,11 @@ its test split, 5-way 1-shot and 5-shot, inductive, 5 queries of each class and 
 Runs are kept in runs/answers/ and resumed. Reported are the area under the ROC curve of `known` and of the largest
 probability, unknown queries against known ones; the share of known queries below the threshold for 5% false alarms; the
 expected calibration error of plain and of calibrated probabilities; and coverage and size of label sets. `candidates`
-are single functions of the logits on validation classes, from which the features were chosen. The negative control
+are functions of the logits on validation classes, from which the features were chosen; boosted trees take all logits of
+a query in order, and so show what there is to tell from them. The negative control
 takes half of each class's own queries for unknown: its area must be 0.5.
+
+`maml` is trained on sine waves for intervals: how many values they hold, and how wide they are.
 
 The cost is the time of a Predict with 15 queries, by turns, to a calibrated model and to the same model without its
 calibration on one server, for a network of 16 channels and the usual one of 64: the ratio of the medians of both.
@@ -30,6 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.ensemble import GradientBoostingClassifier
 
 from innerloop import Client
 from innerloop_command.server_process import ServerProcess
@@ -38,9 +42,11 @@ from innerloop_learner.bundle import Bundle, load_bundle, save_bundle
 from innerloop_learner.calibration import TaskCalibration, features, known
 from innerloop_trainer.bundle_evaluation import load_source_of
 from innerloop_trainer.calibration import ClassAnswers, answers_of_classes, honesty
+from innerloop_trainer.calibration.answers import errors_of_values
 from innerloop_trainer.calibration.fit import fit_classes
-from innerloop_trainer.calibration.measure import area_under_curve
-from innerloop_trainer.data import DataSource, EpisodeShape
+from innerloop_trainer.calibration.measure import SHOWN_COVERAGES, area_under_curve
+from innerloop_trainer.data import DataSource, EpisodeShape, load_source
+from innerloop_trainer.evaluation import confidence_interval
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from machine import describe_machine
@@ -59,6 +65,21 @@ COMMON = ["--queries", "5", "--validation-episodes", "50", "--test-episodes", "2
 CALIBRATION = ["--calibration-episodes", "200"]
 NETWORK = ["--backbone-set", "width=16", "--backbone-set", "downsample=stride", "--backbone-set", "norm=batch"]
 ENCODED = ["--encoder", "all-minilm-l6-v2"]
+REGRESSION = "maml-sinusoid"
+WAVES = [
+    "--shots",
+    "10",
+    "--iterations",
+    "300",
+    "--set",
+    "rate=0.01",
+    "--learning-rate",
+    "0.001",
+    "--validation-episodes",
+    "100",
+    "--test-episodes",
+    "2",
+]
 METHODS = {
     "protonet": ["--train-ways", "10", "--meta-batch", "1"],
     "anil": ["--meta-batch", "4"],
@@ -90,6 +111,11 @@ def main() -> None:
                 found = _measure(bundle, load_source_of(bundle, named, torch.device("cpu")), arguments.episodes)
                 content["results"].setdefault(name, {}).update(found)
                 _write(content, arguments)
+    if arguments.only is None or REGRESSION in arguments.only:
+        train(RUNS / REGRESSION, "maml", [*WAVES, *CALIBRATION, "--data", "sinusoid"])
+        bundle = load_bundle(RUNS / REGRESSION / "bundle")
+        content["results"][REGRESSION] = _measure_values(bundle, arguments.episodes)
+        _write(content, arguments)
     if arguments.pairs:
         content["cost"] = _cost(arguments.pairs)
         _write(content, arguments)
@@ -119,6 +145,24 @@ def _measure(bundle: Bundle, source: DataSource, episodes: int) -> dict[str, Any
     return found
 
 
+def _measure_values(bundle: Bundle, episodes: int) -> dict[str, Any]:
+    """Coverage and width of intervals of a regression, over unseen waves."""
+    calibration, test, found = bundle.manifest.calibration, load_source("sinusoid").test, {}
+    if calibration is None:
+        raise SystemExit(f"{REGRESSION} is not calibrated")
+    for shots in (5, 10):
+        shape = EpisodeShape(1, shots, 15)
+        errors = errors_of_values(bundle.learner, bundle.params, test, shape, episodes=episodes, seed=1)
+        figures = {}
+        for level in SHOWN_COVERAGES:
+            width = calibration.at(0, shots).quantile(level)
+            covered = torch.from_numpy((errors <= width).mean(1))
+            interval = [round(covered.mean().item(), 5), round(confidence_interval(covered), 5)]
+            figures[f"{level:.0%}"] = {"coverage": interval, "width": round(2 * width, 3)}
+        found[f"{shots} shots"] = figures
+    return found
+
+
 def _figures(answers: ClassAnswers, calibration: TaskCalibration) -> dict[str, list[float]]:
     """Each figure over all episodes, and the half width of its interval."""
     episodes, random = len(answers.logits), np.random.default_rng(0)
@@ -144,7 +188,8 @@ def _figures_of(answers: ClassAnswers, calibration: TaskCalibration, chosen: NDA
 def _candidates(bundle: Bundle, source: DataSource, shape: EpisodeShape) -> dict[str, float]:
     """Areas under the curve of functions of the logits on validation classes: what is fitted sees other episodes."""
     asked = (bundle.learner, bundle.params, source.validation, replace(shape, queries=3))
-    fitted = fit_classes(answers_of_classes(*asked, episodes=CHOOSING, seed=2), shape.shots)
+    seen = answers_of_classes(*asked, episodes=CHOOSING, seed=2)
+    fitted, trees = fit_classes(seen, shape.shots), _fit_trees(seen)
     answers = answers_of_classes(*asked, episodes=CHOOSING, seed=3)
     functions: dict[str, Callable[[Floats], Floats]] = {
         "largest logit": lambda logits: logits.max(-1),
@@ -152,11 +197,24 @@ def _candidates(bundle: Bundle, source: DataSource, shape: EpisodeShape) -> dict
         "largest probability": lambda logits: features(logits, 1.0)[..., 1],
         "margin": lambda logits: np.partition(logits, -2, -1)[..., -1] - np.partition(logits, -2, -1)[..., -2],
         "three features": lambda logits: known(logits, fitted),
+        "boosted trees": lambda logits: trees.decision_function(_in_order(logits)),
     }
     return {
         name: round(area_under_curve(function(answers.logits), function(answers.unknown)), 5)
         for name, function in functions.items()
     }
+
+
+def _fit_trees(answers: ClassAnswers) -> GradientBoostingClassifier:
+    """A classifier of known queries that may use all of their logits in order: what could be told from them at all."""
+    x = np.concatenate([_in_order(answers.logits), _in_order(answers.unknown)])
+    y = np.arange(len(x)) < answers.logits[..., 0].size
+    return GradientBoostingClassifier(n_estimators=60, random_state=0).fit(x, y)
+
+
+def _in_order(logits: Floats) -> Floats:
+    """Logits of all queries [E * Q, W], each query's in ascending order."""
+    return np.sort(logits.reshape(-1, logits.shape[-1]), axis=-1)
 
 
 def _cost(pairs: int) -> dict[str, Any]:
