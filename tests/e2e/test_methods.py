@@ -134,6 +134,26 @@ def test_the_order_of_examples_matters_only_where_the_model_says_so(client, meth
         assert np.abs(answers[0] - answers[1]).max() > 1e-5
 
 
+@pytest.mark.parametrize("method", [name for name in methods if build_learner(spec_of(name)).extends])
+def test_classes_are_learned_one_by_one_into_an_adaptation_whose_examples_are_gone(client, method):
+    images, labels = pictures(9, seed=5), ["b", "a", "b", "a", "b", "c", "c", "a", "d"]
+    options = pb.AdaptOptions(forget_examples=True)
+    first, every = support(images[:4], labels[:4]), support(images, labels)
+    grown = client.adaptations.Adapt(
+        pb.AdaptRequest(model=bundle_name(method), support=first, options=options)
+    ).adaptation
+    for start, end in ((4, 7), (7, 9)):
+        more = pb.UpdateAdaptationRequest(adaptation_id=grown.id, add=support(images[start:end], labels[start:end]))
+        assert client.adaptations.UpdateAdaptation(more).adaptation.support_size == end
+    anew = client.adaptations.Adapt(pb.AdaptRequest(model=bundle_name(method), support=every)).adaptation
+    answers = []
+    for adaptation in (anew, grown):
+        predictions = client.adaptations.Predict(predict_request(adaptation.id, count=6, seed=4)).predictions
+        columns = [list(predictions.classes).index(label) for label in "abcd"]
+        answers.append(array(predictions.probabilities)[:, columns])
+    np.testing.assert_allclose(*answers, atol=1e-5)
+
+
 @each_method
 def test_examples_of_one_class_teach_nothing_and_are_refused(client, fails, method):
     request = adapt_request(bundle_name(method), ways=1, shots=3)
