@@ -110,6 +110,7 @@ bench: setup
 	$(BIN)/python benchmarks/support_policy/run.py '$(OMNIGLOT)'
 	$(BIN)/python benchmarks/lifelong/run.py '$(OMNIGLOT)'
 	$(BIN)/python benchmarks/teachers/run.py '$(OMNIGLOT)'
+	$(BIN)/python benchmarks/domains/run.py '$(OMNIGLOT)'
 	$(BIN)/python benchmarks/architecture_search/run.py '$(OMNIGLOT)'
 	$(BIN)/python benchmarks/class_balance/run.py
 	$(BIN)/python benchmarks/answers/run.py '$(OMNIGLOT)'

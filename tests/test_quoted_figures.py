@@ -321,6 +321,27 @@ def test_what_teachers_add_is_that_measured() -> None:
         assert sum(sign * gain > 0 for gain in students[side]["over plain"]["of_seeds"]) == 4
 
 
+def test_what_domains_held_out_and_features_varied_gain_is_that_measured() -> None:
+    for case, measured in results("domains").items():
+        for side, figures in measured["test"].items():
+            gains = ["", ""] if side == "pooled" else gains_over_pooled(figures)
+            cells = [accuracy_of_mean(figures["accuracy"]), *gains, f"{figures['training_s']:.0f} s"]
+            assert f"| {case} | {side} | {' | '.join(cells)} |".replace("|  |", "| |").replace("|  |", "| |") in PAGE
+        for side, figures in measured["control"].items():
+            gains = ["", ""] if side == "pooled" else gains_over_pooled(figures)
+            cells = [accuracy_of_mean(figures["accuracy"]), *gains]
+            row = f"| {case} | {side}, random domains | {' | '.join(cells)} | |"
+            assert row.replace("|  |", "| |").replace("|  |", "| |") in PAGE
+        shift = measured["test"]["learned"]["strengths"]["transformation.norm0.shift"]
+        assert re.search(rf"first norm falls from 0\.50 to (\S+ \S+ and )?{shift:.2f} \(`{case}`\)", PAGE)
+
+
+def gains_over_pooled(figures: dict[str, Any]) -> list[str]:
+    """The gain over all seeds, and those of each seed."""
+    seeds = ", ".join(f"{own['mean']:+.1%}" for own in figures["over_pooled_by_seed"])
+    return [accuracy_of_mean(figures["over_pooled"], "+"), seeds]
+
+
 def accuracy_of_mean(figure: dict[str, float], sign: str = "") -> str:
     return f"{figure['mean']:{sign}.1%} ± {figure['confidence_interval']:.1%}"
 
