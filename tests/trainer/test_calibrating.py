@@ -10,6 +10,7 @@ from shell import innerloop, mistake
 from innerloop_learner import LearnerSpec, build_learner
 from innerloop_learner.bundle import load_bundle, save_bundle
 from innerloop_learner.calibration import COVERAGES, FALSE_ALARMS, known, label_sets, probabilities
+from innerloop_learner.losses import UNUSED_LOGIT
 from innerloop_learner.manifest import Manifest, Provenance, TaskLimits
 from innerloop_trainer.calibration import CalibrationError, ClassAnswers, calibrate, honesty, usual_sizes
 from innerloop_trainer.calibration.fit import fit_classes, fit_temperature, fit_values, task_quantiles
@@ -40,6 +41,16 @@ def test_the_temperature_of_a_model_that_is_too_sure_is_found():
 def test_a_model_that_is_always_right_has_a_temperature():
     logits = np.random.default_rng(0).normal(size=(100, 6, 3))
     assert 0.001 < fit_temperature(logits, logits.argmax(-1)) < 0.5
+
+
+def test_a_model_that_is_never_in_doubt_learns_to_be():
+    """The single nearest neighbour leaves all other classes without a vote."""
+    random = np.random.default_rng(0)
+    targets = random.integers(0, 3, (200, 5))
+    named = np.where(random.uniform(size=(200, 5)) < 0.7, targets, random.integers(0, 3, (200, 5)))
+    logits = np.where(np.arange(3) == named[..., None], -random.uniform(size=(200, 5, 1)), UNUSED_LOGIT)
+    fitted = fit_classes(ClassAnswers(logits, targets, logits), shots=1)
+    assert calibration_error(probabilities(logits, fitted), targets) < 0.02
 
 
 def test_a_calibration_holds_for_other_tasks():
@@ -161,6 +172,13 @@ def test_too_few_episodes_or_classes_are_refused(untrained):
         calibrate(bundle.learner, bundle.params, few, [(2, 1)], data="", episodes=100, seed=0)
     with pytest.raises(CalibrationError, match="gives no tasks"):
         calibrate(bundle.learner, bundle.params, source.test, [(2, 500)], data="", episodes=100, seed=0)
+
+
+def test_a_model_that_diverges_is_not_calibrated(untrained):
+    bundle, source = load_bundle(untrained), load_source("glyphs")
+    broken = {name: torch.full_like(value, float("nan")) for name, value in bundle.params.items()}
+    with pytest.raises(CalibrationError, match="diverges on some tasks"):
+        calibrate(bundle.learner, broken, source.test, [(2, 1)], data="", episodes=100, seed=0)
 
 
 def test_the_command_writes_another_bundle_and_evaluate_says_how_well_it_holds(untrained, tmp_path):

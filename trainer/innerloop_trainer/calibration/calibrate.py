@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from innerloop_learner.bundle import Bundle
 from innerloop_learner.calibration import Calibration, TaskCalibration
@@ -68,7 +71,8 @@ def calibrate(
         seed: seed of the episodes.
 
     Raises:
-        CalibrationError: there are too few episodes or classes, or the split can't give any of the sizes.
+        CalibrationError: there are too few episodes or classes, the split can't give any of the sizes, or adapting
+            diverges.
 
     Example:
         >>> from innerloop_learner import LearnerSpec, build_learner
@@ -164,5 +168,15 @@ def _calibrate_size(
 ) -> TaskCalibration:
     if learner.spec.task_kind == "regression":
         errors = errors_of_values(learner, params, sampler, shape, episodes=episodes, seed=seed)
+        _check_finite(errors)
         return fit_values(errors, shape.shots)
-    return fit_classes(answers_of_classes(learner, params, sampler, shape, episodes=episodes, seed=seed), shape.shots)
+    answers = answers_of_classes(learner, params, sampler, shape, episodes=episodes, seed=seed)
+    _check_finite(answers.logits, answers.unknown)
+    return fit_classes(answers, shape.shots)
+
+
+def _check_finite(*answers: NDArray[np.floating[Any]]) -> None:
+    if not all(np.isfinite(some).all() for some in answers):
+        raise CalibrationError(
+            "some answers are no finite numbers: adapting diverges on some tasks; lower the learning rate inside"
+        )

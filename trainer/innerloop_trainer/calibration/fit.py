@@ -14,8 +14,8 @@ Floats = NDArray[np.floating[Any]]
 FEWEST_EPISODES = 100
 """Episodes without which a coverage of 99% can't be promised: with 99 tasks or more, one may be outside."""
 
-TEMPERATURES = (1e-3, 1e3)
-"""Smallest and largest temperature that is looked at."""
+TEMPERATURES = (1e-3, 1e10)
+"""Smallest and largest temperature that is looked at; classes without any vote of `knn` have logits of -1e9."""
 
 PRECISION = 1e-3
 """Largest error of the logarithm of a temperature."""
