@@ -81,6 +81,7 @@ LEARNER_WITHOUT_TORCH = {
             "calibration.intervals",
             "calibration.logits",
             "calibration.record",
+            "diagnosis",
             "disk",
             "host_memory",
             "manifest",

@@ -34,7 +34,7 @@ def series(server):
     with Client(server.target) as client:
         for model in ("prototypes", "gradients", "encoded"):
             client.adapt(model, images, ["a", "b", "c"]).predict(images)
-        client.adapt("calibrated", images, ["a", "b", "c"]).predict(images, coverage=0.9)
+        client.adapt("calibrated", images, ["a", "b", "c"], diagnose=True).predict(images, coverage=0.9)
         with pytest.raises(ModelNotFoundError):
             client.adapt("absent", images, ["a", "b", "c"])
     with urllib.request.urlopen(server.metrics_url) as response:

@@ -35,7 +35,7 @@ MODEL = ModelVersions(
     (Alias("canary", "1", "2", 12.5),),
 )
 FROM_FRONT_END = [
-    messages.Request(1, messages.Adapt(ME, TASK, KEEP), math.inf, Block(128, 256)),
+    messages.Request(1, messages.Adapt(ME, TASK, KEEP, True), math.inf, Block(128, 256)),
     messages.Request(2, messages.AdaptPredict(ME, TASK, AT, None, messages.Room(0, 1)), 1.25, Block(0, 64)),
     messages.Request(3, messages.Predict(ME, "digest", "id", AT, None), 1.25, Block(0, 64)),
     messages.Request(4, messages.ListAdaptations(ME, "", None, 10), math.inf, None),

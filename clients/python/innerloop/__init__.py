@@ -5,7 +5,8 @@ What a client does is written once, as generators of operations (`steps`): `oper
 for threads and for event loops. On the way to the server, `inputs`, `recordings` and `labels` read what callers hold,
 `examples` and `recipe` keep it ready to be sent, `changes` says what shall be different and `own_examples` what is,
 `splitting` cuts it to the server's limits, `priority` says how urgent it is, and `calls` describes each remote call. On
-the way back, `status` turns failures into `errors`, and `predictions` holds the answers. `channel` and `links` look
+the way back, `status` turns failures into `errors`, and `predictions` and
+`diagnosis` hold the answers. `channel` and `links` look
 after connections, `retry` after failures that pass, `mistakes` after settings that can't work.
 """
 
@@ -15,6 +16,7 @@ from innerloop.async_client import AsyncClient
 from innerloop.changes import Example
 from innerloop.channel import TLS
 from innerloop.client import Client
+from innerloop.diagnosis import AlikeClasses, Diagnosis, ExpectedAccuracy
 from innerloop.errors import (
     AdaptationDamagedError,
     AdaptationEvictedError,
@@ -50,13 +52,16 @@ __all__ = [
     "AdaptationEvictedError",
     "AdaptationInfo",
     "AdaptationNotFoundError",
+    "AlikeClasses",
     "AsyncAdaptation",
     "AsyncClient",
     "Client",
     "ClientClosedError",
     "DeadlineExceededError",
+    "Diagnosis",
     "Example",
     "ExamplesNotKeptError",
+    "ExpectedAccuracy",
     "FailedPreconditionError",
     "FieldViolation",
     "InnerloopError",

@@ -12,6 +12,7 @@ from innerloop.adaptation_info import NO_LABELS, AdaptationInfo
 from innerloop.async_connection import AsyncConnection
 from innerloop.changes import Change, Example, read_changes, read_relabelling, read_removal
 from innerloop.connection import Connection
+from innerloop.diagnosis import Diagnosis
 from innerloop.errors import InnerloopError
 from innerloop.inputs import Inputs
 from innerloop.predict_stream import AsyncPredictStream, PredictStream
@@ -57,6 +58,14 @@ class AdaptationHandle:
         Empty for models that trust every label, and for adaptations from a list.
         """
         return self.info.example_weights
+
+    @property
+    def diagnosis(self) -> Diagnosis | None:
+        """What the support examples say about each other's labels, if `Client.adapt` was asked to `diagnose`.
+
+        None if it was not, and once the examples have changed.
+        """
+        return self.info.diagnosis
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(id={self.id!r}, model={self.model!r}, classes={self.classes!r})"

@@ -216,7 +216,8 @@ class AdaptationCore:
         if self._own is None:
             raise gone
         remake = calls.adapt_again(self._own.recipe, query, wanted=wanted)
-        self.info, predictions = yield from self.core.call(remake, deadline)
+        info, predictions = yield from self.core.call(remake, deadline)
+        self.info = replace(info, diagnosis=self.info.diagnosis)  # that of the same examples
         self._own = self._own.made_again()
         return predictions
 

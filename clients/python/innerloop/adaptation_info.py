@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
+from innerloop.diagnosis import Diagnosis
 from innerloop.timings import Timings
 from innerloop.v1 import adaptation_pb2 as pb
 
@@ -32,6 +33,8 @@ class AdaptationInfo:
         example_weights: what each support example counted, in their order: 1 on average over each class, and less where
             a label may be wrong. Empty for models that trust every label, for adaptations from a list, and from servers
             before there were weights.
+        diagnosis: what the support examples say about each other's labels; None if it was not asked for, and once the
+            examples have changed.
     """
 
     id: str
@@ -47,6 +50,7 @@ class AdaptationInfo:
     timings: Timings | None
     revision: int = 1
     example_weights: tuple[float, ...] = ()
+    diagnosis: Diagnosis | None = None
 
     @classmethod
     def from_message(

@@ -69,12 +69,23 @@ class AsyncClient:
         steps: int | None = None,
         time_to_live: float | timedelta | None = None,
         forget_examples: bool = False,
+        diagnose: bool = False,
         timeout: float | None = None,
     ) -> AsyncAdaptation:
         """Adapt a model to labelled examples; arguments as those of `Client.adapt`."""
         info, recipe = await self._connection.run(
             operations.adapt(
-                self._connection, model, inputs, labels, targets, rate, steps, time_to_live, forget_examples, timeout
+                self._connection,
+                model,
+                inputs,
+                labels,
+                targets,
+                rate,
+                steps,
+                time_to_live,
+                forget_examples,
+                diagnose,
+                timeout,
             )
         )
         return AsyncAdaptation(self._connection, info, recipe.labels, recipe if self._readapt else None)

@@ -3,7 +3,7 @@
 import re
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import Any, Generic, TypeVar
 
@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from innerloop.adaptation_info import AdaptationInfo
 from innerloop.changes import Change, Example
 from innerloop.checks import name_of
+from innerloop.diagnosis import Diagnosis
 from innerloop.errors import InvalidArgumentError
 from innerloop.examples import EncodedExamples, Names
 from innerloop.models import Migration, Model
@@ -104,16 +105,23 @@ class Call(Generic[T]):
         return explained(error, self.support, self.query)
 
 
-def adapt(recipe: Recipe) -> Call[AdaptationInfo]:
+def adapt(recipe: Recipe, *, diagnose: bool = False) -> Call[AdaptationInfo]:
     """Make an adaptation; every call of this function asks for a new one, every attempt of the call for the same."""
     request_id = new_request_id()
     request = adaptations.AdaptRequest(
-        model=recipe.model, support=recipe.support, options=recipe.options, request_id=request_id
+        model=recipe.model, support=recipe.support, options=recipe.options, request_id=request_id, diagnose=diagnose
     )
+
+    def read(response: adaptations.AdaptResponse) -> AdaptationInfo:
+        info = AdaptationInfo.from_message(response.adaptation, recipe.labels, response.timings)
+        if not response.HasField("diagnosis"):
+            return info
+        return replace(info, diagnosis=Diagnosis.from_message(response.diagnosis, info.classes))
+
     return Call(
         "Adapt",
         request,
-        lambda response: AdaptationInfo.from_message(response.adaptation, recipe.labels, response.timings),
+        read,
         request_id=request_id,
         support=recipe.names,
     )

@@ -85,6 +85,7 @@ class Client:
         steps: int | None = None,
         time_to_live: float | timedelta | None = None,
         forget_examples: bool = False,
+        diagnose: bool = False,
         timeout: float | None = None,
     ) -> Adaptation:
         """Adapt a model to labelled examples.
@@ -106,11 +107,24 @@ class Client:
                 when 0, which a server may refuse.
             forget_examples: whether the server must keep no examples with the adaptation. It can't make the adaptation
                 again then, for example for another version of the model.
+            diagnose: whether the server shall find out which labels may be wrong, what accuracy to expect, and which
+                classes can't be told apart: `diagnosis` of the adaptation. It adapts once more for each example then,
+                or 100 times if there are more; classification only, at most 500 examples.
             timeout: seconds; the client's default when None.
         """
         info, recipe = self._connection.run(
             operations.adapt(
-                self._connection, model, inputs, labels, targets, rate, steps, time_to_live, forget_examples, timeout
+                self._connection,
+                model,
+                inputs,
+                labels,
+                targets,
+                rate,
+                steps,
+                time_to_live,
+                forget_examples,
+                diagnose,
+                timeout,
             )
         )
         return Adaptation(self._connection, info, recipe.labels, recipe if self._readapt else None)

@@ -30,6 +30,7 @@ def adapt(
     steps: int | None,
     time_to_live: float | timedelta | None,
     forget_examples: bool,
+    diagnose: bool,
     timeout: float | None,
 ) -> Steps[tuple[AdaptationInfo, Recipe]]:
     """Adapt a model; what the server made, and how to make it again. Arguments as those of `Client.adapt`."""
@@ -37,7 +38,7 @@ def adapt(
     recipe = yield from _recipe(
         connection, model, inputs, labels, targets, rate, steps, time_to_live, forget_examples, deadline
     )
-    return (yield from connection.call(calls.adapt(recipe), deadline)), recipe
+    return (yield from connection.call(calls.adapt(recipe, diagnose=diagnose), deadline)), recipe
 
 
 def adapt_predict(

@@ -16,6 +16,7 @@ from innerloop_command.display import (
     migration_result,
     migration_shown,
     print_answers,
+    print_diagnosis,
     print_examples,
     print_json,
     print_models,
@@ -59,6 +60,14 @@ def adapt(
     forget_examples: Annotated[
         bool, typer.Option("--forget-examples", help="Have the server keep no examples with the adaptation.")
     ] = False,
+    diagnose: Annotated[
+        bool,
+        typer.Option(
+            "--diagnose",
+            help="Say which labels may be wrong, what accuracy to expect, and which labels can't be told apart, on "
+            "standard error. The model adapts once more for each example.",
+        ),
+    ] = False,
     as_json: AsJson = False,
     *,
     access: ServerAccess,
@@ -77,8 +86,16 @@ def adapt(
                 "of each label"
             )
         info = client.adapt(
-            model, inputs, labels, steps=steps, time_to_live=time_to_live, forget_examples=forget_examples
+            model,
+            inputs,
+            labels,
+            steps=steps,
+            time_to_live=time_to_live,
+            forget_examples=forget_examples,
+            diagnose=diagnose,
         ).info
+    if info.diagnosis is not None and not as_json:
+        print_diagnosis(info.diagnosis, list(map(str, inputs)), labels)
     print_json(vars(info)) if as_json else print_line(info.id)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Column, Table
 
-from innerloop import Migration, Model, Prediction
+from innerloop import Diagnosis, Migration, Model, Prediction
 from innerloop_command.console import make_console, print_line
 
 
@@ -72,6 +72,30 @@ def print_examples(listed: Sequence[dict[str, Any]]) -> None:
         shown = row[kind] if kind == "label" else "  ".join(f"{value:.6g}" for value in row[kind])
         table.add_row(str(row["id"]), shown)
     make_console().print(table)
+
+
+def print_diagnosis(diagnosis: Diagnosis, examples: Sequence[str], labels: Sequence[str]) -> None:
+    """Print on standard error what the examples say about each other's labels."""
+    console = make_console(stderr=True)
+    table = _table("example", "label", "looks like", "doubt")
+    for place in diagnosis.doubtful():
+        doubt = f"{diagnosis.doubts[place]:.0%}"
+        table.add_row(examples[place], labels[place], diagnosis.likely_labels[place], doubt)
+    if table.row_count:
+        console.print(table)
+    expected = diagnosis.expected_accuracy
+    if expected is None:
+        lines = ["one example of each label says nothing about labels and accuracy; give two or more"]
+    else:
+        found = f"{expected.value:.0%} ({expected.low:.0%} to {expected.high:.0%})"
+        lines = [] if table.row_count else ["no label is doubtful"]
+        lines.append(f"accuracy to expect: {found}, by leaving out each of {expected.examples} examples")
+    lines += [
+        f"{each.first} and {each.second} can't be told apart ({each.confusion:.0%} confused)"
+        for each in diagnosis.alike
+    ]
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
 
 
 def print_models(models: Sequence[Model]) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from innerloop_learner.diagnosis import Diagnosis
 from innerloop_server.domain.adaptations import Adaptation
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.timings import Timings
@@ -9,10 +10,11 @@ from innerloop_server.domain.timings import Timings
 
 @dataclass(frozen=True, slots=True)
 class AdaptResult:
-    """The adaptation that an Adapt request made, or had made before."""
+    """The adaptation that an Adapt request made, or had made before, and the diagnosis that it asked for, if any."""
 
     adaptation: Adaptation
     timings: Timings
+    diagnosis: Diagnosis | None = None
 
 
 @dataclass(frozen=True, slots=True)

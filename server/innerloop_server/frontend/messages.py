@@ -53,6 +53,7 @@ class Adapt(_Message):
     caller: Caller
     task: SentTask
     keep: KeepOptions
+    diagnose: bool
 
 
 class Predict(_Message):

@@ -79,10 +79,12 @@ class RemoteServing(Serving):
         """The model of the caller's adaptation."""
         return (await self._know(caller, adaptation_id)).model
 
-    async def adapt(self, caller: Caller, task: AdaptTask, keep: KeepOptions, deadline: Deadline) -> AdaptResult:
+    async def adapt(
+        self, caller: Caller, task: AdaptTask, keep: KeepOptions, deadline: Deadline, *, diagnose: bool = False
+    ) -> AdaptResult:
         """Adapt a model and keep the result."""
         parcel = await self._engine.pack(_arrays(task))
-        operation = messages.Adapt(caller, _sent(task, parcel), keep)
+        operation = messages.Adapt(caller, _sent(task, parcel), keep, diagnose)
         result = await self._engine.ask_about(parcel, operation, lambda sent, _: _adapt_result.decode(sent), deadline)
         self._remember(caller, result.adaptation, task.model)
         return result

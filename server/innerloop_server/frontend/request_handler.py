@@ -79,8 +79,9 @@ class RequestHandler:
         serving = self._serving
         match operation:
             case messages.Adapt():
+                to_adapt_to = await self._task(operation.task, block)
                 return await serving.adapt(
-                    operation.caller, await self._task(operation.task, block), operation.keep, deadline
+                    operation.caller, to_adapt_to, operation.keep, deadline, diagnose=operation.diagnose
                 )
             case messages.Predict():
                 model = await serving.model_of(operation.caller, operation.adaptation_id)

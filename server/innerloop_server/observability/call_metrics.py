@@ -87,6 +87,16 @@ class CallMetrics:
             ).labels
         )
 
+        self._examples = cache(
+            counter(
+                registry,
+                "examples_diagnosed",
+                "Support examples by whether their label passes for right or doubtful, where that was asked for.",
+                "model",
+                "verdict",
+            ).labels
+        )
+
     def request(self, rpc: str, model: str, version: str, status: str, seconds: float) -> None:
         """Count a request that was answered with a status code; its version is empty if it is about none."""
         self._requests(rpc, model, status).inc()
@@ -101,6 +111,11 @@ class CallMetrics:
         of_unknown = self._judged(model, "unknown")  # starts at zero, so that its first increase can be seen
         if unknown:
             of_unknown.inc(unknown)
+
+    def diagnosed(self, model: str, examples: int, doubtful: int) -> None:
+        """Count examples about whose labels the others were asked, and how many of them pass for doubtful."""
+        self._examples(model, "right").inc(examples - doubtful)
+        self._examples(model, "doubtful").inc(doubtful)
 
     def label_sets(self, model: str, sizes: Iterable[int]) -> None:
         """Record how many labels the sets of some queries hold."""

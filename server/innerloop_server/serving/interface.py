@@ -40,8 +40,13 @@ class Serving(ABC):
         """
 
     @abstractmethod
-    async def adapt(self, caller: Caller, task: AdaptTask, keep: KeepOptions, deadline: Deadline) -> AdaptResult:
+    async def adapt(
+        self, caller: Caller, task: AdaptTask, keep: KeepOptions, deadline: Deadline, *, diagnose: bool = False
+    ) -> AdaptResult:
         """Adapt a model and keep the result; a request that was made before gets what it made then.
+
+        With `diagnose`, say too what the examples of a classification tell about each other's labels. Nothing is kept
+        if that fails.
 
         Raises:
             InvalidRequestError: its id was used before for something else.

@@ -36,6 +36,7 @@ from innerloop_server.scheduling.buckets import adapt_bucket, extend_bucket, pre
 from innerloop_server.scheduling.job import AdaptJob, ExtendJob, Job, PredictJob
 from innerloop_server.scheduling.scheduler import Scheduler
 from innerloop_server.serving.confidence import with_calibration
+from innerloop_server.serving.diagnoser import Diagnoser, work_of
 from innerloop_server.serving.interface import Serving
 from innerloop_server.serving.migrator import Migrator
 from innerloop_server.serving.rate_limits import RateLimits
@@ -67,6 +68,7 @@ class LocalServing(Serving):
         self._metrics = metrics
         self._limits = limits
         self._flights: Flights[KeptRecord] = Flights()
+        self._diagnoser = Diagnoser(self._answer_left_out, limits.waiting)
         self._migrates = migrate != "never"
         self.migrator = Migrator(
             repository,
@@ -97,12 +99,16 @@ class LocalServing(Serving):
                 raise
             return self._repository.get(record.model, caller.account).served
 
-    async def adapt(self, caller: Caller, task: AdaptTask, keep: KeepOptions, deadline: Deadline) -> AdaptResult:
+    async def adapt(
+        self, caller: Caller, task: AdaptTask, keep: KeepOptions, deadline: Deadline, *, diagnose: bool = False
+    ) -> AdaptResult:
         """Adapt a model and keep the result."""
-        self._spend(caller, task.model.name, task.support.size)
-        timings = Timings()
+        self._spend(caller, task.model.name, task.support.size + (work_of(task) if diagnose else 0))
+        timings, diagnosis = Timings(), None
+        if diagnose:
+            diagnosis = await self._diagnoser.diagnose(caller, self._model_for(task), task, deadline)
         kept, _ = await self._adapt_and_keep(caller, task, None, keep, deadline, timings)
-        return AdaptResult(kept.describe(), timings)
+        return AdaptResult(kept.describe(), timings, diagnosis)
 
     async def predict(self, caller: Caller, task: PredictTask, deadline: Deadline) -> PredictResult:
         """Answer queries with an adaptation."""
@@ -265,6 +271,22 @@ class LocalServing(Serving):
         deadline: Deadline,
         timings: Timings,
     ) -> tuple[AdaptedTask, Answers | None]:
+        """Adapt to a task of a caller's, and answer its queries if there are any."""
+        adapted, answers = await self._adapt_uncounted(caller, model, task, query, deadline, timings)
+        self._metrics.adapted(model.name, task.support.size, task.steps)
+        return adapted, answers
+
+    async def _adapt_uncounted(
+        self,
+        caller: Caller,
+        model: LoadedModel,
+        task: AdaptTask,
+        query: Array | None,
+        deadline: Deadline,
+        timings: Timings,
+        later: int = 0,
+    ) -> tuple[AdaptedTask, Answers | None]:
+        """Adapt and answer; so many tasks of the same size are asked for later by the same request."""
         support, apart = task.support, None
         if query is not None and len(query) > self._scheduler.queries_at_once(model):
             query, apart = None, query
@@ -280,15 +302,22 @@ class LocalServing(Serving):
             width=width,
             query=query,
         )
+        job.rest = later * job.units
         adapted, answers = await self._compute(job, timings)
         if not np.isfinite(adapted.losses).all():
             raise DivergedError
-        self._metrics.adapted(model.name, support.size, task.steps)
         if apart is not None:
             answers = await self._predict(caller, model, adapted.state, apart, deadline, timings)
         if answers is not None:
             answers = with_calibration(answers, model, support.ways, support.size)
         return adapted, answers
+
+    async def _answer_left_out(
+        self, caller: Caller, model: LoadedModel, task: AdaptTask, query: Array, later: int, deadline: Deadline
+    ) -> Answers:
+        """The answers to examples that a task leaves out; such tasks are not counted among those of callers."""
+        _, answers = await self._adapt_uncounted(caller, model, task, query, deadline, Timings(), later)
+        return _usable(answers)
 
     async def _adapt_alone(
         self, caller: Caller, model: LoadedModel, task: AdaptTask, deadline: Deadline, timings: Timings

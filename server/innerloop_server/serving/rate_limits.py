@@ -72,6 +72,11 @@ class RateLimits:
         self._requests = RateLimit(clock)
         self._examples = RateLimit(clock)
 
+    @property
+    def waiting(self) -> int | None:
+        """Most requests of one model that a caller without a limit of its own may have waiting; None for no limit."""
+        return self._limits.waiting
+
     def spend(self, caller: Caller, examples: int) -> None:
         """Count a request against its caller's limits.
 

@@ -115,26 +115,64 @@ class Predictions(_message.Message):
     def __init__(self, classes: _Optional[_Iterable[str]] = ..., probabilities: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., logits: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., values: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., known: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., false_alarms: _Optional[_Iterable[float]] = ..., known_thresholds: _Optional[_Iterable[float]] = ..., label_sets: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., intervals: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
 
 class AdaptRequest(_message.Message):
-    __slots__ = ("model", "support", "options", "request_id", "priority")
+    __slots__ = ("model", "support", "options", "request_id", "priority", "diagnose")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SUPPORT_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    DIAGNOSE_FIELD_NUMBER: _ClassVar[int]
     model: str
     support: Support
     options: AdaptOptions
     request_id: str
     priority: Priority
-    def __init__(self, model: _Optional[str] = ..., support: _Optional[_Union[Support, _Mapping]] = ..., options: _Optional[_Union[AdaptOptions, _Mapping]] = ..., request_id: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
+    diagnose: bool
+    def __init__(self, model: _Optional[str] = ..., support: _Optional[_Union[Support, _Mapping]] = ..., options: _Optional[_Union[AdaptOptions, _Mapping]] = ..., request_id: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., diagnose: _Optional[bool] = ...) -> None: ...
 
 class AdaptResponse(_message.Message):
-    __slots__ = ("adaptation", "timings")
+    __slots__ = ("adaptation", "timings", "diagnosis")
     ADAPTATION_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    DIAGNOSIS_FIELD_NUMBER: _ClassVar[int]
     adaptation: Adaptation
     timings: Timings
-    def __init__(self, adaptation: _Optional[_Union[Adaptation, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+    diagnosis: Diagnosis
+    def __init__(self, adaptation: _Optional[_Union[Adaptation, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., diagnosis: _Optional[_Union[Diagnosis, _Mapping]] = ...) -> None: ...
+
+class Diagnosis(_message.Message):
+    __slots__ = ("doubts", "likely_classes", "expected_accuracy", "alike")
+    DOUBTS_FIELD_NUMBER: _ClassVar[int]
+    LIKELY_CLASSES_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    ALIKE_FIELD_NUMBER: _ClassVar[int]
+    doubts: _containers.RepeatedScalarFieldContainer[float]
+    likely_classes: _containers.RepeatedScalarFieldContainer[int]
+    expected_accuracy: ExpectedAccuracy
+    alike: _containers.RepeatedCompositeFieldContainer[AlikeClasses]
+    def __init__(self, doubts: _Optional[_Iterable[float]] = ..., likely_classes: _Optional[_Iterable[int]] = ..., expected_accuracy: _Optional[_Union[ExpectedAccuracy, _Mapping]] = ..., alike: _Optional[_Iterable[_Union[AlikeClasses, _Mapping]]] = ...) -> None: ...
+
+class ExpectedAccuracy(_message.Message):
+    __slots__ = ("value", "low", "high", "examples")
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    value: float
+    low: float
+    high: float
+    examples: int
+    def __init__(self, value: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., examples: _Optional[int] = ...) -> None: ...
+
+class AlikeClasses(_message.Message):
+    __slots__ = ("first", "second", "confusion")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    SECOND_FIELD_NUMBER: _ClassVar[int]
+    CONFUSION_FIELD_NUMBER: _ClassVar[int]
+    first: int
+    second: int
+    confusion: float
+    def __init__(self, first: _Optional[int] = ..., second: _Optional[int] = ..., confusion: _Optional[float] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
     __slots__ = ("adaptation_id", "query", "return_logits", "priority", "coverage")

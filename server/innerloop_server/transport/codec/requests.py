@@ -29,6 +29,9 @@ LONGEST_REQUEST_ID = 128
 LONGEST_LIFE = 100 * 365 * 86400.0
 """Longest life of an adaptation, in seconds: about 100 years, since a timestamp holds no much later time."""
 
+MOST_DIAGNOSED = 500
+"""Most examples that are diagnosed: with 100 tasks, that takes as long as 100 requests of as many examples."""
+
 READERS: Mapping[str, Callable[[bytes], Received[Any]]] = {
     "Adapt": detaching(pb.AdaptRequest, "support.inputs.tensor"),
     "Predict": detaching(pb.PredictRequest, "query.tensor"),
@@ -91,6 +94,22 @@ def decode_adapt(
     task = _adapt_task(request, model, limits, violations, detached)
     violations.check()
     return task
+
+
+def decode_diagnose(request: pb.AdaptRequest, task: AdaptTask) -> bool:
+    """Whether a request wants a diagnosis of its examples.
+
+    Raises:
+        InvalidRequestError: it has too many, or its model does not classify.
+    """
+    if not request.diagnose:
+        return False
+    if not task.classes:
+        raise InvalidRequestError([FieldViolation("diagnose", "is for models that classify; this one regresses")])
+    if task.support.size > MOST_DIAGNOSED:
+        why = f"takes at most {MOST_DIAGNOSED} examples, and there are {task.support.size}: send some of each class"
+        raise InvalidRequestError([FieldViolation("diagnose", why)])
+    return True
 
 
 def decode_adapt_predict(

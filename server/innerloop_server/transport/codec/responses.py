@@ -7,6 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import model_pb2, tensor_pb2
 from innerloop_learner.calibration import FALSE_ALARMS
+from innerloop_learner.diagnosis import Diagnosis
 from innerloop_learner.encoders import MAX_TEXT_BYTES
 from innerloop_learner.media import MAX_AUDIO_SECONDS
 from innerloop_server.domain.adaptations import Adaptation
@@ -64,6 +65,22 @@ def encode_adaptation(adaptation: Adaptation) -> pb.Adaptation:
         revision=adaptation.revision,
         example_weights=adaptation.example_weights,
     )
+
+
+def encode_diagnosis(diagnosis: Diagnosis) -> pb.Diagnosis:
+    """What the examples say about each other."""
+    encoded = pb.Diagnosis(
+        doubts=diagnosis.doubts,
+        likely_classes=diagnosis.likely_classes,
+        alike=[
+            pb.AlikeClasses(first=each.first, second=each.second, confusion=each.confusion) for each in diagnosis.alike
+        ],
+    )
+    if (expected := diagnosis.expected_accuracy) is not None:
+        encoded.expected_accuracy.CopyFrom(
+            pb.ExpectedAccuracy(value=expected.value, low=expected.low, high=expected.high, examples=expected.examples)
+        )
+    return encoded
 
 
 def encode_examples(listed: ListedExamples) -> pb.ListExamplesResponse:

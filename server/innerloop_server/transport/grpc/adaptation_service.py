@@ -19,6 +19,7 @@ from innerloop_server.transport.codec.requests import (
     decode_adapt,
     decode_adapt_predict,
     decode_coverage,
+    decode_diagnose,
     decode_keep_options,
     decode_priority,
     decode_query,
@@ -26,6 +27,7 @@ from innerloop_server.transport.codec.requests import (
 from innerloop_server.transport.codec.responses import (
     encode_adaptation,
     encode_answers,
+    encode_diagnosis,
     encode_examples,
     encode_timings,
 )
@@ -105,11 +107,16 @@ class AdaptationServicer:
             heavy=is_heavy(request.support.inputs, "support.inputs", detached),
             account=caller.account,
         )
+        diagnose = decode_diagnose(request, task)
         clock.pause()
-        result = await self._serving.adapt(caller, task, keep, call.deadline)
+        result = await self._serving.adapt(caller, task, keep, call.deadline, diagnose=diagnose)
         clock.go_on()
-        encoded = encode_adaptation(result.adaptation)
-        return pb.AdaptResponse(adaptation=encoded, timings=self._timings(result.timings, clock, call))
+        response = pb.AdaptResponse(adaptation=encode_adaptation(result.adaptation))
+        if result.diagnosis is not None:
+            self._metrics.diagnosed(call.model, result.diagnosis.judged, result.diagnosis.doubtful)
+            response.diagnosis.CopyFrom(encode_diagnosis(result.diagnosis))
+        response.timings.CopyFrom(self._timings(result.timings, clock, call))
+        return response
 
     async def _predict(self, received: Received[pb.PredictRequest], call: Call) -> pb.PredictResponse:
         return await self._ask(received.message.adaptation_id, received, call)
