@@ -445,6 +445,24 @@ def test_what_mixtures_pick_is_that_measured() -> None:
     assert f"with a regret of {100 * of_random:.2f} points after 20 networks" in PAGE
 
 
+CONV4 = ("conv4-64 stride", "conv4-64 max_pool")
+
+
+def test_what_searches_within_the_arithmetic_of_conv4_find_is_that_measured() -> None:
+    measured = results("architecture_search")["useful"]
+    for name, network in measured["networks"].items():
+        ahead = [in_points(network["ahead_of"][other], "+") if other in network["ahead_of"] else "" for other in CONV4]
+        by_seed = ", ".join(f"{accuracy:.1%}" for accuracy in network["by_seed"])
+        cells = [f"{network['multiply_adds'] / 1e6:.2f}M", in_points(network["accuracy"]), by_seed, *ahead]
+        assert f"| {name} | {' | '.join(cells)} |".replace("|  |", "| |") in PAGE
+    assert f"tries {measured['trials']} networks" in PAGE
+    assert "The searches took {:.0f} s and {:.0f} s".format(*measured["search_seconds"].values()) in PAGE
+    taken = {name: network["multiply_adds"] for name, network in measured["networks"].items()}
+    assert f"takes {taken['found, all of stride'] / taken[CONV4[0]]:.0%} of it" in PAGE
+    assert f"it finds one that takes {taken['found, half of max_pool'] / taken[CONV4[1]]:.0%} and" in PAGE
+    assert all(values.index(max(values)) < 5 for values in measured["validation"].values())  # as the page says
+
+
 def long_run(name: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((ROOT / "benchmarks" / f"{name}.json").read_text())
     return content
