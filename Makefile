@@ -117,6 +117,7 @@ bench: setup
 	$(BIN)/python benchmarks/isolation/run.py '$(OMNIGLOT)' runs/omniglot-models
 	$(BIN)/python benchmarks/precision/run.py '$(OMNIGLOT)' runs/omniglot-models
 	$(BIN)/python benchmarks/encoders/speed.py
+	$(BIN)/python benchmarks/growing/run.py '$(OMNIGLOT)'
 	$(MAKE) bench-serving
 	@test -d '$(BANKING77)' || { echo 'skipped: name BANKING77=DIR to measure encoders'; exit 0; } \
 		&& $(BIN)/python benchmarks/banking77/run.py '$(BANKING77)'

@@ -231,6 +231,20 @@ def test_the_rate_of_a_migration_is_that_measured() -> None:
     assert f"take {alone:.0f} ms at the 99th percentile alone and {beside:.0f} ms meanwhile" in PAGE
 
 
+def test_what_is_said_of_adaptations_that_grow_was_measured() -> None:
+    measured = results("growing")
+    parts = [(method, name, figures) for method, growths in measured.items() for name, figures in growths.items()]
+    for method, name, figures in parts:
+        cells = [f"{mean:.1f} ± {half:.1f}" for mean, half in (figures[key] for key in ("before", "grown", "at once"))]
+        mean, half = figures["grown - at once"]
+        waited = [f"{figures['ms'][key]:.0f}" for key in ("first update", "last update", "adapt at once")]
+        cells += [f"{mean:+.2f} ± {half:.2f}", f"{waited[0]}, {waited[1]} ms", f"{waited[2]} ms"]
+        assert f"| `{method}` | {name} | {figures['tasks']} | {' | '.join(cells)} |" in PAGE
+    alike = min(figures["answered alike"] for *_, figures in parts)
+    largest = max(figures["largest difference of a probability"] for *_, figures in parts)
+    assert f"answer {alike:.1f}% of the queries alike, and their probabilities differ by {largest:.1g} at most" in PAGE
+
+
 def gain_of(measured: dict[str, float]) -> str:
     return f"{measured['accuracy']:+.1%} ± {measured['confidence_interval']:.1%}"
 

@@ -7,9 +7,10 @@ Trains each method for some minutes (runs are kept in runs/growing/ and resumed)
 class) an adaptation grows by updates of one client: from 1 to 10 examples for each of 5 classes, one for each class at
 a time, and from 5 to 20 classes of 5 examples, one class at a time. Then an adaptation is made of all examples at once.
 Where the server keeps the examples, an update adapts again from all of them. Where it does not (`forgotten`), the
-method learns the new ones into the task state, if it can. Writes results.json: accuracies in per cent with half widths
-of 95% confidence intervals over tasks, their differences between the same tasks, the share of queries that both answer
-alike, the largest difference of a probability, and medians of milliseconds that the client waited.
+method learns the new ones into the task state, if it can. What was measured on as many tasks stays. Writes
+results.json: accuracies in per cent with half widths of 95% confidence intervals over tasks, their differences between
+the same tasks, the share of queries that both answer alike, the largest difference of a probability, and medians of
+milliseconds that the client waited.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -44,7 +45,7 @@ RUNS = ROOT / "runs" / "growing"
 RESULTS = Path(__file__).with_name("results.json")
 QUERIES = 5
 NETWORK = ["--backbone-set", "width=32", "--backbone-set", "downsample=stride", "--backbone-set", "norm=batch"]
-COMMON = [*NETWORK, "--shots", "5", "--queries", "5", "--iterations", "400", "--learning-rate", "0.002"]
+COMMON = [*NETWORK, "--shots", "5", "--queries", "5", "--iterations", "200", "--learning-rate", "0.002"]
 COMMON += ["--validate-every", "100", "--validation-episodes", "100", "--test-episodes", "2"]
 METHODS = {
     "protonet": ["--train-ways", "20", "--meta-batch", "1"],
@@ -108,28 +109,35 @@ def main() -> None:
     given = parser.parse_args()
     source = f"omniglot:{given.omniglot}?rotations=false"
     torch.set_num_threads(1)
+    sampler = load_source(source).test
+    assert isinstance(sampler, ClassExamples)
     results: dict[str, Any] = json.loads(RESULTS.read_text())["results"] if RESULTS.is_file() else {}
     for method in given.methods:
         train(RUNS / method, method, [*COMMON, *METHODS[method], "--data", source])
-        results[method] = measure(RUNS / method / "bundle", method, load_source(source).test, given.tasks)
-        print(method, json.dumps(results[method], indent=2), flush=True)
-        content = {"machine": describe_machine(), "tasks": given.tasks, "results": results}
-        RESULTS.write_text(json.dumps(content, indent=2) + "\n")
+        known = results.setdefault(method, {})
+        done = {name for name, figures in known.items() if figures["tasks"] >= given.tasks}
+        for name, figures in measure(RUNS / method / "bundle", method, sampler, given.tasks, done):
+            known[name] = figures
+            print(method, name, json.dumps(figures, indent=2), flush=True)
+            content = {"machine": describe_machine(), "results": results}
+            RESULTS.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def measure(bundle: Path, method: str, sampler: ClassExamples, tasks: int) -> dict[str, Any]:
-    """What comes of each way to grow, with the examples kept and, if the method can do without, forgotten.
+def measure(
+    bundle: Path, method: str, sampler: ClassExamples, tasks: int, done: Collection[str] = ()
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What comes of each way to grow, with the examples kept and, if the model can do without, forgotten.
 
     Args:
         bundle: of the method.
         method: its name.
         sampler: of unseen classes.
         tasks: number of tasks.
+        done: names of what is left out.
     """
-    figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="growing-") as scratch:
         shutil.copytree(bundle, Path(scratch) / "models" / method)
-        settings = {"threads": 1, "lanes": 1, "store": f"sqlite:{scratch}/store"}
+        settings: dict[str, Any] = {"threads": 1, "lanes": 1, "store": f"sqlite:{scratch}/store"}
         server = ServerProcess(Path(scratch) / "models", **settings)
         with server, Client(server.target, readapt=False) as client:
             model = client.model(method)
@@ -137,11 +145,13 @@ def measure(bundle: Path, method: str, sampler: ClassExamples, tasks: int) -> di
                 if growth.shape.ways > model.limits.max_ways:
                     continue
                 for forget in (False, True)[: 1 + model.extends]:
+                    part = f"{name}{', forgotten' * forget}"
+                    if part in done:
+                        continue
                     measured = Measured()
                     for task in _tasks(sampler, growth.shape, tasks):
                         _grow(client, method, growth, task, forget, measured)
-                    figures[f"{name}{', forgotten' * forget}"] = _figures(measured)
-    return figures
+                    yield part, _figures(measured)
 
 
 def _tasks(sampler: ClassExamples, shape: EpisodeShape, count: int) -> Iterator[Task]:
@@ -193,6 +203,7 @@ def _figures(measured: Measured) -> dict[str, Any]:
     right = {name: torch.tensor(values, dtype=torch.float64) for name, values in measured.right.items()}
     right["grown - at once"] = right["grown"] - right["at once"]
     return {
+        "tasks": len(measured.alike),
         **{name: _per_cent(values) for name, values in right.items()},
         "answered alike": round(100 * float(np.mean(measured.alike)), 3),
         "largest difference of a probability": float(f"{measured.difference:.2g}"),
