@@ -302,6 +302,7 @@ def good_requests(model: str, adaptation_id: str, shape: tuple[int, ...]) -> dic
         "Predict": pb.PredictRequest(adaptation_id=adaptation_id, query=pictures, return_logits=True),
         "UpdateAdaptation": pb.UpdateAdaptationRequest(adaptation_id=adaptation_id, add=support, relabel=relabel),
         "ListExamples": pb.ListExamplesRequest(adaptation_id=adaptation_id),
+        "DownloadAdaptation": pb.DownloadAdaptationRequest(adaptation_id=adaptation_id),
         "StreamPredict": pb.StreamPredictRequest(sequence=1, adaptation_id=adaptation_id, query=inputs),
     }
 
@@ -325,7 +326,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         models = write_bundles(Path(folder) / "models")
         names = sorted(each.name for each in models.iterdir())
-        settings = {"admin": True, "frontends": given.frontends, "store": f"sqlite:{folder}/store"}
+        settings = {"admin": True, "downloads": True, "frontends": given.frontends, "store": f"sqlite:{folder}/store"}
         with ServerProcess(models, device="cpu", **settings) as server:
             with Client(server.target) as client:
                 started = time.monotonic()

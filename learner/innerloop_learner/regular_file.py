@@ -3,6 +3,7 @@
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 
 class UnusableFileError(OSError):
@@ -20,15 +21,25 @@ def read_regular_file(path: Path, most: int) -> bytes:
         UnusableFileError: it is no regular file, or it has more bytes; the message is to follow the file's name.
         OSError: it can't be read.
     """
-    # Opening may already wait or act on a device, so the path is looked at first; it may be replaced before it is
-    # opened, so the open file is looked at again.
-    _check(path.stat(), most)
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        _check(os.fstat(file.fileno()), most)
+    with open_regular_file(path, most) as file:
         content = file.read(most + 1)
     if len(content) > most:
         raise UnusableFileError(f"is larger than {most:,} bytes")
     return content
+
+
+def open_regular_file(path: Path, most: int) -> BinaryIO:
+    """Open a file, or what a link leads to, to be read; arguments and errors are those of `read_regular_file`."""
+    # Opening may already wait or act on a device, so the path is looked at first; it may be replaced before it is
+    # opened, so the open file is looked at again.
+    _check(path.stat(), most)
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    try:
+        _check(os.fstat(file.fileno()), most)
+    except UnusableFileError:
+        file.close()
+        raise
+    return file
 
 
 def _check(found: os.stat_result, most: int) -> None:

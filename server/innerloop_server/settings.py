@@ -92,6 +92,11 @@ class ServerSettings(BaseSettings):
         "(`innerloop sign`). It is read anew for each bundle.",
     )
     admin: bool = Field(False, description="Allow LoadModel, UnloadModel, SetAlias and MigrateAdaptations.")
+    downloads: bool = Field(
+        False,
+        description="Allow DownloadAdaptation: callers may take their adaptations home, and with them the graphs of "
+        "models, parameters included.",
+    )
     admin_subjects: str | None = Field(
         None,
         description="Subjects of the client certificates that may call what --admin allows, with "

@@ -33,7 +33,7 @@ UNKNOWN = (
 USUAL = [Scope.PREDICT, Scope.ADAPT]
 
 
-class _Named(grpc.UnaryUnaryClientInterceptor, grpc.StreamStreamClientInterceptor):
+class _Named(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamStreamClientInterceptor):
     """Sends a credential with each call."""
 
     def __init__(self, *values):
@@ -42,7 +42,7 @@ class _Named(grpc.UnaryUnaryClientInterceptor, grpc.StreamStreamClientIntercepto
     def intercept_unary_unary(self, continuation, details, request):
         return continuation(details._replace(metadata=[*(details.metadata or ()), *self._metadata]), request)
 
-    intercept_stream_stream = intercept_unary_unary
+    intercept_unary_stream = intercept_stream_stream = intercept_unary_unary
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def server(start_server, keys, issuer, folder):
     (folder / "keys.toml").write_text("\n".join(made.entry for made in keys.values()))
     (folder / "set.json").write_text(json.dumps({"keys": [issuer.jwk]}))
     settings = {"jwt_keys": folder / "set.json", "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE}
-    with start_server(api_keys=folder / "keys.toml", admin=True, **settings) as server:
+    with start_server(api_keys=folder / "keys.toml", admin=True, downloads=True, **settings) as server:
         yield server
 
 
@@ -124,6 +124,10 @@ def test_two_owners_attack_each_others_ids_lists_and_deletes(rivals, fails):
             lambda id_: pb.UpdateAdaptationRequest(adaptation_id=id_, remove_examples=[0], request_id="same"),
         ),
         (other.adaptations.ListExamples, lambda id_: pb.ListExamplesRequest(adaptation_id=id_)),
+        (
+            lambda request: list(other.adaptations.DownloadAdaptation(request)),
+            lambda id_: pb.DownloadAdaptationRequest(adaptation_id=id_),
+        ),
         (other.adaptations.DeleteAdaptation, lambda id_: pb.DeleteAdaptationRequest(adaptation_id=id_)),
     ):
         attacked, unknown = fails(method, kind(made.id)), fails(method, kind("unknown"))

@@ -84,8 +84,9 @@ def test_bytes_that_are_no_message_are_refused_without_a_word_of_the_code(server
             continue
         call = client.channel.unary_unary(f"/{service.full_name}/{method.name}")
         problem = fails(call, b"\xff\xff")
-        if NEEDED[method.name] is Scope.ADMIN:  # whoever may not call it is told no more than that
-            assert (problem.code, problem.reason) == (StatusCode.PERMISSION_DENIED, "ADMIN_DISABLED")
+        disabled = "DOWNLOADS_DISABLED" if method.name == "DownloadAdaptation" else "ADMIN_DISABLED"
+        if NEEDED[method.name] is Scope.ADMIN or disabled == "DOWNLOADS_DISABLED":  # who may not call it learns no more
+            assert (problem.code, problem.reason) == (StatusCode.PERMISSION_DENIED, disabled)
         else:
             assert (problem.code, problem.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
             assert problem.fields == {"message": f"is not a {method.input_type.name}"}
@@ -123,6 +124,15 @@ def test_loading_and_unloading_are_not_for_everybody(client, fails):
     ):
         problem = fails(method, request)
         assert (problem.code, problem.reason) == (StatusCode.PERMISSION_DENIED, "ADMIN_DISABLED")
+
+
+def test_adaptations_are_not_given_away_unless_the_operator_says_so(client, fails):
+    made = client.adaptations.Adapt(adapt_request()).adaptation
+    for adaptation_id in (made.id, "unknown"):
+        request = pb.DownloadAdaptationRequest(adaptation_id=adaptation_id)
+        problem = fails(lambda request: list(client.adaptations.DownloadAdaptation(request)), request)
+        assert (problem.code, problem.reason) == (StatusCode.PERMISSION_DENIED, "DOWNLOADS_DISABLED")
+        assert "--downloads" in problem.message
 
 
 def test_an_adaptation_that_diverges_says_so(client, fails):

@@ -6,7 +6,12 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from innerloop.v1 import adaptation_pb2, model_pb2
 from innerloop_server.domain.callers import Caller, Scope
-from innerloop_server.domain.errors import AdminDisabledError, NotAdminError, ScopeMissingError
+from innerloop_server.domain.errors import (
+    AdminDisabledError,
+    DownloadsDisabledError,
+    NotAdminError,
+    ScopeMissingError,
+)
 from innerloop_server.transport.grpc.gate import NEEDED, Access, Gate
 
 FILES = (adaptation_pb2, model_pb2, health_pb2, reflection_pb2)
@@ -19,12 +24,12 @@ def test_every_rpc_has_an_entry():
     assert sorted(RPCS) == sorted(NEEDED)
 
 
-def gate(*scopes, admin=True):
+def gate(*scopes, admin=True, downloads=True):
     async def identify(context):
         del context
         return Caller("me", scopes=frozenset(scopes))
 
-    return Gate(identify, admin=admin)
+    return Gate(identify, admin=admin, downloads=downloads)
 
 
 @pytest.mark.parametrize("rpc", RPCS)
@@ -41,3 +46,8 @@ async def test_a_caller_needs_the_one_scope_that_the_rpc_is_for(rpc):
 async def test_an_admin_may_do_what_the_server_allows():
     with pytest.raises(AdminDisabledError, match="--admin"):
         await gate(*Scope, admin=False).admit("LoadModel", None)
+
+
+async def test_a_server_gives_adaptations_away_only_if_its_operator_says_so():
+    with pytest.raises(DownloadsDisabledError, match="--downloads"):
+        await gate(*Scope, downloads=False).admit("DownloadAdaptation", None)

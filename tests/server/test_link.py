@@ -102,6 +102,8 @@ ERRORS = [
     errors.RevisionChangedError(1, 2),
     errors.ExamplesNotKeptError(),
     errors.ClassesChangedError(),
+    errors.DownloadsDisabledError(),
+    errors.NotPortableError("why"),
 ]
 
 

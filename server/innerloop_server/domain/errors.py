@@ -90,6 +90,18 @@ class AdminDisabledError(ServerError):
         )
 
 
+class DownloadsDisabledError(ServerError):
+    """The server gives no adaptation away."""
+
+    reason = "DOWNLOADS_DISABLED"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this server gives no adaptations away, since the graph of their model goes along; its operator allows it "
+            "by starting it with --downloads"
+        )
+
+
 class UnauthenticatedError(ServerError):
     """The server doesn't know who makes a call; which part of a credential was wrong is nobody's business."""
 
@@ -188,6 +200,15 @@ class ExamplesNotKeptError(ServerError):
             f"{why}; send all that it shall have as `support` of UpdateAdaptation, which the SDK does by itself where "
             "the adaptation was made with it, or adapt again"
         )
+
+
+class NotPortableError(ServerError):
+    """An adaptation can't answer without the server."""
+
+    reason = "NOT_PORTABLE"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the adaptation can't be downloaded: {why}")
 
 
 class ClassesChangedError(ServerError):

@@ -19,6 +19,7 @@ from innerloop_learner.signatures import TrustedKeys
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.models import InputKind
 from innerloop_server.domain.tasks import Array, SupportSet
+from innerloop_server.engine.graph_file import ENCODED
 from innerloop_server.engine.interface import (
     AdaptedTask,
     Batch,
@@ -93,6 +94,7 @@ class EncodedModel(LoadedModel):
             sample_rate=spec.rate,
         )
         self.computed_by_workers, self.states_on_host = model.computed_by_workers, model.states_on_host
+        self.graph = ENCODED
         self._model = model
         self._encoder = encoder
         self._sent: WeakKeyDictionary[Worker, float] = WeakKeyDictionary()  # encoder's seconds of the batch that it has

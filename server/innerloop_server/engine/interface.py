@@ -15,6 +15,7 @@ from innerloop_learner.calibration import Calibration
 from innerloop_learner.signatures import TrustedKeys
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.models import ModelDescription, ServedModel
+from innerloop_server.domain.portable import GraphFile, NoGraph
 from innerloop_server.domain.tasks import Array, SupportSet
 from innerloop_server.domain.timings import Operation
 
@@ -180,6 +181,7 @@ class LoadedModel(ABC):
         calibration: how sure its answers are; None if the bundle has none.
         computed_by_workers: whether worker processes can compute its batches, too.
         states_on_host: whether task states lie in the host's memory, so that reading one never waits for a device.
+        graph: what answers queries without the server, given a task state.
     """
 
     name: str
@@ -187,6 +189,7 @@ class LoadedModel(ABC):
     calibration: Calibration | None = None
     computed_by_workers: bool = False
     states_on_host: bool = True
+    graph: GraphFile | NoGraph = NoGraph("its model has no graph; go on asking the server")
 
     @property
     def served(self) -> ServedModel:
@@ -284,6 +287,14 @@ class LoadedModel(ABC):
             StateMismatchError: it was written for another model or backend, or is damaged.
             MemoryFullError: there is no room for it.
         """
+
+    def state_tensors(self, state: TaskState) -> dict[str, Array]:
+        """The tensors [1, ...] of a task state, by the names and in the types of inputs of `graph`.
+
+        Raises:
+            MemoryFullError: there is no room to bring the state back to the device.
+        """
+        raise NotImplementedError
 
     def prefetch(self, state: TaskState) -> None:  # noqa: B027 - most engines gain nothing from it
         """Hear of a state that will be predicted with when it is its turn; may be called at any time, never waits."""

@@ -96,6 +96,13 @@ class ListExamples(_Message):
     adaptation_id: str
 
 
+class Download(_Message):
+    """Answered with `PortableAdaptation`."""
+
+    caller: Caller
+    adaptation_id: str
+
+
 class Look(_Message):
     """Answered with `Adaptation`."""
 
@@ -175,6 +182,7 @@ Operation = (
     | AdaptPredict
     | Update
     | ListExamples
+    | Download
     | Look
     | ListAdaptations
     | Delete

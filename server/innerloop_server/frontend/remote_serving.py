@@ -19,6 +19,7 @@ from innerloop_server.domain.examples import ListedExamples
 from innerloop_server.domain.migrations import Migration
 from innerloop_server.domain.model_versions import ModelVersions, WantedAlias, find_version, split_reference
 from innerloop_server.domain.models import ServedModel
+from innerloop_server.domain.portable import PortableAdaptation
 from innerloop_server.domain.results import AdaptPredictResult, AdaptResult, PredictResult
 from innerloop_server.domain.tasks import AdaptTask, Array, PredictTask
 from innerloop_server.domain.updates import UpdateResult, UpdateTask
@@ -33,6 +34,7 @@ T = TypeVar("T")
 _adapt_result = msgspec.msgpack.Decoder(AdaptResult)
 _update_result = msgspec.msgpack.Decoder(UpdateResult)
 _examples = msgspec.msgpack.Decoder(ListedExamples)
+_portable = msgspec.msgpack.Decoder(PortableAdaptation)
 _prediction = msgspec.msgpack.Decoder(messages.SentPrediction)
 _adaptation = msgspec.msgpack.Decoder(Adaptation)
 _adaptations = msgspec.msgpack.Decoder(list[Adaptation])
@@ -136,6 +138,10 @@ class RemoteServing(Serving):
     async def examples(self, caller: Caller, adaptation_id: str) -> ListedExamples:
         """The examples of an adaptation, without their inputs."""
         return await self._engine.ask(messages.ListExamples(caller, adaptation_id), _examples.decode)
+
+    async def download(self, caller: Caller, adaptation_id: str, deadline: Deadline) -> PortableAdaptation:
+        """The caller's adaptation as files that answer without the server."""
+        return await self._engine.ask(messages.Download(caller, adaptation_id), _portable.decode, deadline)
 
     async def look(self, caller: Caller, adaptation_id: str) -> Adaptation:
         """The caller's adaptation."""

@@ -112,6 +112,8 @@ class RequestHandler:
                 return await serving.update(operation.caller, to_do, deadline)
             case messages.ListExamples():
                 return await serving.examples(operation.caller, operation.adaptation_id)
+            case messages.Download():
+                return await serving.download(operation.caller, operation.adaptation_id, deadline)
             case messages.Look():
                 return await serving.look(operation.caller, operation.adaptation_id)
             case messages.ListAdaptations():

@@ -12,6 +12,7 @@ from innerloop_server.domain.examples import ListedExamples
 from innerloop_server.domain.migrations import Migration
 from innerloop_server.domain.model_versions import ModelVersions, WantedAlias
 from innerloop_server.domain.models import ServedModel
+from innerloop_server.domain.portable import PortableAdaptation
 from innerloop_server.domain.results import AdaptPredictResult, AdaptResult, PredictResult
 from innerloop_server.domain.tasks import AdaptTask, Array, PredictTask
 from innerloop_server.domain.updates import UpdateResult, UpdateTask
@@ -89,6 +90,13 @@ class Serving(ABC):
     @abstractmethod
     async def examples(self, caller: Caller, adaptation_id: str) -> ListedExamples:
         """The examples of the caller's adaptation. Raises what `look` raises, and ExamplesNotKeptError."""
+
+    @abstractmethod
+    async def download(self, caller: Caller, adaptation_id: str, deadline: Deadline) -> PortableAdaptation:
+        """The caller's adaptation as files that answer without the server; this counts as use.
+
+        Raises what `predict` raises, and NotPortableError: its model has no graph that answers alone.
+        """
 
     @abstractmethod
     async def look(self, caller: Caller, adaptation_id: str) -> Adaptation:

@@ -25,6 +25,7 @@ from innerloop_server.domain.examples import ListedExamples
 from innerloop_server.domain.migrations import MigratePolicy, Migration
 from innerloop_server.domain.model_versions import ModelVersions, WantedAlias, split_reference
 from innerloop_server.domain.models import LOADING_RETRY_SECONDS, ServedModel
+from innerloop_server.domain.portable import PortableAdaptation
 from innerloop_server.domain.results import AdaptPredictResult, AdaptResult, PredictResult
 from innerloop_server.domain.tasks import AdaptTask, Array, PredictTask, SupportSet
 from innerloop_server.domain.timings import Timings
@@ -37,6 +38,7 @@ from innerloop_server.scheduling.job import AdaptJob, ExtendJob, Job, PredictJob
 from innerloop_server.scheduling.scheduler import Scheduler
 from innerloop_server.serving.confidence import with_calibration
 from innerloop_server.serving.diagnoser import Diagnoser, work_of
+from innerloop_server.serving.download import portable
 from innerloop_server.serving.interface import Serving
 from innerloop_server.serving.migrator import Migrator
 from innerloop_server.serving.rate_limits import RateLimits
@@ -151,6 +153,12 @@ class LocalServing(Serving):
         kept = fetched.recipe.examples(record.classes)
         targets = tuple(map(tuple, kept.targets.tolist())) if not kept.labels else ()
         return ListedExamples(kept.ids.given, kept.labels, targets, record.revision, record.model)
+
+    async def download(self, caller: Caller, adaptation_id: str, deadline: Deadline) -> PortableAdaptation:
+        """The caller's adaptation as files that answer without the server."""
+        record = await self._keeper.known(caller.owner, adaptation_id)
+        self._spend(caller, record.model, 0)
+        return await portable(await self._live(caller, adaptation_id, deadline))
 
     async def look(self, caller: Caller, adaptation_id: str) -> Adaptation:
         """The caller's adaptation."""

@@ -356,6 +356,30 @@ class ListExamplesResponse(_message.Message):
     revision: int
     def __init__(self, example_ids: _Optional[_Iterable[int]] = ..., labels: _Optional[_Union[Labels, _Mapping]] = ..., targets: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
 
+class DownloadAdaptationRequest(_message.Message):
+    __slots__ = ("adaptation_id",)
+    ADAPTATION_ID_FIELD_NUMBER: _ClassVar[int]
+    adaptation_id: str
+    def __init__(self, adaptation_id: _Optional[str] = ...) -> None: ...
+
+class PortableFile(_message.Message):
+    __slots__ = ("name", "size_bytes", "digest")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    size_bytes: int
+    digest: bytes
+    def __init__(self, name: _Optional[str] = ..., size_bytes: _Optional[int] = ..., digest: _Optional[bytes] = ...) -> None: ...
+
+class DownloadAdaptationResponse(_message.Message):
+    __slots__ = ("file", "chunk")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    file: PortableFile
+    chunk: bytes
+    def __init__(self, file: _Optional[_Union[PortableFile, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
+
 class DeleteAdaptationRequest(_message.Message):
     __slots__ = ("adaptation_id",)
     ADAPTATION_ID_FIELD_NUMBER: _ClassVar[int]

@@ -33,15 +33,16 @@ class AdaptationServiceStub:
     INVALID_REQUEST on INVALID_ARGUMENT,
     MODEL_NOT_FOUND, ADAPTATION_NOT_FOUND, ADAPTATION_EVICTED or ADAPTATION_DAMAGED on NOT_FOUND,
     MODEL_LOADING (with RetryInfo), MODEL_FAILED, MODEL_RETIRED (the adaptation was made by a version of its model that
-    is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE, ADAPTATION_DIVERGED or
-    EXAMPLES_NOT_KEPT (see UpdateAdaptationRequest.support) on FAILED_PRECONDITION,
+    is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE, ADAPTATION_DIVERGED,
+    EXAMPLES_NOT_KEPT (see UpdateAdaptationRequest.support) or NOT_PORTABLE (see DownloadAdaptation) on
+    FAILED_PRECONDITION,
     REVISION_CHANGED on ABORTED: nothing was changed; the metadata of ErrorInfo names the present `revision`,
     OVERLOADED (with RetryInfo) or TOO_MANY_ADAPTATIONS (the caller has as many as the server allows it) on
     RESOURCE_EXHAUSTED,
     DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
     UNAUTHENTICATED on UNAUTHENTICATED,
-    ADMIN_DISABLED, NOT_ADMIN and SCOPE_MISSING (the credential lacks the scope that the call needs) on
-    PERMISSION_DENIED,
+    ADMIN_DISABLED, DOWNLOADS_DISABLED, NOT_ADMIN and SCOPE_MISSING (the credential lacks the scope that the call needs)
+    on PERMISSION_DENIED,
     SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo), or on a stream CLASSES_CHANGED, on UNAVAILABLE,
     INTERNAL on INTERNAL.
     Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.
@@ -93,6 +94,11 @@ class AdaptationServiceStub:
                 request_serializer=innerloop_dot_v1_dot_adaptation__pb2.ListExamplesRequest.SerializeToString,
                 response_deserializer=innerloop_dot_v1_dot_adaptation__pb2.ListExamplesResponse.FromString,
                 _registered_method=True)
+        self.DownloadAdaptation = channel.unary_stream(
+                '/innerloop.v1.AdaptationService/DownloadAdaptation',
+                request_serializer=innerloop_dot_v1_dot_adaptation__pb2.DownloadAdaptationRequest.SerializeToString,
+                response_deserializer=innerloop_dot_v1_dot_adaptation__pb2.DownloadAdaptationResponse.FromString,
+                _registered_method=True)
         self.DeleteAdaptation = channel.unary_unary(
                 '/innerloop.v1.AdaptationService/DeleteAdaptation',
                 request_serializer=innerloop_dot_v1_dot_adaptation__pb2.DeleteAdaptationRequest.SerializeToString,
@@ -108,15 +114,16 @@ class AdaptationServiceServicer:
     INVALID_REQUEST on INVALID_ARGUMENT,
     MODEL_NOT_FOUND, ADAPTATION_NOT_FOUND, ADAPTATION_EVICTED or ADAPTATION_DAMAGED on NOT_FOUND,
     MODEL_LOADING (with RetryInfo), MODEL_FAILED, MODEL_RETIRED (the adaptation was made by a version of its model that
-    is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE, ADAPTATION_DIVERGED or
-    EXAMPLES_NOT_KEPT (see UpdateAdaptationRequest.support) on FAILED_PRECONDITION,
+    is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE, ADAPTATION_DIVERGED,
+    EXAMPLES_NOT_KEPT (see UpdateAdaptationRequest.support) or NOT_PORTABLE (see DownloadAdaptation) on
+    FAILED_PRECONDITION,
     REVISION_CHANGED on ABORTED: nothing was changed; the metadata of ErrorInfo names the present `revision`,
     OVERLOADED (with RetryInfo) or TOO_MANY_ADAPTATIONS (the caller has as many as the server allows it) on
     RESOURCE_EXHAUSTED,
     DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
     UNAUTHENTICATED on UNAUTHENTICATED,
-    ADMIN_DISABLED, NOT_ADMIN and SCOPE_MISSING (the credential lacks the scope that the call needs) on
-    PERMISSION_DENIED,
+    ADMIN_DISABLED, DOWNLOADS_DISABLED, NOT_ADMIN and SCOPE_MISSING (the credential lacks the scope that the call needs)
+    on PERMISSION_DENIED,
     SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo), or on a stream CLASSES_CHANGED, on UNAVAILABLE,
     INTERNAL on INTERNAL.
     Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.
@@ -192,6 +199,17 @@ class AdaptationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DownloadAdaptation(self, request, context):
+        """Gives an adaptation away as files that answer as this server does, without it: a graph of its model, its task state,
+        and its labels. Servers do so only where their operator allows it.
+
+        Each file is announced by a message and follows in chunks of at most 256 KiB; nothing is left out of a stream that ends
+        with OK. Asking again changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteAdaptation(self, request, context):
         """Forgets an adaptation.
         """
@@ -242,6 +260,11 @@ def add_AdaptationServiceServicer_to_server(servicer, server):
                     request_deserializer=innerloop_dot_v1_dot_adaptation__pb2.ListExamplesRequest.FromString,
                     response_serializer=innerloop_dot_v1_dot_adaptation__pb2.ListExamplesResponse.SerializeToString,
             ),
+            'DownloadAdaptation': grpc.unary_stream_rpc_method_handler(
+                    servicer.DownloadAdaptation,
+                    request_deserializer=innerloop_dot_v1_dot_adaptation__pb2.DownloadAdaptationRequest.FromString,
+                    response_serializer=innerloop_dot_v1_dot_adaptation__pb2.DownloadAdaptationResponse.SerializeToString,
+            ),
             'DeleteAdaptation': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteAdaptation,
                     request_deserializer=innerloop_dot_v1_dot_adaptation__pb2.DeleteAdaptationRequest.FromString,
@@ -263,15 +286,16 @@ class AdaptationService:
     INVALID_REQUEST on INVALID_ARGUMENT,
     MODEL_NOT_FOUND, ADAPTATION_NOT_FOUND, ADAPTATION_EVICTED or ADAPTATION_DAMAGED on NOT_FOUND,
     MODEL_LOADING (with RetryInfo), MODEL_FAILED, MODEL_RETIRED (the adaptation was made by a version of its model that
-    is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE, ADAPTATION_DIVERGED or
-    EXAMPLES_NOT_KEPT (see UpdateAdaptationRequest.support) on FAILED_PRECONDITION,
+    is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE, ADAPTATION_DIVERGED,
+    EXAMPLES_NOT_KEPT (see UpdateAdaptationRequest.support) or NOT_PORTABLE (see DownloadAdaptation) on
+    FAILED_PRECONDITION,
     REVISION_CHANGED on ABORTED: nothing was changed; the metadata of ErrorInfo names the present `revision`,
     OVERLOADED (with RetryInfo) or TOO_MANY_ADAPTATIONS (the caller has as many as the server allows it) on
     RESOURCE_EXHAUSTED,
     DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
     UNAUTHENTICATED on UNAUTHENTICATED,
-    ADMIN_DISABLED, NOT_ADMIN and SCOPE_MISSING (the credential lacks the scope that the call needs) on
-    PERMISSION_DENIED,
+    ADMIN_DISABLED, DOWNLOADS_DISABLED, NOT_ADMIN and SCOPE_MISSING (the credential lacks the scope that the call needs)
+    on PERMISSION_DENIED,
     SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo), or on a stream CLASSES_CHANGED, on UNAVAILABLE,
     INTERNAL on INTERNAL.
     Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.
@@ -483,6 +507,33 @@ class AdaptationService:
             '/innerloop.v1.AdaptationService/ListExamples',
             innerloop_dot_v1_dot_adaptation__pb2.ListExamplesRequest.SerializeToString,
             innerloop_dot_v1_dot_adaptation__pb2.ListExamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DownloadAdaptation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/innerloop.v1.AdaptationService/DownloadAdaptation',
+            innerloop_dot_v1_dot_adaptation__pb2.DownloadAdaptationRequest.SerializeToString,
+            innerloop_dot_v1_dot_adaptation__pb2.DownloadAdaptationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,15 +34,16 @@ class AdaptationServiceStub:
       INVALID_REQUEST on INVALID_ARGUMENT,
       MODEL_NOT_FOUND, ADAPTATION_NOT_FOUND, ADAPTATION_EVICTED or ADAPTATION_DAMAGED on NOT_FOUND,
       MODEL_LOADING (with RetryInfo), MODEL_FAILED, MODEL_RETIRED (the adaptation was made by a version of its model that
-      is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE, ADAPTATION_DIVERGED or
-      EXAMPLES_NOT_KEPT (see UpdateAdaptationRequest.support) on FAILED_PRECONDITION,
+      is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE, ADAPTATION_DIVERGED,
+      EXAMPLES_NOT_KEPT (see UpdateAdaptationRequest.support) or NOT_PORTABLE (see DownloadAdaptation) on
+      FAILED_PRECONDITION,
       REVISION_CHANGED on ABORTED: nothing was changed; the metadata of ErrorInfo names the present `revision`,
       OVERLOADED (with RetryInfo) or TOO_MANY_ADAPTATIONS (the caller has as many as the server allows it) on
       RESOURCE_EXHAUSTED,
       DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
       UNAUTHENTICATED on UNAUTHENTICATED,
-      ADMIN_DISABLED, NOT_ADMIN and SCOPE_MISSING (the credential lacks the scope that the call needs) on
-      PERMISSION_DENIED,
+      ADMIN_DISABLED, DOWNLOADS_DISABLED, NOT_ADMIN and SCOPE_MISSING (the credential lacks the scope that the call needs)
+      on PERMISSION_DENIED,
       SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo), or on a stream CLASSES_CHANGED, on UNAVAILABLE,
       INTERNAL on INTERNAL.
     Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.
@@ -84,6 +85,13 @@ class AdaptationServiceStub:
     """
     ListExamples: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.ListExamplesRequest, _adaptation_pb2.ListExamplesResponse]
     """Lists the examples that an adaptation has learned from, in the order in which they came, without their inputs."""
+    DownloadAdaptation: _grpc.UnaryStreamMultiCallable[_adaptation_pb2.DownloadAdaptationRequest, _adaptation_pb2.DownloadAdaptationResponse]
+    """Gives an adaptation away as files that answer as this server does, without it: a graph of its model, its task state,
+    and its labels. Servers do so only where their operator allows it.
+
+    Each file is announced by a message and follows in chunks of at most 256 KiB; nothing is left out of a stream that ends
+    with OK. Asking again changes nothing.
+    """
     DeleteAdaptation: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.DeleteAdaptationRequest, _adaptation_pb2.DeleteAdaptationResponse]
     """Forgets an adaptation."""
 
@@ -96,15 +104,16 @@ class AdaptationServiceAsyncStub(AdaptationServiceStub):
       INVALID_REQUEST on INVALID_ARGUMENT,
       MODEL_NOT_FOUND, ADAPTATION_NOT_FOUND, ADAPTATION_EVICTED or ADAPTATION_DAMAGED on NOT_FOUND,
       MODEL_LOADING (with RetryInfo), MODEL_FAILED, MODEL_RETIRED (the adaptation was made by a version of its model that
-      is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE, ADAPTATION_DIVERGED or
-      EXAMPLES_NOT_KEPT (see UpdateAdaptationRequest.support) on FAILED_PRECONDITION,
+      is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE, ADAPTATION_DIVERGED,
+      EXAMPLES_NOT_KEPT (see UpdateAdaptationRequest.support) or NOT_PORTABLE (see DownloadAdaptation) on
+      FAILED_PRECONDITION,
       REVISION_CHANGED on ABORTED: nothing was changed; the metadata of ErrorInfo names the present `revision`,
       OVERLOADED (with RetryInfo) or TOO_MANY_ADAPTATIONS (the caller has as many as the server allows it) on
       RESOURCE_EXHAUSTED,
       DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
       UNAUTHENTICATED on UNAUTHENTICATED,
-      ADMIN_DISABLED, NOT_ADMIN and SCOPE_MISSING (the credential lacks the scope that the call needs) on
-      PERMISSION_DENIED,
+      ADMIN_DISABLED, DOWNLOADS_DISABLED, NOT_ADMIN and SCOPE_MISSING (the credential lacks the scope that the call needs)
+      on PERMISSION_DENIED,
       SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo), or on a stream CLASSES_CHANGED, on UNAVAILABLE,
       INTERNAL on INTERNAL.
     Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.
@@ -143,6 +152,13 @@ class AdaptationServiceAsyncStub(AdaptationServiceStub):
     """
     ListExamples: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.ListExamplesRequest, _adaptation_pb2.ListExamplesResponse]  # type: ignore[assignment]
     """Lists the examples that an adaptation has learned from, in the order in which they came, without their inputs."""
+    DownloadAdaptation: _aio.UnaryStreamMultiCallable[_adaptation_pb2.DownloadAdaptationRequest, _adaptation_pb2.DownloadAdaptationResponse]  # type: ignore[assignment]
+    """Gives an adaptation away as files that answer as this server does, without it: a graph of its model, its task state,
+    and its labels. Servers do so only where their operator allows it.
+
+    Each file is announced by a message and follows in chunks of at most 256 KiB; nothing is left out of a stream that ends
+    with OK. Asking again changes nothing.
+    """
     DeleteAdaptation: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.DeleteAdaptationRequest, _adaptation_pb2.DeleteAdaptationResponse]  # type: ignore[assignment]
     """Forgets an adaptation."""
 
@@ -154,15 +170,16 @@ class AdaptationServiceServicer(metaclass=_abc_1.ABCMeta):
       INVALID_REQUEST on INVALID_ARGUMENT,
       MODEL_NOT_FOUND, ADAPTATION_NOT_FOUND, ADAPTATION_EVICTED or ADAPTATION_DAMAGED on NOT_FOUND,
       MODEL_LOADING (with RetryInfo), MODEL_FAILED, MODEL_RETIRED (the adaptation was made by a version of its model that
-      is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE, ADAPTATION_DIVERGED or
-      EXAMPLES_NOT_KEPT (see UpdateAdaptationRequest.support) on FAILED_PRECONDITION,
+      is not served any more, and can't be made again by another), ADAPTATION_TOO_LARGE, ADAPTATION_DIVERGED,
+      EXAMPLES_NOT_KEPT (see UpdateAdaptationRequest.support) or NOT_PORTABLE (see DownloadAdaptation) on
+      FAILED_PRECONDITION,
       REVISION_CHANGED on ABORTED: nothing was changed; the metadata of ErrorInfo names the present `revision`,
       OVERLOADED (with RetryInfo) or TOO_MANY_ADAPTATIONS (the caller has as many as the server allows it) on
       RESOURCE_EXHAUSTED,
       DEADLINE_PASSED on DEADLINE_EXCEEDED: nothing was computed,
       UNAUTHENTICATED on UNAUTHENTICATED,
-      ADMIN_DISABLED, NOT_ADMIN and SCOPE_MISSING (the credential lacks the scope that the call needs) on
-      PERMISSION_DENIED,
+      ADMIN_DISABLED, DOWNLOADS_DISABLED, NOT_ADMIN and SCOPE_MISSING (the credential lacks the scope that the call needs)
+      on PERMISSION_DENIED,
       SHUTTING_DOWN or STORE_UNAVAILABLE (with RetryInfo), or on a stream CLASSES_CHANGED, on UNAVAILABLE,
       INTERNAL on INTERNAL.
     Every answer names its call in the trailing metadata innerloop-request-id, which a client may choose by sending it.
@@ -247,6 +264,19 @@ class AdaptationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_adaptation_pb2.ListExamplesResponse, _abc.Awaitable[_adaptation_pb2.ListExamplesResponse]]:
         """Lists the examples that an adaptation has learned from, in the order in which they came, without their inputs."""
+
+    @_abc_1.abstractmethod
+    def DownloadAdaptation(
+        self,
+        request: _adaptation_pb2.DownloadAdaptationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_adaptation_pb2.DownloadAdaptationResponse], _abc.AsyncIterator[_adaptation_pb2.DownloadAdaptationResponse]]:
+        """Gives an adaptation away as files that answer as this server does, without it: a graph of its model, its task state,
+        and its labels. Servers do so only where their operator allows it.
+
+        Each file is announced by a message and follows in chunks of at most 256 KiB; nothing is left out of a stream that ends
+        with OK. Asking again changes nothing.
+        """
 
     @_abc_1.abstractmethod
     def DeleteAdaptation(

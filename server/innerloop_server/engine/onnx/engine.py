@@ -8,6 +8,7 @@ import structlog
 
 from innerloop_learner.manifest import BundleError, read_files, read_manifest
 from innerloop_learner.signatures import TrustedKeys
+from innerloop_server.engine.graph_file import graph_file
 from innerloop_server.engine.interface import Engine, LoadedModel, LoadError
 from innerloop_server.engine.onnx.choose import choose_onnx_device
 from innerloop_server.engine.onnx.device import OnnxDevice
@@ -85,13 +86,15 @@ class OnnxEngine(Engine):
         if manifest.graphs.refused:
             raise LoadError(f"{path.name}: can't be served by ONNX Runtime: {manifest.graphs.refused}")
         try:
-            return OnnxModel(name, manifest, manifest.traits, files, self._device, self._states)
+            model = OnnxModel(name, manifest, manifest.traits, files, self._device, self._states)
         except LoadError as error:
             raise LoadError(f"{path.name}: {error}; export it again") from error
         except Exception as error:  # ONNX Runtime's exceptions have no base class
             # ONNX Runtime's message names lines of its source, and must not reach clients; this function's does.
             structlog.get_logger().error("graphs not loaded", bundle=path.name, reason=str(error))
             raise LoadError(f"{path.name}: ONNX Runtime can't load its graphs; export it again") from error
+        model.graph = graph_file(path, manifest)
+        return model
 
     def memory(self) -> Mapping[tuple[str, str], int]:
         """Bytes that task states take, and bytes of this process that are resident in memory."""

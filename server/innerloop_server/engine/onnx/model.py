@@ -153,8 +153,7 @@ class OnnxModel(LoadedModel):
     def export_state(self, state: TaskState) -> bytes:
         """See LoadedModel.export_state."""
         (own,) = [each for each in (state,) if isinstance(each, OnnxState)]
-        with self._states.claimed([own]) as (tensors,):
-            return to_bytes(self._device.to_host(tensors), own.ways)
+        return to_bytes(self.state_tensors(own), own.ways)
 
     def import_state(self, content: bytes) -> TaskState:
         """See LoadedModel.import_state."""
@@ -162,6 +161,12 @@ class OnnxModel(LoadedModel):
         if [*tensors] != self._kept or any(tensor.shape[:1] != (1,) for tensor in tensors.values()):
             raise StateMismatchError("its tensors are not those of this model's graphs")
         return self._states.put(self._device.from_host(tensors), [ways])[0]
+
+    def state_tensors(self, state: TaskState) -> dict[str, Array]:
+        """See LoadedModel.state_tensors."""
+        (own,) = [each for each in (state,) if isinstance(each, OnnxState)]
+        with self._states.claimed([own]) as (tensors,):
+            return dict(self._device.to_host(tensors))
 
     def _in_chunks(self, state: Tensors, x: Array) -> list[Array]:
         """Answer queries [T, Q, *input], a limited number at a time."""

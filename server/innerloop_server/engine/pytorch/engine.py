@@ -9,6 +9,7 @@ import torch
 from innerloop_learner.bundle import load_bundle
 from innerloop_learner.manifest import BundleError
 from innerloop_learner.signatures import TrustedKeys
+from innerloop_server.engine.graph_file import graph_file
 from innerloop_server.engine.interface import Engine, LoadedModel, LoadError, Worker
 from innerloop_server.engine.process_memory import resident
 from innerloop_server.engine.pytorch.choose_device import choose_device
@@ -73,7 +74,9 @@ class TorchEngine(Engine):
             bundle = load_bundle(path, self._device.torch_device, keys)
         except BundleError as error:
             raise LoadError(str(error)) from error
-        return TorchModel(name, bundle, self._device, self._memory, self._precision)
+        model = TorchModel(name, bundle, self._device, self._memory, self._precision)
+        model.graph = graph_file(path, bundle.manifest)
+        return model
 
     def memory(self) -> Mapping[tuple[str, str], int]:
         """Memory that PyTorch holds on the GPU, or that this process has resident, and what task states take of it."""

@@ -38,6 +38,7 @@ from innerloop_server.engine.pytorch.batch_inputs import answers_in, query_input
 from innerloop_server.engine.pytorch.compiling import compiled
 from innerloop_server.engine.pytorch.computation import Computation, Precision
 from innerloop_server.engine.pytorch.device import Device
+from innerloop_server.engine.pytorch.graph_inputs import graph_inputs
 from innerloop_server.engine.pytorch.padding import stack
 from innerloop_server.engine.pytorch.programs import AdaptProgram, ExtendProgram, PredictProgram, Program
 from innerloop_server.engine.pytorch.state_bytes import from_bytes, to_bytes
@@ -138,9 +139,12 @@ class TorchModel(LoadedModel):
     def export_state(self, state: TaskState) -> bytes:
         """See LoadedModel.export_state."""
         (own,) = _stored([state])
-        with self._claimed([own]) as (pages,):
-            row = self._device.fetch(lambda: self._memory.read(upload(pages, self._device.torch_device).unsqueeze(0)))
-        return to_bytes(own.signature, row[0].numpy(), own.ways)
+        return to_bytes(own.signature, self._row(own)[0].numpy(), own.ways)
+
+    def state_tensors(self, state: TaskState) -> dict[str, Array]:
+        """See LoadedModel.state_tensors."""
+        (own,) = _stored([state])
+        return graph_inputs(own.signature.unpack(self._row(own)))
 
     def import_state(self, content: bytes) -> TaskState:
         """See LoadedModel.import_state."""
@@ -275,6 +279,11 @@ class TorchModel(LoadedModel):
                     query = np.zeros((queries, *support.x.shape[1:]), support.x.dtype)
                     yield self._predicting(state.signature, pages * size, [query] * size)
             size *= 2
+
+    def _row(self, state: StoredState) -> Tensor:
+        """The words of a state [1, words], in the host's memory."""
+        with self._claimed([state]) as (pages,):
+            return self._device.fetch(lambda: self._memory.read(upload(pages, self._device.torch_device).unsqueeze(0)))
 
     @contextmanager
     def _claimed(self, states: Sequence[StoredState]) -> Iterator[list[PageNumbers]]:

@@ -35,6 +35,7 @@ from innerloop_server.transport.codec.updates import decode_update
 from innerloop_server.transport.grpc.byte_budget import ByteBudget
 from innerloop_server.transport.grpc.calls import Call, Calls
 from innerloop_server.transport.grpc.decoders import Decoders
+from innerloop_server.transport.grpc.downloads import send_files
 from innerloop_server.transport.grpc.identity import Context
 from innerloop_server.transport.grpc.streams import CONNECTION_BYTES, PredictStream
 
@@ -77,6 +78,16 @@ class AdaptationServicer:
         self, request: pb.ListExamplesRequest, context: Context
     ) -> pb.ListExamplesResponse:
         return await self._calls.run("ListExamples", self._list_examples, request, context)
+
+    async def DownloadAdaptation(  # noqa: N802, D102
+        self, request: pb.DownloadAdaptationRequest, context: Context
+    ) -> None:
+        async def download(request: pb.DownloadAdaptationRequest, call: Call) -> None:
+            adaptation = await self._serving.download(call.caller, request.adaptation_id, call.deadline)
+            call.model = adaptation.model
+            await send_files(adaptation, context)
+
+        await self._calls.run("DownloadAdaptation", download, request, context)
 
     async def GetAdaptation(  # noqa: N802, D102
         self, request: pb.GetAdaptationRequest, context: Context

@@ -47,7 +47,7 @@ class Endpoint:
         self._health = Health()
         self._authenticator = make_authenticator(settings)
         self._identity = Identity(make_certificates(settings), self._authenticator)
-        self._gate = Gate(self._identity.caller, admin=settings.admin)
+        self._gate = Gate(self._identity.caller, admin=settings.admin, downloads=settings.downloads)
         self._calls = Calls(self._gate, metrics)
         self._server: Server | None = None
         self._giving_memory_back: asyncio.Task[None] | None = None

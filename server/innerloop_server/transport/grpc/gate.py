@@ -4,7 +4,12 @@ from collections.abc import Mapping
 from enum import Enum
 
 from innerloop_server.domain.callers import Caller, Scope
-from innerloop_server.domain.errors import AdminDisabledError, NotAdminError, ScopeMissingError
+from innerloop_server.domain.errors import (
+    AdminDisabledError,
+    DownloadsDisabledError,
+    NotAdminError,
+    ScopeMissingError,
+)
 from innerloop_server.transport.grpc.identity import Context, Identify
 
 STRANGER = Caller("", scopes=frozenset())
@@ -27,6 +32,7 @@ NEEDED: Mapping[str, Scope | Access] = {
     "StreamPredict": Scope.PREDICT,
     "GetAdaptation": Scope.PREDICT,
     "ListExamples": Scope.PREDICT,
+    "DownloadAdaptation": Scope.PREDICT,
     "ListAdaptations": Scope.PREDICT,
     "ListModels": Access.CALLERS,
     "GetModel": Access.CALLERS,
@@ -50,18 +56,20 @@ class Gate:
     Args:
         identify: names callers.
         admin: whether the server allows RPCs of the scope of admins at all.
+        downloads: whether it gives adaptations away.
     """
 
-    def __init__(self, identify: Identify, *, admin: bool) -> None:
+    def __init__(self, identify: Identify, *, admin: bool, downloads: bool) -> None:
         self._identify = identify
         self._admin = admin
+        self._downloads = downloads
 
     async def admit(self, rpc: str, context: Context) -> Caller:
         """The caller of an RPC, if they may make it.
 
         Raises:
             UnauthenticatedError: the server doesn't know them.
-            AdminDisabledError: nobody may, on this server.
+            AdminDisabledError, DownloadsDisabledError: nobody may, on this server.
             NotAdminError: it is for admins.
             ScopeMissingError: it needs another scope.
         """
@@ -71,6 +79,8 @@ class Gate:
         caller = await self._identify(context)
         if needed is Scope.ADMIN and not self._admin:
             raise AdminDisabledError
+        if rpc == "DownloadAdaptation" and not self._downloads:
+            raise DownloadsDisabledError
         if needed is Access.CALLERS or needed in caller.scopes:
             return caller
         raise NotAdminError if needed is Scope.ADMIN else ScopeMissingError(needed.value)

@@ -11,6 +11,13 @@ from google.protobuf.message_factory import GetMessageClass
 from innerloop_server.domain.errors import FieldViolation, InvalidRequestError
 from innerloop_server.transport.codec.wire_limits import at_most
 
+_MAKE = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
+"""What makes handlers, by whether clients and servers stream."""
+
 MOST_BYTES = 2 * 2**20
 """Most bytes of requests that carry no examples."""
 
@@ -44,9 +51,8 @@ def add_service(
 
 def _handler(method: MethodDescriptor, behavior: Any, reader: Callable[[bytes], Any] | None) -> Any:
     read = reader or at_most(MOST_BYTES, GetMessageClass(method.input_type).FromString)
-    streams = method.client_streaming and method.server_streaming
-    make = grpc.stream_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
-    return make(
+    streams = method.client_streaming
+    return _MAKE[method.client_streaming, method.server_streaming](
         behavior,
         request_deserializer=read if streams else never_raising(read, method.input_type.name),
         response_serializer=GetMessageClass(method.output_type).SerializeToString,

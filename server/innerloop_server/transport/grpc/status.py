@@ -18,6 +18,8 @@ CODES: dict[type[errors.ServerError], grpc.StatusCode] = {
     errors.ModelLoadingError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ModelFailedError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.AdminDisabledError: grpc.StatusCode.PERMISSION_DENIED,
+    errors.DownloadsDisabledError: grpc.StatusCode.PERMISSION_DENIED,
+    errors.NotPortableError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     errors.ScopeMissingError: grpc.StatusCode.PERMISSION_DENIED,
     errors.NotAdminError: grpc.StatusCode.PERMISSION_DENIED,

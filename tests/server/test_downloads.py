@@ -1,0 +1,73 @@
+"""Files of adaptations on a stream: whole, in chunks, and not for ever."""
+
+import asyncio
+import hashlib
+import os
+
+import numpy as np
+import pytest
+
+from innerloop_server.domain.errors import NotPortableError, OverloadedError
+from innerloop_server.domain.portable import GraphFile, PortableAdaptation
+from innerloop_server.transport.grpc import downloads
+from innerloop_server.transport.grpc.downloads import CHUNK_BYTES, send_files
+
+CONTENT = np.random.default_rng(0).bytes(2 * CHUNK_BYTES + CHUNK_BYTES // 2)
+
+
+class Reader:
+    """A call whose client reads as many messages as it is told; what it got is in `files`."""
+
+    def __init__(self, most=1000):
+        self.files, self.most, self.largest = {}, most, 0
+
+    async def write(self, message):
+        if not self.most:
+            await asyncio.Event().wait()
+        self.most -= 1
+        if message.WhichOneof("content") == "file":
+            self.files[message.file.name] = b""
+        else:
+            self.largest = max(self.largest, len(message.chunk))
+            self.files[[*self.files][-1]] += message.chunk
+
+
+@pytest.fixture
+def adaptation(tmp_path):
+    (tmp_path / "graph").write_bytes(CONTENT)
+    graph = GraphFile(str(tmp_path / "graph"), len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
+    return PortableAdaptation("model", b"{}", CONTENT[: CHUNK_BYTES + 1], graph)
+
+
+async def test_files_come_whole_in_chunks(adaptation):
+    reader = Reader()
+    await send_files(adaptation, reader)
+    assert reader.files == {
+        "adaptation.json": b"{}",
+        "state.npz": CONTENT[: CHUNK_BYTES + 1],
+        "predict.onnx": CONTENT,
+    }
+    assert reader.largest == CHUNK_BYTES
+
+
+@pytest.mark.parametrize("altered", [CONTENT[:-1], CONTENT + b"?", b"?" + CONTENT[1:], b""])
+async def test_a_graph_that_has_changed_never_arrives_whole(adaptation, tmp_path, altered):
+    (tmp_path / "graph").write_bytes(altered)
+    reader = Reader()
+    with pytest.raises(NotPortableError, match="changed on disk"):
+        await send_files(adaptation, reader)
+    assert len(reader.files["predict.onnx"]) < len(altered) or not altered
+
+
+async def test_a_pipe_in_the_place_of_a_graph_holds_nothing_up(adaptation, tmp_path):
+    (tmp_path / "graph").unlink()
+    os.mkfifo(tmp_path / "graph")
+    with pytest.raises(NotPortableError, match="changed on disk"):
+        await asyncio.wait_for(send_files(adaptation, Reader()), 5)
+
+
+async def test_a_client_that_reads_nothing_is_given_up(adaptation, monkeypatch):
+    monkeypatch.setattr(downloads, "UNREAD_SECONDS", 0.01)
+    for most in (0, 3, 6):
+        with pytest.raises(OverloadedError, match="nobody read it"):
+            await send_files(adaptation, Reader(most))
