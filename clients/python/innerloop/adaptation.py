@@ -1,5 +1,6 @@
 """Adapted models, ready for questions."""
 
+import os
 from collections.abc import AsyncIterable, AsyncIterator, Hashable, Iterable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from types import TracebackType
@@ -264,6 +265,24 @@ class Adaptation(AdaptationHandle):
             self._core.update_steps(change, expected_revision, timeout, inputs, labels, targets, rate)
         )
 
+    def download(self, path: str | os.PathLike[str], *, timeout: float | None = None) -> None:
+        """Take it home: a folder that answers as the server does, without it, wherever ONNX Runtime runs.
+
+        The folder holds the graph of the model (`predict.onnx`), the task state (`state.npz`), labels, revision and
+        format of inputs (`adaptation.json`), and a script (`predict.py`) that needs NumPy and ONNX Runtime. Later
+        changes of the adaptation don't reach it.
+
+        Args:
+            path: of the folder, which must not be there yet. It is there only once all of it has come.
+            timeout: seconds for all of it; the client's default when None.
+
+        Raises:
+            PermissionDeniedError: the server's operator does not allow it.
+            FailedPreconditionError: the model has no graph that answers alone; the message says what to do.
+            InvalidArgumentError: the folder is there, or can't be written.
+        """
+        self._connection.run(self._core.download_steps(path, timeout))
+
     def delete(self, *, timeout: float | None = None) -> None:
         """Make the server forget it; does nothing when the server has already."""
         self._connection.run(self._core.delete_steps(self._connection.deadline(timeout)))
@@ -383,6 +402,10 @@ class AsyncAdaptation(AdaptationHandle):
         return await self._connection.run(
             self._core.update_steps(change, expected_revision, timeout, inputs, labels, targets, rate)
         )
+
+    async def download(self, path: str | os.PathLike[str], *, timeout: float | None = None) -> None:
+        """Take it home, as `Adaptation.download` does."""
+        await self._connection.run(self._core.download_steps(path, timeout))
 
     async def delete(self, *, timeout: float | None = None) -> None:
         """Make the server forget it; does nothing when the server has already."""

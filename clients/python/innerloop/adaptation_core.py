@@ -1,5 +1,6 @@
 """The steps that both kinds of adaptations share."""
 
+import os
 import threading
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from innerloop.errors import (
     ModelRetiredError,
 )
 from innerloop.examples import EncodedExamples, Names
+from innerloop.incoming_folder import IncomingFolder
 from innerloop.inputs import Inputs
 from innerloop.labels import refuse_clashes
 from innerloop.own_examples import OwnExamples, UnknownExampleError
@@ -92,6 +94,11 @@ class AdaptationCore:
                         return (yield from self._remake(gone, query, wanted, deadline))
                 finally:
                     self._lock.release()
+
+    def download_steps(self, path: str | os.PathLike[str], timeout: float | None) -> Steps[None]:
+        """Write the adaptation into a new folder, all of it or nothing."""
+        with IncomingFolder(path) as folder:
+            yield from self.core.call(calls.download(self.info.id, folder), self.core.deadline(timeout))
 
     def delete_steps(self, deadline: Deadline) -> Steps[None]:
         """Make the server forget it; nothing happens when the server has already."""

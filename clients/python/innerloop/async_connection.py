@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from innerloop.bearer import Metadata
-from innerloop.calls import Call, call_metadata
+from innerloop.calls import Call, Receiver, call_metadata
 from innerloop.channel import open_async_channel
 from innerloop.connection_core import ConnectionCore, ConnectionSettings
 from innerloop.errors import ClientClosedError
@@ -83,7 +83,8 @@ class AsyncConnection(ConnectionCore):
         link, began = self._links.take(asyncio.get_running_loop()), time.monotonic()
         try:
             method = link.methods[call.method]
-            response = await method(call.request, timeout=deadline.remaining(), metadata=metadata)
+            response = method(call.request, timeout=deadline.remaining(), metadata=metadata)
+            response = await (response if call.receive is None else _received(response, call.receive()))
             link.hear()
             return response
         except grpc.RpcError as failure:
@@ -109,3 +110,13 @@ class AsyncConnection(ConnectionCore):
             closing = asyncio.ensure_future(link.channel.close())
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
+
+
+async def _received(stream: Any, receiver: Receiver) -> Receiver:
+    """The receiver, after it has taken all messages of a stream."""
+    try:
+        async for message in stream:
+            receiver.take(message)
+    finally:
+        stream.cancel()  # does nothing once it has ended
+    return receiver

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import repeat
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
@@ -15,6 +15,7 @@ from innerloop.checks import name_of
 from innerloop.diagnosis import Diagnosis
 from innerloop.errors import InvalidArgumentError
 from innerloop.examples import EncodedExamples, Names
+from innerloop.incoming_folder import IncomingFolder
 from innerloop.models import Migration, Model
 from innerloop.predictions import Predictions
 from innerloop.recipe import Recipe
@@ -78,6 +79,13 @@ def _whole_message(error: InvalidArgumentError) -> str:
     return "; ".join([error.message, *unsaid])
 
 
+class Receiver(Protocol):
+    """Takes the messages of a stream."""
+
+    def take(self, message: Any) -> None:
+        """Take the next one; what this raises ends the call."""
+
+
 @dataclass(frozen=True)
 class Call(Generic[T]):
     """One remote call.
@@ -87,6 +95,7 @@ class Call(Generic[T]):
         request: the message to send.
         read: turns the response into what the caller gets.
         safe: whether it may be repeated when nobody knows whether the server has carried it out.
+        receive: makes what takes the messages of an attempt, if the answer is a stream; `read` is then given that.
         request_id: names it in the server's logs, and in errors.
         support: what its support examples are called.
         query: what its queries are called.
@@ -96,6 +105,7 @@ class Call(Generic[T]):
     request: Message
     read: Callable[[Any], T]
     safe: bool = True
+    receive: Callable[[], Receiver] | None = None
     request_id: str = field(default_factory=new_request_id)
     support: Names = field(default_factory=lambda: Names("support example"))
     query: Names = field(default_factory=lambda: Names("query"))
@@ -252,6 +262,12 @@ def list_adaptations(model: str | None, token: str) -> Call[Page]:
             [AdaptationInfo.from_message(message) for message in response.adaptations], response.next_page_token
         ),
     )
+
+
+def download(adaptation_id: str, files: IncomingFolder) -> Call[None]:
+    """Have an adaptation written into a folder that is not there yet."""
+    request = adaptations.DownloadAdaptationRequest(adaptation_id=name_of("adaptation", adaptation_id))
+    return Call("DownloadAdaptation", request, lambda _: files.finish(), receive=files.begin)
 
 
 def delete_adaptation(adaptation_id: str) -> Call[None]:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import grpc
 
 from innerloop.bearer import Metadata
-from innerloop.calls import Call, call_metadata
+from innerloop.calls import Call, Receiver, call_metadata
 from innerloop.channel import open_channel
 from innerloop.connection_core import ConnectionCore, ConnectionSettings
 from innerloop.errors import ClientClosedError
@@ -78,6 +78,8 @@ class Connection(ConnectionCore):
         link, began = self._links.take(), time.monotonic()
         try:
             response = link.methods[call.method](call.request, timeout=deadline.remaining(), metadata=metadata)
+            if call.receive is not None:
+                response = _received(response, call.receive())
             link.hear()
             return response
         except grpc.RpcError as failure:
@@ -104,3 +106,13 @@ class Connection(ConnectionCore):
         """The same on a thread of gRPC: there, closing a channel waits for events that this very thread handles."""
         if self._links.release(link):
             threading.Thread(target=link.channel.close, daemon=True).start()
+
+
+def _received(stream: Any, receiver: Receiver) -> Receiver:
+    """The receiver, after it has taken all messages of a stream."""
+    try:
+        for message in stream:
+            receiver.take(message)
+    finally:
+        stream.cancel()  # does nothing once it has ended
+    return receiver

@@ -45,6 +45,7 @@ class InnerloopCommands(LazyGroup):
         "update": Source(_CLIENT, "", "Change what an adaptation has learned from."),
         "examples": Source(_CLIENT, "", "List the examples of an adaptation."),
         "predict": Source(_CLIENT, "", "Ask an adaptation about images, recordings or texts."),
+        "download": Source(_CLIENT, "", "Take an adaptation home, to answer without the server."),
         "delete": Source(_CLIENT, "", "Make a server forget an adaptation."),
         "alias": Source(_CLIENT, "", "Have an alias of a model point to one of its versions."),
         "migrate": Source(_CLIENT, "", "Move a model's adaptations to another version."),

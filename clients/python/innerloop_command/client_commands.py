@@ -1,4 +1,4 @@
-"""The client for the shell: adapt, update, examples, predict, models, delete, alias, migrate."""
+"""The client for the shell: adapt, update, examples, predict, download, models, delete, alias, migrate."""
 
 import time
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ import typer
 
 from innerloop.checks import listing
 from innerloop.models import InputKind
+from innerloop.predict_script import SCRIPT_NAME
 from innerloop_command.client_options import ServerAccess, with_client_options
 from innerloop_command.console import print_error, print_line
 from innerloop_command.display import (
@@ -242,6 +243,23 @@ def _queries(arguments: Sequence[str], kind: InputKind) -> Sequence[Path | str]:
 def _say_left_out(left_out: list[str]) -> None:
     if left_out:
         print_error(f"innerloop: left out {len(left_out)}: {listing(left_out, ', ')}")
+
+
+@app.command()
+@with_client_options
+def download(
+    adaptation_id: Annotated[str, typer.Argument(help="What `innerloop adapt` printed.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make; it must not be there yet.")],
+    *,
+    access: ServerAccess,
+) -> None:
+    """Take an adaptation home: a folder that answers without the server, by NumPy and ONNX Runtime.
+
+    `python DIR/predict.py QUERIES.npy` answers raw queries, an array of the model's inputs.
+    """
+    with access.connect() as client:
+        client.get_adaptation(adaptation_id).download(out)
+    print_line(str(out / SCRIPT_NAME))
 
 
 @app.command()

@@ -91,6 +91,7 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
         going: clear it, and requests that come in wait until it is set again.
         held_back: how many answers a stream holds back, to give the last one first.
         silent: whether streams go without any answer.
+        downloads: messages of each download, at the end of which it waits for `going`; a failure ends it.
         expired: credentials that are not valid any more for queries of streams.
     """
 
@@ -104,6 +105,7 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
         self.going.set()
         self.held_back = 0
         self.silent = False
+        self.downloads: list[list[pb.DownloadAdaptationResponse | Failure]] = []
         self.expired: set[str] = set()
         self.address = ""
         self._kept: dict[str, pb.Adaptation] = {}
@@ -219,6 +221,17 @@ class ScriptedServer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_gr
         self._begin("ListExamples", request, context)
         examples = self._examples[self._find(request.adaptation_id, context).id]
         return pb.ListExamplesResponse(example_ids=examples, labels=pb.Labels(values=examples.values()))
+
+    def DownloadAdaptation(  # noqa: N802
+        self, request: pb.DownloadAdaptationRequest, context: Any
+    ) -> Iterator[pb.DownloadAdaptationResponse]:
+        self._begin("DownloadAdaptation", request, context)
+        self._find(request.adaptation_id, context)
+        for message in self.downloads.pop(0) if self.downloads else ():
+            if isinstance(message, Failure):
+                _abort(context, message)
+            yield message
+        self.going.wait()
 
     def GetAdaptation(self, request: pb.GetAdaptationRequest, context: Any) -> pb.GetAdaptationResponse:  # noqa: N802
         self._begin("GetAdaptation", request, context)
