@@ -43,7 +43,8 @@ class Diagnosis(NamedTuple):
     """What the server found out by leaving each support example out and asking the others about it.
 
     Attributes:
-        doubts: for each support example, how likely its label is wrong; None for the only example of a class.
+        doubts: for each support example, how likely its label is wrong, if one label of ten is; None for the only
+            example of a class.
         likely_labels: for each, the label that it most looks like; its own where nobody can tell.
         expected_accuracy: None if each example is the only one of its class.
         alike: pairs of classes that can't be told apart, the most alike first.
