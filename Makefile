@@ -114,6 +114,7 @@ bench: setup
 	$(BIN)/python benchmarks/architecture_search/run.py '$(OMNIGLOT)'
 	$(BIN)/python benchmarks/class_balance/run.py
 	$(BIN)/python benchmarks/answers/run.py '$(OMNIGLOT)'
+	$(BIN)/python benchmarks/doubtful/run.py '$(OMNIGLOT)'
 	$(BIN)/python benchmarks/isolation/run.py '$(OMNIGLOT)' runs/omniglot-models
 	$(BIN)/python benchmarks/precision/run.py '$(OMNIGLOT)' runs/omniglot-models
 	$(BIN)/python benchmarks/encoders/speed.py
