@@ -127,8 +127,8 @@ class Episodes:
     classes: Tensor | None = None
     domains: Tensor | None = None
 
-    def of_tasks(self, tasks: Tensor) -> "Episodes":
-        """Some of the tasks, by their numbers or by a mask [T]."""
+    def of_tasks(self, tasks: Tensor | slice) -> "Episodes":
+        """Some of the tasks, by their numbers, a mask [T] or a slice."""
         support, query = self.support, self.query
         return Episodes(
             Support(support.x[tasks], support.y[tasks], support.mask[tasks], support.ways[tasks], support.max_ways),

@@ -243,7 +243,7 @@ def test_weights_follow_training_tasks_and_the_mixture_held_out_ones() -> None:
     found = estimator.estimate(params, {}, episodes, Stage(0.25))
     assert found.buffers[darts.AUXILIARY_SKIP].item() == pytest.approx(0.6)
     params[darts.AUXILIARY_SKIP] = torch.tensor([0.6], dtype=torch.float64)
-    first, second = darts.part(episodes, slice(2)), darts.part(episodes, slice(2, None))
+    first, second = episodes.of_tasks(slice(2)), episodes.of_tasks(slice(2, None))
     expected = backpropagate(MIXTURE.objective, params, first, Stage(0.25))
     for name, gradient in expected.gradients.items():
         if name != LOGITS:

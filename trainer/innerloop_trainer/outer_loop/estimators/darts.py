@@ -5,11 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from innerloop_learner.objectives import Objective, Stage
 from innerloop_learner.settings import setting
-from innerloop_learner.tasks import Episodes, Params, Query
+from innerloop_learner.tasks import Episodes, Params
 from innerloop_trainer.outer_loop.estimators.backpropagation import backpropagate
 from innerloop_trainer.outer_loop.estimators.estimator import Estimate, Estimator, estimators
 
@@ -74,7 +73,7 @@ class Darts(Estimator):
         skip = torch.full_like(params[AUXILIARY_SKIP], self.settings.auxiliary_skip * (1 - stage.progress))
         params = {**params, AUXILIARY_SKIP: skip}
         half = episodes.support.tasks // 2
-        training, held_out = part(episodes, slice(half)), part(episodes, slice(half, None))
+        training, held_out = episodes.of_tasks(slice(half)), episodes.of_tasks(slice(half, None))
         found = backpropagate(self.objective, params, training, stage)
         logits = {name: params[name].detach().requires_grad_() for name in self._names}
         with torch.enable_grad():
@@ -86,18 +85,3 @@ class Darts(Estimator):
             buffers={**found.buffers, AUXILIARY_SKIP: skip},
             answered=training,
         )
-
-
-def part(episodes: Episodes, tasks: slice) -> Episodes:
-    """Some of the tasks of a batch."""
-    support, query = episodes.support, episodes.query
-
-    def of(tensor: Tensor) -> Tensor:
-        return tensor[tasks]
-
-    return Episodes(
-        replace(support, x=of(support.x), y=of(support.y), mask=of(support.mask), ways=of(support.ways)),
-        Query(of(query.x), of(query.mask)),
-        of(episodes.targets),
-        None if episodes.classes is None else of(episodes.classes),
-    )
