@@ -308,7 +308,7 @@ def misfits(tmp_path_factory: pytest.TempPathFactory, wide: Path) -> Path:
         ("two_ways", ["--set", "temperature=0"], "distillation: temperature must be at least 0.01, not 0"),
         ("two_ways", ["--data", "sinusoid"], "protonet does not solve regression tasks"),
         (None, ["--teaching", "head"], "--teaching head changes teachers; name one with --teacher"),
-        (None, ["--estimator", "pilot"], "the estimator pilot changes teachers; name one with --teacher"),
+        (None, ["--estimator", "pilot"], "estimator pilot: it changes teachers; name one with --teacher"),
         (None, ["--set", "teacher_share=1"], "protonet has no setting 'teacher_share'"),
     ],
 )  # fmt: skip

@@ -50,9 +50,7 @@ class Pilot(Backpropagation):
     def __init__(self, objective: Objective, settings: Any) -> None:
         super().__init__(objective, settings)
         if not isinstance(objective, Distillation) or not objective.of_teachers():
-            raise ValueError(
-                "the estimator pilot changes teachers; name one with --teacher, and what to learn of it with --teaching"
-            )
+            raise ValueError("it changes teachers; name one with --teacher, and what to learn of it with --teaching")
         self._of_teachers = objective.of_teachers().keys()
 
     def rates(self) -> Mapping[str, float]:
