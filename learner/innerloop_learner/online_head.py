@@ -113,7 +113,8 @@ class OnlineHead:
     def _probabilities(self, classes: Tensor, next_class: Tensor) -> tuple[Tensor, Tensor]:
         """The probability of one output of each class [T, W], and of one that no class has taken [T, 1]."""
         left = self._outputs - torch.ones_like(classes).sum(1, keepdim=True)
-        total = torch.logaddexp(classes.logsumexp(1, keepdim=True), next_class + log_weights(left))
+        # Second derivatives of logaddexp are NaN where no output is left; those of logsumexp are right.
+        total = torch.cat([classes, next_class + log_weights(left)], 1).logsumexp(1, keepdim=True)
         # Where no output is left, what stands for none may be larger than all.
         return (classes - total).exp(), (next_class - total).clamp(max=0).exp()
 

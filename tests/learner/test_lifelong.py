@@ -95,6 +95,23 @@ def test_a_head_for_every_class_has_no_outputs_left() -> None:
     torch.testing.assert_close(found[0], logits_of(params, features(params, episodes.query.x[0]), head))
 
 
+def test_second_derivatives_are_right_where_no_output_is_left() -> None:
+    case = online_case(trajectory=2)
+    params, episodes, name = case.params(), shuffled_episodes(case), "classifier.rows"
+    direction = torch.randn(params[name].shape, generator=torch.Generator().manual_seed(0)).double()
+
+    def slope(moved: Tensor) -> Tensor:
+        """The derivative of the outer loss along the direction."""
+        loss = case.objective({**params, name: moved}, episodes, Stage()).loss
+        (gradient,) = torch.autograd.grad(loss, moved, create_graph=True)
+        return (gradient * direction).sum()
+
+    at = params[name].detach().requires_grad_()
+    (found,) = torch.autograd.grad(slope(at), at)
+    ahead, behind = (slope((at + step * direction).detach().requires_grad_()).item() for step in (1e-5, -1e-5))
+    assert (found * direction).sum().item() == pytest.approx((ahead - behind) / 2e-5, rel=1e-5)
+
+
 @each_importance
 def test_the_outer_loss_is_that_of_learned_and_of_remembered_classes(importance: str) -> None:
     trajectory = 2
