@@ -63,7 +63,7 @@ class TrainingConfig:
         "nothing",
     )
     settings: Mapping[str, Any] = field(default_factory=dict)
-    backbone: str | None = setting(None, "network that turns inputs into features: conv4, mlp or adapter")
+    backbone: str | None = setting(None, "network that turns inputs into features: conv4, cell, mlp or adapter")
     backbone_settings: Mapping[str, Any] = field(default_factory=dict)
     class_balance: ClassBalance = setting(
         "equal", "weight of a class when adapting: equal for all classes, or proportional to its number of examples"
@@ -113,9 +113,7 @@ def check_config(config: TrainingConfig) -> None:
     Raises:
         ConfigError: settings that contradict each other or the method.
         DataError: no such augmentation or strength.
-        UnknownNameError: no such method, backbone, estimator, weighting, transformation or teaching.
-        SettingsError: the method can't learn weights of examples.
-        UnknownNameError: no such method, backbone, estimator, weighting or support policy.
+        UnknownNameError: no such method, backbone, estimator, weighting, support policy, transformation or teaching.
         SettingsError: the method can't learn weights of examples, or takes no support policy.
     """
     method = methods[config.method]
@@ -125,8 +123,8 @@ def check_config(config: TrainingConfig) -> None:
         estimators[config.estimator]
     if config.transform is not None:
         transformations[config.transform]
-    method.check_weighting(config.weighting)
     teachings[config.teaching]
+    method.check_weighting(config.weighting)
     method.check_support_policy(config.support_policy)
     if config.augment is not None:
         read_augmentations(config.augment)
