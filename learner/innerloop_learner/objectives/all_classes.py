@@ -31,6 +31,8 @@ class AllClasses(Objective):
         SettingsError: the data has no training classes.
     """
 
+    needs_classes = True
+
     def __init__(self, learner: Learner, settings: Any) -> None:
         super().__init__(learner, settings)
         if not learner.spec.train_classes:

@@ -55,7 +55,8 @@ class Lifelong(Objective):
 
     def __init__(self, learner: Learner, settings: Any) -> None:
         super().__init__(learner, settings)
-        if self.settings.trajectory and not learner.spec.train_classes:
+        self.needs_classes = self.settings.trajectory > 0
+        if self.needs_classes and not learner.spec.train_classes:
             raise SettingsError(f"{learner.info.name} remembers training classes, but the data names none")
 
     def init(self, generator: torch.Generator) -> Params:

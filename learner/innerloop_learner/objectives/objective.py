@@ -71,6 +71,9 @@ class Objective(ABC):
     least_queries: int = 1
     """Fewest queries of a class that an episode must have."""
 
+    needs_classes: bool = False
+    """Whether it needs episodes that name their classes among those of training."""
+
     gives_answers: ClassVar[bool] = True
     """Whether its outputs are answers of the learner through which gradients flow, so that teachers can correct it."""
 

@@ -15,13 +15,12 @@ class Transformed(Objective):
     Args:
         plain: the outer loss.
         transformation: the transformation.
-
     """
 
     def __init__(self, plain: Objective, transformation: Transformation) -> None:
         super().__init__(plain.learner, plain.settings)
         self._plain, self._transformation = plain, transformation
-        self.least_queries = plain.least_queries
+        self.least_queries, self.needs_classes = plain.least_queries, plain.needs_classes
 
     @property
     def plain(self) -> Objective:

@@ -88,6 +88,9 @@ class Search:
         generator = generator_for(seed, "any architecture")
         some = wanted.first(lambda: self.space.draw(generator))
         make_plan(self._training_config(some), source, device)  # finds mistakes before anything is written
+        supernet = self._supernet()
+        if supernet is not None:
+            make_plan(*supernet, device)
         self.tried = folder.read() if resume else []
         if resume and folder.load_config() != _plain(self.config):
             raise SearchError(
@@ -136,17 +139,23 @@ class Search:
 
     def _study(self, report: Callable[[SearchReport], None], interrupted: Callable[[], bool]) -> bool:
         """Train the network that the searcher studies, if it wants one; whether it is finished."""
-        config = self._searcher.supernet(self._training_config((0,) * len(self.space.choices)))
-        if config is None:
+        supernet = self._supernet()
+        if supernet is None:
             return True
-        source = replace(self.source, train=BesideHeldOut(self.source.train, self.source.validation))
         run = RunFolder(self.folder.supernet)
-        training = self._prepared(config, run, source)
+        training = self._prepared(supernet[0], run, supernet[1])
         if not training.run(self._reporting(0, training.plan, report), interrupted):
             return False
         state, _ = run.load_latest(self._device)
         self._searcher.study(section(state, PARAMETERS))
         return True
+
+    def _supernet(self) -> tuple[TrainingConfig, DataSource] | None:
+        """Configuration and data of the network that the searcher studies; None if it wants none."""
+        config = self._searcher.supernet(self._training_config((0,) * len(self.space.choices)))
+        if config is None:
+            return None
+        return config, replace(self.source, train=BesideHeldOut(self.source.train, self.source.validation))
 
     def _catch_up(self) -> None:
         """Tell the searcher what the log says."""

@@ -44,7 +44,8 @@ class Darts(Estimator):
     2021): it gives that help to all operations alike. Unlike early stopping this needs no sign of a collapse to watch.
 
     Raises:
-        ValueError: the learner's backbone mixes no operations, or its objective knows no tasks.
+        ValueError: the learner's backbone mixes no operations, its objective asks about training classes alone, or it
+            has discrete choices to learn.
     """
 
     settings_class = DartsSettings
@@ -55,11 +56,13 @@ class Darts(Estimator):
         self._names = sorted(objective.learner.backbone.architecture())
         if not self._names:
             raise ValueError("this backbone mixes no operations; `innerloop search darts` makes one that does")
-        if objective.learner.info.objective == "all_classes":
+        others, name = "search with evolution, reinforce or random", objective.learner.info.name
+        if objective.needs_classes:
             raise ValueError(
-                f"{objective.learner.info.name} learns to tell all training classes apart, and has nothing to say of "
-                "held-out ones; search with evolution, reinforce or random"
+                f"{name} learns to tell all training classes apart, and has nothing to say of held-out ones; {others}"
             )
+        if objective.learner.choices():
+            raise ValueError(f"no gradient reaches the choices of {name}; {others}")
 
     def rates(self) -> Mapping[str, float]:
         """See Estimator.rates."""
