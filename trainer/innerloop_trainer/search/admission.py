@@ -46,6 +46,8 @@ class Admission:
         except SettingsError as error:
             self._mistake = str(error)
             return False
+        if self._most is None:
+            return True
         taken = multiply_adds(backbone, self._shape)
         self._least = taken if self._least is None else min(self._least, taken)
-        return self._most is None or taken <= self._most
+        return taken <= self._most
