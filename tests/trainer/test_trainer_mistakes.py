@@ -9,6 +9,7 @@ from shell import innerloop, mistake
 from innerloop_learner.bundle import load_bundle
 
 TRAIN = ["--data", "digits", "--ways", 2, "--iterations", 2, "--device", "cpu", "--queries", 3]
+BLOCKS = 'blocks=[{"edges": ["skip"]}]'
 QUICK = ["--validation-episodes", 2, "--test-episodes", 2, "--backbone-set", "width=8"]
 
 
@@ -24,7 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("arguments", "message"),
     [
         (["mamml"], "unknown method 'mamml'; there are: anil, "),
-        (["maml", "--backbone", "resnet"], "unknown backbone 'resnet'; there are: adapter, conv4, mlp"),
+        (["maml", "--backbone", "resnet"], "unknown backbone 'resnet'; there are: adapter, cell, "),
         (["maml", "--backbone-set", "norm=x"], "backbone conv4: unknown norm 'x'; there are: batch, group, layer"),
         (["maml", "--backbone-set", "depth=5"], "backbone conv4 has no setting 'depth'; it has: width, downsample"),
         (["maml", "--backbone-set", "width=wide"], "backbone conv4: width must be a whole number, not 'wide'"),
@@ -56,6 +57,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["maml", "--transform", "feature_wise"], "the inner loop of maml changes the norms itself; choose a method"),
         (["anil", "--estimator", "reptile", "--transform", "feature_wise"], "it would leave the transformation out"),
         (["protonet", "--estimator", "mldg"], "mldg holds out domains, of which digits has none"),
+        (["protonet", "--estimator", "darts"], "darts mixes networks that could be, and leaves none; run innerloop se"),
+        (["maml", "--backbone", "cell-mixture", "--backbone-set", BLOCKS], "it learns no mixture of operations"),
         (["snail", "--support-policy", "learned"], "snail takes no augmented copies of its support examples"),
         (["protonet", "--support-policy", "x"], "unknown support policy 'x'; there are: fixed, learned, none"),
         (["protonet", "--policy-set", "copies=2"], "support policy none has no setting 'copies'; it has none"),

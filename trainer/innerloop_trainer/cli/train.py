@@ -32,10 +32,10 @@ from innerloop_trainer.cli.interrupts import INTERRUPTED
 from innerloop_trainer.cli.mistakes import mistakes_as_messages
 from innerloop_trainer.cli.output import console
 from innerloop_trainer.cli.progress import progress_of_reading, run_with_progress
-from innerloop_trainer.config import TrainingConfig
+from innerloop_trainer.config import ConfigError, TrainingConfig
 from innerloop_trainer.devices import choose_device
 from innerloop_trainer.encoders import EncoderFiles, read_optional_encoder
-from innerloop_trainer.outer_loop import Schedule
+from innerloop_trainer.outer_loop import Schedule, estimators
 from innerloop_trainer.runs.calibration import calibrate_run
 from innerloop_trainer.runs.final_test import measure_on_test_split
 from innerloop_trainer.runs.folder import RunFolder
@@ -132,6 +132,10 @@ def train(
             teaching=teaching,
             transform=transform,
         )
+        if estimator is not None and estimators[estimator].learns_architecture:
+            raise ConfigError(
+                f"{estimator} mixes networks that could be, and leaves none; run innerloop search {estimator}"
+            )
         target = choose_device(device)
         finished = train_and_test(
             config,

@@ -50,6 +50,7 @@ class Darts(Estimator):
 
     settings_class = DartsSettings
     settings: DartsSettings
+    learns_architecture = True
 
     def __init__(self, objective: Objective, settings: Any) -> None:
         super().__init__(objective, settings)

@@ -64,6 +64,9 @@ class Estimator(ABC):
     asks_objective: ClassVar[bool] = True
     """Whether it evaluates the objective, with all that training adds to it, rather than the learner."""
 
+    learns_architecture: ClassVar[bool] = False
+    """Whether it learns what the network is (`Backbone.architecture`), as only a search should."""
+
     def __init__(self, objective: Objective, settings: Any) -> None:
         self.objective = objective
         self.settings = settings
@@ -114,4 +117,6 @@ def build_estimator(name: str, objective: Objective, settings: Mapping[str, Any]
     with refusing(owner):
         if objective.strengths() and not kind.asks_objective:
             raise ValueError("it would leave the transformation out; leave --transform out, or take another estimator")
+        if objective.learner.backbone.architecture() and not kind.learns_architecture:
+            raise ValueError("it learns no mixture of operations; `innerloop search darts` does, take another backbone")
         return kind(objective, with_settings(owner, kind.settings_class, settings))
