@@ -101,7 +101,7 @@ def main() -> None:
     torch.set_num_threads(1)
     data = {"omniglot": f"omniglot:{arguments.omniglot}?rotations=false", "glyphs": "glyphs"}
     if arguments.banking77:
-        data["banking77"] = f"texts:{arguments.banking77}?val=0.325&test=0.35"
+        data["banking77"] = f"texts:{arguments.banking77}?label=category"
     content = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"results": {}}
     for source, named in data.items():
         for method in METHODS:
