@@ -84,7 +84,7 @@ class AsyncConnection(ConnectionCore):
         try:
             method = link.methods[call.method]
             response = method(call.request, timeout=deadline.remaining(), metadata=metadata)
-            response = await (response if call.receive is None else _received(response, call.receive()))
+            response = await (response if call.receive is None else _received(response, call.receive))
             link.hear()
             return response
         except grpc.RpcError as failure:
@@ -112,9 +112,10 @@ class AsyncConnection(ConnectionCore):
             closing.add_done_callback(self._closing.discard)
 
 
-async def _received(stream: Any, receiver: Receiver) -> Receiver:
-    """The receiver, after it has taken all messages of a stream."""
+async def _received(stream: Any, receive: Callable[[], Receiver]) -> Receiver:
+    """What takes the messages of a stream, after it has taken all."""
     try:
+        receiver = receive()
         async for message in stream:
             receiver.take(message)
     finally:

@@ -11,7 +11,7 @@ from innerloop.bearer import Metadata
 from innerloop.calls import Call, Receiver, call_metadata
 from innerloop.channel import open_channel
 from innerloop.connection_core import ConnectionCore, ConnectionSettings
-from innerloop.errors import ClientClosedError
+from innerloop.errors import ClientClosedError, InnerloopError
 from innerloop.links import CLOSED, Link, Links
 from innerloop.locks import acquire
 from innerloop.retry import Deadline
@@ -79,11 +79,13 @@ class Connection(ConnectionCore):
         try:
             response = link.methods[call.method](call.request, timeout=deadline.remaining(), metadata=metadata)
             if call.receive is not None:
-                response = _received(response, call.receive())
+                response = _received(response, call.receive)
             link.hear()
             return response
         except grpc.RpcError as failure:
             raise self._links.error_from(failure, link, began, call.request_id) from failure
+        except InnerloopError:  # of what takes the messages of a stream; some are ValueErrors
+            raise
         except ValueError as refusal:
             raise self._error_of(refusal, call.request_id) from refusal
         finally:
@@ -108,9 +110,10 @@ class Connection(ConnectionCore):
             threading.Thread(target=link.channel.close, daemon=True).start()
 
 
-def _received(stream: Any, receiver: Receiver) -> Receiver:
-    """The receiver, after it has taken all messages of a stream."""
+def _received(stream: Any, receive: Callable[[], Receiver]) -> Receiver:
+    """What takes the messages of a stream, after it has taken all."""
     try:
+        receiver = receive()
         for message in stream:
             receiver.take(message)
     finally:

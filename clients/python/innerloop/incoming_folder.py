@@ -30,10 +30,10 @@ class IncomingFolder:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         try:
             self._path = Path(path).absolute()
+            if b"\0" in os.fsencode(self._path):
+                raise ValueError("no path has such a character")
         except (TypeError, ValueError) as error:
             raise InvalidArgumentError(f"path must name a folder, not {path!r}") from error
-        if "\0" in str(self._path):
-            raise InvalidArgumentError(f"path must name a folder, not {path!r}")
         if os.path.lexists(self._path):
             raise InvalidArgumentError(f"{path} is there already, and is not overwritten; name another folder")
         self._incoming = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex[:12]}")

@@ -1,5 +1,6 @@
 """Downloads as both clients take them: all or nothing, and no file but those that belong to one."""
 
+import asyncio
 import hashlib
 
 import grpc
@@ -84,6 +85,30 @@ async def test_a_download_that_takes_too_long_leaves_nothing_behind(client, serv
     server.going.clear()
     with pytest.raises(innerloop.DeadlineExceededError):
         await adaptation.download(tmp_path / "home", timeout=0.3)
+    server.going.set()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", [None, 3, b"home", "home\0", "home\udcff\ud800", "", ".", "missing/home", "x" * 300])
+async def test_a_path_that_can_be_no_new_folder_is_refused(client, server, tmp_path, monkeypatch, path):
+    adaptation = await client.adapt("grey", IMAGES, ["a", "b"])
+    server.downloads = [download()]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(innerloop.InvalidArgumentError, match=r"must name|is there already|can't be written"):
+        await adaptation.download(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_client_that_is_closed_meanwhile_leaves_nothing_behind(client, server, tmp_path):
+    adaptation = await client.adapt("grey", IMAGES, ["a", "b"])
+    server.downloads = [download()]
+    server.going.clear()
+    downloading = asyncio.create_task(adaptation.download(tmp_path / "home"))
+    while not any(received.method == "DownloadAdaptation" for received in server.received):
+        await asyncio.sleep(0.01)
+    await client.close()
+    with pytest.raises(innerloop.ClientClosedError):
+        await downloading
     server.going.set()
     assert list(tmp_path.iterdir()) == []
 

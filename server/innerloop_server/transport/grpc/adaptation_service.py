@@ -1,6 +1,7 @@
 """AdaptationService: decodes, asks `Serving`, encodes."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from functools import partial
 from time import perf_counter
 from weakref import WeakValueDictionary
 
@@ -82,12 +83,7 @@ class AdaptationServicer:
     async def DownloadAdaptation(  # noqa: N802, D102
         self, request: pb.DownloadAdaptationRequest, context: Context
     ) -> None:
-        async def download(request: pb.DownloadAdaptationRequest, call: Call) -> None:
-            adaptation = await self._serving.download(call.caller, request.adaptation_id, call.deadline)
-            call.model = adaptation.model
-            await send_files(adaptation, context)
-
-        await self._calls.run("DownloadAdaptation", download, request, context)
+        await self._calls.run("DownloadAdaptation", partial(self._download, context), request, context)
 
     async def GetAdaptation(  # noqa: N802, D102
         self, request: pb.GetAdaptationRequest, context: Context
@@ -213,6 +209,11 @@ class AdaptationServicer:
         listed = await self._serving.examples(call.caller, request.adaptation_id)
         call.model = listed.model
         return encode_examples(listed)
+
+    async def _download(self, context: Context, request: pb.DownloadAdaptationRequest, call: Call) -> None:
+        adaptation = await self._serving.download(call.caller, request.adaptation_id, call.deadline)
+        call.model = adaptation.model
+        await send_files(adaptation, context)
 
     async def _get(self, request: pb.GetAdaptationRequest, call: Call) -> pb.GetAdaptationResponse:
         adaptation = await self._serving.look(call.caller, request.adaptation_id)
