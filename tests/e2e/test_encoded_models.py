@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from bundles import write_encoded
+from bundles import a_calibration, write_encoded
 from encoders import IMAGE_FEATURES, SIZE, WORDS, audio_encoder, image_encoder, slow_encoder, token_encoder, tokenizer
 from grpc import StatusCode
 from grpc_health.v1.health_pb2 import HealthCheckRequest
@@ -27,6 +27,7 @@ from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1.model_pb2 import INPUT_KIND_AUDIO, INPUT_KIND_TENSOR, INPUT_KIND_TEXT, GetModelRequest
 from innerloop_learner import Query, Support
 from innerloop_learner.bundle import load_bundle, save_bundle
+from innerloop_learner.calibration import probabilities
 from innerloop_learner.encoders import MAX_TEXT_BYTES, EncoderOptions, describe_encoder, open_encoder, pack_texts
 from innerloop_learner.media import MAX_AUDIO_SECONDS, decode_audio
 from innerloop_trainer.onnx_export.graphs import export_graphs
@@ -42,7 +43,7 @@ QUERIES = ["lost", "what is the rate of euro", "why has my top up failed", "?", 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Bundles "intents" and "steps" of texts, "pictures" and "slow" of 1 x 8 x 8, "sounds", and "broken"."""
+    """Bundles of texts ("sure" is calibrated), "pictures" and "slow" of 1 x 8 x 8, "sounds", and "broken"."""
     folder = tmp_path_factory.mktemp("models")
     texts = describe_encoder(token_encoder(mask=True), tokenizer(), EncoderOptions())
     pictures = describe_encoder(image_encoder(), None, EncoderOptions(mean=(0.5,), std=(0.3,)))
@@ -53,6 +54,9 @@ def folder(tmp_path_factory):
     write_encoded(folder / "sounds", "protonet", describe_encoder(audio_encoder(), None, hears))
     write_encoded(folder / "slow", "protonet", describe_encoder(slow_encoder(), None, EncoderOptions()))
     write_untrained(folder / "untrained", "untrained", texts, HeadOptions("lr-d2"))
+    write_encoded(folder / "sure", "protonet", texts)
+    plain = load_bundle(folder / "sure")
+    save_bundle(folder / "sure", replace(plain.manifest, calibration=a_calibration()), plain.params, plain.files)
     write_encoded(folder / "broken", "protonet", texts)
     (folder / "broken" / "encoder.onnx").write_bytes(b"altered")
     return folder
@@ -91,6 +95,16 @@ def test_strings_are_answered_as_without_a_server(server, folder, model):
         assert tuple(found.classes) == ("lost", "rate", "top-up")
         np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
     np.testing.assert_allclose(np.concatenate([each.probabilities for each in streamed]), expected, atol=1e-5)
+
+
+def test_a_calibrated_model_says_how_sure_its_answers_are(server, folder):
+    with Client(server.target) as client:
+        answers = client.adapt("sure", TEXTS, LABELS).predict(QUERIES, return_logits=True, coverage=0.9)
+    expected = probabilities(answers.logits, a_calibration().tasks[0])
+    np.testing.assert_allclose(answers.probabilities, expected, atol=1e-5)
+    raw = offline(folder / "sure", pack_texts(TEXTS), LABELS, pack_texts(QUERIES))
+    assert np.abs(answers.probabilities - raw).max() > 1e-3
+    assert all(0 <= answer.known <= 1 for answer in answers)
 
 
 @pytest.mark.parametrize("model", ["intents", "steps", "untrained"])

@@ -94,7 +94,7 @@ class EncodedModel(LoadedModel):
             sample_rate=spec.rate,
         )
         self.computed_by_workers, self.states_on_host = model.computed_by_workers, model.states_on_host
-        self.graph = ENCODED
+        self.calibration, self.graph = model.calibration, ENCODED
         self._model = model
         self._encoder = encoder
         self._sent: WeakKeyDictionary[Worker, float] = WeakKeyDictionary()  # encoder's seconds of the batch that it has
