@@ -10,22 +10,45 @@ import typer
 from innerloop_learner.settings import declared
 from innerloop_trainer.config import ConfigError, TrainingConfig
 
+TASKS, MODEL, TRAINING, MEASURING = "Tasks", "What is trained", "How it is trained", "What is measured"
+"""Groups of the options of a run in the help of a command."""
+
+_GROUPS = {
+    TASKS: ("ways", "shots", "queries", "train_ways", "wrong_labels", "unlabelled"),
+    MODEL: ("steps", "max_ways", "backbone", "class_balance", "weighting", "support_policy"),
+    TRAINING: (
+        *("iterations", "meta_batch", "learning_rate", "schedule", "estimator"),
+        *("augment", "transform", "teaching", "seed"),
+    ),
+    MEASURING: ("validate_every", "validation_episodes"),
+}
+"""Fields of `TrainingConfig` by the group of their options."""
+
 DataOption = Annotated[str, typer.Option("--data", help="Data source, for example omniglot:PATH or glyphs.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 BundleArgument = Annotated[Path, typer.Argument(help="A bundle, or the folder of a run.")]
-ENCODER = typer.Option(
-    "--encoder",
-    help="Frozen encoder in front: a name that `innerloop encoders` lists, an ONNX file, or hf:OWNER/REPO, with "
-    "options behind it as ?key=value.",
+_ENCODER = (
+    "Frozen encoder in front: a name that `innerloop encoders` lists, an ONNX file, or hf:OWNER/REPO, with options "
+    "behind it as ?key=value."
 )
-EncoderOption = Annotated[str | None, ENCODER]
-EncoderArgument = Annotated[str, ENCODER]
+EncoderOption = Annotated[str | None, typer.Option("--encoder", help=_ENCODER, rich_help_panel=MODEL)]
+EncoderArgument = Annotated[str, typer.Option("--encoder", help=_ENCODER)]
 TokenizerOption = Annotated[
     Path | None, typer.Option("--tokenizer", help="The tokenizer.json of an ONNX file that takes texts.")
 ]
 TeacherOption = Annotated[
     list[Path] | None,
-    typer.Option("--teacher", help="Bundle or run whose answers to learn from; several are averaged."),
+    typer.Option(
+        "--teacher", help="Bundle or run whose answers to learn from; several are averaged.", rich_help_panel=TRAINING
+    ),
+]
+BackboneSettingsOption = Annotated[
+    list[str] | None,
+    typer.Option("--backbone-set", help="Setting of the backbone, NAME=VALUE.", rich_help_panel=MODEL),
+]
+PolicySettingsOption = Annotated[
+    list[str] | None,
+    typer.Option("--policy-set", help="Setting of the support policy, NAME=VALUE.", rich_help_panel=MODEL),
 ]
 SignKeyOption = Annotated[
     Path | None,
@@ -34,10 +57,15 @@ SignKeyOption = Annotated[
 
 
 def option(name: str) -> Any:
-    """The command-line option of a field of `TrainingConfig`, with the help text and the limits declared there."""
+    """The command-line option of a field of `TrainingConfig`, with the help text and the limits declared there.
+
+    Help shows it among those of its group.
+    """
     field = declared(TrainingConfig, name)
     doc = field["doc"]
-    return typer.Option(min=field["least"], max=field["most"], help=f"{doc[0].upper()}{doc[1:]}.")
+    [group] = [group for group, names in _GROUPS.items() if name in names]
+    text = f"{doc[0].upper()}{doc[1:]}."
+    return typer.Option(min=field["least"], max=field["most"], help=text, rich_help_panel=group)
 
 
 def parse_settings(texts: Sequence[str] | None) -> dict[str, Any]:

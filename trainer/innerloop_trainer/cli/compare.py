@@ -11,9 +11,15 @@ from rich.markdown import Markdown
 from innerloop_learner.learner import methods as registered_methods
 from innerloop_learner.spec import ClassBalance
 from innerloop_trainer.cli.arguments import (
+    MEASURING,
+    MODEL,
+    TASKS,
+    TRAINING,
+    BackboneSettingsOption,
     DataOption,
     DeviceOption,
     EncoderOption,
+    PolicySettingsOption,
     TeacherOption,
     TokenizerOption,
     option,
@@ -37,26 +43,32 @@ def compare(
     out: Annotated[Path, typer.Option(help="Folder to write the comparison and its runs to.")],
     ways: Annotated[int, option("ways")] = TrainingConfig.ways,
     shots: Annotated[int, option("shots")] = TrainingConfig.shots,
-    queries: Annotated[int, typer.Option(min=1, help="Queries per class in test episodes.")] = 15,
-    minutes: Annotated[float | None, typer.Option(help="Training time of each method, in minutes.")] = None,
+    queries: Annotated[
+        int, typer.Option(min=1, help="Queries per class in test episodes.", rich_help_panel=TASKS)
+    ] = 15,
+    minutes: Annotated[
+        float | None, typer.Option(help="Training time of each method, in minutes.", rich_help_panel=TRAINING)
+    ] = None,
     iterations: Annotated[
-        int | None, typer.Option(min=1, help="Outer steps of each method, instead of --minutes.")
+        int | None,
+        typer.Option(min=1, help="Outer steps of each method, instead of --minutes.", rich_help_panel=TRAINING),
     ] = None,
     seed: Annotated[int, option("seed")] = TrainingConfig.seed,
-    test_episodes: Annotated[int, typer.Option(min=2, help="Test tasks, the same for all methods.")] = 600,
-    backbone: Annotated[str | None, typer.Option(help="Feature extractor of all methods.")] = None,
+    test_episodes: Annotated[
+        int, typer.Option(min=2, help="Test tasks, the same for all methods.", rich_help_panel=MEASURING)
+    ] = 600,
+    backbone: Annotated[
+        str | None, typer.Option(help="Feature extractor of all methods.", rich_help_panel=MODEL)
+    ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Setting of one method, METHOD.NAME=VALUE.")
+        list[str] | None,
+        typer.Option("--set", help="Setting of one method, METHOD.NAME=VALUE.", rich_help_panel=TRAINING),
     ] = None,
-    backbone_settings: Annotated[
-        list[str] | None, typer.Option("--backbone-set", help="Setting of the backbone, NAME=VALUE.")
-    ] = None,
+    backbone_settings: BackboneSettingsOption = None,
     class_balance: Annotated[ClassBalance, option("class_balance")] = TrainingConfig.class_balance,
     weighting: Annotated[str, option("weighting")] = TrainingConfig.weighting,
     support_policy: Annotated[str, option("support_policy")] = TrainingConfig.support_policy,
-    policy_settings: Annotated[
-        list[str] | None, typer.Option("--policy-set", help="Setting of the support policy, NAME=VALUE.")
-    ] = None,
+    policy_settings: PolicySettingsOption = None,
     wrong_labels: Annotated[float, option("wrong_labels")] = TrainingConfig.wrong_labels,
     unlabelled: Annotated[bool | None, option("unlabelled")] = TrainingConfig.unlabelled,
     augment: Annotated[str | None, option("augment")] = TrainingConfig.augment,

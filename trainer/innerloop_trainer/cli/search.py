@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from innerloop_trainer.cli.arguments import DataOption, DeviceOption, option, parse_settings
+from innerloop_trainer.cli.arguments import TRAINING, DataOption, DeviceOption, option, parse_settings
 from innerloop_trainer.cli.display import print_notices, print_tried
 from innerloop_trainer.cli.interrupts import INTERRUPTED, interruptible
 from innerloop_trainer.cli.mistakes import mistakes_as_messages
@@ -40,13 +40,20 @@ def search(
     queries: Annotated[int | None, option("queries")] = TrainingConfig.queries,
     steps: Annotated[int | None, option("steps")] = TrainingConfig.steps,
     train_ways: Annotated[int | None, option("train_ways")] = TrainingConfig.train_ways,
-    iterations: Annotated[int, typer.Option(min=1, help="Outer steps of each architecture.")] = 300,
+    iterations: Annotated[
+        int, typer.Option(min=1, help="Outer steps of each architecture.", rich_help_panel=TRAINING)
+    ] = 300,
     meta_batch: Annotated[int | None, option("meta_batch")] = TrainingConfig.meta_batch,
     learning_rate: Annotated[float | None, option("learning_rate")] = TrainingConfig.learning_rate,
     seed: Annotated[int, option("seed")] = TrainingConfig.seed,
     validation_episodes: Annotated[int, option("validation_episodes")] = TrainingConfig.validation_episodes,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Setting of the searcher, the method or its training, NAME=VALUE.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Setting of the searcher, the method or its training, NAME=VALUE.",
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
     augment: Annotated[str | None, option("augment")] = TrainingConfig.augment,
     device: DeviceOption = "auto",

@@ -12,9 +12,13 @@ import typer
 from innerloop_learner.spec import ClassBalance
 from innerloop_trainer.calibration import CalibrationError
 from innerloop_trainer.cli.arguments import (
+    MEASURING,
+    TRAINING,
+    BackboneSettingsOption,
     DataOption,
     DeviceOption,
     EncoderOption,
+    PolicySettingsOption,
     TeacherOption,
     TokenizerOption,
     option,
@@ -66,23 +70,27 @@ def train(
     seed: Annotated[int, option("seed")] = TrainingConfig.seed,
     validate_every: Annotated[int, option("validate_every")] = TrainingConfig.validate_every,
     validation_episodes: Annotated[int, option("validation_episodes")] = TrainingConfig.validation_episodes,
-    test_episodes: Annotated[int, typer.Option(min=2, help="Tasks of the final test on unseen classes.")] = 600,
+    test_episodes: Annotated[
+        int, typer.Option(min=2, help="Tasks of the final test on unseen classes.", rich_help_panel=MEASURING)
+    ] = 600,
     calibration_episodes: Annotated[
-        int, typer.Option(min=0, help="Tasks of each size to calibrate answers with at the end; 0 for not at all.")
+        int,
+        typer.Option(
+            min=0,
+            help="Tasks of each size to calibrate answers with at the end; 0 for not at all.",
+            rich_help_panel=MEASURING,
+        ),
     ] = CALIBRATION_EPISODES,
     backbone: Annotated[str | None, option("backbone")] = TrainingConfig.backbone,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Setting of the method or its training, NAME=VALUE.")
+        list[str] | None,
+        typer.Option("--set", help="Setting of the method or its training, NAME=VALUE.", rich_help_panel=TRAINING),
     ] = None,
-    backbone_settings: Annotated[
-        list[str] | None, typer.Option("--backbone-set", help="Setting of the backbone, NAME=VALUE.")
-    ] = None,
+    backbone_settings: BackboneSettingsOption = None,
     class_balance: Annotated[ClassBalance, option("class_balance")] = TrainingConfig.class_balance,
     weighting: Annotated[str, option("weighting")] = TrainingConfig.weighting,
     support_policy: Annotated[str, option("support_policy")] = TrainingConfig.support_policy,
-    policy_settings: Annotated[
-        list[str] | None, typer.Option("--policy-set", help="Setting of the support policy, NAME=VALUE.")
-    ] = None,
+    policy_settings: PolicySettingsOption = None,
     wrong_labels: Annotated[float, option("wrong_labels")] = TrainingConfig.wrong_labels,
     unlabelled: Annotated[bool | None, option("unlabelled")] = TrainingConfig.unlabelled,
     augment: Annotated[str | None, option("augment")] = TrainingConfig.augment,
@@ -92,7 +100,8 @@ def train(
     encoder: EncoderOption = None,
     tokenizer: TokenizerOption = None,
     init: Annotated[
-        Path | None, typer.Option(help="Bundle, run or safetensors file whose parameters to start from.")
+        Path | None,
+        typer.Option(help="Bundle, run or safetensors file whose parameters to start from.", rich_help_panel=TRAINING),
     ] = None,
     device: DeviceOption = "auto",
     save_every: Annotated[
