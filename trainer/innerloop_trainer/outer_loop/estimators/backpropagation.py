@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from innerloop_learner.objectives import Objective, Stage
 from innerloop_learner.tasks import Episodes, Params
@@ -48,3 +49,19 @@ def backpropagate(objective: Objective, params: Params, episodes: Episodes, stag
         outcome.loss.detach(),
         outcome.outputs.detach(),
     )
+
+
+def look_ahead(loss: Tensor, weights: Params, rate: float) -> tuple[Params, Params]:
+    """A step of plain gradient descent that can be differentiated, and the gradient that it follows.
+
+    Args:
+        loss: loss of the weights, a scalar.
+        weights: weights by name, which require gradients.
+        rate: length of the step, in gradients.
+
+    Returns:
+        weights after the step, and gradients, by name.
+    """
+    found = torch.autograd.grad(loss, list(weights.values()), create_graph=True, materialize_grads=True)
+    slopes = dict(zip(weights, found, strict=True))
+    return {name: value - rate * slopes[name] for name, value in weights.items()}, slopes

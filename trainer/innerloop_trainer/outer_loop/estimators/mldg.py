@@ -10,7 +10,7 @@ from torch import Tensor
 from innerloop_learner.objectives import Objective, Stage
 from innerloop_learner.settings import setting
 from innerloop_learner.tasks import Episodes, Params
-from innerloop_trainer.outer_loop.estimators.backpropagation import Backpropagation
+from innerloop_trainer.outer_loop.estimators.backpropagation import Backpropagation, look_ahead
 from innerloop_trainer.outer_loop.estimators.estimator import Estimate, estimators
 
 
@@ -79,9 +79,7 @@ class MLDG(Backpropagation):
         weights = {name: value for name, value in learned.items() if name not in strengths}
         with torch.enable_grad():
             inside = objective({**params, **learned}, episodes.of_tasks(~held_out), stage)
-            found = torch.autograd.grad(inside.loss, list(weights.values()), create_graph=True, materialize_grads=True)
-            slopes = dict(zip(weights, found, strict=True))
-            ahead = {name: value - self.settings.look_ahead * slopes[name] for name, value in weights.items()}
+            ahead, slopes = look_ahead(inside.loss, weights, self.settings.look_ahead)
             outside = objective.plain({**params, **inside.buffers, **ahead}, episodes.of_tasks(held_out), stage)
         taught = learned if weight else {name: learned[name] for name in strengths}
         found = torch.autograd.grad(outside.loss, list(taught.values()), materialize_grads=True)

@@ -9,7 +9,7 @@ import torch
 from innerloop_learner.objectives import Objective, Stage
 from innerloop_learner.settings import setting
 from innerloop_learner.tasks import Episodes, Params, Query
-from innerloop_trainer.outer_loop.estimators.backpropagation import Backpropagation, backpropagate
+from innerloop_trainer.outer_loop.estimators.backpropagation import Backpropagation, backpropagate, look_ahead
 from innerloop_trainer.outer_loop.estimators.estimator import Estimate, estimators
 from innerloop_trainer.teaching import Distillation
 
@@ -67,11 +67,7 @@ class Pilot(Backpropagation):
         with torch.enable_grad():
             answers = self.objective.answers({**params, **teaching}, taught)
             loss = self.objective.taught({**params, **student}, taught, stage, answers).loss
-            slopes = torch.autograd.grad(loss, list(student.values()), create_graph=True, materialize_grads=True)
-            pilot = {
-                name: value - self.settings.pilot_rate * slope
-                for (name, value), slope in zip(student.items(), slopes, strict=True)
-            }
+            pilot, _ = look_ahead(loss, student, self.settings.pilot_rate)
             held_out_loss = self.objective.base({**params, **pilot}, held_out, stage).loss
             gradients = torch.autograd.grad(held_out_loss, list(teaching.values()), materialize_grads=True)
         return dict(zip(teaching, gradients, strict=True))
