@@ -57,6 +57,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["maml", "--transform", "feature_wise"], "the inner loop of maml changes the norms itself; choose a method"),
         (["anil", "--estimator", "reptile", "--transform", "feature_wise"], "it would leave the transformation out"),
         (["protonet", "--estimator", "mldg"], "mldg holds out domains, of which digits has none"),
+        (["protonet", "--estimator", "mldg", "--unlabelled"], "without labels there are none; leave --unlabelled out"),
         (["protonet", "--estimator", "darts"], "darts mixes networks that could be, and leaves none; run innerloop se"),
         (["maml", "--backbone", "cell-mixture", "--backbone-set", BLOCKS], "it learns no mixture of operations"),
         (["snail", "--support-policy", "learned"], "snail takes no augmented copies of its support examples"),

@@ -140,7 +140,7 @@ def make_plan(
     source.train.check(episodes)
     source.validation.check(validation)
     source.test.check(validation)
-    _check_domains(estimator_name, len(source.train.domains(episodes)), meta_batch, source.name)
+    _check_domains(estimator_name, len(source.train.domains(episodes)), meta_batch, source.name, unlabelled=unlabelled)
     completed = replace(
         config,
         encoder=None if source.encoder is None else f"sha256:{source.encoder.digest}",
@@ -162,9 +162,14 @@ def make_plan(
     return TrainingPlan(completed, source, learner, estimator, episodes, validation, iterations, meta_batch, optimizer)
 
 
-def _check_domains(estimator: str, domains: int, meta_batch: int, source: str) -> None:
+def _check_domains(estimator: str, domains: int, meta_batch: int, source: str, *, unlabelled: bool) -> None:
     """Check that the tasks of an outer step can be of as many domains as the estimator needs."""
     least = estimators[estimator].least_domains
+    if domains < least and unlabelled:
+        raise ConfigError(
+            f"{estimator} holds out domains of classes, and without labels there are none; leave --unlabelled out, or "
+            "take another --estimator"
+        )
     if domains < least:
         there = f"only {domains} in training episodes of these ways" if domains else "none"
         raise ConfigError(
