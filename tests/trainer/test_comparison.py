@@ -83,6 +83,14 @@ def test_regression_is_compared_by_its_squared_error(tmp_path: Path) -> None:
     assert [each["method"] for each in result["failed"]] == ["protonet"]
 
 
+def test_one_estimator_trains_all_methods_that_it_suits(tmp_path: Path) -> None:
+    options = [*COMPARE, "--data", "digits?domains=rotation", "--iterations", "1", "--out", tmp_path]
+    answer = innerloop(*options, "--methods", "protonet,partial-maml", "--estimator", "mldg")
+    assert answer.status == 0, answer.error
+    assert json.loads((tmp_path / "runs/protonet/config.json").read_text())["estimator"] == "mldg"
+    assert "partial-maml is left out: estimator mldg: no gradient" in " ".join(answer.output.split())
+
+
 def test_mistakes_are_told_before_anything_is_trained(tmp_path: Path) -> None:
     out = ["--out", tmp_path / "out"]
     one = ["--iterations", "1"]

@@ -53,6 +53,7 @@ def compare(
         int | None,
         typer.Option(min=1, help="Outer steps of each method, instead of --minutes.", rich_help_panel=TRAINING),
     ] = None,
+    estimator: Annotated[str | None, option("estimator")] = TrainingConfig.estimator,
     seed: Annotated[int, option("seed")] = TrainingConfig.seed,
     test_episodes: Annotated[
         int, typer.Option(min=2, help="Test tasks, the same for all methods.", rich_help_panel=MEASURING)
@@ -93,6 +94,7 @@ def compare(
             data=data,
             ways=ways,
             shots=shots,
+            estimator=estimator,
             seed=seed,
             backbone=backbone,
             backbone_settings=parse_settings(backbone_settings),
