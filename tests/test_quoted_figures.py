@@ -580,5 +580,6 @@ def test_how_sure_answers_are_is_that_measured() -> None:
         cells = [f"{points(each['coverage'])}%, {each['width']:.1f}" for each in levels.values()]
         assert f"| {shots.split()[0]} | {' | '.join(cells)} |" in PAGE
     cost = json.loads((ROOT / "benchmarks" / "answers" / "results.json").read_text())["cost"]
-    ratios = (each["ratio"] for each in cost.values())
-    assert f"| {' | '.join(f'{ratio:.3f} ± {interval:.3f}' for ratio, interval in ratios)} |" in PAGE
+    for once in cost:
+        ratios = (each["ratio"] for each in once.values())
+        assert f"| {' | '.join(f'{ratio:.3f} ± {interval:.3f}' for ratio, interval in ratios)} |" in PAGE

@@ -16,8 +16,9 @@ takes half of each class's own queries for unknown: its area must be 0.5.
 
 The cost is the time of a Predict with 15 queries, by turns, to a calibrated model and to the same model without its
 calibration on one server, for a network of 16 channels and the usual one of 64: the ratio of the medians of both.
-Writes results.json; intervals are 95% ones, half widths, from 100 resamplings of the episodes (of the pairs, for the
-cost).
+Each time it is measured adds a row. Writes results.json; intervals are 95% ones, half widths, from 100 resamplings of
+the
+episodes (of the pairs, for the cost).
 """
 
 import argparse
@@ -117,7 +118,7 @@ def main() -> None:
         content["results"][REGRESSION] = _measure_values(bundle, arguments.episodes)
         _write(content, arguments)
     if arguments.pairs:
-        content["cost"] = _cost(arguments.pairs)
+        content.setdefault("cost", []).append(_cost(arguments.pairs))
         _write(content, arguments)
 
 
