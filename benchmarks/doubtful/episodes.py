@@ -29,13 +29,18 @@ class Wrong:
 
 
 def drawn(
-    sampler: TaskSampler, shape: EpisodeShape, wrong: Wrong, episodes: int, seed: int
+    asked: "Asked", sampler: TaskSampler, shape: EpisodeShape, wrong: Wrong, episodes: int, seed: int
 ) -> Iterator[tuple[Episodes, Tensor]]:
-    """Batches of episodes, and the labels [T, S] that are given to their examples; those of the episodes are true."""
+    """Batches of episodes with what a learner reads of their inputs, and the labels [T, S] that are given to examples.
+
+    Those of the episodes are the true ones.
+    """
     for start in range(0, episodes, AT_ONCE):
         generator = generator_for(seed, "doubtful", start, "cpu")
         tasks = min(AT_ONCE, episodes - start)
         batch = sampler.sample(shape, tasks, generator)
+        features = asked.encoded(batch.support.x), asked.encoded(batch.query.x)
+        batch = replace(batch, support=replace(batch.support, x=features[0]), query=replace(batch.query, x=features[1]))
         true = batch.support.y
         count = torch.full((tasks,), wrong.of_class)
         given = mislabelled(true, shape.ways, count, generator) if wrong.of_class else true.clone()
@@ -62,6 +67,10 @@ class Asked:
     def calibration(self, ways: int, shots: float) -> TaskCalibration:
         """Its calibration for tasks of a size."""
         return self._calibration.at(ways, shots)
+
+    def encoded(self, x: Tensor) -> Tensor:
+        """What `logits` reads in place of inputs [T, N, *input]: these, if each task computes other features."""
+        return x
 
     @torch.no_grad()
     def logits(self, support: Support, query: Tensor) -> NDArray[np.float32]:
@@ -93,3 +102,26 @@ class Asked:
         right = self.logits(support, batch.query.x).argmax(-1) == batch.targets.numpy()
         accuracy: NDArray[np.float64] = right.mean(1)
         return accuracy
+
+
+class AskedByClassMeans(Asked):
+    """Prototypes over features that depend on nothing but their own input, and so are computed once."""
+
+    @torch.no_grad()
+    def encoded(self, x: Tensor) -> Tensor:
+        """Features [T, N, F]."""
+        return self._learner.backbone.apply(self._params, x, torch.ones(x.shape[:2]), {})[0]
+
+    @torch.no_grad()
+    def logits(self, support: Support, query: Tensor) -> NDArray[np.float32]:
+        """See Asked.logits, given features."""
+        means = support.shares(torch.float32).transpose(1, 2) @ support.x  # [T, W, F]
+        logits: NDArray[np.float32] = -torch.cdist(query, means).square().numpy()
+        return logits
+
+
+def ask(bundle: Bundle) -> Asked:
+    """A bundle's learner, asked in the quickest way that gives its answers."""
+    spec = bundle.manifest.learner
+    by_means = spec.method == "protonet" and spec.backbone_settings.get("norm") == "batch"
+    return AskedByClassMeans(bundle) if by_means else Asked(bundle)

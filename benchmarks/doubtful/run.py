@@ -2,8 +2,8 @@
 
     python benchmarks/doubtful/run.py OMNIGLOT [--only NAMES] [--episodes 600] [--pairs 30]
 
-`protonet` and `anil` are trained for a minute or two on Omniglot (random split), `protonet` on embedded glyphs too, and
-calibrated with their validation classes. Runs are kept in runs/doubtful/ and resumed. On unseen classes, 5-way,
+`protonet` is trained for a minute or less on Omniglot (random split) and on embedded glyphs, and calibrated with their
+validation classes. Runs are kept in runs/doubtful/ and resumed. On unseen classes, 5-way,
 inductive, 10 queries a class, the examples of each task are diagnosed as a server does (`innerloop_learner.diagnosis`):
 one wrong label in the whole task of 5 shots, one in each class of 5 shots, and 1, 2 or 4 in each class of 10 shots.
 
@@ -14,6 +14,11 @@ least doubtful example. Of tasks with true labels: how often the interval of the
 the queries, its mean width, and the mean difference to that accuracy. Of tasks in which one class has two names: how
 often that pair is named, and how many other pairs are. `choices` is what was chosen from, on validation classes.
 The cost is the time of an Adapt with and without `diagnose` to one server, by turns.
+
+`suggestions` adds labels to one example of each class, in 10 rounds of 2, from a pool of 10 of each class: those that
+`Adaptation.suggest` chooses, random ones, those of the smallest margin, the farthest from each other, and (the negative
+control) the most decided ones. Accuracy on 9 other queries of each class after each round, and the gain over random
+ones in the mean of all rounds; `suggestions, validation` is what `suggest` was chosen from.
 
 Writes results.json; intervals are 95% ones, half widths, from 200 resamplings of the episodes (of the pairs, for the
 cost).
@@ -45,8 +50,9 @@ from innerloop_trainer.data import EpisodeShape, TaskSampler
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from episodes import Asked, Wrong, drawn
+from episodes import Asked, Wrong, ask, drawn
 from machine import describe_machine
+from suggestions import accuracies_by_round
 from training import train
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -73,7 +79,6 @@ COMMON = [
 MODELS = {
     "protonet-omniglot": ["--train-ways", "20", "--meta-batch", "1", "--iterations", "1000"],
     "protonet-glyphs": ["--train-ways", "20", "--meta-batch", "1", "--iterations", "500"],
-    "anil-omniglot": ["--meta-batch", "4", "--iterations", "500"],
 }
 
 Flags = NDArray[np.bool_]
@@ -99,12 +104,14 @@ def main() -> None:
         train(RUNS / name, method, [*COMMON, *options, "--data", data])
         bundle = load_bundle(RUNS / name / "bundle")
         splits = load_source_of(bundle, data, torch.device("cpu"))
-        asked = Asked(bundle)
+        asked = ask(bundle)
         found: dict[str, Any] = {"choices": _choices(asked, splits.validation)}
         for condition, (shots, wrong) in CONDITIONS.items():
             found[condition] = _found(asked, splits.test, shots, wrong, arguments.episodes)
         found["true labels"] = _true_labels(asked, splits.test, arguments.episodes)
         found["one class under two names"] = _two_names(asked, splits.test, arguments.episodes)
+        found["suggestions"] = _suggestions(asked, splits.test, arguments.episodes, 5)
+        found["suggestions, validation"] = _suggestions(asked, splits.validation, CHOOSING, 6)
         found["cost"] = _cost(bundle, arguments.pairs)
         content["results"][name] = found
         content |= {"machine": describe_machine(), "episodes": arguments.episodes}
@@ -115,7 +122,7 @@ def main() -> None:
 def _found(asked: Asked, sampler: TaskSampler, shots: int, wrong: Wrong, episodes: int) -> dict[str, list[float]]:
     """Finding wrong labels, and accuracies with and without them."""
     doubts, truth, accuracies = [], [], []
-    for number, (batch, given) in enumerate(drawn(sampler, EpisodeShape(5, shots, QUERIES), wrong, episodes, 1)):
+    for number, (batch, given) in enumerate(drawn(asked, sampler, EpisodeShape(5, shots, QUERIES), wrong, episodes, 1)):
         support = replace(batch.support, y=given)
         is_wrong = (given != batch.support.y).numpy()
         doubt = _doubts(asked.diagnoses(support))
@@ -154,7 +161,7 @@ def _true_labels(asked: Asked, sampler: TaskSampler, episodes: int) -> dict[str,
     found = {}
     for shots in (2, 5):
         rows = []
-        for batch, _ in drawn(sampler, EpisodeShape(5, shots, QUERIES), Wrong(), episodes, 2):
+        for batch, _ in drawn(asked, sampler, EpisodeShape(5, shots, QUERIES), Wrong(), episodes, 2):
             accuracy = asked.accuracy(batch.support, batch)
             for each, true in zip(asked.diagnoses(batch.support), accuracy, strict=True):
                 expected = each.expected_accuracy
@@ -177,6 +184,21 @@ def _true_labels(asked: Asked, sampler: TaskSampler, episodes: int) -> dict[str,
     return found
 
 
+def _suggestions(asked: Asked, sampler: TaskSampler, episodes: int, seed: int) -> dict[str, Any]:
+    """Mean accuracy after each round, and the gain over random choice with its interval."""
+    found = accuracies_by_round(asked, sampler, episodes, seed)
+    mean = {name: each[:, 1:].mean(1) for name, each in found.items()}
+    return {
+        name: {
+            "rounds": [_rounded(accuracy) for accuracy in found[name].mean(0)],
+            **_with_intervals(
+                lambda chosen, name=name: {"gain": float((mean[name] - mean["random"])[chosen].mean())}, episodes
+            ),
+        }
+        for name in found
+    }
+
+
 def _two_names(asked: Asked, sampler: TaskSampler, episodes: int) -> dict[str, list[float]]:
     """How often one class under two names is named, of tasks with four classes and five labels, 5 shots."""
     found = np.array([_pairs(each) for each in _diagnoses_of_two_names(asked, sampler, episodes, 3)], float)
@@ -187,7 +209,7 @@ def _two_names(asked: Asked, sampler: TaskSampler, episodes: int) -> dict[str, l
 def _diagnoses_of_two_names(asked: Asked, sampler: TaskSampler, episodes: int, seed: int) -> list[Diagnosis]:
     """Diagnoses of tasks in which half of the examples of class 0 are called 4."""
     found = []
-    for batch, _ in drawn(sampler, EpisodeShape(4, 10, 1), Wrong(), episodes, seed):
+    for batch, _ in drawn(asked, sampler, EpisodeShape(4, 10, 1), Wrong(), episodes, seed):
         y = batch.support.y
         rank = torch.stack([(y == way).cumsum(1) - 1 for way in range(4)], -1).gather(-1, y.unsqueeze(-1)).squeeze(-1)
         named = torch.where((y == 0) & (rank >= 5), 4, y)
@@ -212,7 +234,7 @@ def _choices(asked: Asked, sampler: TaskSampler) -> dict[str, Any]:
         if shots == 10 and wrong.of_class != 2:
             continue
         rows = []
-        for batch, given in drawn(sampler, EpisodeShape(5, shots, QUERIES), wrong, CHOOSING, 4):
+        for batch, given in drawn(asked, sampler, EpisodeShape(5, shots, QUERIES), wrong, CHOOSING, 4):
             support = replace(batch.support, y=given)
             logits, y = asked.left_out(support), given.numpy()
             sure = probabilities(logits, asked.calibration(5, shots - 0.2))

@@ -6,7 +6,7 @@ for threads and for event loops. On the way to the server, `inputs`, `recordings
 `examples` and `recipe` keep it ready to be sent, `changes` says what shall be different and `own_examples` what is,
 `splitting` cuts it to the server's limits, `priority` says how urgent it is, and `calls` describes each remote call. On
 the way back, `status` turns failures into `errors`, and `predictions` and
-`diagnosis` hold the answers. `channel` and `links` look
+`diagnosis` hold the answers, and `suggestions` choose from them what to label next. `channel` and `links` look
 after connections, `retry` after failures that pass, `mistakes` after settings that can't work.
 """
 

@@ -19,6 +19,7 @@ from innerloop.inputs import Inputs
 from innerloop.predict_stream import AsyncPredictStream, PredictStream
 from innerloop.predictions import Predictions
 from innerloop.recipe import Recipe
+from innerloop.suggestions import worth_labels
 from innerloop.wanted import read_wanted
 
 
@@ -146,6 +147,24 @@ class Adaptation(AdaptationHandle):
         return PredictStream(
             self._connection, self._core, queries, rate, read_wanted(return_logits, coverage), timeout
         ).answers()
+
+    def suggest(self, inputs: Inputs, n: int, *, rate: int | None = None, timeout: float | None = None) -> list[int]:
+        """The places of `n` of many unlabelled inputs whose labels would help most, the most helpful first.
+
+        They are those that the adaptation is least decided about, and different from each other: see
+        `innerloop.suggestions.worth_labels`. Label them, `add` them, and ask again.
+
+        Args:
+            inputs: the inputs to choose from, as in `predict`, which answers all of them.
+            n: how many.
+            rate: as in `Client.adapt`.
+            timeout: as in `predict`.
+
+        Raises:
+            MissingAnswerError: the model regresses.
+            InvalidArgumentError: there are fewer than `n` inputs.
+        """
+        return worth_labels(self.predict(inputs, rate=rate, timeout=timeout).probabilities, n)
 
     def add(
         self,
@@ -338,6 +357,12 @@ class AsyncAdaptation(AdaptationHandle):
         return AsyncPredictStream(
             self._connection, self._core, queries, rate, read_wanted(return_logits, coverage), timeout
         ).answers()
+
+    async def suggest(
+        self, inputs: Inputs, n: int, *, rate: int | None = None, timeout: float | None = None
+    ) -> list[int]:
+        """The places of `n` unlabelled inputs whose labels would help most, as `Adaptation.suggest` finds them."""
+        return worth_labels((await self.predict(inputs, rate=rate, timeout=timeout)).probabilities, n)
 
     async def add(
         self,
