@@ -51,13 +51,7 @@ def answer(case: Case, params: Params, support: Support, query: Query, device: s
 
 def task(episodes: Episodes, index: int) -> Episodes:
     """One task of a batch, alone."""
-    one = slice(index, index + 1)
-    support, query = episodes.support, episodes.query
-    return Episodes(
-        Support(support.x[one], support.y[one], support.mask[one], support.ways[one], support.max_ways),
-        Query(query.x[one], query.mask[one]),
-        episodes.targets[one],
-    )
+    return episodes.of_tasks(slice(index, index + 1))
 
 
 def lengthened(episodes: Episodes, examples: int, queries: int, junk: float = 7.0) -> Episodes:

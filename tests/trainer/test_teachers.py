@@ -13,7 +13,7 @@ from cases import CASES, Case
 from runs import CPU, DIGITS
 from shell import innerloop, mistake
 
-from innerloop_learner import Episodes, InputSpec, LearnerSpec, Params, Query, Support
+from innerloop_learner import InputSpec, LearnerSpec, Params
 from innerloop_learner.bundle import Bundle, load_bundle
 from innerloop_learner.manifest import Manifest, Provenance, TaskLimits, read_manifest
 from innerloop_learner.objectives import Stage
@@ -124,25 +124,16 @@ def test_the_loss_is_that_of_the_paper_with_averaged_probabilities() -> None:
     assert objective(params, episodes, Stage()).loss.item() == pytest.approx(expected.item(), rel=1e-10)
 
 
-def alone(episodes: Episodes, task: int) -> Episodes:
-    support, query, one = episodes.support, episodes.query, slice(task, task + 1)
-    return Episodes(
-        Support(support.x[one], support.y[one], support.mask[one], support.ways[one], support.max_ways),
-        Query(query.x[one], query.mask[one]),
-        episodes.targets[one],
-    )
-
-
 def test_a_batch_of_tasks_is_taught_as_each_task_alone() -> None:
     student = STUDENTS[1]
     objective, episodes = distilled(student, "head"), student.episodes()
-    params = params_of(student, objective)
+    params, alone = params_of(student, objective), [episodes.of_tasks(slice(at, at + 1)) for at in range(3)]
     together, each = (
         objective.answers(params, episodes),
-        [objective.answers(params, alone(episodes, task)).log_probabilities for task in range(3)],
+        [objective.answers(params, task).log_probabilities for task in alone],
     )
     torch.testing.assert_close(together.log_probabilities, torch.cat(each), rtol=1e-9, atol=1e-12)
-    losses = [objective(params, alone(episodes, task), Stage()).loss for task in range(3)]
+    losses = [objective(params, task, Stage()).loss for task in alone]
     torch.testing.assert_close(objective(params, episodes, Stage()).loss, torch.stack(losses).mean())
 
 
