@@ -32,9 +32,9 @@ class DartsSettings:
 class Darts(Estimator):
     """Weighs operations by tasks of held-out classes (Liu, Simonyan and Yang 2019).
 
-    This is differentiable architecture search of first order (xi = 0 in the paper). The first half of a batch of tasks
-    is of the classes that weights w are trained on, the second half of held-out classes. One step goes, with the logits
-    a of a backbone that mixes operations (`Backbone.architecture`),
+    This is differentiable architecture search of first order (xi = 0 in the paper), and only `innerloop search darts`
+    uses it. The first half of a batch of tasks is of the classes that weights w are trained on, the second half of
+    held-out classes. One step goes, with the logits a of a backbone that mixes operations (`Backbone.architecture`),
 
         along grad_w L_train(w, a) in w,   and along grad_a L_held-out(w, a) in a
 
