@@ -69,10 +69,11 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server(start_server, folder):
-    """A server that gives adaptations away."""
+def server(start_server, folder, tmp_path_factory):
+    """A server that gives adaptations away, and keeps their examples."""
+    store = f"sqlite:{tmp_path_factory.mktemp('store') / 'store'}"
     backends = ",".join(["torch", *(f"{name}=onnxruntime" for name in BY_ONNX)])
-    with start_server(folder, downloads=True, backend=backends) as running:
+    with start_server(folder, downloads=True, backend=backends, store=store) as running:
         yield running
 
 
@@ -122,13 +123,16 @@ def test_a_downloaded_regression_gives_the_servers_values(client, tmp_path):
     np.testing.assert_allclose(alone(tmp_path / "home", x.astype(np.float64)), served, atol=1e-5)
 
 
-def test_an_update_is_in_the_next_download(client, tmp_path):
-    adaptation = client.adapt("prototypes", pictures(4), list("abab"))
-    adaptation.add(pictures(1, seed=2), ["c"])
-    adaptation.download(tmp_path / "home")
+@pytest.mark.parametrize("forget", [False, True], ids=["adapted again", "learned without the examples before"])
+def test_an_update_is_in_the_next_download(client, tmp_path, forget):
+    adaptation = client.adapt("prototypes", pictures(4), list("baba"), forget_examples=forget)
+    other = client.get_adaptation(adaptation.id)  # which has no examples to send
+    other.add(pictures(2, seed=2), ["c", "a"])
+    other.download(tmp_path / "home")
     about = json.loads((tmp_path / "home" / "adaptation.json").read_text())
-    assert (about["revision"], about["classes"], about["support_size"]) == (2, ["a", "b", "c"], 5)
-    assert alone(tmp_path / "home", pictures(2)).shape == (2, 3)
+    assert (about["revision"], about["classes"], about["support_size"]) == (2, ["a", "b", "c"], 6)
+    served = np.array([[p.probabilities[label] for label in "abc"] for p in other.predict(pictures(3))])
+    np.testing.assert_allclose(alone(tmp_path / "home", pictures(3)), served, atol=1e-5)
 
 
 async def test_both_clients_and_the_shell_write_the_same_files(server, client, tmp_path):
