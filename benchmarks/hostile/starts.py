@@ -1,9 +1,10 @@
 """Starts and stops servers many times, with worker processes and front ends, and counts those that end badly.
 
-    python benchmarks/hostile/starts.py [--count 200] [--out FILE]
+    python benchmarks/hostile/starts.py [--count 200] [--more] [--out FILE]
 
 Every server holds three models and answers a call before it is stopped; every other one has two front ends. Workers are
-killed under way in every third, so that they are replaced. Writes starts.json.
+killed under way in every third, so that they are replaced. Writes starts.json after each start, so that nothing is lost
+when it is interrupted; with --more, counts on from what is there.
 """
 
 import argparse
@@ -33,10 +34,12 @@ def main() -> None:
     """Start servers and write starts.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--more", action="store_true", help="count on from what the file holds")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("starts.json"))
     given = parser.parse_args()
-    outcomes: Counter[str] = Counter()
-    started = time.monotonic()
+    before = json.loads(given.out.read_text()) if given.more else {"outcomes": {}, "seconds": 0}
+    outcomes = Counter[str](before["outcomes"])
+    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="starts-") as folder:
         models = write_bundles(
             Path(folder) / "models", {f"{name}-{n}": SPECS[name] for name in ("anil",) for n in "abc"}
@@ -46,10 +49,10 @@ def main() -> None:
             outcomes[outcome] += 1
             if outcome != "well":
                 print(f"start {number}: {outcome}", file=sys.stderr)
-    seconds = time.monotonic() - started
-    content = {"machine": describe_machine(), "starts": given.count, "outcomes": outcomes, "seconds": round(seconds)}
-    given.out.write_text(json.dumps(content, indent=2) + "\n")
-    print(json.dumps(content, indent=2))
+            seconds = round(before["seconds"] + time.monotonic() - began)
+            counts = {"starts": outcomes.total(), "outcomes": outcomes, "seconds": seconds}
+            given.out.write_text(json.dumps({"machine": describe_machine(), **counts}, indent=2) + "\n")
+    print(given.out.read_text())
 
 
 def _start(models: Path, number: int) -> str:
