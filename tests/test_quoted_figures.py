@@ -583,3 +583,32 @@ def test_how_sure_answers_are_is_that_measured() -> None:
     for once in cost:
         ratios = (each["ratio"] for each in once.values())
         assert f"| {' | '.join(f'{ratio:.3f} ± {interval:.3f}' for ratio, interval in ratios)} |" in PAGE
+
+
+def test_what_is_said_of_doubtful_examples_was_measured() -> None:
+    for name, found in results("doubtful").items():
+        method, source = name.split("-")
+        model = f"`{method}`, {source}"
+        for condition in (each for each in found if "wrong" in each):
+            figures = found[condition]
+            cells = [f"{figures[each][0]:.0%}" for each in ("precision", "recall")]
+            cells.append(f"{figures['area'][0]:.3f}")
+            accuracies = ["true labels", "doing nothing", "dropping the doubtful"]
+            accuracies += ["dropping as many at random", "dropping the wrong"]
+            cells += [f"{100 * figures[each][0]:.2f} ± {100 * figures[each][1]:.2f}" for each in accuracies]
+            cells.append("{:+.2f} ± {:.2f}".format(*(100 * each for each in figures["gain"])))
+            assert f"| {model} | {condition} | {' | '.join(cells)} |" in PAGE
+        for shots, said in found["true labels"].items():
+            cells = [f"{said[each][0]:.1%}" for each in ("interval holds", "accuracy above it", "width")]
+            cells.append(f"{100 * said['expected - true'][0]:+.1f}")
+            cells += [f"{said['doubtful'][0]:.1%}", f"{said['pairs named'][0]:.2f}"]
+            assert f"| {model} | {shots} | {' | '.join(cells)} |" in PAGE
+        named = found["one class under two names"]
+        assert f"named in {named['named'][0]:.1%} of tasks with {model}" in PAGE
+        for choice, chosen in found["suggestions"].items():
+            cells = [f"{100 * chosen['rounds'][each]:.2f}" for each in (0, 1, 2, 3, 5, 10)]
+            cells.append("{:+.2f} ± {:.2f}".format(*(100 * each for each in chosen["gain"])))
+            assert f"| {model} | {choice} | {' | '.join(cells)} |" in PAGE
+        for examples, cost in found["cost"].items():
+            cells = [f"{cost['without']:.1f} ms", f"{cost['with']:.1f} ms", f"{cost['ratio']:.1f}x"]
+            assert f"| {model} | {examples} | {' | '.join(cells)} |" in PAGE

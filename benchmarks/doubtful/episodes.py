@@ -11,8 +11,11 @@ from torch import Tensor
 from innerloop_learner.bundle import Bundle
 from innerloop_learner.calibration import TaskCalibration, probabilities
 from innerloop_learner.diagnosis import Diagnosis, diagnose
+from innerloop_learner.inputs import normalise
+from innerloop_learner.spec import InputSpec
 from innerloop_learner.tasks import Episodes, Query, Support
-from innerloop_trainer.data import EpisodeShape, TaskSampler
+from innerloop_trainer.data import ClassExamples, EpisodeShape, TaskSampler
+from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.wrong_labels import mislabelled
 from innerloop_trainer.seeds import generator_for
 
@@ -29,18 +32,13 @@ class Wrong:
 
 
 def drawn(
-    asked: "Asked", sampler: TaskSampler, shape: EpisodeShape, wrong: Wrong, episodes: int, seed: int
+    sampler: TaskSampler, shape: EpisodeShape, wrong: Wrong, episodes: int, seed: int
 ) -> Iterator[tuple[Episodes, Tensor]]:
-    """Batches of episodes with what a learner reads of their inputs, and the labels [T, S] that are given to examples.
-
-    Those of the episodes are the true ones.
-    """
+    """Batches of episodes, and the labels [T, S] that are given to their examples; those of the episodes are true."""
     for start in range(0, episodes, AT_ONCE):
         generator = generator_for(seed, "doubtful", start, "cpu")
         tasks = min(AT_ONCE, episodes - start)
         batch = sampler.sample(shape, tasks, generator)
-        features = asked.encoded(batch.support.x), asked.encoded(batch.query.x)
-        batch = replace(batch, support=replace(batch.support, x=features[0]), query=replace(batch.query, x=features[1]))
         true = batch.support.y
         count = torch.full((tasks,), wrong.of_class)
         given = mislabelled(true, shape.ways, count, generator) if wrong.of_class else true.clone()
@@ -68,9 +66,9 @@ class Asked:
         """Its calibration for tasks of a size."""
         return self._calibration.at(ways, shots)
 
-    def encoded(self, x: Tensor) -> Tensor:
-        """What `logits` reads in place of inputs [T, N, *input]: these, if each task computes other features."""
-        return x
+    def read(self, split: ClassExamples) -> ClassExamples:
+        """A split with the inputs that `logits` reads: the same, if each task computes other features of them."""
+        return split
 
     @torch.no_grad()
     def logits(self, support: Support, query: Tensor) -> NDArray[np.float32]:
@@ -108,9 +106,17 @@ class AskedByClassMeans(Asked):
     """Prototypes over features that depend on nothing but their own input, and so are computed once."""
 
     @torch.no_grad()
-    def encoded(self, x: Tensor) -> Tensor:
-        """Features [T, N, F]."""
-        return self._learner.backbone.apply(self._params, x, torch.ones(x.shape[:2]), {})[0]
+    def read(self, split: ClassExamples) -> ClassExamples:
+        """A split of features [F]."""
+
+        def embed(data: ExampleSet) -> ExampleSet:
+            features = []
+            for some in torch.from_numpy(data.examples).split(AT_ONCE):
+                x = normalise(self._learner.spec.input, some)[None]
+                features.append(self._learner.backbone.apply(self._params, x, torch.ones(1, len(some)), {})[0][0])
+            return replace(data, examples=torch.cat(features).numpy())
+
+        return split.with_inputs(embed, InputSpec(self._learner.backbone.feature_shape))
 
     @torch.no_grad()
     def logits(self, support: Support, query: Tensor) -> NDArray[np.float32]:

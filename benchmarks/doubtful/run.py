@@ -11,9 +11,9 @@ Reported are precision and recall of the examples that pass for doubtful, the ar
 accuracy with true labels, with the wrong ones (doing nothing), after dropping what is doubtful, after dropping as many
 examples at random (the negative control), and after dropping exactly what is wrong. Dropping leaves every class its
 least doubtful example. Of tasks with true labels: how often the interval of the expected accuracy holds the accuracy of
-the queries, its mean width, and the mean difference to that accuracy. Of tasks in which one class has two names: how
-often that pair is named, and how many other pairs are. `choices` is what was chosen from, on validation classes.
-The cost is the time of an Adapt with and without `diagnose` to one server, by turns.
+15 queries a class, how often that is above it, its mean width, and the mean difference to that accuracy. Of tasks in
+which one class has two names: how often that pair is named, and how many other pairs are. `choices` is what was chosen
+from, on validation classes. The cost is the time of an Adapt with and without `diagnose` to one server, by turns.
 
 `suggestions` adds labels to one example of each class, in 10 rounds of 2, from a pool of 10 of each class: those that
 `Adaptation.suggest` chooses, random ones, those of the smallest margin, the farthest from each other, and (the negative
@@ -59,7 +59,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 RUNS = ROOT / "runs" / "doubtful"
 RESULTS = Path(__file__).with_name("results.json")
 
-QUERIES = 10
+QUERIES, MANY_QUERIES = 10, 15
 CONDITIONS = {
     "5 shots, 1 of 25 wrong": (5, Wrong(single=True)),
     "5 shots, 20% wrong": (5, Wrong(1)),
@@ -105,13 +105,14 @@ def main() -> None:
         bundle = load_bundle(RUNS / name / "bundle")
         splits = load_source_of(bundle, data, torch.device("cpu"))
         asked = ask(bundle)
-        found: dict[str, Any] = {"choices": _choices(asked, splits.validation)}
+        validation, test = asked.read(splits.validation), asked.read(splits.test)
+        found: dict[str, Any] = {"choices": _choices(asked, validation)}
         for condition, (shots, wrong) in CONDITIONS.items():
-            found[condition] = _found(asked, splits.test, shots, wrong, arguments.episodes)
-        found["true labels"] = _true_labels(asked, splits.test, arguments.episodes)
-        found["one class under two names"] = _two_names(asked, splits.test, arguments.episodes)
-        found["suggestions"] = _suggestions(asked, splits.test, arguments.episodes, 5)
-        found["suggestions, validation"] = _suggestions(asked, splits.validation, CHOOSING, 6)
+            found[condition] = _found(asked, test, shots, wrong, arguments.episodes)
+        found["true labels"] = _true_labels(asked, test, arguments.episodes)
+        found["one class under two names"] = _two_names(asked, test, arguments.episodes)
+        found["suggestions"] = _suggestions(asked, test, arguments.episodes, 5)
+        found["suggestions, validation"] = _suggestions(asked, validation, CHOOSING, 6)
         found["cost"] = _cost(bundle, arguments.pairs)
         content["results"][name] = found
         content |= {"machine": describe_machine(), "episodes": arguments.episodes}
@@ -122,7 +123,7 @@ def main() -> None:
 def _found(asked: Asked, sampler: TaskSampler, shots: int, wrong: Wrong, episodes: int) -> dict[str, list[float]]:
     """Finding wrong labels, and accuracies with and without them."""
     doubts, truth, accuracies = [], [], []
-    for number, (batch, given) in enumerate(drawn(asked, sampler, EpisodeShape(5, shots, QUERIES), wrong, episodes, 1)):
+    for number, (batch, given) in enumerate(drawn(sampler, EpisodeShape(5, shots, QUERIES), wrong, episodes, 1)):
         support = replace(batch.support, y=given)
         is_wrong = (given != batch.support.y).numpy()
         doubt = _doubts(asked.diagnoses(support))
@@ -157,11 +158,11 @@ def _found(asked: Asked, sampler: TaskSampler, shots: int, wrong: Wrong, episode
 
 def _true_labels(asked: Asked, sampler: TaskSampler, episodes: int) -> dict[str, dict[str, list[float]]]:
     """What is said of tasks without wrong labels."""
-    names = ("interval holds", "width", "expected - true", "doubtful", "pairs named")
+    names = ("interval holds", "accuracy above it", "width", "expected - true", "doubtful", "pairs named")
     found = {}
     for shots in (2, 5):
         rows = []
-        for batch, _ in drawn(asked, sampler, EpisodeShape(5, shots, QUERIES), Wrong(), episodes, 2):
+        for batch, _ in drawn(sampler, EpisodeShape(5, shots, MANY_QUERIES), Wrong(), episodes, 2):
             accuracy = asked.accuracy(batch.support, batch)
             for each, true in zip(asked.diagnoses(batch.support), accuracy, strict=True):
                 expected = each.expected_accuracy
@@ -169,6 +170,7 @@ def _true_labels(asked: Asked, sampler: TaskSampler, episodes: int) -> dict[str,
                 rows.append(
                     (
                         expected.low <= true <= expected.high,
+                        true > expected.high,
                         expected.high - expected.low,
                         expected.value - true,
                         each.doubtful / each.judged,
@@ -209,7 +211,7 @@ def _two_names(asked: Asked, sampler: TaskSampler, episodes: int) -> dict[str, l
 def _diagnoses_of_two_names(asked: Asked, sampler: TaskSampler, episodes: int, seed: int) -> list[Diagnosis]:
     """Diagnoses of tasks in which half of the examples of class 0 are called 4."""
     found = []
-    for batch, _ in drawn(asked, sampler, EpisodeShape(4, 10, 1), Wrong(), episodes, seed):
+    for batch, _ in drawn(sampler, EpisodeShape(4, 10, 1), Wrong(), episodes, seed):
         y = batch.support.y
         rank = torch.stack([(y == way).cumsum(1) - 1 for way in range(4)], -1).gather(-1, y.unsqueeze(-1)).squeeze(-1)
         named = torch.where((y == 0) & (rank >= 5), 4, y)
@@ -234,7 +236,7 @@ def _choices(asked: Asked, sampler: TaskSampler) -> dict[str, Any]:
         if shots == 10 and wrong.of_class != 2:
             continue
         rows = []
-        for batch, given in drawn(asked, sampler, EpisodeShape(5, shots, QUERIES), wrong, CHOOSING, 4):
+        for batch, given in drawn(sampler, EpisodeShape(5, shots, QUERIES), wrong, CHOOSING, 4):
             support = replace(batch.support, y=given)
             logits, y = asked.left_out(support), given.numpy()
             sure = probabilities(logits, asked.calibration(5, shots - 0.2))

@@ -50,7 +50,7 @@ def accuracies_by_round(asked: Asked, sampler: TaskSampler, episodes: int, seed:
     """
     found: dict[str, list[Probabilities]] = {name: [] for name in CHOICES}
     shape = EpisodeShape(WAYS, 1, POOL + QUERIES)
-    for batch, _ in drawn(asked, sampler, shape, Wrong(), episodes, seed):
+    for batch, _ in drawn(sampler, shape, Wrong(), episodes, seed):
         for name, choose in CHOICES.items():
             found[name].append(_rounds(asked, choose, batch.support, batch.query.x, batch.targets, seed))
     return {name: np.concatenate(each) for name, each in found.items()}
