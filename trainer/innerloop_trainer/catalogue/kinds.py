@@ -82,7 +82,7 @@ KINDS: Sequence[Kind] = (
     ),
     Kind(
         teachings,
-        "what of teachers is learned along",
+        "what is learned of teachers, too",
         "--teacher BUNDLE --teaching NAME",
         "settings_class",
         "--set SETTING=VALUE",

@@ -35,8 +35,8 @@ class Pilot(Backpropagation):
         g  = grad_v L(w'; B)                    for the teachers, through the pilot step
 
     The teachers take their step along g first. Then the student, from w again, takes its own step along grad_w D with
-    the changed teachers and all queries. So every example teaches as often as without a pilot step, and B is held out
-    from the pilot step alone: it is asked there what the student has learned from the teachers by A.
+    the changed teachers and all queries. So every example teaches as often as without a pilot step. B is held out from
+    the pilot step alone, and tells what the student learned from the teachers in it.
 
     Raises:
         ValueError: there are no teachers of which something is learned, or the learner has discrete choices to learn.
