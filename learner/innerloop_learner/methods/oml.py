@@ -68,7 +68,9 @@ class OML(Learner):
     def __init__(self, spec: LearnerSpec) -> None:
         super().__init__(spec)
         if spec.max_ways > self.settings.outputs:
-            raise SettingsError(f"{self.info.name} needs an output for each of {spec.max_ways} classes; raise outputs")
+            raise SettingsError(
+                f"{self.info.name} needs an output for each of {spec.max_ways} classes; raise outputs or lower max_ways"
+            )
         importance = importances[self.settings.importance]()
         numbers = (self.settings.outputs, self.settings.rate, self.settings.scale)
         self.head = OnlineHead(self.backbone.features, *numbers, importance)

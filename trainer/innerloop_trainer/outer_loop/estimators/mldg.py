@@ -18,7 +18,9 @@ from innerloop_trainer.outer_loop.estimators.estimator import Estimate, estimato
 class MLDGSettings:
     """How domains are held out, and what they say."""
 
-    held_out: float = setting(0.33, "share of the domains of an outer step that are held out, at least one", most=1.0)
+    held_out: float = setting(
+        0.33, "share of the domains of an outer step that are held out, at least one", least=0.0, most=1.0
+    )
     look_ahead: float = setting(0.01, "rate of the step after which the held-out domains are asked", least=0.0)
     held_out_weight: float = setting(
         1.0, "weight of the held-out domains' loss; at 0 they teach a transformation's strengths alone", least=0.0
