@@ -35,7 +35,7 @@ def with_norm(norm: str) -> Case:
 @pytest.mark.parametrize("norm", ["batch", "task", "group", "layer"])
 def test_outputs_of_norms_are_scaled_and_shifted_by_channel_for_each_task(norm: str) -> None:
     case = with_norm(norm)
-    part, backbone, episodes = build_transformation("feature_wise", case.learner, {}), case.learner.backbone, None
+    part, backbone = build_transformation("feature_wise", case.learner, {}), case.learner.backbone
     params = {**case.params(), **{name: value.double() for name, value in part.init().items()}}
     episodes = case.episodes(tasks=2)
     x, mask = episodes.support.x, episodes.support.mask
