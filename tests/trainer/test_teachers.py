@@ -310,3 +310,9 @@ def test_what_can_not_teach_is_refused(
     said = mistake("train", "protonet", *QUICK, *teacher_options, *options, "--out", tmp_path / "run")
     assert message in said
     assert not (tmp_path / "run").exists()
+
+
+def test_learners_with_choices_are_taught_by_teachers_as_they_are_only(misfits: Path, tmp_path: Path) -> None:
+    options = [*QUICK, "--teacher", misfits / "two_ways", "--out", tmp_path / "run"]
+    said = mistake("train", "partial-maml", *options, "--teaching", "head")
+    assert "teachers can't learn to teach partial-maml, whose choices no gradient reaches; leave --teaching out" in said

@@ -240,6 +240,10 @@ def _taught(
         return objective
     teaching = teachings[config.teaching]()
     needed = "learned" if teaching.learns else "fixed"
+    if teaching.learns and objective.learner.choices():
+        raise ConfigError(
+            f"teachers can't learn to teach {config.method}, whose choices no gradient reaches; leave --teaching out"
+        )
     if estimators[estimator].teachers != needed:
         fitting = [name for name in estimators if estimators[name].teachers == needed]
         raise ConfigError(
