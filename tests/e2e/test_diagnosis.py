@@ -27,7 +27,7 @@ def diagnosing(tmp_path_factory, start_server):
     write_bundle(folder / "plain", PROTOTYPES)
     write_bundle(folder / "gradients", GRADIENTS)
     write_bundle(folder / "regression", REGRESSION)
-    with start_server(folder, owner_queue_requests=4, owner_examples_per_second=10_000) as server:
+    with start_server(folder, owner_queue_requests=4) as server:
         yield server
 
 
@@ -95,6 +95,27 @@ def test_regressions_and_very_many_examples_are_refused(wire):
     with pytest.raises(grpc.RpcError) as refused:
         wire.adaptations.Adapt(pb.AdaptRequest(model="plain", support=many, diagnose=True))
     assert "at most 500 examples" in problem(refused.value).fields["diagnose"]
+
+
+def test_a_diagnosis_that_can_not_be_done_in_time_is_refused_or_ends_and_nothing_is_kept(wire):
+    def kept():
+        return [each.id for each in wire.adaptations.ListAdaptations(pb.ListAdaptationsRequest()).adaptations]
+
+    before = kept()
+    request = adapt_request("gradients", shots=2, options=pb.AdaptOptions(steps=100), diagnose=True)
+    with pytest.raises(grpc.RpcError) as late:
+        wire.adaptations.Adapt(request, timeout=0.05)
+    assert late.value.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+    request.diagnose = False
+    made = wire.adaptations.Adapt(request).adaptation.id
+    assert kept() == [made, *before]
+
+
+def test_of_very_many_examples_several_are_left_out_together(sdk):
+    labels = [f"{place % 3}" for place in range(250)]
+    diagnosis = sdk.adapt("plain", pictures(250), labels, diagnose=True).diagnosis
+    assert diagnosis.expected_accuracy.examples == 250
+    assert None not in diagnosis.doubts
 
 
 def test_a_repeated_request_has_the_same_adaptation_and_diagnosis(wire):
