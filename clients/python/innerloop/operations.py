@@ -10,7 +10,7 @@ from innerloop import calls
 from innerloop.adaptation_core import AdaptationCore
 from innerloop.adaptation_info import AdaptationInfo
 from innerloop.connection_core import ConnectionCore
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, InvalidArgumentError
 from innerloop.examples import Names
 from innerloop.inputs import Inputs
 from innerloop.predictions import Predictions
@@ -34,6 +34,8 @@ def adapt(
     timeout: float | None,
 ) -> Steps[tuple[AdaptationInfo, Recipe]]:
     """Adapt a model; what the server made, and how to make it again. Arguments as those of `Client.adapt`."""
+    if not isinstance(diagnose, bool):
+        raise InvalidArgumentError("diagnose must be True or False")
     deadline = connection.deadline(timeout)
     recipe = yield from _recipe(
         connection, model, inputs, labels, targets, rate, steps, time_to_live, forget_examples, deadline

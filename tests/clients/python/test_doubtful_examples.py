@@ -1,6 +1,8 @@
 """What the SDK makes of a diagnosis, and how the shell shows it."""
 
-from innerloop import Diagnosis
+import pytest
+
+from innerloop import Diagnosis, InvalidArgumentError
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop_command.display import print_diagnosis
 
@@ -45,3 +47,8 @@ def test_the_shell_shows_what_is_doubtful_beside_the_id(capsys):
 def test_the_shell_says_that_one_shot_says_nothing(capsys):
     print_diagnosis(Diagnosis((None, None), ("cat", "dog"), None, ()), ["1.png", "2.png"], ["cat", "dog"])
     assert "give two or more" in capsys.readouterr().err
+
+
+async def test_anything_but_true_or_false_is_refused(client):
+    with pytest.raises(InvalidArgumentError, match="diagnose must be True or False"):
+        await client.adapt("vectors", [[0.0] * 4, [1.0] * 4], ["a", "b"], diagnose="yes")
