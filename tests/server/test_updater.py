@@ -388,7 +388,7 @@ async def test_a_caller_that_leaves_during_the_write_leaves_memory_and_store_at_
 @pytest.mark.parametrize("written", [True, False])
 async def test_after_a_write_of_unknown_outcome_answers_are_those_of_what_is_kept(start, store, monkeypatch, written):
     server = await start()
-    made = await server.learn("prototypes", [(0, "a"), (1, "b")])
+    made = await server.learn("prototypes", [(0, "a"), (1, "b")], request_id="made")
     replace = store.replace
 
     async def unknown(adaptation):
@@ -400,6 +400,9 @@ async def test_after_a_write_of_unknown_outcome_answers_are_those_of_what_is_kep
     with pytest.raises(StoreUnavailableError):
         await server.update(made, change([(2, "c")]), request_id="mine")
     monkeypatch.setattr(store, "replace", replace)
+    revision = 2 if written else 1
+    assert (await server.serving.look(ME, made.id)).revision == revision
+    assert (await server.learn("prototypes", [(0, "a"), (1, "b")], request_id="made")).revision == revision
     assert (await server.answers(made))[0] == (("a", "b", "c") if written else ("a", "b"))
     repeated = await server.update(made, change([(2, "c")]), request_id="mine")
     assert (repeated.adaptation.revision, repeated.example_ids) == (2, (2,))

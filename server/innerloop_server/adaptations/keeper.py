@@ -278,7 +278,7 @@ class Keeper:
         if live is None:
             return None
         self._check(owner, live.record, live.expires_ns)
-        if (self._store.shared or not live.sure) and not await self._is_current(live):
+        if not await self._is_current(live):
             self._live.drop(adaptation_id)
             return None
         self._postpone(live)
@@ -343,7 +343,7 @@ class Keeper:
     async def look(self, owner: str, adaptation_id: str) -> KeptRecord:
         """The owner's adaptation; looking does not count as use. Raises what `fetch` raises."""
         live = self._live.peek(adaptation_id)
-        if live is not None and not self._store.shared:
+        if live is not None and self._up_to_date(live):
             self._check(owner, live.record, live.expires_ns)
             return KeptRecord(live.record, live.expires_ns)
         try:
@@ -379,7 +379,7 @@ class Keeper:
         live = self._live.made_by(key)
         if live is None or live.expires_ns <= self._now():
             return None
-        if self._store.shared and not await self._is_current(live):
+        if not await self._is_current(live):
             self._live.drop(live.record.id)
             return None
         self._postpone(live)
@@ -510,8 +510,14 @@ class Keeper:
         self._live.put(live)
         await self._bury(given_way)
 
+    def _up_to_date(self, live: LiveAdaptation) -> bool:
+        """Whether an adaptation in memory is what the store keeps, for all that this server knows without asking."""
+        return live.sure and not self._store.shared
+
     async def _is_current(self, live: LiveAdaptation) -> bool:
-        """Whether no other server has changed or deleted an adaptation; while none can be asked, none has."""
+        """Whether an adaptation in memory is what the store keeps; while the store can't be asked, it is."""
+        if self._up_to_date(live):
+            return True
         try:
             async with asyncio.timeout(ASKED_SECONDS):
                 live.sure = await self._store.revision(live.record.id) == live.record.revision
