@@ -50,7 +50,8 @@ def number_more_classes(labels: Sequence[str], known: tuple[str, ...], *, in_ord
         >>> number_more_classes(["owl", "dog", "bee"], ("dog", "cat"), in_order=False)
         NumberedClasses(y=array([3, 0, 2]), classes=('dog', 'cat', 'bee', 'owl'))
     """
-    new = number_classes([label for label in labels if label not in known], in_order=in_order).classes
+    there = frozenset(known)
+    new = number_classes([label for label in labels if label not in there], in_order=in_order).classes
     classes = (*known, *new)
     indices = {label: index for index, label in enumerate(classes)}
     return NumberedClasses(np.fromiter((indices[label] for label in labels), np.int64, len(labels)), classes)
