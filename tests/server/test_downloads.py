@@ -3,14 +3,21 @@
 import asyncio
 import hashlib
 import os
+from types import SimpleNamespace
+from unittest.mock import AsyncMock
 
 import numpy as np
 import pytest
 
+from innerloop.v1 import adaptation_pb2 as pb
+from innerloop_server.domain.callers import Caller
+from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.errors import NotPortableError, OverloadedError
 from innerloop_server.domain.portable import GraphFile, PortableAdaptation
 from innerloop_server.transport.grpc import downloads
-from innerloop_server.transport.grpc.downloads import CHUNK_BYTES, send_files
+from innerloop_server.transport.grpc.adaptation_service import AdaptationServicer
+from innerloop_server.transport.grpc.calls import Call
+from innerloop_server.transport.grpc.downloads import CHUNK_BYTES, MOST_AT_ONCE, send_files
 
 CONTENT = np.random.default_rng(0).bytes(2 * CHUNK_BYTES + CHUNK_BYTES // 2)
 
@@ -71,3 +78,26 @@ async def test_a_client_that_reads_nothing_is_given_up(adaptation, monkeypatch):
     for most in (0, 3, 6):
         with pytest.raises(OverloadedError, match="nobody read it"):
             await send_files(adaptation, Reader(most))
+
+
+async def test_a_caller_that_has_many_downloads_under_way_waits_and_others_do_not(adaptation):
+    serving = SimpleNamespace(download=AsyncMock(return_value=adaptation))
+    servicer = AdaptationServicer(serving, None, None, None)
+    request = pb.DownloadAdaptationRequest(adaptation_id="mine")
+
+    def download(owner, reader):
+        return servicer._download(reader, request, Call("", Caller(owner), Deadline()))
+
+    held = [asyncio.create_task(download("me", Reader(3))) for _ in range(MOST_AT_ONCE)]
+    await asyncio.sleep(0)
+    with pytest.raises(OverloadedError, match="under way already") as refused:
+        await download("me", Reader())
+    assert refused.value.retry_after
+    others = Reader()
+    await download("another", others)
+    assert len(others.files) == 3
+    for each in held:
+        each.cancel()
+    await asyncio.wait(held)
+    await download("me", Reader())
+    assert not servicer._downloads._under_way

@@ -36,7 +36,7 @@ from innerloop_server.transport.codec.updates import decode_update
 from innerloop_server.transport.grpc.byte_budget import ByteBudget
 from innerloop_server.transport.grpc.calls import Call, Calls
 from innerloop_server.transport.grpc.decoders import Decoders
-from innerloop_server.transport.grpc.downloads import send_files
+from innerloop_server.transport.grpc.downloads import Downloads, send_files
 from innerloop_server.transport.grpc.identity import Context
 from innerloop_server.transport.grpc.streams import CONNECTION_BYTES, PredictStream
 
@@ -53,6 +53,7 @@ class AdaptationServicer:
         self._limits = limits
         self._metrics = metrics
         self._decoders = Decoders()
+        self._downloads = Downloads()
         self._connections: WeakValueDictionary[str, ByteBudget] = WeakValueDictionary()
 
     async def Adapt(self, request: Received[pb.AdaptRequest], context: Context) -> pb.AdaptResponse:  # noqa: N802, D102
@@ -211,9 +212,10 @@ class AdaptationServicer:
         return encode_examples(listed)
 
     async def _download(self, context: Context, request: pb.DownloadAdaptationRequest, call: Call) -> None:
-        adaptation = await self._serving.download(call.caller, request.adaptation_id, call.deadline)
-        call.model = adaptation.model
-        await send_files(adaptation, context)
+        with self._downloads.one_more(call.caller.account):
+            adaptation = await self._serving.download(call.caller, request.adaptation_id, call.deadline)
+            call.model = adaptation.model
+            await send_files(adaptation, context)
 
     async def _get(self, request: pb.GetAdaptationRequest, call: Call) -> pb.GetAdaptationResponse:
         adaptation = await self._serving.look(call.caller, request.adaptation_id)

@@ -2,7 +2,9 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,30 @@ CHUNK_BYTES = 256 * 2**10
 UNREAD_SECONDS = 10.0
 """Seconds in which a client must take a chunk. Otherwise its download ends, so that it holds neither a task state nor
 the stop of the server for longer."""
+
+MOST_AT_ONCE = 8
+"""Most downloads of one caller at a time: each holds a task state in memory for as long as its client takes."""
+
+RETRY_SECONDS = 1.0
+
+
+class Downloads:
+    """Counts the downloads that are under way."""
+
+    def __init__(self) -> None:
+        self._under_way: Counter[str] = Counter()
+
+    @contextmanager
+    def one_more(self, account: str) -> Iterator[None]:
+        """Count a download of an account inside. Raises OverloadedError: it has as many as it may have."""
+        if self._under_way[account] >= MOST_AT_ONCE:
+            raise OverloadedError(RETRY_SECONDS, f"you have {MOST_AT_ONCE} downloads under way already")
+        self._under_way[account] += 1
+        try:
+            yield
+        finally:
+            self._under_way[account] -= 1
+            self._under_way += Counter()  # forgets accounts that have none
 
 
 async def send_files(adaptation: PortableAdaptation, context: Context) -> None:
