@@ -1,6 +1,7 @@
 """What the server does for its callers, whoever of them leaves in the middle of it, and whatever comes out."""
 
 import asyncio
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from innerloop_server.domain.adaptations import KeepOptions
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.callers import Caller, OwnerLimits
 from innerloop_server.domain.deadline import Deadline
-from innerloop_server.domain.errors import AdaptationEvictedError, DivergedError
+from innerloop_server.domain.errors import AdaptationEvictedError, DivergedError, StoreUnavailableError
 from innerloop_server.domain.tasks import AdaptTask, PredictTask, SupportSet
 from innerloop_server.domain.timings import Operation
 from innerloop_server.engine.interface import AdaptedTask
@@ -77,6 +78,22 @@ async def test_a_task_whose_answers_are_no_numbers_is_not_kept_for_a_caller_who_
     with pytest.raises(DivergedError):
         await serving.adapt_predict(limited, task, support.x[:1], None, Deadline())
     assert scheduler.jobs[-1].caller.limits.waiting == 7, "a caller's own limit"
+
+
+async def test_nothing_is_diagnosed_while_nothing_can_be_kept(tmp_path, metrics, monkeypatch):
+    lanes = Lanes(1)
+    repository = ModelRepository(write_models(tmp_path), TorchEngine(TorchSettings("cpu")), lanes.call, [])
+    await repository.load("prototypes")
+    await lanes.stop(5)
+    store, scheduler = MemoryStore(), Scripted(0.0)
+    monkeypatch.setattr(store, "admit", Mock(side_effect=StoreUnavailableError))
+    keeper = Keeper(store, 1000, metrics)
+    serving = LocalServing(repository, scheduler, keeper, metrics, RateLimits(OwnerLimits()))
+    support = SupportSet(np.zeros((4, *IMAGE), np.uint8), np.arange(4) % 2, 2)
+    task = AdaptTask(repository.get("prototypes").served, support, ("a", "b"), 0)
+    with pytest.raises(StoreUnavailableError):
+        await serving.adapt(ME, task, KeepOptions(60.0), Deadline(), diagnose=True)
+    assert not scheduler.jobs
 
 
 async def test_a_request_of_before_a_restart_makes_no_more_even_where_its_owner_may_have_no_more(tmp_path, metrics):

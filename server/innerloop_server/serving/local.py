@@ -108,6 +108,7 @@ class LocalServing(Serving):
         self._spend(caller, task.model.name, task.support.size + (work_of(task) if diagnose else 0))
         timings, diagnosis = Timings(), None
         if diagnose:
+            self._keeper.admit()  # before the many tasks, as well as before the one
             diagnosis = await self._diagnoser.diagnose(caller, self._model_for(task), task, deadline)
         kept, _ = await self._adapt_and_keep(caller, task, None, keep, deadline, timings)
         return AdaptResult(kept.describe(), timings, diagnosis)
