@@ -166,6 +166,7 @@ def test_an_update_of_another_revision_than_expected_is_refused_with_the_present
     ("fields", "path"),
     [
         ({}, "message"),
+        ({"relabel": pb.Relabelling(labels=pb.Labels())}, "message"),
         ({"remove_examples": [0], "support": support(pictures(2), "ab")}, "support"),
         ({"remove_examples": [3]}, "remove_examples"),
         ({"remove_examples": [1, 1]}, "remove_examples"),

@@ -49,7 +49,7 @@ def _check_changes(request: pb.UpdateAdaptationRequest, most: int, violations: V
         "add": request.HasField("add"),
         "remove_examples": bool(request.remove_examples),
         "remove_classes": bool(request.remove_classes),
-        "relabel": request.HasField("relabel"),
+        "relabel": bool(request.relabel.example_ids),
         "rename_classes": bool(request.rename_classes),
     }
     wanted = [name for name, present in changes.items() if present]
