@@ -20,6 +20,7 @@ from innerloop.errors import (
     InnerloopError,
     InvalidArgumentError,
     ModelRetiredError,
+    RevisionChangedError,
 )
 from innerloop.examples import EncodedExamples, Names
 from innerloop.incoming_folder import IncomingFolder
@@ -180,7 +181,7 @@ class AdaptationCore:
             updated = yield from self.core.call(sent, deadline)
         except ExamplesNotKeptError:
             after, added = own.changed(change)
-            updated = yield from self.core.call(calls.update_all(before.id, after.recipe, expected), deadline)
+            updated = yield from self._send_all(own, after, expected, deadline)
             self.info, self._own = updated.info, after.known_as(updated.example_ids)
             return added
         except (AdaptationNotFoundError, ModelRetiredError):
@@ -192,6 +193,28 @@ class AdaptationCore:
             return added
         self.info = updated.info
         return (yield from self._follow(own, change, before.revision, updated, deadline))
+
+    def _send_all(
+        self, own: OwnExamples, after: OwnExamples, expected: int, deadline: Deadline
+    ) -> Steps[calls.Updated]:
+        """Put all examples in the place of those on the server, unless these are others by now than those here."""
+        sent = calls.update_all(self.info.id, after.recipe, expected or self.info.revision)
+        try:
+            return (yield from self.core.call(sent, deadline))
+        except RevisionChangedError as changed:
+            if expected or not (yield from self._has_just(own, deadline)):
+                self._own = None
+                raise
+            sent = calls.update_all(self.info.id, after.recipe, changed.revision)
+            return (yield from self.core.call(sent, deadline))
+
+    def _has_just(self, own: OwnExamples, deadline: Deadline) -> Steps[bool]:
+        """Whether the server keeps just these examples, such as after a move to another version of the model."""
+        try:
+            listed = yield from self.core.call(calls.list_examples(self.info.id, self.labels), deadline)
+        except InnerloopError:
+            return False
+        return own.agrees(listed, self.labels)
 
     def _follow(
         self, own: OwnExamples, change: Change, revision: int, updated: calls.Updated, deadline: Deadline
@@ -205,11 +228,9 @@ class AdaptationCore:
         if updated.info.revision == revision + 1:
             self._own = after
             return added
-        with suppress(InnerloopError):  # the update has happened, whether or not this can be found out
-            listed = yield from self.core.call(calls.list_examples(updated.info.id, self.labels), deadline)
-            if after.agrees(listed, self.labels):  # the adaptation has moved to another version of its model meanwhile
-                self._own = after
-                return added
+        if (yield from self._has_just(after, deadline)):
+            self._own = after
+            return added
         return updated.example_ids
 
     def _remake(

@@ -6,9 +6,10 @@ import grpc
 import numpy as np
 import pytest
 from bundles import IMAGE, write_models
+from google.rpc.error_details_pb2 import ErrorInfo
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted_server import Failure, bad_request
+from scripted_server import Failure, bad_request, reason
 from twins import collect, connect
 
 from innerloop import AdaptationNotFoundError, Client, ExamplesNotKeptError, InvalidArgumentError, RevisionChangedError
@@ -187,6 +188,30 @@ async def test_examples_that_somebody_else_changed_are_not_adapted_to_in_part(re
     await real.delete_adaptation(adaptation.id)
     with pytest.raises(AdaptationNotFoundError):
         await adaptation.predict(pictures(1))
+
+
+async def test_what_somebody_else_has_taught_is_not_replaced_by_examples_without_it(real):
+    adaptation = await real.adapt("prototypes", pictures(2), ["a", "b"], forget_examples=True)
+    other = await real.get_adaptation(adaptation.id)
+    await other.add(pictures(1, seed=1), ["c"])
+    with pytest.raises(RevisionChangedError):
+        await adaptation.relabel(classes={"a": "x"})
+    with pytest.raises(ExamplesNotKeptError):
+        await adaptation.relabel(classes={"a": "x"})
+    assert (await real.get_adaptation(adaptation.id)).classes == ("a", "b", "c")
+
+
+async def test_all_examples_are_sent_to_a_revision_that_has_the_same_ones(client, server):
+    adaptation = await client.adapt("grey", np.zeros((2, 28, 28), np.uint8), ["a", "b"])
+    moved = ErrorInfo(reason="REVISION_CHANGED", domain="innerloop", metadata={"revision": "7"})
+    server.script(
+        "UpdateAdaptation",
+        Failure(grpc.StatusCode.FAILED_PRECONDITION, "too large by now", (reason("EXAMPLES_NOT_KEPT"),)),
+        Failure(grpc.StatusCode.ABORTED, "moved", (moved,)),
+    )
+    await adaptation.relabel([1], ["c"])
+    last = server.requests("UpdateAdaptation")[-1]
+    assert (list(last.support.labels.values), last.expected_revision) == (["a", "c"], 7)
 
 
 async def test_examples_of_another_form_are_refused_while_the_client_keeps_them(real, tmp_path):
