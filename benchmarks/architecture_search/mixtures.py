@@ -1,4 +1,4 @@
-"""`darts`, run for real in the space `edges`: what it picks, looked up in the table of `table.py`.
+"""`darts`, run for real in the space `edges`: what it picks, looked up in the table of `every_network.py`.
 
 With the auxiliary skip connection, and as a control without it, which is plain DARTS, for as long a training of all
 operations at once and from the same seeds. Finished runs are kept in runs/architecture_search/.
@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from every_network import RUNS, SPACE, TRAINING, trained
 from replay import regret_of
-from table import RUNS, SPACE, TRAINING, trained
 
 from innerloop_trainer.config import TrainingConfig
 from innerloop_trainer.data import DataSource

@@ -1,4 +1,4 @@
-"""Searchers, replayed on the table of `table.py`: how far what they found is behind the best of all 125 networks.
+"""Searchers, replayed on the table of `every_network.py`: how far what they found is behind the best of 125 networks.
 
 A searcher is told the validation accuracy that a network had with one seed. After each trial there are two regrets of
 the network with the best validation accuracy so far. `seen` is what its validation accuracy lacks to the best one in

@@ -2,8 +2,8 @@
 
     python benchmarks/architecture_search/run.py PATH_OF_OMNIGLOT [table] [replay] [mixtures] [useful]
 
-`table.py`, `replay.py`, `mixtures.py` and `useful.py` beside it say what is measured. `table` writes table.json, which
-`replay` and `mixtures` read. Everything but `table` writes results.json.
+`every_network.py`, `replay.py`, `mixtures.py` and `useful.py` beside it say what is measured. `table` writes
+table.json, which `replay` and `mixtures` read. Everything but `table` writes results.json.
 """
 
 import argparse
@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from every_network import SEEDS, TRAINING, make_table
 from machine import describe_machine
 from mixtures import measure_mixtures
 from replay import measure_replay
-from table import SEEDS, TRAINING, make_table
 from useful import measure_useful
 
 from innerloop_trainer.data import DataSource, load_source

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from table import RUNS, trained
+from every_network import RUNS, trained
 from torch import Tensor
 
 from innerloop_learner.backbones import build_backbone

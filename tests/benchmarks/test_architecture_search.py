@@ -22,16 +22,16 @@ FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "architecture_sear
 
 @pytest.fixture(name="modules", scope="module")
 def _modules() -> Iterator[dict[str, ModuleType]]:
-    """The modules `table` and `replay` of the benchmark."""
+    """The modules `every_network` and `replay` of the benchmark."""
     before = dict(sys.modules)
     sys.path.insert(0, str(FOLDER))
+    import every_network  # type: ignore[import-not-found]
     import replay  # type: ignore[import-not-found]
-    import table  # type: ignore[import-not-found]
 
     sys.path.remove(str(FOLDER))
-    yield {"table": table, "replay": replay}
+    yield {"every_network": every_network, "replay": replay}
     for name in sys.modules.keys() - before.keys():
-        if name in ("table", "replay"):
+        if name in ("every_network", "replay"):
             del sys.modules[name]
 
 
@@ -41,7 +41,7 @@ def test_a_network_of_the_table_is_trained_as_a_trial_is(modules: dict[str, Modu
         "protonet", "digits", ways=2, train_ways=2, queries=2, iterations=3, seed=5, validate_every=3,
         validation_episodes=2, backbone="cell", backbone_settings=settings,
     )  # fmt: skip
-    params = modules["table"].trained(make_plan(config, load_source("digits"), "cpu"), 5).params
+    params = modules["every_network"].trained(make_plan(config, load_source("digits"), "cpu"), 5).params
     training = prepare(config, RunFolder(tmp_path / "run"), torch.device("cpu")).training
     training.run(lambda _: None, lambda: False)
     state, _ = training.folder.load_latest(torch.device("cpu"))
@@ -60,7 +60,7 @@ def test_regrets_never_rise_above_where_they_are_known_and_end_at_noise(
             "test": (accuracy + noise[place, 2:]).tolist(),
             "seconds": [1.0, 1.0],
         }
-        for place, architecture in enumerate(modules["table"].architectures())
+        for place, architecture in enumerate(modules["every_network"].architectures())
         for accuracy in (0.5 + 0.05 * sum(architecture) / 12,)
     ]
     monkeypatch.setattr(replay, "TRIALS", (5, 125))
