@@ -125,6 +125,16 @@ def test_a_repeated_request_has_the_same_adaptation_and_diagnosis(wire):
     assert first.diagnosis == second.diagnosis
 
 
+def test_a_request_repeated_after_its_classes_have_changed_says_nothing_of_others(wire):
+    request = adapt_request("plain", shots=2, diagnose=True, request_id="changed since")
+    made = wire.adaptations.Adapt(request).adaptation
+    others = support(pictures(4), ["x", "y", "x", "y"])
+    wire.adaptations.UpdateAdaptation(pb.UpdateAdaptationRequest(adaptation_id=made.id, support=others))
+    repeated = wire.adaptations.Adapt(request)
+    assert (repeated.adaptation.id, list(repeated.adaptation.classes)) == (made.id, ["x", "y"])
+    assert not repeated.HasField("diagnosis")
+
+
 def test_the_same_pictures_under_two_labels_are_named(sdk):
     x = pictures(2)
     adaptation = sdk.adapt("plain", np.concatenate([x[[0]]] * 4 + [x[[1]]] * 2), list("ababcc"), diagnose=True)

@@ -111,6 +111,8 @@ class LocalServing(Serving):
             self._keeper.admit()  # before the many tasks, as well as before the one
             diagnosis = await self._diagnoser.diagnose(caller, self._model_for(task), task, deadline)
         kept, _ = await self._adapt_and_keep(caller, task, None, keep, deadline, timings)
+        if kept.record.classes != task.classes:
+            diagnosis = None  # this request has made it before, and places of classes would now name others
         return AdaptResult(kept.describe(), timings, diagnosis)
 
     async def predict(self, caller: Caller, task: PredictTask, deadline: Deadline) -> PredictResult:
