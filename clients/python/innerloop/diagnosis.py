@@ -11,7 +11,7 @@ class ExpectedAccuracy(NamedTuple):
     """The accuracy to expect of queries like the examples, all classes as often.
 
     It is the share of examples whose label the others give, and so takes all labels for true, and each class for one
-    example smaller than it is.
+    example smaller than it is. Where classes have few examples, queries do better than that.
 
     Attributes:
         value: that share.
