@@ -32,7 +32,7 @@ class FaultyServicer(ModelServiceServicer):
 
 @pytest.fixture
 async def calls(metrics):
-    return Calls(Gate(anonymous, admin=False), metrics)
+    return Calls(Gate(anonymous, admin=False, downloads=False), metrics)
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def print_diagnosis(diagnosis: Diagnosis, examples: Sequence[str], labels: Seque
         for each in diagnosis.alike
     ]
     for line in lines:
-        console.print(line, markup=False, highlight=False)
+        console.print(line, soft_wrap=True)
 
 
 def print_models(models: Sequence[Model]) -> None:
