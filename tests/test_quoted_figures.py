@@ -223,6 +223,18 @@ def test_costs_of_lasting_adaptations_are_those_measured(model: str) -> None:
     assert f"| `{model}` | {' | '.join(cells)} |" in PAGE
 
 
+def test_starts_with_many_adaptations_took_as_long_as_is_said() -> None:
+    measured = results("durability")
+    unsynchronised = measured["adapt"]["median"]["anil 32"]["none"]["of_memorys_throughput"]
+    assert f"(`--durability none`), `anil` has {unsynchronised:.0%}" in PAGE
+    starts, kept = measured["restart"]["median"], measured["restart"]["kept"]
+    full, empty = (starts[name]["first_predict_s"] for name in ("full", "empty"))
+    words = " ".join(PAGE.split())
+    assert f"A server with {kept:,} adaptations in its file answers its first Predict" in words
+    assert f"{full:.1f} s after its start, one with an empty file after {empty:.1f} s" in words
+    assert f"importing PyTorch and gRPC takes {starts['imports']['imports_s']:.1f} s" in words
+
+
 def test_the_rate_of_a_migration_is_that_measured() -> None:
     measured = results("migration")
     assert f"{measured['moved_per_s_alone']:.0f} a second move while nobody else is there" in PAGE
