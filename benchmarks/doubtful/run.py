@@ -299,7 +299,7 @@ def _droppable(doubt: NDArray[np.float64], y: NDArray[np.int64], least: float) -
 
 
 def _as_many_at_random(dropped: Flags, y: NDArray[np.int64], random: np.random.Generator) -> Flags:
-    """As many examples as are dropped, of each class of each task, chosen at random."""
+    """Choose examples at random: of each class of each task as many as are dropped of it."""
     other = np.zeros_like(dropped)
     for row, labels in enumerate(y):
         for way in np.unique(labels):

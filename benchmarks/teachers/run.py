@@ -225,7 +225,7 @@ def _learned_temperature(name: str) -> float:
 
 
 def _start(temperature: float, chosen: dict[str, dict[str, float]], source: DataSource) -> dict[str, float]:
-    """Where learning leads from another temperature, and the accuracy on validation tasks."""
+    """Learn from another temperature; returns which one that led to, and the accuracy on validation tasks."""
     name = f"starting-{temperature}"
     config = _config("temperature", CHOOSING, {**chosen["plain"], "temperature": temperature})
     _train(name, config, source, _teachers("temperature"))

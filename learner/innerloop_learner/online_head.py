@@ -115,7 +115,7 @@ class OnlineHead:
         left = self._outputs - torch.ones_like(classes).sum(1, keepdim=True)
         # Second derivatives of logaddexp are NaN where no output is left; those of logsumexp are right.
         total = torch.cat([classes, next_class + log_weights(left)], 1).logsumexp(1, keepdim=True)
-        # Where no output is left, what stands for none may be larger than all.
+        # If no output is left, the total does not contain `next_class`, which may then be larger than the total.
         return (classes - total).exp(), (next_class - total).clamp(max=0).exp()
 
 

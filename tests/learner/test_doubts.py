@@ -35,7 +35,7 @@ def test_doubts_are_what_the_others_say_against_the_label() -> None:
     y = np.array([0, 0, 1, 1, 2])
     probabilities = np.array([[0.9, 0.1, 0.0], [0.02, 0.88, 0.1], [0.1, 0.8, 0.1], [0.3, 0.6, 0.1], [np.nan] * 3])
     found = diagnose(y, probabilities)
-    # Of ten labels nine are right; a wrong one is that of either other class as often.
+    # Nine of ten labels are assumed to be right, and a wrong label to be either of the two other classes as often.
     bayes = [0.1 * (1 - p) / 2 / (0.1 * (1 - p) / 2 + 0.9 * p) for p in (0.9, 0.02, 0.8, 0.6)]
     assert found.doubts[:4] == pytest.approx(bayes)
     assert np.isnan(found.doubts[4])

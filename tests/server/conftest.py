@@ -1,6 +1,7 @@
 import pytest
 from fakes import RecordingModel, describe
 
+from innerloop_server.adaptations.stores.sqlite import SqliteStore
 from innerloop_server.observability.metrics import Metrics
 
 
@@ -19,3 +20,12 @@ def metrics():
 def value(metrics):
     """Reads a metric."""
     return lambda name, **labels: metrics.registry.get_sample_value(name, labels)
+
+
+@pytest.fixture
+async def store(tmp_path):
+    """A store in a file, quick since it waits for no disk."""
+    kept = SqliteStore(tmp_path / "store.sqlite", synchronous=False)
+    await kept.open()
+    yield kept
+    await kept.close()

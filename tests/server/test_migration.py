@@ -7,7 +7,6 @@ import pytest
 from bundles import GRADIENTS, PROTOTYPES, write_bundle
 from whole_server import ME, Server
 
-from innerloop_server.adaptations.stores.sqlite import SqliteStore
 from innerloop_server.domain.errors import AdaptationNotFoundError, ModelRetiredError
 from innerloop_server.domain.migrations import MigrationState
 
@@ -17,14 +16,6 @@ def folder(tmp_path):
     write_bundle(tmp_path / "models" / "signs" / "1", GRADIENTS, seed=1)
     write_bundle(tmp_path / "models" / "signs" / "2", PROTOTYPES, seed=2)
     return tmp_path / "models"
-
-
-@pytest.fixture
-async def store(tmp_path):
-    kept = SqliteStore(tmp_path / "store.sqlite", synchronous=False)
-    await kept.open()
-    yield kept
-    await kept.close()
 
 
 @pytest.fixture

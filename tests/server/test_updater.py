@@ -81,14 +81,6 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-async def store(tmp_path):
-    kept = SqliteStore(tmp_path / "store.sqlite", synchronous=False)
-    await kept.open()
-    yield kept
-    await kept.close()
-
-
-@pytest.fixture
 async def start(folder, store, metrics):
     """Starts a server; several share the store."""
     started = []

@@ -80,7 +80,7 @@ def test_the_gradient_of_teachers_through_the_pilot_step_equals_finite_differenc
     taught, held_out = halves(episodes)
 
     def held_out_loss(moved: Params) -> float:
-        """Of the student after a step on the distillation loss, for which the teachers are constants."""
+        """The loss of the student after a step on the distillation loss, for which the teachers are constants."""
         learned = {n: v.detach().requires_grad_() for n, v in student.params().items()}
         loss = objective({**params, **moved, **learned}, taught, stage).loss
         slopes = torch.autograd.grad(loss, list(learned.values()), allow_unused=True)

@@ -1,4 +1,4 @@
-"""Which of many unlabelled inputs are worth a label, by what an adaptation answers to them."""
+"""Chooses, of many unlabelled inputs, those worth a label, by what an adaptation answers to them."""
 
 from typing import Any
 

@@ -19,7 +19,8 @@ Strengths = Mapping[str, Strength]
 
 
 TEMPERATURE = 0.2
-"""Of the relaxation of what happens or not: three of four numbers at probability 0.5 are below 0.05 or above 0.95."""
+"""Temperature of the smooth numbers that stand for whether something happens. At a probability of 0.5, three of four
+such numbers lie below 0.05 or above 0.95."""
 
 
 EDGE = 1e-6

@@ -164,7 +164,7 @@ class Cell(Backbone):
         for _, edges in groupby(cell, key=lambda edge: edge.end):
             results = (self._along(params, edge, nodes[edge.start], normalise) for edge in edges)
             passed = [result for result in results if result is not None]
-            # Where nothing passes, the zeros still depend on x, so that there is a gradient to take.
+            # If nothing passes, the node is 0 * x rather than zeros, since a gradient must exist even if it is zero.
             nodes.append(F.relu(sum(passed[1:], passed[0])) if passed else 0 * x)
         return nodes[-1]
 

@@ -1,4 +1,4 @@
-"""Where the graphs of models lie that may leave the server."""
+"""Files of the graphs that callers may download."""
 
 from pathlib import Path
 

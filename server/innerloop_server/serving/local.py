@@ -142,7 +142,7 @@ class LocalServing(Serving):
     async def update(self, caller: Caller, task: UpdateTask, deadline: Deadline) -> UpdateResult:
         """Change the examples of an adaptation, and have it learn from those that it has then."""
         before = await self._keeper.known(caller.owner, task.adaptation_id)
-        # Where the examples before may not be needed, they don't count: an adaptation may have had very many by then.
+        # The earlier examples are charged only if the model must adapt to all of them again: there may be very many.
         again = not (task.update.edits.only_adds and task.model.description.traits.extends)
         self._spend(caller, task.model.name, len(task.update.x) + before.support_size * again)
         return await self._updater.update(caller, task, deadline)

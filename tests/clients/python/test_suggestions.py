@@ -1,4 +1,4 @@
-"""Which unlabelled inputs the SDK suggests to label."""
+"""The SDK suggests which unlabelled inputs to label."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Which architectures may be tried."""
+"""Decides which architectures a search may try."""
 
 from collections.abc import Callable
 
