@@ -166,6 +166,18 @@ async def test_concurrent_loads_of_one_model_are_one_load(open_repository, folde
     assert len(listener.heard) == 2
 
 
+async def test_a_model_that_is_unloaded_while_it_is_loaded_is_not_found(open_repository, folder, listener, monkeypatch):
+    repository = open_repository(folder)
+
+    async def unload_what_is_ready(model):
+        if model.stable.state is ModelState.READY:
+            await repository.unload(model.name)
+
+    monkeypatch.setattr(listener, "model_changed", unload_what_is_ready)
+    with pytest.raises(ModelNotFoundError):
+        await repository.load("gradients")
+
+
 async def test_an_unloaded_model_is_gone_until_it_is_loaded_again(open_repository, folder, listener):
     repository = open_repository(folder)
     await repository.load_all()

@@ -250,7 +250,8 @@ class ModelRepository:
         )
         await self._tell_if_changed(name)
         for key in (Key(name, folder) for folder in wanted):
-            if error := self._withheld.get(key) or self._versions[key].entry.error:
+            version = self._versions.get(key)  # None if it was unloaded again meanwhile
+            if error := self._withheld.get(key) or (version.entry.error if version else ""):
                 raise ModelFailedError(_label(key), error)
         return self.get(reference)
 
