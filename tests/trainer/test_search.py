@@ -96,6 +96,15 @@ def test_a_search_that_is_stopped_anywhere_goes_on_to_the_bit(config: SearchConf
     assert search.best is not None
 
 
+def test_a_finished_search_goes_on_with_more_trials(tmp_path: Path) -> None:
+    larger = replace(CONFIG, trials=4)
+    whole, _ = run(larger, tmp_path / "whole")
+    run(CONFIG, tmp_path / "search")
+    more, finished = run(larger, tmp_path / "search", resume=True)
+    assert finished
+    assert timeless(more.tried) == timeless(whole.tried)
+
+
 def test_a_trial_that_a_crash_cut_short_is_finished_again(tmp_path: Path) -> None:
     whole, _ = run(CONFIG, tmp_path / "search")
     log = tmp_path / "search/tried.jsonl"

@@ -92,10 +92,10 @@ class Search:
         if supernet is not None:
             make_plan(*supernet, device)
         self.tried = folder.read() if resume else []
-        if resume and folder.load_config() != _plain(self.config):
+        if resume and _apart_from_trials(folder.load_config()) != _apart_from_trials(_plain(self.config)):
             raise SearchError(
                 f"{folder.path} holds a search of another configuration (see search.json there); resume with that one, "
-                "or name another folder"
+                "of which only --trials may change, or name another folder"
             )
 
     @property
@@ -272,6 +272,11 @@ def _learned(backbone: Backbone) -> int:
     """Number of parameters that are learned."""
     params, buffers = backbone.init(torch.Generator()), backbone.buffers()
     return sum(value.numel() for name, value in params.items() if name not in buffers)
+
+
+def _apart_from_trials(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a search that goes on must have in common with its beginning: no searcher plans by the number of trials."""
+    return {name: value for name, value in config.items() if name != "trials"}
 
 
 def _plain(config: SearchConfig) -> dict[str, Any]:
