@@ -74,6 +74,12 @@ def test_a_method_that_fails_takes_no_other_with_it(tmp_path: Path) -> None:
     assert "`maml` is missing: maml: the inner rate" in (tmp_path / "comparison.md").read_text()
 
 
+def test_where_no_method_can_be_compared_nothing_is_written(tmp_path: Path) -> None:
+    options = [*COMPARE, "--iterations", "1", "--out", tmp_path, "--methods", "maml,protonet", "--augment", "unknown"]
+    assert "no method could be compared: " in mistake(*options)
+    assert not (tmp_path / "comparison.json").exists()
+
+
 def test_regression_is_compared_by_its_squared_error(tmp_path: Path) -> None:
     options = ["compare", "--data", "sinusoid", "--shots", "5", "--iterations", "1", "--test-episodes", "3"]
     answer = innerloop(*options, "--out", tmp_path, "--methods", "maml,protonet", "--set", "maml.rate=0.001")

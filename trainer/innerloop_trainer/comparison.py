@@ -201,13 +201,14 @@ def compare_methods(
     Raises:
         UnknownNameError: there is no method of this name.
         DataError: the data can't be used, or can't give the test episodes.
-        ConfigError: the folder holds files of another origin that have the names of a comparison's files.
+        ConfigError: the folder holds files of another origin that have the names of a comparison's files, or no method
+            could be compared.
     """
     check_comparison_folder(folder)
     infos = [methods[name].info for name in names]
     shape = EpisodeShape(common.ways, common.shots, queries)
     source.test.check(shape)
-    compared, failed, protocol = [], [], "nothing was compared"
+    compared, failed, protocol = [], [], ""
     for info in infos:
         run_folder = RunFolder(folder / "runs" / info.name)
         config = replace(common, method=info.name, settings=settings.get(info.name, {}))
@@ -233,6 +234,9 @@ def compare_methods(
                 milliseconds, size,
             )
         )  # fmt: skip
+    if not compared:
+        reasons = dict.fromkeys(each.reason for each in failed)
+        raise ConfigError(f"no method could be compared: {'; '.join(reasons)}")
     best_first = sorted(compared, key=lambda each: each.value, reverse=source.task_kind == "classification")
     return Comparison(metric_name(source.task_kind), protocol, best_first, failed, str(device), common.seed)
 

@@ -134,8 +134,6 @@ def compare(
         raise typer.Exit(INTERRUPTED)
     console.print(Markdown(result.to_markdown()))
     console.print(f"Written to {out}: comparison.md, comparison.json, comparison.png", soft_wrap=True)
-    if not result.compared:
-        raise typer.Exit(1)
 
 
 def _by_method(texts: list[str] | None, names: list[str]) -> dict[str, dict[str, Any]]:
