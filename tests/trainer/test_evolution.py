@@ -8,7 +8,7 @@ import torch
 from cases import CASES, Case, wave_case
 from torch import Tensor
 
-from innerloop_learner import Episodes, Params
+from innerloop_learner import Episodes, InputSpec, LearnerSpec, Params
 from innerloop_learner.objectives import Objective, Outcome, Stage, build_objective
 from innerloop_learner.population import evaluate_population
 from innerloop_learner.settings import SettingsError
@@ -43,7 +43,11 @@ def test_a_seed_gives_the_same_gradient_and_another_seed_another() -> None:
     assert not torch.equal(once, other)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.spec.backbone != "conv4"], ids=lambda case: case.name)
+NORMED = Case(LearnerSpec("maml", InputSpec((5,)), max_ways=3, backbone="mlp", backbone_settings={"norm": "task"}))
+SIDE_BY_SIDE = [NORMED, *(case for case in CASES if case.spec.backbone != "conv4")]
+
+
+@pytest.mark.parametrize("case", SIDE_BY_SIDE, ids=lambda case: case.name)
 def test_a_population_gives_what_each_member_alone_gives(case: Case) -> None:
     episodes, generator = case.episodes(tasks=2), torch.Generator().manual_seed(3)
     population = {

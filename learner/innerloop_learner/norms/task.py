@@ -56,15 +56,22 @@ class _StandardisedByTask(torch.autograd.Function):
         y, mean [T, C] and variance [T, C].
     """
 
+    generate_vmap_rule = True  # for populations of networks
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, shares: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(x: Tensor, shares: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mean = _mean(x, shares)
         centred = x - mean[:, None, :, None]
         variance = _mean(centred.square(), shares)
         slope = scale * (variance + EPSILON).rsqrt()
+        return torch.addcmul(shift[:, None, :, None], centred, slope[:, None, :, None]), mean, variance
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        x, shares, scale, _ = inputs
+        _, mean, variance = output
         ctx.save_for_backward(x, shares, scale, mean, variance)
         ctx.set_materialize_grads(False)  # inside the inner loop the moments' gradients are not needed
-        return torch.addcmul(shift[:, None, :, None], centred, slope[:, None, :, None]), mean, variance
 
     @staticmethod
     def backward(
