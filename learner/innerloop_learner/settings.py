@@ -20,6 +20,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 T = TypeVar("T")
@@ -164,6 +165,8 @@ def is_finite(value: Any) -> bool:
 
 
 def _fits(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is UnionType:
+        return any(_fits(value, each) for each in get_args(kind))
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if get_origin(kind) is Mapping:
@@ -172,10 +175,12 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, list | tuple) and all(_fits(element, get_args(kind)[0]) for element in value)
     if kind in (int, float):
         return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
-    return isinstance(value, kind) if kind in (str, bool) else True
+    return isinstance(value, kind) if kind in (str, bool, NoneType) else True
 
 
 def _describe(kind: Any) -> str:
+    if get_origin(kind) is UnionType:
+        return " or ".join(_describe(each) for each in get_args(kind) if each is not NoneType)
     if get_origin(kind) is Literal:
         return " or ".join(map(str, get_args(kind)))
     if get_origin(kind) is Mapping:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, get_args
 
 from innerloop_learner.backbones import backbones
@@ -12,6 +12,7 @@ from innerloop_learner.spec import ClassBalance
 from innerloop_learner.transformations import transformations
 from innerloop_trainer.data import EpisodeShape, read_augmentations
 from innerloop_trainer.outer_loop import Schedule, estimators
+from innerloop_trainer.relative_paths import same_source
 from innerloop_trainer.teaching import teachings
 
 _SETTINGS = {"settings": "set", "backbone_settings": "backbone-set", "policy_settings": "policy-set"}
@@ -169,6 +170,8 @@ def differences(theirs: TrainingConfig, ours: TrainingConfig) -> list[str]:
     >>> differences(TrainingConfig("maml", "glyphs"), TrainingConfig("maml", "glyphs", settings={"rate": 0.1}))
     ['--set rate is unset there, 0.1 here']
     """
+    if same_source(theirs.data, ours.data):
+        theirs = replace(theirs, data=ours.data)  # a recipe may name by an absolute path what a user named otherwise
     a, b = _flat(theirs), _flat(ours)
     changed = [name for name in a | b if a.get(name) != b.get(name)]
     return [f"{name} is {_shown(a.get(name))} there, {_shown(b.get(name))} here" for name in changed]

@@ -9,63 +9,66 @@ import typer
 
 from innerloop_learner.settings import declared
 from innerloop_trainer.config import ConfigError, TrainingConfig
+from innerloop_trainer.recipes import Recipe
 
 TASKS, MODEL, TRAINING, MEASURING = "Tasks", "What is trained", "How it is trained", "What is measured"
 """Groups of the options of a run in the help of a command."""
 
-_GROUPS = {
+GROUPS = {
     TASKS: ("ways", "shots", "queries", "train_ways", "wrong_labels", "unlabelled"),
-    MODEL: ("steps", "max_ways", "backbone", "class_balance", "weighting", "support_policy"),
-    TRAINING: (
-        *("iterations", "meta_batch", "learning_rate", "schedule", "estimator"),
-        *("augment", "transform", "teaching", "seed"),
+    MODEL: (
+        *("steps", "max_ways", "backbone", "backbone_set", "class_balance", "weighting", "support_policy"),
+        *("policy_set", "encoder", "tokenizer"),
     ),
-    MEASURING: ("validate_every", "validation_episodes"),
+    TRAINING: (
+        *("iterations", "meta_batch", "learning_rate", "schedule", "estimator", "set"),
+        *("augment", "transform", "teacher", "teaching", "init", "seed"),
+    ),
+    MEASURING: ("validate_every", "validation_episodes", "test_episodes", "calibration_episodes"),
 }
-"""Fields of `TrainingConfig` by the group of their options."""
+"""Settings of a recipe by the group of their options, in the order of help."""
 
-DataOption = Annotated[str, typer.Option("--data", help="Data source, for example omniglot:PATH or glyphs.")]
+TABLES = {
+    "set": "setting of the method or its training, NAME=VALUE",
+    "backbone_set": "setting of the backbone, NAME=VALUE",
+    "policy_set": "setting of the support policy, NAME=VALUE",
+}
+"""Settings of a recipe that hold others by name, and what one of these is."""
+
+
+def option(name: str) -> Any:
+    """The command-line option of a setting of a recipe, with the help text and the limits declared there.
+
+    Help shows it among those of its group.
+    """
+    [group] = [group for group, names in GROUPS.items() if name in names]
+    if name in TABLES:
+        return typer.Option(f"--{name.replace('_', '-')}", help=_sentence(TABLES[name]), rich_help_panel=group)
+    field = declared(TrainingConfig, name) or declared(Recipe, name)
+    text = _sentence(field["doc"])
+    return typer.Option(min=field["least"], max=field["most"], help=text, rich_help_panel=group)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+DATA = typer.Option("--data", help="Data source, for example omniglot:PATH or glyphs.")
+DataOption = Annotated[str, DATA]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 BundleArgument = Annotated[Path, typer.Argument(help="A bundle, or the folder of a run.")]
-_ENCODER = (
-    "Frozen encoder in front: a name that `innerloop encoders` lists, an ONNX file, or hf:OWNER/REPO, with options "
-    "behind it as ?key=value."
-)
-EncoderOption = Annotated[str | None, typer.Option("--encoder", help=_ENCODER, rich_help_panel=MODEL)]
-EncoderArgument = Annotated[str, typer.Option("--encoder", help=_ENCODER)]
+EncoderOption = Annotated[str | None, option("encoder")]
+EncoderArgument = Annotated[str, typer.Option("--encoder", help=_sentence(declared(Recipe, "encoder")["doc"]))]
 TokenizerOption = Annotated[
-    Path | None, typer.Option("--tokenizer", help="The tokenizer.json of an ONNX file that takes texts.")
+    Path | None, typer.Option("--tokenizer", help=_sentence(declared(Recipe, "tokenizer")["doc"]))
 ]
-TeacherOption = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--teacher", help="Bundle or run whose answers to learn from; several are averaged.", rich_help_panel=TRAINING
-    ),
-]
-BackboneSettingsOption = Annotated[
-    list[str] | None,
-    typer.Option("--backbone-set", help="Setting of the backbone, NAME=VALUE.", rich_help_panel=MODEL),
-]
-PolicySettingsOption = Annotated[
-    list[str] | None,
-    typer.Option("--policy-set", help="Setting of the support policy, NAME=VALUE.", rich_help_panel=MODEL),
-]
+TeacherOption = Annotated[list[Path] | None, option("teacher")]
+BackboneSettingsOption = Annotated[list[str] | None, option("backbone_set")]
+PolicySettingsOption = Annotated[list[str] | None, option("policy_set")]
 SignKeyOption = Annotated[
     Path | None,
     typer.Option("--sign-key", help="File of a private key that signs the bundle (`innerloop signing-key`)."),
 ]
-
-
-def option(name: str) -> Any:
-    """The command-line option of a field of `TrainingConfig`, with the help text and the limits declared there.
-
-    Help shows it among those of its group.
-    """
-    field = declared(TrainingConfig, name)
-    doc = field["doc"]
-    [group] = [group for group, names in _GROUPS.items() if name in names]
-    text = f"{doc[0].upper()}{doc[1:]}."
-    return typer.Option(min=field["least"], max=field["most"], help=text, rich_help_panel=group)
 
 
 def parse_settings(texts: Sequence[str] | None) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class RunFolder:
         log: CSV file with one row per validation.
         tensorboard: folder with the same figures for TensorBoard.
         curve: picture of the same figures.
+        recipe: recipe of the run with all defaults filled in, which makes the same run again.
         bundle: bundle of the parameters of the best validation so far, ready to serve.
     """
 
@@ -56,6 +57,7 @@ class RunFolder:
         self.log = path / "log.csv"
         self.tensorboard = path / "tensorboard"
         self.curve = path / "learning_curve.png"
+        self.recipe = path / "recipe.toml"
         self.bundle = path / "bundle"
         self._config = path / "config.json"
         self._classes = path / "classes.json"

@@ -15,6 +15,7 @@ from innerloop_trainer.config import differences
 from innerloop_trainer.evaluation import Evaluation, evaluate, metric_name, score
 from innerloop_trainer.outer_loop import OuterLoop
 from innerloop_trainer.plan import TrainingPlan
+from innerloop_trainer.relative_paths import same_source
 from innerloop_trainer.runs.classes import class_differences, run_classes
 from innerloop_trainer.runs.folder import Progress, RunError, RunFolder
 from innerloop_trainer.runs.learning_curve import plot_learning_curve
@@ -260,8 +261,8 @@ class Training:
         theirs = self.folder.load_config()
         settings = differences(theirs, self.plan.config)
         # Settings may follow from the classes; where the user named the same data, it is these that need to be named.
-        same_name = theirs.data == self.plan.config.data
-        classes = class_differences(self.folder.load_classes(), run_classes(self.source)) if same_name else []
+        same_data = same_source(theirs.data, self.plan.config.data)
+        classes = class_differences(self.folder.load_classes(), run_classes(self.source)) if same_data else []
         if classes or settings:
             what, different = ("on other data", classes) if classes else ("with other settings", settings)
             raise RunError(

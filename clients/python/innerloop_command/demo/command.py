@@ -22,6 +22,7 @@ from innerloop_learner.bundle import load_bundle, save_bundle
 from innerloop_trainer.cli.train import train_and_test
 from innerloop_trainer.config import ConfigError, TrainingConfig
 from innerloop_trainer.data import ClassExamples, DataError, EpisodeShape, load_source
+from innerloop_trainer.recipes import Recipe
 from innerloop_trainer.results_file import check_results_file, write_results
 from innerloop_trainer.runs.folder import RunFolder
 
@@ -170,7 +171,7 @@ def _train(data: str, folder: DemoFolder, iterations: int) -> RunFolder:
         settings={"rate": 0.1},
         backbone_settings={"width": 32, "downsample": "stride"},
     )
-    if not train_and_test(config, run, torch.device("cpu")):
+    if not train_and_test(Recipe(config), run, torch.device("cpu")):
         raise typer.Exit(130)
     return run
 

@@ -1,0 +1,76 @@
+"""Makes a run that is ready to train from its recipe."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from innerloop_trainer.data import DataSource
+from innerloop_trainer.encoders import read_optional_encoder
+from innerloop_trainer.recipes import Recipe
+from innerloop_trainer.runs.folder import RunFolder
+from innerloop_trainer.runs.initial_parameters import Start
+from innerloop_trainer.runs.prepare import prepare
+from innerloop_trainer.runs.teachers import read_teachers
+from innerloop_trainer.runs.training import SAVE_MINUTES, Training
+from innerloop_trainer.teaching import Teachers
+
+
+@dataclass(frozen=True)
+class PreparedRecipe:
+    """A run that a recipe describes, whose training can begin or go on.
+
+    Attributes:
+        training, start, left_out: as in `PreparedRun`.
+        teachers: models that teach.
+        recipe: the recipe with all defaults filled in, which makes the same run again.
+    """
+
+    training: Training
+    start: Start | None
+    left_out: Sequence[str]
+    teachers: Teachers
+    recipe: Recipe
+
+
+def prepare_recipe(
+    recipe: Recipe,
+    folder: RunFolder,
+    device: torch.device,
+    *,
+    resume: bool = False,
+    source: DataSource | None = None,
+    save_minutes: float = SAVE_MINUTES,
+) -> PreparedRecipe:
+    """Read what a recipe names, and make or restore its run. Nothing is written yet.
+
+    Args:
+        recipe: recipe of the run.
+        folder: folder of the run.
+        device: device to train on.
+        resume: whether to continue the run that the folder holds.
+        source: the data, if it is loaded and encoded already.
+        save_minutes: minutes after which the run is saved, besides at validations and at its end.
+
+    Raises:
+        ConfigError, DataError: the encoder can't be used.
+        BundleError, RunError: a teacher can't be used.
+        the errors of `prepare`.
+    """
+    tokenizer = None if recipe.tokenizer is None else Path(recipe.tokenizer)
+    teachers = read_teachers([Path(each) for each in recipe.teacher], device)
+    prepared = prepare(
+        recipe.training,
+        folder,
+        device,
+        encoder=read_optional_encoder(recipe.encoder, tokenizer),
+        init=None if recipe.init is None else Path(recipe.init),
+        teachers=teachers,
+        resume=resume,
+        source=source,
+        save_minutes=save_minutes,
+    )
+    training = prepared.training
+    completed = replace(recipe, training=replace(training.plan.config, init=None, teacher=None, encoder=None))
+    return PreparedRecipe(training, prepared.start, prepared.left_out, teachers, completed)
