@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from innerloop_learner.norms.norm import Norm, Statistics, norms, shares_of
+from innerloop_learner.norms.norm import Norm, Statistics, norms
+from innerloop_learner.parts import current_part
 from innerloop_learner.tasks import Params
 
 
@@ -39,8 +40,7 @@ class BatchNorm(Norm):
 
     def refit(self, params: Params, x: Tensor, weights: Tensor) -> tuple[Tensor, Params]:
         """See Norm.refit; the moments are pooled over tasks."""
-        pooled = _moments(x.flatten(0, 1).unsqueeze(0), weights.flatten().unsqueeze(0))
-        mean, variance = (moment.squeeze(0) for moment in pooled)
+        mean, variance = _moments(x.flatten(0, 1), weights.flatten())
         fresh = {f"{self.name}.running_mean": mean, f"{self.name}.running_variance": variance}
         return self._scaled(params, x, mean, variance), fresh
 
@@ -49,13 +49,14 @@ class BatchNorm(Norm):
 
 
 def _moments(x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance over examples, by their weights [T, N], and positions of x [T, N, C, ...], [T, C] each.
+    """Mean and biased variance [C] over examples, by their weights [N], and positions of x [N, C, ...].
 
-    Examples are averaged over positions before weights apply, so that no weighted copy of x is made.
+    The examples are those of all parts of a batch. They are averaged over positions before weights apply, so that no
+    weighted copy of x is made.
     """
-    shares = shares_of(weights, x.dtype).unsqueeze(1)  # [T, 1, N]
-    positions = x.flatten(3) if x.dim() > 3 else x.unsqueeze(-1)
-    mean = (shares @ positions.mean(-1)).squeeze(1)
-    centred = positions - mean[:, None, :, None]
-    variance = (shares @ centred.square().mean(-1)).squeeze(1)
+    part, weights = current_part(), weights.to(x.dtype)
+    shares = weights / part.sum(weights.sum()).clamp(min=torch.finfo(x.dtype).tiny)  # [N]
+    positions = x.flatten(2) if x.dim() > 2 else x.unsqueeze(-1)
+    mean = part.sum(shares @ positions.mean(-1))
+    variance = part.sum(shares @ (positions - mean.unsqueeze(-1)).square().mean(-1))
     return mean, variance

@@ -3,6 +3,7 @@
 import torch
 
 from innerloop_learner.objectives.objective import Objective, Outcome, Stage, averaged, refitted
+from innerloop_learner.parts import current_part
 from innerloop_learner.tasks import Episodes, Params
 from innerloop_learner.transformations import Transformation
 
@@ -37,9 +38,10 @@ class Transformed(Objective):
 
     def __call__(self, params: Params, episodes: Episodes, stage: Stage) -> Outcome:
         """See Objective.__call__."""
-        generator = stage.generator("transformation")
-        changed = self._transformation.transformed(params, episodes.support.tasks, generator)
-        outcome = self._plain({**params, **changed}, episodes, stage)
+        generator, part = stage.generator("transformation"), current_part()
+        changed = self._transformation.transformed(params, part.total(episodes.support.tasks), generator)
+        own = {name: part.own(value) for name, value in changed.items()}
+        outcome = self._plain({**params, **own}, episodes, stage)
         with torch.no_grad():
             fresh = refitted(self.learner, params, episodes.support)
         return outcome._replace(buffers=averaged(params, fresh))

@@ -19,6 +19,7 @@ class Backpropagation(Estimator):
     """
 
     teachers: ClassVar[TeachersTaken] = "fixed"
+    in_parts = True
 
     def __init__(self, objective: Objective, settings: Any) -> None:
         super().__init__(objective, settings)

@@ -50,6 +50,7 @@ class Darts(Estimator):
 
     settings_class = DartsSettings
     settings: DartsSettings
+    in_parts = False  # one half of the tasks is told from the other by their places
     learns_architecture = True
 
     def __init__(self, objective: Objective, settings: Any) -> None:

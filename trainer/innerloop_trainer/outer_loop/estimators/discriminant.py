@@ -9,6 +9,7 @@ from torch import Tensor
 from innerloop_learner.backbones import adapter
 from innerloop_learner.backbones.adapter import Adapter
 from innerloop_learner.objectives import Objective, Stage
+from innerloop_learner.parts import current_part
 from innerloop_learner.settings import setting
 from innerloop_learner.tasks import Episodes, Params
 from innerloop_trainer.outer_loop.estimators.estimator import Estimate, Estimator, estimators
@@ -55,6 +56,7 @@ class Discriminant(Estimator):
 
     settings_class = DiscriminantSettings
     settings: DiscriminantSettings
+    in_parts = True
 
     def __init__(self, objective: Objective, settings: Any) -> None:
         super().__init__(objective, settings)
@@ -121,9 +123,10 @@ def _gathered(carried: Params, episodes: Episodes) -> Params:
     real = torch.cat([support.mask, query.mask], 1)
     labels = classes.gather(1, torch.cat([support.y, episodes.targets], 1))[real]
     examples = x[real].double()  # [N, F]
-    return {
-        COUNTS: carried[COUNTS].index_add(0, labels, torch.ones_like(labels, dtype=torch.float64)),
-        SUMS: carried[SUMS].index_add(0, labels, examples),
-        MOMENT: carried[MOMENT] + examples.T @ examples,
-        FITTED: carried[FITTED],
+    found = {
+        COUNTS: torch.zeros_like(carried[COUNTS]).index_add(0, labels, torch.ones_like(labels, dtype=torch.float64)),
+        SUMS: torch.zeros_like(carried[SUMS]).index_add(0, labels, examples),
+        MOMENT: examples.T @ examples,
     }
+    part = current_part()
+    return {**carried, **{name: carried[name] + part.sum(value) for name, value in found.items()}}

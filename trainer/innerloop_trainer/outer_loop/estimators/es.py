@@ -1,11 +1,13 @@
 """Evolution strategies."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from innerloop_learner.objectives import Stage
+from innerloop_learner.objectives import Objective, Stage
+from innerloop_learner.parts import current_part
 from innerloop_learner.population import evaluate_population
 from innerloop_learner.settings import setting
 from innerloop_learner.tasks import Episodes, Params
@@ -46,6 +48,11 @@ class EvolutionStrategies(Estimator):
     settings_class = PopulationSettings
     settings: PopulationSettings
 
+    def __init__(self, objective: Objective, settings: Any) -> None:
+        super().__init__(objective, settings)
+        # Copies that are evaluated side by side can't wait for other processes, as norms that pool moments must.
+        self.in_parts = not any(norm.buffers() for norm in objective.learner.backbone.norms)
+
     @torch.no_grad()
     def estimate(self, params: Params, carried: Params, episodes: Episodes, stage: Stage) -> Estimate:
         """See Estimator.estimate; buffers, loss and outputs are those of the parameters without perturbation."""
@@ -57,8 +64,8 @@ class EvolutionStrategies(Estimator):
         def loss(member: Params) -> Params:
             return {"loss": self.objective({**params, **member}, episodes, stage).loss}
 
-        ranks = centred_ranks(evaluate_population(loss, mirrored(learned, noise, settings.sigma))["loss"])
-        one, other = ranks.chunk(2)
+        losses = evaluate_population(loss, mirrored(learned, noise, settings.sigma))["loss"]
+        one, other = centred_ranks(current_part().mean(losses)).chunk(2)
         gradients = {
             name: torch.tensordot((one - other).to(value), value, 1) / (settings.population * settings.sigma)
             for name, value in noise.items()

@@ -67,6 +67,14 @@ class Estimator(ABC):
     learns_architecture: ClassVar[bool] = False
     """Whether it learns what the network is (`Backbone.architecture`), as only a search should."""
 
+    in_parts: bool = False
+    """Whether several processes may compute the estimate of a batch, each for a part of its tasks.
+
+    The gradients, the buffers and the loss of the batch must then be the means over its tasks of what the parts find,
+    and all parts must find the same to carry. An estimator that makes more of a mean over tasks than a sum asks
+    `parts.current_part()` for the mean over the batch, and draws numbers for tasks as for the batch.
+    """
+
     def __init__(self, objective: Objective, settings: Any) -> None:
         self.objective = objective
         self.settings = settings

@@ -54,6 +54,7 @@ class Implicit(Estimator):
     settings_class = ImplicitSettings
     settings: ImplicitSettings
     objective: QueryLoss
+    in_parts = True
 
     def __init__(self, objective: Objective, settings: Any) -> None:
         super().__init__(objective, settings)

@@ -57,6 +57,7 @@ class MLDG(Backpropagation):
     settings: MLDGSettings
     least_domains = 2
     teachers = "none"
+    in_parts = False  # which domains are held out is drawn for all tasks together, and held-out ones follow the others
 
     def __init__(self, objective: Objective, settings: Any) -> None:
         super().__init__(objective, settings)

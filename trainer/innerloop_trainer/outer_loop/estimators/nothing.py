@@ -14,6 +14,8 @@ class Nothing(Estimator):
     Only the loss is computed.
     """
 
+    in_parts = True
+
     @torch.no_grad()
     def estimate(self, params: Params, carried: Params, episodes: Episodes, stage: Stage) -> Estimate:
         """See Estimator.estimate."""

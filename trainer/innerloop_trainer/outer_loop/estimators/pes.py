@@ -69,6 +69,7 @@ class PersistentEvolution(Estimator):
     asks_objective = False
     settings_class = PersistentSettings
     settings: PersistentSettings
+    in_parts = False  # the weights of every task are carried on, which belong to no process
     objective: EveryStep
 
     def __init__(self, objective: Objective, settings: Any) -> None:

@@ -46,6 +46,7 @@ class Pilot(Backpropagation):
     settings: PilotSettings
     objective: Distillation
     teachers = "learned"
+    in_parts = False  # the pilot step follows the gradient of all tasks
 
     def __init__(self, objective: Objective, settings: Any) -> None:
         super().__init__(objective, settings)

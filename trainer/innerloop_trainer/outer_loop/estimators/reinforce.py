@@ -10,6 +10,7 @@ from torch import Tensor
 
 from innerloop_learner.losses import task_loss
 from innerloop_learner.objectives import Objective, Stage
+from innerloop_learner.parts import current_part
 from innerloop_learner.settings import setting
 from innerloop_learner.tasks import Episodes, Params
 from innerloop_trainer.outer_loop.estimators.backpropagation import backpropagate
@@ -54,6 +55,7 @@ class Reinforce(Estimator):
     settings_class = ReinforceSettings
     settings: ReinforceSettings
     teachers = "fixed"
+    in_parts = True
 
     def __init__(self, objective: Objective, settings: Any) -> None:
         super().__init__(objective, settings)
@@ -76,23 +78,24 @@ class Reinforce(Estimator):
         drawn = draw(logits, episodes.support.tasks, stage)
         found = backpropagate(self.objective, {**params, **drawn}, episodes, stage)
         losses = task_loss(learner.spec.task_kind, found.outputs, episodes.targets, episodes.query.mask)
-        before = carried[BASELINE]
-        baseline = torch.where(before.isnan(), losses.mean(), before)
+        before, mean = carried[BASELINE], current_part().mean(losses.mean())
+        baseline = torch.where(before.isnan(), mean, before)
         gradients = {
             name: policy_gradient(value, drawn[name], losses - baseline, self.settings.entropy_bonus)
             for name, value in logits.items()
         }
-        after = baseline.lerp(losses.mean(), 1 - self.settings.baseline_share)
+        after = baseline.lerp(mean, 1 - self.settings.baseline_share)
         return replace(found, gradients={**found.gradients, **gradients}, carried={BASELINE: after})
 
 
 def draw(logits: Params, tasks: int, stage: Stage) -> Params:
     """An option of every choice for each task, one-hot [T, C], the same ones on every device."""
-    generator = stage.generator()
+    generator, part = stage.generator(), current_part()
     drawn = {}
     for name, value in logits.items():
-        options = value.softmax(0).double().cpu().multinomial(tasks, replacement=True, generator=generator)
-        drawn[name] = F.one_hot(options, len(value)).to(value)
+        probabilities = value.softmax(0).double().cpu()
+        options = probabilities.multinomial(part.total(tasks), replacement=True, generator=generator)
+        drawn[name] = F.one_hot(part.own(options), len(value)).to(value)
     return drawn
 
 

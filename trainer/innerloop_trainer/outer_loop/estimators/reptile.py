@@ -45,6 +45,7 @@ class Reptile(Estimator):
     asks_objective = False
     settings_class = ReptileSettings
     settings: ReptileSettings
+    in_parts = True
 
     def __init__(self, objective: Objective, settings: Any) -> None:
         super().__init__(objective, settings)
