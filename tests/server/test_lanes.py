@@ -284,6 +284,27 @@ async def test_a_batch_that_fails_is_freed_at_once(make_lanes, model):
         lanes.give_back(lane)
 
 
+async def test_a_worker_that_has_ended_is_freed_at_once(model):
+    freed, present = [], []
+
+    def start():
+        present[:] = [FakeWorker()]
+        freed.append(weakref.ref(present[0]))
+        return present[0]
+
+    lanes = Lanes(1, start)
+    await lanes.start()
+    gc.disable()
+    try:
+        for _ in range(2):
+            assert await compute(lanes, model, lambda: present[0].end()) is BATCH
+            await asyncio.sleep(0.01)
+        assert [worker() is None for worker in freed] == [True, True, False]
+    finally:
+        gc.enable()
+        assert await lanes.stop(5)
+
+
 async def test_lanes_stop_once_what_they_compute_is_done(make_lanes, model):
     lanes, (worker,) = await make_lanes()
     computing = asyncio.create_task(compute(lanes, model))

@@ -349,9 +349,12 @@ class LaneWorker:
             self._give_up(WorkerError("the process does not answer"))
 
     def stop(self) -> None:
-        """End the process."""
+        """End the process; nothing can be computed afterwards."""
         self._loop.remove_reader(self._worker.fileno())
         self._worker.stop()
+        # The traceback of an error refers to this worker, and the reply to the error: the memory that was shared with
+        # the process would be freed by garbage collection only.
+        del self._reply
 
     def _receive(self) -> None:
         try:
