@@ -147,6 +147,7 @@ soak: setup
 	$(BIN)/python benchmarks/hostile/soak.py
 	! $(BIN)/python benchmarks/hostile/soak.py --leak --minutes 4 --out benchmarks/hostile/soak-leak.json
 	$(BIN)/python benchmarks/hostile/starts.py --count 200
+	$(BIN)/python benchmarks/hostile/replacements.py --count 200
 
 clean:
 	rm -rf $(VENV) .venv-peers .pytest_cache .mypy_cache .ruff_cache $(EXAMPLES)/node_modules
