@@ -31,8 +31,11 @@ LAYOUTS = (
     "validation, dev, testing) with class folders in them"
 )
 
+Folders = Mapping[PurePosixPath, Sequence[PurePosixPath]]
+"""The files of each folder that has some: there are many files in few folders, so that rules look at folders."""
+
 Homes = Mapping[PurePosixPath, PurePosixPath]
-"""The class folder of each file."""
+"""The class folder of the files of each folder."""
 
 Classes = Mapping[str, Sequence[PurePosixPath]]
 """Files by class name, which is the class folder's path below the root or below the folder of its split."""
@@ -87,18 +90,18 @@ def find_classes(
     Raises:
         DataError: there are no classes, or the layout is not one of those that are read.
     """
-    found = [path for path in tree.files if path.suffix.lower() in kind.extensions()]
-    others = [path for path in tree.files if path.suffix.lower() not in kind.extensions()]
+    found, others = _by_kind(kind, tree)
     if not found:
         said = _others_said(kind, others) if others else LAYOUTS
         raise DataError(f"{kind.source}: {tree.root} has no {kind.noun} ({kind.formats()}); {said}")
     if not skip_empty:
         _reject_folders_of_others(kind, tree, found, others)
-    homes = {path: _class_folder(path, speakers=speakers) for path in found}
+    folders = _by_folder(found)
+    homes = {folder: _class_folder(folder, speakers=speakers) for folder in folders}
     top = _top(homes)
-    folders = _split_folders(kind, tree, top, homes)
+    divided = _split_folders(kind, tree, top, folders, homes)
     splits: dict[str, Classes] = {
-        split: _classes(kind, tree, top / folder, homes) for folder, split in (folders or {"": ""}).items()
+        split: _classes(kind, tree, top / folder, folders, homes) for folder, split in (divided or {"": ""}).items()
     }
     _reject_repeated(kind, tree, splits, nested=nested)
     _reject_bad_splits(kind, tree, splits, nested=nested)
@@ -111,32 +114,53 @@ def single_folder(kind: FileKind, tree: FileTree) -> ClassFolders | None:
     Returns:
         the files by their paths; None if they lie in several folders, or there are none.
     """
-    found = [path for path in tree.files if path.suffix.lower() in kind.extensions()]
+    found, others = _by_kind(kind, tree)
     if len({path.parent for path in found}) != 1:
         return None
-    others = [path for path in tree.files if path.suffix.lower() not in kind.extensions()]
     return ClassFolders({"": {tree.shown(path): [path] for path in found}}, _notices(kind, tree, found, others))
 
 
-def _class_folder(path: PurePosixPath, *, speakers: bool) -> PurePosixPath:
-    """The folder of a file's class; the root where the file lies too high for that."""
-    return path.parent.parent if speakers else path.parent
+def _by_kind(kind: FileKind, tree: FileTree) -> tuple[list[PurePosixPath], list[PurePosixPath]]:
+    """The files of this kind, and all others."""
+    extensions = kind.extensions()
+    found: list[PurePosixPath] = []
+    others: list[PurePosixPath] = []
+    for path in tree.files:
+        (found if path.suffix.lower() in extensions else others).append(path)
+    return found, others
+
+
+def _by_folder(files: Sequence[PurePosixPath]) -> Folders:
+    """Files by the folder that they lie in, in their order."""
+    folders = defaultdict[PurePosixPath, list[PurePosixPath]](list)
+    for path in files:
+        folders[path.parent].append(path)
+    return folders
+
+
+def _class_folder(folder: PurePosixPath, *, speakers: bool) -> PurePosixPath:
+    """The class folder of the files of a folder; the root where they lie too high for that."""
+    return folder.parent if speakers else folder
 
 
 def _top(homes: Homes) -> PurePosixPath:
     """The deepest folder that all class folders lie in, and that is not a class folder itself."""
     top = PurePosixPath()
-    while True:
-        below = {path.relative_to(top).parts[0] for path in homes}
+    while top not in homes:
+        below = {folder.relative_to(top).parts[0] for folder in homes}
         deeper = top / min(below)
         if len(below) > 1 or any(home in (top, deeper) for home in homes.values()):
             return top
         top = deeper
+    return top
 
 
-def _split_folders(kind: FileKind, tree: FileTree, top: PurePosixPath, homes: Homes) -> dict[str, str]:
+def _split_folders(
+    kind: FileKind, tree: FileTree, top: PurePosixPath, folders: Folders, homes: Homes
+) -> dict[str, str]:
     """The split that each folder stands for; empty if folders are classes."""
-    below = {path.relative_to(top).parts[0] for path in homes}
+    below = {folder.relative_to(top).parts[0] for folder in folders if folder != top}
+    below |= {path.name for path in folders.get(top, ())}
     divided = {home.relative_to(top).parts[0] for home in homes.values() if len(home.relative_to(top).parts) > 1}
     found: dict[str, str] = {name: split for name in sorted(below) if (split := _split_called(name)) is not None}
     if not divided & found.keys() and found.keys() != below:
@@ -156,18 +180,19 @@ def _split_called(folder: str) -> Split | None:
     return SPLIT_NAMES.get(word)
 
 
-def _classes(kind: FileKind, tree: FileTree, root: PurePosixPath, homes: Homes) -> Classes:
+def _classes(kind: FileKind, tree: FileTree, root: PurePosixPath, folders: Folders, homes: Homes) -> Classes:
     """The files below `root` by class."""
     classes = defaultdict[str, list[PurePosixPath]](list)
-    for path, home in homes.items():
-        if not path.is_relative_to(root):
+    for folder, home in homes.items():
+        if not folder.is_relative_to(root):
             continue
         if home == root or not home.is_relative_to(root):
-            missing = "no class folder" if home == path.parent else "no folder of a speaker in a class folder"
+            missing = "no class folder" if home == folder else "no folder of a speaker in a class folder"
             raise DataError(
-                f"{kind.source}: {tree.root}: {tree.shown(path)} lies in {missing}; move it into that of its class"
+                f"{kind.source}: {tree.root}: {tree.shown(folders[folder][0])} lies in {missing}; move it into that of "
+                f"its class"
             )
-        classes[tree.shown(home.relative_to(root))].append(path)
+        classes[tree.shown(home.relative_to(root))] += folders[folder]
     return classes
 
 
@@ -193,7 +218,7 @@ def _reject_folders_of_others(
     kind: FileKind, tree: FileTree, found: Sequence[PurePosixPath], others: Sequence[PurePosixPath]
 ) -> None:
     """Refuse folders that hold files but none of this kind; empty folders are passed over."""
-    filled = {folder for path in found for folder in path.parents}
+    filled = _with_all_above(found)
     for path in others:
         if path.parent not in filled:
             there = [other for other in others if other.parent == path.parent]
@@ -231,11 +256,17 @@ def _notices(
     notices = []
     if others:
         notices.append(f"{_others_said(kind, others)} of no format that is read, left out")
-    filled = {folder for path in (*found, *others) for folder in path.parents}
+    filled = _with_all_above([*found, *others])
     empty = [folder for folder in tree.folders if folder not in filled]
     if empty:
         notices.append(f"{counted(len(empty), 'empty folder')} left out")
     return notices
+
+
+def _with_all_above(files: Sequence[PurePosixPath]) -> set[PurePosixPath]:
+    """The folders that hold some of the files, directly or further below."""
+    folders = {path.parent for path in files}
+    return {above for folder in folders for above in (folder, *folder.parents)}
 
 
 def _others_said(kind: FileKind, others: Sequence[PurePosixPath]) -> str:

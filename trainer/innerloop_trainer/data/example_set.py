@@ -1,6 +1,6 @@
 """Examples in the host's memory, sorted by class."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from innerloop_trainer.data.class_digests import ClassDigest
+
+PART_BYTES = 4 * 2**20
+"""Bytes of examples that are looked at together: few enough for the cache of a processor, and for any memory."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,13 @@ class ExampleSet:
             None if self.speakers is None else self.speakers[examples],
             None if self.domains is None else tuple(self.domains[index] for index in chosen),
         )
+
+    def in_parts(self) -> Iterator[NDArray[Any]]:
+        """The examples in order, a few MB at a time, so that what is computed of them never needs as much as all."""
+        size = int(np.prod(self.examples.shape[1:], dtype=np.int64)) * self.examples.dtype.itemsize
+        step = max(1, PART_BYTES // max(1, size))
+        for start in range(0, len(self.examples), step):
+            yield self.examples[start : start + step]
 
     def count(self, which: NDArray[np.bool_]) -> dict[str, int]:
         """The number of examples of each class among those marked in `which` [N]."""

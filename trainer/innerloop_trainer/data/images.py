@@ -140,13 +140,14 @@ def _decode(tree: FileTree, classes: Classes, options: ImageOptions) -> ExampleS
 
 
 def _colourless(images: ExampleSet) -> bool:
-    """Whether all channels are equal, looked at image by image to need no second copy of all."""
-    return all(bool(np.array_equal(image, np.broadcast_to(image[:1], image.shape))) for image in images.examples)
+    """Whether all channels are equal."""
+    return all(bool((part == part[:, :1]).all()) for part in images.in_parts())
 
 
 def _blanks(images: ExampleSet) -> dict[str, int]:
     """Count the images of each class that are of one colour only."""
-    return images.count(np.fromiter((bool((image == image[:, :1, :1]).all()) for image in images.examples), bool))
+    blank = [(part == part[:, :, :1, :1]).all((1, 2, 3)) for part in images.in_parts()]
+    return images.count(np.concatenate([np.zeros(0, bool), *blank]))
 
 
 def _reject_blank(tree: FileTree, images: ExampleSet, blanks: Mapping[str, int]) -> None:
