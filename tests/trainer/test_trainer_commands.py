@@ -6,6 +6,8 @@ import re
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -14,15 +16,16 @@ from rich.console import Console
 from shell import innerloop, readable
 
 from innerloop_learner.bundle import load_bundle
-from innerloop_trainer.cli import progress
+from innerloop_trainer.cli import pace, progress
 from innerloop_trainer.cli.output import console
 from innerloop_trainer.data import EpisodeShape, load_source, sources
-from innerloop_trainer.data.progress import tracked
 from innerloop_trainer.evaluation import evaluate
+from innerloop_trainer.progress import progress_of
 from innerloop_trainer.runs.folder import Progress
 from innerloop_trainer.runs.learning_curve import plot_learning_curve
 from innerloop_trainer.runs.log import Row
 from innerloop_trainer.runs.training import Report
+from innerloop_trainer.search import Search, SearchReport
 
 OPTIONS = [
     *("--data", "digits", "--ways", 2, "--queries", 3, "--iterations", 4, "--meta-batch", 2, "--steps", 1),
@@ -155,14 +158,53 @@ def test_the_progress_bar_fits_a_terminal_of_80_columns(monkeypatch: pytest.Monk
     assert len(bar) <= 80
 
 
-def test_output_that_is_no_terminal_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    log = io.StringIO()
+def test_a_log_gets_a_line_of_training_now_and_then_and_at_validations(monkeypatch: pytest.MonkeyPatch) -> None:
+    log, clock = io.StringIO(), Clock(monkeypatch)
     monkeypatch.setattr(progress, "console", Console(file=log, width=80))
-    for seconds, lines in ((3600.0, ""), (-1.0, "     7  of 60000  12346 tasks/s  loss 12.346\n")):
-        monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", seconds)
-        with progress.progress_bar("protonet", 0, 60_000, "accuracy") as show:
-            show(Report(Progress(7), 12_345.6, 12.3456, None))
-        assert log.getvalue() == lines
+    row = Row(40, 1.0, 12_345.6, 1e-3, 12.3456, 0.98765, 0.97654, 0.01234)
+    with progress.progress_bar("protonet", 10, 60_010, "accuracy") as show:
+        for iteration in range(11, 41):  # a step in each two seconds
+            clock.seconds += 2
+            show(Report(Progress(iteration, best_iteration=40), 12_345.6, 12.3456, row if iteration == 40 else None))
+    assert log.getvalue().splitlines() == [
+        "    25  of 60010  12346 tasks/s  loss 12.346  33 h 20 min left",
+        "    40  loss 12.3456  training 98.77%  validation 97.65% ± 1.23%  12346 tasks/s  33 h 19 min left  best",
+    ]
+
+
+def test_a_log_gets_a_line_of_reading_and_measuring_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    log, clock = io.StringIO(), Clock(monkeypatch)
+    monkeypatch.setattr(progress, "notes", Console(file=log, width=80, markup=False, highlight=False))
+    with progress.progress_of_reading(), progress_of("Decoding scans [/final]", 60_000, "files") as advance:
+        for _ in range(7):
+            clock.seconds += 10
+            advance(1000)
+    assert log.getvalue().splitlines() == [
+        "Decoding scans [/final]  3,000 of 60,000 files  100/s  10 min left",
+        "Decoding scans [/final]  6,000 of 60,000 files  100/s  9 min left",
+    ]
+
+
+def test_a_log_gets_a_line_of_a_search_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    log, clock = io.StringIO(), Clock(monkeypatch)
+    monkeypatch.setattr(progress, "console", Console(file=log, width=80))
+    search = SimpleNamespace(tried=[object()], trials=11, config=SimpleNamespace(searcher="evolution"))
+    with progress.search_progress(cast("Search", search)) as show:
+        for iteration in range(1, 5):
+            clock.seconds += 15
+            show(SearchReport(2, 11, Report(Progress(iteration), 512.3, 1.25, None), 10, None, None))
+    assert log.getvalue().splitlines() == [
+        "trial 2 of 11, step 2/10  512 tasks/s  loss 1.250  25 min left",
+        "trial 2 of 11, step 4/10  512 tasks/s  loss 1.250  24 min left",
+    ]
+
+
+class Clock:
+    """A clock that the pace of work goes by, and that a test turns."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seconds = 0.0
+        monkeypatch.setattr(pace, "monotonic", lambda: self.seconds)
 
 
 def test_output_that_takes_no_more_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +266,7 @@ def test_sources_lists_every_source_and_one_with_its_options() -> None:
 
 def test_brackets_and_dollars_in_the_names_of_data_end_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with progress.progress_of_reading():
-        assert list(tracked([1, 2], "Decoding scans [/final]")) == [1, 2]
+    with progress.progress_of_reading(), progress_of("Decoding scans [/final]", 2, "files") as advance:
+        advance(2)
     plot_learning_curve([], "images:price $_$", "accuracy", tmp_path / "curve.png")
     assert (tmp_path / "curve.png").exists()

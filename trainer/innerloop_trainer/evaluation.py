@@ -16,6 +16,7 @@ from innerloop_learner.state import STATISTICS
 from innerloop_learner.tasks import Episodes, Params, TaskState
 from innerloop_learner.traits import TaskKind
 from innerloop_trainer.data import DataSource, EpisodeShape, TaskSampler
+from innerloop_trainer.progress import progress_of
 from innerloop_trainer.seeds import generator_for
 from innerloop_trainer.seen_classes import describe_classes
 
@@ -131,13 +132,15 @@ def evaluate(
     _check_steps(learner, steps)
     device = next(iter(params.values())).device
     scores = []
-    for tasks, generator in evaluation_batches(seed, episodes, device):
-        batch = sampler.sample(shape, tasks, generator)
-        support = replace(batch.support, max_ways=learner.padded_ways(batch.support.max_ways))
-        state = learner.adapt(params, support, steps).state
-        if protocol == "transductive":
-            state = _without_statistics(state)
-        scores.append(score(learner.predict(params, state, batch.query), batch))
+    with progress_of(f"Measuring on the {split} split", episodes, "episodes") as advance:
+        for tasks, generator in evaluation_batches(seed, episodes, device):
+            batch = sampler.sample(shape, tasks, generator)
+            support = replace(batch.support, max_ways=learner.padded_ways(batch.support.max_ways))
+            state = learner.adapt(params, support, steps).state
+            if protocol == "transductive":
+                state = _without_statistics(state)
+            scores.append(score(learner.predict(params, state, batch.query), batch))
+            advance(tasks)
     other_steps = None if steps == learner.default_steps else steps
     return Evaluation(
         metric_name(learner.spec.task_kind),

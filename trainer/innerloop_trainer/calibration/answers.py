@@ -12,6 +12,7 @@ from innerloop_learner.learner import Learner
 from innerloop_learner.tasks import Episodes, Params
 from innerloop_trainer.calibration.open_episodes import UNKNOWN, distractors_for, sample_open
 from innerloop_trainer.data import EpisodeShape, TaskSampler
+from innerloop_trainer.progress import progress_of
 from innerloop_trainer.seeds import generator_for
 
 TASKS_AT_ONCE = 25
@@ -63,7 +64,7 @@ def answers_of_classes(
     distractors = distractors_for(sampler, shape.ways)
     logits, targets, unknown = [], [], []
     device = next(iter(params.values())).device
-    for tasks, generator in _batches(seed, episodes, device):
+    for tasks, generator in _batches(shape, seed, episodes, device):
         batch = sample_open(sampler, shape, distractors, tasks, generator)
         answers = _outputs(learner, params, batch, steps)[..., : shape.ways]
         others = batch.targets == UNKNOWN
@@ -91,15 +92,22 @@ def errors_of_values(
     """
     device = next(iter(params.values())).device
     errors = []
-    for tasks, generator in _batches(seed, episodes, device):
+    for tasks, generator in _batches(shape, seed, episodes, device):
         batch = sampler.sample(shape, tasks, generator)
         errors.append((_outputs(learner, params, batch, steps) - batch.targets).abs().flatten(1).cpu().numpy())
     return np.concatenate(errors)
 
 
-def _batches(seed: int, episodes: int, device: torch.device) -> Iterator[tuple[int, torch.Generator]]:
-    for start in range(0, episodes, TASKS_AT_ONCE):
-        yield min(TASKS_AT_ONCE, episodes - start), generator_for(seed, "calibration", start, device)
+def _batches(
+    shape: EpisodeShape, seed: int, episodes: int, device: torch.device
+) -> Iterator[tuple[int, torch.Generator]]:
+    """Sizes and generators of the batches that make up the episodes; reports how many are done."""
+    size = f"{shape.ways} ways and {shape.shots} shots" if shape.ways else f"{shape.shots} shots"
+    with progress_of(f"Calibration at {size}", episodes, "episodes") as advance:
+        for start in range(0, episodes, TASKS_AT_ONCE):
+            tasks = min(TASKS_AT_ONCE, episodes - start)
+            yield tasks, generator_for(seed, "calibration", start, device)
+            advance(tasks)
 
 
 def _outputs(learner: Learner, params: Params, batch: Episodes, steps: int | None) -> torch.Tensor:

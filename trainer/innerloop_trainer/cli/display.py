@@ -47,13 +47,13 @@ def print_left_out(classes: Sequence[str]) -> None:
         console.print(f"left out: {count} that the parameters were trained on or chosen by", soft_wrap=True)
 
 
-def validation_line(row: Row, metric: str, *, best: bool) -> str:
-    """The figures of a validation, and whether it is the best so far."""
+def validation_line(row: Row, metric: str, pace: str, *, best: bool) -> str:
+    """The figures of a validation, how fast training goes if that is to be said, and whether it is the best so far."""
     training, validation, interval = (
         _number(value, metric) for value in (row.training, row.validation, row.validation_interval)
     )
     figures = f"loss {row.loss:.4f}  training {training}  validation {validation} ± {interval}"
-    return f"{row.iteration:>6}  {figures}{'  best' * best}"
+    return "  ".join(filter(None, (f"{row.iteration:>6}", figures, pace, "best" * best)))
 
 
 def print_evaluation(metric: Metric) -> None:

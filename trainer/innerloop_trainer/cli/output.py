@@ -1,33 +1,52 @@
-"""Standard output for commands, which may fail without ending them."""
+"""Standard output and standard error for commands, which may fail without ending them."""
 
 import sys
 from contextlib import suppress
-from typing import IO, Any, cast
+from typing import IO, Any, TextIO, cast
 
 from rich.console import Console
 
 
 class LastingOutput:
-    """Standard output whose errors never end a computation.
+    """Standard output or error, whose own errors never end a computation.
 
     Text for a closed terminal, a pipe without a reader or a log on a full disk is dropped. Characters that the output's
     encoding lacks become escapes, so that names stay distinct.
+
+    Args:
+        name: "stdout" or "stderr"; what `sys` has under this name is asked for at each call, since it may be replaced.
     """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def _stream(self) -> TextIO:
+        stream: TextIO = getattr(sys, self._name)
+        return stream
 
     def write(self, text: str) -> int:
         """Write text, and drop it if that fails."""
-        encoding = sys.stdout.encoding or "utf-8"
+        encoding = self._stream.encoding or "utf-8"
         with suppress(OSError):
-            sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         return len(text)
 
     def flush(self) -> None:
         """Flush, and go on if that fails."""
         with suppress(OSError):
-            sys.stdout.flush()
+            self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(sys.stdout, name)
+        return getattr(self._stream, name)
 
 
-console = Console(file=cast("IO[str]", LastingOutput()), markup=False, emoji=False, highlight=False)
+def _console(name: str) -> Console:
+    return Console(file=cast("IO[str]", LastingOutput(name)), markup=False, emoji=False, highlight=False)
+
+
+console = _console("stdout")
+"""Where results go."""
+
+notes = _console("stderr")
+"""Where the progress of reading and measuring goes, apart from results."""

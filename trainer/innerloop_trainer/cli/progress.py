@@ -1,33 +1,50 @@
-"""Progress of long work: a bar while data is read, a bar and a line for each validation while a run is trained."""
+"""Progress of long work: a bar in a terminal, a line now and then in a log, and a line for each validation of a run."""
 
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from innerloop_trainer.cli.display import print_tried, validation_line
 from innerloop_trainer.cli.interrupts import interruptible
-from innerloop_trainer.cli.output import console
-from innerloop_trainer.data.progress import tracking_by
+from innerloop_trainer.cli.output import console, notes
+from innerloop_trainer.cli.pace import Pace
 from innerloop_trainer.evaluation import metric_name
+from innerloop_trainer.progress import Advance, showing_by
 from innerloop_trainer.runs.training import Report, Training
 from innerloop_trainer.search import Search, SearchReport
 
-SECONDS_BETWEEN_LINES = 60.0
-
 
 def progress_of_reading() -> AbstractContextManager[None]:
-    """A context in which reading and encoding data shows a bar on stderr, if that is a terminal."""
-    return tracking_by(_track)
+    """A context in which reading, encoding, testing and calibrating show on stderr how far they are.
+
+    In a terminal that is a bar, which goes when the work is done; elsewhere a line now and then.
+    """
+    return showing_by(_bar if sys.stderr.isatty() else _lines)
 
 
-def _track(items: Sequence[Any], title: str) -> Iterable[Any]:
-    return track(items, escape(title), console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+@contextmanager
+def _bar(title: str, total: int, unit: str) -> Iterator[Advance]:
+    del unit
+    with showing_by(None), Progress(console=notes, transient=True) as progress:
+        task = progress.add_task(escape(title), total=total)
+        yield lambda count: progress.advance(task, count)
+
+
+@contextmanager
+def _lines(title: str, total: int, unit: str) -> Iterator[Advance]:
+    pace, done = Pace(0, total), 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if pace.due():
+            figures = f"{done:,} of {total:,} {unit}  {pace.per_second(done):,.0f}/s{pace.left(done)}"
+            notes.print(f"{title}  {figures}", soft_wrap=True)
+
+    yield advance
 
 
 def run_with_progress(training: Training) -> bool:
@@ -47,7 +64,7 @@ def run_with_progress(training: Training) -> bool:
 
 @contextmanager
 def progress_bar(title: str, done: int, total: int, metric: str) -> Iterator[Callable[[Report], None]]:
-    """Give a function that shows reports of training: in a bar, or if output is no terminal in one line per minute.
+    """Give a function that shows reports of training: in a bar, or if output is no terminal in a line now and then.
 
     Args:
         title: text beside the bar.
@@ -55,29 +72,21 @@ def progress_bar(title: str, done: int, total: int, metric: str) -> Iterator[Cal
         total: number of outer steps in all.
         metric: name of the metric that is validated.
     """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=14),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal, refresh_per_second=4) as progress:
+    pace = Pace(done, total)
+    with _bar_of_steps() as progress:
         task = progress.add_task(title, completed=done, total=total, figures="")
-        printed = time.monotonic()
 
         def show(report: Report) -> None:
-            nonlocal printed
             iteration = report.progress.iteration
             figures = f"{report.tasks_per_second:.0f} tasks/s  loss {report.loss:.3f}"
             progress.update(task, completed=iteration, figures=figures)
             if report.row is not None:
-                console.print(validation_line(report.row, metric, best=report.progress.best_iteration == iteration))
-            elif progress.disable and time.monotonic() - printed > SECONDS_BETWEEN_LINES:
-                console.print(f"{iteration:>6}  of {total}  {figures}")
-            else:
-                return
-            printed = time.monotonic()
+                best = report.progress.best_iteration == iteration
+                speed = f"{report.tasks_per_second:.0f} tasks/s{pace.left(iteration)}" * progress.disable
+                console.print(validation_line(report.row, metric, speed, best=best), soft_wrap=progress.disable)
+                pace.said()
+            elif progress.disable and pace.due():
+                console.print(f"{iteration:>6}  of {total}  {figures}{pace.left(iteration)}", soft_wrap=True)
 
         yield show
 
@@ -85,6 +94,32 @@ def progress_bar(title: str, done: int, total: int, metric: str) -> Iterator[Cal
 @contextmanager
 def search_progress(search: Search) -> Iterator[Callable[[SearchReport], None]]:
     """Give a function that shows reports of a search: a bar of its trials, and a line for each one that ended."""
+    pace = Pace(len(search.tried), search.trials)
+    with _bar_of_steps() as progress:
+        task = progress.add_task(search.config.searcher, total=search.trials, figures="")
+
+        def show(report: SearchReport) -> None:
+            best = "" if report.best is None else f"  best {report.best.accuracy:.2%}"
+            if report.tried is not None:
+                print_tried(report.tried, str(report.trial))
+                pace.said()
+                progress.update(task, completed=report.trial, figures=best)
+            elif report.training is not None:
+                ended, iteration = max(0, report.trial - 1), report.training.progress.iteration
+                step = f"step {iteration}/{report.total}"
+                what = f"trial {report.trial}" if report.trial else "network of all architectures"
+                progress.update(task, completed=ended, figures=f"{what}, {step}{best}")
+                if progress.disable and pace.due():
+                    figures = f"{report.training.tasks_per_second:.0f} tasks/s  loss {report.training.loss:.3f}"
+                    left = pace.left(ended + iteration / report.total) if report.trial else ""
+                    console.print(f"{what} of {search.trials}, {step}  {figures}{best}{left}", soft_wrap=True)
+
+        yield show
+
+
+@contextmanager
+def _bar_of_steps() -> Iterator[Progress]:
+    """A bar with figures, disabled if output is no terminal. In a terminal it stands alone while it is there."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=14),
@@ -92,17 +127,6 @@ def search_progress(search: Search) -> Iterator[Callable[[SearchReport], None]]:
         TextColumn("{task.fields[figures]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal, refresh_per_second=4) as progress:
-        task = progress.add_task(search.config.searcher, total=search.trials, figures="")
-
-        def show(report: SearchReport) -> None:
-            best = "" if report.best is None else f"  best {report.best.accuracy:.2%}"
-            if report.tried is not None:
-                print_tried(report.tried, str(report.trial))
-                progress.update(task, completed=report.trial, figures=best)
-            elif report.training is not None:
-                step = f"step {report.training.progress.iteration}/{report.total}"
-                what = f"trial {report.trial}" if report.trial else "network of all architectures"
-                progress.update(task, completed=max(0, report.trial - 1), figures=f"{what}, {step}{best}")
-
-        yield show
+    alone = showing_by(None) if console.is_terminal else nullcontext()
+    with alone, Progress(*columns, console=console, disable=not console.is_terminal, refresh_per_second=4) as progress:
+        yield progress

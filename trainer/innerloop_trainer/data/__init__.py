@@ -3,9 +3,9 @@
 `load_source("images:PATH?size=32")` names a source, a place and options. `load` takes the text apart and asks the
 source, which is a file of its own (`images`, `audio`, `texts`, `omniglot`, `glyphs`, `digits`, `sinusoid`) and says in
 `options` what may be asked of it. Files are found and read by `file_tree` and `class_folders`, or by `tables`; `decode`
-makes arrays of images and recordings, and `cache` keeps them. `left_out` names what can't be used, `class_split`
-divides classes into training, validation and test, `speakers` keeps speakers apart, and `class_digests` tells by which
-classes are known again.
+makes arrays of images and recordings, several `decoded_files` at a time, and `cache` keeps them. `left_out` names what
+can't be used, `class_split` divides classes into training, validation and test, `speakers` keeps speakers apart, and
+`class_digests` tells by which classes are known again.
 
 What comes out is a `DataSource` of three splits: `class_examples` holds the examples of one on a device and draws
 episodes of it. `unlabelled` draws them without labels, and `augmented` changes images whenever they are drawn.

@@ -1,6 +1,5 @@
 """Decodes the files of all classes into one array."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -9,16 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from innerloop_learner.media import Color, UnreadableAudioError, UnreadableImageError, decode_image
+from innerloop_learner.media import Color, decode_image
 from innerloop_trainer.data.class_digests import digest_classes
+from innerloop_trainer.data.decoded_files import decoded_files
 from innerloop_trainer.data.example_set import ExampleSet
-from innerloop_trainer.data.file_tree import FileTree, UnreadableFileError
+from innerloop_trainer.data.file_tree import FileTree
 from innerloop_trainer.data.left_out import Broken
-from innerloop_trainer.data.progress import tracked
 from innerloop_trainer.data.source import DataError
-
-UNREADABLE = (UnreadableFileError, UnreadableImageError, UnreadableAudioError)
-"""Exceptions that reading and decoding a file raise; the messages follow the name of the file."""
+from innerloop_trainer.progress import progress_of
 
 
 @dataclass(frozen=True)
@@ -73,23 +70,24 @@ def decode_classes(
     Raises:
         DataError: files can't be read, and the message names them; or all together need too much memory.
     """
-    files = [(row, path) for row, paths in enumerate(classes.values()) for path in paths]
-    examples = _make_room(tree, len(files), decoder)
+    homes = [(row, path) for row, paths in enumerate(classes.values()) for path in paths]
+    examples = _make_room(tree, len(homes), decoder)
     counts = np.zeros(len(classes), dtype=np.int64)
     hashes: list[bytes] = []
     heard: list[int] = []
     broken = Broken(str(tree.root))
-    for row, path in tracked(files, f"Decoding {tree.root.name}"):
-        try:
-            content = tree.read(path)
-            examples[len(hashes)] = decoder.decode(content)
-        except UNREADABLE as error:
-            broken.note(f"{tree.shown(path)} {error}")
-            continue
-        hashes.append(hashlib.sha256(content).digest())
-        counts[row] += 1
-        if speakers is not None:
-            heard.append(speakers[path])
+    decoded = decoded_files(tree, [path for _, path in homes], decoder.decode)
+    with progress_of(f"Decoding {tree.root.name}", len(homes), "files") as advance:
+        for (row, path), found in zip(homes, decoded, strict=True):
+            advance(1)
+            if isinstance(found, str):
+                broken.note(f"{tree.shown(path)} {found}")
+                continue
+            examples[len(hashes)] = found.example
+            hashes.append(found.digest)
+            counts[row] += 1
+            if speakers is not None:
+                heard.append(speakers[path])
     if not skip_broken:
         broken.refuse(advice)
     return ExampleSet(

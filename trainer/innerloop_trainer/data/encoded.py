@@ -13,8 +13,8 @@ from innerloop_learner.spec import InputSpec
 from innerloop_trainer.data.cache import cached
 from innerloop_trainer.data.class_examples import ClassExamples
 from innerloop_trainer.data.example_set import ExampleSet
-from innerloop_trainer.data.progress import tracked
 from innerloop_trainer.data.source import DataError, DataSource, TaskSampler
+from innerloop_trainer.progress import progress_of
 
 AT_ONCE = 256
 
@@ -72,11 +72,11 @@ def _features(data: ExampleSet, encoder: FrozenEncoder, title: str) -> ExampleSe
         return replace(data, examples=np.zeros((0, *encoder.spec.output_shape), np.float32))
 
     def build() -> ExampleSet:
-        starts = range(0, len(data.examples), AT_ONCE)
-        parts = [
-            encoder.encode(_raw(data.examples[start : start + AT_ONCE]))
-            for start in tracked(starts, f"Encoding {title}")
-        ]
+        parts = []
+        with progress_of(f"Encoding {title}", len(data.examples), "examples") as advance:
+            for start in range(0, len(data.examples), AT_ONCE):
+                parts.append(encoder.encode(_raw(data.examples[start : start + AT_ONCE])))
+                advance(len(parts[-1]))
         return replace(data, examples=np.concatenate(parts))
 
     features = cached("features", {"encoder": encoder.digest, "data": _digest(data)}, build)
