@@ -31,6 +31,7 @@ from innerloop.predictions import Predictions
 from innerloop.recipe import Recipe, make_support, read_answers
 from innerloop.retry import Deadline
 from innerloop.steps import Steps
+from innerloop.unanswered import Unanswered
 from innerloop.wanted import Wanted
 
 
@@ -56,6 +57,7 @@ class AdaptationCore:
         self.labels = dict(labels)
         self._own = None if recipe is None else OwnExamples.of(recipe)
         self._lock = threading.Lock()
+        self._unanswered = Unanswered()
 
     def predict_steps(
         self, inputs: Inputs, rate: int | None, wanted: Wanted, timeout: float | None
@@ -152,11 +154,22 @@ class AdaptationCore:
             self.labels.update(change.labels)
             if self._own is not None:
                 return (yield from self._update_own(self._own, change, expected, deadline))
-            updated = yield from self.core.call(calls.update(self.info.id, change, expected, self.labels), deadline)
+            updated = yield from self._send(calls.update(self.info.id, change, expected, self.labels), deadline)
             self.info = updated.info
             return updated.example_ids
         finally:
             self._lock.release()
+
+    def _send(self, sent: calls.Call[calls.Updated], deadline: Deadline) -> Steps[calls.Updated]:
+        """Send an update. It happens once, even if it was sent before and its answer never came."""
+        sent = self._unanswered.named(sent)
+        try:
+            updated = yield from self.core.call(sent, deadline)
+        except BaseException as failure:
+            self._unanswered.failed(sent, failure)
+            raise
+        self._unanswered.succeeded()
+        return updated
 
     def examples_steps(self, timeout: float | None) -> Steps[list[Example]]:
         """The examples that the adaptation has learned from."""
@@ -178,7 +191,7 @@ class AdaptationCore:
         before = self.info
         try:
             sent = calls.update(before.id, own.for_server(change), expected, self.labels)
-            updated = yield from self.core.call(sent, deadline)
+            updated = yield from self._send(sent, deadline)
         except ExamplesNotKeptError:
             after, added = own.changed(change)
             updated = yield from self._send_all(own, after, expected, deadline)
@@ -200,13 +213,13 @@ class AdaptationCore:
         """Put all examples in the place of those on the server, unless these are others by now than those here."""
         sent = calls.update_all(self.info.id, after.recipe, expected or self.info.revision)
         try:
-            return (yield from self.core.call(sent, deadline))
+            return (yield from self._send(sent, deadline))
         except RevisionChangedError as changed:
             if expected or not (yield from self._has_just(own, deadline)):
                 self._own = None
                 raise
             sent = calls.update_all(self.info.id, after.recipe, changed.revision)
-            return (yield from self.core.call(sent, deadline))
+            return (yield from self._send(sent, deadline))
 
     def _has_just(self, own: OwnExamples, deadline: Deadline) -> Steps[bool]:
         """Whether the server keeps just these examples, such as after a move to another version of the model."""

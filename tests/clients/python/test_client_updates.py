@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from scripted_server import Failure, bad_request, reason
 from twins import collect, connect
 
-from innerloop import AdaptationNotFoundError, Client, ExamplesNotKeptError, InvalidArgumentError, RevisionChangedError
+from innerloop import (
+    AdaptationNotFoundError,
+    Client,
+    DeadlineExceededError,
+    ExamplesNotKeptError,
+    InnerloopError,
+    InvalidArgumentError,
+    RevisionChangedError,
+)
 from innerloop.changes import Change, read_relabelling, read_removal
 from innerloop.examples import Examples, Names
 from innerloop.own_examples import OwnExamples, UnknownExampleError
@@ -254,6 +262,51 @@ async def test_an_update_whose_answer_is_lost_is_asked_for_again_under_the_same_
     assert (len(requests), len({request.request_id for request in requests})) == (3, 1)
     await adaptation.remove([2])
     assert server.requests("UpdateAdaptation")[-1].request_id != requests[0].request_id
+
+
+async def test_an_update_whose_answer_never_came_is_repeated_under_its_request_id(client, server):
+    adaptation = await client.adapt("grey", np.zeros((2, 28, 28), np.uint8), ["a", "b"])
+    x = np.zeros((1, 28, 28), np.uint8)
+    for code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.INTERNAL):
+        server.script("UpdateAdaptation", Failure(code))
+        with pytest.raises(InnerloopError):
+            await adaptation.add(x, ["c"])
+    server.script("UpdateAdaptation", bad_request("remove_examples", "names examples that are not there"))
+    with pytest.raises(InvalidArgumentError):
+        await adaptation.remove([7])
+    await adaptation.add(x, ["c"])
+    await adaptation.add(x, ["c"])
+    first, second, removal, repeated, meant = server.requests("UpdateAdaptation")
+    assert first == second == repeated
+    assert len({first.request_id, removal.request_id, meant.request_id}) == 3
+
+
+@kept_or_not
+async def test_an_update_that_was_carried_out_before_its_answer_was_lost_happens_once(real, forget_examples):
+    adaptation = await real.adapt("prototypes", pictures(3), ["a", "b", "b"], forget_examples=forget_examples)
+    core = adaptation._core.core
+    ask, lost = core.call, []
+
+    def lose_answers(call, deadline):
+        answer = yield from ask(call, deadline)
+        if call.method == "UpdateAdaptation" and not lost:
+            lost.append(answer)
+            raise DeadlineExceededError("the answer never came")
+        return answer
+
+    core.call = lose_answers
+    try:
+        for change in (lambda: adaptation.relabel([1], ["a"]), lambda: adaptation.add(pictures(1, seed=1), ["c"])):
+            lost.clear()
+            with pytest.raises(DeadlineExceededError):
+                await change()
+            await change()
+        assert lost
+    finally:
+        core.call = ask
+    assert adaptation.info.revision == 3
+    assert await listed(adaptation) == {0: "a", 1: "a", 2: "b", 3: "c"}
+    assert (await real.get_adaptation(adaptation.id)).info.support_size == 4
 
 
 async def test_a_file_that_an_update_can_not_read_is_named(client, server, tmp_path):
