@@ -59,6 +59,9 @@ class RecordingModel(LoadedModel):
     def import_state(self, content):
         return FakeState(len(content))
 
+    def state_tensors(self, state):
+        return {"weights": np.zeros((1, state.size_bytes // 4), np.float32)}
+
     def _compute(self, operation, tasks, answer):
         if self.gate is not None:
             assert self.gate.wait(10)

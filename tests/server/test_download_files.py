@@ -17,7 +17,7 @@ from innerloop_server.domain.portable import GraphFile, PortableAdaptation
 from innerloop_server.transport.grpc import downloads
 from innerloop_server.transport.grpc.adaptation_service import AdaptationServicer
 from innerloop_server.transport.grpc.calls import Call
-from innerloop_server.transport.grpc.downloads import CHUNK_BYTES, MOST_AT_ONCE, send_files
+from innerloop_server.transport.grpc.downloads import CHUNK_BYTES, LEAST_RATE, MOST_AT_ONCE, UNREAD_SECONDS, send_files
 
 CONTENT = np.random.default_rng(0).bytes(2 * CHUNK_BYTES + CHUNK_BYTES // 2)
 
@@ -76,8 +76,27 @@ async def test_a_pipe_in_the_place_of_a_graph_holds_nothing_up(adaptation, tmp_p
 async def test_a_client_that_reads_nothing_is_given_up(adaptation, monkeypatch):
     monkeypatch.setattr(downloads, "UNREAD_SECONDS", 0.01)
     for most in (0, 3, 6):
-        with pytest.raises(OverloadedError, match="nobody read it"):
+        with pytest.raises(OverloadedError, match="read too slowly"):
             await send_files(adaptation, Reader(most))
+
+
+async def test_a_client_that_reads_a_little_now_and_then_is_given_up(adaptation, monkeypatch):
+    seconds = [0.0]
+    monkeypatch.setattr(downloads, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+
+    class Slow(Reader):
+        async def write(self, message):
+            seconds[0] += len(message.chunk) / self.rate
+            await super().write(message)
+
+    reader = Slow()
+    reader.rate = 1.01 * LEAST_RATE
+    await send_files(adaptation, reader)
+    assert reader.files["predict.onnx"] == CONTENT
+    assert seconds[0] > UNREAD_SECONDS
+    reader.rate = 0.5 * LEAST_RATE
+    with pytest.raises(OverloadedError, match="read too slowly"):
+        await send_files(adaptation, reader)
 
 
 async def test_a_caller_that_has_many_downloads_under_way_waits_and_others_do_not(adaptation):

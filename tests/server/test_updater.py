@@ -1,7 +1,7 @@
 """Updates of adaptations: what they leave is what adapting at once gives, however they meet each other and the rest."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from whole_server import ME, Server
 
+from innerloop_learner import InputSpec
 from innerloop_learner.encoders import pack_texts, unpack_texts
+from innerloop_server.adaptations.parts import KeptParts
 from innerloop_server.adaptations.recipe import ArrayBytes, Recipe
 from innerloop_server.adaptations.record import AdaptationRecord
 from innerloop_server.adaptations.sealing import seal, unseal_recipe, unseal_record
@@ -20,18 +22,23 @@ from innerloop_server.adaptations.stores.interface import Part
 from innerloop_server.adaptations.stores.redis import RedisStore
 from innerloop_server.adaptations.stores.sqlite import SqliteStore
 from innerloop_server.domain.adaptations import KeepOptions
+from innerloop_server.domain.callers import OwnerLimits
 from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.errors import (
     AdaptationNotFoundError,
     AdaptationTooLargeError,
+    DivergedError,
     InvalidRequestError,
+    NotPortableError,
+    OverloadedError,
     RevisionChangedError,
     StoreUnavailableError,
 )
 from innerloop_server.domain.examples import LabelledExamples
-from innerloop_server.domain.tasks import AdaptTask, ExampleIds
+from innerloop_server.domain.tasks import AdaptTask, ExampleIds, PredictTask, SupportSet
 from innerloop_server.domain.updates import Edits, SupportUpdate, UpdateOptions, UpdateTask
 from innerloop_server.serving.changed_examples import changed_examples, joined_inputs
+from innerloop_server.serving.rate_limits import RateLimits
 
 MODELS = {"prototypes": PROTOTYPES, "gradients": GRADIENTS}
 LABELS = "abcdefg"
@@ -299,6 +306,58 @@ async def test_whoever_predicts_meanwhile_gets_the_old_answers_or_the_new(start)
     for classes, logits in answers:
         (same,) = [known for known in wanted if known[0] == classes]
         np.testing.assert_allclose(logits, same[1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("model", ["prototypes", "gradients"])
+async def test_examples_that_a_model_diverges_on_leave_an_adaptation_as_it_was(start, folder, monkeypatch, model):
+    spec = {"prototypes": PROTOTYPES, "gradients": replace(GRADIENTS, settings={"steps": 1})}[model]
+    write_bundle(folder / "points", replace(spec, input=InputSpec((2,), scale=100.0)))
+    server = await start()
+    served = await server.serving.model(ME, "points")
+    support = SupportSet(np.float32([[0, 1], [1, 0]]), np.array([0, 1]), 2)
+    steps = served.description.traits.default_steps
+    task = AdaptTask(served, support, ("a", "b"), steps, steps_chosen=False)
+    made = (await server.serving.adapt(ME, task, KeepOptions(0.0), Deadline())).adaptation
+    before = await server.serving.predict(ME, PredictTask(served, made.id, support.x), Deadline())
+    add = SupportUpdate(Edits(("c",)), np.full((1, 2), 3.4e38, np.float32), *[np.zeros((0, 0), np.float32)] * 2)
+    for recipe_bytes in (2**20, 0):  # adapted to all examples again, and the new ones alone learned
+        monkeypatch.setattr(server.keeper, "_parts", KeptParts(recipe_bytes))
+        with pytest.raises(DivergedError):
+            await server.update(made, replace(add, targets=np.zeros((1, 0), np.float32)))
+        if model == "gradients":
+            break
+    after = await server.serving.predict(ME, PredictTask(served, made.id, support.x), Deadline())
+    assert (await server.serving.look(ME, made.id)).revision == 1
+    np.testing.assert_array_equal(after.answers.logits, before.answers.logits)
+
+
+async def test_who_lists_examples_keeps_to_the_rate_of_requests(start, monkeypatch):
+    server = await start()
+    made = await server.learn("prototypes", [(0, "a"), (1, "b")])
+    monkeypatch.setattr(server.serving, "_limits", RateLimits(OwnerLimits(requests_per_second=2.0), lambda: 0.0))
+    for _ in range(3):
+        await server.listed(made)
+    with pytest.raises(OverloadedError, match="more requests a second"):
+        await server.listed(made)
+
+
+async def test_what_can_not_answer_alone_is_refused_before_its_state_is_brought_back(start, monkeypatch):
+    server = await start()
+    made = await server.learn("prototypes", [(0, "a"), (1, "b")])
+    monkeypatch.setattr(server.serving, "_live", None)
+    with pytest.raises(NotPortableError):
+        await server.serving.download(ME, made.id, Deadline())
+
+
+async def test_an_adaptation_grows_no_more_labels_than_an_answer_can_carry(start):
+    server = await start()
+    made = await server.learn("prototypes", [(0, "a" * 2**19), (1, "b" * (2**19 - 1))])
+    await server.update(made, change([(2, "c")]))
+    for update in (change([(3, "d")]), change(rename=(("c", "cc"),))):
+        with pytest.raises(InvalidRequestError, match="labels of 1048577 bytes in all, at most 1048576"):
+            await server.update(made, update)
+    await server.update(made, change([(3, "d")], remove_classes=("c",)))
+    assert (await server.serving.look(ME, made.id)).revision == 3
 
 
 @pytest.mark.parametrize("first", ["update", "delete"])

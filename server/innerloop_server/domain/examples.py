@@ -1,6 +1,6 @@
 """Labelled examples that can be named one by one, and how labels become class indices."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -8,6 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from innerloop_server.domain.tasks import Array, ExampleIds, SupportSet
+
+MOST_LABEL_BYTES = 2**20
+"""Most bytes of the labels of an adaptation's classes together: each Predict answers with all of them, and clients of
+gRPC take answers of 4 MiB unless they are told otherwise."""
 
 
 class NumberedClasses(NamedTuple):
@@ -55,6 +59,18 @@ def number_more_classes(labels: Sequence[str], known: tuple[str, ...], *, in_ord
     classes = (*known, *new)
     indices = {label: index for index, label in enumerate(classes)}
     return NumberedClasses(np.fromiter((indices[label] for label in labels), np.int64, len(labels)), classes)
+
+
+def wrong_labels(classes: Collection[str]) -> str | None:
+    """Why an adaptation can't have classes of these labels, as the end of a sentence; None if it can.
+
+    >>> wrong_labels(["a" * 2**19, "b" * 2**19]), wrong_labels(["é" * 2**20])
+    (None, 'has labels of 2097152 bytes in all, at most 1048576 are accepted: give classes shorter names')
+    """
+    size = sum(len(label.encode()) for label in classes)
+    if size <= MOST_LABEL_BYTES:
+        return None
+    return f"has labels of {size} bytes in all, at most {MOST_LABEL_BYTES} are accepted: give classes shorter names"
 
 
 @dataclass(frozen=True, slots=True)

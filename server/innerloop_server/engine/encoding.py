@@ -134,6 +134,10 @@ class EncodedModel(LoadedModel):
         """See LoadedModel.import_state."""
         return self._model.import_state(content)
 
+    def state_tensors(self, state: TaskState) -> dict[str, Array]:
+        """See LoadedModel.state_tensors."""
+        return self._model.state_tensors(state)
+
     def prefetch(self, state: TaskState) -> None:
         """See LoadedModel.prefetch."""
         self._model.prefetch(state)

@@ -11,6 +11,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 from innerloop_learner.calibration import Calibration
 from innerloop_learner.signatures import TrustedKeys
 from innerloop_server.domain.answers import Answers
@@ -289,12 +291,20 @@ class LoadedModel(ABC):
         """
 
     def state_tensors(self, state: TaskState) -> dict[str, Array]:
-        """The tensors [1, ...] of a task state, by the names and in the types of inputs of `graph`.
+        """The tensors [1, ...] of a task state, by the names and in the types that inputs of a graph have.
 
         Raises:
             MemoryFullError: there is no room to bring the state back to the device.
         """
         raise NotImplementedError
+
+    def is_finite(self, state: TaskState) -> bool:
+        """Whether all that a task state holds are numbers; it is not when adapting diverged.
+
+        Raises:
+            MemoryFullError: there is no room to bring the state back to the device.
+        """
+        return all(bool(np.isfinite(tensor).all()) for tensor in self.state_tensors(state).values())
 
     def prefetch(self, state: TaskState) -> None:  # noqa: B027 - most engines gain nothing from it
         """Hear of a state that will be predicted with when it is its turn; may be called at any time, never waits."""

@@ -1,12 +1,12 @@
 """What an update makes of the examples of an adaptation."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
 from innerloop_learner.encoders import join_packed
 from innerloop_server.domain.errors import FieldViolation, InvalidRequestError
-from innerloop_server.domain.examples import LabelledExamples
+from innerloop_server.domain.examples import LabelledExamples, wrong_labels
 from innerloop_server.domain.models import ModelDescription
 from innerloop_server.domain.tasks import Array
 from innerloop_server.domain.updates import SupportUpdate
@@ -54,20 +54,25 @@ def check_examples(examples: LabelledExamples, model: ModelDescription, most: in
         most: examples that there may be.
 
     Raises:
-        InvalidRequestError: there are too many, or too few, or they have a wrong number of classes.
+        InvalidRequestError: there are too many, or too few, or they have a wrong number of classes, or these too long
+            labels.
     """
     if len(examples.x) > most:
         raise _refusal(f"has {len(examples.x)} examples, at most {most} are accepted")
     if not len(examples.x):
         raise _refusal("has no examples left; delete it instead")
     if model.traits.task_kind == "classification":
-        check_ways(len(set(examples.labels)), model)
+        check_classes(set(examples.labels), model)
 
 
-def check_ways(ways: int, model: ModelDescription) -> None:
-    """Refuse a number of classes that a model does not take. Raises InvalidRequestError."""
-    if (wrong := model.wrong_ways(ways)) is not None:
-        raise _refusal(wrong)
+def check_classes(classes: Collection[str], model: ModelDescription) -> None:
+    """Refuse as many classes as a model does not take, or as long labels as no adaptation has.
+
+    Raises InvalidRequestError.
+    """
+    for wrong in (model.wrong_ways(len(classes)), wrong_labels(classes)):
+        if wrong is not None:
+            raise _refusal(wrong)
 
 
 def _refusal(wrong: str) -> InvalidRequestError:

@@ -10,11 +10,22 @@ import numpy as np
 
 from innerloop_server.adaptations.live import LiveAdaptation
 from innerloop_server.domain.errors import NotPortableError, OverloadedError
-from innerloop_server.domain.portable import NoGraph, PortableAdaptation
-from innerloop_server.engine.interface import MemoryFullError
+from innerloop_server.domain.portable import GraphFile, NoGraph, PortableAdaptation
+from innerloop_server.engine.interface import LoadedModel, MemoryFullError
 from innerloop_server.serving.restore import MEMORY_RETRY_SECONDS
 
 FORMAT, FORMAT_VERSION = "innerloop-adaptation", 1
+
+
+def check_portable(model: LoadedModel) -> GraphFile:
+    """The graph that answers for a model without the server.
+
+    Raises:
+        NotPortableError: it has none.
+    """
+    if isinstance(model.graph, NoGraph):
+        raise NotPortableError(model.graph.why)
+    return model.graph
 
 
 async def portable(live: LiveAdaptation) -> PortableAdaptation:
@@ -24,9 +35,7 @@ async def portable(live: LiveAdaptation) -> PortableAdaptation:
         NotPortableError: its model has no graph that answers alone.
         OverloadedError: there is no room to read its state now.
     """
-    graph = live.model.graph
-    if isinstance(graph, NoGraph):
-        raise NotPortableError(graph.why)
+    graph = check_portable(live.model)
     description = json.dumps(_description(live), indent=2).encode()
     state = await asyncio.to_thread(_state, live)
     return PortableAdaptation(live.record.model, description, state, graph)

@@ -8,7 +8,7 @@ from innerloop_server.adaptations.flights import Flights, check_fingerprint
 from innerloop_server.adaptations.keeper import Keeper
 from innerloop_server.adaptations.live import LiveAdaptation
 from innerloop_server.adaptations.recipe import Recipe
-from innerloop_server.adaptations.record import KeptRecord
+from innerloop_server.adaptations.record import AdaptationRecord, KeptRecord
 from innerloop_server.domain.adaptations import Adaptation, KeepOptions, RequestKey
 from innerloop_server.domain.answers import Answers, join_answers
 from innerloop_server.domain.callers import Caller
@@ -38,7 +38,8 @@ from innerloop_server.scheduling.job import AdaptJob, ExtendJob, Job, PredictJob
 from innerloop_server.scheduling.scheduler import Scheduler
 from innerloop_server.serving.confidence import with_calibration
 from innerloop_server.serving.diagnoser import Diagnoser, work_of
-from innerloop_server.serving.download import portable
+from innerloop_server.serving.download import check_portable, portable
+from innerloop_server.serving.finite import check_finite
 from innerloop_server.serving.interface import Serving
 from innerloop_server.serving.migrator import Migrator
 from innerloop_server.serving.rate_limits import RateLimits
@@ -93,13 +94,7 @@ class LocalServing(Serving):
 
     async def model_of(self, caller: Caller, adaptation_id: str) -> ServedModel:
         """The model of the caller's adaptation."""
-        record = await self._keeper.known(caller.owner, adaptation_id)
-        try:
-            return self._repository.made_by(record.model, record.model_digest).served
-        except ModelRetiredError:
-            if not self._migrates:
-                raise
-            return self._repository.get(record.model, caller.account).served
+        return self._model_of(caller, await self._keeper.known(caller.owner, adaptation_id)).served
 
     async def adapt(
         self, caller: Caller, task: AdaptTask, keep: KeepOptions, deadline: Deadline, *, diagnose: bool = False
@@ -149,6 +144,8 @@ class LocalServing(Serving):
 
     async def examples(self, caller: Caller, adaptation_id: str) -> ListedExamples:
         """The examples of an adaptation, without their inputs."""
+        known = await self._keeper.known(caller.owner, adaptation_id)
+        self._spend(caller, known.model, 0)  # not of the examples, which are listed and not read
         fetched = await self._keeper.fetch(caller.owner, adaptation_id)
         if fetched.recipe is None:
             raise ExamplesNotKeptError
@@ -161,6 +158,7 @@ class LocalServing(Serving):
         """The caller's adaptation as files that answer without the server."""
         record = await self._keeper.known(caller.owner, adaptation_id)
         self._spend(caller, record.model, 0)
+        check_portable(self._model_of(caller, record))  # before its state is brought back for nothing
         return await portable(await self._live(caller, adaptation_id, deadline))
 
     async def look(self, caller: Caller, adaptation_id: str) -> Adaptation:
@@ -222,6 +220,15 @@ class LocalServing(Serving):
         except OverloadedError:
             self._metrics.refused(model, "owner")
             raise
+
+    def _model_of(self, caller: Caller, record: AdaptationRecord) -> LoadedModel:
+        """The version that made an adaptation, or the one that it will be moved to."""
+        try:
+            return self._repository.made_by(record.model, record.model_digest)
+        except ModelRetiredError:
+            if not self._migrates:
+                raise
+            return self._repository.get(record.model, caller.account)
 
     def _model_for(self, task: AdaptTask) -> LoadedModel:
         """The version that a task was decoded for; raises ModelLoadingError if another one serves by now."""
@@ -333,7 +340,9 @@ class LocalServing(Serving):
     async def _adapt_alone(
         self, caller: Caller, model: LoadedModel, task: AdaptTask, deadline: Deadline, timings: Timings
     ) -> AdaptedTask:
+        """Adapt to a task whose state takes the place of another, which must not be lost to one that diverged."""
         adapted, _ = await self._adapt(caller, model, task, None, deadline, timings)
+        await check_finite(model, adapted.state)
         return adapted
 
     async def _extend(
@@ -361,12 +370,14 @@ class LocalServing(Serving):
         extended = await self._compute(job, timings)
         if not np.isfinite(extended.losses).all():
             raise DivergedError
+        await check_finite(model, extended.state)
         self._metrics.adapted(model.name, support.size, steps)
         return extended
 
     async def _adapt_again(self, caller: Caller, model: LoadedModel, recipe: Recipe, deadline: Deadline) -> TaskState:
         task = AdaptTask(model.served, recipe.support, (), recipe.steps)
-        return (await self._adapt_alone(caller, model, task, deadline, Timings())).state
+        adapted, _ = await self._adapt(caller, model, task, None, deadline, Timings())
+        return adapted.state
 
     async def _ask(
         self, caller: Caller, live: LiveAdaptation, query: Array, deadline: Deadline, timings: Timings

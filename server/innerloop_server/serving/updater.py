@@ -25,7 +25,7 @@ from innerloop_server.domain.updates import UpdateResult, UpdateTask
 from innerloop_server.engine.interface import AdaptedTask, LoadedModel, StateMismatchError
 from innerloop_server.models.repository import ModelRepository
 from innerloop_server.observability.metrics import Metrics
-from innerloop_server.serving.changed_examples import changed_examples, check_examples, check_ways
+from innerloop_server.serving.changed_examples import changed_examples, check_classes, check_examples
 from innerloop_server.serving.remaking import UnfitError, check_fits, next_revision, task_of
 
 Adapt = Callable[[Caller, LoadedModel, AdaptTask, Deadline, Timings], Awaitable[AdaptedTask]]
@@ -134,7 +134,7 @@ class Updater:
         if classes:
             in_order = description.traits.order_matters
             y, classes = number_more_classes(update.edits.labels, before.classes, in_order=in_order)
-            check_ways(len(classes), description)
+            check_classes(classes, description)
         support = SupportSet(update.x, y, len(classes))
         try:
             adapted = await self._extend(caller, live, support, before.steps, deadline, timings)

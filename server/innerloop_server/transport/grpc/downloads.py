@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,10 @@ CHUNK_BYTES = 256 * 2**10
 UNREAD_SECONDS = 10.0
 """Seconds in which a client must take a chunk. Otherwise its download ends, so that it holds neither a task state nor
 the stop of the server for longer."""
+
+LEAST_RATE = 64 * 2**10
+"""Bytes that a client must take in each second on average, after the first UNREAD_SECONDS: one that takes a little now
+and then would hold a task state for hours."""
 
 MOST_AT_ONCE = 8
 """Most downloads of one caller at a time: each holds a task state in memory for as long as its client takes."""
@@ -54,16 +59,17 @@ async def send_files(adaptation: PortableAdaptation, context: Context) -> None:
 
     Raises:
         NotPortableError: the graph is not on disk any more as it was when the model was loaded.
-        OverloadedError: the client takes nothing.
+        OverloadedError: the client takes nothing, or too little.
     """
+    stream = _Stream(context)
     for name, content in ((DESCRIPTION, adaptation.description), (STATE, adaptation.state)):
-        await _write(context, _begin(name, len(content), hashlib.sha256(content).digest()))
+        await stream.write(_begin(name, len(content), hashlib.sha256(content).digest()))
         for start in range(0, len(content), CHUNK_BYTES):
-            await _write(context, pb.DownloadAdaptationResponse(chunk=content[start : start + CHUNK_BYTES]))
+            await stream.write(pb.DownloadAdaptationResponse(chunk=content[start : start + CHUNK_BYTES]))
     graph = adaptation.graph
-    await _write(context, _begin(GRAPH, graph.size, bytes.fromhex(graph.digest)))
+    await stream.write(_begin(GRAPH, graph.size, bytes.fromhex(graph.digest)))
     async for chunk in _chunks_of(graph):
-        await _write(context, pb.DownloadAdaptationResponse(chunk=chunk))
+        await stream.write(pb.DownloadAdaptationResponse(chunk=chunk))
 
 
 async def _chunks_of(graph: GraphFile) -> AsyncIterator[bytes]:
@@ -91,8 +97,18 @@ def _changed() -> NotPortableError:
     return NotPortableError("the bundle of its model has changed on disk; have the server's operator load it again")
 
 
-async def _write(context: Any, message: pb.DownloadAdaptationResponse) -> None:
-    try:
-        await asyncio.wait_for(context.write(message), UNREAD_SECONDS)
-    except TimeoutError as error:
-        raise OverloadedError(0.0, "the download was given up, because nobody read it") from error
+class _Stream:
+    """A stream whose client must keep up."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        self._begun = time.monotonic()
+        self._sent = 0
+
+    async def write(self, message: pb.DownloadAdaptationResponse) -> None:
+        allowed = UNREAD_SECONDS + self._sent / LEAST_RATE - (time.monotonic() - self._begun)
+        try:
+            await asyncio.wait_for(self._context.write(message), min(allowed, UNREAD_SECONDS))
+        except TimeoutError as error:
+            raise OverloadedError(0.0, "the download was given up, because it was read too slowly") from error
+        self._sent += len(message.chunk)
