@@ -50,7 +50,7 @@ def print_left_out(classes: Sequence[str]) -> None:
 def validation_line(row: Row, metric: str, pace: str, *, best: bool) -> str:
     """The figures of a validation, how fast training goes if that is to be said, and whether it is the best so far."""
     training, validation, interval = (
-        _number(value, metric) for value in (row.training, row.validation, row.validation_interval)
+        number(value, metric) for value in (row.training, row.validation, row.validation_interval)
     )
     figures = f"loss {row.loss:.4f}  training {training}  validation {validation} ± {interval}"
     return "  ".join(filter(None, (f"{row.iteration:>6}", figures, pace, "best" * best)))
@@ -182,10 +182,11 @@ def _calibrated(manifest: Manifest) -> str:
 
 
 def _figure(metric: Metric) -> str:
-    return f"{_number(metric.value, metric.name)} ± {_number(metric.confidence_interval, metric.name)}"
+    return f"{number(metric.value, metric.name)} ± {number(metric.confidence_interval, metric.name)}"
 
 
-def _number(value: float, metric: str) -> str:
+def number(value: float, metric: str) -> str:
+    """The value of a metric, as people read it."""
     return f"{value:.2%}" if metric == "accuracy" else f"{value:.4f}"
 
 
