@@ -109,6 +109,6 @@ def write_calibrated(path: Path, spec: LearnerSpec, seed: int = 0) -> Manifest:
     plain = load_bundle(path)
     calibration = a_calibration()
     if spec.task_kind == "regression":
-        first = replace(calibration.tasks[0], ways=0, temperature=1.0, weights=(), thresholds=())
+        first = replace(calibration.tasks[0], ways=0, temperature=1.0, weights=(), thresholds=(), variance=2.25)
         calibration = replace(calibration, tasks=[first])
     return save_bundle(path, replace(plain.manifest, calibration=calibration), plain.params)

@@ -140,8 +140,12 @@ def test_regressions_have_intervals_on_demand(sdk):
     x = np.frombuffer(support.inputs.tensor.data, np.float32).reshape(5, 1)
     with sdk.adapt("regression", x, targets=np.sin(x)) as adaptation:
         answer = adaptation.predict(x, coverage=0.9)[0]
+        assert answer.variance == answer.variances[0] == pytest.approx(2.25)
         assert answer.interval == pytest.approx((answer.value - quantile, answer.value + quantile), abs=1e-5)
         assert not hasattr(adaptation.predict(x)[0], "interval")
+        assert adaptation.predict(x)[0].variance == answer.variance
+    with sdk.adapt("prototypes", pictures(3), LABELS) as adaptation:
+        assert not hasattr(adaptation.predict(pictures(1))[0], "variance")
 
 
 def test_streams_answer_as_predict_does(sdk):

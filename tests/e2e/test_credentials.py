@@ -208,6 +208,11 @@ def test_a_caller_whose_scope_is_missing_is_told_which(server, keys, fails):
         made = adapting.adaptations.Adapt(adapt_request()).adaptation
         for method, request, words in (
             (predicting.adaptations.Adapt, adapt_request(), "the scope adapt"),
+            (
+                predicting.adaptations.ListExamples,
+                pb.ListExamplesRequest(adaptation_id=made.id, diagnose=True),
+                "the scope adapt",
+            ),
             (adapting.adaptations.Predict, predict_request(made.id), "the scope predict"),
             (adapting.models.UnloadModel, model_pb2.UnloadModelRequest(model="nothing"), "the scope admin"),
         ):

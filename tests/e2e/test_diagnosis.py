@@ -1,5 +1,6 @@
 """What a server says about the labels of support examples, with and without front ends."""
 
+import json
 import math
 
 import grpc
@@ -8,10 +9,12 @@ import pytest
 from bundles import GRADIENTS, PROTOTYPES, REGRESSION, write_bundle, write_calibrated
 from examples import adapt_request, curve_support, pictures
 from running import Metrics, connect, wait_until
+from typer.testing import CliRunner
 from wire import inputs, problem, support
 
-from innerloop import AsyncClient, Client
+from innerloop import AsyncClient, Client, ExamplesNotKeptError
 from innerloop.v1 import adaptation_pb2 as pb
+from innerloop_command.app import app
 from innerloop_learner.diagnosis import doubts_of
 
 pytestmark = pytest.mark.with_and_without_front_ends
@@ -27,7 +30,7 @@ def diagnosing(tmp_path_factory, start_server):
     write_bundle(folder / "plain", PROTOTYPES)
     write_bundle(folder / "gradients", GRADIENTS)
     write_bundle(folder / "regression", REGRESSION)
-    with start_server(folder, owner_queue_requests=4) as server:
+    with start_server(folder, owner_queue_requests=4, store=f"sqlite:{folder.parent / 'store'}") as server:
         yield server
 
 
@@ -160,8 +163,53 @@ def test_doubtful_examples_are_counted_and_left_out_tasks_are_not_tasks_of_calle
     assert np.subtract(counted(), before).tolist() == [6 - doubtful, doubtful, 1]
 
 
+@pytest.mark.parametrize("model", ["calibrated", "gradients"])
+def test_an_adaptation_that_has_changed_is_diagnosed_by_the_ids_of_its_examples(sdk, diagnosing, model):
+    x, counted = pictures(8), Metrics(diagnosing.metrics_url)
+
+    def diagnosed():
+        return sum(
+            counted("innerloop_examples_diagnosed_total", model=model, verdict=each) for each in ("right", "doubtful")
+        )
+
+    adaptation = sdk.adapt(model, x[:5], list("babac"))
+    adaptation.update(x[5:], list("dab"), remove=[4], relabel={1: "d"})
+    before = diagnosed()
+    found = adaptation.diagnose()
+    stay, labels = [0, 1, 2, 3, 5, 6, 7], list("bdbadab")
+    assert found.ids == tuple(stay)
+    wanted = sdk.adapt(model, x[stay], labels, diagnose=True).diagnosis
+    assert wanted.ids == tuple(range(7))
+    assert found.doubts == pytest.approx(wanted.doubts, rel=1e-3, abs=1e-4)
+    assert found[1:3] == wanted[1:3]
+    assert [each[:2] for each in found.alike] == [each[:2] for each in wanted.alike]
+    wait_until(lambda: diagnosed() == before + 14)
+    assert adaptation.info.revision == 2, "it is as it was"
+
+
+def test_an_adaptation_without_examples_or_labels_is_not_diagnosed(sdk, wire):
+    forgotten = sdk.adapt("plain", pictures(4), list("abab"), forget_examples=True)
+    with pytest.raises(ExamplesNotKeptError):
+        forgotten.diagnose()
+    curve = wire.adaptations.Adapt(pb.AdaptRequest(model="regression", support=curve_support())).adaptation
+    with pytest.raises(grpc.RpcError) as refused:
+        wire.adaptations.ListExamples(pb.ListExamplesRequest(adaptation_id=curve.id, diagnose=True))
+    assert "is for models that classify" in problem(refused.value).fields["diagnose"]
+
+
+def test_the_shell_diagnoses_an_adaptation(sdk, diagnosing):
+    adaptation = sdk.adapt("plain", pictures(4), list("abab"))
+    adaptation.remove([1])
+    shell = ["examples", adaptation.id, "--server", diagnosing.target, "--diagnose"]
+    shown = json.loads(CliRunner().invoke(app, [*shell, "--json"]).stdout)
+    assert [each["id"] for each in shown["examples"]] == shown["diagnosis"]["ids"] == [0, 2, 3]
+    assert "accuracy to expect" in CliRunner().invoke(app, shell).stderr
+
+
 async def test_the_asynchronous_client_asks_too(diagnosing):
     async with AsyncClient(diagnosing.target) as client:
         adaptation = await client.adapt("plain", pictures(4), [1, 1, 2, 2], diagnose=True)
         assert set(adaptation.diagnosis.likely_labels) <= {1, 2}
-        assert (await client.adapt("plain", pictures(4), [1, 1, 2, 2])).diagnosis is None
+        plain = await client.adapt("plain", pictures(4), [1, 1, 2, 2])
+        assert plain.diagnosis is None
+        assert (await plain.diagnose()).doubts == pytest.approx(adaptation.diagnosis.doubts, rel=1e-3, abs=1e-4)

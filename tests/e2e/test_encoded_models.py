@@ -28,6 +28,7 @@ from innerloop.v1.model_pb2 import INPUT_KIND_AUDIO, INPUT_KIND_TENSOR, INPUT_KI
 from innerloop_learner import Query, Support
 from innerloop_learner.bundle import load_bundle, save_bundle
 from innerloop_learner.calibration import probabilities
+from innerloop_learner.diagnosis import doubts_of
 from innerloop_learner.encoders import MAX_TEXT_BYTES, EncoderOptions, describe_encoder, open_encoder, pack_texts
 from innerloop_learner.media import MAX_AUDIO_SECONDS, decode_audio
 from innerloop_trainer.onnx_export.graphs import export_graphs
@@ -177,6 +178,24 @@ def test_the_time_of_the_encoder_is_a_phase_and_a_metric_of_its_own(server, metr
     wait_until(lambda: count("encoder") == before[0] + 3)
     assert count("phase", phase="encoder") == before[1] + 3
     assert count("phase", phase="adapt") == before[2] + 2
+
+
+@pytest.mark.parametrize("model", ["steps", "pictures", "sure"])
+def test_a_diagnosis_encodes_each_example_once(server, metrics, model):
+    random = np.random.default_rng(5)
+    x = random.integers(0, 256, (5, 1, 8, 8), np.uint8) if model == "pictures" else TEXTS
+    labels = list("aabba")
+    with Client(server.target) as client:
+        before = metrics("innerloop_encoder_duration_seconds_count", model=model)
+        found = client.adapt(model, x, labels, diagnose=True).diagnosis
+        wait_until(lambda: metrics("innerloop_encoder_duration_seconds_count", model=model) == before + 2)
+        for place, label in enumerate(labels):
+            others = [each for each in range(5) if each != place]
+            (answer,) = client.adapt_predict(
+                model, [x[each] for each in others], [labels[each] for each in others], query=[x[place]]
+            )
+            doubt = doubts_of(np.float64(answer.probabilities[label]), 2)
+            assert found.doubts[place] == pytest.approx(doubt, rel=1e-3, abs=1e-4)
 
 
 def test_an_encoder_at_work_keeps_nobody_else_waiting(server, client):

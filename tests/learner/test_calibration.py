@@ -126,6 +126,8 @@ def test_a_bundle_of_before_calibrations_is_not_calibrated(tmp_path):
         ("thresholds", [0.5]),
         ("weights", [1.0, float("inf"), 1.0]),
         ("shots", 0),
+        ("variance", -1.0),
+        ("variance", float("nan")),
     ],
 )
 def test_a_damaged_calibration_is_refused(tmp_path, field, value):

@@ -111,6 +111,7 @@ def test_intervals_of_a_regression_hold_the_truth():
         return np.abs(random.normal(size=(tasks, 10)) * random.uniform(0.5, 2, (tasks, 1)))
 
     fitted = fit_values(errors(1000), shots=5)
+    assert fitted.variance == pytest.approx((2**3 - 0.5**3) / 3 / 1.5, rel=0.1), "the mean of uniform squares"
     assert (errors(1000) <= fitted.quantile(0.95)).mean() == pytest.approx(0.95, abs=0.01)
 
 
@@ -246,6 +247,7 @@ def test_a_regression_is_calibrated_with_intervals(tmp_path):
     assert status == 0
     calibration = load_bundle(tmp_path / "run" / "bundle").manifest.calibration
     assert [(each.ways, each.shots, each.knows) for each in calibration.tasks] == [(0, 1, False), (0, 5, False)]
+    assert all(each.variance > 0 for each in calibration.tasks)
     _, said, _ = innerloop("evaluate", tmp_path / "run", "--data", "sinusoid", "--episodes", 100)
     assert "coverage" in said
     assert "wide" in said

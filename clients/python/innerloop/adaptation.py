@@ -248,6 +248,21 @@ class Adaptation(AdaptationHandle):
         """
         return self._connection.run(self._core.examples_steps(timeout))
 
+    def diagnose(self, *, timeout: float | None = None) -> Diagnosis:
+        """What the examples that it has now say about each other's labels, as `Client.adapt(..., diagnose=True)` does.
+
+        The server adapts once more for each of them then, or 100 times to parts of them. `ids` of the result name
+        examples: `adaptation.remove(found.ids[place] for place in found.doubtful())`.
+
+        Args:
+            timeout: seconds; the client's default when None.
+
+        Raises:
+            ExamplesNotKeptError: the server has not kept the examples.
+            InvalidArgumentError: the model regresses, or there are more than 500 examples.
+        """
+        return self._connection.run(self._core.diagnose_steps(timeout))
+
     def update(
         self,
         inputs: Inputs | None = None,
@@ -407,6 +422,10 @@ class AsyncAdaptation(AdaptationHandle):
     async def examples(self, *, timeout: float | None = None) -> list[Example]:
         """The examples that it has learned from, as `Adaptation.examples` gives them."""
         return await self._connection.run(self._core.examples_steps(timeout))
+
+    async def diagnose(self, *, timeout: float | None = None) -> Diagnosis:
+        """What the examples say about each other's labels, as `Adaptation.diagnose` finds it."""
+        return await self._connection.run(self._core.diagnose_steps(timeout))
 
     async def update(
         self,

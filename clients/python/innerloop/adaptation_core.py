@@ -14,6 +14,7 @@ from innerloop import calls
 from innerloop.adaptation_info import NO_LABELS, AdaptationInfo
 from innerloop.changes import Change, Example, check_revision
 from innerloop.connection_core import ConnectionCore
+from innerloop.diagnosis import Diagnosis
 from innerloop.errors import (
     AdaptationNotFoundError,
     ExamplesNotKeptError,
@@ -182,6 +183,12 @@ class AdaptationCore:
             return self._own.listed(self.labels)
         own = self._own
         return listed if own is None else own.with_known_ids(listed)
+
+    def diagnose_steps(self, timeout: float | None) -> Steps[Diagnosis]:
+        """What the examples that the server keeps say about each other's labels."""
+        found = yield from self.core.call(calls.diagnose(self.info.id, self.labels), self.core.deadline(timeout))
+        own = self._own
+        return found if own is None else found._replace(ids=own.with_own_ids(found.ids))
 
     def _update_own(
         self, own: OwnExamples, change: Change, expected: int, deadline: Deadline

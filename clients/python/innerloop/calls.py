@@ -126,7 +126,8 @@ def adapt(recipe: Recipe, *, diagnose: bool = False) -> Call[AdaptationInfo]:
         info = AdaptationInfo.from_message(response.adaptation, recipe.labels, response.timings)
         if not response.HasField("diagnosis"):
             return info
-        return replace(info, diagnosis=Diagnosis.from_message(response.diagnosis, info.classes))
+        ids = range(len(response.diagnosis.doubts))
+        return replace(info, diagnosis=Diagnosis.from_message(response.diagnosis, info.classes, ids))
 
     return Call(
         "Adapt",
@@ -233,6 +234,17 @@ def list_examples(adaptation_id: str, labels: Mapping[str, Any]) -> Call[list[Ex
         return [Example(each, labels.get(name, name), None) for each, name in zip(ids, names, strict=True)]
 
     request = adaptations.ListExamplesRequest(adaptation_id=name_of("adaptation", adaptation_id))
+    return Call("ListExamples", request, read)
+
+
+def diagnose(adaptation_id: str, labels: Mapping[str, Any]) -> Call[Diagnosis]:
+    """Find out what the examples of an adaptation say about each other's labels."""
+
+    def read(response: adaptations.ListExamplesResponse) -> Diagnosis:
+        classes = [labels.get(name, name) for name in response.classes]
+        return Diagnosis.from_message(response.diagnosis, classes, response.example_ids)
+
+    request = adaptations.ListExamplesRequest(adaptation_id=name_of("adaptation", adaptation_id), diagnose=True)
     return Call("ListExamples", request, read)
 
 

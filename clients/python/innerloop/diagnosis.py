@@ -48,12 +48,14 @@ class Diagnosis(NamedTuple):
         likely_labels: for each, the label that it most looks like; its own where nobody can tell.
         expected_accuracy: None if each example is the only one of its class.
         alike: pairs of classes that can't be told apart, the most alike first.
+        ids: of the examples, for `Adaptation.remove` and `Adaptation.relabel`.
     """
 
     doubts: tuple[float | None, ...]
     likely_labels: tuple[Any, ...]
     expected_accuracy: ExpectedAccuracy | None
     alike: tuple[AlikeClasses, ...]
+    ids: tuple[int, ...] = ()
 
     def doubtful(self, least: float = 0.5) -> list[int]:
         """Places of the support examples whose doubt is `least` or more, the most doubtful first.
@@ -66,8 +68,8 @@ class Diagnosis(NamedTuple):
         return sorted(places, key=lambda place: -(self.doubts[place] or 0.0))
 
     @classmethod
-    def from_message(cls, message: pb.Diagnosis, classes: Sequence[Any]) -> "Diagnosis":
-        """Read the wire form, given the labels of the classes."""
+    def from_message(cls, message: pb.Diagnosis, classes: Sequence[Any], ids: Sequence[int]) -> "Diagnosis":
+        """Read the wire form, given the labels of the classes and the ids of the examples."""
         expected = message.expected_accuracy
         return cls(
             tuple(None if math.isnan(doubt) else doubt for doubt in message.doubts),
@@ -76,4 +78,5 @@ class Diagnosis(NamedTuple):
             if message.HasField("expected_accuracy")
             else None,
             tuple(AlikeClasses(classes[each.first], classes[each.second], each.confusion) for each in message.alike),
+            tuple(ids),
         )

@@ -116,8 +116,13 @@ class OwnExamples:
 
     def with_known_ids(self, listed: list[Example]) -> list[Example]:
         """What the server has listed, with the ids that the caller knows."""
+        ids = self.with_own_ids([each.id for each in listed])
+        return [each._replace(id=known) for each, known in zip(listed, ids, strict=True)]
+
+    def with_own_ids(self, kept_ids: Sequence[int]) -> tuple[int, ...]:
+        """Ids that the server has said, as the caller knows them."""
         known = dict(zip(self.kept_ids, self.ids, strict=True))
-        return [each._replace(id=known.get(each.id, each.id)) for each in listed]
+        return tuple(known.get(each, each) for each in kept_ids)
 
     def agrees(self, listed: list[Example], labels: Mapping[str, Any]) -> bool:
         """Whether the server has listed just these examples."""

@@ -16,12 +16,13 @@ from innerloop.v1 import adaptation_pb2 as pb
 RATE_ROUNDING = 1e-6
 """Rates travel as float32."""
 
-_Field = Literal["probabilities", "logits", "values", "known", "label_sets", "intervals"]
+_Field = Literal["probabilities", "logits", "values", "known", "label_sets", "variances", "intervals"]
 
 _HINTS = {
     ("logits", "classification"): "; ask for them with return_logits=True",
     ("known", "classification"): ": the model is not calibrated for that; `innerloop calibrate` makes a bundle that is",
     ("label_sets", "classification"): "; ask for them with coverage=0.95 for example",
+    ("variances", "regression"): ": the model is not calibrated for them; `innerloop calibrate` makes a bundle that is",
     ("intervals", "regression"): "; ask for them with coverage=0.95 for example",
 }
 
@@ -112,6 +113,14 @@ class Predictions(Sequence["Prediction"]):
             tuple(self.classes[column] for column in columns if row[column])
             for row, columns in zip(members, order.tolist(), strict=True)
         ]
+
+    @cached_property
+    def variances(self) -> Array:
+        """Regression by a calibrated model: how far true values lie from these, squared, on average; float32 [Q, D].
+
+        That is over queries of tasks of this size that the model was not trained on, and the same for all of them.
+        """
+        return self._decode("variances")
 
     @cached_property
     def intervals(self) -> Array:
@@ -254,22 +263,39 @@ class Prediction:
         return row
 
     @property
+    def variance(self) -> float:
+        """Regression of one value by a calibrated model: how far the true value lies from it, squared, on average.
+
+        Raises:
+            MissingAnswerError: the model is not calibrated, there are several values, or this is a classification.
+        """
+        return self._only(self.variances, "variances")
+
+    @property
+    def variances(self) -> Array:
+        """Regression by a calibrated model: the same of all D values, float32 [D]."""
+        row: Array = self._answers.variances[self._row]
+        return row
+
+    @property
     def value(self) -> float:
         """Regression of one value: the value.
 
         Raises:
             MissingAnswerError: there are several, see `values`; or this is a classification.
         """
-        values = self.values
-        if len(values) != 1:
-            raise MissingAnswerError(f"this answer has {len(values)} values; read `values`")
-        return float(values[0])
+        return self._only(self.values, "values")
 
     @property
     def values(self) -> Array:
         """Regression: all D values, float32 [D]."""
         row: Array = self._answers.values[self._row]
         return row
+
+    def _only(self, of_values: Array, name: str) -> float:
+        if len(of_values) != 1:
+            raise MissingAnswerError(f"this answer has {len(of_values)} values; read `{name}`")
+        return float(of_values[0])
 
     def __repr__(self) -> str:
         if self._answers.classes:

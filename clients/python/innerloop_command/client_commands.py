@@ -180,18 +180,34 @@ def _example_id(text: str) -> int:
 @with_client_options
 def examples(
     adaptation_id: Annotated[str, typer.Argument(help="What `innerloop adapt` printed.")],
+    diagnose: Annotated[
+        bool,
+        typer.Option(
+            "--diagnose",
+            help="Say which labels may be wrong, what accuracy to expect, and which labels can't be told apart, on "
+            "standard error. The model adapts once more for each example.",
+        ),
+    ] = False,
     as_json: AsJson = False,
     *,
     access: ServerAccess,
 ) -> None:
     """List the examples that an adaptation has learned from: the id of each, and its label or target."""
     with access.connect() as client:
-        found = client.get_adaptation(adaptation_id).examples()
+        adaptation = client.get_adaptation(adaptation_id)
+        found = adaptation.examples()
+        diagnosis = adaptation.diagnose() if diagnose else None
     listed = [
         {"id": each.id, "label": each.label} if each.target is None else {"id": each.id, "target": each.target.tolist()}
         for each in found
     ]
-    print_json(listed) if as_json else print_examples(listed)
+    if as_json:
+        print_json(listed if diagnosis is None else {"examples": listed, "diagnosis": diagnosis})
+        return
+    print_examples(listed)
+    if diagnosis is not None:
+        labels = {each.id: str(each.label) for each in found}
+        print_diagnosis(diagnosis, list(map(str, diagnosis.ids)), [labels.get(each, "?") for each in diagnosis.ids])
 
 
 @app.command()

@@ -15,11 +15,12 @@ from innerloop_command.console import make_console, print_line
 def answer(kind: str, query: str, prediction: Prediction) -> dict[str, Any]:
     """One answer as plain data: the query by its kind, the label with all probabilities, or values of a regression.
 
-    Of calibrated models there is more: whether the query is known, and sets or intervals where they were asked for.
+    Of calibrated models there is more: whether the query is known, variances of values, and sets or intervals that were
+    asked for.
     """
     if hasattr(prediction, "values"):
-        intervals = {"intervals": prediction.intervals.tolist()} if hasattr(prediction, "intervals") else {}
-        return {kind: query, "values": prediction.values.tolist(), **intervals}
+        there = [name for name in ("values", "variances", "intervals") if hasattr(prediction, name)]
+        return {kind: query, **{name: getattr(prediction, name).tolist() for name in there}}
     found = {
         kind: query,
         "label": prediction.label,

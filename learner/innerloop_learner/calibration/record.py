@@ -34,6 +34,7 @@ class TaskCalibration:
         thresholds: of `known` for each rate in FALSE_ALARMS; empty where `weights` are.
         quantiles: for each of COVERAGES, the largest nonconformity (classification) or absolute error (regression) of
             an answer that belongs into the set or interval.
+        variance: mean squared error of values of a regression; None for classification, and in older bundles.
 
     Raises:
         ValueError: numbers are missing, not finite, or out of order.
@@ -46,15 +47,16 @@ class TaskCalibration:
     bias: float
     thresholds: Sequence[float]
     quantiles: Sequence[float]
+    variance: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("weights", "thresholds", "quantiles"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        numbers = (self.ways, self.shots, self.temperature, self.bias)
+        numbers = (self.ways, self.shots, self.temperature, self.bias, self.variance or 0.0)
         if not math.isfinite(sum((*numbers, *self.weights, *self.thresholds, *self.quantiles))):
             raise ValueError("a calibration consists of finite numbers")
-        if self.temperature <= 0 or self.ways < 0 or self.shots < 1:
-            raise ValueError("temperature and shots are positive, and ways are not negative")
+        if self.temperature <= 0 or self.ways < 0 or self.shots < 1 or (self.variance or 0.0) < 0:
+            raise ValueError("temperature and shots are positive, and ways and variance are not negative")
         if len(self.quantiles) != len(COVERAGES) or list(self.quantiles) != sorted(self.quantiles):
             raise ValueError(f"quantiles are {len(COVERAGES)} numbers in ascending order")
         if (len(self.weights), len(self.thresholds)) not in ((0, 0), (FEATURES, len(FALSE_ALARMS))):
@@ -148,7 +150,8 @@ class Calibration:
         try:
             tasks = [
                 TaskCalibration(
-                    **{name: each[name] for name in TaskCalibration.__dataclass_fields__},
+                    **{name: each[name] for name in TaskCalibration.__dataclass_fields__ if name != "variance"},
+                    variance=each.get("variance"),
                 )
                 for each in data["tasks"]
             ]
@@ -185,6 +188,7 @@ def _mixed(first: TaskCalibration, second: TaskCalibration, share: float) -> Tas
             map(_chance, means(tuple(map(_odds, first.thresholds)), tuple(map(_odds, second.thresholds))))
         ),
         quantiles=means(first.quantiles, second.quantiles),
+        variance=None if first.variance is None or second.variance is None else mean(first.variance, second.variance),
     )
 
 

@@ -22,6 +22,8 @@ class Answers:
             for regression; as the rest, None in answers of an engine.
         thresholds: of `known` for each of the calibration's rates of false alarms; empty without `known`.
         label_sets: [Q, ways] bool, labels in the set of each query; None if no coverage was asked for.
+        variances: [Q, D], mean squared errors of the values; None if the model's calibration has none, and for
+            classification.
         intervals: [Q, D, 2], lower and upper ends; None if no coverage was asked for, and for classification.
     """
 
@@ -33,6 +35,7 @@ class Answers:
     known: NDArray[np.float32] | None = None
     thresholds: Sequence[float] = ()
     label_sets: NDArray[np.bool_] | None = None
+    variances: NDArray[np.float32] | None = None
     intervals: NDArray[np.float32] | None = None
 
     @property

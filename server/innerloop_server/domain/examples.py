@@ -7,11 +7,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from innerloop_learner.diagnosis import Diagnosis
+from innerloop_server.domain.errors import FieldViolation, InvalidRequestError
 from innerloop_server.domain.tasks import Array, ExampleIds, SupportSet
 
 MOST_LABEL_BYTES = 2**20
 """Most bytes of the labels of an adaptation's classes together: each Predict answers with all of them, and clients of
 gRPC take answers of 4 MiB unless they are told otherwise."""
+
+
+MOST_DIAGNOSED = 500
+"""Most examples that are diagnosed: with 100 tasks, that takes as long as 100 requests of as many examples."""
 
 
 class NumberedClasses(NamedTuple):
@@ -73,6 +79,19 @@ def wrong_labels(classes: Collection[str]) -> str | None:
     return f"has labels of {size} bytes in all, at most {MOST_LABEL_BYTES} are accepted: give classes shorter names"
 
 
+def check_diagnosed(size: int, labels: Sequence[str]) -> None:
+    """Refuse to diagnose so many examples, or any without labels.
+
+    Raises:
+        InvalidRequestError: they can't be.
+    """
+    if not labels:
+        raise InvalidRequestError([FieldViolation("diagnose", "is for models that classify; this one regresses")])
+    if size > MOST_DIAGNOSED:
+        why = f"takes at most {MOST_DIAGNOSED} examples, and there are {size}: take some of each class"
+        raise InvalidRequestError([FieldViolation("diagnose", why)])
+
+
 @dataclass(frozen=True, slots=True)
 class LabelledExamples:
     """The examples of an adaptation in the order in which they came.
@@ -107,6 +126,8 @@ class ListedExamples:
         targets: of each example; empty for classification.
         revision: of the adaptation that has them.
         model: name of its model.
+        diagnosis: what they say about each other's labels; None if it was not asked for.
+        classes: labels that the diagnosis names by their places; empty without one.
     """
 
     ids: tuple[int, ...]
@@ -114,3 +135,5 @@ class ListedExamples:
     targets: tuple[tuple[float, ...], ...]
     revision: int
     model: str
+    diagnosis: Diagnosis | None = None
+    classes: tuple[str, ...] = ()

@@ -17,7 +17,7 @@ from innerloop_learner.manifest import BundleError, read_files, read_manifest
 from innerloop_learner.media import AudioSupportError, require_audio
 from innerloop_learner.signatures import TrustedKeys
 from innerloop_server.domain.answers import Answers
-from innerloop_server.domain.models import InputKind
+from innerloop_server.domain.models import InputKind, ModelDescription
 from innerloop_server.domain.tasks import Array, SupportSet
 from innerloop_server.engine.graph_file import ENCODED
 from innerloop_server.engine.interface import (
@@ -28,6 +28,7 @@ from innerloop_server.engine.interface import (
     ExtendBatch,
     LoadedModel,
     LoadError,
+    NoState,
     PredictBatch,
     TaskState,
     Worker,
@@ -97,7 +98,13 @@ class EncodedModel(LoadedModel):
         self.calibration, self.graph = model.calibration, ENCODED
         self._model = model
         self._encoder = encoder
+        self.encoder = _EncoderAlone(self.name, self.description, encoder)
         self._sent: WeakKeyDictionary[Worker, float] = WeakKeyDictionary()  # encoder's seconds of the batch that it has
+
+    @property
+    def head(self) -> LoadedModel:
+        """See LoadedModel.head."""
+        return self._model
 
     def prepare(self) -> None:
         """See LoadedModel.prepare; the encoder was tried out when it was opened."""
@@ -177,7 +184,50 @@ class EncodedModel(LoadedModel):
         return [replace(task, x=x) for task, x in zip(tasks, features, strict=True)]
 
     def _encode(self, inputs: Sequence[Array]) -> list[Array]:
-        """Features of each task's inputs."""
-        together = join_packed(inputs) if self.description.input_kind == "text" else np.concatenate(inputs)
-        ends = np.cumsum([len(each) for each in inputs])
-        return np.split(self._encoder.encode(together), ends[:-1])
+        return _features(self._encoder, inputs)
+
+
+class _EncoderAlone(LoadedModel):
+    """An encoder as a model that learns nothing: its answers are the features of the queries."""
+
+    def __init__(self, name: str, description: ModelDescription, encoder: FrozenEncoder) -> None:
+        self.name, self.description = name, description
+        self._encoder = encoder
+
+    def prepare(self) -> None:
+        """See LoadedModel.prepare."""
+
+    def compile(self) -> None:
+        """See LoadedModel.compile."""
+
+    def adapt(self, tasks: Sequence[SupportSet], steps: int, width: int, *, alone: bool = True) -> list[AdaptedTask]:
+        """See LoadedModel.adapt."""
+        del steps, width, alone
+        return [AdaptedTask(NoState(), ()) for _ in tasks]
+
+    def predict(self, states: Sequence[TaskState], queries: Sequence[Array], *, alone: bool = True) -> list[Answers]:
+        """See LoadedModel.predict."""
+        del states, alone
+        return [Answers(values=features) for features in _features(self._encoder, queries)]
+
+    def compute(self, batch: Batch, *, alone: bool) -> BatchResult:
+        """See LoadedModel.compute; all of the time is the encoder's."""
+        result = super().compute(batch, alone=alone)
+        return replace(result, seconds={}, encoder_seconds=sum(result.seconds.values()))
+
+    def export_state(self, state: TaskState) -> bytes:
+        """See LoadedModel.export_state."""
+        del state
+        return b""
+
+    def import_state(self, content: bytes) -> TaskState:
+        """See LoadedModel.import_state."""
+        del content
+        return NoState()
+
+
+def _features(encoder: FrozenEncoder, inputs: Sequence[Array]) -> list[Array]:
+    """Features of each task's inputs, computed in one go."""
+    together = join_packed(inputs) if encoder.spec.input == "texts" else np.concatenate(inputs)
+    ends = np.cumsum([len(each) for each in inputs])
+    return np.split(encoder.encode(together), ends[:-1])

@@ -57,6 +57,13 @@ class TaskState(ABC):
     signature: Hashable
 
 
+class NoState(TaskState):
+    """The state of what learns nothing."""
+
+    size_bytes = 0
+    signature = None
+
+
 @dataclass(frozen=True, slots=True)
 class AdaptedTask:
     """What came of adapting to a task.
@@ -184,6 +191,8 @@ class LoadedModel(ABC):
         computed_by_workers: whether worker processes can compute its batches, too.
         states_on_host: whether task states lie in the host's memory, so that reading one never waits for a device.
         graph: what answers queries without the server, given a task state.
+        encoder: answers queries with their features, as values, whatever the state; None for a model without a frozen
+            encoder in front.
     """
 
     name: str
@@ -192,11 +201,17 @@ class LoadedModel(ABC):
     computed_by_workers: bool = False
     states_on_host: bool = True
     graph: GraphFile | NoGraph = NoGraph("its model has no graph; go on asking the server")
+    encoder: "LoadedModel | None" = None
 
     @property
     def served(self) -> ServedModel:
         """The description of the model for callers."""
         return ServedModel(self.name, self.description)
+
+    @property
+    def head(self) -> "LoadedModel":
+        """What follows the encoder, and takes features; the model itself where there is none."""
+        return self
 
     @abstractmethod
     def prepare(self) -> None:

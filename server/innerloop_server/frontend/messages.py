@@ -94,6 +94,7 @@ class ListExamples(_Message):
 
     caller: Caller
     adaptation_id: str
+    diagnose: bool
 
 
 class Download(_Message):

@@ -135,9 +135,12 @@ class RemoteServing(Serving):
         self._known.forget(caller, task.adaptation_id)  # its classes, and perhaps its version, are others then
         return await self._engine.ask_about(parcel, operation, lambda sent, _: _update_result.decode(sent), deadline)
 
-    async def examples(self, caller: Caller, adaptation_id: str) -> ListedExamples:
+    async def examples(
+        self, caller: Caller, adaptation_id: str, deadline: Deadline, *, diagnose: bool = False
+    ) -> ListedExamples:
         """The examples of an adaptation, without their inputs."""
-        return await self._engine.ask(messages.ListExamples(caller, adaptation_id), _examples.decode)
+        operation = messages.ListExamples(caller, adaptation_id, diagnose)
+        return await self._engine.ask(operation, _examples.decode, deadline)
 
     async def download(self, caller: Caller, adaptation_id: str, deadline: Deadline) -> PortableAdaptation:
         """The caller's adaptation as files that answer without the server."""

@@ -111,7 +111,9 @@ class RequestHandler:
                 to_do = UpdateTask(model, operation.adaptation_id, update, operation.options)
                 return await serving.update(operation.caller, to_do, deadline)
             case messages.ListExamples():
-                return await serving.examples(operation.caller, operation.adaptation_id)
+                return await serving.examples(
+                    operation.caller, operation.adaptation_id, deadline, diagnose=operation.diagnose
+                )
             case messages.Download():
                 return await serving.download(operation.caller, operation.adaptation_id, deadline)
             case messages.Look():

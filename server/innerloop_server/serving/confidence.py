@@ -28,7 +28,7 @@ def with_calibration(answers: Answers, model: LoadedModel, ways: int, support_si
 
 
 def sure_answers(answers: Answers, coverage: float | None) -> Answers:
-    """Answers with calibrated probabilities, `known`, and sets or intervals where a coverage was asked for.
+    """Answers with calibrated probabilities and `known`, or variances, and with sets or intervals that were asked for.
 
     Args:
         answers: of the engine, with the calibration for tasks of their size. Those without one stay as they are.
@@ -44,7 +44,7 @@ def sure_answers(answers: Answers, coverage: float | None) -> Answers:
             raise uncalibrated()
         return answers
     if logits is None:
-        return answers if coverage is None else _with_intervals(answers, calibration, coverage)
+        return _sure_values(answers, calibration, coverage)
     honest, known = probabilities_and_known(logits, calibration)
     return Answers(
         logits,
@@ -62,7 +62,12 @@ def unknown_queries(answers: Answers) -> int:
     return int(np.count_nonzero(answers.known < answers.thresholds[FALSE_ALARMS.index(SHOWN_RATE)]))
 
 
-def _with_intervals(answers: Answers, calibration: TaskCalibration, coverage: float) -> Answers:
-    if answers.values is None:
+def _sure_values(answers: Answers, calibration: TaskCalibration, coverage: float | None) -> Answers:
+    values = answers.values
+    if values is None:
         return answers
-    return replace(answers, intervals=intervals(answers.values, calibration, coverage).astype(np.float32))
+    if calibration.variance is not None:
+        answers = replace(answers, variances=np.full_like(values, calibration.variance))
+    if coverage is None:
+        return answers
+    return replace(answers, intervals=intervals(values, calibration, coverage).astype(np.float32))

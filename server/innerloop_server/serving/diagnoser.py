@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from innerloop_learner.diagnosis import Diagnosis, diagnose, left_out_parts
+from innerloop_learner.diagnosis import MOST_PARTS, Diagnosis, diagnose, left_out_parts
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.deadline import Deadline
@@ -25,6 +25,9 @@ AT_ONCE_BYTES = 64 * 2**20
 Answer = Callable[[Caller, LoadedModel, AdaptTask, Array, int, Deadline], Awaitable[Answers]]
 """Adapts to a task and answers queries; the number is that of tasks which the same request asks for later."""
 
+Encode = Callable[[Caller, LoadedModel, Array, Deadline], Awaitable[Array]]
+"""Computes the features of inputs of a model, if there is an encoder in front of it."""
+
 
 class Diagnoser:
     """Has a model adapt to all examples but some, and answer these, until each was left out once.
@@ -33,12 +36,14 @@ class Diagnoser:
 
     Args:
         answer: computes them.
+        encode: computes the features of the examples, once for all tasks.
         waiting: most jobs of one model that a caller may have waiting, where it has no limit of its own; None for any
             number.
     """
 
-    def __init__(self, answer: Answer, waiting: int | None) -> None:
+    def __init__(self, answer: Answer, encode: Encode, waiting: int | None) -> None:
         self._answer = answer
+        self._encode = encode
         self._waiting = waiting
 
     async def diagnose(self, caller: Caller, model: LoadedModel, task: AdaptTask, deadline: Deadline) -> Diagnosis:
@@ -49,6 +54,9 @@ class Diagnoser:
             DivergedError: an answer is not finite.
         """
         parts = left_out_parts(task.support.y)
+        if parts:
+            features = await self._encode(caller, model, task.support.x, deadline)
+            model, task = model.head, replace(task, support=replace(task.support, x=features))
         probabilities = np.full((task.support.size, task.support.ways), np.nan)
         fit = max(AT_ONCE_BYTES // max(task.support.x.nbytes, 1), 1)
         turns = asyncio.Semaphore(min(AT_ONCE, fit, caller.limits.waiting or self._waiting or AT_ONCE))
@@ -72,6 +80,11 @@ class Diagnoser:
 def work_of(task: AdaptTask) -> int:
     """Examples that a diagnosis reads: all of them in each of its tasks."""
     return len(left_out_parts(task.support.y)) * task.support.size
+
+
+def most_work(size: int) -> int:
+    """The most that `work_of` a task of so many examples can be."""
+    return min(size, MOST_PARTS) * size
 
 
 def _without(task: AdaptTask, part: NDArray[np.intp]) -> AdaptTask:

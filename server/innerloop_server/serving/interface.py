@@ -88,8 +88,18 @@ class Serving(ABC):
         """
 
     @abstractmethod
-    async def examples(self, caller: Caller, adaptation_id: str) -> ListedExamples:
-        """The examples of the caller's adaptation. Raises what `look` raises, and ExamplesNotKeptError."""
+    async def examples(
+        self, caller: Caller, adaptation_id: str, deadline: Deadline, *, diagnose: bool = False
+    ) -> ListedExamples:
+        """The examples of the caller's adaptation.
+
+        With `diagnose`, they are listed with what they say about each other's labels.
+
+        Raises what `look` raises, and:
+            ExamplesNotKeptError: the server has not kept them.
+            InvalidRequestError: they can't be diagnosed, since they are too many or have no labels.
+            ModelRetiredError, ModelNotFoundError, ModelLoadingError, ModelFailedError: no model can diagnose them.
+        """
 
     @abstractmethod
     async def download(self, caller: Caller, adaptation_id: str, deadline: Deadline) -> PortableAdaptation:

@@ -1,5 +1,6 @@
 """Answers callers in the process that computes."""
 
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -21,7 +22,7 @@ from innerloop_server.domain.errors import (
     OverloadedError,
     TooManyAdaptationsError,
 )
-from innerloop_server.domain.examples import ListedExamples
+from innerloop_server.domain.examples import ListedExamples, check_diagnosed
 from innerloop_server.domain.migrations import MigratePolicy, Migration
 from innerloop_server.domain.model_versions import ModelVersions, WantedAlias, split_reference
 from innerloop_server.domain.models import LOADING_RETRY_SECONDS, ServedModel
@@ -30,19 +31,20 @@ from innerloop_server.domain.results import AdaptPredictResult, AdaptResult, Pre
 from innerloop_server.domain.tasks import AdaptTask, Array, PredictTask, SupportSet
 from innerloop_server.domain.timings import Timings
 from innerloop_server.domain.updates import UpdateResult, UpdateTask
-from innerloop_server.engine.interface import AdaptedTask, LoadedModel, TaskState
+from innerloop_server.engine.interface import AdaptedTask, LoadedModel, NoState, TaskState
 from innerloop_server.models.repository import ModelRepository
 from innerloop_server.observability.metrics import Metrics
 from innerloop_server.scheduling.buckets import adapt_bucket, extend_bucket, predict_bucket
 from innerloop_server.scheduling.job import AdaptJob, ExtendJob, Job, PredictJob
 from innerloop_server.scheduling.scheduler import Scheduler
 from innerloop_server.serving.confidence import with_calibration
-from innerloop_server.serving.diagnoser import Diagnoser, work_of
+from innerloop_server.serving.diagnoser import Diagnoser, most_work, work_of
 from innerloop_server.serving.download import check_portable, portable
 from innerloop_server.serving.finite import check_finite
 from innerloop_server.serving.interface import Serving
 from innerloop_server.serving.migrator import Migrator
 from innerloop_server.serving.rate_limits import RateLimits
+from innerloop_server.serving.remaking import UnfitError, remake_task
 from innerloop_server.serving.restore import Restorer
 from innerloop_server.serving.updater import Updater
 
@@ -71,7 +73,7 @@ class LocalServing(Serving):
         self._metrics = metrics
         self._limits = limits
         self._flights: Flights[KeptRecord] = Flights()
-        self._diagnoser = Diagnoser(self._answer_left_out, limits.waiting)
+        self._diagnoser = Diagnoser(self._answer_left_out, self._encode, limits.waiting)
         self._migrates = migrate != "never"
         self.migrator = Migrator(
             repository,
@@ -142,17 +144,32 @@ class LocalServing(Serving):
         self._spend(caller, task.model.name, len(task.update.x) + before.support_size * again)
         return await self._updater.update(caller, task, deadline)
 
-    async def examples(self, caller: Caller, adaptation_id: str) -> ListedExamples:
+    async def examples(
+        self, caller: Caller, adaptation_id: str, deadline: Deadline, *, diagnose: bool = False
+    ) -> ListedExamples:
         """The examples of an adaptation, without their inputs."""
         known = await self._keeper.known(caller.owner, adaptation_id)
-        self._spend(caller, known.model, 0)  # not of the examples, which are listed and not read
+        if diagnose:
+            check_diagnosed(known.support_size, known.classes)
+        # Examples that are only listed are not read, and cost nothing.
+        self._spend(caller, known.model, most_work(known.support_size) if diagnose else 0)
         fetched = await self._keeper.fetch(caller.owner, adaptation_id)
         if fetched.recipe is None:
             raise ExamplesNotKeptError
         record = fetched.kept.record
         kept = fetched.recipe.examples(record.classes)
         targets = tuple(map(tuple, kept.targets.tolist())) if not kept.labels else ()
-        return ListedExamples(kept.ids.given, kept.labels, targets, record.revision, record.model)
+        listed = ListedExamples(kept.ids.given, kept.labels, targets, record.revision, record.model)
+        if not diagnose:
+            return listed
+        check_diagnosed(len(kept.x), kept.labels)  # it may have grown meanwhile
+        model = self._model_of(caller, record)
+        try:
+            task = remake_task(model.served, fetched.recipe, record.classes)
+        except UnfitError as unfit:
+            raise ModelRetiredError(record.model) from unfit
+        diagnosis = await self._diagnoser.diagnose(caller, model, task, deadline)
+        return replace(listed, diagnosis=diagnosis, classes=task.classes)
 
     async def download(self, caller: Caller, adaptation_id: str, deadline: Deadline) -> PortableAdaptation:
         """The caller's adaptation as files that answer without the server."""
@@ -336,6 +353,13 @@ class LocalServing(Serving):
         """The answers to examples that a task leaves out; such tasks are not counted among those of callers."""
         _, answers = await self._adapt_uncounted(caller, model, task, query, deadline, Timings(), later)
         return _usable(answers)
+
+    async def _encode(self, caller: Caller, model: LoadedModel, x: Array, deadline: Deadline) -> Array:
+        """What a model's head takes: features of inputs, or these themselves where there is no encoder."""
+        if model.encoder is None:
+            return x
+        answers = await self._predict(caller, model.encoder, NoState(), x, deadline, Timings())
+        return x if answers.values is None else answers.values
 
     async def _adapt_alone(
         self, caller: Caller, model: LoadedModel, task: AdaptTask, deadline: Deadline, timings: Timings

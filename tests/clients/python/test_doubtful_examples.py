@@ -16,7 +16,7 @@ def diagnosis(classes=("cat", 7, "hen")):
         expected_accuracy=pb.ExpectedAccuracy(value=0.5, low=0.25, high=0.75, examples=3),
         alike=[pb.AlikeClasses(first=0, second=1, confusion=0.375)],
     )
-    return Diagnosis.from_message(message, classes)
+    return Diagnosis.from_message(message, classes, range(4))
 
 
 def test_labels_are_the_callers_own_and_single_examples_have_no_doubt():

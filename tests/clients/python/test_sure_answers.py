@@ -70,10 +70,12 @@ def test_the_shell_shows_intervals(capsys):
     made = pb.Predictions(
         values=encode_tensor(np.array([[1.5]], np.float32)),
         intervals=encode_tensor(np.array([[[1.0, 2.0]]], np.float32)),
+        variances=encode_tensor(np.array([[0.25]], np.float32)),
     )
     (first,) = predictions(made)
     row = answer("text", "x", first)
     assert row["intervals"] == [[1.0, 2.0]]
+    assert row["variances"] == [0.25]
     assert first.interval == (1.0, 2.0)
     print_answers([row])
     assert "1 to 2" in capsys.readouterr().out

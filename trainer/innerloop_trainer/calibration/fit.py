@@ -60,6 +60,7 @@ def fit_values(errors: Floats, shots: int) -> TaskCalibration:
         bias=0.0,
         thresholds=(),
         quantiles=task_quantiles(errors),
+        variance=float(np.square(errors, dtype=np.float64).mean()),
     )
 
 

@@ -93,7 +93,7 @@ class Timings(_message.Message):
     def __init__(self, queue: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., adapt: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., predict: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., encode: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., encoder: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Predictions(_message.Message):
-    __slots__ = ("classes", "probabilities", "logits", "values", "known", "false_alarms", "known_thresholds", "label_sets", "intervals")
+    __slots__ = ("classes", "probabilities", "logits", "values", "known", "false_alarms", "known_thresholds", "label_sets", "intervals", "variances")
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
     LOGITS_FIELD_NUMBER: _ClassVar[int]
@@ -103,6 +103,7 @@ class Predictions(_message.Message):
     KNOWN_THRESHOLDS_FIELD_NUMBER: _ClassVar[int]
     LABEL_SETS_FIELD_NUMBER: _ClassVar[int]
     INTERVALS_FIELD_NUMBER: _ClassVar[int]
+    VARIANCES_FIELD_NUMBER: _ClassVar[int]
     classes: _containers.RepeatedScalarFieldContainer[str]
     probabilities: _tensor_pb2.Tensor
     logits: _tensor_pb2.Tensor
@@ -112,7 +113,8 @@ class Predictions(_message.Message):
     known_thresholds: _containers.RepeatedScalarFieldContainer[float]
     label_sets: _tensor_pb2.Tensor
     intervals: _tensor_pb2.Tensor
-    def __init__(self, classes: _Optional[_Iterable[str]] = ..., probabilities: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., logits: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., values: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., known: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., false_alarms: _Optional[_Iterable[float]] = ..., known_thresholds: _Optional[_Iterable[float]] = ..., label_sets: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., intervals: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
+    variances: _tensor_pb2.Tensor
+    def __init__(self, classes: _Optional[_Iterable[str]] = ..., probabilities: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., logits: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., values: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., known: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., false_alarms: _Optional[_Iterable[float]] = ..., known_thresholds: _Optional[_Iterable[float]] = ..., label_sets: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., intervals: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., variances: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
 
 class AdaptRequest(_message.Message):
     __slots__ = ("model", "support", "options", "request_id", "priority", "diagnose")
@@ -339,22 +341,30 @@ class UpdateAdaptationResponse(_message.Message):
     def __init__(self, adaptation: _Optional[_Union[Adaptation, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., example_ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ListExamplesRequest(_message.Message):
-    __slots__ = ("adaptation_id",)
+    __slots__ = ("adaptation_id", "diagnose", "priority")
     ADAPTATION_ID_FIELD_NUMBER: _ClassVar[int]
+    DIAGNOSE_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     adaptation_id: str
-    def __init__(self, adaptation_id: _Optional[str] = ...) -> None: ...
+    diagnose: bool
+    priority: Priority
+    def __init__(self, adaptation_id: _Optional[str] = ..., diagnose: _Optional[bool] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
 
 class ListExamplesResponse(_message.Message):
-    __slots__ = ("example_ids", "labels", "targets", "revision")
+    __slots__ = ("example_ids", "labels", "targets", "revision", "diagnosis", "classes")
     EXAMPLE_IDS_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     TARGETS_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    DIAGNOSIS_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
     example_ids: _containers.RepeatedScalarFieldContainer[int]
     labels: Labels
     targets: _tensor_pb2.Tensor
     revision: int
-    def __init__(self, example_ids: _Optional[_Iterable[int]] = ..., labels: _Optional[_Union[Labels, _Mapping]] = ..., targets: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+    diagnosis: Diagnosis
+    classes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, example_ids: _Optional[_Iterable[int]] = ..., labels: _Optional[_Union[Labels, _Mapping]] = ..., targets: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., revision: _Optional[int] = ..., diagnosis: _Optional[_Union[Diagnosis, _Mapping]] = ..., classes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DownloadAdaptationRequest(_message.Message):
     __slots__ = ("adaptation_id",)

@@ -15,7 +15,7 @@ from innerloop_learner.calibration import COVERAGES
 from innerloop_server.domain.adaptations import KeepOptions
 from innerloop_server.domain.callers import Priority
 from innerloop_server.domain.errors import FieldViolation, InvalidRequestError, uncalibrated
-from innerloop_server.domain.examples import number_classes, wrong_labels
+from innerloop_server.domain.examples import check_diagnosed, number_classes, wrong_labels
 from innerloop_server.domain.models import ModelDescription, ServedModel
 from innerloop_server.domain.tasks import AdaptTask, Array, SupportSet
 from innerloop_server.transport.codec.detached import NOTHING, Detached, Received, detaching
@@ -28,9 +28,6 @@ LONGEST_LABEL = 1000
 LONGEST_REQUEST_ID = 128
 LONGEST_LIFE = 100 * 365 * 86400.0
 """Longest life of an adaptation, in seconds: about 100 years, since a timestamp holds no much later time."""
-
-MOST_DIAGNOSED = 500
-"""Most examples that are diagnosed: with 100 tasks, that takes as long as 100 requests of as many examples."""
 
 READERS: Mapping[str, Callable[[bytes], Received[Any]]] = {
     "Adapt": detaching(pb.AdaptRequest, "support.inputs.tensor"),
@@ -104,11 +101,7 @@ def decode_diagnose(request: pb.AdaptRequest, task: AdaptTask) -> bool:
     """
     if not request.diagnose:
         return False
-    if not task.classes:
-        raise InvalidRequestError([FieldViolation("diagnose", "is for models that classify; this one regresses")])
-    if task.support.size > MOST_DIAGNOSED:
-        why = f"takes at most {MOST_DIAGNOSED} examples, and there are {task.support.size}: send some of each class"
-        raise InvalidRequestError([FieldViolation("diagnose", why)])
+    check_diagnosed(task.support.size, task.classes)
     return True
 
 

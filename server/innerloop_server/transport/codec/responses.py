@@ -90,6 +90,9 @@ def encode_examples(listed: ListedExamples) -> pb.ListExamplesResponse:
         response.targets.CopyFrom(encode_tensor(np.array(listed.targets, np.float32)))
     else:
         response.labels.values.extend(listed.labels)
+    if listed.diagnosis is not None:
+        response.diagnosis.CopyFrom(encode_diagnosis(listed.diagnosis))
+        response.classes.extend(listed.classes)
     return response
 
 
@@ -97,6 +100,8 @@ def encode_answers(answers: Answers, classes: tuple[str, ...], *, logits: bool) 
     """Answers, with logits on demand."""
     if answers.values is not None:
         predictions = pb.Predictions(values=encode_tensor(answers.values))
+        if answers.variances is not None:
+            predictions.variances.CopyFrom(encode_tensor(answers.variances))
         if answers.intervals is not None:
             predictions.intervals.CopyFrom(encode_tensor(answers.intervals))
         return predictions

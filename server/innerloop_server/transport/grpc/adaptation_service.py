@@ -7,7 +7,8 @@ from weakref import WeakValueDictionary
 
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop_server.domain.answers import Answers
-from innerloop_server.domain.errors import FieldViolation, InvalidRequestError
+from innerloop_server.domain.callers import Scope
+from innerloop_server.domain.errors import FieldViolation, InvalidRequestError, ScopeMissingError
 from innerloop_server.domain.tasks import PredictTask
 from innerloop_server.domain.timings import Timings
 from innerloop_server.observability.call_metrics import CallMetrics
@@ -207,8 +208,13 @@ class AdaptationServicer:
         )
 
     async def _list_examples(self, request: pb.ListExamplesRequest, call: Call) -> pb.ListExamplesResponse:
-        listed = await self._serving.examples(call.caller, request.adaptation_id)
+        caller = call.caller.with_priority(decode_priority(request.priority))
+        if request.diagnose and Scope.ADAPT not in caller.scopes:
+            raise ScopeMissingError(Scope.ADAPT.value)
+        listed = await self._serving.examples(caller, request.adaptation_id, call.deadline, diagnose=request.diagnose)
         call.model = listed.model
+        if listed.diagnosis is not None:
+            self._metrics.diagnosed(call.model, listed.diagnosis.judged, listed.diagnosis.doubtful)
         return encode_examples(listed)
 
     async def _download(self, context: Context, request: pb.DownloadAdaptationRequest, call: Call) -> None:
