@@ -22,6 +22,7 @@ EXTRAS = {
     "innerloop_trainer.data.audio": ["trainer", "speech"],
     "innerloop_trainer.encoders": ["trainer", "images"],
     "innerloop_trainer.onnx_export": ["trainer", "onnx"],
+    "innerloop_trainer.tuning": ["trainer", "tune"],
     "innerloop_server": ["server"],
     "innerloop_server.adaptations.stores.redis": ["server", "redis"],
     "innerloop_server.models.mirror": ["server", "s3"],

@@ -34,6 +34,7 @@ class InnerloopCommands(LazyGroup):
         "reproduce": Source(_TRAINER, "trainer", "Train by a recipe and compare with the figures in its file."),
         "compare": Source(_TRAINER, "trainer", "Train several methods on one budget and compare them."),
         "search": Source(_TRAINER, "trainer", "Search for a network that a method learns best with."),
+        "tune": Source(_TRAINER, "tune", "Search settings by accuracy on validation classes."),
         "export": Source(_TRAINER, "trainer", "Turn a training run into a bundle."),
         "card": Source(_TRAINER, "trainer", "Write the model card of a bundle."),
         "inspect": Source(_TRAINER, "trainer", "Show what a bundle holds."),

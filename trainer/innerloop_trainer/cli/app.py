@@ -15,6 +15,7 @@ from innerloop_trainer.cli.reproduce import reproduce
 from innerloop_trainer.cli.search import search
 from innerloop_trainer.cli.sources import sources
 from innerloop_trainer.cli.train import train
+from innerloop_trainer.cli.tune import tune
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 for command in (
@@ -28,6 +29,7 @@ for command in (
     reproduce,
     compare,
     search,
+    tune,
     export,
     card,
     inspect,

@@ -89,6 +89,12 @@ def print_tried(tried: Tried, title: str) -> None:
     console.print(f"{title:>6}  {tried.failure or figure}  {size}\n        {chosen}", soft_wrap=True)
 
 
+def chosen_settings(settings: Mapping[str, Any]) -> str:
+    """Settings that were tried, in a line."""
+    texts = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in settings.items()}
+    return "  ".join(f"{name} {text}" for name, text in texts.items())
+
+
 def print_notices(source: DataSource) -> None:
     """Print notices about how data was read, for example how many files were left out."""
     for notice in source.notices:

@@ -3,11 +3,12 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from innerloop_trainer.cli.display import print_tried, validation_line
+from innerloop_trainer.cli.display import chosen_settings, number, print_tried, validation_line
 from innerloop_trainer.cli.interrupts import interruptible
 from innerloop_trainer.cli.output import console, notes
 from innerloop_trainer.cli.pace import Pace
@@ -15,6 +16,9 @@ from innerloop_trainer.evaluation import metric_name
 from innerloop_trainer.progress import Advance, showing_by
 from innerloop_trainer.runs.training import Report, Training
 from innerloop_trainer.search import Search, SearchReport
+
+if TYPE_CHECKING:  # tuning needs an extra of its own
+    from innerloop_trainer.tuning import Tuning, TuningReport
 
 
 def progress_of_reading() -> AbstractContextManager[None]:
@@ -113,6 +117,31 @@ def search_progress(search: Search) -> Iterator[Callable[[SearchReport], None]]:
                     figures = f"{report.training.tasks_per_second:.0f} tasks/s  loss {report.training.loss:.3f}"
                     left = pace.left(ended + iteration / report.total) if report.trial else ""
                     console.print(f"{what} of {search.trials}, {step}  {figures}{best}{left}", soft_wrap=True)
+
+        yield show
+
+
+@contextmanager
+def tuning_progress(study: "Tuning") -> "Iterator[Callable[[TuningReport], None]]":
+    """Give a function that shows reports of a study: a bar of its trials, and a line for each one that ended."""
+    pace = Pace(len(study.tried), study.trials)
+    with _bar_of_steps() as progress:
+        task = progress.add_task("trials", completed=len(study.tried), total=study.trials, figures="")
+
+        def show(report: "TuningReport") -> None:
+            best = "" if report.best is None else f"  best {number(report.best.validation or 0.0, study.metric)}"
+            if report.tried is not None:
+                each = report.tried
+                value = "" if each.validation is None else f"{number(each.validation, study.metric)}  "
+                settings = chosen_settings(each.settings)
+                console.print(f"{each.trial:>6}  {value}{each.failure or each.outcome}  {settings}", soft_wrap=True)
+                pace.said()
+                progress.update(task, completed=report.ended, figures=best)
+            elif report.training is not None:
+                figures = f"trial {report.trial}, step {report.training.progress.iteration}/{report.total}{best}"
+                progress.update(task, completed=report.ended, figures=figures)
+                if progress.disable and pace.due():
+                    console.print(f"{report.ended} of {study.trials}  {figures}", soft_wrap=True)
 
         yield show
 

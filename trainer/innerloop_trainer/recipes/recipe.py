@@ -8,7 +8,7 @@ from typing import Any
 from innerloop_learner.settings import setting, with_settings
 from innerloop_trainer.config import ConfigError, TrainingConfig
 
-_TABLES = {"set": "settings", "backbone_set": "backbone_settings", "policy_set": "policy_settings"}
+TABLES = {"set": "settings", "backbone_set": "backbone_settings", "policy_set": "policy_settings"}
 """Names of a recipe's tables, and the fields of the configuration that they fill."""
 
 _DIGESTS = ("init", "teacher", "encoder")
@@ -43,8 +43,8 @@ class Recipe:
         """Settings by name, as `make_recipe` takes them; what is unset is left out."""
         config = self.training.to_json()
         own = {each.name: getattr(self, each.name) for each in _own_fields()}
-        tables = {name: config[field] for name, field in _TABLES.items()}
-        plain = {name: value for name, value in config.items() if name not in (*_TABLES.values(), *_DIGESTS)}
+        tables = {name: config[field] for name, field in TABLES.items()}
+        plain = {name: value for name, value in config.items() if name not in (*TABLES.values(), *_DIGESTS)}
         kept = {name: value for name, value in {**plain, **own}.items() if value is not None and value != ()}
         return {**kept, **{name: table for name, table in tables.items() if table}}
 
@@ -68,15 +68,15 @@ def make_recipe(settings: Mapping[str, Any]) -> Recipe:
         if name not in settings:
             raise ConfigError(f"no {name} is named; name it with {example}, or in a recipe")
     own = {each.name for each in _own_fields()}
-    of_training = {_TABLES.get(name, name): value for name, value in settings.items() if name not in own}
+    of_training = {TABLES.get(name, name): value for name, value in settings.items() if name not in own}
     training = with_settings("recipe", TrainingConfig, of_training)
     return with_settings("recipe", Recipe, {name: value for name, value in settings.items() if name in own}, training)
 
 
 def setting_names() -> list[str]:
     """Names of all settings of a recipe."""
-    of_training = [each.name for each in fields(TrainingConfig) if each.name not in (*_TABLES.values(), *_DIGESTS)]
-    return [*of_training, *_TABLES, *(each.name for each in _own_fields())]
+    of_training = [each.name for each in fields(TrainingConfig) if each.name not in (*TABLES.values(), *_DIGESTS)]
+    return [*of_training, *TABLES, *(each.name for each in _own_fields())]
 
 
 def check_names(names: Iterable[str], known: Sequence[str], owner: str) -> None:
