@@ -22,6 +22,8 @@ EXTRAS = {
     "innerloop_trainer.data.audio": ["trainer", "speech"],
     "innerloop_trainer.encoders": ["trainer", "images"],
     "innerloop_trainer.onnx_export": ["trainer", "onnx"],
+    "innerloop_trainer.tracking.ml_flow": ["trainer", "mlflow"],
+    "innerloop_trainer.tracking.weights_and_biases": ["trainer", "wandb"],
     "innerloop_trainer.tuning": ["trainer", "tune"],
     "innerloop_server": ["server"],
     "innerloop_server.adaptations.stores.redis": ["server", "redis"],

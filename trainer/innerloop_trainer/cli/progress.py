@@ -14,6 +14,7 @@ from innerloop_trainer.cli.output import console, notes
 from innerloop_trainer.cli.pace import Pace
 from innerloop_trainer.evaluation import metric_name
 from innerloop_trainer.progress import Advance, showing_by
+from innerloop_trainer.runs.log import Row
 from innerloop_trainer.runs.training import Report, Training
 from innerloop_trainer.search import Search, SearchReport
 
@@ -51,8 +52,12 @@ def _lines(title: str, total: int, unit: str) -> Iterator[Advance]:
     yield advance
 
 
-def run_with_progress(training: Training) -> bool:
+def run_with_progress(training: Training, log: Callable[[Row], None] | None = None) -> bool:
     """Run with a progress bar; Ctrl-C, SIGTERM and a lost terminal stop the run at the next outer step.
+
+    Args:
+        training: the run.
+        log: called with the figures of each validation, if it is given.
 
     Returns:
         whether the run is finished; it is saved either way.
@@ -62,7 +67,13 @@ def run_with_progress(training: Training) -> bool:
     """
     plan, metric = training.plan, metric_name(training.source.task_kind)
     bar = progress_bar(plan.config.method, training.progress.iteration, plan.iterations, metric)
-    with bar as report, interruptible() as interrupted:
+    with bar as show, interruptible() as interrupted:
+
+        def report(each: Report) -> None:
+            show(each)
+            if log is not None and each.row is not None:
+                log(each.row)
+
         return training.run(report, interrupted)
 
 

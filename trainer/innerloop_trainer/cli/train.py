@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from innerloop_learner.manifest import read_manifest
 from innerloop_trainer.calibration import CalibrationError
 from innerloop_trainer.cli.arguments import DeviceOption
 from innerloop_trainer.cli.display import (
@@ -33,6 +34,7 @@ from innerloop_trainer.runs.final_test import measure_on_test_split
 from innerloop_trainer.runs.folder import RunFolder
 from innerloop_trainer.runs.from_recipe import prepare_recipe
 from innerloop_trainer.runs.training import SAVE_MINUTES, Training
+from innerloop_trainer.tracking import NO_TRACKING, Outcome, Tracking, make_tracking, trackers
 
 
 @with_recipe_options
@@ -45,6 +47,9 @@ def train(
         float, typer.Option(min=0, help="Minutes after which a run is saved, besides at validations and at its end.")
     ] = SAVE_MINUTES,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run that the folder holds.")] = False,
+    tracker: Annotated[
+        list[str] | None, typer.Option(help=f"Tells of the run while it goes on: {' or '.join(trackers)}.")
+    ] = None,
     **_: Any,
 ) -> None:
     """Meta-train a method and leave a bundle of the best validated parameters in OUT/bundle."""
@@ -55,7 +60,10 @@ def train(
             raise ConfigError(
                 f"{estimator} mixes networks that could be, and leaves none; run innerloop search {estimator}"
             )
-        finished = train_and_test(chosen, RunFolder(out), choose_device(device), resume=resume, save_minutes=save_every)
+        tracking = make_tracking(tracker or (), lambda notice: console.print(notice, style="yellow", soft_wrap=True))
+        finished = train_and_test(
+            chosen, RunFolder(out), choose_device(device), resume=resume, save_minutes=save_every, tracking=tracking
+        )
     if not finished:
         command = shlex.join(["innerloop", *sys.argv[1:], *([] if resume else ["--resume"])])
         console.print(f"Stopped; everything is saved. Continue with:\n  {command}", soft_wrap=True)
@@ -69,6 +77,7 @@ def train_and_test(
     *,
     resume: bool = False,
     save_minutes: float = SAVE_MINUTES,
+    tracking: Tracking = NO_TRACKING,
 ) -> bool:
     """Train with a progress bar, test on unseen classes, and print where bundle and learning curve are.
 
@@ -78,6 +87,7 @@ def train_and_test(
         device: device to train on.
         resume: whether to continue the run that the folder holds.
         save_minutes: minutes after which the run is saved, besides at validations and at its end.
+        tracking: hears of the run.
 
     Returns:
         whether training finished; Ctrl-C, SIGTERM and a lost terminal end it early, with everything saved.
@@ -96,12 +106,16 @@ def train_and_test(
     if not resume:
         print_left_out(prepared.left_out)
     write_recipe(folder.recipe, prepared.recipe, Path.cwd())
-    if not run_with_progress(training):
-        return False
-    shape = replace(training.plan.validation, wrong_labels=0.0)
-    print_evaluation(measure_on_test_split(training, shape, recipe.test_episodes))
-    if recipe.calibration_episodes:
-        _calibrate(training, recipe.calibration_episodes)
+    with tracking.run(folder, prepared.recipe) as heard:
+        if not run_with_progress(training, heard.log):
+            heard.outcome = Outcome("stopped")
+            return False
+        shape = replace(training.plan.validation, wrong_labels=0.0)
+        tested = measure_on_test_split(training, shape, recipe.test_episodes)
+        print_evaluation(tested)
+        if recipe.calibration_episodes:
+            _calibrate(training, recipe.calibration_episodes)
+        heard.outcome = Outcome("finished", tested, folder.bundle, read_manifest(folder.bundle).digest)
     console.print(f"Bundle: {folder.bundle}\nLearning curve: {folder.curve}", soft_wrap=True)
     return True
 

@@ -1,0 +1,87 @@
+"""Tells several trackers of one run; one that fails is left out from then on."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from innerloop_trainer.config import ConfigError
+from innerloop_trainer.recipes import Recipe
+from innerloop_trainer.recipes.recipe import TABLES
+from innerloop_trainer.runs.folder import RunFolder
+from innerloop_trainer.runs.log import Row
+from innerloop_trainer.tracking.tracker import Outcome, TrackedRun, Tracker, trackers
+
+
+class Tracking:
+    """All trackers of a run.
+
+    Args:
+        trackers: the trackers by name.
+        tell: called with a notice for the user, once for each tracker that fails.
+
+    Attributes:
+        outcome: what trackers hear at the end of a run, which failed unless it is said otherwise.
+    """
+
+    outcome: Outcome
+
+    def __init__(self, trackers: Mapping[str, Tracker], tell: Callable[[str], None]) -> None:
+        self._trackers, self._tell = dict(trackers), tell
+
+    @contextmanager
+    def run(self, folder: RunFolder, recipe: Recipe) -> "Iterator[Tracking]":
+        """A context in which a run begins or goes on, and at whose end trackers hear of its `outcome`.
+
+        Args:
+            folder: folder of the run.
+            recipe: its recipe, defaults filled in.
+        """
+        run = TrackedRun(folder.path.resolve().name, folder.path, _flat(recipe))
+        self.outcome = Outcome("failed")
+        self._each(lambda tracker: tracker.start(run))
+        try:
+            yield self
+        finally:
+            self._each(lambda tracker: tracker.finish(self.outcome))
+
+    def log(self, row: Row) -> None:
+        """Tell of a validation."""
+        self._each(lambda tracker: tracker.log(row))
+
+    def _each(self, act: Callable[[Tracker], None]) -> None:
+        for name, tracker in list(self._trackers.items()):
+            try:
+                act(tracker)
+            except Exception as error:  # whatever it is, hours of training are worth more
+                del self._trackers[name]
+                self._tell(f"the tracker {name} failed and hears no more of this run: {type(error).__name__}: {error}")
+
+
+NO_TRACKING = Tracking({}, lambda _: None)
+
+
+def make_tracking(names: Sequence[str], tell: Callable[[str], None]) -> Tracking:
+    """Make trackers by their names.
+
+    Args:
+        names: registered names.
+        tell: see `Tracking`.
+
+    Raises:
+        UnknownNameError: there is no tracker of a name.
+        ConfigError: the library of a tracker is not installed.
+    """
+    made = {}
+    for name in names:
+        kind = trackers[name]
+        try:
+            made[name] = kind()
+        except ModuleNotFoundError as error:
+            raise ConfigError(f'--tracker {name} needs {error.name}: pip install "innerloop[{name}]"') from error
+    return Tracking(made, tell)
+
+
+def _flat(recipe: Recipe) -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for name, value in recipe.to_settings().items():
+        flat |= {f"{name}.{key}": entry for key, entry in value.items()} if name in TABLES else {name: value}
+    return flat
