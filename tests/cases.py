@@ -27,6 +27,16 @@ TRIED_WITH_EVERY_NORM = ("maml", "protonet")
 RATES = {"maml++": 0.2}
 """Of methods that learn too little with the rate of the others."""
 
+TINY: Mapping[str, Mapping[str, Any]] = {
+    "resnet12": {"widths": [4, 4, 8, 8], "drop_size": 2},
+    "resnet18": {"widths": [4, 4, 8, 8], "stem": "small"},
+    "vit": {"patch": 8, "width": 8, "depth": 2, "heads": 2, "expansion": 2, "pooling": "token"},
+}
+"""Settings of small networks of the other backbones of images, by name."""
+
+OTHER_NETWORKS = ("cell", *TINY)
+"""Backbones that names of cases name."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -44,9 +54,9 @@ class Case:
     def name(self) -> str:
         norm = self.spec.backbone_settings.get("norm", "none")
         noise = self.spec.backbone_settings.get("noise", "none")
-        cells = "cell" if self.spec.backbone == "cell" else "none"
+        network = self.spec.backbone if self.spec.backbone in OTHER_NETWORKS else "none"
         importance = self.spec.settings.get("importance", "none")
-        others = [other for other in (self.spec.weighting, noise, importance, cells) if other != "none"]
+        others = [other for other in (self.spec.weighting, noise, importance, network) if other != "none"]
         policy = self.spec.support_policy
         others += [f"{policy}-policy"] * (policy != "none")
         return "-".join([self.spec.method, self.spec.task_kind, norm, *others])
@@ -168,7 +178,13 @@ def _cases() -> list[Case]:
         cell,
         replace(cell, method="protonet", backbone_settings={"blocks": blocks, "norm": "batch"}, settings={}),
     ]
-    more = (*weighed, noisy, noisy_head, held, *enlarged, *of_cells)
+    bare = replace(noisy, backbone_settings={})
+    of_networks = [
+        replace(each, backbone=backbone, backbone_settings={**settings, "norm": norm})
+        for backbone, settings in TINY.items()
+        for each, norm in ((bare, "task"), (replace(bare, method="protonet", settings={}), "batch"))
+    ]
+    more = (*weighed, noisy, noisy_head, held, *enlarged, *of_cells, *of_networks)
     return [Case(spec) for spec in (*cases, features, adapted, *more)]
 
 

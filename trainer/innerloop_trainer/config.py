@@ -64,7 +64,9 @@ class TrainingConfig:
         "nothing",
     )
     settings: Mapping[str, Any] = field(default_factory=dict)
-    backbone: str | None = setting(None, "network that turns inputs into features: conv4, cell, mlp or adapter")
+    backbone: str | None = setting(
+        None, "network that turns inputs into features: conv4, resnet12, resnet18, vit, cell, mlp or adapter"
+    )
     backbone_settings: Mapping[str, Any] = field(default_factory=dict)
     class_balance: ClassBalance = setting(
         "equal", "weight of a class when adapting: equal for all classes, or proportional to its number of examples"

@@ -1,6 +1,6 @@
 """Makes the plan of a run from its configuration: fills in all defaults, and checks the whole."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -316,10 +316,20 @@ def _spec(config: TrainingConfig, source: DataSource, info: MethodInfo, settings
 
 
 def _backbone_defaults(backbone: str, inputs: InputSpec, defaults: TrainingDefaults) -> dict[str, Any]:
-    """Defaults of the backbone: the norm that suits the method, and strides for images too small to be pooled."""
-    if backbone == "cell":
-        return {"norm": defaults.norm}
-    if backbone != "conv4":
+    """Defaults of the backbone: the norm that suits the method, and what suits small images."""
+    if backbone not in _SUITED_TO_SIZE:
         return {}
-    small = len(inputs.shape) == 3 and min(inputs.shape[1:]) < 16
-    return {"norm": defaults.norm, "downsample": "stride" if small else "max_pool"}
+    smallest = min(inputs.shape[1:]) if len(inputs.shape) == 3 else 0
+    return {"norm": defaults.norm, **_SUITED_TO_SIZE[backbone](smallest)}
+
+
+_SUITED_TO_SIZE: Mapping[str, Callable[[int], dict[str, Any]]] = {
+    "cell": lambda _: {},
+    "conv4": lambda size: {"downsample": "stride" if 0 < size < 16 else "max_pool"},
+    "resnet12": lambda size: {"drop_size": 2 if size < 64 else 5},
+    "resnet18": lambda size: {"stem": "small" if size < 64 else "large"},
+}
+"""Backbones whose usual norm is the method's, and what else suits images whose shorter side has so many pixels.
+
+What is dropped in small images is as small as in Lee et al. 2019 (section 4.1).
+"""

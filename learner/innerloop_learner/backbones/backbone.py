@@ -20,7 +20,7 @@ class Features(NamedTuple):
     Attributes:
         values: features [T, N, F].
         statistics: means and variances that the norms computed, to be given back when queries are embedded; from
-            `refit`, new values of the buffers.
+            `refitted`, new values of the buffers.
     """
 
     values: Tensor
@@ -75,6 +75,20 @@ class Backbone(ABC):
         """Names of learned parameters that say what the network is; inner loops leave them as they are."""
         return frozenset()
 
+    def disturbed(self, params: Params, seed: int, progress: float) -> Params:
+        """The parameters by which training asks queries, if it is to disturb features in some way.
+
+        Adapting never gets them, nor does serving, so that both see features as they are. By default features stay as
+        they are in training, too.
+
+        Args:
+            params: parameters of the backbone, and of what stands behind it.
+            seed: chooses the disturbance, together with the values of an example.
+            progress: share of the outer steps taken so far, 0 to 1.
+        """
+        del seed, progress
+        return params
+
     @property
     def support_statistics(self) -> bool:
         """Whether embedding queries needs statistics of the support set."""
@@ -109,16 +123,19 @@ class Backbone(ABC):
         )
         return Features(self._layers(params, x, normalise), normalise.statistics)
 
-    def refit(self, params: Params, x: Tensor, weights: Tensor) -> Params:
-        """Embed x [T, N, *input], and return as statistics the values of the buffers that fit all tasks of x together.
+    def refitted(self, params: Params, x: Tensor, weights: Tensor) -> Features:
+        """Embed x [T, N, *input] by the values of the buffers that fit all tasks of x together.
 
-        The arguments are those of `apply`. Empty if no norm has buffers.
+        The arguments are those of `apply`; these values are the statistics that come back.
         """
+        normalise = Normalise(lambda norm, y: norm.refit(params, y, weights))
+        return Features(self._layers(params, x, normalise), normalise.statistics)
+
+    def refit(self, params: Params, x: Tensor, weights: Tensor) -> Params:
+        """The values of the buffers that fit all tasks of x [T, N, *input] together; empty if no norm has buffers."""
         if not any(norm.buffers() for norm in self.norms):
             return {}
-        normalise = Normalise(lambda norm, y: norm.refit(params, y, weights))
-        self._layers(params, x, normalise)
-        return normalise.statistics
+        return self.refitted(params, x, weights).statistics
 
 
 class Normalise:

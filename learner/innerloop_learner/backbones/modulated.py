@@ -46,6 +46,10 @@ class Modulated(Backbone):
         modulator = {MODULATOR + name.removeprefix(MODULATOR): value for name, value in own.items()}
         return {**body, **modulator, **gate}
 
+    def disturbed(self, params: Params, seed: int, progress: float) -> Params:
+        """See Backbone.disturbed; gates stay as they are."""
+        return self._body.disturbed(params, seed, progress)
+
     def _layers(self, params: Params, x: Tensor, normalise: Normalise) -> Tensor:
         gates = self._modulator._layers(section(params, MODULATOR), x, normalise)
         open_by = linear(gates, params[GATE_WEIGHT], params[GATE_BIAS]).sigmoid()

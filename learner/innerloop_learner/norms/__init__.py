@@ -11,7 +11,7 @@ example counts in them: a mask, or weights that let every class of a support set
 with many examples from deciding how all others are normalised.
 """
 
-from innerloop_learner.norms import batch, group, none, task
+from innerloop_learner.norms import batch, group, none, position, task
 from innerloop_learner.norms.group import LayerNorm
 from innerloop_learner.norms.norm import EPSILON, Norm, Statistics, norms, shares_of
 from innerloop_learner.norms.task import TaskBatchNorm
@@ -26,6 +26,7 @@ __all__ = [
     "group",
     "none",
     "norms",
+    "position",
     "shares_of",
     "task",
 ]

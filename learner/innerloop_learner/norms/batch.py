@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from innerloop_learner.norms.norm import Norm, Statistics, norms
+from innerloop_learner.norms.norm import Norm, Statistics, norms, shares_of
+from innerloop_learner.norms.task import standardise_by_task
 from innerloop_learner.parts import current_part
 from innerloop_learner.tasks import Params
 
@@ -40,9 +41,18 @@ class BatchNorm(Norm):
 
     def refit(self, params: Params, x: Tensor, weights: Tensor) -> tuple[Tensor, Params]:
         """See Norm.refit; the moments are pooled over tasks."""
-        mean, variance = _moments(x.flatten(0, 1), weights.flatten())
-        fresh = {f"{self.name}.running_mean": mean, f"{self.name}.running_variance": variance}
-        return self._scaled(params, x, mean, variance), fresh
+        learned, tasks = self.learned(params), x.shape[0]
+        if any(part.dim() > 1 for part in learned) or current_part().total(tasks) > tasks:
+            mean, variance = _moments(x.flatten(0, 1), weights.flatten())
+            return self._scaled(params, x, mean, variance), self._fresh(mean, variance)
+        # All examples as those of one task, whose gradient is there in closed form.
+        together = (x.flatten(3) if x.dim() > 3 else x.unsqueeze(-1)).flatten(0, 1).unsqueeze(0)  # [1, T * N, C, P]
+        shares = shares_of(weights.flatten().unsqueeze(0), x.dtype)
+        y, *moments = standardise_by_task(together, shares, *(part.unsqueeze(0) for part in learned))
+        return y.view(x.shape), self._fresh(*(moment.squeeze(0) for moment in moments))
+
+    def _fresh(self, mean: Tensor, variance: Tensor) -> Params:
+        return {f"{self.name}.running_mean": mean, f"{self.name}.running_variance": variance}
 
     def _running(self, params: Params) -> tuple[Tensor, Tensor]:
         return params[f"{self.name}.running_mean"], params[f"{self.name}.running_variance"]

@@ -26,7 +26,7 @@ class TaskBatchNorm(Norm):
             return self._scaled(params, x, statistics[mean], statistics[variance]), {}
         affine = (part.expand(x.shape[0], -1) for part in self.learned(params))  # [T, C]
         positions = x.unsqueeze(-1) if x.dim() == 3 else x.flatten(3)  # [T, N, C, P]
-        y, *moments = _standardise_by_task(positions, shares_of(weights, x.dtype), *affine)
+        y, *moments = standardise_by_task(positions, shares_of(weights, x.dtype), *affine)
         return y.view(x.shape), self.statistics(*moments)
 
     def as_affine(self, params: Params, statistics: Statistics) -> tuple[Tensor, Tensor] | None:
@@ -98,9 +98,10 @@ class _StandardisedByTask(torch.autograd.Function):
         return x_grad, None, scale_grad, shift_grad
 
 
-_standardise_by_task: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] = (
+standardise_by_task: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] = (
     _StandardisedByTask.apply
 )
+"""Normalise x [T, N, C, P]; see `_StandardisedByTask`."""
 
 
 def _mean(x: Tensor, shares: Tensor) -> Tensor:

@@ -5,11 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from innerloop_learner.backbones.backbone import Features
 from innerloop_learner.heads import cosine_logits
 from innerloop_learner.layers import glorot, linear
 from innerloop_learner.learner import Learner
 from innerloop_learner.losses import classification_loss
-from innerloop_learner.objectives.objective import Objective, Outcome, Stage, averaged, objectives, refitted
+from innerloop_learner.objectives.objective import Objective, Outcome, Stage, averaged, objectives
 from innerloop_learner.settings import SettingsError
 from innerloop_learner.tasks import Episodes, Params
 
@@ -45,22 +46,29 @@ class AllClasses(Objective):
 
     def __call__(self, params: Params, episodes: Episodes, stage: Stage) -> Outcome:
         """See Objective.__call__; the outputs are the queries' logits for the classes of their episode."""
-        del stage
         support, query, classes = episodes.support, episodes.query, episodes.classes
         if classes is None:
             raise ValueError("pre-training needs episodes that name their classes")
-        fresh = refitted(self.learner, params, support)
-        in_use = {**params, **fresh}
-        backbone = self.learner.backbone
-        # If a norm uses the statistics of its examples, queries are normalised by the support set, as in serving.
-        of_support = backbone.apply(in_use, support.x, self.learner.example_weights(support))
-        of_queries = backbone.apply(in_use, query.x, query.mask, of_support.statistics)
-        logits = self._logits(in_use, torch.cat([of_support.values, of_queries.values], 1))
+        features = self._features(self.asking(params, stage), episodes)
+        logits = self._logits(params, features.values)
         labels = classes.gather(1, torch.cat([support.y, episodes.targets], 1))
         loss = classification_loss(logits, labels, torch.cat([support.mask, query.mask], 1)).mean()
         answers = logits[:, support.x.shape[1] :]
         outputs = answers.gather(2, classes.unsqueeze(1).expand(-1, answers.shape[1], -1))
-        return Outcome(loss, outputs, averaged(params, fresh))
+        return Outcome(loss, outputs, averaged(params, features.statistics))
+
+    def _features(self, params: Params, episodes: Episodes) -> Features:
+        """Features of all examples, the support set's first, and the values of the buffers that fit them."""
+        support, query, backbone = episodes.support, episodes.query, self.learner.backbone
+        weights = self.learner.example_weights(support)
+        if not backbone.support_statistics:
+            every = torch.cat([weights, query.mask.to(weights.dtype)], 1)
+            together: Features = backbone.refitted(params, torch.cat([support.x, query.x], 1), every)
+            return together
+        # A norm that uses the statistics of its examples normalises queries by the support set, as in serving.
+        of_support = backbone.apply(params, support.x, weights)
+        of_queries = backbone.apply(params, query.x, query.mask, of_support.statistics)
+        return Features(torch.cat([of_support.values, of_queries.values], 1), {})
 
     def _logits(self, params: Params, features: Tensor) -> Tensor:
         """Logits [T, N, K] of features [T, N, F] for the K training classes."""

@@ -71,7 +71,8 @@ class AnnealedSteps(Objective):
                 rows.append(self._refitted(params, weights, support, step))
             if shares[step - 1]:
                 merged = {**learner.at_step(params, step), **rows[-1], **weights}
-                features = learner.backbone.apply(merged, query.x, query.mask, self._statistics(merged, support))
+                statistics = self._statistics(merged, support)
+                features = learner.backbone.apply(self.asking(merged, stage), query.x, query.mask, statistics)
                 outputs = learner.outputs(merged, features.values, support.ways, -torch.inf)
                 loss = task_loss(learner.spec.task_kind, outputs, episodes.targets, query.mask)
                 losses.append(shares[step - 1] * loss.mean())

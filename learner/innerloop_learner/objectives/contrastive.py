@@ -58,12 +58,11 @@ class Contrastive(Objective):
 
     def __call__(self, params: Params, episodes: Episodes, stage: Stage) -> Outcome:
         """See Objective.__call__; the outputs are each query's similarity to the nearest other one of each class."""
-        del stage
         query, targets = episodes.query, episodes.targets
         if query.x.shape[1] < self.least_queries * episodes.support.max_ways:
             raise SettingsError("the contrastive loss compares queries of one class; raise --queries to 2 or more")
         fresh = refitted(self.learner, params, episodes.support)
-        projected = self._projected({**params, **fresh}, episodes)
+        projected = self._projected({**params, **fresh}, episodes, stage)
         others = ~torch.eye(query.x.shape[1], dtype=torch.bool, device=projected.device) & query.mask.unsqueeze(1)
         similarities = projected @ projected.transpose(1, 2) / self.settings.temperature
         similarities = similarities.masked_fill(~others, UNUSED_LOGIT)  # [T, Q, Q]
@@ -72,13 +71,13 @@ class Contrastive(Objective):
         nearest = _nearest_by_class(similarities.detach(), episodes)
         return Outcome(weighted_mean(each, query.mask).mean(), nearest, averaged(params, fresh))
 
-    def _projected(self, params: Params, episodes: Episodes) -> Tensor:
+    def _projected(self, params: Params, episodes: Episodes, stage: Stage) -> Tensor:
         """The queries' projections [T, Q, P], of length 1."""
         support, query, backbone = episodes.support, episodes.query, self.learner.backbone
         statistics: Params = {}
         if backbone.support_statistics:
             statistics = backbone.apply(params, support.x, self.learner.example_weights(support)).statistics
-        features = backbone.apply(params, query.x, query.mask, statistics).values
+        features = backbone.apply(self.asking(params, stage), query.x, query.mask, statistics).values
         hidden = F.relu(linear(features, params[f"{HIDDEN}.weight"], params[f"{HIDDEN}.bias"]))
         return F.normalize(linear(hidden, params[f"{OUT}.weight"], params[f"{OUT}.bias"]), dim=-1)
 

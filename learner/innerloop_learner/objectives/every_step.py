@@ -54,10 +54,10 @@ class EveryStep(Objective):
         support, query, learner = episodes.support, episodes.query, self.learner
         fresh = refitted(learner, params, support)
         in_use = {**params, **fresh, **self.drawn(params, stage)}
-        losses = []
+        asked, losses = self.asking(in_use, stage), []
         states = task_states(learner, in_use, support, learner.order, self.settings.truncate)
         for weight, state in zip(self._weights, states, strict=True):
-            outputs = learner.predict(in_use, state, query)
+            outputs = learner.predict(asked, state, query)
             losses.append(weight * task_loss(learner.spec.task_kind, outputs, episodes.targets, query.mask).mean())
         return Outcome(torch.stack(losses).sum(), outputs, averaged(params, fresh))
 

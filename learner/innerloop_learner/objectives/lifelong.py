@@ -68,19 +68,18 @@ class Lifelong(Objective):
 
     def __call__(self, params: Params, episodes: Episodes, stage: Stage) -> Outcome:
         """See Objective.__call__; the outputs are the queries' logits for the classes of their episode."""
-        del stage
         fresh = refitted(self.learner, params, episodes.support)
         in_use = {**params, **fresh}
-        embedded = self._embedded(in_use, episodes)
+        embedded = self._embedded(in_use, episodes, stage)
         after = self._after_trajectory if self.settings.trajectory else self._after_all
         loss, outputs = after(in_use, embedded)
         return Outcome(loss, outputs, averaged(params, fresh))
 
-    def _embedded(self, params: Params, episodes: Episodes) -> Episodes:
+    def _embedded(self, params: Params, episodes: Episodes, stage: Stage) -> Episodes:
         """The episodes with features [T, N, F] as inputs, the support set class by class."""
         support, query, learner = episodes.support, episodes.query, self.learner
         of_support = learner.embed(params, support.x, learner.example_weights(support))
-        of_queries = learner.embed(params, query.x, query.mask, of_support.statistics)
+        of_queries = learner.embed(self.asking(params, stage), query.x, query.mask, of_support.statistics)
         ordered = _class_by_class(replace(support, x=of_support.values))
         return replace(episodes, support=ordered, query=replace(query, x=of_queries.values))
 

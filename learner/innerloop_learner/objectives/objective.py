@@ -18,6 +18,9 @@ from innerloop_learner.tasks import Episodes, Params, Support
 MOMENTUM = 0.1
 """Share of a batch's own statistics in the new value of a buffer, as in PyTorch's batch normalisation."""
 
+MOST_SEEDS = 2**31 - 1
+"""Number of seeds of disturbances of features; their sum with a key of an example stays far below 2^63."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -92,6 +95,12 @@ class Objective(ABC):
     def plain(self) -> "Objective":
         """The same loss of the learner as it serves, without what training does to its features."""
         return self
+
+    def asking(self, params: Params, stage: Stage) -> Params:
+        """The parameters by which queries are asked: features may be disturbed then, and never while adapting."""
+        seed = int(torch.randint(MOST_SEEDS, (), generator=stage.generator("features")))
+        asked: Params = self.learner.backbone.disturbed(params, seed, stage.progress)
+        return asked
 
     def strengths(self) -> frozenset[str]:
         """Names of parameters that say how much training disturbs the learner.

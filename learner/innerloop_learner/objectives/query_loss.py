@@ -16,11 +16,10 @@ class QueryLoss(Objective):
 
     def __call__(self, params: Params, episodes: Episodes, stage: Stage) -> Outcome:
         """See Objective.__call__."""
-        del stage
         fresh = refitted(self.learner, params, episodes.support)
         in_use = {**params, **fresh}
         state = self.learner.adapt(in_use, episodes.support).state
-        outputs = self.learner.predict(in_use, state, episodes.query)
+        outputs = self.learner.predict(self.asking(in_use, stage), state, episodes.query)
         loss = self.loss(outputs, episodes.targets, episodes.query.mask).mean()
         return Outcome(loss, outputs, averaged(params, fresh))
 
