@@ -90,6 +90,9 @@ class TrainingConfig:
         "augmentations of training images, as NAME?strength=number joined by commas, or none; usual ones are chosen "
         "only without labels",
     )
+    mix_tasks: float = setting(
+        0.0, "share of training tasks that are mixed with others, class by class (MLTI)", least=0.0, most=1.0
+    )
     transform: str | None = setting(
         None, "random transformation of features in training, against new domains: feature_wise"
     )

@@ -21,6 +21,7 @@ from innerloop_trainer.data import (
     AugmentedTasks,
     DataSource,
     EpisodeShape,
+    MixedTasks,
     read_augmentations,
     usual_augmentations,
 )
@@ -103,7 +104,7 @@ def make_plan(
     unlabelled = _given(config.unlabelled, defaults.unlabelled)
     usual = usual_augmentations(source.input.shape[0]) if unlabelled else None
     augment = _given(config.augment, usual)
-    source = _arranged(source, augment, unlabelled=unlabelled)
+    source = _mixed(_arranged(source, augment, unlabelled=unlabelled), config)
     usual_estimator = _usual_estimator(config, defaults)
     estimator_name = _given(config.estimator, usual_estimator)
     settings = _settings(config, estimator_name)
@@ -127,6 +128,10 @@ def make_plan(
     objective = _transformed(build_objective(learner, settings.of_objective), config, settings)
     objective = _taught(objective, config, teachers, settings, estimator_name)
     estimator = build_estimator(estimator_name, objective, settings.of_estimator)
+    if config.mix_tasks and (objective.needs_classes or estimator.needs_classes):
+        raise ConfigError(
+            f"{config.method} tells training classes apart, and mixed ones are new; leave --mix-tasks out"
+        )
     if not learner.init(torch.Generator()):
         raise ConfigError(f"{config.method} learns nothing on a backbone without layers; choose another --backbone")
     least_queries = estimator.objective.least_queries
@@ -203,6 +208,19 @@ def _arranged(source: DataSource, augment: str | None, *, unlabelled: bool) -> D
         validation=source.validation.without_labels(augmented),
         test=source.test if source.test.labelled else source.test.without_labels(augmented),
     )
+
+
+def _mixed(source: DataSource, config: TrainingConfig) -> DataSource:
+    """The source with training tasks that are mixed, if they are to be."""
+    if not config.mix_tasks:
+        return source
+    if source.task_kind == "regression":
+        raise ConfigError(f"{source.name} has no classes to mix; leave --mix-tasks out")
+    if config.wrong_labels:
+        raise ConfigError(
+            "examples are mixed label by label, right ones alone; leave --wrong-labels or --mix-tasks out"
+        )
+    return replace(source, train=MixedTasks(source.train, config.mix_tasks))
 
 
 def _training_ways(config: TrainingConfig, source: DataSource, defaults: TrainingDefaults) -> int:

@@ -22,7 +22,7 @@ GROUPS = {
     ),
     TRAINING: (
         *("iterations", "meta_batch", "learning_rate", "schedule", "estimator", "set"),
-        *("augment", "transform", "teacher", "teaching", "init", "seed"),
+        *("augment", "mix_tasks", "transform", "teacher", "teaching", "init", "seed"),
     ),
     MEASURING: ("validate_every", "validation_episodes", "test_episodes", "calibration_episodes"),
 }

@@ -8,8 +8,8 @@ can't be used, `class_split` divides classes into training, validation and test,
 `class_digests` tells by which classes are known again.
 
 What comes out is a `DataSource` of three splits: `class_examples` holds the examples of one on a device and draws
-episodes of it. `unlabelled` draws them without labels, and `augmented` changes images whenever they are drawn.
-`encoded` puts a frozen encoder in front of a whole source.
+episodes of it. `unlabelled` draws them without labels, `augmented` changes images whenever they are drawn,
+and `mixed` mixes whole tasks. `encoded` puts a frozen encoder in front of a whole source.
 
 A new source is a new file that registers itself in `sources`, imported below, or an entry point of another
 distribution.
@@ -19,6 +19,7 @@ from innerloop_trainer.data import audio, digits, glyphs, images, omniglot, sinu
 from innerloop_trainer.data.augmented import AugmentedTasks, read_augmentations, usual_augmentations
 from innerloop_trainer.data.class_examples import ClassExamples, RawEpisodes
 from innerloop_trainer.data.load import load_source
+from innerloop_trainer.data.mixed import MixedTasks
 from innerloop_trainer.data.source import (
     DataError,
     DataSource,
@@ -35,6 +36,7 @@ __all__ = [
     "DataError",
     "DataSource",
     "EpisodeShape",
+    "MixedTasks",
     "RawEpisodes",
     "SourceLoader",
     "SourceRequest",

@@ -55,6 +55,7 @@ class Discriminant(Estimator):
     """
 
     settings_class = DiscriminantSettings
+    needs_classes = True
     settings: DiscriminantSettings
     in_parts = True
 

@@ -61,6 +61,9 @@ class Estimator(ABC):
     least_domains: ClassVar[int] = 0
     """Fewest domains that the tasks of an outer step must be of; zero where they need none."""
 
+    needs_classes: ClassVar[bool] = False
+    """Whether it needs episodes that name their classes among those of training."""
+
     asks_objective: ClassVar[bool] = True
     """Whether it evaluates the objective, with all that training adds to it, rather than the learner."""
 
