@@ -146,7 +146,7 @@ def of_darts(method: str, **settings: Any) -> dict[str, Any]:
         ({"trials": 126}, "space edges has 125 architectures; lower --trials to that"),
         ({"trials": 2}, "evolution learns nothing in so few trials; raise --trials to 3 or more"),
         ({"most_multiply_adds": 10}, "none takes as little as 10 multiply-adds"),
-        ({"space": "nowhere"}, "unknown space 'nowhere'; there are: blocks, edges"),
+        ({"space": "nowhere"}, "unknown space 'nowhere'; there are: blocks, edges, widths"),
         ({"searcher": "luck"}, "unknown searcher 'luck'; there are: darts, evolution, random, reinforce"),
         ({"training": replace(TRAINING, method="magic")}, "unknown method 'magic'"),
         ({"training": replace(TRAINING, settings={"steps": 3})}, "protonet has no setting 'steps'"),

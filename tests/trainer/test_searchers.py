@@ -137,13 +137,13 @@ def test_architectures_of_a_space_can_be_built_and_named(name: str) -> None:
     assert space.size == math.prod(len(choice.options) for choice in space.choices)
 
 
-def test_conv4_is_among_the_blocks() -> None:
-    space = spaces["blocks"]
-    chosen = {"depth": 4, "norm": "batch"}
-    for choice in space.choices[2:]:
-        chosen[choice.name] = {"width": 64, "entry": "conv3x3", "downsample": "max_pool", "cell": "none"}[
-            choice.name[:-1]
-        ]
+@pytest.mark.parametrize("name", ["blocks", "widths"])
+def test_conv4_is_among_useful_networks(name: str) -> None:
+    space = spaces[name]
+    conv4_64 = {
+        "depth": 4, "norm": "batch", "width": 64, "entry": "conv3x3", "downsample": "max_pool", "cell": "none"
+    }  # fmt: skip
+    chosen = {choice.name: conv4_64[choice.name.rstrip("0123456789")] for choice in space.choices}
     built = build_backbone("cell", IMAGE, space.settings(space.architecture(chosen)))
     conv4 = build_backbone("conv4", IMAGE, {"norm": "batch"})
     assert {name: value.shape for name, value in built.init(torch.Generator()).items()} == {
