@@ -536,6 +536,17 @@ def test_starts_went_well() -> None:
     assert f"| starts and stops, every third with killed workers | {measured['starts']} | no crash |" in PAGE
 
 
+def test_workers_that_were_killed_were_replaced() -> None:
+    measured = long_run("hostile/replacements")
+    assert not any(server["problems"] for server in measured["servers"])
+    assert all(abs(server["growth"]["descriptors"]) < 0.1 for server in measured["servers"])
+    answers = f"{measured['answers']:,} answers"
+    assert (
+        f"| workers killed under load and replaced | {measured['replacements']} | no crash, {answers}, all right"
+        in PAGE
+    )
+
+
 def test_what_copies_of_support_examples_gain_and_cost_is_that_measured() -> None:
     measured = results("support_policy")
     columns = [(name, shape) for name, own in measured.items() for shape in own if shape != "runs"]
