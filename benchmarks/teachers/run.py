@@ -40,6 +40,7 @@ from innerloop_trainer.evaluation import confidence_interval, evaluate
 from innerloop_trainer.outer_loop import OuterLoop
 from innerloop_trainer.outer_loop.loop import PARAMETERS
 from innerloop_trainer.plan import make_plan
+from innerloop_trainer.runs.conduct import Conduct
 from innerloop_trainer.runs.folder import RunFolder
 from innerloop_trainer.runs.prepare import prepare
 from innerloop_trainer.runs.teachers import read_teachers
@@ -164,7 +165,7 @@ def _train(name: str, config: TrainingConfig, source: DataSource, teachers: Teac
     """Train a run, or go on with it where it was interrupted; a finished one stays as it is."""
     folder = RunFolder(RUNS / name)
     training = prepare(
-        config, folder, CPU, resume=folder.exists, source=source, teachers=teachers, save_minutes=1
+        config, folder, CPU, resume=folder.exists, source=source, teachers=teachers, conduct=Conduct(save_minutes=1)
     ).training
     if not training.finished:
         training.run(lambda _: None, lambda: False)

@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 import pytest
 import torch
 from cases import CASES, Case, wave_case
+from estimates import assert_same
 from torch import Tensor
 
 from innerloop_learner import Episodes, InputSpec, LearnerSpec, Params
+from innerloop_learner.learner import methods
 from innerloop_learner.objectives import Objective, Stage
 from innerloop_learner.objectives.transformed import Transformed
 from innerloop_learner.parts import Part, computing, current_part
@@ -81,18 +83,6 @@ OTHERS = {
 }
 
 
-def assert_same(found: Estimate, expected: Estimate) -> None:
-    for of_parts, whole in (
-        (found.gradients, expected.gradients),
-        (found.buffers, expected.buffers),
-        (found.carried, expected.carried),
-        ({"loss": found.loss, "outputs": found.outputs}, {"loss": expected.loss, "outputs": expected.outputs}),
-    ):
-        assert of_parts.keys() == whole.keys()
-        for name, value in whole.items():
-            torch.testing.assert_close(of_parts[name], value, rtol=1e-7, atol=1e-10, equal_nan=True, msg=name)
-
-
 def assert_same_in_parts(estimator: Estimator, params: Params, episodes: Episodes, size: int) -> None:
     """Two outer steps, so that what is carried counts, too."""
     expected = [estimator.estimate(params, estimator.start(params), episodes, STAGE)]
@@ -112,7 +102,7 @@ def few_of_each() -> list[Any]:
     """All cases, of which but one for each objective and norm, and those with more than a method, are slow."""
     seen, cases = set[tuple[str, str]](), []
     for case in CASES:
-        kind = (case.learner.info.objective, str(case.spec.backbone_settings.get("norm")))
+        kind = (methods[case.spec.method].info.objective, str(case.spec.backbone_settings.get("norm")))
         plain = case.spec.weighting == "none" and case.spec.support_policy == "none" and case.spec.backbone == "conv4"
         slow = kind in seen and plain and case.spec.backbone_settings.get("noise") is None
         seen.add(kind)

@@ -1,7 +1,8 @@
 """Standard output and standard error for commands, which may fail without ending them."""
 
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import IO, Any, TextIO, cast
 
 from rich.console import Console
@@ -50,3 +51,14 @@ console = _console("stdout")
 
 notes = _console("stderr")
 """Where the progress of reading and measuring goes, apart from results."""
+
+
+@contextmanager
+def speaking(*, leads: bool) -> Iterator[None]:
+    """Print inside this context only in the process that leads."""
+    before = console.quiet, notes.quiet
+    console.quiet = notes.quiet = not leads
+    try:
+        yield
+    finally:
+        console.quiet, notes.quiet = before

@@ -93,6 +93,8 @@ def progress_bar(title: str, done: int, total: int, metric: str) -> Iterator[Cal
 
         def show(report: Report) -> None:
             iteration = report.progress.iteration
+            if report.notice is not None:
+                console.print(report.notice, soft_wrap=True)
             figures = f"{report.tasks_per_second:.0f} tasks/s  loss {report.loss:.3f}"
             progress.update(task, completed=iteration, figures=figures)
             if report.row is not None:

@@ -1,5 +1,6 @@
 """`innerloop train`."""
 
+import os
 import shlex
 import sys
 from dataclasses import replace
@@ -22,18 +23,20 @@ from innerloop_trainer.cli.display import (
 )
 from innerloop_trainer.cli.interrupts import INTERRUPTED
 from innerloop_trainer.cli.mistakes import mistakes_as_messages
-from innerloop_trainer.cli.output import console
+from innerloop_trainer.cli.output import console, speaking
 from innerloop_trainer.cli.progress import progress_of_reading, run_with_progress
 from innerloop_trainer.cli.recipe_options import RecipeOption, chosen_recipe, with_recipe_options
 from innerloop_trainer.config import ConfigError
-from innerloop_trainer.devices import choose_device
 from innerloop_trainer.outer_loop import estimators
+from innerloop_trainer.parallel import Launch, read_launch
 from innerloop_trainer.recipes import Recipe, write_recipe
 from innerloop_trainer.runs.calibration import calibrate_run
+from innerloop_trainer.runs.checkpoints import KEPT
+from innerloop_trainer.runs.conduct import SAVE_MINUTES, USUAL, Conduct
 from innerloop_trainer.runs.final_test import measure_on_test_split
 from innerloop_trainer.runs.folder import RunFolder
 from innerloop_trainer.runs.from_recipe import prepare_recipe
-from innerloop_trainer.runs.training import SAVE_MINUTES, Training
+from innerloop_trainer.runs.training import Training
 from innerloop_trainer.tracking import NO_TRACKING, Outcome, Tracking, make_tracking, trackers
 
 
@@ -46,28 +49,65 @@ def train(
     save_every: Annotated[
         float, typer.Option(min=0, help="Minutes after which a run is saved, besides at validations and at its end.")
     ] = SAVE_MINUTES,
+    keep_checkpoints: Annotated[int, typer.Option(min=1, help="Checkpoints to keep, the latest among them.")] = KEPT,
+    workers: Annotated[
+        str, typer.Option(help="Processes of one thread that divide tasks on a CPU; auto for them or threads by speed.")
+    ] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run that the folder holds.")] = False,
+    resume_if_any: Annotated[
+        bool, typer.Option("--resume-if-any", help="Continue the run if the folder holds one, and start it if not.")
+    ] = False,
     tracker: Annotated[
         list[str] | None, typer.Option(help=f"Tells of the run while it goes on: {' or '.join(trackers)}.")
     ] = None,
     **_: Any,
 ) -> None:
-    """Meta-train a method and leave a bundle of the best validated parameters in OUT/bundle."""
-    with mistakes_as_messages(), progress_of_reading():
-        chosen = chosen_recipe(context, recipe)
-        estimator = chosen.training.estimator
-        if estimator is not None and estimators[estimator].learns_architecture:
-            raise ConfigError(
-                f"{estimator} mixes networks that could be, and leaves none; run innerloop search {estimator}"
-            )
-        tracking = make_tracking(tracker or (), lambda notice: console.print(notice, style="yellow", soft_wrap=True))
-        finished = train_and_test(
-            chosen, RunFolder(out), choose_device(device), resume=resume, save_minutes=save_every, tracking=tracking
-        )
-    if not finished:
-        command = shlex.join(["innerloop", *sys.argv[1:], *([] if resume else ["--resume"])])
-        console.print(f"Stopped; everything is saved. Continue with:\n  {command}", soft_wrap=True)
-        raise typer.Exit(INTERRUPTED)
+    """Meta-train a method and leave a bundle of the best validated parameters in OUT/bundle.
+
+    Under torchrun, all processes train one run together.
+    """
+    launch, folder = read_launch(os.environ), RunFolder(out)
+    with mistakes_as_messages():
+        target = launch.device(device)
+        with (
+            launch.group(target) as group,
+            speaking(leads=group.leads),
+            progress_of_reading(),
+        ):
+            # Whatever ended the processes before, torchrun gives them the same command again.
+            resume = resume or ((resume_if_any or launch.restarts > 0) and folder.has_checkpoint)
+            with group.together():
+                conduct = Conduct(save_every, keep_checkpoints, group, read_workers(workers, launch))
+                chosen = chosen_recipe(context, recipe)
+                estimator = chosen.training.estimator
+                if estimator is not None and estimators[estimator].learns_architecture:
+                    raise ConfigError(
+                        f"{estimator} mixes networks that could be, and leaves none; run innerloop search {estimator}"
+                    )
+                heard_by = (tracker or ()) if group.leads else ()
+                tracking = make_tracking(heard_by, lambda text: console.print(text, style="yellow", soft_wrap=True))
+            if not train_and_test(chosen, folder, target, resume=resume, conduct=conduct, tracking=tracking):
+                if group.size > 1:
+                    console.print("Stopped; everything is saved. Continue with the same command and --resume.")
+                else:
+                    command = shlex.join(["innerloop", *sys.argv[1:], *([] if resume else ["--resume"])])
+                    console.print(f"Stopped; everything is saved. Continue with:\n  {command}", soft_wrap=True)
+                raise typer.Exit(INTERRUPTED)
+
+
+def read_workers(text: str, launch: Launch) -> int | None:
+    """The number of workers that a user names; None for whichever is faster.
+
+    Raises:
+        ConfigError: it is no such number, or torchrun has started processes already.
+    """
+    if text == "auto":
+        return 1 if launch.size > 1 else None
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"--workers is auto or a number from 1 on, not {text!r}")
+    if launch.size > 1 and int(text) > 1:
+        raise ConfigError("torchrun has started processes already; leave --workers out, or raise --nproc-per-node")
+    return int(text)
 
 
 def train_and_test(
@@ -76,7 +116,7 @@ def train_and_test(
     device: torch.device,
     *,
     resume: bool = False,
-    save_minutes: float = SAVE_MINUTES,
+    conduct: Conduct = USUAL,
     tracking: Tracking = NO_TRACKING,
 ) -> bool:
     """Train with a progress bar, test on unseen classes, and print where bundle and learning curve are.
@@ -86,7 +126,7 @@ def train_and_test(
         folder: folder of the run.
         device: device to train on.
         resume: whether to continue the run that the folder holds.
-        save_minutes: minutes after which the run is saved, besides at validations and at its end.
+        conduct: how the run is carried out.
         tracking: hears of the run.
 
     Returns:
@@ -95,7 +135,8 @@ def train_and_test(
     Raises:
         the errors of `prepare_recipe` and `Training.run`.
     """
-    prepared = prepare_recipe(recipe, folder, device, resume=resume, save_minutes=save_minutes)
+    with conduct.group.together():
+        prepared = prepare_recipe(recipe, folder, device, resume=resume, conduct=conduct)
     training, teachers = prepared.training, prepared.teachers
     console.print(f"{recipe.training.method} on {training.source.description}")
     print_notices(training.source)
@@ -105,11 +146,14 @@ def train_and_test(
         print_teachers(teachers, recipe.training.teaching)
     if not resume:
         print_left_out(prepared.left_out)
-    write_recipe(folder.recipe, prepared.recipe, Path.cwd())
+    if conduct.group.leads:
+        write_recipe(folder.recipe, prepared.recipe, Path.cwd())
     with tracking.run(folder, prepared.recipe) as heard:
         if not run_with_progress(training, heard.log):
             heard.outcome = Outcome("stopped")
             return False
+        if not conduct.group.leads:
+            return True
         shape = replace(training.plan.validation, wrong_labels=0.0)
         tested = measure_on_test_split(training, shape, recipe.test_episodes)
         print_evaluation(tested)

@@ -15,7 +15,19 @@ checkpoint takes. It need not be short, since a process that has ended is notice
 
 
 class ProcessError(RuntimeError):
-    """Another process of the run has failed or ended; the message says which if that is known."""
+    """Another process of the run has failed or ended; the message says which if that is known.
+
+    Args:
+        message: what to tell the user.
+        rank: number of the process that the error is raised in.
+
+    Attributes:
+        leads: whether it is raised in the leading process, which has to tell the user.
+    """
+
+    def __init__(self, message: str, rank: int = 0) -> None:
+        super().__init__(message)
+        self.leads = rank == 0
 
 
 class Group:
@@ -71,7 +83,7 @@ class ProcessGroup(Group):
     def sum(self, value: Tensor) -> Tensor:
         """See Group.sum."""
         value = value.contiguous()
-        with _others_must_live():
+        with self._others_must_live():
             dist.all_reduce(value)
         return value
 
@@ -89,13 +101,15 @@ class ProcessGroup(Group):
         try:
             yield
         except Exception as error:
-            texts = self._texts(f"{error}" or type(error).__name__)
-            if self.leads or isinstance(error, ProcessError):
+            if isinstance(error, ProcessError):
                 raise
-            raise ProcessError(f"process {self.rank}: {texts[self.rank]}") from error
+            self._texts(f"{error}" or type(error).__name__)
+            if self.leads:
+                raise
+            raise ProcessError(f"{error}", self.rank) from error
         for rank, text in enumerate(self._texts("")):
             if text:
-                raise ProcessError(f"process {rank} of {self.size}: {text}")
+                raise ProcessError(f"process {rank} of {self.size}: {text}", self.rank)
 
     def _texts(self, mine: str) -> list[str]:
         """The text of every process."""
@@ -104,7 +118,7 @@ class ProcessGroup(Group):
     def _from(self, rank: int, content: bytes) -> bytes:
         """What the process of this number gives."""
         mine = rank == self.rank
-        with _others_must_live():
+        with self._others_must_live():
             length = torch.tensor(len(content))
             dist.broadcast(length, rank)
             data = torch.frombuffer(bytearray(content), dtype=torch.uint8) if mine and content else None
@@ -112,14 +126,15 @@ class ProcessGroup(Group):
             dist.broadcast(data, rank)
         return data.numpy().tobytes()
 
-
-@contextmanager
-def _others_must_live() -> Iterator[None]:
-    """Say what an error of the connection means."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise ProcessError("another process of this run has ended") from error
+    @contextmanager
+    def _others_must_live(self) -> Iterator[None]:
+        """Say what an error of the connection means."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise ProcessError(
+                f"another process of this run has ended, or can't be reached ({error})", self.rank
+            ) from error
 
 
 ALONE = Group()

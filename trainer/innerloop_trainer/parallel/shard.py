@@ -19,12 +19,14 @@ class Shard(Part):
     Args:
         group: processes that compute the batch together.
         tasks: number of tasks of the batch, at least one for each process.
+
+    Attributes:
+        rows: the tasks, by their numbers.
     """
 
     def __init__(self, group: Group, tasks: int) -> None:
         self._group, self._tasks = group, tasks
-        bounds = [tasks * rank // group.size for rank in range(group.size + 1)]
-        self.rows = slice(bounds[group.rank], bounds[group.rank + 1])
+        self.rows = rows_of(group.rank, group.size, tasks)
         self._weight = (self.rows.stop - self.rows.start) / tasks
 
     def total(self, tasks: int) -> int:
@@ -79,6 +81,15 @@ class Shard(Part):
             parts = torch.split(flat, [tensors[name].numel() for name in names])
             summed |= {name: part.view(tensors[name].shape) for name, part in zip(names, parts, strict=True)}
         return summed
+
+
+def rows_of(rank: int, size: int, tasks: int) -> slice:
+    """The tasks of a process, by its number and the number of processes.
+
+    >>> [rows_of(rank, 3, 8) for rank in range(3)]
+    [slice(0, 2, None), slice(2, 5, None), slice(5, 8, None)]
+    """
+    return slice(tasks * rank // size, tasks * (rank + 1) // size)
 
 
 class _Sum(torch.autograd.Function):

@@ -1,19 +1,25 @@
 """A training run on disk: configuration, checkpoints and logs. No pickle anywhere."""
 
 import json
+import os
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from innerloop_learner.disk import replace_file
 from innerloop_learner.manifest import MANIFEST, BundleError
 from innerloop_trainer.config import TrainingConfig
 from innerloop_trainer.runs.classes import RunClasses
+
+FORMER = re.compile(r"step-(\d{8,})\.safetensors")
+"""Names of the files of checkpoints before the latest, by the number of outer steps."""
 
 
 class RunError(ValueError):
@@ -62,6 +68,7 @@ class RunFolder:
         self._config = path / "config.json"
         self._classes = path / "classes.json"
         self._latest = path / "latest.safetensors"
+        self._former = path / "checkpoints"
 
     @property
     def exists(self) -> bool:
@@ -76,11 +83,12 @@ class RunFolder:
         """
         if resume and not self.exists:
             raise RunError(f"{self.path} holds no training run; leave --resume out to start one")
-        if not resume and self.exists:
+        # A run that ended before anything was saved may begin again: there is nothing to lose.
+        if not resume and self.exists and (self._latest.exists() or self.bundle.exists()):
             raise RunError(f"{self.path} holds a run already; continue it with --resume, or name another folder")
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path} is a file; name a folder")
-        if not resume and self.path.is_dir() and any(self.path.iterdir()):
+        if not resume and not self.exists and self.path.is_dir() and any(self.path.iterdir()):
             raise RunError(f"{self.path} holds other files; name a folder that is empty or not there yet")
 
     def save_config(self, config: TrainingConfig) -> None:
@@ -118,10 +126,55 @@ class RunFolder:
         except (OSError, ValueError, TypeError) as error:
             raise RunError(f"{self._config} can't be read ({error}); train again into another folder") from error
 
-    def save_latest(self, state: Mapping[str, Tensor], progress: Progress) -> None:
-        """Save everything needed to resume. The former checkpoint is replaced as a whole, or stays if that fails."""
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        replace_file(self._latest, save(tensors, {"progress": json.dumps(asdict(progress))}))
+    def save_latest(self, state: Mapping[str, Tensor], progress: Progress, *, keep: int = 1) -> None:
+        """Save everything needed to resume. The former checkpoint is replaced as a whole, or stays if that fails.
+
+        Args:
+            state: tensors by name.
+            progress: how far the run has come.
+            keep: number of checkpoints to keep, the latest among them. Those before it go to the folder `checkpoints`,
+                in which files of other names are left alone.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        self._keep_former(keep - 1, progress.iteration)
+        replace_file(self._latest, serialised(state, progress))
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to resume from."""
+        return self.exists and self._latest.is_file()
+
+    def _keep_former(self, count: int, iteration: int) -> None:
+        """Give the latest checkpoint a second name, and remove all but some of those that have one."""
+        if count and self._latest.is_file():
+            before = self._steps_of_latest()
+            if before is not None and before != iteration:
+                self._former.mkdir(exist_ok=True)
+                name = self._former / f"step-{before:08}.safetensors"
+                name.unlink(missing_ok=True)
+                try:
+                    os.link(self._latest, name)
+                except OSError:  # a file system without links
+                    replace_file(name, self._latest.read_bytes())
+        for path in self._former_checkpoints()[: -count or None]:
+            path.unlink(missing_ok=True)
+        with suppress(OSError):  # there is none, or something of the user's in it
+            self._former.rmdir()
+
+    def _former_checkpoints(self) -> list[Path]:
+        """Checkpoints before the latest, the oldest first."""
+        files = self._former.iterdir() if self._former.is_dir() else ()
+        return sorted((file for file in files if FORMER.fullmatch(file.name)), key=lambda file: int(file.stem[5:]))
+
+    def _steps_of_latest(self) -> int | None:
+        """Outer steps before the latest checkpoint; None if it can't be read."""
+        try:
+            with safe_open(self._latest, framework="pt") as file:
+                return int(json.loads(file.metadata()["progress"])["iteration"])
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            return None
 
     def load_latest(self, device: torch.device) -> tuple[dict[str, Tensor], Progress]:
         """Load the checkpoint that `save_latest` saved last.
@@ -136,7 +189,22 @@ class RunFolder:
         except FileNotFoundError as error:
             raise RunError(f"{self.path} was stopped before anything was saved; remove it and train again") from error
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{self._latest} is damaged ({error}); train again into another folder") from error
+            former = self._former_checkpoints()
+            way_out = f"copy {former[-1]} over it to go on from there" if former else "train again into another folder"
+            raise RunError(f"{self._latest} is damaged ({error}); {way_out}") from error
+
+
+def serialised(state: Mapping[str, Tensor], progress: Progress) -> bytes:
+    """The content of a checkpoint."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    return save(tensors, {"progress": json.dumps(asdict(progress))})
+
+
+def deserialised(content: bytes) -> tuple[dict[str, Tensor], Progress]:
+    """Reverse `serialised`."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    return load(content), Progress(**json.loads(header["__metadata__"]["progress"]))
 
 
 def find_bundle(path: Path) -> Path:

@@ -9,11 +9,12 @@ import torch
 from innerloop_trainer.data import DataSource
 from innerloop_trainer.encoders import read_optional_encoder
 from innerloop_trainer.recipes import Recipe
+from innerloop_trainer.runs.conduct import USUAL, Conduct
 from innerloop_trainer.runs.folder import RunFolder
 from innerloop_trainer.runs.initial_parameters import Start
 from innerloop_trainer.runs.prepare import prepare
 from innerloop_trainer.runs.teachers import read_teachers
-from innerloop_trainer.runs.training import SAVE_MINUTES, Training
+from innerloop_trainer.runs.training import Training
 from innerloop_trainer.teaching import Teachers
 
 
@@ -41,7 +42,7 @@ def prepare_recipe(
     *,
     resume: bool = False,
     source: DataSource | None = None,
-    save_minutes: float = SAVE_MINUTES,
+    conduct: Conduct = USUAL,
 ) -> PreparedRecipe:
     """Read what a recipe names, and make or restore its run. Nothing is written yet.
 
@@ -51,7 +52,7 @@ def prepare_recipe(
         device: device to train on.
         resume: whether to continue the run that the folder holds.
         source: the data, if it is loaded and encoded already.
-        save_minutes: minutes after which the run is saved, besides at validations and at its end.
+        conduct: how the run is carried out.
 
     Raises:
         ConfigError, DataError: the encoder can't be used.
@@ -69,7 +70,7 @@ def prepare_recipe(
         teachers=teachers,
         resume=resume,
         source=source,
-        save_minutes=save_minutes,
+        conduct=conduct,
     )
     training = prepared.training
     completed = replace(recipe, training=replace(training.plan.config, init=None, teacher=None, encoder=None))

@@ -11,9 +11,10 @@ from innerloop_trainer.config import TrainingConfig, check_config
 from innerloop_trainer.data import DataSource
 from innerloop_trainer.encoders import EncoderFiles, load_encoded
 from innerloop_trainer.plan import make_plan
+from innerloop_trainer.runs.conduct import USUAL, Conduct
 from innerloop_trainer.runs.folder import RunFolder
 from innerloop_trainer.runs.initial_parameters import Start, read_initial_parameters, start_from
-from innerloop_trainer.runs.training import SAVE_MINUTES, Training
+from innerloop_trainer.runs.training import Training
 from innerloop_trainer.seeds import generator_for
 from innerloop_trainer.seen_classes import joined_records, leave_out_seen
 from innerloop_trainer.teaching import NO_TEACHERS, Teachers
@@ -45,7 +46,7 @@ def prepare(
     teachers: Teachers = NO_TEACHERS,
     resume: bool = False,
     source: DataSource | None = None,
-    save_minutes: float = SAVE_MINUTES,
+    conduct: Conduct = USUAL,
 ) -> PreparedRun:
     """Check the configuration, read the data, and make or restore the run. Nothing is written yet.
 
@@ -58,7 +59,7 @@ def prepare(
         teachers: models that teach, on that device.
         resume: whether to continue the run that the folder holds.
         source: the data, if it is loaded and encoded already.
-        save_minutes: minutes after which the run is saved, besides at validations and at its end.
+        conduct: how the run is carried out.
 
     Raises:
         RunError, ConfigError, UnknownNameError, SettingsError, DataError, EncoderError, InitialParametersError,
@@ -66,7 +67,8 @@ def prepare(
             the data is read where possible, since reading may take a while.
     """
     keep_freed_memory()
-    folder.check(resume=resume)
+    if conduct.group.leads:  # alone sees the folder
+        folder.check(resume=resume)
     config = replace(config, teacher=teachers.record)
     check_config(config)
     given = None if init is None else read_initial_parameters(init)
@@ -86,7 +88,7 @@ def prepare(
         device,
         start.params if start else initial,
         resume=resume,
-        save_minutes=save_minutes,
+        conduct=conduct,
         seen=seen,
     )
     return PreparedRun(training, start, left_out)

@@ -1,5 +1,6 @@
 """Meta-training: the loop that takes outer steps, validates and saves."""
 
+import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -11,13 +12,16 @@ import torch
 
 from innerloop_learner.bundle import save_bundle
 from innerloop_learner.tasks import Params
-from innerloop_trainer.config import differences
+from innerloop_trainer.config import ConfigError, differences
 from innerloop_trainer.evaluation import Evaluation, evaluate, metric_name, score
-from innerloop_trainer.outer_loop import OuterLoop
+from innerloop_trainer.outer_loop import Estimator, OuterLoop
+from innerloop_trainer.parallel import ProcessError, Sharded, ThreadsOrWorkers, check_in_parts
 from innerloop_trainer.plan import TrainingPlan
 from innerloop_trainer.relative_paths import same_source
+from innerloop_trainer.runs.checkpoints import Checkpoints
 from innerloop_trainer.runs.classes import class_differences, run_classes
-from innerloop_trainer.runs.folder import Progress, RunError, RunFolder
+from innerloop_trainer.runs.conduct import USUAL, Conduct
+from innerloop_trainer.runs.folder import Progress, RunError, RunFolder, deserialised, serialised
 from innerloop_trainer.runs.learning_curve import plot_learning_curve
 from innerloop_trainer.runs.log import Row, RunLog, read_rows
 from innerloop_trainer.runs.provenance import make_manifest
@@ -25,9 +29,6 @@ from innerloop_trainer.runs.recent_figures import RecentFigures
 from innerloop_trainer.seeds import generator_for
 
 SECONDS_BETWEEN_REPORTS = 0.25
-
-SAVE_MINUTES = 10.0
-"""Minutes after which a run is saved, which is the most training that is lost when a machine dies."""
 
 RECENT_FIGURES = "recent_figures"
 """Name of the tensor in a checkpoint that holds the figures since the last validation."""
@@ -46,12 +47,14 @@ class Report:
         tasks_per_second: tasks trained on per second since the last validation.
         loss: mean outer loss since the last validation.
         row: figures of the validation that this outer step ended with; None if it ended with none.
+        notice: something to tell the user once, such as a checkpoint that could not be written; None usually.
     """
 
     progress: Progress
     tasks_per_second: float
     loss: float
     row: Row | None
+    notice: str | None = None
 
 
 class Training:
@@ -63,7 +66,7 @@ class Training:
         device: device to train on.
         initial: parameters to start from; a run that is resumed has its own.
         resume: whether to continue the run that the folder holds.
-        save_minutes: minutes after which the run is saved, besides at validations and at its end.
+        conduct: how the run is carried out.
         seen: digests of the classes that `initial` and teachers were trained and validated on, by split, as in a
             manifest.
 
@@ -74,6 +77,7 @@ class Training:
 
     Raises:
         RunError: the folder holds a run that was not to be resumed, no run to resume, or a run of other settings.
+        ConfigError: so many processes can't divide the tasks of an outer step.
     """
 
     def __init__(
@@ -84,24 +88,29 @@ class Training:
         initial: Params,
         *,
         resume: bool = False,
-        save_minutes: float = SAVE_MINUTES,
+        conduct: Conduct = USUAL,
         seen: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        folder.check(resume=resume)
+        self._group = conduct.group
+        if self._group.leads:
+            folder.check(resume=resume)
         self.plan, self.source, self.folder, self.device = plan, plan.source, folder, device
         self._sign = 1 if plan.source.task_kind == "classification" else -1
+        self._choice: ThreadsOrWorkers | None = None
         self._loop = OuterLoop(
-            plan.estimator,
+            self._divided(conduct.workers),
             {name: value.to(device) for name, value in initial.items()},
             plan.optimizer,
             plan.config.seed,
         )
         self._recent = RecentFigures(device)
         self._clock = self._reported = self._saved = 0.0
-        self._save_seconds = 60 * save_minutes
+        self._save_seconds = 60 * conduct.save_minutes
+        self._checkpoints = Checkpoints(folder, conduct.keep_checkpoints)
+        self._told: str | None = None
         self._seen = seen
         self.progress = Progress()
-        if resume:
+        if resume and self._group.leads:
             self._resume()
 
     @property
@@ -112,8 +121,11 @@ class Training:
     def run(self, report: Callable[[Report], None], interrupted: Callable[[], bool]) -> bool:
         """Train to the end or until interrupted. Either way everything is saved.
 
-        The run is saved after every validation, and every `save_minutes`. If an exception ends it, the last checkpoint
-        stays; after an error of the file system, such as a full disk, the run tries to save once more.
+        The run is saved after every validation, and every `save_minutes`, while training goes on. A checkpoint that
+        can't be written, for a full disk, leaves the one before it. If an exception ends the run, the last checkpoint
+        stays; after an error of the file system, and if another process has ended, the run tries to save once more.
+
+        Of several processes the one that leads validates, reports and writes. All stop when one is interrupted.
 
         Args:
             report: called with the progress from time to time, and after every validation.
@@ -125,34 +137,61 @@ class Training:
         Raises:
             DivergedError: the outer loss is no longer a number, or no validation gave a finite figure.
             OSError: a file of the run can't be written.
+            ProcessError: another process of the run has ended or failed.
         """
-        self.folder.save_classes(run_classes(self.source))
-        self.folder.save_config(self.plan.config)
+        with self._group.together():
+            if self._group.leads:
+                self.folder.save_classes(run_classes(self.source))
+                self.folder.save_config(self.plan.config)
+                self._clock = time.perf_counter()
+                self._save()
+                self._checkpoints.must_be_written()
+        self._follow_leader()
         self._clock = time.perf_counter()
-        self._save()
-        log = RunLog(self.folder, self.progress.iteration)
+        log = RunLog(self.folder, self.progress.iteration) if self._group.leads else None
         try:
             self._train(log, report, interrupted)
-        except OSError:
+            self._finish_saving()
+        except (OSError, ProcessError):
             with suppress(OSError):
                 self._save()
             raise
         finally:
-            log.close()
-        self._draw()
-        if self.finished and self.progress.best_value is None:
+            self._checkpoints.wait()
+            if self._choice is not None:
+                self._choice.close()
+            if log is not None:
+                log.close()
+        if self._group.leads:
+            self._draw()
+        if self._group.leads and self.finished and self.progress.best_value is None:
             raise DivergedError(
                 "no validation gave a finite figure: adapting diverges on unseen tasks; train again into another "
                 "folder with a lower learning rate inside (--set rate=...)"
             )
         return self.finished
 
-    def _train(self, log: RunLog, report: Callable[[Report], None], interrupted: Callable[[], bool]) -> None:
+    def _divided(self, workers: int | None) -> Estimator:
+        """The estimator of the run, whose tasks processes divide if there are several."""
+        plan, group = self.plan, self._group
+        if group.size > 1:
+            check_in_parts(plan.estimator, plan.meta_batch, group.size)
+            return Sharded(plan.estimator, group)
+        if workers == 1:
+            return plan.estimator
+        if self.device.type != "cpu":
+            if workers is None:
+                return plan.estimator
+            raise ConfigError("workers divide tasks on a CPU; leave --workers out, or start one process per GPU")
+        self._choice = ThreadsOrWorkers(plan.estimator, plan.meta_batch, plan.iterations, workers)
+        return self._choice
+
+    def _train(self, log: RunLog | None, report: Callable[[Report], None], interrupted: Callable[[], bool]) -> None:
         while not self.finished or self._validation_due:
             if not self._validation_due:  # else the run was stopped before it could be validated
                 self._step()
             self._report(report, self._validate(log) if self._validation_due else None)
-            stop = interrupted()
+            stop = self._group.any(interrupted())
             if stop or time.perf_counter() - self._saved > self._save_seconds:
                 self._save()
             if stop:
@@ -171,10 +210,19 @@ class Training:
         reached = self.progress.iteration % self.plan.config.validate_every == 0 or self.finished
         return reached and self._recent.steps > 0
 
-    def _validate(self, log: RunLog) -> Row:
+    def _validate(self, log: RunLog | None) -> Row | None:
+        """Validate, keep the best parameters and save; other processes than the leading one wait for it."""
         loss, training = self._recent.means()
         self._check_finite(loss)
         self._count_time()
+        row = None if log is None else self._validated(log, loss, training)
+        self._recent = RecentFigures(self.device)
+        self._clock = time.perf_counter()  # time spent validating does not count as training
+        self._save()
+        self._follow_leader()
+        return row
+
+    def _validated(self, log: RunLog, loss: float, training: float) -> Row:
         result = self._evaluate_validation()
         if self._is_best(result.mean):
             progress = replace(self.progress, best_iteration=self.progress.iteration, best_value=result.mean)
@@ -195,9 +243,6 @@ class Training:
             validation_interval=result.confidence_interval,
         )
         log.write(row)
-        self._recent = RecentFigures(self.device)
-        self._clock = time.perf_counter()  # time spent validating does not count as training
-        self._save()
         return row
 
     def _is_best(self, value: float) -> bool:
@@ -216,16 +261,26 @@ class Training:
         )
 
     def _report(self, report: Callable[[Report], None], row: Row | None) -> None:
-        """Report a validation, or the progress if the last report was a while ago."""
+        """Report a validation or a notice, or the progress if the last report was a while ago."""
+        notice = self._notice()
         if row is not None:
-            report(Report(self.progress, row.tasks_per_second, row.loss, row))
-        elif time.perf_counter() - self._reported > SECONDS_BETWEEN_REPORTS:
+            report(Report(self.progress, row.tasks_per_second, row.loss, row, notice))
+        elif notice is not None or time.perf_counter() - self._reported > SECONDS_BETWEEN_REPORTS:
             loss, _ = self._recent.means()
             self._count_time()
-            report(Report(self.progress, self._recent.steps_per_second * self.plan.meta_batch, loss, None))
+            report(Report(self.progress, self._recent.steps_per_second * self.plan.meta_batch, loss, None, notice))
         else:
             return
         self._reported = time.perf_counter()
+
+    def _notice(self) -> str | None:
+        """What the user has not been told yet."""
+        if self._choice is not None and (chosen := self._choice.take_notice()) is not None:
+            return chosen
+        problem = self._checkpoints.problem
+        text = None if problem is None else f"a checkpoint could not be written ({problem}); training goes on"
+        new, self._told = text if text != self._told else None, text
+        return new
 
     def _count_time(self) -> None:
         """Add the time since the last call to the training time; the device must have finished its work before."""
@@ -242,18 +297,54 @@ class Training:
             )
 
     def _save(self) -> None:
-        """Save everything needed to resume; parameters that are not finite never replace good ones."""
+        """Begin to save everything needed to resume; parameters that are not finite never replace good ones."""
         self._check_finite(self._recent.means()[0])
         self._count_time()
-        self.folder.save_latest({**self._loop.state(), RECENT_FIGURES: self._recent.state()}, self.progress)
+        if self._group.leads:
+            self._checkpoints.save(self._state(), self.progress)
         self._saved = self._clock = time.perf_counter()  # time spent saving does not count as training
+
+    def _finish_saving(self) -> None:
+        """Wait until the run is saved, and try once more if that failed."""
+        self._checkpoints.wait()
+        if self._checkpoints.problem is not None:
+            self._save()
+            self._checkpoints.must_be_written()
+
+    def _state(self) -> Params:
+        return {**self._loop.state(), RECENT_FIGURES: self._recent.state()}
+
+    def _follow_leader(self) -> None:
+        """Take over the state of the leading process, so that none ever trains other parameters.
+
+        Raises:
+            RunError: this process has other settings or data.
+        """
+        if self._group.size == 1:
+            return
+        run = {"config": self.plan.config.to_json(), "classes": run_classes(self.source)}
+        ours = json.dumps(run, sort_keys=True).encode()
+        same = self._group.from_leader(ours) == ours
+        content = self._group.from_leader(serialised(self._state(), self.progress) if self._group.leads else b"")
+        with self._group.together():
+            if not same:
+                raise RunError(
+                    "this process has other settings or other data than the first one; give all the same command, and "
+                    "the same files on every machine"
+                )
+            if not self._group.leads:
+                self._restore(*deserialised(content))
+
+    def _restore(self, state: Params, progress: Progress) -> None:
+        self._loop.restore(state)
+        self._recent.restore(state[RECENT_FIGURES])
+        self.progress = progress
 
     def _resume(self) -> None:
         self._check_resumable()
-        state, self.progress = self.folder.load_latest(self.device)
+        state, progress = self.folder.load_latest(self.device)
         try:
-            self._loop.restore(state)
-            self._recent.restore(state[RECENT_FIGURES])
+            self._restore(state, progress)
         except (KeyError, ValueError) as error:
             raise RunError(f"{self.folder.path} can't be resumed ({error}); train again into another folder") from error
 
