@@ -8,6 +8,7 @@ from torch import Tensor
 from innerloop_learner import heads
 from innerloop_learner.backbones.backbone import Features
 from innerloop_learner.draws import example_keys, keys_of_sample
+from innerloop_learner.familiarity import CENTRES, class_centres, with_familiarity
 from innerloop_learner.heads import LinearHead, mask_unused_ways
 from innerloop_learner.inner_loop import Loss, inner_loop
 from innerloop_learner.learner import Learner
@@ -54,15 +55,19 @@ class GradientLearner(Learner):
         support, counts = self.support_policy.enlarge(params, support)
         frozen = self.frozen_features(params, support)
         learned = self.weighting.weigh(params, support, lambda: self._initial_features(params, support, frozen))
-        loss = self.support_loss(params, support, frozen, learned=counts if learned is None else learned)
+        counted = counts if learned is None else learned
+        loss = self.support_loss(params, support, frozen, learned=counted)
         weights, losses = inner_loop(loss, self.adapted(params), self.rule, params, steps, support.tasks, self.order)
-        return Adapted(self.state_after(params, weights, support, frozen, steps), losses, learned)
+        return Adapted(self.state_after(params, weights, support, frozen, steps, counted), losses, learned)
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
         """See Learner.predict."""
         merged = self._of_state(params, state)
-        features = self.backbone.apply(merged, query.x, query.mask, section(state, STATISTICS))
-        return self.outputs(merged, features.values, state[WAYS], -torch.inf)
+        features = self.backbone.apply(merged, query.x, query.mask, section(state, STATISTICS)).values
+        outputs = self.outputs(merged, features, state[WAYS], -torch.inf)
+        if CENTRES not in state:
+            return outputs
+        return with_familiarity(outputs, features, state[CENTRES], state[WAYS])
 
     def frozen_features(self, params: Params, support: Support) -> Features | None:
         """Features of the support set if no step changes them, so that they are not computed in every step."""
@@ -126,15 +131,31 @@ class GradientLearner(Learner):
         return {**params, **section(state, WEIGHTS)}
 
     def state_after(
-        self, params: Params, weights: Params, support: Support, frozen: Features | None, steps: Index
+        self,
+        params: Params,
+        weights: Params,
+        support: Support,
+        frozen: Features | None,
+        steps: Index,
+        learned: Tensor | None = None,
     ) -> TaskState:
-        """The task state of weights that have taken `steps` steps."""
+        """The task state of weights that have taken `steps` steps; `learned` as in `support_loss`."""
         state = {WEIGHTS + name: weight for name, weight in weights.items()}
-        if self.backbone.support_statistics:
+        if self.backbone.support_statistics or self.keeps_centres:
             merged = {**self.at_step(params, steps), **weights}
             features = frozen or self.backbone.apply(merged, support.x, self.example_weights(support))
-            state |= prefixed(STATISTICS, features.statistics)
+            state |= prefixed(STATISTICS, features.statistics if self.backbone.support_statistics else {})
+            if self.keeps_centres:
+                state[CENTRES] = class_centres(features.values.detach(), support, learned)
         return {**state, WAYS: support.ways}
+
+    @property
+    def keeps_centres(self) -> bool:
+        """Whether task states keep where classes lie in feature space, so that logits tell what lies elsewhere.
+
+        Where the body adapts, that would take the features of the support set once more.
+        """
+        return self.spec.task_kind == "classification" and not self.adapts_body
 
     def adapted(self, params: Params) -> Params:
         """The weights that the inner loop changes."""

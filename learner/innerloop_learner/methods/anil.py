@@ -13,7 +13,8 @@ class ANIL(MAML):
         h_{k+1} = h_k - a * grad_h L_S(b, h_k),   (b*, h*) = argmin  E_task L_Q(b, h_K)
 
     The body is computed once per support set and the task state holds a head only, so adapting is cheap and states are
-    small.
+    small. With the head go the directions of the classes in feature space: they raise the logits of queries that look
+    like one of them, and change no probability (`familiarity`).
     """
 
     info = MethodInfo(

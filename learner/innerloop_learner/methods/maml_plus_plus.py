@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from innerloop_learner.backbones.backbone import Features
 from innerloop_learner.inner_loop import spread
@@ -82,12 +83,18 @@ class MAMLPlusPlus(MAML):
         return {**super()._of_state(params, state), **section(state, NORM)}
 
     def state_after(
-        self, params: Params, weights: Params, support: Support, frozen: Features | None, steps: Index
+        self,
+        params: Params,
+        weights: Params,
+        support: Support,
+        frozen: Features | None,
+        steps: Index,
+        learned: Tensor | None = None,
     ) -> TaskState:
         """See GradientLearner.state_after."""
         at_step = self.at_step(params, steps)
         norm = spread({name: at_step[name] for name in self._norm_names()}, support.tasks)
-        state = super().state_after(params, weights, support, frozen, steps)
+        state = super().state_after(params, weights, support, frozen, steps, learned)
         return {**state, **{NORM + name: value for name, value in norm.items()}}
 
     def adapted(self, params: Params) -> Params:
