@@ -1,24 +1,30 @@
 """Unknown things and honest confidence: how well do calibrated answers hold on classes never seen?
 
-    python benchmarks/answers/run.py OMNIGLOT [--banking77 BANKING77] [--only NAMES] [--episodes 600] [--pairs 1500]
+    python benchmarks/answers/run.py OMNIGLOT [--banking77 BANKING77] [--small-photos ZIP] [--only NAMES]
+        [--episodes 600] [--served 100] [--pairs 1500]
 
-`protonet` and `anil` are trained for seconds on Omniglot (random split), on embedded glyphs and, behind a frozen
-encoder of sentences, on BANKING77; each is calibrated with the classes of its validation split and measured on those of
-its test split, 5-way 1-shot and 5-shot, inductive, 5 queries of each class and of five classes that the task has not.
-Runs are kept in runs/answers/ and resumed. Reported are the area under the ROC curve of `known` and of the largest
+`protonet` and `anil` are trained for seconds on Omniglot (random split), on embedded glyphs, on small photographs (32
+classes in the order of names) and, behind a frozen encoder of sentences, on BANKING77; each is calibrated with 1000
+episodes of the classes of its validation split and measured on those of its test split, 5-way 1-shot and 5-shot,
+inductive, 5 queries of each class and of five classes that the task has not. Runs are kept in runs/answers/ and
+resumed. Reported are the area under the ROC curve of `known` and of the largest
 probability, unknown queries against known ones; the share of known queries below the threshold for 5% false alarms; the
 expected calibration error of plain and of calibrated probabilities; and coverage and size of label sets. `candidates`
 are functions of the logits on validation classes, from which the features were chosen; boosted trees take all logits of
 a query in order, and so show what there is to tell from them. The negative control
-takes half of each class's own queries for unknown: its area must be 0.5.
+takes half of each class's own queries for unknown: its area must be 0.5. `validation` is how often sets hold the truth
+on other episodes of the very classes that the calibration is made with: what is missing there is noise of the episodes,
+and what is missing on test classes beyond that is how much these differ from those.
+
+`served` asks a server for the same answers, through the SDK, about the first episodes of those: figures of what it says
+(`known`, thresholds, probabilities, sets), and those computed in this process about the same episodes.
 
 `maml` is trained on sine waves for intervals: how many values they hold, and how wide they are.
 
 The cost is the time of a Predict with 15 queries, by turns, to a calibrated model and to the same model without its
 calibration on one server, for a network of 16 channels and the usual one of 64: the ratio of the medians of both.
 Each time it is measured adds a row. Writes results.json; intervals are 95% ones, half widths, from 100 resamplings of
-the
-episodes (of the pairs, for the cost).
+the episodes (of the pairs, for the cost).
 """
 
 import argparse
@@ -42,15 +48,17 @@ from innerloop_learner import build_learner
 from innerloop_learner.bundle import Bundle, load_bundle, save_bundle
 from innerloop_learner.calibration import TaskCalibration, features, known
 from innerloop_trainer.bundle_evaluation import load_source_of
-from innerloop_trainer.calibration import ClassAnswers, answers_of_classes, honesty
+from innerloop_trainer.calibration import ClassAnswers, answers_of_classes, calibrate_bundle, honesty
 from innerloop_trainer.calibration.answers import errors_of_values
 from innerloop_trainer.calibration.fit import fit_classes
 from innerloop_trainer.calibration.measure import SHOWN_COVERAGES, area_under_curve
-from innerloop_trainer.data import DataSource, EpisodeShape, load_source
+from innerloop_trainer.data import ClassExamples, DataSource, EpisodeShape, load_source
 from innerloop_trainer.evaluation import confidence_interval
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from machine import describe_machine
+from served_answers import served_figures
 from training import train
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -58,12 +66,18 @@ RUNS = ROOT / "runs" / "answers"
 RESULTS = Path(__file__).with_name("results.json")
 
 SHAPES = {f"5w{shots}s": EpisodeShape(5, shots, 5) for shots in (1, 5)}
+SIZES = [(shape.ways, shape.shots) for shape in SHAPES.values()]
+PHOTOS = "size=32&order=name&val=0.1875&test=0.3125"
+"""By name the first 32 classes are for training, the next 12 to calibrate with, and the last 20 unseen."""
+
+CPU = torch.device("cpu")
 WIDTHS = (16, 64)
 RESAMPLINGS, CHOOSING = 100, 200
 WARM_UP = 50
 
 COMMON = ["--queries", "5", "--validation-episodes", "50", "--test-episodes", "2", "--validate-every", "125"]
-CALIBRATION = ["--calibration-episodes", "200"]
+CALIBRATION = ["--calibration-episodes", "0"]
+CALIBRATION_EPISODES = 1000
 NETWORK = ["--backbone-set", "width=16", "--backbone-set", "downsample=stride", "--backbone-set", "norm=batch"]
 ENCODED = ["--encoder", "all-minilm-l6-v2"]
 REGRESSION = "maml-sinusoid"
@@ -95,26 +109,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("omniglot", type=Path, help="folder with images_background.zip and images_evaluation.zip")
     parser.add_argument("--banking77", type=Path, help="folder with train.csv and test.csv; left out without")
+    parser.add_argument("--small-photos", type=Path, help="zip of class folders of photographs; left out without")
     parser.add_argument("--only", nargs="+", help="such as protonet-glyphs; all by default")
     parser.add_argument("--episodes", type=int, default=600)
+    parser.add_argument("--served", type=int, default=100, help="episodes that a server is asked about")
     parser.add_argument("--pairs", type=int, default=1500, help="pairs of requests for the cost")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     data = {"omniglot": f"omniglot:{arguments.omniglot}?rotations=false", "glyphs": "glyphs"}
     if arguments.banking77:
         data["banking77"] = f"texts:{arguments.banking77}?label=category"
+    if arguments.small_photos:
+        data["small_photos"] = f"images:{arguments.small_photos}?{PHOTOS}"
     content = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"results": {}}
     for source, named in data.items():
         for method in METHODS:
             name = f"{method}-{source}"
             if arguments.only is None or name in arguments.only:
-                bundle = _train(name, method, named)
-                found = _measure(bundle, load_source_of(bundle, named, torch.device("cpu")), arguments.episodes)
-                content["results"].setdefault(name, {}).update(found)
+                bundle = _calibrated(_train(name, method, named), named, SIZES)
+                found = _measure(bundle, load_source_of(bundle, named, CPU), arguments.episodes)
+                for shape, figures in _served(bundle, named, arguments.served).items():
+                    found[shape]["served"] = figures
+                content["results"][name] = found
                 _write(content, arguments)
     if arguments.only is None or REGRESSION in arguments.only:
         train(RUNS / REGRESSION, "maml", [*WAVES, *CALIBRATION, "--data", "sinusoid"])
-        bundle = load_bundle(RUNS / REGRESSION / "bundle")
+        bundle = _calibrated(load_bundle(RUNS / REGRESSION / "bundle"), "sinusoid", [(0, 5), (0, 10)])
         content["results"][REGRESSION] = _measure_values(bundle, arguments.episodes)
         _write(content, arguments)
     if arguments.pairs:
@@ -134,6 +154,11 @@ def _train(name: str, method: str, data: str) -> Bundle:
     return load_bundle(RUNS / name / "bundle")
 
 
+def _calibrated(bundle: Bundle, data: str, sizes: list[tuple[int, int]]) -> Bundle:
+    manifest = calibrate_bundle(bundle, data, CPU, sizes=sizes, episodes=CALIBRATION_EPISODES)
+    return replace(bundle, manifest=manifest)
+
+
 def _measure(bundle: Bundle, source: DataSource, episodes: int) -> dict[str, Any]:
     calibration = bundle.manifest.calibration
     if calibration is None:
@@ -142,7 +167,35 @@ def _measure(bundle: Bundle, source: DataSource, episodes: int) -> dict[str, Any
     for name, shape in SHAPES.items():
         answers = answers_of_classes(bundle.learner, bundle.params, source.test, shape, episodes=episodes, seed=1)
         figures = _figures(answers, calibration.at(shape.ways, shape.shots))
-        found[name] = {**figures, "candidates": _candidates(bundle, source, shape)}
+        asked = (bundle.learner, bundle.params, source.validation, shape)
+        again = answers_of_classes(*asked, episodes=episodes, seed=4)
+        validation = _figures(again, calibration.at(shape.ways, shape.shots))
+        coverage = {each: value for each, value in validation.items() if each.startswith(("coverage", "accuracy"))}
+        found[name] = {**figures, "validation": coverage, "candidates": _candidates(bundle, source, shape)}
+    return found
+
+
+def _served(bundle: Bundle, data: str, episodes: int) -> dict[str, Any]:
+    """Figures of what a server answers, and of what this process does, about the first episodes of a test split."""
+    calibration, encoder = bundle.manifest.calibration, bundle.manifest.encoder
+    raw, source = load_source(data, CPU, encoder).test, load_source_of(bundle, data, CPU).test
+    if calibration is None or not isinstance(raw, ClassExamples):
+        raise SystemExit(f"{bundle.manifest.name} can't be measured on a server")
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        save_bundle(Path(folder) / "model", bundle.manifest, bundle.params, bundle.files)
+        with (
+            ServerProcess(Path(folder), start_seconds=300, threads=1, lanes=1) as server,
+            Client(server.target) as client,
+        ):
+            for name, shape in SHAPES.items():
+                texts = encoder is not None and encoder.input == "texts"
+                figures = served_figures(client, "model", raw, shape, episodes, texts=texts)
+                asked = (bundle.learner, bundle.params, source, shape)
+                answers = answers_of_classes(*asked, episodes=episodes, seed=1)
+                chosen = np.arange(len(answers.logits))
+                here = _figures_of(answers, calibration.at(shape.ways, shape.shots), chosen)
+                found[name] = {each: [value, round(here[each], 5)] for each, value in figures.items()}
     return found
 
 
@@ -160,6 +213,9 @@ def _measure_values(bundle: Bundle, episodes: int) -> dict[str, Any]:
             covered = torch.from_numpy((errors <= width).mean(1))
             interval = [round(covered.mean().item(), 5), round(confidence_interval(covered), 5)]
             figures[f"{level:.0%}"] = {"coverage": interval, "width": round(2 * width, 3)}
+        squares = torch.from_numpy(errors.astype(np.float64) ** 2).mean(1)
+        measured = [round(squares.mean().item(), 4), round(confidence_interval(squares), 4)]
+        figures["variance"] = {"stated": round(calibration.at(0, shots).variance or 0.0, 4), "measured": measured}
         found[f"{shots} shots"] = figures
     return found
 
