@@ -92,6 +92,7 @@ LEARNER_WITHOUT_TORCH = {
             "signatures",
             "spec",
             "traits",
+            "zoo",
         ),
         *("encoders", "encoders.arrays", "encoders.audio", "encoders.encoder", "encoders.errors"),
         *("encoders.images", "encoders.open"),

@@ -51,6 +51,13 @@ def test_a_wheel_holds_the_packages_their_types_the_contract_and_the_license(con
     assert contents[license_file] == (ROOT / "LICENSE").read_bytes()
 
 
+def test_a_wheel_holds_the_models_that_come_along(contents):
+    files = [path for path in (ROOT / "models").rglob("*") if path.is_file()]
+    assert {"manifest.json", "parameters.safetensors", "README.md"} <= {path.name for path in files}
+    for path in files:
+        assert contents[f"innerloop_learner/models/{path.relative_to(ROOT / 'models').as_posix()}"] == path.read_bytes()
+
+
 def test_a_wheel_says_who_made_it_and_how_it_may_be_used(contents):
     (metadata,) = [content for name, content in contents.items() if name.endswith(".dist-info/METADATA")]
     headers = HeaderParser().parsestr(metadata.decode())

@@ -88,7 +88,8 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
     for name, field in ServerSettings.model_fields.items():
         kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind is not type(None)]
         kind = kinds[0] if kinds[0] in (bool, int, float, Path) else str
-        default = "" if field.is_required() or field.default is None else f" (default: {_shown(field.default)})"
+        told = field.default_factory is not None or field.default is None  # then its description tells it
+        default = "" if told else f" (default: {_shown(field.default)})"
         option = typer.Option(help=f"{field.description}{default}", show_default=False)
         parameters.append(_parameter(name, Annotated[kind | None, option]))
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

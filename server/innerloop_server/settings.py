@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, ByteSize, Field, ValidationError, model_va
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from innerloop_learner.signatures import KeyFileError, read_trusted_keys
+from innerloop_learner.zoo import zoo_folder
 from innerloop_server.backends import parse_backends
 
 CLEARER = {"byte_size": "is not a size; write a number of bytes, or for example 512MiB"}
@@ -40,8 +41,10 @@ class ServerSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="INNERLOOP_", extra="forbid", frozen=True)
 
     models: Annotated[str, BeforeValidator(str)] = Field(
+        default_factory=lambda: str(zoo_folder()),
         description="Folder with a sub-folder for each model, which is a bundle or holds one for each version; or a "
-        "bundle itself. Or the URL of one in an object store, for example s3://BUCKET/FOLDER."
+        "bundle itself. Or the URL of one in an object store, for example s3://BUCKET/FOLDER. (default: the models "
+        "that come with Innerloop)",
     )
     model_cache_bytes: ByteSize = Field(
         ByteSize(16 * 2**30),

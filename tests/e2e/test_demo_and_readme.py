@@ -15,6 +15,8 @@ from innerloop_command.app import app
 from innerloop_command.demo import command
 from innerloop_command.demo.folder import RECORD
 from innerloop_command.server_process import ServerProcess
+from innerloop_learner.bundle import load_bundle
+from innerloop_learner.zoo import zoo_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 ITERATIONS = 60
@@ -89,6 +91,22 @@ def test_the_demo_finds_out_first_whether_its_figures_can_be_written(tmp_path: P
         assert reason in unboxed(result.stderr)
     assert notes.read_text() == '{"mine": 1}'
     assert list(tmp_path.iterdir()) == [notes]
+
+
+def test_the_demo_starts_from_a_model_that_comes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "EPISODES", 4)
+    file = tmp_path / "figures.json"
+    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo"), "--json", str(file)])
+    assert result.exit_code == 0, result.output
+    assert "Starts from glyphs, a model that comes with Innerloop" in result.output
+    assert "innerloop demo --train" in result.output
+    figures = json.loads(file.read_text())
+    assert figures["accuracy_after"] > 0.85
+    assert (figures["accuracy_before"], figures["train_seconds"]) == (None, None)
+    assert (
+        load_bundle(tmp_path / "demo/models/demo").manifest.provenance
+        == load_bundle(zoo_folder() / command.ZOO_MODEL).manifest.provenance
+    )
 
 
 def unboxed(message: str) -> str:

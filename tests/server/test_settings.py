@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import typer.testing
 
+from innerloop_learner.zoo import zoo_folder
 from innerloop_server.backends import parse_backends
 from innerloop_server.commands import app
 from innerloop_server.make_engine import make_engine
 from innerloop_server.make_mirror import make_mirror
 from innerloop_server.make_store import data_folder
+from innerloop_server.models.folder import find_models
 from innerloop_server.settings import ConfigurationError, ServerSettings, load_settings
 from innerloop_server.transport.grpc.make_identity import make_authenticator, make_certificates
 
@@ -198,9 +200,14 @@ def test_every_setting_is_a_flag_that_says_what_it_does():
         assert field.description
 
 
-@pytest.mark.parametrize("arguments", [[], ["--models", "/nowhere"]])
-def test_a_refused_configuration_ends_with_code_2_and_one_clear_line(arguments):
-    result = typer.testing.CliRunner().invoke(app, ["serve", *arguments])
+def test_without_models_those_that_come_with_innerloop_are_served():
+    models = Path(load_settings({}).models)
+    assert models == zoo_folder()
+    assert find_models(models)
+
+
+def test_a_refused_configuration_ends_with_code_2_and_one_clear_line():
+    result = typer.testing.CliRunner().invoke(app, ["serve", "--models", "/nowhere"])
     assert result.exit_code == 2
     assert re.fullmatch(r"innerloop serve: models: .*\n", result.stderr)
 
