@@ -1,14 +1,15 @@
-"""Searches in the space `blocks` within the arithmetic of Conv4-64, and their results beside Conv4-64.
+"""Searches in the space `widths` within the arithmetic of Conv4-64, and their results beside Conv4-64.
 
-`protonet` on Omniglot with the split `random`. Ageing evolution tries networks for 40 outer steps each, by accuracy on
+`protonet` on Omniglot with the split `random`. Ageing evolution tries networks for 50 outer steps each, by accuracy on
 20-way 1-shot tasks of validation characters. One search allows as many multiply-adds as Conv4-64 with strides takes,
-another one half of those of Conv4-64 with max-pooling. Then the best networks and both Conv4-64 are trained alike for
-200 steps, with several seeds, and measured on the same 20-way 1-shot episodes of test characters.
+another one half of those of Conv4-64 with max-pooling. The three best networks of each are trained for 200
+steps, and the best one on validation characters is what was found. Then these and both Conv4-64 are trained alike for
+200 steps, with other seeds, and measured on the same 20-way 1-shot episodes of test characters. Finished trainings are
+kept in runs/architecture_search/.
 """
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,19 +24,26 @@ from innerloop_trainer.plan import make_plan
 from innerloop_trainer.search import Search, SearchConfig, SearchFolder
 from innerloop_trainer.search.arithmetic import multiply_adds
 
-TRIALS, SEEDS, EPISODES, ITERATIONS = 14, (0, 1), 600, 200
+SPACE, TRIALS, FINALISTS = "widths", 30, 3
+SEEDS, EPISODES, ITERATIONS = (0, 1), 600, 200
+CHOOSING, CHOOSING_EPISODES = 1000, 200
+"""Seed of the trainings by which one of the finalists is chosen, and number of their validation episodes."""
+
 SEARCHED: dict[str, Any] = {
     "ways": 20,
     "train_ways": 20,
     "queries": 2,
-    "iterations": 40,
+    "iterations": 50,
     "learning_rate": 0.005,
-    "validation_episodes": 40,
+    "validation_episodes": 50,
 }
 FINAL: dict[str, Any] = {**SEARCHED, "iterations": ITERATIONS}
 MEASURED = EpisodeShape(20, 1, 1)
 CONV4 = {"conv4-64 stride": "stride", "conv4-64 max_pool": "max_pool"}
-LIMITS = {"found, all of stride": ("stride", 1.0), "found, half of max_pool": ("max_pool", 0.5)}
+LIMITS = {
+    "found, all of stride": ("stride", 1.0),
+    "found, half of max_pool": ("max_pool", 0.5),
+}
 """What each search may take: a share of the multiply-adds of a Conv4-64."""
 
 
@@ -46,16 +54,17 @@ def measure_useful(source: DataSource, name: str) -> dict[str, Any]:
         title: {"backbone": "conv4", "backbone_settings": {"downsample": downsample}}
         for title, downsample in CONV4.items()
     }
-    searches = {title: _search(source, name, downsample, share) for title, (downsample, share) in LIMITS.items()}
-    for title, search in searches.items():
-        best = search.best
-        assert best is not None
-        networks[title] = {"backbone": search.space.backbone, "backbone_settings": search.settings_of(best)}
+    searches = {title: _search(source, name, title) for title in LIMITS}
+    finals = {title: _finals(source, name, title, search) for title, search in searches.items()}
+    for title, tried in finals.items():
+        networks[title] = max(tried, key=lambda each: each["accuracy"])["network"]
     accuracies = {title: _accuracies(source, name, title, network) for title, network in networks.items()}
     return {
+        "space": SPACE,
         "trials": TRIALS,
         "search_seconds": {title: sum(tried.seconds for tried in search.tried) for title, search in searches.items()},
         "validation": {title: [tried.accuracy for tried in search.tried] for title, search in searches.items()},
+        "finals": finals,
         "networks": {
             title: {
                 **network,
@@ -76,32 +85,55 @@ def _multiply_adds(source: DataSource, network: dict[str, Any]) -> int:
     return multiply_adds(build_backbone(network["backbone"], shape, network["backbone_settings"]), shape)
 
 
-def _search(source: DataSource, name: str, downsample: str, share: float) -> Search:
+def _search(source: DataSource, name: str, title: str) -> Search:
     """A finished search, which goes on where it was interrupted."""
+    downsample, share = LIMITS[title]
     of_conv4 = _multiply_adds(source, {"backbone": "conv4", "backbone_settings": {"downsample": downsample}})
-    folder = SearchFolder(RUNS / f"blocks-{downsample}")
+    folder = SearchFolder(RUNS / f"{SPACE}-{_slug(title)}")
     training = TrainingConfig("protonet", name, **SEARCHED)
-    settings = {"members": 5}  # trials are few, so generations are small
-    config = SearchConfig("evolution", "blocks", training, TRIALS, settings, int(share * of_conv4))
+    settings = {"members": 8}  # trials are few, so generations are small
+    config = SearchConfig("evolution", SPACE, training, TRIALS, settings, int(share * of_conv4))
     search = Search(config, source, folder, torch.device("cpu"), resume=folder.exists)
     search.run(lambda _: None, lambda: False)
     return search
 
 
+def _finals(source: DataSource, name: str, title: str, search: Search) -> list[dict[str, Any]]:
+    """The best networks of a search with their accuracies on validation tasks after a longer training."""
+    best = sorted(search.tried, key=lambda tried: tried.accuracy, reverse=True)[:FINALISTS]
+    found = []
+    for tried in best:
+        network = {"backbone": search.space.backbone, "backbone_settings": search.settings_of(tried)}
+        values = _run(source, name, f"{title} trial {tried.trial}", network, CHOOSING, "validation", CHOOSING_EPISODES)
+        found.append({"trial": tried.trial, "accuracy": sum(values) / len(values), "network": network})
+    return found
+
+
 def _accuracies(source: DataSource, name: str, title: str, network: dict[str, Any]) -> Tensor:
-    """Accuracies of test episodes, [seeds, episodes]; of a run that was made before, those from then."""
-    rows = []
-    for seed in SEEDS:
-        file = Path(RUNS / f"{title.replace(',', '').replace(' ', '-')}-{seed}.json")
-        if not file.is_file():
-            plan = make_plan(TrainingConfig("protonet", name, seed=seed, **network, **FINAL), source, "cpu")
-            began = time.process_time()
-            params = trained(plan, seed).params
-            measured = evaluate(plan.learner, params, source.test, MEASURED, split="test", episodes=EPISODES)
-            content = {"seconds": time.process_time() - began, "accuracies": measured.values.tolist()}
-            file.write_text(json.dumps(content))
-        rows.append(json.loads(file.read_text())["accuracies"])
+    """Accuracies of test episodes, [seeds, episodes]."""
+    rows = [_run(source, name, title, network, seed, "test", EPISODES) for seed in SEEDS]
     return torch.tensor(rows, dtype=torch.float64)
+
+
+def _run(
+    source: DataSource, name: str, title: str, network: dict[str, Any], seed: int, split: str, episodes: int
+) -> list[float]:
+    """Train a network, and measure it on episodes of a split; of a run that was made before, what was found then."""
+    file = RUNS / f"{SPACE}-{_slug(title)}-{seed}.json"
+    if not file.is_file():
+        plan = make_plan(TrainingConfig("protonet", name, seed=seed, **network, **FINAL), source, "cpu")
+        began = time.process_time()
+        params = trained(plan, seed).params
+        sampler = source.test if split == "test" else source.validation
+        measured = evaluate(plan.learner, params, sampler, MEASURED, split=split, episodes=episodes)
+        content = {"seconds": time.process_time() - began, "accuracies": measured.values.tolist()}
+        file.write_text(json.dumps(content))
+    accuracies: list[float] = json.loads(file.read_text())["accuracies"]
+    return accuracies
+
+
+def _slug(title: str) -> str:
+    return title.replace(",", "").replace(" ", "-")
 
 
 def _summary(values: Tensor) -> dict[str, float]:
