@@ -2,7 +2,7 @@
 
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,14 @@ def crew_of(size: int, folder: Path) -> Iterator[Crew]:
     processes = [context.Process(target=_live, args=(theirs,), daemon=True) for _, theirs in pipes]
     for process in processes:
         process.start()
+    for _, theirs in pipes:
+        theirs.close()  # so that nobody waits for a process that has ended
     try:
         yield Crew([ours for ours, _ in pipes], folder)
     finally:
         for ours, _ in pipes:
-            ours.send(None)
+            with suppress(OSError):
+                ours.send(None)
         for process in processes:
             process.join(30)
 

@@ -88,7 +88,7 @@ def test_a_run_goes_on_with_another_number_of_processes(crew: Crew, tmp_path: Pa
 
 
 def with_other_data(group: Group, path: Path) -> str:
-    config = MLP if group.leads else replace(MLP, data="digits?seed=3", seed=1)
+    config = MLP if group.leads else replace(MLP, seed=1)
     return train_together(group, config, path)[0] and "trained"
 
 

@@ -132,9 +132,7 @@ class ProcessGroup(Group):
         try:
             yield
         except RuntimeError as error:
-            raise ProcessError(
-                f"another process of this run has ended, or can't be reached ({error})", self.rank
-            ) from error
+            raise ProcessError("another process of this run has ended, or can't be reached", self.rank) from error
 
 
 ALONE = Group()
