@@ -26,6 +26,7 @@ class InnerloopCommands(LazyGroup):
         "demo": Source(_DEMO, "all", "Show how well it does on new classes, or on your own files."),
         "methods": Source(_TRAINER, "trainer", "List the methods that models can learn to learn by."),
         "sources": Source(_TRAINER, "trainer", "List the data sources that models can be trained on."),
+        "data": Source(_TRAINER, "trainer", "Pack data that is larger than memory."),
         "encoders": Source(_TRAINER, "trainer", "List the frozen encoders that models can be put behind."),
         "new": Source(_TRAINER, "trainer", "Make a bundle that needs no training, behind a frozen encoder."),
         "train": Source(_TRAINER, "trainer", "Meta-train a learner on episodes."),

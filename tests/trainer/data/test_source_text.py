@@ -28,7 +28,7 @@ def test_a_source_text_is_name_path_and_options(text: str, name: str, path: str,
     [
         (
             "omniglut:/data",
-            r"unknown data source 'omniglut'; there are: audio, digits, glyphs, images, omniglot, sinusoid",
+            r"unknown data source 'omniglut'; there are: audio, digits, glyphs, images, omniglot, packed, sinusoid",
         ),
         ("", r"unknown data source ''"),
         ("glyphs?fast", r"write options as key=value, joined by &, not 'fast'"),

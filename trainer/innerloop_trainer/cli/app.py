@@ -5,6 +5,7 @@ import typer
 from innerloop_trainer.cli.calibrate import calibrate
 from innerloop_trainer.cli.card import card
 from innerloop_trainer.cli.compare import compare
+from innerloop_trainer.cli.data import data
 from innerloop_trainer.cli.encoders import encoders
 from innerloop_trainer.cli.evaluate import evaluate
 from innerloop_trainer.cli.export import export
@@ -35,3 +36,4 @@ for command in (
     inspect,
 ):
     app.command()(command)
+app.add_typer(data, name="data")

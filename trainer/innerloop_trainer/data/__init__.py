@@ -9,17 +9,19 @@ can't be used, `class_split` divides classes into training, validation and test,
 
 What comes out is a `DataSource` of three splits: `class_examples` holds the examples of one on a device and draws
 episodes of it. `unlabelled` draws them without labels, `augmented` changes images whenever they are drawn,
-and `mixed` mixes whole tasks. `encoded` puts a frozen encoder in front of a whole source.
+and `mixed` mixes whole tasks. `encoded` puts a frozen encoder in front of a whole source. `packing` writes a source to
+disk, as `row_files` and a `pack_index`, and `packed` draws from there what does not fit in memory.
 
 A new source is a new file that registers itself in `sources`, imported below, or an entry point of another
 distribution.
 """
 
-from innerloop_trainer.data import audio, digits, glyphs, images, omniglot, sinusoid, texts  # noqa: F401 - they register themselves
+from innerloop_trainer.data import audio, digits, glyphs, images, omniglot, packed, sinusoid, texts  # noqa: F401 - they register themselves
 from innerloop_trainer.data.augmented import AugmentedTasks, read_augmentations, usual_augmentations
 from innerloop_trainer.data.class_examples import ClassExamples, RawEpisodes
 from innerloop_trainer.data.load import load_source
 from innerloop_trainer.data.mixed import MixedTasks
+from innerloop_trainer.data.packing import Packed, pack
 from innerloop_trainer.data.source import (
     DataError,
     DataSource,
@@ -37,11 +39,13 @@ __all__ = [
     "DataSource",
     "EpisodeShape",
     "MixedTasks",
+    "Packed",
     "RawEpisodes",
     "SourceLoader",
     "SourceRequest",
     "TaskSampler",
     "load_source",
+    "pack",
     "read_augmentations",
     "sources",
     "usual_augmentations",

@@ -94,9 +94,9 @@ class Audio(SourceLoader):
         )
         files = {name: files for classes in layout.splits.values() for name, files in classes.items()}
         speakers = _speakers(tree, files, options)
-        decoded = _decode(tree, files, speakers, options)
+        decoded = _decode(request, tree, files, speakers, options)
         data, small = leave_out_small(request.name, decoded, options)
-        silent = data.count(np.fromiter(map(is_silent, data.examples), bool))
+        silent = data.count(np.array([is_silent(each) for part in data.in_parts() for each in part], bool))
         _reject_silent(tree, data, silent)
         named, how = split_found(request, options, layout.splits, data)
         splits = {split: data.select(names) for split, names in named.items()}
@@ -138,7 +138,11 @@ def _speakers(tree: FileTree, classes: Classes, options: AudioOptions) -> dict[P
 
 
 def _decode(
-    tree: FileTree, classes: Classes, speakers: Mapping[PurePosixPath, str], options: AudioOptions
+    request: SourceRequest,
+    tree: FileTree,
+    classes: Classes,
+    speakers: Mapping[PurePosixPath, str],
+    options: AudioOptions,
 ) -> ExampleSet:
     import soundfile
     import soxr
@@ -160,7 +164,11 @@ def _decode(
             skip_broken=options.skip_broken,
             advice="replace or remove them, or leave them out with ?skip_broken=true",
             speakers={path: numbers[name] for path, name in speakers.items()} or None,
+            scratch=request.scratch,
         )
+
+    if request.scratch is not None:
+        return decode()
 
     told = {"rate": rate, "samples": samples, "skip_broken": options.skip_broken, "speakers": options.speakers}
     libraries = [soundfile.__version__, soundfile.__libsndfile_version__, soxr.__version__]

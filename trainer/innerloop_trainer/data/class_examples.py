@@ -1,4 +1,4 @@
-"""Few-shot classification episodes, drawn from examples that reside on the training device."""
+"""Few-shot classification episodes, drawn from the examples of classes."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from innerloop_learner.augmentations import Augment
-from innerloop_learner.encoders import pack_texts
 from innerloop_learner.inputs import normalise
 from innerloop_learner.spec import InputSpec
 from innerloop_learner.tasks import Episodes, Query, Support
+from innerloop_trainer.data.drawable_examples import DrawableExamples
 from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.source import DataError, DataSource, EpisodeShape, TaskSampler
 from innerloop_trainer.data.speaker_sides import NoDivisionError, divide_speakers
@@ -53,12 +53,13 @@ class ClassExamples(TaskSampler):
         label: name of the split in messages, for example "omniglot:random, test split".
         data: examples of the split.
         spec: normalisation of the examples.
-        device: device to keep the examples on.
+        device: device that episodes are drawn on, and that the examples are kept on unless they lie on disk.
 
     Attributes:
         names: names of the classes.
         digests: digests of the classes, as in `TaskSampler`.
         labelled: whether any two examples are of one class, as in `TaskSampler`.
+        data: the examples, as given.
     """
 
     def __init__(self, label: str, data: ExampleSet, spec: InputSpec, device: torch.device) -> None:
@@ -67,13 +68,12 @@ class ClassExamples(TaskSampler):
         self._label = label
         self._spec = spec
         self._device = device
-        self._data = data
+        self.data = data
         self._sizes = data.counts.tolist()
         self.labelled = max(self._sizes, default=2) > 1
         self._counts = torch.from_numpy(data.counts).to(device)  # [K]
         self._starts = self._counts.cumsum(0) - self._counts  # [K]
-        # Texts stay as strings until an encoder reads them; drawn, they are packed.
-        self._resident = None if data.examples.dtype == object else torch.from_numpy(data.examples).to(device)
+        self._drawable = DrawableExamples(data.examples, device)
         self._speakers = None if data.speakers is None else torch.from_numpy(data.speakers).to(device)  # [N]
         self._divisions = dict[tuple[int, int], Tensor]()
         self._domain_names, numbers = np.unique(data.domains or (), return_inverse=True)
@@ -127,9 +127,9 @@ class ClassExamples(TaskSampler):
         order = draw_order(tasks, shape, generator)
         labels = torch.arange(shape.ways, device=classes.device)
         raw = RawEpisodes(
-            support=self._take(rows[..., : shape.shots].flatten(1).gather(1, order)),
+            support=self._drawable.take(rows[..., : shape.shots].flatten(1).gather(1, order)),
             support_labels=order // shape.shots,
-            query=self._take(rows[..., shape.shots :].flatten(1)),
+            query=self._drawable.take(rows[..., shape.shots :].flatten(1)),
             query_labels=labels.repeat_interleave(shape.queries).repeat(tasks, 1),
             classes=classes,
         )
@@ -179,25 +179,25 @@ class ClassExamples(TaskSampler):
             change: function that makes the other examples; classes and order must stay the same.
             spec: normalisation of the other examples.
         """
-        return ClassExamples(self._label, change(self._data), spec, self._device)
+        return ClassExamples(self._label, change(self.data), spec, self._device)
 
     def without_labels(self, augment: Augment) -> TaskSampler:
         """See TaskSampler.without_labels."""
-        if self._spec.dtype != "uint8" or len(self._spec.shape) != 3 or self._resident is None:
+        if self._spec.dtype != "uint8" or len(self._spec.shape) != 3 or self.data.examples.dtype == object:
             raise DataError(f"{self._label} is not of images; only these can be learned from without labels")
-        return UnlabelledImages(self._label, self._data, self._spec, self._device, augment)
+        return UnlabelledImages(self._label, self.data, self._spec, self._device, augment)
 
     def without(self, names: Collection[str]) -> "ClassExamples":
         """See TaskSampler.without."""
         kept = [name for name in self.names if name not in names]
         if not kept:
             raise DataError(f"{self._label} is empty; add classes or change the split")
-        return ClassExamples(self._label, self._data.select(kept), self._spec, self._device)
+        return ClassExamples(self._label, self.data.select(kept), self._spec, self._device)
 
     def joined(self, *others: TaskSampler) -> "ClassExamples":
         """See TaskSampler.joined."""
         samplers = [self, *(other for other in others if isinstance(other, ClassExamples))]
-        parts = [each._data for each in samplers if each.names] or [self._data]
+        parts = [each.data for each in samplers if each.names] or [self.data]
         label = f"{self._label.rpartition(', ')[0]}, all classes"
         if len({frozenset(() if part.speakers is None else part.speakers.tolist()) for part in parts}) > 1:
             raise DataError(
@@ -218,13 +218,6 @@ class ClassExamples(TaskSampler):
             query_labels=places.gather(1, raw.query_labels),
             classes=torch.empty_like(raw.classes).scatter(1, places, raw.classes),
         )
-
-    def _take(self, rows: Tensor) -> Tensor:
-        """Examples [T, N, *input] by their rows [T, N]. Texts are packed to the length of the longest of them."""
-        if self._resident is not None:
-            return self._resident[rows]
-        packed = torch.from_numpy(pack_texts(self._data.examples[rows.flatten().cpu().numpy()]))
-        return packed.to(self._device).reshape(*rows.shape, -1)
 
     def _draw_classes(self, tasks: int, ways: int, generator: torch.Generator) -> Tensor:
         """Distinct classes in random order [T, W]."""

@@ -82,7 +82,7 @@ def _images() -> ExampleSet:
 
 def _rotated(digits: ExampleSet, angles: Sequence[int]) -> ExampleSet:
     """Each class at each of the angles, which are domains."""
-    images = np.concatenate([_turned(digits.examples, angle) for angle in angles])
+    images = np.concatenate([_turned(np.asarray(digits.examples), angle) for angle in angles])
     counts = np.tile(digits.counts, len(angles))
     return ExampleSet(
         tuple(f"{name} at {angle} degrees" for angle in angles for name in digits.names),

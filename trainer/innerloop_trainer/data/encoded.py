@@ -92,6 +92,6 @@ def _digest(data: ExampleSet) -> str:
     examples = data.examples
     described = [data.names, data.counts.tolist(), str(examples.dtype), examples.shape]
     digest = hashlib.sha256(json.dumps(described).encode())
-    for example in examples:
+    for example in (example for part in data.in_parts() for example in part):
         digest.update(hashlib.sha256(example.encode() if isinstance(example, str) else example.tobytes()).digest())
     return digest.hexdigest()

@@ -68,7 +68,7 @@ class Images(SourceLoader):
         nested = options.nested or options.domains == "folder"
         layout = single or find_classes(IMAGES, tree, nested=nested, skip_empty=options.min_examples > 0)
         files = {name: files for classes in layout.splits.values() for name, files in classes.items()}
-        decoded = _decode(tree, files, options)
+        decoded = _decode(request, tree, files, options)
         images, small = (_readable(decoded), ()) if single else _usable(request, options, tree, decoded)
         labels = "without labels" if single else f"of {len(images.names)} classes"
         if options.domains == "folder":
@@ -120,7 +120,7 @@ def _readable(decoded: ExampleSet) -> ExampleSet:
     return decoded.select([name for name, count in zip(decoded.names, decoded.counts, strict=True) if count])
 
 
-def _decode(tree: FileTree, classes: Classes, options: ImageOptions) -> ExampleSet:
+def _decode(request: SourceRequest, tree: FileTree, classes: Classes, options: ImageOptions) -> ExampleSet:
     def decode() -> ExampleSet:
         decoded = decode_classes(
             tree,
@@ -128,10 +128,14 @@ def _decode(tree: FileTree, classes: Classes, options: ImageOptions) -> ExampleS
             image_decoder(options.size, "L" if options.color == "gray" else "RGB"),
             skip_broken=options.skip_broken,
             advice="replace or remove them, or leave them out with ?skip_broken=true",
+            scratch=request.scratch,
         )
         if options.color == "auto" and _colourless(decoded):
-            return replace(decoded, examples=decoded.examples[:, :1])
+            return decoded.first_channel()
         return decoded
+
+    if request.scratch is not None:
+        return decode()
 
     told = {"size": options.size, "color": options.color, "skip_broken": options.skip_broken}
     # Which files are images changes with what is installed, so each is named.

@@ -10,17 +10,24 @@ from innerloop_learner.encoders import EncoderSpec
 from innerloop_learner.media import audio_extensions, readable_extensions
 from innerloop_learner.registry import UnknownNameError
 from innerloop_trainer.data.file_tree import open_tree
+from innerloop_trainer.data.pack_index import is_pack
 from innerloop_trainer.data.source import DataError, DataSource, SourceRequest, sources
 from innerloop_trainer.data.tables import TABLES
 
 
-def load_source(text: str, device: torch.device | str = "cpu", encoder: EncoderSpec | None = None) -> DataSource:
+def load_source(
+    text: str,
+    device: torch.device | str = "cpu",
+    encoder: EncoderSpec | None = None,
+    scratch: Path | None = None,
+) -> DataSource:
     """Load the data source that `text` names, for example "omniglot:~/data/omniglot?split=alphabet".
 
     Args:
         text: `NAME`, `NAME:PATH` or either with `?key=value&key=value` behind it.
         device: device to keep the data on; the generators that episodes are drawn with must be on it too.
         encoder: encoder that the data is loaded for, and whose size the inputs get where the text names none.
+        scratch: folder of temporary files for examples that need not fit in memory, as in `SourceRequest`.
 
     Raises:
         DataError: there is no such source or option, or the data can't be used; the message says what to do.
@@ -31,7 +38,7 @@ def load_source(text: str, device: torch.device | str = "cpu", encoder: EncoderS
     >>> source.input.shape
     (1, 8, 8)
     """
-    request = parse_request(text, torch.device(device))
+    request = replace(parse_request(text, torch.device(device)), scratch=scratch)
     try:
         loader = sources[request.name]
     except UnknownNameError as error:
@@ -53,6 +60,8 @@ def _name_for(path: Path) -> str:
     """The source that is likely to read a file or folder, by the first file in it that tells."""
     kinds = {**dict.fromkeys(readable_extensions(), "images"), **dict.fromkeys(audio_extensions(), "audio")}
     kinds |= dict.fromkeys(TABLES, "texts")
+    if is_pack(path):
+        return "packed"
     with suppress(DataError, OSError):  # it is neither a folder nor an archive, or can't be read
         files = path.rglob("*") if path.is_dir() else [path] if path.suffix.lower() in kinds else open_tree(path).files
         return next((kinds[each.suffix.lower()] for each in files if each.suffix.lower() in kinds), "images")

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -161,12 +162,15 @@ class SourceRequest:
         path: path of the data, after the colon; empty for embedded sources.
         options: options by key, after the question mark.
         device: device to keep the data on.
+        scratch: folder of temporary files to put examples into that need not fit in memory, which lasts longer than the
+            source; None to keep them in memory and in the cache.
     """
 
     name: str
     path: str
     options: dict[str, str]
     device: torch.device
+    scratch: Path | None = None
 
 
 @dataclass(frozen=True)

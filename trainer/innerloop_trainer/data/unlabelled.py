@@ -13,6 +13,7 @@ from innerloop_learner.inputs import normalise
 from innerloop_learner.spec import InputSpec
 from innerloop_learner.tasks import Episodes, Query, Support
 from innerloop_trainer.data.class_digests import ClassDigest, example_digests
+from innerloop_trainer.data.drawable_examples import DrawableExamples
 from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.source import DataError, EpisodeShape, TaskSampler
 from innerloop_trainer.data.support_order import draw_order
@@ -41,14 +42,15 @@ class UnlabelledImages(TaskSampler):
 
     def __init__(self, label: str, data: ExampleSet, spec: InputSpec, device: torch.device, augment: Augment) -> None:
         self.digests: Mapping[str, ClassDigest] = dict(zip(data.names, data.digests, strict=True))
-        order = sorted(range(len(data.examples)), key=example_digests(data.examples).__getitem__)
-        self._images = torch.from_numpy(data.examples[order]).to(device)
+        digests = [digest for part in data.in_parts() for digest in example_digests(part)]
+        self._order = torch.tensor(sorted(range(len(digests)), key=digests.__getitem__), device=device)
+        self._images = DrawableExamples(data.examples, device)
         self._label, self._spec, self._device, self._augment = label, spec, device, augment
 
     def sample(self, shape: EpisodeShape, tasks: int, generator: torch.Generator) -> Episodes:
         """See TaskSampler.sample; the support set comes in random order, its labels numbered by first appearance."""
         self.check(shape)
-        images = normalise(self._spec, self._images[self._draw(tasks, shape.ways, generator)]).unsqueeze(2)
+        images = normalise(self._spec, self._images.take(self._draw(tasks, shape.ways, generator))).unsqueeze(2)
         copies = shape.shots - 1 + shape.queries
         changed = self._augment(images.expand(-1, -1, copies, -1, -1, -1), generator)  # [T, W, copies, C, H, W]
         examples = torch.cat([images, changed[:, :, : shape.shots - 1]], 2).flatten(1, 2)  # [T, S, C, H, W]
@@ -75,13 +77,13 @@ class UnlabelledImages(TaskSampler):
             )
         if shape.wrong_labels:
             raise DataError(f"{self._label} has no labels that can be wrong; leave --wrong-labels out")
-        if shape.ways > len(self._images):
+        if shape.ways > len(self._order):
             raise DataError(
-                f"{self._label} has {len(self._images)} images, too few for {shape.ways} ways without labels; "
+                f"{self._label} has {len(self._order)} images, too few for {shape.ways} ways without labels; "
                 f"lower --ways or --train-ways, or add images"
             )
 
     def _draw(self, tasks: int, ways: int, generator: torch.Generator) -> Tensor:
         """Rows of distinct images in random order [T, W]."""
-        keys = torch.rand(tasks, len(self._images), generator=generator, device=self._device)
-        return keys.topk(ways).indices
+        keys = torch.rand(tasks, len(self._order), generator=generator, device=self._device)
+        return self._order[keys.topk(ways).indices]
