@@ -21,6 +21,7 @@ class Launch:
         local_rank: number of the process among those of its machine.
         local_size: number of processes on its machine.
         restarts: how often the launcher has started the processes again after one of them ended.
+        restarts_in_vain: whether the launcher would start the processes again although they can't find each other then.
     """
 
     rank: int = 0
@@ -28,6 +29,7 @@ class Launch:
     local_rank: int = 0
     local_size: int = 1
     restarts: int = 0
+    restarts_in_vain: bool = False
 
     def device(self, name: str) -> torch.device:
         """Choose a device by name, as `choose_device` does, and a GPU of its own for each process of a machine.
@@ -51,7 +53,16 @@ class Launch:
 
     @contextmanager
     def group(self, device: torch.device) -> Iterator[Group]:
-        """The group of the processes that were launched together."""
+        """The group of the processes that were launched together.
+
+        Raises:
+            ConfigError: they would be started again in vain. The first process tells it; the launcher ends the others.
+        """
+        if self.restarts_in_vain and self.rank == 0:
+            raise ConfigError(
+                "torchrun would start these processes again with the addresses of those that have ended; set "
+                "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment, or leave --max-restarts out"
+            )
         if self.size == 1:
             yield ALONE
         else:
@@ -69,4 +80,8 @@ def read_launch(environment: Mapping[str, str]) -> Launch:
 
     rank, size = number("RANK", 0), number("WORLD_SIZE", 1)
     local_rank, local_size = number("LOCAL_RANK", rank), number("LOCAL_WORLD_SIZE", size)
-    return Launch(rank, size, local_rank, local_size, number("TORCHELASTIC_RESTART_COUNT", 0))
+    # torchrun's own store, in which processes find each other, keeps the addresses of the first start
+    # (https://github.com/pytorch/pytorch/issues/135712).
+    keeps_addresses = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    in_vain = size > 1 and keeps_addresses and number("TORCHELASTIC_MAX_RESTARTS", 0) > 0
+    return Launch(rank, size, local_rank, local_size, number("TORCHELASTIC_RESTART_COUNT", 0), in_vain)
