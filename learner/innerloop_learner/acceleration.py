@@ -53,3 +53,19 @@ def accelerated(
     twin.backbone = kind(learner.spec.input.shape, learner.backbone.settings)
     twin.backbone.task_convolution = task_convolution
     return twin
+
+
+def in_low_precision(learner: L, device: torch.device | str) -> L:
+    """The version of a learner whose backbone computes in bfloat16; everything behind the features stays as it is.
+
+    Distances and losses need more digits than bfloat16 has, and take little of the time. Convolutions take most of it,
+    and many processors have units that do them faster in bfloat16.
+
+    Args:
+        learner: the learner, which is not changed.
+        device: device on which its inputs and parameters will be.
+    """
+    twin = copy.copy(accelerated(learner, device, low_precision=True))
+    twin.backbone = copy.copy(twin.backbone)
+    twin.backbone.low_precision = True
+    return twin

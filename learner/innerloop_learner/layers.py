@@ -73,6 +73,8 @@ def conv2d(
         torch.Size([2, 3, 16, 4, 4])
     """
     tasks, examples, channels, height, width = x.shape
+    if height == width == 1:
+        stride = 1  # the same, but with a stride of 2 oneDNN's gradient in bfloat16 holds memory that nothing has set
     if weight.dim() == CONVOLUTION:
         folded = channels_last(x.reshape(tasks * examples, channels, height, width))
         y = F.conv2d(folded, weight, bias, stride, _padding(weight))

@@ -5,7 +5,7 @@ import torch
 from by_hand import vector_case
 
 from innerloop_learner import InputSpec, Learner, LearnerSpec, Query, Support, build_learner
-from innerloop_learner.acceleration import accelerated
+from innerloop_learner.acceleration import accelerated, in_low_precision
 from innerloop_learner.backbones.conv4 import Conv4
 from innerloop_learner.backbones.fused_conv4 import FoldedConv4, FusedConv4
 from innerloop_learner.layers import TASK_CONVOLUTIONS, TaskConvolution
@@ -66,3 +66,19 @@ def test_twins_answer_alike(form: TaskConvolution, low_precision: bool) -> None:
 def test_other_backbones_have_no_twins() -> None:
     learner = vector_case("maml").learner
     assert accelerated(learner, "cpu") is learner
+
+
+@pytest.mark.parametrize("norm", ["task", "batch", "group"])
+def test_a_backbone_in_low_precision_gives_float32_close_to_the_exact_features(norm: str) -> None:
+    learner = build_learner(LearnerSpec("protonet", InputSpec((1, 16, 16)), backbone_settings={"norm": norm}))
+    params = learner.init(torch.Generator().manual_seed(0))
+    x, real = torch.rand(2, 6, 1, 16, 16, generator=torch.Generator().manual_seed(1)), torch.ones(2, 6)
+    exact, low = (each.backbone.apply(params, x, real) for each in (learner, in_low_precision(learner, "cpu")))
+    assert {low.values.dtype, *(value.dtype for value in low.statistics.values())} == {torch.float32}
+    error = float((low.values - exact.values).norm() / exact.values.norm())
+    assert 1e-5 < error < 0.02  # bfloat16 has 8 binary digits
+    refit = in_low_precision(learner, "cpu").backbone.refit(params, x, real)
+    for name, value in learner.backbone.refit(params, x, real).items():
+        assert refit[name].dtype == torch.float32
+        torch.testing.assert_close(refit[name], value, rtol=0.05, atol=0.02)
+    assert not learner.backbone.low_precision

@@ -63,3 +63,16 @@ def test_task_batch_norm_and_its_moments_can_be_differentiated_twice(positions: 
 
     assert torch.autograd.gradcheck(outputs, (x, weight, bias))
     assert torch.autograd.gradgradcheck(outputs, (x, weight, bias))
+
+
+def test_the_gradient_of_a_strided_convolution_in_bfloat16_is_right_on_a_single_pixel() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(2, 5, 8, 1, 1, generator=generator), torch.randn(8, 8, 3, 3, generator=generator)
+
+    def gradient() -> torch.Tensor:
+        leaf = weight.clone().requires_grad_()
+        return torch.autograd.grad(layers.conv2d(x, leaf, torch.zeros(8), 2).float().square().sum(), leaf)[0]
+
+    exact = gradient()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert float((gradient() - exact).norm() / exact.norm()) < 0.05

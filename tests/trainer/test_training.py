@@ -11,6 +11,7 @@ from shell import innerloop
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from innerloop_learner.bundle import load_bundle
+from innerloop_learner.objectives import Stage
 from innerloop_trainer.config import TrainingConfig
 from innerloop_trainer.data import load_source
 from innerloop_trainer.evaluation import evaluate
@@ -276,3 +277,17 @@ def test_a_run_on_wrong_labels_leaves_a_bundle_that_weighs_its_examples(tmp_path
 def test_a_bundle_serves_as_many_ways_as_was_said(method: str, max_ways: int | None, expected: int) -> None:
     config = replace(DIGITS, method=method, settings={}, max_ways=max_ways, train_ways=2)
     assert make_plan(config, load_source(config.data), CPU).limits.max_ways == expected
+
+
+def test_bfloat16_is_for_outer_steps_alone(tmp_path: Path) -> None:
+    exact, low = (
+        training(replace(DIGITS, method="protonet", settings={}, precision=precision), tmp_path).plan
+        for precision in ("float32", "bfloat16")
+    )
+    assert low.estimator.objective.learner.backbone.low_precision
+    assert not low.learner.backbone.low_precision  # which validates, and is served
+    params = exact.init(torch.Generator().manual_seed(0))
+    episodes = exact.source.train.sample(exact.episodes, 2, torch.Generator().manual_seed(0))
+    losses = [plan.estimator.objective(params, episodes, Stage(0.0, 0)).loss.item() for plan in (exact, low)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.2)
+    assert losses[1] != losses[0]

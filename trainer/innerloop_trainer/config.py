@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from innerloop_learner.backbones import backbones
 from innerloop_learner.learner import methods
@@ -17,6 +17,9 @@ from innerloop_trainer.teaching import teachings
 
 _SETTINGS = {"settings": "set", "backbone_settings": "backbone-set", "policy_settings": "policy-set"}
 """Fields of the configuration that hold settings by name, and the command-line options that fill them."""
+
+Precision = Literal["float32", "bfloat16"]
+"""Precision that a backbone is trained in; what is validated and served is computed as ever."""
 
 
 class ConfigError(ValueError):
@@ -55,6 +58,9 @@ class TrainingConfig:
     meta_batch: int | None = setting(None, "tasks per outer step", least=1)
     learning_rate: float | None = setting(None, "learning rate of Adam, the outer optimizer, at the start")
     schedule: Schedule = setting("cosine", "course of the outer learning rate: down to 0 along a cosine, or constant")
+    precision: Precision = setting(
+        "float32", "precision of the backbone in outer steps: float32, or bfloat16, which some processors do faster"
+    )
     seed: int = setting(0, "seed of the initial parameters and of the episodes")
     validate_every: int = setting(250, "outer steps between validations", least=1)
     validation_episodes: int = setting(200, "tasks per validation", least=2)
@@ -164,7 +170,8 @@ def _check_values(config: TrainingConfig) -> None:
             raise ConfigError(f"{_option(name)} must be at most {most}, not {value}")
     if config.learning_rate is not None and not 0 < config.learning_rate < math.inf:
         raise ConfigError(f"--learning-rate must be a positive number, not {config.learning_rate}")
-    for name, choices in (("schedule", get_args(Schedule)), ("class_balance", get_args(ClassBalance))):
+    chosen = {"schedule": Schedule, "class_balance": ClassBalance, "precision": Precision}
+    for name, choices in ((name, get_args(kind)) for name, kind in chosen.items()):
         if getattr(config, name) not in choices:
             raise ConfigError(f"{_option(name)} must be one of {', '.join(choices)}, not {getattr(config, name)}")
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from innerloop_learner.acceleration import accelerated
+from innerloop_learner.acceleration import accelerated, in_low_precision
 from innerloop_learner.augmentations import NONE
 from innerloop_learner.learner import Learner, MethodInfo, build_learner, methods
 from innerloop_learner.manifest import TaskLimits
@@ -125,7 +125,8 @@ def make_plan(
             "noise is drawn from an example's values, and those of an encoder differ by rounding from one batch to "
             "another; leave --backbone-set noise out, or --encoder"
         )
-    objective = _transformed(build_objective(learner, settings.of_objective), config, settings)
+    trained = in_low_precision(learner, device) if config.precision == "bfloat16" else learner
+    objective = _transformed(build_objective(trained, settings.of_objective), config, settings)
     objective = _taught(objective, config, teachers, settings, estimator_name)
     estimator = build_estimator(estimator_name, objective, settings.of_estimator)
     if config.mix_tasks and (objective.needs_classes or estimator.needs_classes):

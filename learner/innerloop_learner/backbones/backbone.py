@@ -38,6 +38,7 @@ class Backbone(ABC):
         norms: the norms between its layers.
         noise: the noise on the outputs of its layers; backbones without a setting for it have none.
         features: number of features F of an example.
+        low_precision: whether convolutions and products are computed in bfloat16; features and statistics stay float32.
 
     Raises:
         ValueError: the backbone does not take inputs of this shape.
@@ -49,6 +50,7 @@ class Backbone(ABC):
     norms: list[Norm]
     noise: Noise = noises["none"]()
     features: int
+    low_precision: bool = False
 
     def __init__(self, input_shape: tuple[int, ...], settings: Any) -> None:
         del input_shape
@@ -121,7 +123,7 @@ class Backbone(ABC):
             lambda norm: norm.as_affine(params, given),
             noise_keys,
         )
-        return Features(self._layers(params, x, normalise), normalise.statistics)
+        return self._computed(params, x, normalise)
 
     def refitted(self, params: Params, x: Tensor, weights: Tensor) -> Features:
         """Embed x [T, N, *input] by the values of the buffers that fit all tasks of x together.
@@ -129,13 +131,21 @@ class Backbone(ABC):
         The arguments are those of `apply`; these values are the statistics that come back.
         """
         normalise = Normalise(lambda norm, y: norm.refit(params, y, weights))
-        return Features(self._layers(params, x, normalise), normalise.statistics)
+        return self._computed(params, x, normalise)
 
     def refit(self, params: Params, x: Tensor, weights: Tensor) -> Params:
         """The values of the buffers that fit all tasks of x [T, N, *input] together; empty if no norm has buffers."""
         if not any(norm.buffers() for norm in self.norms):
             return {}
         return self.refitted(params, x, weights).statistics
+
+    def _computed(self, params: Params, x: Tensor, normalise: "Normalise") -> Features:
+        """The result of the layers, in the precision that the backbone has."""
+        if not self.low_precision:
+            return Features(self._layers(params, x, normalise), normalise.statistics)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            values = self._layers(params, x, normalise)
+        return Features(values.float(), {name: value.float() for name, value in normalise.statistics.items()})
 
 
 class Normalise:
