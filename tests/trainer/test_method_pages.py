@@ -120,7 +120,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 SMALL = (
     "--iterations 1 --meta-batch 2 --queries 2 --validation-episodes 2 --test-episodes 2 --validate-every 1 "
-    "--calibration-episodes 0 --device cpu"
+    "--calibration-episodes 0 --no-report --device cpu"
 )
 
 

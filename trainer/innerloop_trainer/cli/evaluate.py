@@ -7,14 +7,17 @@ from typing import Annotated
 import typer
 
 from innerloop_learner.bundle import load_bundle
+from innerloop_learner.host_memory import keep_freed_memory
 from innerloop_trainer.bundle_evaluation import evaluate_bundle
 from innerloop_trainer.calibration import measure_honesty
 from innerloop_trainer.cli.arguments import BundleArgument, DataOption, DeviceOption
 from innerloop_trainer.cli.display import print_figure, print_honesty
 from innerloop_trainer.cli.mistakes import mistakes_as_messages
+from innerloop_trainer.cli.output import console
 from innerloop_trainer.cli.progress import progress_of_reading
 from innerloop_trainer.devices import choose_device
 from innerloop_trainer.evaluation import Protocol
+from innerloop_trainer.report import FULL, check_report_file, make_report, subject_of, write_report
 from innerloop_trainer.results_file import check_results_file, write_results
 from innerloop_trainer.runs.folder import find_bundle
 from innerloop_trainer.seen_classes import Split
@@ -46,11 +49,18 @@ def evaluate(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the figures to this file; earlier figures there are replaced.")
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Write a page (HTML) with curves, calibration, hardest tasks and a map of embeddings."),
+    ] = None,
 ) -> None:
     """Measure a bundle on unseen classes: mean and 95% interval over episodes, and how sure a calibrated one may be."""
     with mistakes_as_messages(), progress_of_reading():
         if json_file:
             check_results_file(json_file, ("bundle", "protocol", "value"))
+        if report:
+            check_report_file(report)
+        keep_freed_memory()
         target = choose_device(device)
         loaded = load_bundle(find_bundle(bundle), target)
         figure = evaluate_bundle(
@@ -87,3 +97,6 @@ def evaluate(
                 "device": str(target),
             }
             write_results(json_file, figures)
+        if report:
+            write_report(report, make_report(subject_of(loaded, data, figure, seed), FULL))
+            console.print(f"Report: {report}", soft_wrap=True)

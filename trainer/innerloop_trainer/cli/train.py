@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from innerloop_learner.manifest import read_manifest
+from innerloop_learner.manifest import Metric, read_manifest
 from innerloop_trainer.calibration import CalibrationError
 from innerloop_trainer.cli.arguments import DeviceOption
 from innerloop_trainer.cli.display import (
@@ -27,6 +27,7 @@ from innerloop_trainer.cli.output import console, speaking
 from innerloop_trainer.cli.progress import progress_of_reading, run_with_progress
 from innerloop_trainer.cli.recipe_options import RecipeOption, chosen_recipe, with_recipe_options
 from innerloop_trainer.config import ConfigError
+from innerloop_trainer.data import DataError, EpisodeShape
 from innerloop_trainer.outer_loop import estimators
 from innerloop_trainer.parallel import Launch, read_launch
 from innerloop_trainer.recipes import Recipe, write_recipe
@@ -36,6 +37,7 @@ from innerloop_trainer.runs.conduct import SAVE_MINUTES, USUAL, Conduct
 from innerloop_trainer.runs.final_test import measure_on_test_split
 from innerloop_trainer.runs.folder import RunFolder
 from innerloop_trainer.runs.from_recipe import prepare_recipe
+from innerloop_trainer.runs.report import report_run
 from innerloop_trainer.runs.training import Training
 from innerloop_trainer.tracking import NO_TRACKING, Outcome, Tracking, make_tracking, trackers
 
@@ -60,6 +62,9 @@ def train(
     tracker: Annotated[
         list[str] | None, typer.Option(help=f"Tells of the run while it goes on: {' or '.join(trackers)}.")
     ] = None,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write a page on the model, report.html, at the end.")
+    ] = True,
     **_: Any,
 ) -> None:
     """Meta-train a method and leave a bundle of the best validated parameters in OUT/bundle.
@@ -86,7 +91,10 @@ def train(
                     )
                 heard_by = (tracker or ()) if group.leads else ()
                 tracking = make_tracking(heard_by, lambda text: console.print(text, style="yellow", soft_wrap=True))
-            if not train_and_test(chosen, folder, target, resume=resume, conduct=conduct, tracking=tracking):
+            finished = train_and_test(
+                chosen, folder, target, resume=resume, conduct=conduct, tracking=tracking, report=report
+            )
+            if not finished:
                 if group.size > 1:
                     console.print("Stopped; everything is saved. Continue with the same command and --resume.")
                 else:
@@ -118,6 +126,7 @@ def train_and_test(
     resume: bool = False,
     conduct: Conduct = USUAL,
     tracking: Tracking = NO_TRACKING,
+    report: bool = False,
 ) -> bool:
     """Train with a progress bar, test on unseen classes, and print where bundle and learning curve are.
 
@@ -128,6 +137,7 @@ def train_and_test(
         resume: whether to continue the run that the folder holds.
         conduct: how the run is carried out.
         tracking: hears of the run.
+        report: whether to write a page on the model at the end.
 
     Returns:
         whether training finished; Ctrl-C, SIGTERM and a lost terminal end it early, with everything saved.
@@ -159,6 +169,8 @@ def train_and_test(
         print_evaluation(tested)
         if recipe.calibration_episodes:
             _calibrate(training, recipe.calibration_episodes)
+        if report:
+            _report(training, tested, shape)
         heard.outcome = Outcome("finished", tested, folder.bundle, read_manifest(folder.bundle).digest)
     console.print(f"Bundle: {folder.bundle}\nLearning curve: {folder.curve}", soft_wrap=True)
     return True
@@ -170,3 +182,13 @@ def _calibrate(training: Training, episodes: int) -> None:
         print_calibration(calibrate_run(training, episodes))
     except CalibrationError as error:
         console.print(f"not calibrated: {error}", style="yellow", soft_wrap=True)
+
+
+def _report(training: Training, tested: Metric, shape: EpisodeShape) -> None:
+    """Write the page on a finished run, or say why there is none: the run is good without."""
+    try:
+        report_run(training, tested, shape)
+    except (DataError, OSError) as error:
+        console.print(f"no report: {error}", style="yellow", soft_wrap=True)
+    else:
+        console.print(f"Report: {training.folder.report}", soft_wrap=True)

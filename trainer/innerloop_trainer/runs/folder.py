@@ -55,6 +55,7 @@ class RunFolder:
         tensorboard: folder with the same figures for TensorBoard.
         curve: picture of the same figures.
         recipe: recipe of the run with all defaults filled in, which makes the same run again.
+        report: page on the model of a finished run.
         bundle: bundle of the parameters of the best validation so far, ready to serve.
     """
 
@@ -64,6 +65,7 @@ class RunFolder:
         self.tensorboard = path / "tensorboard"
         self.curve = path / "learning_curve.png"
         self.recipe = path / "recipe.toml"
+        self.report = path / "report.html"
         self.bundle = path / "bundle"
         self._config = path / "config.json"
         self._classes = path / "classes.json"
