@@ -12,6 +12,7 @@ from torch import Tensor
 from innerloop_learner import InputSpec, LearnerSpec, Params, build_learner
 from innerloop_learner.draws import example_keys, keys_of_sample, normal_draws
 from innerloop_learner.learner import methods
+from innerloop_learner.objectives import Stage
 from innerloop_learner.settings import SettingsError
 
 STEPS, SAMPLES, RATE, WIDTH = 2, 3, 0.1, 10
@@ -60,7 +61,7 @@ def test_the_inner_loop_leaves_the_noise_as_it_is_and_the_query_loss_learns_it()
     params, episodes = case.params(), case.episodes()
     assert not [name for name in case.learner.adapt(params, episodes.support).state if "noise" in name]
     learned = {name: value.requires_grad_() for name, value in params.items() if name not in case.learner.buffers()}
-    case.objective({**params, **learned}, episodes, None).loss.backward()
+    case.objective({**params, **learned}, episodes, Stage()).loss.backward()
     assert learned["noise.linear0.weight"].grad.abs().max() > 1e-4
 
 

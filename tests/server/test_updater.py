@@ -74,7 +74,7 @@ class Updating(Server):
         return await self.serving.update(ME, task, Deadline())
 
     async def listed(self, adaptation):
-        found = await self.serving.examples(ME, adaptation.id)
+        found = await self.serving.examples(ME, adaptation.id, Deadline())
         return dict(zip(found.ids, found.labels, strict=True))
 
 

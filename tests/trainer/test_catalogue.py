@@ -15,8 +15,8 @@ from innerloop_learner.weightings.none import NoWeighting
 from innerloop_trainer.catalogue import FAMILIES, KINDS, Kind
 
 ROOT = Path(__file__).resolve().parents[2]
-LISTED_ELSEWHERE = {"innerloop.sources", "innerloop.encoders", "innerloop.training_defaults"}
-"""Registries whose entries `innerloop sources` and `innerloop encoders` list, and one that is a table of numbers."""
+LISTED_ELSEWHERE = {"innerloop.sources", "innerloop.encoders", "innerloop.trackers", "innerloop.training_defaults"}
+"""Registries whose entries `innerloop sources`, `encoders` and `train --help` list, and one that is a table."""
 
 PARTS = [(kind, name) for kind in KINDS for name in kind.registry]
 

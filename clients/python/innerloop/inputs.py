@@ -76,7 +76,8 @@ def list_inputs(inputs: Inputs, role: str) -> Array | list[Any]:
 
 def are_files(items: Array | list[Any]) -> TypeGuard[list[Any]]:
     """Whether all inputs are files or strings: images, recordings or texts, as only the model can say."""
-    return isinstance(items, list) and all(_is_file(item) for item in items)
+    with guarded("inputs"):
+        return isinstance(items, list) and all(_is_file(item) for item in items)
 
 
 def texts_to_examples(items: list[Any], names: Names) -> Examples:

@@ -9,7 +9,7 @@ from innerloop_learner.tasks import Params
 
 @norms.register("position")
 class PositionNorm(Norm):
-    """Normalises the channels of each place of an example by themselves.
+    """Layer normalisation of each place of an example.
 
     It is the layer norm (Ba et al. 2016) of transformers, one token after the other, and for maps one pixel after the
     other.

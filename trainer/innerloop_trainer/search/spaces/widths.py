@@ -9,8 +9,9 @@ BLOCKS = 4
 
 
 class Widths(Space):
-    """Conv4 with arithmetic spent elsewhere: four blocks without cells, each of a width and a way to halve images.
+    """Four plain blocks, and where they halve images.
 
+    It is Conv4 with its arithmetic spent elsewhere: each block has a width and a way to halve images, and no cell.
     Conv4-64 spends three quarters of its arithmetic in its second block. Nearly all of these networks learn, which is
     not so of `blocks`, so that few trials go further.
     """
