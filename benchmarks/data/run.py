@@ -1,0 +1,199 @@
+"""What packing a folder like ImageNet takes, and what drawing from the pack does.
+
+    python benchmarks/data/run.py [--classes 100] [--images 200] [--work FOLDER] [--only reading|packing]
+
+Makes photographs (photos.py), packs them at 84 x 84 pixels with `innerloop data pack`, and draws 1,000 episodes of 5
+ways, 5 shots and 15 queries from the pack, each part in a process of its own whose memory is sampled meanwhile. Memory
+is what the process has resident, anonymous and mapped, less what it has after importing. Episodes are also drawn after
+the pack was dropped from the system's cache, where the system can be told to. Then times `images:` on a folder and on a
+zip of 60,000 PNGs of 28 x 28 pixels, without cache and with, in seconds of computing, which other programs on the
+machine change less than time. All files that it makes are removed. Writes results.json.
+"""
+
+import argparse
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from innerloop_trainer.data import EpisodeShape, load_source, pack
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from machine import describe_machine
+from photos import make_photos
+
+RESULTS = Path(__file__).with_name("results.json")
+SHAPE = EpisodeShape(ways=5, shots=5, queries=15)
+EPISODES, AT_ONCE = 1000, 5
+SMALL_CLASSES, SMALL_IMAGES = 10, 6000
+MEGABYTE = 1e6
+
+
+def main() -> None:
+    """Read the arguments, measure and write results.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--classes", type=int, default=100)
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--work", type=Path, help="folder for 3 GB of temporary files")
+    parser.add_argument("--only", choices=["reading", "packing"])
+    parser.add_argument("--part", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.part:
+        name, path = arguments.part
+        print(json.dumps(PARTS[name](Path(path))))
+        return
+    known = json.loads(RESULTS.read_text())["results"] if RESULTS.exists() else {}
+    with tempfile.TemporaryDirectory(dir=arguments.work) as folder:
+        work = Path(folder)
+        if arguments.only != "packing":
+            known["reading"] = reading(work)
+        if arguments.only != "reading":
+            known["packing"] = packing(work, arguments.classes, arguments.images)
+    RESULTS.write_text(json.dumps({"machine": describe_machine(), "results": known}, indent=1) + "\n")
+
+
+def packing(work: Path, classes: int, images: int) -> dict[str, Any]:
+    """Make photographs, pack them and draw from the pack."""
+    size = make_photos(work / "photos", classes=classes, images=images, seed=0)
+    packed = in_process("pack", work)
+    shutil.rmtree(work / "photos")
+    return {
+        "classes": classes,
+        "images": classes * images,
+        "photos_mb": size / MEGABYTE,
+        "packed": packed,
+        "drawn": in_process("draw", work),
+        "drawn_from_disk": in_process("draw_from_disk", work),
+    }
+
+
+def reading(work: Path) -> dict[str, Any]:
+    """Read 60,000 small images from a folder and from a zip, without cache and with."""
+    make_small_images(work)
+    results = {}
+    for source in ("small", "small.zip"):
+        runs = [in_process("read", work / source) for _ in range(2)]
+        results[source] = dict(zip(("first", "second"), runs, strict=True))
+    shutil.rmtree(work / "small")
+    return {"images": SMALL_CLASSES * SMALL_IMAGES, **results}
+
+
+def make_small_images(work: Path) -> None:
+    """Strokes on black in class folders, like handwritten digits, and the same in a zip."""
+    with zipfile.ZipFile(work / "small.zip", "w") as archive:
+        for number in range(SMALL_CLASSES):
+            random = np.random.default_rng(number)
+            (work / "small" / str(number)).mkdir(parents=True)
+            common = random.random((28, 28))
+            for index in range(SMALL_IMAGES):
+                inked = common + 0.3 * random.standard_normal((28, 28)) > 0.75
+                buffer = io.BytesIO()
+                Image.fromarray((inked * random.integers(128, 255, (28, 28))).astype(np.uint8)).save(buffer, "PNG")
+                name = f"{number}/{index:05}.png"
+                (work / "small" / name).write_bytes(buffer.getvalue())
+                archive.writestr(name, buffer.getvalue())
+
+
+def in_process(part: str, path: Path) -> dict[str, float]:
+    """Run a part in a process of its own, so that its memory is its own."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--part", part, str(path)]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(path.parent / "cache")}
+    found = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    measured: dict[str, float] = json.loads(found.stdout.splitlines()[-1])
+    print(part, path.name, measured)
+    return measured
+
+
+def part_pack(work: Path) -> dict[str, float]:
+    """Pack the photographs."""
+    with Memory() as memory:
+        start, computed = time.perf_counter(), time.process_time()
+        packed = pack(f"images:{work / 'photos'}?size=84&color=rgb", work / "shards")
+        seconds, computed = time.perf_counter() - start, time.process_time() - computed
+    return {
+        "pack_mb": packed.bytes / MEGABYTE,
+        "seconds": seconds,
+        "images_per_second": packed.examples / seconds,
+        "images_per_second_of_computing": packed.examples / computed,
+        "memory_mb": memory.most,
+    }
+
+
+def part_draw(work: Path) -> dict[str, float]:
+    """Draw episodes from a pack that the system's cache may hold."""
+    with Memory() as memory:
+        split = load_source(f"packed:{work / 'shards'}").train
+        generator = torch.Generator().manual_seed(0)
+        start = time.perf_counter()
+        for _ in range(EPISODES // AT_ONCE):
+            split.sample(SHAPE, AT_ONCE, generator)
+        seconds = time.perf_counter() - start
+    drawn = EPISODES * SHAPE.ways * (SHAPE.shots + SHAPE.queries)
+    return {
+        "episodes_per_second": EPISODES / seconds,
+        "drawn_mb": drawn * 3 * 84 * 84 / MEGABYTE,
+        "memory_mb": memory.most,
+    }
+
+
+def part_draw_from_disk(work: Path) -> dict[str, float]:
+    """Draw episodes from a pack that the system's cache has dropped."""
+    for file in (work / "shards").glob("*.npy"):
+        with file.open("rb") as opened:
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return part_draw(work)
+
+
+def part_read(path: Path) -> dict[str, float]:
+    """Load a source of images."""
+    start, computed = time.perf_counter(), time.process_time()
+    load_source(f"images:{path}?size=28")
+    return {"seconds": time.perf_counter() - start, "seconds_of_computing": time.process_time() - computed}
+
+
+class Memory:
+    """Samples the resident memory of this process; `most` is the largest growth in MB."""
+
+    def __enter__(self) -> "Memory":
+        self._before, self.most, self._done = resident(), 0.0, threading.Event()
+        self._thread = threading.Thread(target=self._sample)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while not self._done.wait(0.02):
+            self.most = max(self.most, resident() - self._before)
+
+
+def resident() -> float:
+    """Resident memory of this process in MB, mapped files included."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / MEGABYTE
+
+
+PARTS: dict[str, Callable[[Path], dict[str, float]]] = {
+    "pack": part_pack,
+    "draw": part_draw,
+    "draw_from_disk": part_draw_from_disk,
+    "read": part_read,
+}
+
+if __name__ == "__main__":
+    main()
