@@ -127,7 +127,8 @@ def test_a_settled_learner_answers_as_chosen(method: str, moves: set[str], steps
             each.predict(given, each.adapt(given, episodes.support).state, episodes.query)
             for each, given in ((IMAGES.learner, params), (learner, served))
         )
-        torch.testing.assert_close(settled, chosen)
+        # Logits may be shifted by what they tell of how familiar a query is; probabilities are not.
+        torch.testing.assert_close(settled.softmax(-1), chosen.softmax(-1))
         if method != "boil":  # which adapts the whole body
             plain = build_learner(replace(IMAGES.spec, method=method))
             expected = plain.adapt(served, episodes.support, steps)
