@@ -68,7 +68,7 @@ RESULTS = Path(__file__).with_name("results.json")
 SHAPES = {f"5w{shots}s": EpisodeShape(5, shots, 5) for shots in (1, 5)}
 SIZES = [(shape.ways, shape.shots) for shape in SHAPES.values()]
 PHOTOS = "size=32&order=name&val=0.1875&test=0.3125"
-"""By name the first 32 classes are for training, the next 12 to calibrate with, and the last 20 unseen."""
+"""Classes are divided by name: the first 32 train, the next 12 calibrate, and the last 20 are unseen."""
 
 CPU = torch.device("cpu")
 WIDTHS = (16, 64)

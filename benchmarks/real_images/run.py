@@ -47,7 +47,7 @@ CPU = torch.device("cpu")
 SPLIT = "order=name&val=0.0625&test=0.3125&size=32&color=rgb"
 EPISODES, CHOOSING_EPISODES, TIMED_STEPS = 600, 300, 10
 CHOOSING_SHAPE = EpisodeShape(4, 1, 15)
-"""Of validation tasks: there are four classes to choose on."""
+"""Validation tasks have this many ways, since there are four classes to choose on."""
 
 SHAPES = {"1 shot": EpisodeShape(5, 1, 15), "5 shots": EpisodeShape(5, 5, 15)}
 CHOOSING = 1000

@@ -5,7 +5,7 @@ from pathlib import Path
 _HERE = Path(__file__).resolve()
 
 _INSTALLED, _CHECKOUT = _HERE.with_name("models"), _HERE.parents[2] / "models"
-"""Where a wheel puts the folder `models` of the repository, and where it lies in a checkout."""
+"""The zoo lies in the first of these folders in an installed wheel, and in the second in a checkout."""
 
 
 def zoo_folder() -> Path:

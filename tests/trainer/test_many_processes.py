@@ -30,7 +30,7 @@ MLP = replace(
 )
 MAML = replace(MLP, method="maml", settings={"rate": 0.1, "steps": 2})
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-6}
-"""Of parameters after twelve outer steps in single precision, whose sums come in another order."""
+"""Parameters may differ by so much after twelve outer steps in single precision, since sums come in another order."""
 
 CANCELLED = re.compile(r"linear\d\.bias|running_mean")
 """A bias before a batch norm, and the mean that takes it away again: its gradient is rounding, which Adam blows up."""

@@ -175,7 +175,7 @@ def test_a_log_gets_a_line_of_training_now_and_then_and_at_validations(monkeypat
 def test_a_log_gets_a_line_of_reading_and_measuring_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     log, clock = io.StringIO(), Clock(monkeypatch)
     monkeypatch.setattr(progress, "notes", Console(file=log, width=80, markup=False, highlight=False))
-    with progress.progress_of_reading(), progress_of("Decoding scans [/final]", 60_000, "files") as advance:
+    with progress.progress_on_stderr(), progress_of("Decoding scans [/final]", 60_000, "files") as advance:
         for _ in range(7):
             clock.seconds += 10
             advance(1000)
@@ -266,7 +266,7 @@ def test_sources_lists_every_source_and_one_with_its_options() -> None:
 
 def test_brackets_and_dollars_in_the_names_of_data_end_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with progress.progress_of_reading(), progress_of("Decoding scans [/final]", 2, "files") as advance:
+    with progress.progress_on_stderr(), progress_of("Decoding scans [/final]", 2, "files") as advance:
         advance(2)
     plot_learning_curve([], "images:price $_$", "accuracy", tmp_path / "curve.png")
     assert (tmp_path / "curve.png").exists()

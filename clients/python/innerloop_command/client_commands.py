@@ -31,6 +31,14 @@ LOOK_SECONDS = 0.5
 """Seconds between two questions how far a migration is."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Diagnose = Annotated[
+    bool,
+    typer.Option(
+        "--diagnose",
+        help="Say which labels may be wrong, what accuracy to expect, and which labels can't be told apart, on "
+        "standard error. The model adapts once more for each example.",
+    ),
+]
 
 
 @app.command()
@@ -61,14 +69,7 @@ def adapt(
     forget_examples: Annotated[
         bool, typer.Option("--forget-examples", help="Have the server keep no examples with the adaptation.")
     ] = False,
-    diagnose: Annotated[
-        bool,
-        typer.Option(
-            "--diagnose",
-            help="Say which labels may be wrong, what accuracy to expect, and which labels can't be told apart, on "
-            "standard error. The model adapts once more for each example.",
-        ),
-    ] = False,
+    diagnose: Diagnose = False,
     as_json: AsJson = False,
     *,
     access: ServerAccess,
@@ -180,14 +181,7 @@ def _example_id(text: str) -> int:
 @with_client_options
 def examples(
     adaptation_id: Annotated[str, typer.Argument(help="What `innerloop adapt` printed.")],
-    diagnose: Annotated[
-        bool,
-        typer.Option(
-            "--diagnose",
-            help="Say which labels may be wrong, what accuracy to expect, and which labels can't be told apart, on "
-            "standard error. The model adapts once more for each example.",
-        ),
-    ] = False,
+    diagnose: Diagnose = False,
     as_json: AsJson = False,
     *,
     access: ServerAccess,

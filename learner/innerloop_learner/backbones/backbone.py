@@ -148,6 +148,16 @@ class Backbone(ABC):
         return Features(values.float(), {name: value.float() for name, value in normalise.statistics.items()})
 
 
+def check_images(backbone: str, input_shape: tuple[int, ...]) -> None:
+    """Check that inputs are images.
+
+    Raises:
+        ValueError: they are not; the message names the backbone.
+    """
+    if len(input_shape) != 3:
+        raise ValueError(f"{backbone} takes images (channels, height, width), not inputs of shape {input_shape}")
+
+
 class Normalise:
     """Applies norms and gathers the statistics they compute.
 

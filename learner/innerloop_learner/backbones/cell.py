@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from innerloop_learner.backbones.backbone import Backbone, Normalise, backbones
+from innerloop_learner.backbones.backbone import Backbone, Normalise, backbones, check_images
 from innerloop_learner.layers import conv2d, glorot, max_pool2d, mean_filter2d, mean_pool2d
 from innerloop_learner.norms import Norm, norms
 from innerloop_learner.settings import setting, with_settings
@@ -96,8 +96,7 @@ class Cell(Backbone):
 
     def __init__(self, input_shape: tuple[int, ...], settings: CellSettings) -> None:
         super().__init__(input_shape, settings)
-        if len(input_shape) != 3:
-            raise ValueError(f"cell takes images (channels, height, width), not inputs of shape {input_shape}")
+        check_images("cell", input_shape)
         self.blocks = [Block(**block) for block in settings.blocks]
         self._inputs = (input_shape[0], *(block.width for block in self.blocks))  # channels that each block reads
         self._maps = (self._inputs[-1], *_size(self.blocks, input_shape[1:]))

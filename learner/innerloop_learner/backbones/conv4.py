@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from innerloop_learner.backbones.backbone import Backbone, Normalise, backbones
+from innerloop_learner.backbones.backbone import Backbone, Normalise, backbones, check_images
 from innerloop_learner.layers import KERNEL, TaskConvolution, conv2d, glorot, max_pool2d
 from innerloop_learner.noises import noises
 from innerloop_learner.norms import Norm, norms
@@ -50,8 +50,7 @@ class Conv4(Backbone):
 
     def __init__(self, input_shape: tuple[int, ...], settings: Conv4Settings) -> None:
         super().__init__(input_shape, settings)
-        if len(input_shape) != 3:
-            raise ValueError(f"conv4 takes images (channels, height, width), not inputs of shape {input_shape}")
+        check_images("conv4", input_shape)
         width = settings.width
         self._channels = (input_shape[0], width, width, width, width)
         self._pool = settings.downsample == "max_pool"

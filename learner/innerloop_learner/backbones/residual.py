@@ -1,4 +1,6 @@
-"""A convolution and the norm behind it, of which residual networks are made."""
+"""What residual networks have in common: a convolution with its norm, four widths, and means of maps as features."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -7,6 +9,17 @@ from innerloop_learner.backbones.backbone import Normalise
 from innerloop_learner.layers import conv2d, glorot
 from innerloop_learner.norms import norms
 from innerloop_learner.tasks import Params
+
+
+def check_widths(widths: Sequence[int]) -> None:
+    """Check the widths of four stages. Raises ValueError."""
+    if len(widths) != 4 or min(widths) < 1:
+        raise ValueError(f"widths must be four numbers from 1 up, not {list(widths)}")
+
+
+def means_of_maps(x: Tensor, weight: Tensor) -> Tensor:
+    """Features [T, N, C] of maps [T, N, C, H, W], in the type of a weight: low precision may have left another."""
+    return x.mean((3, 4)).to(weight.dtype)
 
 
 class NormedConvolution:

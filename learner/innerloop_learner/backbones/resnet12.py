@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from innerloop_learner.backbones.backbone import Backbone, Normalise, backbones
+from innerloop_learner.backbones.backbone import Backbone, Normalise, backbones, check_images
 from innerloop_learner.backbones.drop_block import drop_block, drop_keys, dropping
-from innerloop_learner.backbones.residual import NormedConvolution
+from innerloop_learner.backbones.residual import NormedConvolution, check_widths, means_of_maps
 from innerloop_learner.layers import KERNEL, max_pool2d
 from innerloop_learner.settings import setting
 from innerloop_learner.tasks import Params
@@ -34,8 +34,7 @@ class ResNet12Settings:
     drop_size: int = setting(5, "height and width of what is dropped, in places of a map", least=1)
 
     def __post_init__(self) -> None:
-        if len(self.widths) != 4 or min(self.widths) < 1:
-            raise ValueError(f"widths must be four numbers from 1 up, not {list(self.widths)}")
+        check_widths(self.widths)
 
 
 @backbones.register("resnet12")
@@ -59,8 +58,7 @@ class ResNet12(Backbone):
 
     def __init__(self, input_shape: tuple[int, ...], settings: ResNet12Settings) -> None:
         super().__init__(input_shape, settings)
-        if len(input_shape) != 3:
-            raise ValueError(f"resnet12 takes images (channels, height, width), not inputs of shape {input_shape}")
+        check_images("resnet12", input_shape)
         if min(input_shape[1:]) < 16:
             raise ValueError(f"images of {input_shape[1]}x{input_shape[2]} are too small to halve four times")
         channels = (input_shape[0], *settings.widths)
@@ -87,8 +85,7 @@ class ResNet12(Backbone):
             x = max_pool2d(block.apply(params, x, normalise))
             if keys is not None and number >= 2:
                 x = drop_block(params, x, keys, f"block{number}", self.settings.drop_size)
-        weight = params["block0.conv0.weight"]
-        return x.mean((3, 4)).to(weight.dtype)  # convolutions may leave another type in low precision
+        return means_of_maps(x, params["block0.conv0.weight"])
 
 
 class _Block:

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from innerloop_learner.backbones.backbone import Backbone, Normalise, backbones
-from innerloop_learner.backbones.residual import NormedConvolution
+from innerloop_learner.backbones.backbone import Backbone, Normalise, backbones, check_images
+from innerloop_learner.backbones.residual import NormedConvolution, check_widths, means_of_maps
 from innerloop_learner.layers import KERNEL, max_pool2d
 from innerloop_learner.settings import setting
 from innerloop_learner.tasks import Params
@@ -32,8 +32,7 @@ class ResNet18Settings:
     norm: str = setting("task", "registered name of the norm behind every convolution")
 
     def __post_init__(self) -> None:
-        if len(self.widths) != 4 or min(self.widths) < 1:
-            raise ValueError(f"widths must be four numbers from 1 up, not {list(self.widths)}")
+        check_widths(self.widths)
 
 
 @backbones.register("resnet18")
@@ -57,8 +56,7 @@ class ResNet18(Backbone):
 
     def __init__(self, input_shape: tuple[int, ...], settings: ResNet18Settings) -> None:
         super().__init__(input_shape, settings)
-        if len(input_shape) != 3:
-            raise ValueError(f"resnet18 takes images (channels, height, width), not inputs of shape {input_shape}")
+        check_images("resnet18", input_shape)
         self._large = settings.stem == "large"
         if self._large and min(input_shape[1:]) < 32:
             raise ValueError(
@@ -88,8 +86,7 @@ class ResNet18(Backbone):
             x = max_pool2d(x)
         for block in self._blocks:
             x = block.apply(params, x, normalise)
-        weight = params["stem0.weight"]
-        return x.mean((3, 4)).to(weight.dtype)  # convolutions may leave another type in low precision
+        return means_of_maps(x, params["stem0.weight"])
 
 
 class _Block:

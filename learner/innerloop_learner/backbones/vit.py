@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from innerloop_learner.backbones.backbone import Backbone, Normalise, backbones
+from innerloop_learner.backbones.backbone import Backbone, Normalise, backbones, check_images
 from innerloop_learner.layers import glorot, linear
 from innerloop_learner.norms import Norm, norms
 from innerloop_learner.settings import setting
@@ -56,8 +56,7 @@ class ViT(Backbone):
 
     def __init__(self, input_shape: tuple[int, ...], settings: ViTSettings) -> None:
         super().__init__(input_shape, settings)
-        if len(input_shape) != 3:
-            raise ValueError(f"vit takes images (channels, height, width), not inputs of shape {input_shape}")
+        check_images("vit", input_shape)
         channels, height, width = input_shape
         if height % settings.patch or width % settings.patch:
             raise ValueError(f"images of {height}x{width} do not divide into patches of {settings.patch} pixels")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from innerloop_learner.diagnosis import Diagnosis
 from innerloop_server.domain.errors import FieldViolation, InvalidRequestError
+from innerloop_server.domain.models import ModelDescription
 from innerloop_server.domain.tasks import Array, ExampleIds, SupportSet
 
 MOST_LABEL_BYTES = 2**20
@@ -77,6 +78,11 @@ def wrong_labels(classes: Collection[str]) -> str | None:
     if size <= MOST_LABEL_BYTES:
         return None
     return f"has labels of {size} bytes in all, at most {MOST_LABEL_BYTES} are accepted: give classes shorter names"
+
+
+def wrong_classes(classes: Collection[str], model: ModelDescription) -> list[str]:
+    """Why a task or an adaptation of a model can't have these classes, as ends of sentences; empty if it can."""
+    return [wrong for wrong in (model.wrong_ways(len(classes)), wrong_labels(classes)) if wrong is not None]
 
 
 def check_diagnosed(size: int, labels: Sequence[str]) -> None:

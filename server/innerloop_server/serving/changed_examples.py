@@ -6,7 +6,7 @@ import numpy as np
 
 from innerloop_learner.encoders import join_packed
 from innerloop_server.domain.errors import FieldViolation, InvalidRequestError
-from innerloop_server.domain.examples import LabelledExamples, wrong_labels
+from innerloop_server.domain.examples import LabelledExamples, wrong_classes
 from innerloop_server.domain.models import ModelDescription
 from innerloop_server.domain.tasks import Array
 from innerloop_server.domain.updates import SupportUpdate
@@ -70,9 +70,8 @@ def check_classes(classes: Collection[str], model: ModelDescription) -> None:
 
     Raises InvalidRequestError.
     """
-    for wrong in (model.wrong_ways(len(classes)), wrong_labels(classes)):
-        if wrong is not None:
-            raise _refusal(wrong)
+    for wrong in wrong_classes(classes, model):
+        raise _refusal(wrong)
 
 
 def _refusal(wrong: str) -> InvalidRequestError:

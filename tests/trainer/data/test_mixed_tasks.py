@@ -69,7 +69,7 @@ def test_shares_follow_the_arcsine_law(source: DataSource) -> None:
     mixed = found.sample(EpisodeShape(2, 1, 1), 2000, generator(3)).query.x
     apart = (own - other).flatten(1)
     shares = ((mixed - other).flatten(1) * apart).sum(1) / apart.square().sum(1)
-    # Of Beta(1/2, 1/2), whose distribution function is 2 / pi arcsin(sqrt(l)).
+    # The shares are drawn from Beta(1/2, 1/2), whose distribution function is 2 / pi arcsin(sqrt(l)).
     for point, below in ((0.05, 0.1436), (0.5, 0.5), (0.95, 0.8564)):
         assert (shares < point).double().mean() == pytest.approx(below, abs=0.04)
 

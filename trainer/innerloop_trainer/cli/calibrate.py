@@ -13,7 +13,7 @@ from innerloop_trainer.cli.arguments import BundleArgument, DataOption, DeviceOp
 from innerloop_trainer.cli.display import print_calibration
 from innerloop_trainer.cli.mistakes import mistakes_as_messages
 from innerloop_trainer.cli.output import console
-from innerloop_trainer.cli.progress import progress_of_reading
+from innerloop_trainer.cli.progress import progress_on_stderr
 from innerloop_trainer.cli.signing import NOT_SIGNED_ANY_MORE, is_signed, read_sign_key
 from innerloop_trainer.devices import choose_device
 from innerloop_trainer.runs.folder import find_bundle
@@ -41,7 +41,7 @@ def calibrate(
     sign_key: SignKeyOption = None,
 ) -> None:
     """Write a bundle whose answers say how sure they are, measured on classes that it was not trained on."""
-    with mistakes_as_messages(), progress_of_reading():
+    with mistakes_as_messages(), progress_on_stderr():
         source = find_bundle(bundle)
         if out.resolve() == source.resolve():
             raise CalibrationError(f"{out} is the bundle itself; name another folder, which can take its place later")

@@ -1,7 +1,5 @@
 """`innerloop compare`."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,10 +24,10 @@ from innerloop_trainer.cli.arguments import (
     parse_settings,
 )
 from innerloop_trainer.cli.display import print_notices
-from innerloop_trainer.cli.interrupts import INTERRUPTED
+from innerloop_trainer.cli.interrupts import end_interrupted
 from innerloop_trainer.cli.mistakes import mistakes_as_messages
 from innerloop_trainer.cli.output import console
-from innerloop_trainer.cli.progress import progress_of_reading, run_with_progress
+from innerloop_trainer.cli.progress import progress_on_stderr, run_with_progress
 from innerloop_trainer.comparison import Budget, compare_methods
 from innerloop_trainer.config import ConfigError, TrainingConfig
 from innerloop_trainer.devices import choose_device
@@ -81,7 +79,7 @@ def compare(
     device: DeviceOption = "auto",
 ) -> None:
     """Train methods on one budget, measure them on the same tasks, and write a table and a plot."""
-    with mistakes_as_messages(), progress_of_reading():
+    with mistakes_as_messages(), progress_on_stderr():
         if (minutes is None) == (iterations is None):
             raise ConfigError("name one budget, --minutes or --iterations")
         if minutes is not None and not 0 < minutes < float("inf"):
@@ -129,9 +127,7 @@ def compare(
         if result is not None:
             result.save(out)
     if result is None:
-        command = shlex.join(["innerloop", *sys.argv[1:]])
-        console.print(f"Stopped; everything is saved. Continue with:\n  {command}", soft_wrap=True)
-        raise typer.Exit(INTERRUPTED)
+        end_interrupted()
     console.print(Markdown(result.to_markdown()))
     console.print(f"Written to {out}: comparison.md, comparison.json, comparison.png", soft_wrap=True)
 

@@ -9,7 +9,7 @@ from innerloop_trainer.cli.display import print_notices
 from innerloop_trainer.cli.interrupts import ending_as_by_ctrl_c
 from innerloop_trainer.cli.mistakes import mistakes_as_messages
 from innerloop_trainer.cli.output import console
-from innerloop_trainer.cli.progress import progress_of_reading
+from innerloop_trainer.cli.progress import progress_on_stderr
 from innerloop_trainer.data import pack as write_pack
 
 data = typer.Typer(no_args_is_help=True, help="Prepare data.")
@@ -26,7 +26,7 @@ def pack(
     out: Annotated[Path, typer.Option(help="Folder to write; train with --data packed:FOLDER.")],
 ) -> None:
     """Write a data source to disk as it is drawn: for data larger than memory, which is then read from there."""
-    with mistakes_as_messages(), progress_of_reading(), ending_as_by_ctrl_c():
+    with mistakes_as_messages(), progress_on_stderr(), ending_as_by_ctrl_c():
         packed = write_pack(source, out)
     console.print(packed.source.description, soft_wrap=True)
     print_notices(packed.source)

@@ -14,7 +14,7 @@ from innerloop_trainer.cli.arguments import BundleArgument, DataOption, DeviceOp
 from innerloop_trainer.cli.display import print_figure, print_honesty
 from innerloop_trainer.cli.mistakes import mistakes_as_messages
 from innerloop_trainer.cli.output import console
-from innerloop_trainer.cli.progress import progress_of_reading
+from innerloop_trainer.cli.progress import progress_on_stderr
 from innerloop_trainer.devices import choose_device
 from innerloop_trainer.evaluation import Protocol
 from innerloop_trainer.report import FULL, check_report_file, make_report, subject_of, write_report
@@ -55,7 +55,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure a bundle on unseen classes: mean and 95% interval over episodes, and how sure a calibrated one may be."""
-    with mistakes_as_messages(), progress_of_reading():
+    with mistakes_as_messages(), progress_on_stderr():
         if json_file:
             check_results_file(json_file, ("bundle", "protocol", "value"))
         if report:

@@ -1,9 +1,16 @@
 """Turns Ctrl-C, SIGTERM and a lost terminal into a request to stop at the next good moment."""
 
+import shlex
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
+
+import typer
+
+from innerloop_trainer.cli.output import console
 
 INTERRUPTED = 130
 """Exit status of a command that was stopped early; shells use the same one after Ctrl-C."""
@@ -48,3 +55,14 @@ def ending_as_by_ctrl_c() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def end_interrupted(*further: str) -> NoReturn:
+    """End a command that was stopped with everything saved, and say how to go on.
+
+    Args:
+        further: options that the same command needs to go on.
+    """
+    command = shlex.join(["innerloop", *sys.argv[1:], *further])
+    console.print(f"Stopped; everything is saved. Continue with:\n  {command}", soft_wrap=True)
+    raise typer.Exit(INTERRUPTED)

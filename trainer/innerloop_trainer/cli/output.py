@@ -47,10 +47,10 @@ def _console(name: str) -> Console:
 
 
 console = _console("stdout")
-"""Where results go."""
+"""Prints results, on standard output."""
 
 notes = _console("stderr")
-"""Where the progress of reading and measuring goes, apart from results."""
+"""Prints the progress of reading and measuring, on standard error, apart from results."""
 
 
 @contextmanager

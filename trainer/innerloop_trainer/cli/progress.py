@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # tuning needs an extra of its own
     from innerloop_trainer.tuning import Tuning, TuningReport
 
 
-def progress_of_reading() -> AbstractContextManager[None]:
+def progress_on_stderr() -> AbstractContextManager[None]:
     """A context in which reading, encoding, testing and calibrating show on stderr how far they are.
 
     In a terminal that is a bar, which goes when the work is done; elsewhere a line now and then.

@@ -1,7 +1,5 @@
 """`innerloop reproduce`."""
 
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,10 +13,10 @@ from innerloop_learner.bundle import load_bundle
 from innerloop_learner.manifest import Metric
 from innerloop_trainer.cli.arguments import DeviceOption
 from innerloop_trainer.cli.display import number
-from innerloop_trainer.cli.interrupts import INTERRUPTED
+from innerloop_trainer.cli.interrupts import end_interrupted
 from innerloop_trainer.cli.mistakes import mistakes_as_messages
 from innerloop_trainer.cli.output import console
-from innerloop_trainer.cli.progress import progress_of_reading
+from innerloop_trainer.cli.progress import progress_on_stderr
 from innerloop_trainer.cli.train import train_and_test
 from innerloop_trainer.devices import choose_device
 from innerloop_trainer.recipes import make_recipe, merged, read_recipe
@@ -48,27 +46,20 @@ def reproduce(
     ] = None,
 ) -> None:
     """Train by a recipe, and compare what it reaches with the figures in its file; exit with 1 if it reaches others."""
-    with mistakes_as_messages(), progress_of_reading():
+    with mistakes_as_messages(), progress_on_stderr():
         if json_file:
             check_results_file(json_file, ("recipe", "figures"))
         file = read_recipe(recipe)
         expected = expected_figures(file, known=not record)
         chosen = make_recipe(merged(file.settings, {} if data is None else {"data": data}))
         folder, target = RunFolder(Path("runs") / recipe.stem if out is None else out), choose_device(device)
-        finished = train_and_test(chosen, folder, target, resume=resume)
-        repeated = (
-            measure_again(load_bundle(folder.bundle, target), chosen.training.data, expected, target)
-            if finished
-            else []
-        )
-        if json_file and finished:
+        if not train_and_test(chosen, folder, target, resume=resume):
+            end_interrupted(*([] if resume else ["--resume"]))
+        repeated = measure_again(load_bundle(folder.bundle, target), chosen.training.data, expected, target)
+        if json_file:
             write_results(json_file, _results(recipe, repeated, target))
-        if record and finished:
+        if record:
             record_figures(recipe, repeated)
-    if not finished:
-        command = shlex.join(["innerloop", *sys.argv[1:], *([] if resume else ["--resume"])])
-        console.print(f"Stopped; everything is saved. Continue with:\n  {command}", soft_wrap=True)
-        raise typer.Exit(INTERRUPTED)
     _print(repeated)
     if record:
         console.print(f"Written to {recipe}", soft_wrap=True)

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,10 +9,10 @@ import typer
 
 from innerloop_trainer.cli.arguments import TRAINING, DataOption, DeviceOption, option, parse_settings
 from innerloop_trainer.cli.display import print_notices, print_tried
-from innerloop_trainer.cli.interrupts import INTERRUPTED, interruptible
+from innerloop_trainer.cli.interrupts import end_interrupted, interruptible
 from innerloop_trainer.cli.mistakes import mistakes_as_messages
 from innerloop_trainer.cli.output import console
-from innerloop_trainer.cli.progress import progress_of_reading, search_progress
+from innerloop_trainer.cli.progress import progress_on_stderr, search_progress
 from innerloop_trainer.config import TrainingConfig, check_config
 from innerloop_trainer.data import load_source
 from innerloop_trainer.devices import choose_device
@@ -60,7 +59,7 @@ def search(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the search that the folder holds.")] = False,
 ) -> None:
     """Search for a network that a method learns best with, by accuracy on validation classes."""
-    with mistakes_as_messages(), progress_of_reading():
+    with mistakes_as_messages(), progress_on_stderr():
         of_searcher, of_method = divide_settings(searcher, parse_settings(settings))
         training = TrainingConfig(
             method=method,
@@ -90,9 +89,7 @@ def search(
         with search_progress(found) as report, interruptible() as interrupted:
             finished = found.run(report, interrupted)
     if not finished:
-        command = shlex.join(["innerloop", *sys.argv[1:], *([] if resume else ["--resume"])])
-        console.print(f"Stopped; everything is saved. Continue with:\n  {command}", soft_wrap=True)
-        raise typer.Exit(INTERRUPTED)
+        end_interrupted(*([] if resume else ["--resume"]))
     _conclude(found)
 
 

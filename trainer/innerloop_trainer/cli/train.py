@@ -1,8 +1,6 @@
 """`innerloop train`."""
 
 import os
-import shlex
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,10 +19,10 @@ from innerloop_trainer.cli.display import (
     print_start,
     print_teachers,
 )
-from innerloop_trainer.cli.interrupts import INTERRUPTED
+from innerloop_trainer.cli.interrupts import INTERRUPTED, end_interrupted
 from innerloop_trainer.cli.mistakes import mistakes_as_messages
 from innerloop_trainer.cli.output import console, speaking
-from innerloop_trainer.cli.progress import progress_of_reading, run_with_progress
+from innerloop_trainer.cli.progress import progress_on_stderr, run_with_progress
 from innerloop_trainer.cli.recipe_options import RecipeOption, chosen_recipe, with_recipe_options
 from innerloop_trainer.config import ConfigError
 from innerloop_trainer.data import DataError, EpisodeShape
@@ -77,7 +75,7 @@ def train(
         with (
             launch.group(target) as group,
             speaking(leads=group.leads),
-            progress_of_reading(),
+            progress_on_stderr(),
         ):
             # Whatever ended the processes before, torchrun gives them the same command again.
             resume = resume or ((resume_if_any or launch.restarts > 0) and folder.has_checkpoint)
@@ -95,12 +93,10 @@ def train(
                 chosen, folder, target, resume=resume, conduct=conduct, tracking=tracking, report=report
             )
             if not finished:
-                if group.size > 1:
+                if group.size > 1:  # arguments do not tell what torchrun was called with
                     console.print("Stopped; everything is saved. Continue with the same command and --resume.")
-                else:
-                    command = shlex.join(["innerloop", *sys.argv[1:], *([] if resume else ["--resume"])])
-                    console.print(f"Stopped; everything is saved. Continue with:\n  {command}", soft_wrap=True)
-                raise typer.Exit(INTERRUPTED)
+                    raise typer.Exit(INTERRUPTED)
+                end_interrupted(*([] if resume else ["--resume"]))
 
 
 def read_workers(text: str, launch: Launch) -> int | None:

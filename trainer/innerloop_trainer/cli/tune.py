@@ -1,7 +1,6 @@
 """`innerloop tune`."""
 
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,10 +10,10 @@ from rich.table import Table
 
 from innerloop_trainer.cli.arguments import DeviceOption
 from innerloop_trainer.cli.display import chosen_settings, number, print_evaluation, print_notices
-from innerloop_trainer.cli.interrupts import INTERRUPTED, interruptible
+from innerloop_trainer.cli.interrupts import end_interrupted, interruptible
 from innerloop_trainer.cli.mistakes import mistakes_as_messages
 from innerloop_trainer.cli.output import console
-from innerloop_trainer.cli.progress import progress_of_reading, tuning_progress
+from innerloop_trainer.cli.progress import progress_on_stderr, tuning_progress
 from innerloop_trainer.cli.recipe_options import RecipeOption, chosen_recipe, with_recipe_options
 from innerloop_trainer.devices import choose_device
 from innerloop_trainer.recipes import with_absolute_paths
@@ -52,7 +51,7 @@ def tune(
     """Search settings by accuracy on validation classes, and leave the best recipe in OUT/best.toml."""
     from innerloop_trainer.tuning import Tuning, TuningFolder, read_dimensions
 
-    with mistakes_as_messages(), progress_of_reading():
+    with mistakes_as_messages(), progress_on_stderr():
         dimensions = read_dimensions(search)
         settings = with_absolute_paths(chosen_recipe(context, recipe).to_settings(), Path.cwd())
         study = Tuning(
@@ -73,9 +72,7 @@ def tune(
         if done:
             _conclude(study)
     if not done:
-        command = shlex.join(["innerloop", *sys.argv[1:], *([] if resume else ["--resume"])])
-        console.print(f"Stopped; everything is saved. Continue with:\n  {command}", soft_wrap=True)
-        raise typer.Exit(INTERRUPTED)
+        end_interrupted(*([] if resume else ["--resume"]))
 
 
 def _conclude(study: "Tuning") -> None:

@@ -1,6 +1,6 @@
 """Splits whose images are augmented whenever they are drawn, and the text that names augmentations."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import torch
@@ -9,7 +9,7 @@ from innerloop_learner.augmentations import Augment, named_augmentations
 from innerloop_learner.registry import UnknownNameError
 from innerloop_learner.settings import SettingsError
 from innerloop_learner.tasks import Episodes, Query
-from innerloop_trainer.data.class_digests import ClassDigest
+from innerloop_trainer.data.derived import DerivedTasks
 from innerloop_trainer.data.source import DataError, EpisodeShape, TaskSampler
 
 DRAWINGS, PHOTOGRAPHS = "affine,shift,elastic,stroke", "crop,flip,colour"
@@ -39,7 +39,7 @@ def read_augmentations(text: str) -> Augment:
         raise DataError(str(error)) from error
 
 
-class AugmentedTasks(TaskSampler):
+class AugmentedTasks(DerivedTasks):
     """A split of images that are augmented whenever they are drawn, those of support sets and queries alike.
 
     Args:
@@ -48,10 +48,7 @@ class AugmentedTasks(TaskSampler):
     """
 
     def __init__(self, tasks: TaskSampler, augment: Augment) -> None:
-        self.names: Sequence[str] = tasks.names
-        self.digests: Mapping[str, ClassDigest] = tasks.digests
-        self.labelled = tasks.labelled
-        self._tasks = tasks
+        super().__init__(tasks)
         self._augment = augment
 
     def sample(self, shape: EpisodeShape, tasks: int, generator: torch.Generator) -> Episodes:
@@ -69,15 +66,6 @@ class AugmentedTasks(TaskSampler):
     def domains(self, shape: EpisodeShape) -> Sequence[str]:
         """See TaskSampler.domains."""
         return self._tasks.domains(shape)
-
-    @property
-    def ways_anywhere(self) -> int:
-        """See TaskSampler.ways_anywhere."""
-        return self._tasks.ways_anywhere
-
-    def check(self, shape: EpisodeShape) -> None:
-        """See TaskSampler.check."""
-        self._tasks.check(shape)
 
     def without(self, names: Collection[str]) -> TaskSampler:
         """See TaskSampler.without."""

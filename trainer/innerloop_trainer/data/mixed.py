@@ -1,18 +1,18 @@
 """Splits whose tasks are mixed with one another, so that there are more of them to learn from."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from innerloop_learner.tasks import Episodes, Query
-from innerloop_trainer.data.class_digests import ClassDigest
+from innerloop_trainer.data.derived import DerivedTasks
 from innerloop_trainer.data.source import EpisodeShape, TaskSampler
 
 
-class MixedTasks(TaskSampler):
+class MixedTasks(DerivedTasks):
     """A split in which some tasks are mixed with others, class by class (MLTI; Yao, Zhang and Finn 2022, section 4.2).
 
     With a second task that is drawn for each, whose examples of class c stand for another class, examples are
@@ -28,10 +28,7 @@ class MixedTasks(TaskSampler):
     """
 
     def __init__(self, tasks: TaskSampler, share: float) -> None:
-        self.names: Sequence[str] = tasks.names
-        self.digests: Mapping[str, ClassDigest] = tasks.digests
-        self.labelled = tasks.labelled
-        self._tasks = tasks
+        super().__init__(tasks)
         self._share = share
 
     def sample(self, shape: EpisodeShape, tasks: int, generator: torch.Generator) -> Episodes:
@@ -46,15 +43,6 @@ class MixedTasks(TaskSampler):
         x = _blended(support.x, support.y, other.support.x, other.support.y, kept)
         asked = _blended(query.x, one.targets, other.query.x, other.targets, kept)
         return Episodes(replace(support, x=x), Query(asked, query.mask), one.targets)
-
-    @property
-    def ways_anywhere(self) -> int:
-        """See TaskSampler.ways_anywhere."""
-        return self._tasks.ways_anywhere
-
-    def check(self, shape: EpisodeShape) -> None:
-        """See TaskSampler.check."""
-        self._tasks.check(shape)
 
     def without(self, names: Collection[str]) -> TaskSampler:
         """See TaskSampler.without."""

@@ -89,7 +89,7 @@ class Workers:
             group = self._joined()
             tasks = episodes.support.tasks
             for rank, connection in enumerate(self._connections, start=1):
-                # By numbers, which copy: pickling takes all that lies behind a slice.
+                # Row numbers copy the tasks of this part. A slice would be pickled with all tasks behind it.
                 rows = torch.arange(tasks)[rows_of(rank, self.size, tasks)]
                 _send(connection, pickle.dumps((params, carried, episodes.of_tasks(rows), stage, tasks)))
             shard = Shard(group, tasks)

@@ -1,4 +1,4 @@
-"""Where a model fails: its hardest tasks, and the classes that it takes for each other."""
+"""Finds where a model fails: its hardest tasks, and the classes that it takes for each other."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence

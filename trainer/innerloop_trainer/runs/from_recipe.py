@@ -1,6 +1,5 @@
 """Makes a run that is ready to train from its recipe."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,26 +10,20 @@ from innerloop_trainer.encoders import read_optional_encoder
 from innerloop_trainer.recipes import Recipe
 from innerloop_trainer.runs.conduct import USUAL, Conduct
 from innerloop_trainer.runs.folder import RunFolder
-from innerloop_trainer.runs.initial_parameters import Start
-from innerloop_trainer.runs.prepare import prepare
+from innerloop_trainer.runs.prepare import PreparedRun, prepare
 from innerloop_trainer.runs.teachers import read_teachers
-from innerloop_trainer.runs.training import Training
 from innerloop_trainer.teaching import Teachers
 
 
 @dataclass(frozen=True)
-class PreparedRecipe:
+class PreparedRecipe(PreparedRun):
     """A run that a recipe describes, whose training can begin or go on.
 
     Attributes:
-        training, start, left_out: as in `PreparedRun`.
         teachers: models that teach.
         recipe: the recipe with all defaults filled in, which makes the same run again.
     """
 
-    training: Training
-    start: Start | None
-    left_out: Sequence[str]
     teachers: Teachers
     recipe: Recipe
 

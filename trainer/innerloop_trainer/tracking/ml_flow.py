@@ -17,18 +17,18 @@ class MLflowTracker:
         self._mlflow: Any = import_module("mlflow")
 
     def start(self, run: TrackedRun) -> None:
-        """As in `Tracker`."""
+        """See the method of `Tracker`."""
         known = run.known_id(NAME)
         began = self._mlflow.start_run(run_id=known, run_name=None if known else run.name)
         run.keep_id(NAME, began.info.run_id)
         self._mlflow.log_params(dict(run.settings))
 
     def log(self, row: Row) -> None:
-        """As in `Tracker`."""
+        """See the method of `Tracker`."""
         self._mlflow.log_metrics(figures_of(row), step=row.iteration)
 
     def finish(self, outcome: Outcome) -> None:
-        """As in `Tracker`."""
+        """See the method of `Tracker`."""
         if outcome.tested is not None:
             self._mlflow.log_metrics(figures_of_test(outcome.tested))
         if outcome.bundle is not None:

@@ -18,18 +18,18 @@ class WandbTracker:
         self._run: Any = None
 
     def start(self, run: TrackedRun) -> None:
-        """As in `Tracker`."""
+        """See the method of `Tracker`."""
         self._run = self._wandb.init(
             id=run.known_id(NAME), resume="allow", name=run.name, config=dict(run.settings), reinit="finish_previous"
         )
         run.keep_id(NAME, self._run.id)
 
     def log(self, row: Row) -> None:
-        """As in `Tracker`."""
+        """See the method of `Tracker`."""
         self._run.log(figures_of(row), step=row.iteration)
 
     def finish(self, outcome: Outcome) -> None:
-        """As in `Tracker`."""
+        """See the method of `Tracker`."""
         if outcome.tested is not None:
             self._run.summary.update(figures_of_test(outcome.tested))
         if outcome.bundle is not None:

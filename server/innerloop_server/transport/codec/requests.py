@@ -15,7 +15,7 @@ from innerloop_learner.calibration import COVERAGES
 from innerloop_server.domain.adaptations import KeepOptions
 from innerloop_server.domain.callers import Priority
 from innerloop_server.domain.errors import FieldViolation, InvalidRequestError, uncalibrated
-from innerloop_server.domain.examples import check_diagnosed, number_classes, wrong_labels
+from innerloop_server.domain.examples import check_diagnosed, number_classes, wrong_classes
 from innerloop_server.domain.models import ModelDescription, ServedModel
 from innerloop_server.domain.tasks import AdaptTask, Array, SupportSet
 from innerloop_server.transport.codec.detached import NOTHING, Detached, Received, detaching
@@ -246,9 +246,8 @@ def _classes(
     if labels is None:
         return np.zeros(0, np.int64), ()
     y, classes = number_classes(labels, in_order=model.traits.order_matters)
-    for wrong in (model.wrong_ways(len(classes)), wrong_labels(classes)):
-        if wrong is not None:
-            violations.add("support.labels", wrong)
+    for wrong in wrong_classes(classes, model):
+        violations.add("support.labels", wrong)
     return y, classes
 
 
