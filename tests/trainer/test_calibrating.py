@@ -221,7 +221,8 @@ def test_a_bundle_is_never_altered_in_place(untrained):
     assert "name another folder" in mistake("calibrate", untrained, "--data", "glyphs", "--out", untrained)
 
 
-TRAIN = ("train", "protonet", "--iterations", 2, "--validation-episodes", 2, "--test-episodes", 2, "--queries", 2)
+SMALL = ("--iterations", 2, "--validation-episodes", 2, "--test-episodes", 2, "--no-report")
+TRAIN = ("train", "protonet", *SMALL, "--queries", 2)
 
 
 def test_a_run_ends_with_a_calibration(tmp_path):
@@ -242,7 +243,7 @@ def test_a_run_whose_data_has_too_few_classes_is_not_calibrated_and_says_so(tmp_
 
 
 def test_a_regression_is_calibrated_with_intervals(tmp_path):
-    small = ("--iterations", 2, "--validation-episodes", 2, "--test-episodes", 2, "--calibration-episodes", 100)
+    small = (*SMALL, "--calibration-episodes", 100)
     status, _, _ = innerloop("train", "anil", *small, "--data", "sinusoid", "--out", tmp_path / "run")
     assert status == 0
     calibration = load_bundle(tmp_path / "run" / "bundle").manifest.calibration

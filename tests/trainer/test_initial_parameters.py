@@ -20,7 +20,7 @@ STILL = ["--learning-rate", "1e-30"]
 
 
 def trained(method: str, out: Path, *options: object) -> str:
-    answer = innerloop("train", method, *QUICK, "--out", out, *options)
+    answer = innerloop("train", "--no-report", method, *QUICK, "--out", out, *options)
     assert answer.status == 0
     return " ".join(answer.output.split())
 
@@ -64,13 +64,13 @@ def test_a_run_resumes_with_the_start_it_had_and_no_other(tmp_path: Path) -> Non
     trained("maml", tmp_path / "b", "--seed", "1")
     trained("maml", tmp_path / "run", "--init", tmp_path / "a")
     trained("maml", tmp_path / "run", "--init", tmp_path / "a", "--resume")
-    options = ["train", "maml", *QUICK, "--out", tmp_path / "run", "--resume"]
+    options = ["train", "--no-report", "maml", *QUICK, "--out", tmp_path / "run", "--resume"]
     assert "--init is" in mistake(*options, "--init", tmp_path / "b")
     assert "--init is" in mistake(*options)
 
 
 def test_parameters_that_do_not_fit_or_are_none_are_refused(tmp_path: Path) -> None:
-    start = ["train", "maml", *QUICK, "--out", tmp_path / "run", "--init"]
+    start = ["train", "--no-report", "maml", *QUICK, "--out", tmp_path / "run", "--init"]
     save_file({"conv0.weight": torch.ones(8, 1, 3, 3)}, tmp_path / "wide.safetensors")
     refused = mistake(*start, tmp_path / "wide.safetensors")
     assert "nothing of wide.safetensors fits this backbone: conv0.weight is [4, 1, 3, 3] here" in refused

@@ -23,7 +23,7 @@ INNERLOOP = [sys.executable, "-m", "innerloop_command"]
 TRAIN = [
     *("train", "maml", "--data", "digits", "--ways", "2", "--queries", "3", "--steps", "2", "--set", "rate=0.01"),
     *("--iterations", "40", "--meta-batch", "2", "--validate-every", "4", "--validation-episodes", "4"),
-    *("--test-episodes", "4", "--backbone-set", "width=8", "--device", "cpu", "--out"),
+    *("--test-episodes", "4", "--backbone-set", "width=8", "--no-report", "--device", "cpu", "--out"),
 ]
 
 

@@ -137,7 +137,7 @@ COMMAND = [
     *("-m", "innerloop_command", "train", "protonet", "--data", "digits", "--ways", "2", "--queries", "3"),
     *("--meta-batch", "4", "--train-ways", "2", "--validation-episodes", "4", "--test-episodes", "4"),
     *("--calibration-episodes", "0", "--backbone", "mlp", "--backbone-set", "widths=[8]", "--device", "cpu"),
-    *("--validate-every", "50"),
+    *("--validate-every", "50", "--no-report"),
 ]
 
 

@@ -43,7 +43,7 @@ def write(path: Path, **changes: object) -> Path:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was trained from a recipe."""
     folder = tmp_path_factory.mktemp("runs")
-    answer = innerloop("train", "--recipe", write(folder / "recipe.toml"), "--out", folder / "run")
+    answer = innerloop("train", "--no-report", "--recipe", write(folder / "recipe.toml"), "--out", folder / "run")
     assert answer.status == 0, answer
     return folder / "run"
 
@@ -61,14 +61,14 @@ def test_a_recipe_trains_as_the_same_options_do(run: Path, tmp_path: Path) -> No
         *("--test-episodes", 7, "--calibration-episodes", 0, "--set", "rate=0.013"),
         *("--backbone-set", "width=8", "--backbone-set", "norm=task"),
     ]
-    assert innerloop("train", "maml", *options, "--out", tmp_path / "run").status == 0
+    assert innerloop("train", "--no-report", "maml", *options, "--out", tmp_path / "run").status == 0
     assert (tmp_path / "run" / "config.json").read_text() == (run / "config.json").read_text()
     assert (tmp_path / "run" / "recipe.toml").read_text() == (run / "recipe.toml").read_text()
 
 
 def test_the_recipe_of_a_run_makes_the_same_run_again_to_the_bit(run: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
-    assert innerloop("train", "--recipe", run / "recipe.toml", "--out", again).status == 0
+    assert innerloop("train", "--no-report", "--recipe", run / "recipe.toml", "--out", again).status == 0
     assert figures(again) == figures(run)
     theirs, ours = load_bundle(run / "bundle"), load_bundle(again / "bundle")
     assert ours.params.keys() == theirs.params.keys()
@@ -85,14 +85,14 @@ def test_the_recipe_of_a_run_has_all_defaults_filled_in(run: Path) -> None:
 
 
 def test_a_run_can_be_resumed_by_its_own_recipe(run: Path) -> None:
-    answer = innerloop("train", "--recipe", run / "recipe.toml", "--out", run, "--resume")
+    answer = innerloop("train", "--no-report", "--recipe", run / "recipe.toml", "--out", run, "--resume")
     assert answer.status == 0, answer
 
 
 def test_options_come_before_the_recipe_and_the_recipe_before_defaults(tmp_path: Path) -> None:
     recipe = write(tmp_path / "recipe.toml", backbone="conv4")
     options = ["--ways", 2, "--shots", 2, "--iterations", 2, "--set", "max_steps=7", "--seed", 0, "--steps", 3]
-    answer = innerloop("train", "anil", "--recipe", recipe, *options, "--out", tmp_path / "run")
+    answer = innerloop("train", "--no-report", "anil", "--recipe", recipe, *options, "--out", tmp_path / "run")
     assert answer.status == 0, answer
     config = RunFolder(tmp_path / "run").load_config()
     assert (config.method, config.shots, config.iterations, config.seed, config.steps) == ("anil", 2, 2, 0, 3)
@@ -101,7 +101,7 @@ def test_options_come_before_the_recipe_and_the_recipe_before_defaults(tmp_path:
 
 def test_an_option_that_equals_its_default_still_comes_before_the_recipe(tmp_path: Path) -> None:
     recipe = write(tmp_path / "recipe.toml", seed=9, iterations=2)
-    assert innerloop("train", "--recipe", recipe, "--seed", 0, "--out", tmp_path / "run").status == 0
+    assert innerloop("train", "--no-report", "--recipe", recipe, "--seed", 0, "--out", tmp_path / "run").status == 0
     assert RunFolder(tmp_path / "run").load_config().seed == 0
 
 

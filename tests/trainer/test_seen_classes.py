@@ -22,6 +22,7 @@ QUICK = [
     *("--ways", 2, "--queries", 2, "--iterations", 1, "--meta-batch", 1, "--validation-episodes", 2),
     *("--test-episodes", 2, "--backbone-set", "width=4", "--device", "cpu"),
 ]
+TRAIN = [*QUICK, "--no-report"]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -55,7 +56,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on them."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    answer = innerloop("train", "protonet", "--data", f"images:{parts}?{OPTIONS}", *QUICK, "--out", folder)
+    answer = innerloop("train", "protonet", "--data", f"images:{parts}?{OPTIONS}", *TRAIN, "--out", folder)
     assert answer.status == 0, answer
     return folder
 
@@ -168,7 +169,7 @@ def test_a_run_is_not_resumed_on_other_data(
     change: Callable[[Path], None], differences: Sequence[str], tmp_path: Path
 ) -> None:
     parts = draw_parts(tmp_path / "parts")
-    train = ["train", "protonet", "--data", f"images:{parts}?{OPTIONS}", *QUICK, "--out", tmp_path / "run"]
+    train = ["train", "protonet", "--data", f"images:{parts}?{OPTIONS}", *TRAIN, "--out", tmp_path / "run"]
     assert innerloop(*train).status == 0
     shutil.copytree(parts, tmp_path / "copy")
     change(parts)
@@ -183,7 +184,7 @@ def test_a_run_is_not_resumed_on_other_data(
 def test_classes_of_given_parameters_are_not_tested_on_either(run: Path, parts: Path, tmp_path: Path) -> None:
     other = f"{OPTIONS}&seed=1"
     expected = split(parts, other, "test") & split(parts, OPTIONS, "train", "validation")
-    options = ["--data", f"images:{parts}?{other}", *QUICK, "--init", run, "--out", tmp_path / "second"]
+    options = ["--data", f"images:{parts}?{other}", *TRAIN, "--init", run, "--out", tmp_path / "second"]
     answer = innerloop("train", "protonet", *options)
     assert answer.status == 0, answer
     assert f"left out: {len(expected)} class" in answer.output

@@ -260,7 +260,7 @@ def test_the_commands_take_teachers(wide: Path, tmp_path: Path) -> None:
         "--teaching",
         "temperature",
     ]
-    answer = innerloop("train", "maml", *options, "--validation-episodes", 2, "--out", tmp_path / "run")
+    answer = innerloop("train", "--no-report", "maml", *options, "--validation-episodes", 2, "--out", tmp_path / "run")
     assert answer.status == 0, answer.error
     assert "teaching temperature" in answer.output
     compared = innerloop("compare", "--methods", "protonet,simclr", *options, "--out", tmp_path / "compared")

@@ -13,7 +13,7 @@ from innerloop_trainer.tracking import Outcome, TrackedRun, trackers
 TRAIN = [
     *("train", "protonet", "--data", "digits", "--ways", 2, "--train-ways", 2, "--queries", 3, "--iterations", 4),
     *("--validate-every", 2, "--validation-episodes", 2, "--test-episodes", 2, "--calibration-episodes", 0),
-    *("--backbone-set", "width=4", "--device", "cpu"),
+    *("--backbone-set", "width=4", "--device", "cpu", "--no-report"),
 ]
 
 
