@@ -32,7 +32,7 @@ from innerloop.predictions import Predictions
 from innerloop.recipe import Recipe, make_support, read_answers
 from innerloop.retry import Deadline
 from innerloop.steps import Steps
-from innerloop.unanswered import Unanswered
+from innerloop.unanswered import NOTHING_DONE, Unanswered
 from innerloop.wanted import Wanted
 
 
@@ -161,13 +161,18 @@ class AdaptationCore:
         finally:
             self._lock.release()
 
-    def _send(self, sent: calls.Call[calls.Updated], deadline: Deadline) -> Steps[calls.Updated]:
-        """Send an update. It happens once, even if it was sent before and its answer never came."""
+    def _send(
+        self, sent: calls.Call[calls.Updated], deadline: Deadline, after: OwnExamples | None = None
+    ) -> Steps[calls.Updated]:
+        """Send an update. It happens once, even if it was sent before and its answer never came.
+
+        `after` are the examples that there are then, where an update holds all of them.
+        """
         sent = self._unanswered.named(sent)
         try:
             updated = yield from self.core.call(sent, deadline)
         except BaseException as failure:
-            self._unanswered.failed(sent, failure)
+            self._unanswered.failed(sent, failure, after)
             raise
         self._unanswered.succeeded()
         return updated
@@ -200,10 +205,7 @@ class AdaptationCore:
             sent = calls.update(before.id, own.for_server(change), expected, self.labels)
             updated = yield from self._send(sent, deadline)
         except ExamplesNotKeptError:
-            after, added = own.changed(change)
-            updated = yield from self._send_all(own, after, expected, deadline)
-            self.info, self._own = updated.info, after.known_as(updated.example_ids)
-            return added
+            return (yield from self._send_all(own, change, expected, deadline))
         except (AdaptationNotFoundError, ModelRetiredError):
             if expected not in (0, before.revision):
                 raise
@@ -214,19 +216,38 @@ class AdaptationCore:
         self.info = updated.info
         return (yield from self._follow(own, change, before.revision, updated, deadline))
 
-    def _send_all(
-        self, own: OwnExamples, after: OwnExamples, expected: int, deadline: Deadline
-    ) -> Steps[calls.Updated]:
-        """Put all examples in the place of those on the server, unless these are others by now than those here."""
+    def _send_all(self, own: OwnExamples, change: Change, expected: int, deadline: Deadline) -> Steps[tuple[int, ...]]:
+        """Put all examples in the place of those on the server, unless this client does not know these any more."""
+        after, added = own.changed(change)
         sent = calls.update_all(self.info.id, after.recipe, expected or self.info.revision)
         try:
-            return (yield from self._send(sent, deadline))
+            updated = yield from self._send(sent, deadline, after)
         except RevisionChangedError as changed:
-            if expected or not (yield from self._has_just(own, deadline)):
-                self._own = None
+            self._own = None if expected else (yield from self._present(own, changed.revision, deadline))
+            if self._own is None:
                 raise
+            after, added = self._own.changed(change)
             sent = calls.update_all(self.info.id, after.recipe, changed.revision)
-            return (yield from self._send(sent, deadline))
+            updated = yield from self._send(sent, deadline, after)
+        self.info, self._own = updated.info, after.known_as(updated.example_ids)
+        return added
+
+    def _present(self, own: OwnExamples, revision: int, deadline: Deadline) -> Steps[OwnExamples | None]:
+        """The examples of a revision that another update than the last answered one has made; None if they are unknown.
+
+        They are those before, as after a move to another version of the model, or those of an update whose answer never
+        came. Its request is repeated: the server knows it if it has made this revision, and otherwise refuses it.
+        """
+        if (yield from self._has_just(own, deadline)):
+            return own
+        unanswered, after = self._unanswered.call, self._unanswered.after
+        if unanswered is None or after is None or revision != self.info.revision + 1:
+            return None
+        try:
+            updated = yield from self.core.call(unanswered, deadline)
+        except NOTHING_DONE:
+            return None
+        return after.known_as(updated.example_ids) if updated.info.revision == revision else None
 
     def _has_just(self, own: OwnExamples, deadline: Deadline) -> Steps[bool]:
         """Whether the server keeps just these examples, such as after a move to another version of the model."""

@@ -1,7 +1,6 @@
 """The update whose answer never came, remembered so that repeating it changes nothing more."""
 
 from dataclasses import replace
-from hashlib import blake2b
 
 from innerloop.calls import Call, Updated
 from innerloop.errors import (
@@ -11,6 +10,7 @@ from innerloop.errors import (
     ModelRetiredError,
     RevisionChangedError,
 )
+from innerloop.own_examples import OwnExamples
 from innerloop.v1.adaptation_pb2 import UpdateAdaptationRequest
 
 NOTHING_DONE = (
@@ -28,35 +28,34 @@ class Unanswered:
 
     Only the latest update that failed is known, and only until another one succeeds: whoever then adds the same example
     once more means it.
+
+    Attributes:
+        call: that update; None if there is none.
+        after: the examples that there are after it, if it holds all of them.
     """
 
     def __init__(self) -> None:
-        self._content, self._request_id = b"", ""
+        self.call: Call[Updated] | None = None
+        self.after: OwnExamples | None = None
 
     def named(self, call: Call[Updated]) -> Call[Updated]:
         """The call under the id of the one whose answer never came, if it asks for the same."""
-        if not self._content or _content(call) != self._content:
+        if self.call is None or _content(call) != _content(self.call):
             return call
-        request = _copied(call)
-        request.request_id = self._request_id
-        return replace(call, request=request, request_id=self._request_id)
+        return replace(call, request=self.call.request, request_id=self.call.request_id)
 
-    def failed(self, call: Call[Updated], failure: BaseException) -> None:
+    def failed(self, call: Call[Updated], failure: BaseException, after: OwnExamples | None) -> None:
         """Remember an update that may have been carried out."""
         if not isinstance(failure, NOTHING_DONE):
-            self._content, self._request_id = _content(call), call.request_id
+            self.call, self.after = call, after
 
     def succeeded(self) -> None:
         """Forget what failed before."""
-        self._content = b""
+        self.call = self.after = None
 
 
-def _content(call: Call[Updated]) -> bytes:
-    """What tells the content of an update from that of others, whatever its request id."""
-    request = _copied(call)
+def _content(call: Call[Updated]) -> UpdateAdaptationRequest:
+    """What an update asks for, whatever its request id."""
+    request = UpdateAdaptationRequest.FromString(call.request.SerializeToString())
     request.ClearField("request_id")
-    return blake2b(request.SerializeToString(deterministic=True)).digest()
-
-
-def _copied(call: Call[Updated]) -> UpdateAdaptationRequest:
-    return UpdateAdaptationRequest.FromString(call.request.SerializeToString())
+    return request

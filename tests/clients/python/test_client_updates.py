@@ -1,5 +1,6 @@
 """Adaptations that learn other examples: with servers that keep the examples, and with one that keeps none."""
 
+from contextlib import contextmanager
 from itertools import chain
 
 import grpc
@@ -281,32 +282,68 @@ async def test_an_update_whose_answer_never_came_is_repeated_under_its_request_i
     assert len({first.request_id, removal.request_id, meant.request_id}) == 3
 
 
-@kept_or_not
-async def test_an_update_that_was_carried_out_before_its_answer_was_lost_happens_once(real, forget_examples):
-    adaptation = await real.adapt("prototypes", pictures(3), ["a", "b", "b"], forget_examples=forget_examples)
+@contextmanager
+def losing_answers(adaptation, arrives=True):
+    """Updates whose answers have never come: the next one's does not as long as the list is empty.
+
+    With `arrives=False` the server does not get it either, and it is one with all examples.
+    """
     core = adaptation._core.core
     ask, lost = core.call, []
 
     def lose_answers(call, deadline):
-        answer = yield from ask(call, deadline)
-        if call.method == "UpdateAdaptation" and not lost:
-            lost.append(answer)
+        loses = not lost and call.method == "UpdateAdaptation" and (arrives or call.request.HasField("support"))
+        answer = None if loses and not arrives else (yield from ask(call, deadline))
+        if loses:
+            lost.append(call)
             raise DeadlineExceededError("the answer never came")
         return answer
 
     core.call = lose_answers
     try:
+        yield lost
+        assert lost
+    finally:
+        core.call = ask
+
+
+@kept_or_not
+async def test_an_update_that_was_carried_out_before_its_answer_was_lost_happens_once(real, forget_examples):
+    adaptation = await real.adapt("prototypes", pictures(3), ["a", "b", "b"], forget_examples=forget_examples)
+    with losing_answers(adaptation) as lost:
         for change in (lambda: adaptation.relabel([1], ["a"]), lambda: adaptation.add(pictures(1, seed=1), ["c"])):
             lost.clear()
             with pytest.raises(DeadlineExceededError):
                 await change()
             await change()
-        assert lost
-    finally:
-        core.call = ask
     assert adaptation.info.revision == 3
     assert await listed(adaptation) == {0: "a", 1: "a", 2: "b", 3: "c"}
     assert (await real.get_adaptation(adaptation.id)).info.support_size == 4
+
+
+async def test_another_update_after_one_whose_answer_was_lost_builds_on_it(real):
+    adaptation = await real.adapt("gradients", pictures(3), ["a", "b", "b"], forget_examples=True)
+    with losing_answers(adaptation):
+        with pytest.raises(DeadlineExceededError):
+            await adaptation.add(pictures(1, seed=1), ["c"])
+        await adaptation.relabel([1], ["a"])
+    assert await adaptation.add(pictures(1, seed=2), ["d"]) == (4,)
+    assert adaptation.info.revision == 4
+    assert await listed(adaptation) == {0: "a", 1: "a", 2: "b", 3: "c", 4: "d"}
+    assert (await real.get_adaptation(adaptation.id)).info.support_size == 5
+
+
+async def test_a_lost_update_is_not_made_up_for_where_somebody_else_has_changed_the_examples(real):
+    adaptation = await real.adapt("gradients", pictures(2), ["a", "b"], forget_examples=True)
+    other = await real.adapt("gradients", pictures(2), ["a", "b"], forget_examples=True)
+    other._core.info = adaptation.info
+    with losing_answers(adaptation, arrives=False):
+        with pytest.raises(DeadlineExceededError):
+            await adaptation.add(pictures(1, seed=1), ["c"])
+        await other.relabel([0], ["z"])
+        with pytest.raises(RevisionChangedError):
+            await adaptation.relabel([1], ["a"])
+    assert (await real.get_adaptation(adaptation.id)).classes == ("b", "z")
 
 
 async def test_a_file_that_an_update_can_not_read_is_named(client, server, tmp_path):
