@@ -240,6 +240,27 @@ def test_train_and_evaluate_say_what_they_leave_out_of_the_data(tmp_path: Path) 
     assert said in innerloop("evaluate", tmp_path / "run", *data, *figures).output
 
 
+def test_a_model_is_trained_and_evaluated_on_a_data_set_of_the_literature(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for split, names in {"train": "ab", "val": "cd", "test": "ef"}.items():
+        for number, name in enumerate(names * 2):
+            path = tmp_path / "CIFAR-FS" / split / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (9, 9), (2 * ord(name), 40 * number, 0)).save(path)
+    data = ("--data", f"cifar-fs:{tmp_path / 'CIFAR-FS'}?size=8", "--ways", 2, "--queries", 1, "--device", "cpu")
+    trained = innerloop(
+        *("train", "protonet", *data, "--iterations", 1, "--meta-batch", 1, "--validation-episodes", 2, "--no-report"),
+        *("--test-episodes", 2, "--calibration-episodes", 0, "--backbone-set", "width=4", "--out", tmp_path / "run"),
+    )
+    assert trained.status == 0, trained
+    assert "this copy has 2, 2 and 2: figures on it don't compare" in " ".join(trained.output.split())
+    assert load_bundle(tmp_path / "run" / "bundle").manifest.name == "cifar-fs-protonet"
+    tested = innerloop("evaluate", tmp_path / "run", *data, "--episodes", 2)
+    assert tested.status == 0, tested
+
+
 def test_sources_lists_every_source_and_one_with_its_options() -> None:
     listed = json.loads(innerloop("sources", "--json").output)
     assert [each["name"] for each in listed] == list(sources)
@@ -261,7 +282,7 @@ def test_sources_lists_every_source_and_one_with_its_options() -> None:
     }
     assert "skip_broken" in innerloop("sources", "images").output
     assert "It has no options" in innerloop("sources", "sinusoid").output
-    assert "there are: audio, digits, glyphs" in innerloop("sources", "imagenet").error
+    assert "there are: audio, cifar-fs, cub" in innerloop("sources", "imagenet").error
 
 
 def test_brackets_and_dollars_in_the_names_of_data_end_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

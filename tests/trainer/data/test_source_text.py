@@ -28,8 +28,10 @@ def test_a_source_text_is_name_path_and_options(text: str, name: str, path: str,
     [
         (
             "omniglut:/data",
-            r"unknown data source 'omniglut'; there are: audio, digits, glyphs, images, omniglot, packed, sinusoid",
+            r"unknown data source 'omniglut'; there are: audio, cifar-fs, cub, digits, .*images, .*omniglot, packed, ",
         ),
+        ("cifar-fs", r"cifar-fs needs a path, for example cifar-fs:~/data/cifar100\.zip"),
+        ("cub:.?crop=true", r"cub: unknown option 'crop'; it has: size"),
         ("", r"unknown data source ''"),
         ("glyphs?fast", r"write options as key=value, joined by &, not 'fast'"),
         ("glyphs?size=3", r"glyphs: unknown option 'size'; it has: domains"),
@@ -67,6 +69,7 @@ def test_a_tilde_of_nobody_is_a_path_that_does_not_exist() -> None:
 
 def test_every_issue_listed_source_is_registered() -> None:
     assert {"digits", "glyphs", "images", "omniglot", "sinusoid"} <= set(sources)
+    assert {"cifar-fs", "mini-imagenet", "tiered-imagenet", "fc100", "cub"} <= set(sources)
 
 
 def test_a_path_without_the_name_of_a_source_is_answered_with_what_to_write(tmp_path):

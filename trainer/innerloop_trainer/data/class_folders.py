@@ -162,7 +162,7 @@ def _split_folders(
     below = {folder.relative_to(top).parts[0] for folder in folders if folder != top}
     below |= {path.name for path in folders.get(top, ())}
     divided = {home.relative_to(top).parts[0] for home in homes.values() if len(home.relative_to(top).parts) > 1}
-    found: dict[str, str] = {name: split for name in sorted(below) if (split := _split_called(name)) is not None}
+    found: dict[str, str] = {name: split for name in sorted(below) if (split := split_called(name)) is not None}
     if not divided & found.keys() and found.keys() != below:
         return {}  # "train" may be a class among other vehicles
     unclear = below - found.keys() or len(set(found.values())) < len(found) or "train" not in found.values()
@@ -174,7 +174,7 @@ def _split_folders(
     return found
 
 
-def _split_called(folder: str) -> Split | None:
+def split_called(folder: str) -> Split | None:
     """The split whose folder has this name."""
     word = re.sub(r"[-_ .]*(set|data|images)?$", "", folder.lower())
     return SPLIT_NAMES.get(word)

@@ -68,7 +68,15 @@ class Images(SourceLoader):
         nested = options.nested or options.domains == "folder"
         layout = single or find_classes(IMAGES, tree, nested=nested, skip_empty=options.min_examples > 0)
         files = {name: files for classes in layout.splits.values() for name, files in classes.items()}
-        decoded = _decode(request, tree, files, options)
+        decoded = read_images(
+            request,
+            tree,
+            files,
+            options.size,
+            options.color,
+            skip_broken=options.skip_broken,
+            advice="replace or remove them, or leave them out with ?skip_broken=true",
+        )
         images, small = (_readable(decoded), ()) if single else _usable(request, options, tree, decoded)
         labels = "without labels" if single else f"of {len(images.names)} classes"
         if options.domains == "folder":
@@ -80,8 +88,7 @@ class Images(SourceLoader):
             f"images:{title_of(path)}",
             f"{len(images.examples):,} images {labels}, {'gray' if channels == 1 else 'RGB'}, "
             f"resized to {height} x {width}, {describe_split(splits, how)}",
-            # Normalisation is the same for all data, so that a bundle can be evaluated on another data set.
-            InputSpec((channels, height, width), dtype="uint8", mean=(0.5,), std=(0.5,), scale=1 / 255),
+            input_of(channels, options.size),
             request.device,
             train=images.select(splits["train"]),
             validation=images.select(splits["validation"]),
@@ -120,24 +127,56 @@ def _readable(decoded: ExampleSet) -> ExampleSet:
     return decoded.select([name for name, count in zip(decoded.names, decoded.counts, strict=True) if count])
 
 
-def _decode(request: SourceRequest, tree: FileTree, classes: Classes, options: ImageOptions) -> ExampleSet:
+def input_of(channels: int, size: tuple[int, int]) -> InputSpec:
+    """The inputs that images become, which are normalised alike in all data.
+
+    A bundle can then be evaluated on another data set.
+    """
+    return InputSpec((channels, *size), dtype="uint8", mean=(0.5,), std=(0.5,), scale=1 / 255)
+
+
+def read_images(
+    request: SourceRequest,
+    tree: FileTree,
+    classes: Classes,
+    size: tuple[int, int],
+    color: str,
+    *,
+    advice: str,
+    skip_broken: bool = False,
+) -> ExampleSet:
+    """Read the images of every class from the cache, or from their files.
+
+    Args:
+        request: the parsed text that names the source.
+        tree: folder or archive that holds the files.
+        classes: paths of files by class name.
+        size: height and width to resize to, in pixels.
+        color: "gray", "rgb", or "auto" for gray if no image has any colour.
+        advice: advice for messages about files that can't be read.
+        skip_broken: whether such files are left out.
+
+    Raises:
+        DataError: files can't be read, and the message names them; or all together need too much memory.
+    """
+
     def decode() -> ExampleSet:
         decoded = decode_classes(
             tree,
             classes,
-            image_decoder(options.size, "L" if options.color == "gray" else "RGB"),
-            skip_broken=options.skip_broken,
-            advice="replace or remove them, or leave them out with ?skip_broken=true",
+            image_decoder(size, "L" if color == "gray" else "RGB"),
+            skip_broken=skip_broken,
+            advice=advice,
             scratch=request.scratch,
         )
-        if options.color == "auto" and _colourless(decoded):
+        if color == "auto" and _colourless(decoded):
             return decoded.first_channel()
         return decoded
 
     if request.scratch is not None:
         return decode()
 
-    told = {"size": options.size, "color": options.color, "skip_broken": options.skip_broken}
+    told = {"size": size, "color": color, "skip_broken": skip_broken}
     # Which files are images changes with what is installed, so each is named.
     chosen = {name: list(map(str, files)) for name, files in classes.items()}
     return cached("images", {"files": tree.identity(), "classes": chosen, **told}, decode)

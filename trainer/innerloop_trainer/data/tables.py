@@ -45,7 +45,23 @@ def read_table(shown: str, file: Path) -> Table:
     Raises:
         DataError: the file can't be read.
     """
-    content = _decode(shown, file)
+    try:
+        return table_of(shown, file.read_bytes())
+    except OSError as error:
+        raise DataError(f"{shown} can't be read ({error.strerror})") from error
+
+
+def table_of(shown: str, written: bytes) -> Table:
+    """The table of the content of a CSV file, wherever that was read.
+
+    Args:
+        shown: name of the file in messages.
+        written: content of the file.
+
+    Raises:
+        DataError: it is no CSV.
+    """
+    content = _decode(shown, written)
     skipped, separator = _separator(content)
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator, strict=True)
     rows, line = [], 1
@@ -67,11 +83,7 @@ def read_table(shown: str, file: Path) -> Table:
     )
 
 
-def _decode(shown: str, file: Path) -> str:
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise DataError(f"{shown} can't be read ({error.strerror})") from error
+def _decode(shown: str, content: bytes) -> str:
     utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         return content.decode("utf-16" if utf16 else "utf-8-sig")
