@@ -72,10 +72,15 @@ def conv2d(
         >>> conv2d(x, torch.zeros(2, 16, 1, 3, 3), torch.zeros(2, 16), stride=2).shape
         torch.Size([2, 3, 16, 4, 4])
     """
-    tasks, examples, channels, height, width = x.shape
+    height, width = x.shape[-2:]
     if height == width == 1:
         stride = 1  # the same, but with a stride of 2 oneDNN's gradient in bfloat16 holds memory that nothing has set
+    if weight.shape[-1] == 1 and stride > 1:
+        # The same, but with a stride oneDNN 3.12 overwrites memory that is not its own in the gradient of few channels,
+        # on CPUs that have AVX2 and not AVX-512.
+        x, stride = x[..., ::stride, ::stride], 1
     if weight.dim() == CONVOLUTION:
+        tasks, examples, channels, height, width = x.shape
         folded = channels_last(x.reshape(tasks * examples, channels, height, width))
         y = F.conv2d(folded, weight, bias, stride, _padding(weight))
         return y.view(tasks, examples, *y.shape[1:])

@@ -1,5 +1,9 @@
 """Task-batched layers against one task at a time."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -76,3 +80,16 @@ def test_the_gradient_of_a_strided_convolution_in_bfloat16_is_right_on_a_single_
     exact = gradient()
     with torch.autocast("cpu", torch.bfloat16):
         assert float((gradient() - exact).norm() / exact.norm()) < 0.05
+
+
+def test_gradients_of_strided_convolutions_of_one_pixel_leave_other_memory_alone() -> None:
+    code = """
+import torch
+from innerloop_learner.layers import conv2d
+for _ in range(40):
+    x, weight = torch.randn(1, 27, 4, 8, 8), torch.randn(8, 4, 1, 1, requires_grad=True)
+    torch.autograd.grad(conv2d(x, weight, torch.zeros(8), 2).sum(), weight)
+    beside = [torch.empty(size) for size in range(1, 400, 7)]
+"""
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
