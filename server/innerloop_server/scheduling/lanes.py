@@ -39,6 +39,8 @@ MOST_BYTES_ON_LOOP = 2**20
 WORKER_START_SECONDS = 30.0
 """Most seconds that a worker may take to start before its lane goes on without it."""
 
+MOST_FAILED_STARTS = 3
+"""Number of workers in a row that end before they can compute after which a lane goes on without one."""
 
 LOOK_SECONDS = 2.0
 """Seconds between two looks at the workers."""
@@ -153,6 +155,7 @@ class Lane:
         self._start_worker = start_worker
         self._thread = LaneThread(f"lane{number}")
         self._worker: LaneWorker | None = None
+        self._failed_starts = 0  # in a row
 
     async def compute(self, model: LoadedModel, batch: Batch) -> BatchResult:
         """Compute a batch.
@@ -213,13 +216,14 @@ class Lane:
         return self._thread.stop(seconds)
 
     async def _replace(self, ended: "LaneWorker") -> None:
-        """Start another worker in place of one that has ended; none where that one never could compute."""
+        """Start another worker in place of one that has ended; none where several in a row never could compute."""
         ended.stop()
         self._worker = None
-        if ended.ready:
+        self._failed_starts = 0 if ended.ready else self._failed_starts + 1
+        if self._failed_starts < MOST_FAILED_STARTS:
             await self.start_worker()
         else:
-            structlog.get_logger().warning("worker ended before it was ready: this lane computes without")
+            structlog.get_logger().warning("workers end before they are ready: this lane computes without")
 
 
 class SideBySide:
