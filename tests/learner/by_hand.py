@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from cases import TRAIN_CLASSES, Case
 from torch import Tensor
 
@@ -44,6 +45,25 @@ def features(params: Params, x: Tensor) -> Tensor:
     for layer in range(2):
         x = (x @ params[f"linear{layer}.weight"].T + params[f"linear{layer}.bias"]).relu()
     return x
+
+
+def conv4_by_hand(params: Params, x: Tensor, moments: list[tuple[Tensor, Tensor]] | None) -> tuple[Tensor, list]:
+    """Features of Conv4 with max-pooling, written with PyTorch's own layers, and the mean and variance of each norm.
+
+    Args:
+        params: parameters of the network.
+        x: images [N, C, H, W].
+        moments: means and variances to normalise by; None for those of these images.
+    """
+    used = []
+    for block in range(4):
+        x = F.conv2d(x, params[f"conv{block}.weight"], params[f"conv{block}.bias"], padding=1)
+        mean, variance = moments[block] if moments else (x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0))
+        used.append((mean, variance))
+        weight, bias = params[f"norm{block}.weight"], params[f"norm{block}.bias"]
+        x = (x - mean[:, None, None]) / (variance[:, None, None] + 1e-5).sqrt() * weight[:, None, None]
+        x = F.max_pool2d(F.relu(x + bias[:, None, None]), 2)
+    return x.flatten(1), used
 
 
 def answers(case: Case, params: Params, episodes: Episodes) -> Tensor:

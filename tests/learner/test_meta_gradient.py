@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from by_hand import conv4_by_hand
 from cases import CASES, Case
-from torch import Tensor
 
 from innerloop_learner import Episodes, InputSpec, LearnerSpec, Params, build_learner
 from innerloop_learner.objectives import Stage, build_objective
@@ -43,19 +43,6 @@ def test_the_outer_gradient_equals_finite_differences(case: Case) -> None:
         measured = [(loss(step) - loss(-step)) / (2 * step) for step in STEPS]
         expected = sum((exact[name] * direction[name]).sum().item() for name in exact)
         assert any(each == pytest.approx(expected, rel=1e-5, abs=1e-8) for each in measured), (measured, expected)
-
-
-def conv4_by_hand(params: Params, x: Tensor, moments: list[tuple[Tensor, Tensor]] | None) -> tuple[Tensor, list]:
-    """Conv4 with max-pooling and support statistics for one task, written with PyTorch's own layers."""
-    used = []
-    for block in range(4):
-        x = F.conv2d(x, params[f"conv{block}.weight"], params[f"conv{block}.bias"], padding=1)
-        mean, variance = moments[block] if moments else (x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0))
-        used.append((mean, variance))
-        weight, bias = params[f"norm{block}.weight"], params[f"norm{block}.bias"]
-        x = (x - mean[:, None, None]) / (variance[:, None, None] + 1e-5).sqrt() * weight[:, None, None]
-        x = F.max_pool2d(F.relu(x + bias[:, None, None]), 2)
-    return x.flatten(1), used
 
 
 @pytest.mark.parametrize("order", [1, 2])

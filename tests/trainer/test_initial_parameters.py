@@ -37,6 +37,18 @@ def test_what_fits_is_taken_and_the_rest_starts_fresh(tmp_path: Path) -> None:
     assert "fresh: head.weight, head.bias" in said
 
 
+def test_features_that_told_turns_apart_start_another_method_and_the_classifiers_stay_behind(tmp_path: Path) -> None:
+    trained("nearest-centroid", tmp_path / "first", "--set", "rotation_weight=1")
+    bundle = load_bundle(tmp_path / "first" / "bundle")
+    assert set(bundle.params) == set(bundle.learner.init(torch.Generator()))
+    assert not [name for name in bundle.params if name.startswith(("turns", "classifier"))]
+    assert bundle.manifest.provenance.training["settings"]["rotation_weight"] == 1
+    said = trained("protonet", tmp_path / "second", *STILL, "--init", tmp_path / "first")
+    after = load_bundle(tmp_path / "second" / "bundle").params
+    assert torch.equal(bundle.params["conv3.weight"], after["conv3.weight"])
+    assert "fresh" not in said
+
+
 def test_a_safetensors_file_will_do_as_well(tmp_path: Path) -> None:
     weight = 1 + torch.arange(4 * 9, dtype=torch.float64).view(4, 1, 3, 3)
     save_file({"conv0.weight": weight, "foreign": torch.ones(3)}, tmp_path / "weights.safetensors")
