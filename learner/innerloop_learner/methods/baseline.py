@@ -34,8 +34,6 @@ class Baseline(Learner):
 
     The features are those of a classifier of all training classes, and stay as they are; from a head h_0:
 
-    Chen, Liu, Kira, Wang and Huang 2019, section 3.2. The features stay as they are; from a head h_0:
-
         h_{k+1} = h_k - a * grad_h L_S(h_k),   logits(x) = h f(x)
     """
 
