@@ -16,7 +16,7 @@ from innerloop_learner.settings import SettingsError
 from innerloop_learner.tasks import Params
 from innerloop_trainer.bundle_evaluation import load_source_of
 from innerloop_trainer.calibration.answers import answers_of_classes, errors_of_values
-from innerloop_trainer.calibration.fit import FEWEST_EPISODES, fit_classes, fit_values
+from innerloop_trainer.calibration.fit import FEWEST_EPISODES, USUAL_EPISODES, fit_classes, fit_values
 from innerloop_trainer.calibration.open_episodes import distractors_for
 from innerloop_trainer.config import TrainingConfig
 from innerloop_trainer.data import DataError, EpisodeShape, TaskSampler
@@ -115,7 +115,7 @@ def calibrate_bundle(
     device: torch.device,
     *,
     sizes: Sequence[tuple[int, int]] | None = None,
-    episodes: int = 300,
+    episodes: int = USUAL_EPISODES,
     seed: int = 0,
 ) -> Manifest:
     """The manifest of a bundle with a calibration, in place of one that it has.

@@ -8,7 +8,7 @@ import typer
 
 from innerloop_learner.bundle import load_bundle, save_bundle
 from innerloop_trainer.calibration import CalibrationError, calibrate_bundle
-from innerloop_trainer.calibration.fit import FEWEST_EPISODES
+from innerloop_trainer.calibration.fit import FEWEST_EPISODES, USUAL_EPISODES
 from innerloop_trainer.cli.arguments import BundleArgument, DataOption, DeviceOption, SignKeyOption
 from innerloop_trainer.cli.display import print_calibration
 from innerloop_trainer.cli.mistakes import mistakes_as_messages
@@ -17,8 +17,6 @@ from innerloop_trainer.cli.progress import progress_on_stderr
 from innerloop_trainer.cli.signing import NOT_SIGNED_ANY_MORE, is_signed, read_sign_key
 from innerloop_trainer.devices import choose_device
 from innerloop_trainer.runs.folder import find_bundle
-
-EPISODES = 300
 
 
 def calibrate(
@@ -35,7 +33,7 @@ def calibrate(
     ] = None,
     episodes: Annotated[
         int, typer.Option(min=FEWEST_EPISODES, help="Tasks of each size; more make the figures more exact.")
-    ] = EPISODES,
+    ] = USUAL_EPISODES,
     seed: Annotated[int, typer.Option(help="Seed of the episodes.")] = 0,
     device: DeviceOption = "auto",
     sign_key: SignKeyOption = None,
