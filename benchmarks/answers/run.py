@@ -21,6 +21,9 @@ and what is missing on test classes beyond that is how much these differ from th
 
 `maml` is trained on sine waves for intervals: how many values they hold, and how wide they are.
 
+`left out` compares thresholds of label sets that follow from the examples of the task itself with those that are
+calibrated over tasks, on halves of the validation classes (see left_out.py).
+
 The cost is the time of a Predict with 15 queries, by turns, to a calibrated model and to the same model without its
 calibration on one server, for a network of 16 channels and the usual one of 64: the ratio of the medians of both.
 Each time it is measured adds a row. Writes results.json; intervals are 95% ones, half widths, from 100 resamplings of
@@ -57,6 +60,7 @@ from innerloop_trainer.evaluation import confidence_interval
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from left_out import thresholds_of_left_out
 from machine import describe_machine
 from served_answers import served_figures
 from training import train
@@ -77,7 +81,6 @@ WARM_UP = 50
 
 COMMON = ["--queries", "5", "--validation-episodes", "50", "--test-episodes", "2", "--validate-every", "125"]
 CALIBRATION = ["--calibration-episodes", "0"]
-CALIBRATION_EPISODES = 1000
 NETWORK = ["--backbone-set", "width=16", "--backbone-set", "downsample=stride", "--backbone-set", "norm=batch"]
 ENCODED = ["--encoder", "all-minilm-l6-v2"]
 REGRESSION = "maml-sinusoid"
@@ -127,10 +130,12 @@ def main() -> None:
             name = f"{method}-{source}"
             if arguments.only is None or name in arguments.only:
                 bundle = _calibrated(_train(name, method, named), named, SIZES)
-                found = _measure(bundle, load_source_of(bundle, named, CPU), arguments.episodes)
+                splits = load_source_of(bundle, named, CPU)
+                found = _measure(bundle, splits, arguments.episodes)
                 for shape, figures in _served(bundle, named, arguments.served).items():
                     found[shape]["served"] = figures
                 content["results"][name] = found
+                content.setdefault("left out", {})[name] = thresholds_of_left_out(bundle, splits, arguments.episodes)
                 _write(content, arguments)
     if arguments.only is None or REGRESSION in arguments.only:
         train(RUNS / REGRESSION, "maml", [*WAVES, *CALIBRATION, "--data", "sinusoid"])
@@ -155,7 +160,7 @@ def _train(name: str, method: str, data: str) -> Bundle:
 
 
 def _calibrated(bundle: Bundle, data: str, sizes: list[tuple[int, int]]) -> Bundle:
-    manifest = calibrate_bundle(bundle, data, CPU, sizes=sizes, episodes=CALIBRATION_EPISODES)
+    manifest = calibrate_bundle(bundle, data, CPU, sizes=sizes)
     return replace(bundle, manifest=manifest)
 
 

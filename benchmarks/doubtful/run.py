@@ -2,10 +2,10 @@
 
     python benchmarks/doubtful/run.py OMNIGLOT [--only NAMES] [--episodes 600] [--pairs 30]
 
-`protonet` is trained for a minute or less on Omniglot (random split) and on embedded glyphs, and calibrated with their
-validation classes. Runs are kept in runs/doubtful/ and resumed. On unseen classes, 5-way,
-inductive, 10 queries a class, the examples of each task are diagnosed as a server does (`innerloop_learner.diagnosis`):
-one wrong label in the whole task of 5 shots, one in each class of 5 shots, and 1, 2 or 4 in each class of 10 shots.
+`protonet` and `anil` are trained for some minutes on Omniglot (random split) and on embedded glyphs, and calibrated
+with their validation classes. Runs are kept in runs/doubtful/ and resumed. On unseen classes, 5-way, inductive, 10
+queries a class, the examples of each task are diagnosed as a server does (`innerloop_learner.diagnosis`): one wrong
+label in the whole task of 5 shots, one in each class of 5 shots, and 1, 2 or 4 in each class of 10 shots.
 
 Reported are precision and recall of the examples that pass for doubtful, the area under the ROC curve of doubts, and
 accuracy with true labels, with the wrong ones (doing nothing), after dropping what is doubtful, after dropping as many
@@ -50,7 +50,8 @@ from innerloop_trainer.data import EpisodeShape, TaskSampler
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from episodes import Asked, Wrong, ask, drawn
+from asked import Asked, ask
+from episodes import Wrong, drawn
 from machine import describe_machine
 from suggestions import accuracies_by_round
 from training import train
@@ -79,6 +80,8 @@ COMMON = [
 MODELS = {
     "protonet-omniglot": ["--train-ways", "20", "--meta-batch", "1", "--iterations", "1000"],
     "protonet-glyphs": ["--train-ways", "20", "--meta-batch", "1", "--iterations", "500"],
+    "anil-omniglot": ["--meta-batch", "4", "--iterations", "1000"],
+    "anil-glyphs": ["--meta-batch", "4", "--iterations", "500"],
 }
 
 Flags = NDArray[np.bool_]

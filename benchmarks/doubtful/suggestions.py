@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from episodes import Asked, Wrong, drawn
+from asked import Asked
+from episodes import Wrong, drawn
 from numpy.typing import NDArray
 
 from innerloop.suggestions import worth_labels
