@@ -20,7 +20,7 @@ from load import ClosedLoop
 from machine import describe_machine, results_file
 from operation import Operation
 from ours import serve_innerloop
-from run import resolved
+from run import REQUIREMENTS, resolved
 from servers import Peer
 from task import make_tasks, write_model
 
@@ -37,7 +37,7 @@ def main() -> None:
     device = resolved(given.device)
     file = results_file(__file__, device)
     results = json.loads(file.read_text())
-    python, tasks, pairs = make_environment(), make_tasks(), {}
+    python, tasks, pairs = make_environment(REQUIREMENTS), make_tasks(), {}
     with tempfile.TemporaryDirectory(prefix="serving-") as folder, ClosedLoop() as loop:
         models, weights = Path(folder) / "models", Path(folder) / "weights.pt"
         write_model(models, weights)

@@ -33,6 +33,8 @@ from servers import Peer, peers
 from table import OURS, compare, markdown
 from task import make_tasks, right_answers, write_model
 
+REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+
 TOLERANCE = {"cpu": 5e-3, "cuda": 5e-2}
 """Largest difference of a probability from the right one. A ReLU that flips by rounding moves it by 0.001, one step too
 few
@@ -53,7 +55,7 @@ def main() -> None:
     torch.set_num_threads(1)
     device = resolved(given.device)
     chosen = tuple(name.lower() for name in given.only)
-    python = given.peers_python or make_environment()
+    python = given.peers_python or make_environment(REQUIREMENTS)
     load_before = os.getloadavg()
     servers: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="serving-") as folder, ClosedLoop() as loop:
@@ -79,7 +81,7 @@ def main() -> None:
         "machine": describe_machine(),
         "load_before": load_before,
         "device": device,
-        "peers": versions(python),
+        "peers": versions(python, REQUIREMENTS),
         "seconds": given.seconds,
         "servers": servers,
         "comparison": compare(servers),

@@ -1,4 +1,4 @@
-"""The peers' own virtual environment."""
+"""The virtual environment of the peers that benchmarks compare with, apart from the project's."""
 
 import json
 import os
@@ -6,31 +6,34 @@ import subprocess
 import venv
 from pathlib import Path
 
-REQUIREMENTS = Path(__file__).with_name("requirements.txt")
-FOLDER = Path(__file__).resolve().parent.parent.parent / ".venv-peers"
-MARKER = FOLDER / ".complete"
+FOLDER = Path(__file__).resolve().parent.parent / ".venv-peers"
 
 
-def make_environment() -> Path:
-    """Its Python, after installing what is missing; a package that can't be installed is left out."""
+def make_environment(requirements: Path) -> Path:
+    """Its Python, after installing what is missing; a package that can't be installed is left out.
+
+    Args:
+        requirements: file with the packages of one benchmark, a line each with its version.
+    """
     python = FOLDER / "bin" / "python"
-    required = REQUIREMENTS.read_text()
-    if MARKER.is_file() and MARKER.read_text() == required:
+    marker = FOLDER / f".complete-{requirements.parent.name}"
+    required = requirements.read_text()
+    if marker.is_file() and marker.read_text() == required:
         return python
     print(f"installing the peers into {FOLDER.name} ...", flush=True)
     venv.create(FOLDER, with_pip=True)
-    if _install(python, "--requirement", str(REQUIREMENTS)):
-        MARKER.write_text(required)
+    if _install(python, "--requirement", str(requirements)):
+        marker.write_text(required)
         return python
-    for requirement in _requirements():
+    for requirement in _listed(requirements):
         if not _install(python, requirement):
             print(f"{requirement} can't be installed", flush=True)
     return python
 
 
-def versions(python: Path) -> dict[str, str | None]:
+def versions(python: Path, requirements: Path) -> dict[str, str | None]:
     """The version of each required package there, None where it is missing."""
-    names = [requirement.partition("==")[0].partition("[")[0] for requirement in _requirements()]
+    names = [requirement.partition("==")[0].partition("[")[0] for requirement in _listed(requirements)]
     script = (
         "import importlib.metadata as m, json, sys\n"
         "found = {d.metadata['Name'].lower(): d.version for d in m.distributions()}\n"
@@ -41,8 +44,8 @@ def versions(python: Path) -> dict[str, str | None]:
     return answer
 
 
-def _requirements() -> list[str]:
-    return [line for line in REQUIREMENTS.read_text().splitlines() if line and not line.startswith("#")]
+def _listed(requirements: Path) -> list[str]:
+    return [line for line in requirements.read_text().splitlines() if line and not line.startswith("#")]
 
 
 def _install(python: Path, *what: str) -> bool:
