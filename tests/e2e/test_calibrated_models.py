@@ -12,7 +12,7 @@ from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import model_pb2
 from innerloop_learner.calibration import FALSE_ALARMS, known, label_sets, probabilities
 
-pytestmark = pytest.mark.with_and_without_front_ends
+pytestmark = [pytest.mark.with_and_without_front_ends, pytest.mark.rarely("alone")]
 
 LABELS = ["a", "b", "c"]
 

@@ -17,7 +17,7 @@ from innerloop.v1 import adaptation_pb2 as pb
 from innerloop_command.app import app
 from innerloop_learner.diagnosis import doubts_of
 
-pytestmark = pytest.mark.with_and_without_front_ends
+pytestmark = [pytest.mark.with_and_without_front_ends, pytest.mark.rarely("alone")]
 
 LABELS = ["a", "b", "a", "c", "b", "a", "a"]
 

@@ -26,7 +26,7 @@ from innerloop_learner.encoders import EncoderOptions, describe_encoder
 from innerloop_learner.manifest import PREDICT
 from innerloop_trainer.onnx_export.graphs import export_graphs
 
-pytestmark = pytest.mark.with_and_without_front_ends
+pytestmark = [pytest.mark.with_and_without_front_ends, pytest.mark.rarely("alone")]
 
 RIDGE = replace(PROTOTYPES, method="r2d2", max_ways=5)
 BY_ONNX = ("prototypes-onnx", "gradients-onnx", "curves", "moved")

@@ -303,7 +303,7 @@ def test_front_ends_end_with_the_engine_process(start_server):
         server.process.wait()
 
 
-@pytest.mark.parametrize("others", [0, 2])
+@pytest.mark.parametrize("others", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_servers_do_not_share_a_port(server, models_folder, others):
     second = ServerProcess(models_folder, threads=1, lanes=1, port=server.port, frontends=others)
     with pytest.raises(ServerStartError, match=r"port: can't listen on 127\.0\.0\.1:"), second:
@@ -311,7 +311,9 @@ def test_servers_do_not_share_a_port(server, models_folder, others):
     assert second.process.returncode == 2
 
 
-@pytest.mark.parametrize("host", [pytest.param("localhost", marks=pytest.mark.slow), "0.0.0.0", "::"])
+@pytest.mark.parametrize(
+    "host", [*(pytest.param(host, marks=pytest.mark.slow) for host in ("localhost", "0.0.0.0")), "::"]
+)
 def test_front_ends_listen_on_every_address_of_a_host(start_server, host):
     with start_server(host=host, insecure=True) as server, clients_of(server, 2) as clients:
         assert clients[0].adaptations.Adapt(adapt_request())

@@ -10,7 +10,7 @@ from wire import inputs
 
 from innerloop.v1 import adaptation_pb2 as pb
 
-pytestmark = pytest.mark.with_and_without_front_ends
+pytestmark = [pytest.mark.with_and_without_front_ends, pytest.mark.rarely("alone")]
 
 
 def adaptations_made(metrics, model):

@@ -135,6 +135,7 @@ def can_list(server, authority):
     return True
 
 
+@pytest.mark.rarely("alone")
 def test_tls_files_that_are_replaced_hold_for_new_connections(start_server, authority, tmp_path):
     other = trustme.CA()
     write_tls(tmp_path, authority)

@@ -125,7 +125,7 @@ def stepping(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", ["metric", "stepping"])
+@pytest.mark.parametrize("kind", [pytest.param("metric", marks=pytest.mark.slow), "stepping"])
 def test_the_script_in_the_docs_adapts_without_pytorch_and_innerloop(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

@@ -165,6 +165,7 @@ def test_more_queries_than_the_server_takes_are_answered(address):
         assert {adaptation.id for adaptation in client.list_adaptations()} <= before
 
 
+@pytest.mark.rarely("front ends")
 def test_the_shell_adapts_and_predicts(address, tmp_path):
     for label, image in zip(LABELS, SUPPORT, strict=True):
         (tmp_path / "support" / label).mkdir(parents=True)

@@ -160,6 +160,7 @@ def test_a_stream_may_turn_to_another_adaptation_of_any_model(client, stream, ad
     assert list(answers[4].values.shape) == [2, 1]
 
 
+@pytest.mark.rarely("alone")
 @pytest.mark.usefixtures("busy")
 def test_a_query_that_can_be_refused_does_not_wait_for_those_before_it(stream, adaptation_id):
     stream.ask(1, adaptation_id)
@@ -215,6 +216,7 @@ def test_an_unreadable_message_ends_the_stream_after_what_was_asked_before(clien
     assert problem(ended.value).reason == "INVALID_REQUEST"
 
 
+@pytest.mark.rarely("alone")
 @pytest.mark.usefixtures("busy")
 def test_the_deadline_of_the_stream_holds_for_its_queries(client, adaptation_id, metrics):
     before = answered(metrics, "DEADLINE_EXCEEDED")
@@ -226,6 +228,7 @@ def test_the_deadline_of_the_stream_holds_for_its_queries(client, adaptation_id,
     assert waiting(metrics) == 0
 
 
+@pytest.mark.rarely("alone")
 @pytest.mark.usefixtures("busy")
 def test_a_cancelled_stream_drops_what_waits(server, client, adaptation_id, metrics):
     computed = metrics("innerloop_batch_size_sum", model="prototypes", operation="predict")
@@ -264,6 +267,7 @@ def test_clients_that_hang_up_between_answers_leave_no_trace_but_one_line_each(s
     assert "exception" not in server.log
 
 
+@pytest.mark.rarely("alone")
 @pytest.mark.usefixtures("busy")
 def test_only_so_many_queries_of_one_stream_are_under_way(stream, adaptation_id, metrics):
     for sequence in range(10 * UNDER_WAY):
@@ -275,6 +279,7 @@ def test_only_so_many_queries_of_one_stream_are_under_way(stream, adaptation_id,
     assert len(list(stream.call)) == 10 * UNDER_WAY
 
 
+@pytest.mark.rarely("alone")
 def test_a_client_that_reads_no_answers_can_not_go_on_asking(client, adaptation_id, metrics):
     most = 10_000
     sent = []

@@ -24,6 +24,8 @@ QUICK = [
     *("--ways", 2, "--queries", 3, "--iterations", 4, "--meta-batch", 2, "--train-ways", 2, "--device", "cpu"),
     *("--validate-every", 2, "--validation-episodes", 2, "--test-episodes", 25),
 ]
+OFTEN = {"anil", "baseline", "lstm-optimizer", "maml", "protonet", "relation"}
+"""Methods that `make test` trains; `make test-slow` trains all others, too."""
 
 NO_LAYERS = ["--backbone", "mlp", "--backbone-set", "widths=[]"]
 
@@ -138,7 +140,9 @@ def test_another_encoder_or_other_texts_are_encoded_anew(files: Path, tmp_path: 
     assert features(token_encoder(), f"texts:{write_texts(tmp_path / 'more.csv', texts=13)}") == 12
 
 
-@pytest.mark.parametrize("method", list(methods))
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in methods]
+)
 def test_every_method_learns_behind_an_encoder(method: str, text_options: list[Any], tmp_path: Path) -> None:
     many = methods[method].info.ways_can_change == "any"
     options = [*(QUICK[:8] if not many else QUICK[:10]), *QUICK[10:]]

@@ -69,7 +69,9 @@ def assert_close_runs(a: RunFolder, b: RunFolder) -> None:
         torch.testing.assert_close(best[name], other_best[name], **TOLERANCE, msg=name)
 
 
-@pytest.mark.parametrize(("config", "size"), [(MLP, 2), (MAML, 3)], ids=["protonet", "maml"])
+@pytest.mark.parametrize(
+    ("config", "size"), [pytest.param(MLP, 2, marks=pytest.mark.slow), (MAML, 3)], ids=["protonet", "maml"]
+)
 def test_several_processes_train_what_one_trains(config: TrainingConfig, size: int, crew: Crew, tmp_path: Path) -> None:
     results = crew.do(size, train_together, config, tmp_path / "together")
     assert all(result == results[0] for result in results), "processes have other parameters"

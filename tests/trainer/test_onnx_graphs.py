@@ -74,8 +74,8 @@ RARE = {
 """Every method with every norm, on convolutions, too: minutes of exporting."""
 EVERY = {**RARE, **QUICK}
 
-OFTEN = {"knn", "lr-d2", "lstm-optimizer", "maml", "maml of curves", "protonet", "r2d2", "relation"}
-"""What `make test` exports: inner loops with and without state, closed forms, sorting, written-out iterations, metrics.
+OFTEN = {"lr-d2", "lstm-optimizer", "maml", "protonet"}
+"""What `make test` exports: inner loops with and without state, written-out iterations, metrics.
 
 Tracing a learner takes PyTorch seconds, whatever its size; `make test-slow` exports all the others, too.
 """
