@@ -579,33 +579,53 @@ def test_what_copies_of_support_examples_gain_and_cost_is_that_measured() -> Non
 
 def test_how_sure_answers_are_is_that_measured() -> None:
     measured = results("answers")
-
-    def points(figure: list[float]) -> str:
-        return f"{100 * figure[0]:.1f} ± {100 * figure[1]:.1f}"
-
-    for name in ("protonet-omniglot", "anil-omniglot", "protonet-glyphs", "anil-glyphs", "protonet-banking77"):
+    regression = measured.pop("maml-sinusoid")
+    for name, shapes in measured.items():
         method, data = name.split("-")
-        for shape, own in measured[name].items():
+        for shape, own in shapes.items():
             named = f"| `{method}`, {data}, {shape}"
             known, baseline = (f"{own[each][0]:.3f} ± {own[each][1]:.3f}" for each in ("separation", "baseline"))
             gain, interval = own["separation - baseline"]
             assert (
-                f"{named} | {points(own['accuracy'])}% | {known} | {baseline} | {gain:+.3f} ± {interval:.3f} | "
-                f"{points(own['false_alarms'])}% |" in PAGE
+                f"{named} | {per_cent(own['accuracy'])}% | {known} | {baseline} | {gain:+.3f} ± {interval:.3f} | "
+                f"{per_cent(own['false_alarms'])}% |" in PAGE
             )
-            sets = [f"{points(own[f'coverage at {c}%'])}%, {own[f'size at {c}%'][0]:.2f}" for c in (90, 95, 99)]
-            assert (
-                f"{named} | {points(own['error_before'])} | {points(own['error_after'])} | {' | '.join(sets)} |" in PAGE
-            )
+            sets = [f"{per_cent(own[f'coverage at {c}%'])}%, {own[f'size at {c}%'][0]:.2f}" for c in (90, 95, 99)]
+            errors = [per_cent(own[each]) for each in ("error_before", "error_after")]
+            assert f"{named} | {' | '.join([*errors, *sets])} |" in PAGE
             assert abs(own["control"][0] - 0.5) < 0.02
+            assert all(abs(served - here) < 2e-5 for served, here in own.get("served", {}).values())
             assert own["candidates"]["boosted trees"] < own["candidates"]["three features"] + 0.001
-    for shots, levels in measured["maml-sinusoid"].items():
-        cells = [f"{points(each['coverage'])}%, {each['width']:.1f}" for each in levels.values()]
+    for shots, levels in regression.items():
+        cells = [f"{per_cent(levels[c]['coverage'])}%, {levels[c]['width']:.1f}" for c in ("90%", "95%", "99%")]
         assert f"| {shots.split()[0]} | {' | '.join(cells)} |" in PAGE
+
+
+def per_cent(figure: list[float]) -> str:
+    return f"{100 * figure[0]:.1f} ± {100 * figure[1]:.1f}"
+
+
+def test_what_answers_cost_is_that_measured() -> None:
     cost = json.loads((ROOT / "benchmarks" / "answers" / "results.json").read_text())["cost"]
     for once in cost:
         ratios = (each["ratio"] for each in once.values())
         assert f"| {' | '.join(f'{ratio:.3f} ± {interval:.3f}' for ratio, interval in ratios)} |" in PAGE
+
+
+def test_what_left_out_examples_do_for_sets_is_that_measured() -> None:
+    measured = json.loads((ROOT / "benchmarks" / "answers" / "results.json").read_text())["left out"]
+    for name, thresholds in measured.items():
+        method, data = name.split("-")
+        for threshold in thresholds:
+            found = thresholds[threshold]["90%"]
+            cells = [", ".join(f"{100 * coverage:.1f}%" for coverage, _ in found["coverages"]), f"{found['size']:.2f}"]
+            cells += [f"{100 * found[fifth]:.1f}%" for fifth in ("hardest", "easiest")]
+            assert f"| `{method}`, {data} | {threshold} | {' | '.join(cells)} |" in PAGE
+    for level in ("90%", "95%"):
+        for name in (each for each in measured if each.endswith(("omniglot", "glyphs"))):
+            plain, shifted = (measured[name][threshold][level] for threshold in ("over tasks", "shifted"))
+            assert 1 < shifted["size"] / plain["size"] < 1.035
+            assert shifted["easiest"] - shifted["hardest"] < 0.75 * (plain["easiest"] - plain["hardest"])
 
 
 def test_what_is_said_of_doubtful_examples_was_measured() -> None:
