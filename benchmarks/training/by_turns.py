@@ -19,16 +19,16 @@ makes up to 0.01; one inner step too few, or inner gradients as constants, make 
 LOSS_TOLERANCE = 1e-3
 """Largest difference of the mean loss from float64, in parts of it."""
 
-TURN_SECONDS = 20.0
-"""Seconds of steps after which a side rests on a workload, once it had the fewest turns."""
+TURN_SECONDS = 15.0
+"""Seconds of steps after which a side rests for the rest of a workload, if it had `LEAST_TURNS` of its turns."""
 
 LEAST_TURNS = 2
 
-BATCHES = 32
+BATCHES = 60
 """Different batches of a workload; then they come again."""
 
-TARGET, VALIDATION_TASKS = 0.55, 100
-STEPS_BETWEEN, RACE_SECONDS = 10, 60.0
+TARGET, VALIDATION_TASKS = 0.55, 40
+STEPS_BETWEEN, RACE_SECONDS = 10, 30.0
 """Outer steps between two validations, and the training time after which a side gives up."""
 
 

@@ -5,7 +5,6 @@ import os
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,16 +200,7 @@ def unpack_learn2learn(python: Path) -> None:
     if (environment / "learn2learn").exists():
         return
     with tempfile.TemporaryDirectory() as folder:
-        download: Sequence[str | Path] = (
-            python,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--no-binary",
-            ":all:",
-        )
+        download = [python, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "learn2learn"]
         subprocess.run([*download, "--dest", folder, LEARN2LEARN], check=True)
         (archive,) = Path(folder).glob("*.tar.gz")
         with tarfile.open(archive) as file:

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from by_autograd import Autograd, ChannelsLast
-from by_turns import LOSS_TOLERANCE, TOLERANCE, Measuring
+from by_turns import LOSS_TOLERANCE, STEPS_BETWEEN, TOLERANCE, Measuring
 from by_vmap import Vmap
 from comparing import compare, fastest_ways, markdown, ratio
 from network import SupportNorm
@@ -136,6 +136,25 @@ def test_a_side_takes_its_turns_and_begins_anew(fake, tmp_path):
         assert process.peak_bytes() > 1e6
     finally:
         process.stop()
+
+
+def test_a_slow_side_rests_and_the_race_ends_at_the_target(fake, tmp_path):
+    found = iter([0.1, 0.9])
+    with (
+        ExitStack() as stack,
+        patch("by_turns.right_gradient", lambda *given: (1.0, given[1])),
+        patch("by_turns.accuracy", lambda *_: next(found)),
+        patch("by_turns.TURN_SECONDS", 0.0),
+    ):
+        measuring = Measuring(WORKLOAD, tmp_path / "workload")
+        figures = {"Fake": measuring.start(stack, fake(), Path(sys.executable))}
+        measuring.take_turns(3, figures)
+        race = measuring.race(["Fake", "one that failed"], figures)
+    assert [turn is None for turn in figures["Fake"]["turns"]] == [False, False, True]
+    assert figures["Fake"]["gradient_difference"] == 0
+    (state,) = race["sides"].values()
+    assert (state["steps"], state["accuracy"]) == (2 * STEPS_BETWEEN, 0.9)
+    assert state["seconds_to_target"] > figures["Fake"]["first_step_seconds"]
 
 
 def test_what_a_side_failed_with_is_told(fake, tmp_path):
