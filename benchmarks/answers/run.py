@@ -16,8 +16,9 @@ takes half of each class's own queries for unknown: its area must be 0.5. `valid
 on other episodes of the very classes that the calibration is made with: what is missing there is noise of the episodes,
 and what is missing on test classes beyond that is how much these differ from those.
 
-`served` asks a server for the same answers, through the SDK, about the first episodes of those: figures of what it says
-(`known`, thresholds, probabilities, sets), and those computed in this process about the same episodes.
+`served` asks a server for the same answers, through the SDK, about the first episodes of those (a tenth as many where
+they are of texts): figures of what it says (`known`, thresholds, probabilities, sets), and those computed in this
+process about the same episodes.
 
 `maml` is trained on sine waves for intervals: how many values they hold, and how wide they are.
 
@@ -193,8 +194,9 @@ def _served(bundle: Bundle, data: str, episodes: int) -> dict[str, Any]:
             ServerProcess(Path(folder), start_seconds=300, threads=1, lanes=1) as server,
             Client(server.target) as client,
         ):
+            texts = encoder is not None and encoder.input == "texts"
+            episodes = episodes // 10 if texts else episodes  # each text is encoded anew for each of three coverages
             for name, shape in SHAPES.items():
-                texts = encoder is not None and encoder.input == "texts"
                 figures = served_figures(client, "model", raw, shape, episodes, texts=texts)
                 asked = (bundle.learner, bundle.params, source, shape)
                 answers = answers_of_classes(*asked, episodes=episodes, seed=1)
