@@ -12,9 +12,9 @@ from sides import SideProcess, SideSpec, Turn
 from tasks import SEED, accuracy, difference, draw_tasks, initial_weights, right_gradient
 from workload import Workload, batch_of, save_workload
 
-TOLERANCE = 0.03
+TOLERANCE = 0.02
 """Largest difference of a meta-gradient from float64, in parts of its norm. Rounding that flips a ReLU or a maximum
-makes up to 0.01; one inner step too few, or inner gradients as constants, make 0.1 and more."""
+makes less than 0.005; one inner step too many, or inner gradients as constants, make more than 0.06."""
 
 LOSS_TOLERANCE = 1e-3
 """Largest difference of the mean loss from float64, in parts of it."""

@@ -41,6 +41,7 @@ class ParallelMetaLearn(TorchSide):
     """Its MAML class with a fixed inner rate, as its README shows."""
 
     backend = "vmap"
+    native_norm = False
     scale = 1
 
     def prepare(self) -> None:
@@ -72,6 +73,7 @@ class Sequential(ParallelMetaLearn):
     """
 
     backend = "sequential"
+    native_norm = True
 
     @property
     def scale(self) -> int:  # type: ignore[override]

@@ -16,6 +16,8 @@ from workload import RATE, Batch
 class Vmap(TorchSide):
     """grad inside of vmap, and autograd around it."""
 
+    native_norm = False
+
     def backward(self, batch: Batch) -> float:
         """See TorchSide.backward."""
 

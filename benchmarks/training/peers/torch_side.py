@@ -30,6 +30,7 @@ class TorchSide(Side):
     """Takes outer steps by torch.optim.Adam."""
 
     channels_last = False
+    native_norm = True
 
     def __init__(self, workload: Workload, threads: int, processes: int) -> None:
         assert processes == 1
@@ -38,7 +39,7 @@ class TorchSide(Side):
 
     def restart(self, weights: Weights) -> None:
         """See Side.restart."""
-        self.network = Conv4(self.workload, self.channels_last)
+        self.network = Conv4(self.workload, self.channels_last, self.native_norm)
         load_weights(self.network, weights)
         self.names = list(weights)
         self.adam = torch.optim.Adam(self.network.parameters(), lr=OUTER_RATE)
