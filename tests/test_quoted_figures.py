@@ -600,6 +600,12 @@ def test_how_sure_answers_are_is_that_measured() -> None:
         cells = [f"{per_cent(levels[c]['coverage'])}%, {levels[c]['width']:.1f}" for c in ("90%", "95%", "99%")]
         assert f"| {shots.split()[0]} | {' | '.join(cells)} |" in PAGE
 
+    photos = [measured["protonet-small_photos"][shape] for shape in ("5w1s", "5w5s")]
+    known = " and ".join(f"{own['validation']['accuracy'][0]:.0%}" for own in photos)
+    missed = " and ".join(f"{90 - 100 * own['coverage at 90%'][0]:.1f}" for own in photos)
+    assert f"the 12 classes that calibrate ({known})" in PAGE
+    assert f"sets hold the truth too rarely by {missed} points" in PAGE
+
 
 def per_cent(figure: list[float]) -> str:
     return f"{100 * figure[0]:.1f} ± {100 * figure[1]:.1f}"
