@@ -595,7 +595,7 @@ def test_how_sure_answers_are_is_that_measured() -> None:
             assert f"{named} | {' | '.join([*errors, *sets])} |" in PAGE
             assert abs(own["control"][0] - 0.5) < 0.02
             assert all(abs(served - here) < 2e-5 for served, here in own.get("served", {}).values())
-            assert own["candidates"]["boosted trees"] < own["candidates"]["three features"] + 0.001
+            assert own["candidates"]["boosted trees"] < own["candidates"]["three features"] + 0.002
     for shots, levels in regression.items():
         cells = [f"{per_cent(levels[c]['coverage'])}%, {levels[c]['width']:.1f}" for c in ("90%", "95%", "99%")]
         assert f"| {shots.split()[0]} | {' | '.join(cells)} |" in PAGE
