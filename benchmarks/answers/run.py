@@ -285,7 +285,7 @@ def _cost(pairs: int) -> dict[str, Any]:
     """Times of a Predict with and without a calibration, in milliseconds, by turns, for each method and width."""
     found = {}
     for method in METHODS:
-        bundle = load_bundle(RUNS / f"{method}-glyphs" / "bundle")
+        bundle = _calibrated(load_bundle(RUNS / f"{method}-glyphs" / "bundle"), "glyphs", [SIZES[0]])
         for width in WIDTHS:
             found[f"{method}, {width} channels"] = _cost_of(_of_width(bundle, width), pairs)
     return found
