@@ -540,10 +540,12 @@ def test_workers_that_were_killed_were_replaced() -> None:
     measured = long_run("hostile/replacements")
     assert not any(server["problems"] for server in measured["servers"])
     assert all(abs(server["growth"]["descriptors"]) < 0.1 for server in measured["servers"])
-    answers = f"{measured['answers']:,} answers"
+    grew = [f"{each['growth']['resident_bytes'] / 1e3:.0f} kB" for each in measured["servers"]]
+    counts = [each["replacements"] for each in measured["servers"]]
     assert (
-        f"| workers killed under load and replaced | {measured['replacements']} | no crash, {answers}, all right"
-        in PAGE
+        f"| workers killed under load and replaced | {measured['replacements']} | no crash, {measured['answers']:,} "
+        f"answers, all right; no descriptor or mapping is left behind, and memory grew by {grew[0]} a kill over "
+        f"{counts[0]} of them and by {grew[1]} over {counts[1]} |" in PAGE
     )
 
 
