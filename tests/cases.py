@@ -19,7 +19,7 @@ from innerloop_learner.tasks import Episodes
 IMAGE = (1, 16, 16)
 
 NORMS = ("batch", "group")
-"""Every method is tried with these norms, besides "task", the usual one."""
+"""Every method is tried with these norms, besides "task", the usual one; with groups by `make test-slow` only."""
 
 TRIED_WITH_EVERY_NORM = ("maml", "protonet")
 """A method that adapts the norms' parameters, and one that does not."""
@@ -33,6 +33,9 @@ TINY: Mapping[str, Mapping[str, Any]] = {
     "vit": {"patch": 8, "width": 8, "depth": 2, "heads": 2, "expansion": 2, "pooling": "token"},
 }
 """Settings of small networks of the other backbones of images, by name."""
+
+SELDOM = ("maml-classification-task-resnet18", "maml-classification-task-vit")
+"""Names of cases that take seconds, and hardly differ from that of resnet12: `make test-slow` runs them."""
 
 OTHER_NETWORKS = ("cell", *TINY)
 """Backbones that names of cases name."""
@@ -49,6 +52,12 @@ class Case:
 
     spec: LearnerSpec
     training: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def seldom(self) -> bool:
+        """Whether only `make test-slow` runs it: it takes long, or two methods with every norm stand for it."""
+        of_groups = self.spec.backbone_settings.get("norm") == "group" and self.spec.method not in TRIED_WITH_EVERY_NORM
+        return of_groups or self.name in SELDOM
 
     @property
     def name(self) -> str:

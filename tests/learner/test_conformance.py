@@ -28,7 +28,9 @@ TRUST = 0.05
 ONE_BY_ONE = ("oml", "anml")
 """Methods that take a step for each example, so that one that comes again is learned again."""
 
-each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+each_case = pytest.mark.parametrize(
+    "case", [pytest.param(case, id=case.name, marks=pytest.mark.slow if case.seldom else ()) for case in CASES]
+)
 
 each_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 

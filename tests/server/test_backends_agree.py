@@ -16,7 +16,9 @@ SIZES = [(5, 1), (3, 4), (2, 2)]
 """Ways and shots of tasks."""
 
 
-@pytest.fixture(scope="module", params=[WEIGHING, GRADIENTS], ids=lambda spec: spec.method)
+@pytest.fixture(
+    scope="module", params=[pytest.param(WEIGHING, marks=pytest.mark.slow), GRADIENTS], ids=lambda spec: spec.method
+)
 def models(request, tmp_path_factory):
     """One exported bundle by both backends."""
     path = tmp_path_factory.mktemp("models") / "model"

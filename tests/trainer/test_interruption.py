@@ -65,6 +65,7 @@ def test_ctrl_c_saves_and_says_how_to_resume_to_the_bit(tmp_path: Path) -> None:
     assert digest_of_parameters(stopped) == digest_of_parameters(whole)
 
 
+@pytest.mark.slow
 def test_a_terminal_that_goes_away_saves_too(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     terminal, end = os.openpty()

@@ -74,8 +74,8 @@ RARE = {
 """Every method with every norm, on convolutions, too: minutes of exporting."""
 EVERY = {**RARE, **QUICK}
 
-OFTEN = {"lr-d2", "lstm-optimizer", "maml", "protonet"}
-"""What `make test` exports: inner loops with and without state, written-out iterations, metrics.
+OFTEN = {"lstm-optimizer", "maml", "protonet"}
+"""What `make test` exports: inner loops with and without state, and a metric.
 
 Tracing a learner takes PyTorch seconds, whatever its size; `make test-slow` exports all the others, too.
 """

@@ -47,7 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["maml", "--shots", "999"], "lower --shots or --queries"),
         (["maml", "--device", "tpu"], "unknown device 'tpu'; use auto, cpu, cuda or cuda:N"),
         (["maml", "--device", "cuda:99"], "there is no device cuda:99 on this machine"),
-        (["maml", "--data", "numbers"], "unknown data source 'numbers'; there are: audio, digits, glyphs"),
+        (["maml", "--data", "numbers"], "unknown data source 'numbers'; there are: audio, cifar-fs, cub, digits"),
         (["maml", "--data", "omniglot:/nowhere"], "/nowhere does not exist"),
         (["protonet", "--steps", "5"], "protonet has no inner steps; leave --steps out"),
         (["protonet", "--set", "steps=5"], "protonet has no setting 'steps'; it has none"),
