@@ -243,10 +243,10 @@ def test_a_run_whose_data_has_too_few_classes_is_not_calibrated_and_says_so(tmp_
 
 
 def test_a_regression_is_calibrated_with_intervals(tmp_path):
-    small = (*SMALL, "--calibration-episodes", 100)
-    status, _, _ = innerloop("train", "anil", *small, "--data", "sinusoid", "--out", tmp_path / "run")
+    status, _, _ = innerloop("train", "anil", *SMALL, "--data", "sinusoid", "--out", tmp_path / "run")
     assert status == 0
     calibration = load_bundle(tmp_path / "run" / "bundle").manifest.calibration
+    assert calibration.episodes == 200, "a run this short takes no more"
     assert [(each.ways, each.shots, each.knows) for each in calibration.tasks] == [(0, 1, False), (0, 5, False)]
     assert all(each.variance > 0 for each in calibration.tasks)
     _, said, _ = innerloop("evaluate", tmp_path / "run", "--data", "sinusoid", "--episodes", 100)

@@ -163,7 +163,7 @@ def train_and_test(
         shape = replace(training.plan.validation, wrong_labels=0.0)
         tested = measure_on_test_split(training, shape, recipe.test_episodes)
         print_evaluation(tested)
-        if recipe.calibration_episodes:
+        if recipe.calibration_episodes != 0:
             _calibrate(training, recipe.calibration_episodes)
         if report:
             _report(training, tested, shape)
@@ -172,7 +172,7 @@ def train_and_test(
     return True
 
 
-def _calibrate(training: Training, episodes: int) -> None:
+def _calibrate(training: Training, episodes: int | None) -> None:
     """Calibrate the bundle of a finished run, or say why it stays as it is: the run is good without."""
     try:
         print_calibration(calibrate_run(training, episodes))

@@ -6,7 +6,6 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from innerloop_learner.settings import setting, with_settings
-from innerloop_trainer.calibration.fit import USUAL_EPISODES
 from innerloop_trainer.config import ConfigError, TrainingConfig
 
 TABLES = {"set": "settings", "backbone_set": "backbone_settings", "policy_set": "policy_settings"}
@@ -36,8 +35,11 @@ class Recipe:
     )
     tokenizer: str | None = setting(None, "the tokenizer.json of an ONNX file that takes texts")
     test_episodes: int = setting(600, "tasks of the final test on unseen classes", least=2)
-    calibration_episodes: int = setting(
-        USUAL_EPISODES, "tasks of each size to calibrate answers with at the end; 0 for not at all", least=0
+    calibration_episodes: int | None = setting(
+        None,
+        "tasks of each size to calibrate answers with at the end, 0 for not at all; if not as many as outer steps, "
+        "from 200 to 1,000",
+        least=0,
     )
 
     def to_settings(self) -> dict[str, Any]:

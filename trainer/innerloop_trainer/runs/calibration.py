@@ -5,15 +5,19 @@ from dataclasses import replace
 from innerloop_learner.bundle import load_bundle, save_bundle
 from innerloop_learner.manifest import Manifest
 from innerloop_trainer.calibration import calibrate, usual_sizes
+from innerloop_trainer.calibration.fit import USUAL_EPISODES
 from innerloop_trainer.runs.training import Training
 
+FEWEST_OF_RUNS = 200
+"""Episodes of each size after a short run, which would otherwise take less time than its calibration."""
 
-def calibrate_run(training: Training, episodes: int) -> Manifest:
+
+def calibrate_run(training: Training, episodes: int | None) -> Manifest:
     """Calibrate a run's best parameters with the validation split, and write the figures into their bundle.
 
     Args:
         training: the finished run.
-        episodes: episodes of each size of tasks.
+        episodes: episodes of each size of tasks; None for as many as outer steps, from 200 to 1,000.
 
     Returns:
         the manifest as written.
@@ -22,6 +26,8 @@ def calibrate_run(training: Training, episodes: int) -> Manifest:
         CalibrationError: the validation split can't give such tasks.
     """
     folder, source = training.folder, training.source
+    if episodes is None:
+        episodes = min(max(training.plan.iterations, FEWEST_OF_RUNS), USUAL_EPISODES)
     bundle = load_bundle(folder.bundle, training.device)
     calibration = calibrate(
         bundle.learner,
