@@ -64,11 +64,11 @@ class Judged:
 
     @property
     def own(self) -> Floats:
-        """Of the label of each support example [E, S]."""
+        """Nonconformity of the label of each support example, [E, S]."""
         return _of(self.left_out, self.labels)
 
     def less(self, slope: float) -> Floats:
-        """Of each label for queries, less the slope times the mean of the task's own [E, Q, W]."""
+        """Nonconformity of each label for each query, less `slope` times the mean of the task's `own`, [E, Q, W]."""
         result: Floats = self.queries - slope * self.own.mean(1)[:, None, None]
         return result
 

@@ -206,21 +206,24 @@ async def test_a_worker_that_ends_or_talks_nonsense_takes_no_batch_with_it_and_i
     assert await compute(lanes, model, workers[1].say) == b"computed"
 
 
+async def ends(worker, lanes, model):
+    """Have a worker end; the lane notices when it computes something else, and may start another worker."""
+    worker.end()
+    await asyncio.sleep(0.01)
+    assert await compute(lanes, model) is BATCH
+
+
 async def test_workers_that_end_before_they_can_compute_are_replaced_a_few_times(make_lanes, model):
     lanes, workers = await make_lanes(starts=False)
     for _ in range(5):
-        workers[-1].end()
-        await asyncio.sleep(0.01)
-        assert await compute(lanes, model) is BATCH
+        await ends(workers[-1], lanes, model)
     assert len(workers) == module.MOST_FAILED_STARTS
 
 
 async def test_a_worker_that_ends_before_it_can_compute_leaves_the_lane_another_that_can(make_lanes, model):
     lanes, workers = await make_lanes(starts=False)
     for _ in range(4):
-        workers[-1].end()
-        await asyncio.sleep(0.01)
-        assert await compute(lanes, model) is BATCH
+        await ends(workers[-1], lanes, model)
         workers[-1].say(b"started")
         await asyncio.sleep(0.01)
     assert await compute(lanes, model, workers[-1].say) == b"computed"

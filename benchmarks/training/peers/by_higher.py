@@ -14,7 +14,7 @@ from workload import RATE
 
 
 class Higher(OneByOne):
-    """As its README shows for MAML."""
+    """Adapts a copy of the network by higher's optimizer, as the README of higher shows for MAML."""
 
     def query_loss(self, task: Task) -> Tensor:
         """See OneByOne.query_loss."""

@@ -16,7 +16,7 @@ from torch_side import OneByOne, Task
 from workload import RATE
 
 FOLDER = Path(sys.prefix) / "learn2learn"
-"""Where `run.py` unpacks it, in the environment of the peers."""
+"""The folder in the environment of the peers to which `run.py` unpacks learn2learn."""
 
 for name, folder in {"learn2learn": FOLDER, "learn2learn.algorithms": FOLDER / "algorithms"}.items():
     sys.modules[name] = ModuleType(name)
@@ -26,7 +26,7 @@ from learn2learn.algorithms.maml import MAML  # noqa: E402
 
 
 class Learn2Learn(OneByOne):
-    """As its README shows."""
+    """Adapts a clone of the network, as the README of learn2learn shows."""
 
     def prepare(self) -> None:
         """See TorchSide.prepare."""

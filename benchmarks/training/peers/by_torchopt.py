@@ -13,7 +13,7 @@ from workload import RATE
 
 
 class TorchOpt(OneByOne):
-    """As its MAML example does: the module steps, and its state is put back behind each task."""
+    """Steps the network itself and puts its state back after each task, as TorchOpt's example of MAML does."""
 
     def query_loss(self, task: Task) -> Tensor:
         """See OneByOne.query_loss."""

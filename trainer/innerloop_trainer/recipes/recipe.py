@@ -37,7 +37,7 @@ class Recipe:
     test_episodes: int = setting(600, "tasks of the final test on unseen classes", least=2)
     calibration_episodes: int | None = setting(
         None,
-        "tasks of each size to calibrate answers with at the end, 0 for not at all; if not as many as outer steps, "
+        "tasks of each size to calibrate answers with at the end, 0 for not at all; usually as many as outer steps, "
         "from 200 to 1,000",
         least=0,
     )
