@@ -62,8 +62,10 @@ def markdown(results: dict[str, Any]) -> str:
     rows = [["side", *workloads], ["---"] * (1 + len(workloads))]
     rows += [[name, *(cell(one["sides"].get(name)) for one in workloads.values())] for name in names]
     rows.append(["Innerloop / best peer", *(ratio_cell(one["comparison"]) for one in workloads.values())])
-    race = results.get("race", {"sides": {}})
-    lines = [f"to {race['target']:.0%}: {race_cell(name, own)}" for name, own in race["sides"].items()]
+    races = [one["race"] for one in workloads.values() if "race" in one]
+    lines = [
+        f"to {race['target']:.0%}: {race_cell(name, own)}" for race in races for name, own in race["sides"].items()
+    ]
     return "\n".join(["| " + " | ".join(row) + " |" for row in rows] + lines)
 
 

@@ -1,6 +1,6 @@
 """Second-order MAML by Innerloop and by the libraries that train it, on the same tasks, by turns in one run.
 
-    python benchmarks/training/run.py [--rounds 6] [--only NAME ...] [--workloads 4]
+    python benchmarks/training/run.py [--rounds 6] [--only NAME ...]
 
 The network is Conv4-64 with max-pooling, whose norms take their statistics from the support set, as Innerloop trains
 and serves it; the peers compute the same. Each side is a process of its own, with as many threads as there are cores.
@@ -8,7 +8,8 @@ Before a side is timed, its loss and meta-gradient of a batch are compared with 
 turns, in another order in each round; a side that has used up its seconds rests. Where a library has several ways, the
 first workload chooses the one that goes on. At last sides train from the same weights on the same tasks until they
 reach an accuracy on unseen characters (glyphs, embedded). Peers are installed into an environment of their own, and
-their programs are in peers/. Writes results.json unless something is left out, and prints tables.
+their programs are in peers/. Prints tables, and writes results.json after each workload, unless sides are left out.
+What is there already is not measured again, so that a run can be interrupted; remove the file to measure all anew.
 """
 
 import argparse
@@ -28,10 +29,12 @@ from by_turns import Measuring
 from comparing import compare, fastest_ways, markdown
 from environment import make_environment, versions
 from machine import describe_machine
-from sides import LEARN2LEARN, all_sides, unpack_learn2learn
+from sides import LEARN2LEARN, SideSpec, all_sides, unpack_learn2learn
 from tasks import WORKLOADS
+from workload import Workload
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+RESULTS = Path(__file__).with_name("results.json")
 
 
 def main() -> None:
@@ -39,7 +42,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=6, help="turns of each side on each workload")
     parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="sides with such a name's beginning")
-    parser.add_argument("--workloads", type=int, default=len(WORKLOADS), help="how many of the workloads")
     given = parser.parse_args()
     # Leaving by an exception is what stops the processes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
@@ -47,25 +49,35 @@ def main() -> None:
     unpack_learn2learn(python)
     chosen = tuple(name.lower() for name in given.only)
     sides = [side for side in all_sides(torch.get_num_threads()) if side.name.lower().startswith(chosen)]
-    results: dict[str, Any] = {
-        "machine": describe_machine(),
-        "load_before": os.getloadavg(),
-        "peers": versions(python, REQUIREMENTS) | {"learn2learn": LEARN2LEARN.partition("==")[2]},
-        "workloads": {},
-    }
-    for workload in WORKLOADS[: given.workloads]:
-        with tempfile.TemporaryDirectory(prefix="training-") as name, ExitStack() as stack:
-            measuring = Measuring(workload, Path(name) / "workload")
-            figures = {side.name: measuring.start(stack, side, python) for side in sides}
-            measuring.take_turns(given.rounds, figures)
-            sides = fastest_ways(sides, figures)
-            results["workloads"][workload.name] = {"sides": figures, "comparison": compare(figures)}
-            if workload is WORKLOADS[0]:
-                results["race"] = measuring.race([side.name for side in sides if side.counts], figures)
-    results["load_after"] = os.getloadavg()
-    if chosen == ("",) and given.workloads == len(WORKLOADS):
-        Path(__file__).with_name("results.json").write_text(json.dumps(results, indent=2) + "\n")
+    kept = given.only == [""] and RESULTS.is_file()
+    results: dict[str, Any] = json.loads(RESULTS.read_text()) if kept else {"workloads": {}}
+    results["peers"] = versions(python, REQUIREMENTS) | {"learn2learn": LEARN2LEARN.partition("==")[2]}
+    for workload in WORKLOADS:
+        if workload.name not in results["workloads"]:
+            measured = _measured(workload, sides, python, given.rounds)
+            results["workloads"][workload.name] = measured
+            if given.only == [""]:
+                RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+        sides = fastest_ways(sides, results["workloads"][workload.name]["sides"])
     print(markdown(results))
+
+
+def _measured(workload: Workload, sides: list[SideSpec], python: Path, rounds: int) -> dict[str, Any]:
+    """The figures of all sides on one workload, and on the first one those of the race, too."""
+    load_before = os.getloadavg()
+    with tempfile.TemporaryDirectory(prefix="training-") as name, ExitStack() as stack:
+        measuring = Measuring(workload, Path(name) / "workload")
+        figures = {side.name: measuring.start(stack, side, python) for side in sides}
+        measuring.take_turns(rounds, figures)
+        racing = [side.name for side in fastest_ways(sides, figures) if side.counts]
+        race = {"race": measuring.race(racing, figures)} if workload is WORKLOADS[0] else {}
+    return {
+        "machine": describe_machine(),
+        "load": [load_before, os.getloadavg()],
+        "sides": figures,
+        "comparison": compare(figures),
+        **race,
+    }
 
 
 if __name__ == "__main__":
