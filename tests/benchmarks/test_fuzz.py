@@ -1,10 +1,10 @@
 """A few seconds of hostile requests over all RPCs; `benchmarks/hostile/fuzz.py` sends 200,000."""
 
 from bundles import IMAGE, write_models
+from forks import ServerProcess
 from hostile.fuzz import Inputs, adapting, fuzz
 
 from innerloop import Client
-from innerloop_command.server_process import ServerProcess
 
 NAMES = ["prototypes", "gradients", "regression"]
 

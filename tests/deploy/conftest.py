@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from bundles import IMAGE, PROTOTYPES, write_calibrated, write_encoded, write_models
 from encoders import image_encoder
+from forks import ServerProcess
 from prometheus_client.parser import text_string_to_metric_families
 
 from innerloop import Client, ModelNotFoundError
-from innerloop_command.server_process import ServerProcess
 from innerloop_learner.encoders import EncoderOptions, describe_encoder
 
 

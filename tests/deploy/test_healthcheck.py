@@ -4,8 +4,7 @@ import subprocess
 import sys
 
 import pytest
-
-from innerloop_command.server_process import ServerProcess
+from forks import ServerProcess
 
 
 def health(port, **environment):

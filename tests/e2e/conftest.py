@@ -5,10 +5,10 @@ from contextlib import ExitStack
 import grpc
 import pytest
 from bundles import PROTOTYPES, write_bundle, write_models, write_weighing
+from forks import ServerProcess
 from running import Metrics, connect
 from wire import problem
 
-from innerloop_command.server_process import ServerProcess
 from innerloop_learner.manifest import digest_of
 
 

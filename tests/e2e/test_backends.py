@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from bundles import FIXED_WAYS, write_models
 from examples import pictures
+from forks import ServerProcess
 from onnx_bundles import class_logits, line_values, write_onnx_models
 from running import Metrics
 
 from innerloop import Client, ExamplesNotKeptError, FailedPreconditionError
-from innerloop_command.server_process import ServerProcess
 
 WITHOUT_PYTORCH = "import sys\nsys.modules.update(torch=None, safetensors=None, onnx=None)\n"
 

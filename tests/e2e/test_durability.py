@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from bundles import GRADIENTS, write_bundle
 from examples import adapt_request, pictures, predict_request
+from forks import ServerProcess
 from grpc import StatusCode
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
@@ -18,7 +19,6 @@ from wire import array, problem, support
 
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import model_pb2
-from innerloop_command.server_process import ServerProcess
 from innerloop_server.transport.grpc.health import STORE
 
 

@@ -18,6 +18,7 @@ import pytest
 import trustme
 from bundles import PROTOTYPES, write_bundle
 from examples import adapt_request, lasting_request, pictures, predict_request
+from forks import ServerProcess
 from grpc import StatusCode
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
@@ -27,7 +28,7 @@ from wire import array, inputs, problem
 from innerloop import Client
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import model_pb2
-from innerloop_command.server_process import ServerProcess, ServerStartError
+from innerloop_command.server_process import ServerStartError
 
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
 CLIENTS = 12

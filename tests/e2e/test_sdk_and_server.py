@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from forks import ServerProcess
 from PIL import Image
 
 from innerloop import (
@@ -19,7 +20,6 @@ from innerloop import (
     OverloadedError,
     ResourceExhaustedError,
 )
-from innerloop_command.server_process import ServerProcess
 from innerloop_learner import InputSpec, LearnerSpec, build_learner
 from innerloop_learner.bundle import save_bundle
 from innerloop_learner.manifest import Manifest, Provenance, TaskLimits

@@ -10,6 +10,7 @@ import pytest
 import trustme
 from bundles import GRADIENTS, PROTOTYPES, write_bundle
 from examples import adapt_request, pictures, predict_request
+from forks import ServerProcess
 from running import Metrics, connect, wait_until
 from typer.testing import CliRunner
 from wire import array, problem
@@ -18,7 +19,6 @@ from innerloop import TLS, Client, FailedPreconditionError, ModelRetiredError
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import model_pb2
 from innerloop_command.app import app
-from innerloop_command.server_process import ServerProcess
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 START_SECONDS = 60.0
 """How long a server may take to load its models."""
@@ -81,9 +81,12 @@ class ServerProcess:
         with (self._folder / LOG).open("wb") as log:
             # In the environment, where a version that knows no stores takes no notice of it.
             environment = {**os.environ, "INNERLOOP_STORE": "memory"}
-            self.process = subprocess.Popen(  # noqa: S603
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
-            )
+            self.process = self._start(command, environment, log)
+
+    def _start(self, command: list[str], environment: dict[str, str], log: BinaryIO) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(  # noqa: S603
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+        )
 
     def wait_until_ready(self) -> None:
         """Wait until the models are loaded.

@@ -7,6 +7,7 @@ import grpc
 import numpy as np
 import pytest
 from bundles import IMAGE, write_models
+from forks import ServerProcess
 from google.rpc.error_details_pb2 import ErrorInfo
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +28,6 @@ from innerloop.examples import Examples, Names
 from innerloop.own_examples import OwnExamples, UnknownExampleError
 from innerloop.recipe import make_recipe, make_support, read_answers
 from innerloop.tensors import decode_tensor
-from innerloop_command.server_process import ServerProcess
 
 
 def pictures(count, seed=0):
