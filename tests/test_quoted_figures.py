@@ -423,13 +423,28 @@ def test_accuracies_without_labels_are_those_measured() -> None:
 
 def test_what_choices_reinforce_makes_and_what_they_reach_is_that_measured() -> None:
     measured = results("estimators")["reinforce"]
-    assert f"the same {measured['tasks']:,} tasks" in PAGE
-    for side, test in measured["test"].items():
-        runs = [seed[side] for seed in measured["seeds"]]
-        ahead = "" if side == "reinforce" else accuracy_of_mean(measured["ahead"][side], "+")
-        seconds = sum(run["seconds"] for run in runs) / len(runs)
-        cells = [accuracy_of_mean(test), ahead, ", ".join(choice_of(run) for run in runs), f"{seconds:.0f} s"]
-        assert f"| {side} | {' | '.join(cells)} |".replace("|  |", "| |") in PAGE
+    for case, in_words in (("characters", accuracy_of_mean), ("waves", in_errors)):
+        assert f"{measured[case]['tasks']:,} tasks" in PAGE
+        for side, test in measured[case]["test"].items():
+            runs = [seed[side] for seed in measured[case]["seeds"]]
+            ahead = "" if side == "reinforce" else in_words(measured[case]["ahead"][side], "+")
+            choices = ", ".join(choice_of(run) for run in runs if run["adapts"])
+            seconds = sum(run["seconds"] for run in runs) / len(runs)
+            cells = [in_words(test), ahead, choices, f"{seconds:.0f} s"]
+            assert f"| {side} | {' | '.join(cells)} |".replace("|  |", "| |").replace("|  |", "| |") in PAGE
+
+
+def test_what_fixed_choices_reach_on_the_way_is_that_measured() -> None:
+    for steps, figures in results("estimators")["reinforce"]["fixed"].items():
+        if steps != "liked":
+            loss, accuracy = figures["loss"], figures["accuracy"]
+            cells = [f"{loss['liked']:.3f}", f"{loss['anil']:.3f}", in_errors(loss["more"], "+")]
+            cells += [f"{accuracy['liked']:.1%}", f"{accuracy['anil']:.1%}", accuracy_of_mean(accuracy["more"], "+")]
+            assert f"| {steps} | {' | '.join(cells)} |" in PAGE
+
+
+def in_errors(figure: dict[str, float], sign: str = "") -> str:
+    return f"{figure['mean']:{sign}.3f} ± {figure['confidence_interval']:.3f}"
 
 
 def choice_of(run: dict[str, Any]) -> str:
