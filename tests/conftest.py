@@ -1,6 +1,7 @@
 """For all tests, and the processes that they start."""
 
 import os
+import sys
 
 import pytest
 from redis_server import redis_server
@@ -22,6 +23,13 @@ def pytest_collection_modifyitems(items):
     if not torch.cuda.is_available():
         for item in need_gpu:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def pytest_runtest_teardown():
+    """Take back the threads that a test let PyTorch have, or all tests after it would compete for cores."""
+    torch, threads = sys.modules.get("torch"), int(os.environ["OMP_NUM_THREADS"])
+    if torch is not None and torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
