@@ -1,10 +1,13 @@
 """A few seconds of everything at once; `benchmarks/hostile/soak.py` goes on for half an hour."""
 
 import pytest
+from forks import ServerProcess
+from hostile import soak
 from hostile.soak import growth, is_well, run
 
 
-def test_nothing_goes_wrong_while_calls_are_cancelled_and_models_change(tmp_path):
+def test_nothing_goes_wrong_while_calls_are_cancelled_and_models_change(tmp_path, monkeypatch):
+    monkeypatch.setattr(soak, "ServerProcess", ServerProcess)
     found = run(tmp_path, 4.0, lanes=1, threads=1)
     assert is_well({**found, "growth": 0}), found  # memory still grows in the first seconds
     for what in (

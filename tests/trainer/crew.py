@@ -33,7 +33,8 @@ class Crew:
 @contextmanager
 def crew_of(size: int, folder: Path) -> Iterator[Crew]:
     """Start processes, and end them at the end."""
-    context = get_context("spawn")
+    context = get_context("forkserver")  # PyTorch is imported once for all
+    context.set_forkserver_preload([__name__])
     pipes = [context.Pipe() for _ in range(size)]
     processes = [context.Process(target=_live, args=(theirs,), daemon=True) for _, theirs in pipes]
     for process in processes:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,10 @@ class Workers:
             content = pickle.dumps(estimator)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise ProcessError(f"the estimator can't be sent to worker processes ({error})") from error
-        context = get_context("spawn")
-        self._processes: list[SpawnProcess] = []
+        # Forks of a process that has imported PyTorch once for all of them, and never of this one with its threads.
+        context = get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        self._processes: list[ForkServerProcess] = []
         self._connections: list[Connection] = []
         for _ in range(1, size):
             ours, theirs = context.Pipe()
