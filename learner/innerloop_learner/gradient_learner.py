@@ -1,5 +1,6 @@
 """The base class of all methods that adapt by an inner loop of gradient steps."""
 
+import copy
 from typing import Literal
 
 import torch
@@ -30,12 +31,15 @@ class GradientLearner(Learner):
         order: order of derivatives that the outer gradient takes through inner steps: 1 or 2.
         adapts_body, adapts_head: whether the inner loop changes the weights of the backbone, and those of the head.
         rule: the update rule, which turns gradients into new weights.
+        recompute: whether outer gradients compute each inner step again, rather than keep its activations; a matter of
+            training alone (`recomputing`).
     """
 
     order: Literal[1, 2] = 2
     adapts_body: bool = True
     adapts_head: bool = True
     rule: UpdateRule
+    recompute: bool = False
 
     def __init__(self, spec: LearnerSpec) -> None:
         super().__init__(spec)
@@ -57,7 +61,8 @@ class GradientLearner(Learner):
         learned = self.weighting.weigh(params, support, lambda: self._initial_features(params, support, frozen))
         counted = counts if learned is None else learned
         loss = self.support_loss(params, support, frozen, learned=counted)
-        weights, losses = inner_loop(loss, self.adapted(params), self.rule, params, steps, support.tasks, self.order)
+        initial = self.adapted(params)
+        weights, losses = inner_loop(loss, initial, self.rule, params, steps, support.tasks, self.order, self.recompute)
         return Adapted(self.state_after(params, weights, support, frozen, steps, counted), losses, learned)
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
@@ -167,3 +172,14 @@ class GradientLearner(Learner):
         """Logits [T, N, W] of features [T, N, F], `unused` in columns past a task's ways [T]; or values [T, N, D]."""
         outputs = self.head.apply(params, features)
         return mask_unused_ways(outputs, ways, unused) if self.spec.task_kind == "classification" else outputs
+
+
+def recomputing(learner: GradientLearner) -> GradientLearner:
+    """The learner whose outer gradients compute each inner step again, instead of keeping the activations of all.
+
+    Args:
+        learner: the learner, which is not changed.
+    """
+    twin = copy.copy(learner)
+    twin.recompute = True
+    return twin

@@ -9,6 +9,7 @@ from torch import Tensor
 from innerloop_learner.layers import channels_last
 from innerloop_learner.loops import Index, repeat
 from innerloop_learner.population import in_population
+from innerloop_learner.recomputation import recomputed
 from innerloop_learner.state import WEIGHTS, prefixed, section
 from innerloop_learner.tasks import Params
 from innerloop_learner.update_rules import UpdateRule
@@ -56,7 +57,14 @@ class InnerLoopResult(NamedTuple):
 
 
 def inner_loop(
-    loss: Loss, initial: Params, rule: UpdateRule, params: Params, steps: int, tasks: int, order: Literal[1, 2]
+    loss: Loss,
+    initial: Params,
+    rule: UpdateRule,
+    params: Params,
+    steps: int,
+    tasks: int,
+    order: Literal[1, 2],
+    recompute: bool = False,
 ) -> InnerLoopResult:
     """Adapt `initial` weights to T tasks at once; the arguments are those of `unroll`.
 
@@ -71,10 +79,11 @@ def inner_loop(
         >>> result.weights["w"].tolist(), result.losses.tolist()
         ([0.5, 1.5], [[1.0], [9.0]])
     """
+    take = recomputed(take_step, wanted=recompute)
 
     def step(index: Index, carried: Params) -> tuple[Params, Params]:
         weights, state = section(carried, WEIGHTS), section(carried, RULE)
-        weights, losses, state = take_step(loss, weights, rule, params, state, index, order)
+        weights, losses, state = take(loss, weights, rule, params, state, index, order)
         return {**prefixed(WEIGHTS, weights), **prefixed(RULE, state)}, {"losses": losses}
 
     weights = spread(initial, tasks)
@@ -94,6 +103,7 @@ def unroll(
     tasks: int,
     order: Literal[1, 2],
     truncate: int = 0,
+    recompute: bool = False,
 ) -> Iterator[InnerStep]:
     """Take the steps of the inner loop, and yield the result of each.
 
@@ -111,14 +121,17 @@ def unroll(
         order: order of derivatives that training takes through the steps: 1 or 2.
         truncate: number of steps after which weights and the rule's state are detached from their past, again and again
             (truncated back-propagation through time); zero for never.
+        recompute: whether each step's graph is dropped, and computed again when the outer gradient reaches it, so that
+            memory grows with steps by their weights alone.
     """
+    take = recomputed(take_step, wanted=recompute)
     weights = spread(initial, tasks)
     state = rule.start(params, weights)
     for index in range(steps):
         if truncate and index and index % truncate == 0:
             weights = {name: weight.detach() for name, weight in weights.items()}
             state = {name: value.detach() for name, value in state.items()}
-        weights, losses, state = take_step(loss, weights, rule, params, state, index, order)
+        weights, losses, state = take(loss, weights, rule, params, state, index, order)
         yield InnerStep(weights, losses)
 
 

@@ -61,6 +61,11 @@ class TrainingConfig:
     precision: Precision = setting(
         "float32", "precision of the backbone in outer steps: float32, or bfloat16, which some processors do faster"
     )
+    recompute: bool = setting(
+        False,
+        "compute the activations of inner steps again instead of keeping those of all, for a quarter more time: memory "
+        "hardly grows with steps",
+    )
     seed: int = setting(0, "seed of the initial parameters and of the episodes")
     validate_every: int = setting(250, "outer steps between validations", least=1)
     validation_episodes: int = setting(200, "tasks per validation", least=2)

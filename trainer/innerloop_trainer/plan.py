@@ -8,6 +8,7 @@ import torch
 
 from innerloop_learner.acceleration import accelerated, in_low_precision
 from innerloop_learner.augmentations import NONE
+from innerloop_learner.gradient_learner import GradientLearner, recomputing
 from innerloop_learner.learner import Learner, MethodInfo, build_learner, methods
 from innerloop_learner.manifest import TaskLimits
 from innerloop_learner.objectives import Objective, build_objective, objectives
@@ -126,6 +127,7 @@ def make_plan(
             "another; leave --backbone-set noise out, or --encoder"
         )
     trained = in_low_precision(learner, device) if config.precision == "bfloat16" else learner
+    trained = _recomputing(trained, estimator_name) if config.recompute else trained
     objective = _transformed(build_objective(trained, settings.of_objective), config, settings)
     objective = _taught(objective, config, teachers, settings, estimator_name)
     estimator = build_estimator(estimator_name, objective, settings.of_estimator)
@@ -184,6 +186,15 @@ def _check_domains(estimator: str, domains: int, meta_batch: int, source: str, *
         )
     if meta_batch < least:
         raise ConfigError(f"{estimator} needs tasks of {least} domains; raise --meta-batch to {least} or more")
+
+
+def _recomputing(learner: Learner, estimator: str) -> Learner:
+    """The learner as it is trained where inner steps are recomputed."""
+    if not isinstance(learner, GradientLearner) or not estimators[estimator].through_steps:
+        raise ConfigError(
+            f"training {learner.info.name} by {estimator} keeps no activations of inner steps; leave --recompute out"
+        )
+    return recomputing(learner)
 
 
 def _given(value: T | None, default: T) -> T:

@@ -11,6 +11,7 @@ from innerloop_learner.loops import Index
 from innerloop_learner.losses import UNUSED_LOGIT, task_loss
 from innerloop_learner.methods.maml_plus_plus import MAMLPlusPlus
 from innerloop_learner.objectives.objective import Objective, Outcome, Stage, averaged, objectives, refitted
+from innerloop_learner.recomputation import recomputed
 from innerloop_learner.settings import setting
 from innerloop_learner.tasks import Episodes, Params, Support
 
@@ -49,15 +50,17 @@ class AnnealedSteps(Objective):
 
     def __call__(self, params: Params, episodes: Episodes, stage: Stage) -> Outcome:
         """See Objective.__call__; the norms are refitted to the batch for the weights after every step."""
-        learner, support, query = self.learner, episodes.support, episodes.query
+        learner, support, recompute = self.learner, episodes.support, self.learner.recompute
         own_norms, steps = learner.settings.per_step_norm, learner.default_steps
         examples = learner.example_weights(support)
         shares = self._step_shares(steps, stage.progress)
         initial = learner.adapted(params)
-        rows = [self._refitted(params, spread(initial, support.tasks), support, 0)]
+        refit, ask = recomputed(self._refitted, wanted=recompute), recomputed(self._asked, wanted=recompute)
+        rows = [refit(params, spread(initial, support.tasks), support, 0)]
 
         def support_loss(step: Index, weights: Params, twice: bool) -> Tensor:
-            merged = {**learner.at_step(params, step), **rows[-1], **weights}
+            own = rows[int(step)] if own_norms else rows[0]
+            merged = {**learner.at_step(params, step), **own, **weights}
             backbone = learner.backbone if twice else learner.backbone.once
             features = backbone.apply(merged, support.x, examples)
             outputs = learner.outputs(merged, features.values, support.ways, UNUSED_LOGIT)
@@ -65,17 +68,14 @@ class AnnealedSteps(Objective):
 
         order: Literal[1, 2] = 1 if self.settings.anneal_order and stage.progress < FIRST_ORDER_SHARE else 2
         losses = []
-        taken = unroll(support_loss, initial, learner.rule, params, steps, support.tasks, order)
+        rule, tasks = learner.rule, support.tasks
+        taken = unroll(support_loss, initial, rule, params, steps, tasks, order, recompute=recompute)
         for step, (weights, _) in enumerate(taken, start=1):
             if own_norms:
-                rows.append(self._refitted(params, weights, support, step))
+                rows.append(refit(params, weights, support, step))
             if shares[step - 1]:
-                merged = {**learner.at_step(params, step), **rows[-1], **weights}
-                statistics = self._statistics(merged, support)
-                features = learner.backbone.apply(self.asking(merged, stage), query.x, query.mask, statistics)
-                outputs = learner.outputs(merged, features.values, support.ways, -torch.inf)
-                loss = task_loss(learner.spec.task_kind, outputs, episodes.targets, query.mask)
-                losses.append(shares[step - 1] * loss.mean())
+                loss, outputs = ask({**learner.at_step(params, step), **rows[-1], **weights}, episodes, stage)
+                losses.append(shares[step - 1] * loss)
         fresh = {name: torch.stack([row[name] for row in rows]) for name in rows[0]} if own_norms else rows[0]
         return Outcome(torch.stack(losses).sum(), outputs, averaged(params, fresh))
 
@@ -85,6 +85,14 @@ class AnnealedSteps(Objective):
         They are computed before the step, so its gradient takes them as constants, as it does in serving.
         """
         return refitted(self.learner, {**self.learner.at_step(params, step), **weights}, support)
+
+    def _asked(self, merged: Params, episodes: Episodes, stage: Stage) -> tuple[Tensor, Tensor]:
+        """The mean loss of the queries and their outputs, for the weights and norms of a step."""
+        learner, support, query = self.learner, episodes.support, episodes.query
+        statistics = self._statistics(merged, support)
+        features = learner.backbone.apply(self.asking(merged, stage), query.x, query.mask, statistics)
+        outputs = learner.outputs(merged, features.values, support.ways, -torch.inf)
+        return task_loss(learner.spec.task_kind, outputs, episodes.targets, query.mask).mean(), outputs
 
     def _statistics(self, merged: Params, support: Support) -> Params:
         """The statistics of the support set that normalise queries; empty for norms that need none."""

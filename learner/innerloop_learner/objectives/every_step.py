@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from innerloop_learner.gradient_learner import GradientLearner
 from innerloop_learner.inner_loop import unroll
 from innerloop_learner.learner import Learner
 from innerloop_learner.losses import task_loss
 from innerloop_learner.objectives.objective import Objective, Outcome, Stage, averaged, objectives, refitted
+from innerloop_learner.recomputation import recomputed
 from innerloop_learner.settings import setting
 from innerloop_learner.tasks import Episodes, Params, Support, TaskState
 
@@ -55,10 +57,15 @@ class EveryStep(Objective):
         fresh = refitted(learner, params, support)
         in_use = {**params, **fresh, **self.drawn(params, stage)}
         asked, losses = self.asking(in_use, stage), []
+
+        def ask(state: TaskState) -> tuple[Tensor, Tensor]:
+            outputs = learner.predict(asked, state, query)
+            return task_loss(learner.spec.task_kind, outputs, episodes.targets, query.mask).mean(), outputs
+
         states = task_states(learner, in_use, support, learner.order, self.settings.truncate)
         for weight, state in zip(self._weights, states, strict=True):
-            outputs = learner.predict(asked, state, query)
-            losses.append(weight * task_loss(learner.spec.task_kind, outputs, episodes.targets, query.mask).mean())
+            loss, outputs = recomputed(ask, wanted=learner.recompute)(state)
+            losses.append(weight * loss)
         return Outcome(torch.stack(losses).sum(), outputs, averaged(params, fresh))
 
     def drawn(self, params: Params, stage: Stage) -> Params:
@@ -76,8 +83,8 @@ def task_states(
     """The task state after each of a learner's inner steps; see `inner_loop.unroll` for `order` and `truncate`."""
     frozen = learner.frozen_features(params, support)
     loss = learner.support_loss(params, support, frozen)
-    steps = unroll(
-        loss, learner.adapted(params), learner.rule, params, learner.default_steps, support.tasks, order, truncate
-    )
-    for index, (weights, _) in enumerate(steps):
-        yield learner.state_after(params, weights, support, frozen, index + 1)
+    initial, steps, again = learner.adapted(params), learner.default_steps, learner.recompute
+    state_after = recomputed(learner.state_after, wanted=again)
+    taken = unroll(loss, initial, learner.rule, params, steps, support.tasks, order, truncate, again)
+    for index, (weights, _) in enumerate(taken):
+        yield state_after(params, weights, support, frozen, index + 1)

@@ -21,7 +21,7 @@ GROUPS = {
         *("policy_set", "encoder", "tokenizer"),
     ),
     TRAINING: (
-        *("iterations", "meta_batch", "learning_rate", "schedule", "estimator", "precision", "set"),
+        *("iterations", "meta_batch", "learning_rate", "schedule", "estimator", "precision", "recompute", "set"),
         *("augment", "mix_tasks", "transform", "teacher", "teaching", "init", "seed"),
     ),
     MEASURING: ("validate_every", "validation_episodes", "test_episodes", "calibration_episodes"),

@@ -19,6 +19,7 @@ class Backpropagation(Estimator):
     """
 
     teachers: ClassVar[TeachersTaken] = "fixed"
+    through_steps = True
     in_parts = True
 
     def __init__(self, objective: Objective, settings: Any) -> None:

@@ -52,6 +52,7 @@ class Darts(Estimator):
     settings: DartsSettings
     in_parts = False  # one half of the tasks is told from the other by their places
     learns_architecture = True
+    through_steps = True
 
     def __init__(self, objective: Objective, settings: Any) -> None:
         super().__init__(objective, settings)

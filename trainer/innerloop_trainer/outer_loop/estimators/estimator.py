@@ -70,6 +70,9 @@ class Estimator(ABC):
     learns_architecture: ClassVar[bool] = False
     """Whether it learns what the network is (`Backbone.architecture`), as only a search should."""
 
+    through_steps: ClassVar[bool] = False
+    """Whether it differentiates through inner steps, so that it needs the activations of each, kept or recomputed."""
+
     in_parts: bool = False
     """Whether several processes may compute the estimate of a batch, each for a part of its tasks.
 

@@ -55,6 +55,7 @@ class Reinforce(Estimator):
     settings_class = ReinforceSettings
     settings: ReinforceSettings
     teachers = "fixed"
+    through_steps = True
     in_parts = True
 
     def __init__(self, objective: Objective, settings: Any) -> None:

@@ -1,0 +1,123 @@
+"""Outer gradients are the same where inner steps are recomputed, and what is kept for them does not grow with steps."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cases import CASES, NORMS, Case, wave_case
+from runs import DIGITS, training
+from torch import Tensor
+
+from innerloop_learner import Episodes, Params, build_learner
+from innerloop_learner.gradient_learner import GradientLearner, recomputing
+from innerloop_learner.objectives import Objective, Stage, build_objective
+from innerloop_learner.objectives.annealed_steps import FIRST_ORDER_SHARE, MULTI_STEP_SHARE
+from innerloop_trainer.config import ConfigError
+from innerloop_trainer.outer_loop import build_estimator
+
+ADAPTING = [
+    case
+    for case in CASES
+    if isinstance(case.learner, GradientLearner)
+    and not case.seldom
+    and case.spec.backbone in ("mlp", "conv4")
+    and (case.spec.task_kind == "regression" or case.spec.method == "maml" or not case.name.endswith(NORMS))
+]
+"""Every method with inner steps, among them some with weights of examples, noise or a support policy."""
+
+STAGES = {"every step's loss": MULTI_STEP_SHARE / 2, "first order": FIRST_ORDER_SHARE / 2, "at last": 1.0}
+"""Shares of training after which the objective of MAML++ is another one."""
+
+
+def recomputed(case: Case) -> Objective:
+    learner = build_learner(case.spec)
+    assert isinstance(learner, GradientLearner)
+    return build_objective(recomputing(learner), case.training)
+
+
+def gradient(objective: Objective, params: Params, episodes: Episodes, stage: Stage) -> Params:
+    learned = {n: v.detach().requires_grad_() for n, v in params.items() if n not in objective.learner.buffers()}
+    outcome = objective({**params, **learned}, episodes, stage)
+    values = torch.autograd.grad(outcome.loss, list(learned.values()), materialize_grads=True)
+    return {**dict(zip(learned, values, strict=True)), **outcome.buffers, "loss": outcome.loss.detach()}
+
+
+def assert_equal(found: Params, expected: Params) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("case", ADAPTING, ids=lambda case: case.name)
+def test_gradients_are_those_of_steps_that_are_kept(case: Case) -> None:
+    params, episodes = case.params(), case.episodes(tasks=2)
+    for progress in STAGES.values() if case.spec.method == "maml++" else [1.0]:
+        stage = Stage(progress, seed=3)
+        expected = gradient(case.objective, params, episodes, stage)
+        assert_equal(gradient(recomputed(case), params, episodes, stage), expected)
+
+
+@pytest.mark.parametrize("truncate", [0, 2])
+def test_gradients_of_a_truncated_unroll_are_the_same(truncate: int) -> None:
+    case = wave_case("lstm-optimizer", [4], {"steps": 5, "hidden": 2}, {"truncate": truncate})
+    params, episodes = case.params(), case.episodes()
+    expected = gradient(case.objective, params, episodes, Stage())
+    assert_equal(gradient(recomputed(case), params, episodes, Stage()), expected)
+
+
+def test_gradients_that_are_differentiated_again_are_the_same() -> None:
+    case = wave_case("maml", [4], {"steps": 2, "rate": 0.05}, activation="tanh")
+    episodes = replace(case.episodes(tasks=4), domains=torch.tensor([0, 1, 0, 1]))
+    found, expected = (
+        build_estimator("mldg", objective, {}).estimate(case.params(), {}, episodes, Stage(seed=2))
+        for objective in (recomputed(case), case.objective)
+    )
+    assert_equal(found.gradients, expected.gradients)
+
+
+def kept_bytes(objective: Objective, case: Case) -> int:
+    """Memory of the tensors that the outer loss keeps for its gradient, each counted once."""
+    kept: dict[int, int] = {}
+
+    def keep(value: Tensor) -> Tensor:
+        kept[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+        return value
+
+    params = {name: value.requires_grad_() for name, value in case.params().items()}
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        loss = objective(params, case.episodes(), Stage(MULTI_STEP_SHARE / 2)).loss
+    del loss
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("method", ["maml", "meta-sgd", "maml++", "lstm-optimizer"])
+def test_activations_of_one_step_are_kept_whatever_the_number_of_steps(method: str) -> None:
+    settings: dict[str, Any] = {"hidden": 2} if method == "lstm-optimizer" else {}
+    few, many = (wave_case(method, [64], {"steps": steps, **settings}, norm="task") for steps in (1, 9))
+    assert kept_bytes(many.objective, many) > 3 * kept_bytes(few.objective, few)
+    assert kept_bytes(recomputed(many), many) <= kept_bytes(recomputed(few), few)
+
+
+def test_a_run_recomputes_where_it_is_told_to_and_serves_what_it_ever_did(tmp_path: Path) -> None:
+    kept, again = (training(replace(DIGITS, recompute=wanted), tmp_path).plan for wanted in (False, True))
+    assert again.estimator.objective.learner.recompute
+    assert not getattr(again.learner, "recompute")  # noqa: B009 - the plan's learner may be any, and this validates
+    params = kept.init(torch.Generator().manual_seed(0))
+    episodes = kept.source.train.sample(kept.episodes, 2, torch.Generator().manual_seed(0))
+    found, expected = (plan.estimator.estimate(params, {}, episodes, Stage(seed=1)) for plan in (again, kept))
+    for name, value in expected.gradients.items():
+        assert torch.equal(found.gradients[name], value), name
+
+
+@pytest.mark.parametrize(
+    ("method", "estimator"),
+    [("protonet", "backpropagation"), ("baseline", "backpropagation"), ("reptile", "reptile"), ("imaml", "implicit")],
+)
+def test_what_keeps_no_steps_is_refused(method: str, estimator: str, tmp_path: Path) -> None:
+    config = replace(DIGITS, method=method, settings={}, recompute=True)
+    with pytest.raises(
+        ConfigError, match=f"training {method} by {estimator} keeps no activations .* leave --recompute"
+    ):
+        training(config, tmp_path)
