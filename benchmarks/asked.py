@@ -1,6 +1,5 @@
 """What a bundle's learner answers to many tasks in this process: to queries, and to support examples left out."""
 
-from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -8,13 +7,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from innerloop_learner.backbones.backbone import Backbone, Normalise
 from innerloop_learner.bundle import Bundle
 from innerloop_learner.calibration import TaskCalibration, probabilities
 from innerloop_learner.diagnosis import Diagnosis, diagnose
 from innerloop_learner.inputs import normalise
 from innerloop_learner.spec import InputSpec
-from innerloop_learner.tasks import Episodes, Params, Query, Support
+from innerloop_learner.tasks import Episodes, Query, Support
 from innerloop_trainer.data import ClassExamples
 from innerloop_trainer.data.example_set import ExampleSet
 
@@ -81,8 +79,7 @@ class AskedByFeatures(Asked):
     def __init__(self, bundle: Bundle) -> None:
         super().__init__(bundle)
         self._backbone = bundle.learner.backbone
-        self._learner = copy(bundle.learner)
-        self._learner.backbone = Given(self._backbone.feature_shape, self._backbone.features)
+        self._learner = bundle.learner.on_features
 
     @torch.no_grad()
     def read(self, split: ClassExamples) -> ClassExamples:
@@ -97,35 +94,16 @@ class AskedByFeatures(Asked):
 
         return split.with_inputs(embed, InputSpec((self._backbone.features,)))
 
-
-class Given(Backbone):
-    """Features that are given in place of inputs.
-
-    Args:
-        shape: see `Backbone.feature_shape`.
-        features: see `Backbone.features`.
-    """
-
-    def __init__(self, shape: tuple[int, ...], features: int) -> None:
-        self._shape, self.features, self.norms = shape, features, []
-
-    @property
-    def feature_shape(self) -> tuple[int, ...]:
-        """See Backbone.feature_shape."""
-        return self._shape
-
-    def init(self, generator: torch.Generator) -> Params:
-        """See Backbone.init."""
-        del generator
-        return {}
-
-    def _layers(self, params: Params, x: Tensor, normalise: Normalise) -> Tensor:
-        del params, normalise
-        return x
+    @torch.no_grad()
+    def left_out(self, support: Support) -> NDArray[np.float32]:
+        """See Asked.left_out; all at once."""
+        tasks, size = support.mask.shape
+        padded = replace(support, max_ways=self._learner.padded_ways(support.max_ways))
+        parts = torch.arange(size).view(1, size, 1).expand(tasks, -1, -1)
+        logits: NDArray[np.float32] = self._learner.left_out(self._params, padded, parts).numpy()
+        return logits[..., : support.max_ways]
 
 
 def ask(bundle: Bundle) -> Asked:
     """A bundle's learner, asked in the quickest way that gives its answers."""
-    spec = bundle.manifest.learner
-    once = spec.method in ("protonet", "anil") and spec.backbone_settings.get("norm") == "batch"
-    return (AskedByFeatures if once else Asked)(bundle)
+    return (AskedByFeatures if bundle.learner.leaves_out else Asked)(bundle)

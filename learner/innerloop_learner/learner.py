@@ -1,13 +1,16 @@
 """The one interface that trainer, evaluator, server and exporter know."""
 
 from abc import ABC, abstractmethod
+from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
 from innerloop_learner.backbones.backbone import build_backbone
+from innerloop_learner.backbones.given import Given
+from innerloop_learner.leaving_out import answers_without, in_parts
 from innerloop_learner.registry import Registry
 from innerloop_learner.settings import NoSettings, SettingsError, StepSettings, refusing, with_settings
 from innerloop_learner.spec import LearnerSpec
@@ -92,6 +95,9 @@ class Learner(ABC):
 
     augments_support: ClassVar[bool] = False
     """Whether its adaptation takes augmented copies of support examples, and its training learns how to make them."""
+
+    embeds_alone: ClassVar[bool] = False
+    """Whether it reads inputs by their features alone, which it computes by the backbone as it was meta-learned."""
 
     settings: object
     """The settings, an instance of `settings_class` with all defaults filled in."""
@@ -301,6 +307,62 @@ class Learner(ABC):
                 f"group, layer and none do not), so {name} can't learn more examples into an adaptation"
             )
         return ""
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether `left_out` answers examples by tasks without them; if not, the method must adapt to each of these.
+
+        The features of an example must depend on nothing else. So they do not where norms take statistics of the
+        support set, where noise is random, and where a support policy makes copies, which are drawn by all examples.
+        """
+        return (
+            self.embeds_alone
+            and not self.backbone.support_statistics
+            and not self.backbone.noise.random
+            and self.spec.support_policy == "none"
+        )
+
+    @property
+    def on_features(self) -> Self:
+        """The learner that takes features in the place of inputs and answers alike; only if `leaves_out` is true."""
+        twin = copy(self)
+        twin.backbone = Given(self.backbone)
+        return twin
+
+    def left_out(self, params: Params, support: Support, parts: Tensor, steps: int | None = None) -> Tensor:
+        """What T tasks answer to their own support examples, each left out, without adapting anew to all inputs.
+
+        The answers are those of adapting to all other parts and asking about this one, up to rounding, and features are
+        computed once.
+
+        Args:
+            params: meta-learned parameters.
+            support: the labelled examples, at least one of each class outside of each part.
+            parts: places of examples that are left out together, [T, P, L] int64; -1 for none.
+            steps: inner steps, `default_steps` when None; methods without steps ignore it.
+
+        Returns:
+            logits [T, S, W], -inf past a task's ways, or values [T, S, D]; NaN for examples that no part has.
+
+        Raises:
+            TaskError: the learner can't do so.
+        """
+        if not self.leaves_out:
+            raise TaskError(f"this {self.info.name} model must adapt anew to what is left; nothing is computed once")
+        values = self.backbone.apply(params, support.x, self.example_weights(support)).values
+        answers = self.on_features._left_out(params, replace(support, x=values), parts, steps)
+        return answers.masked_fill(~in_parts(parts, support.mask.shape[1]).any(1).unsqueeze(-1), torch.nan)
+
+    def _left_out(self, params: Params, features: Support, parts: Tensor, steps: int | None) -> Tensor:
+        """See `left_out`; called on a learner that takes features, and may answer anything to examples of no part.
+
+        Methods override it that need not adapt for each part.
+        """
+
+        def answer(rest: Support, query: Query) -> Tensor:
+            return self.predict(params, self.adapt(params, rest, steps).state, query)
+
+        return answers_without(answer, features, parts)
 
     @abstractmethod
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:

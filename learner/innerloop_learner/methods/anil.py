@@ -27,3 +27,4 @@ class ANIL(MAML):
         tasks=("classification", "regression"),
     )
     adapts_body = False
+    embeds_alone = True

@@ -49,6 +49,7 @@ class Baseline(Learner):
     )
     settings_class = BaselineSettings
     settings: BaselineSettings
+    embeds_alone = True
 
     def _configure(self) -> None:
         self._rule = update_rules["sgd"](rate=self.settings.rate)

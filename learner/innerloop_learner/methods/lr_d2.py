@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from innerloop_learner.learner import methods
+from innerloop_learner.learner import Learner, methods
 from innerloop_learner.methods.r2d2 import LOG_PENALTY, LOG_SCALE, R2D2, R2D2Settings, solve_without_waiting
 from innerloop_learner.settings import setting
-from innerloop_learner.tasks import Params
+from innerloop_learner.tasks import Params, Support
 
 LEAST_CURVATURE = 1e-6
 """Smallest p (1 - p) of an example whose class is certain already; its reciprocal must stay finite."""
@@ -46,6 +46,10 @@ class LRD2(R2D2):
     def init(self, generator: torch.Generator) -> Params:
         """See Learner.init."""
         return {**super().init(generator), LOG_SCALE: torch.tensor(math.log(self.settings.scale))}
+
+    def _left_out(self, params: Params, features: Support, parts: Tensor, steps: int | None) -> Tensor:
+        """See Learner._left_out: Newton's steps have no closed form, as ridge regression has."""
+        return Learner._left_out(self, params, features, parts, steps)
 
     def _solve(self, params: Params, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         """See R2D2._solve; a system for every class."""

@@ -64,6 +64,7 @@ class MANN(Learner):
     )
     settings_class = MANNSettings
     settings: MANNSettings
+    embeds_alone = True
 
     def __init__(self, spec: LearnerSpec) -> None:
         super().__init__(spec)

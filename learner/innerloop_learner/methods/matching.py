@@ -42,6 +42,7 @@ class MatchingNetwork(Learner):
         tasks=("classification",),
         extends=True,
     )
+    embeds_alone = True
 
     def init(self, generator: torch.Generator) -> Params:
         """See Learner.init."""

@@ -83,6 +83,7 @@ class NearestNeighbours(Learner):
     )
     settings_class = NearestNeighboursSettings
     settings: NearestNeighboursSettings
+    embeds_alone = True
 
     def init(self, generator: torch.Generator) -> Params:
         """See Learner.init."""

@@ -64,6 +64,7 @@ class OML(Learner):
     )
     settings_class = OMLSettings
     settings: OMLSettings
+    embeds_alone = True
 
     def __init__(self, spec: LearnerSpec) -> None:
         super().__init__(spec)

@@ -38,6 +38,7 @@ class ProtoNet(Learner):
     )
     weighs_examples = True
     augments_support = True
+    embeds_alone = True
 
     def init(self, generator: torch.Generator) -> Params:
         """See Learner.init."""
@@ -60,6 +61,19 @@ class ProtoNet(Learner):
         values, _ = self._embed(params, support.x, self.example_weights(support), {})
         prototypes, counts = extended_means(state[PROTOTYPES], kept(state, COUNTS), values, support)
         return Adapted({PROTOTYPES: prototypes, COUNTS: counts, WAYS: support.ways}, None)
+
+    def _left_out(self, params: Params, features: Support, parts: Tensor, steps: int | None) -> Tensor:
+        """See Learner._left_out: without one example x of n, f(x) - c is n / (n - 1) times as long."""
+        if parts.shape[2] > 1 or self.spec.weighting != "none":
+            return super()._left_out(params, features, parts, steps)
+        values, _ = self._embed(params, features.x, self.example_weights(features), {})
+        members = features.members(values.dtype)  # [T, S, W]
+        prototypes = features.shares(values.dtype).transpose(1, 2) @ values
+        counts = members @ members.sum(1).unsqueeze(-1)  # [T, S, 1]
+        factors = counts / (counts - 1).clamp(min=1)
+        own = ((values - members @ prototypes) * factors).square().sum(-1, keepdim=True)
+        distances = torch.where(members > 0, own, squared_distances(values, prototypes))
+        return mask_unused_ways(-distances, features.ways, -torch.inf)
 
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
         """See Learner.predict."""

@@ -13,7 +13,7 @@ from innerloop_learner.layers import linear
 from innerloop_learner.learner import Learner, MethodInfo, methods
 from innerloop_learner.settings import setting
 from innerloop_learner.state import STATISTICS, WAYS, prefixed, section
-from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState
+from innerloop_learner.tasks import Adapted, Params, Query, Support, TaskState, equal_weights
 
 FEATURES, LABELS = "features", "labels"
 LOG_PENALTY, LOG_SCALE, SHIFT = "ridge.log_penalty", "ridge.log_scale", "ridge.shift"
@@ -60,6 +60,7 @@ class R2D2(Learner):
     settings: R2D2Settings
     weighs_examples = True
     augments_support = True
+    embeds_alone = True
 
     def init(self, generator: torch.Generator) -> Params:
         """See Learner.init; positive numbers are kept as logarithms."""
@@ -88,6 +89,40 @@ class R2D2(Learner):
         )
         return Adapted(self._solved(params, every, None), None)
 
+    def _left_out(self, params: Params, features: Support, parts: Tensor, steps: int | None) -> Tensor:
+        """See Learner._left_out; the answer to a single example that is left out follows from the whole system.
+
+        With x and y multiplied by roots r of weights, as in `R2D2`, and A = XX' + l I (Rasmussen and Williams, Gaussian
+        Processes for Machine Learning, 2006, equation 5.12):
+
+            f(x_i) without i = (y_i - (A^-1 Y)_i / (A^-1)_ii) / r_i
+
+        What others count depends on the class that has one example less, so there is a system for each class.
+        """
+        if parts.shape[2] > 1 or parts.shape[1] < features.max_ways or self.spec.weighting != "none":
+            return super()._left_out(params, features, parts, steps)
+        x, y = _with_one(features.x), features.members(features.x.dtype)
+        roots = self._weights_without(y).sqrt()  # [T, W, S]
+        kernel = (x @ x.transpose(1, 2)).unsqueeze(1) * roots.unsqueeze(2) * roots.unsqueeze(3)  # [T, W, S, S]
+        identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+        system = kernel + params[LOG_PENALTY].exp() * identity
+        inverse = solve_without_waiting(system, identity.expand_as(system))
+        solved = inverse @ (roots.unsqueeze(3) * y.unsqueeze(1))  # [T, W, S, W]
+        diagonal = inverse.diagonal(dim1=2, dim2=3)
+        own = y.argmax(2).unsqueeze(1)  # the system of an example's class, [T, 1, S]
+        errors = solved.gather(1, own.unsqueeze(3).expand(-1, -1, -1, y.shape[2])).squeeze(1)
+        answers = y - errors / (diagonal * roots).gather(1, own).squeeze(1).unsqueeze(2)
+        return self._logits(params, answers, features.ways)
+
+    def _weights_without(self, members: Tensor) -> Tensor:
+        """The weights of examples if there is one less of class k, [T, W, S] by k; from `Support.members` [T, S, W]."""
+        classes = torch.eye(members.shape[2], dtype=members.dtype, device=members.device)
+        counts = (members.sum(1, keepdim=True) - classes).clamp(min=0)  # [T, W, W]
+        weights = torch.ones_like(counts)
+        if self.spec.class_balance == "equal":
+            weights = equal_weights(counts.flatten(0, 1)).view_as(counts)
+        return weights @ members.transpose(1, 2)
+
     def _why_not_extended(self) -> str:
         if not self.settings.keeps_features:
             return f"{self.info.name} learns more into an adaptation only with the setting keeps_features"
@@ -98,7 +133,7 @@ class R2D2(Learner):
 
         `learned` [T, S] is what the weighting or the support policy says; see `loss_weights`.
         """
-        x = torch.cat([features.x, torch.ones_like(features.x[..., :1])], -1)  # [T, S, F + 1]
+        x = _with_one(features.x)  # [T, S, F + 1]
         y = features.members(x.dtype)  # [T, S, W]
         head = self._solve(params, x, y, self.loss_weights(features, learned)).transpose(1, 2)  # [T, W, F + 1]
         state = {WEIGHT: head[..., :-1], BIAS: head[..., -1], WAYS: features.ways}
@@ -107,8 +142,11 @@ class R2D2(Learner):
     def predict(self, params: Params, state: TaskState, query: Query) -> Tensor:
         """See Learner.predict."""
         features = self.backbone.apply(params, query.x, query.mask, section(state, STATISTICS)).values
-        logits = params[LOG_SCALE].exp() * linear(features, state[WEIGHT], state[BIAS]) + params[SHIFT]
-        return mask_unused_ways(logits, state[WAYS], -torch.inf)
+        return self._logits(params, linear(features, state[WEIGHT], state[BIAS]), state[WAYS])
+
+    def _logits(self, params: Params, answers: Tensor, ways: Tensor) -> Tensor:
+        """Logits [T, Q, W] of the answers of the regression, which lie between 0 and 1."""
+        return mask_unused_ways(params[LOG_SCALE].exp() * answers + params[SHIFT], ways, -torch.inf)
 
     def _solve(self, params: Params, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         """The head [T, F + 1, W] for x [T, S, F + 1] and y [T, S, W], whose rows have weights [T, S]."""
@@ -121,6 +159,10 @@ class R2D2(Learner):
         identity = torch.eye(gram.shape[-1], dtype=x.dtype, device=x.device)
         solution = solve_without_waiting(gram + penalty * identity, goals)
         return xt @ solution if examples <= features else solution
+
+
+def _with_one(features: Tensor) -> Tensor:
+    return torch.cat([features, torch.ones_like(features[..., :1])], -1)
 
 
 def _labels(support: Support) -> Tensor:

@@ -53,6 +53,7 @@ class RelationNetwork(Learner):
     )
     settings_class = RelationSettings
     settings: RelationSettings
+    embeds_alone = True
 
     def __init__(self, spec: LearnerSpec) -> None:
         super().__init__(spec)

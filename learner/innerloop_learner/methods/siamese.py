@@ -52,6 +52,7 @@ class SiameseNetwork(Learner):
     )
     settings_class = SiameseSettings
     settings: SiameseSettings
+    embeds_alone = True
 
     def init(self, generator: torch.Generator) -> Params:
         """See Learner.init; weights are negative at first, so that distance speaks against being of one class."""

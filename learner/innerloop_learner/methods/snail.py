@@ -152,6 +152,7 @@ class SNAIL(Learner):
     )
     settings_class = SNAILSettings
     settings: SNAILSettings
+    embeds_alone = True
 
     def __init__(self, spec: LearnerSpec) -> None:
         super().__init__(spec)

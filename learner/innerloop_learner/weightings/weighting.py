@@ -24,7 +24,7 @@ class Weighting(ABC):
 
         Args:
             params: meta-learned parameters, the weighting's own among them.
-            support: the labelled examples.
+            support: the labelled examples; where features were computed before, these stand in the place of inputs.
             features: gives their features [T, S, F] before anything adapts; called only if they are needed.
 
         Returns:
