@@ -229,6 +229,7 @@ class InnerloopServer:
             {
                 Operation.ADAPT: settings.adapt_weight,
                 Operation.EXTEND: settings.adapt_weight,
+                Operation.LEAVE_OUT: settings.adapt_weight,
                 Operation.PREDICT: settings.predict_weight,
             },
             self._metrics,

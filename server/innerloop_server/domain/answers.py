@@ -45,6 +45,16 @@ class Answers:
         return all(bool(np.isfinite(array).all()) for array in numbers if array is not None)
 
 
+def split_answers(answers: Answers, sizes: Sequence[int]) -> list[Answers]:
+    """The logits and probabilities of an engine's answers, so many queries at a time."""
+    ends = np.cumsum(sizes)
+    both = answers.logits, answers.probabilities
+    return [
+        Answers(*(None if array is None else array[end - size : end] for array in both))
+        for size, end in zip(sizes, ends, strict=True)
+    ]
+
+
 def join_answers(parts: Sequence[Answers]) -> Answers:
     """The answers to queries of one task that were asked in parts."""
     return Answers(

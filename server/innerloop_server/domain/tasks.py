@@ -1,14 +1,18 @@
 """The support sets and queries of callers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
 from innerloop_server.domain.models import ServedModel
 
 Array = NDArray[Any]
+
+Parts = Sequence[NDArray[np.intp]]
+"""Places of the examples of a support set that are left out together, for each task that is to be without some."""
 
 
 @dataclass(frozen=True, slots=True)

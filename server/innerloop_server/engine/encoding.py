@@ -26,6 +26,7 @@ from innerloop_server.engine.interface import (
     BatchResult,
     Engine,
     ExtendBatch,
+    LeaveOutBatch,
     LoadedModel,
     LoadError,
     NoState,
@@ -168,7 +169,7 @@ class EncodedModel(LoadedModel):
         started = perf_counter()
         if isinstance(batch, PredictBatch):
             encoded: Batch = replace(batch, queries=self._encode(batch.queries))
-        elif isinstance(batch, ExtendBatch):
+        elif isinstance(batch, (ExtendBatch, LeaveOutBatch)):
             encoded = replace(batch, tasks=self._encoded(batch.tasks))
         else:
             asked = [query for group in batch.groups for query in group.queries]

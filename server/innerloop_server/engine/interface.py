@@ -18,7 +18,7 @@ from innerloop_learner.signatures import TrustedKeys
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.models import ModelDescription, ServedModel
 from innerloop_server.domain.portable import GraphFile, NoGraph
-from innerloop_server.domain.tasks import Array, SupportSet
+from innerloop_server.domain.tasks import Array, Parts, SupportSet
 from innerloop_server.domain.timings import Operation
 
 CPU_BATCH, GPU_BATCH = 8, 256
@@ -159,7 +159,31 @@ class ExtendBatch:
         return sum(task.size_bytes for task in self.tasks)
 
 
-Batch = AdaptBatch | ExtendBatch | PredictBatch
+@dataclass(frozen=True, slots=True)
+class LeaveOutBatch:
+    """Support sets whose examples are answered by tasks without them, together.
+
+    Attributes:
+        tasks: as in AdaptBatch.
+        parts: of each task, one at least.
+        steps: as in AdaptBatch.
+        width: as in AdaptBatch.
+        abandoned: as in AdaptBatch.
+    """
+
+    tasks: Sequence[SupportSet]
+    parts: Sequence[Parts]
+    steps: int
+    width: int
+    abandoned: Callable[[], bool] = lambda: False
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes of all inputs."""
+        return sum(task.size_bytes for task in self.tasks)
+
+
+Batch = AdaptBatch | ExtendBatch | LeaveOutBatch | PredictBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +191,9 @@ class BatchResult:
     """The results of a batch.
 
     Attributes:
-        adapted: one for each task of an AdaptBatch or an ExtendBatch; empty for a PredictBatch.
-        answers: one for each state of a PredictBatch, or for each task of an AdaptBatch that brought queries.
+        adapted: one for each task of an AdaptBatch or an ExtendBatch; empty for others.
+        answers: one for each state of a PredictBatch, for each task of an AdaptBatch that brought queries, and for each
+            task of a LeaveOutBatch, one part after the other.
         seconds: that each operation took that was asked for, without the encoder.
         encoder_seconds: that the frozen encoder in front of the model took; zero where there is none.
     """
@@ -193,6 +218,8 @@ class LoadedModel(ABC):
         graph: what answers queries without the server, given a task state.
         encoder: answers queries with their features, as values, whatever the state; None for a model without a frozen
             encoder in front.
+        feature_size: numbers that are computed once of each example, from which `left_out` answers; zero where the
+            model must adapt to what is left without a part of the examples.
     """
 
     name: str
@@ -202,6 +229,7 @@ class LoadedModel(ABC):
     states_on_host: bool = True
     graph: GraphFile | NoGraph = NoGraph("its model has no graph; go on asking the server")
     encoder: "LoadedModel | None" = None
+    feature_size: int = 0
 
     @property
     def served(self) -> ServedModel:
@@ -254,6 +282,22 @@ class LoadedModel(ABC):
         """
         raise NotImplementedError
 
+    def left_out(
+        self, tasks: Sequence[SupportSet], parts: Sequence[Parts], steps: int, width: int, *, alone: bool = True
+    ) -> list[Answers]:
+        """Answer examples of support sets by tasks without them, one part after the other; only with a `feature_size`.
+
+        The answers are those of adapting to all other parts and asking about each part, up to rounding.
+
+        Args:
+            tasks: as in LeaveOutBatch.
+            parts: as in LeaveOutBatch.
+            steps: as in LeaveOutBatch.
+            width: as in LeaveOutBatch.
+            alone: whether nothing else computes meanwhile, so that several cores may be used.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def predict(self, states: Sequence[TaskState], queries: Sequence[Array], *, alone: bool = True) -> list[Answers]:
         """Answer a batch of tasks; raises MemoryFullError where there is no room to bring their states back.
@@ -277,6 +321,9 @@ class LoadedModel(ABC):
         if isinstance(batch, ExtendBatch):
             extended = self.extend(batch.states, batch.tasks, batch.steps, batch.width, alone=alone)
             return BatchResult(extended, [], {Operation.EXTEND: perf_counter() - started})
+        if isinstance(batch, LeaveOutBatch):
+            answers = self.left_out(batch.tasks, batch.parts, batch.steps, batch.width, alone=alone)
+            return BatchResult([], answers, {Operation.LEAVE_OUT: perf_counter() - started})
         adapted = self.adapt(batch.tasks, batch.steps, batch.width, alone=alone)
         between = perf_counter()
         if not batch.groups:

@@ -12,12 +12,13 @@ from innerloop_server.engine.interface import (
     Batch,
     BatchResult,
     ExtendBatch,
+    LeaveOutBatch,
     PredictBatch,
     QueryGroup,
 )
 from innerloop_server.engine.memory_full import is_memory_full
 from innerloop_server.scheduling.buckets import query_bucket
-from innerloop_server.scheduling.job import AdaptJob, AnyJob, Computed, ExtendJob, PredictJob
+from innerloop_server.scheduling.job import AdaptJob, AnyJob, Computed, ExtendJob, LeaveOutJob, PredictJob
 from innerloop_server.scheduling.lanes import Lane
 
 MEMORY_RETRY_SECONDS = 0.5
@@ -68,6 +69,10 @@ def batch_of(jobs: Sequence[AnyJob]) -> Batch:
         extends, first = cast("Sequence[ExtendJob]", jobs), jobs[0]
         states, tasks = [job.state for job in extends], [job.support for job in extends]
         return ExtendBatch(states, tasks, first.steps, first.width, abandoned)
+    if isinstance(jobs[0], LeaveOutJob):
+        leaving, alike = cast("Sequence[LeaveOutJob]", jobs), jobs[0]
+        tasks, parts = [job.support for job in leaving], [job.parts for job in leaving]
+        return LeaveOutBatch(tasks, parts, alike.steps, alike.width, abandoned)
     adapts = cast("Sequence[AdaptJob]", jobs)
     tasks = [job.support for job in adapts]
     return AdaptBatch(tasks, adapts[0].steps, adapts[0].width, _groups(adapts), abandoned)
@@ -86,7 +91,7 @@ def _groups(jobs: Sequence[AdaptJob]) -> list[QueryGroup]:
 
 def _values(first: AnyJob, result: BatchResult) -> Sequence[Any]:
     """The result of each job: answers, or the adapted task with answers to the queries of the job, if any."""
-    if isinstance(first, PredictJob):
+    if isinstance(first, (LeaveOutJob, PredictJob)):
         return result.answers
     if isinstance(first, ExtendJob):
         return result.adapted

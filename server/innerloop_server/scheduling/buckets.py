@@ -6,7 +6,7 @@ the others. A batch is padded to its largest member, not to the top of its range
 
 from collections.abc import Hashable
 
-from innerloop_server.domain.tasks import Array, SupportSet
+from innerloop_server.domain.tasks import Array, Parts, SupportSet
 from innerloop_server.engine.interface import TaskState
 
 
@@ -23,6 +23,12 @@ def adapt_bucket(support: SupportSet, steps: int, width: int, *, asks: bool) -> 
 def extend_bucket(state: TaskState, support: SupportSet, steps: int, width: int) -> Hashable:
     """Bucket of a request of one model to learn more examples into a task state."""
     return state.signature, steps, width, size_range(support.size), support.x.dtype
+
+
+def leave_out_bucket(support: SupportSet, parts: Parts, steps: int, width: int) -> Hashable:
+    """Bucket of a request of one model to answer examples by tasks without them."""
+    sizes = size_range(support.size), size_range(len(parts)), max(map(len, parts))
+    return steps, width, sizes, support.x.dtype
 
 
 def query_bucket(query: Array) -> Hashable:

@@ -9,7 +9,7 @@ from typing import ClassVar, Generic, TypeVar
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.deadline import Deadline
-from innerloop_server.domain.tasks import Array, SupportSet
+from innerloop_server.domain.tasks import Array, Parts, SupportSet
 from innerloop_server.domain.timings import Operation
 from innerloop_server.engine.interface import AdaptedTask, LoadedModel, TaskState
 from innerloop_server.scheduling.policy import place_in_line
@@ -115,6 +115,23 @@ class ExtendJob(Job[AdaptedTask]):
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
+class LeaveOutJob(Job[Answers]):
+    """Answer the examples of parts of a support set by tasks without them, one part after the other."""
+
+    operation = Operation.LEAVE_OUT
+
+    support: SupportSet
+    parts: Parts
+    steps: int
+    width: int
+
+    @property
+    def units(self) -> int:
+        """Examples whose features are computed."""
+        return self.support.size
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
 class PredictJob(Job[Answers]):
     """Answer the queries of one task."""
 
@@ -129,4 +146,4 @@ class PredictJob(Job[Answers]):
         return len(self.query)
 
 
-AnyJob = AdaptJob | ExtendJob | PredictJob
+AnyJob = AdaptJob | ExtendJob | LeaveOutJob | PredictJob

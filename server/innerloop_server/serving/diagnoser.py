@@ -1,38 +1,42 @@
 """Finds out which examples of a support set may have a wrong label, by leaving each of them out."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from innerloop_learner.diagnosis import MOST_PARTS, Diagnosis, diagnose, left_out_parts
 from innerloop_server.domain.answers import Answers
 from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.deadline import Deadline
-from innerloop_server.domain.tasks import AdaptTask, Array, SupportSet
+from innerloop_server.domain.tasks import AdaptTask, Array, Parts, SupportSet
 from innerloop_server.engine.interface import LoadedModel
+from innerloop_server.scheduling.policy import parts_at_once
 from innerloop_server.serving.confidence import sure_answers
 
 AT_ONCE = 32
-"""Most tasks of one diagnosis that wait for the device together: enough for large batches, and few beside what a server
+"""Most jobs of one diagnosis that wait for the device together: enough for large batches, and few beside what a server
 lets wait (512 requests of a model by default)."""
 
 AT_ONCE_BYTES = 64 * 2**20
-"""About how many bytes of examples these tasks may take together, in which every example stands many times."""
+"""About how many bytes of examples these jobs may take together, in which every example stands many times."""
 
-Answer = Callable[[Caller, LoadedModel, AdaptTask, Array, int, Deadline], Awaitable[Answers]]
-"""Adapts to a task and answers queries; the number is that of tasks which the same request asks for later."""
+Answer = Callable[[Caller, LoadedModel, AdaptTask, Parts, int, Deadline], Awaitable[list[Answers]]]
+"""Answers the examples of each part of a task without them, with their calibrations, as one job; the number is that of
+jobs which the same request asks for later."""
 
 Encode = Callable[[Caller, LoadedModel, Array, Deadline], Awaitable[Array]]
 """Computes the features of inputs of a model, if there is an encoder in front of it."""
 
 
 class Diagnoser:
-    """Has a model adapt to all examples but some, and answer these, until each was left out once.
+    """Has a model answer the examples of a support set by all but these, until each was left out once.
 
-    The tasks are jobs of the caller as any other: they wait for its turn and share batches.
+    Jobs are the caller's like any other: they wait for its turn and share batches. Where a model answers from features
+    that are computed once (`LoadedModel.feature_size`), a job is as many parts as keep others waiting for a moment
+    only, mostly all of them. Otherwise it is one part, and the model adapts anew without it.
 
     Args:
         answer: computes them.
@@ -53,22 +57,21 @@ class Diagnoser:
             OverloadedError, DeadlinePassedError: it would take too long.
             DivergedError: an answer is not finite.
         """
-        parts = left_out_parts(task.support.y)
-        if parts:
+        jobs = jobs_of(model, task)
+        if jobs:
             features = await self._encode(caller, model, task.support.x, deadline)
             model, task = model.head, replace(task, support=replace(task.support, x=features))
         probabilities = np.full((task.support.size, task.support.ways), np.nan)
         fit = max(AT_ONCE_BYTES // max(task.support.x.nbytes, 1), 1)
         turns = asyncio.Semaphore(min(AT_ONCE, fit, caller.limits.waiting or self._waiting or AT_ONCE))
 
-        async def ask(number: int, part: NDArray[np.intp]) -> None:
+        async def ask(number: int, parts: Parts) -> None:
             async with turns:
-                rest = _without(task, part)
-                later = len(parts) - number - 1
-                answers = await self._answer(caller, model, rest, task.support.x[part], later, deadline)
-                probabilities[part] = sure_answers(answers, None).probabilities
+                answered = await self._answer(caller, model, task, parts, len(jobs) - number - 1, deadline)
+                for part, answers in zip(parts, answered, strict=True):
+                    probabilities[part] = sure_answers(answers, None).probabilities
 
-        asked = [asyncio.ensure_future(ask(number, part)) for number, part in enumerate(parts)]
+        asked = [asyncio.ensure_future(ask(number, parts)) for number, parts in enumerate(jobs)]
         try:
             await asyncio.gather(*asked)
         finally:
@@ -77,17 +80,32 @@ class Diagnoser:
         return diagnose(task.support.y, probabilities)
 
 
-def work_of(task: AdaptTask) -> int:
-    """Examples that a diagnosis reads: all of them in each of its tasks."""
-    return len(left_out_parts(task.support.y)) * task.support.size
+def jobs_of(model: LoadedModel, task: AdaptTask) -> list[Parts]:
+    """The parts of a support set that are left out one after the other, by the jobs that compute them."""
+    parts = left_out_parts(task.support.y)
+    at_once = _at_once(model, task.support.size, task.steps)
+    return [parts[start : start + at_once] for start in range(0, len(parts), at_once)]
 
 
-def most_work(size: int) -> int:
+def work_of(model: LoadedModel, task: AdaptTask) -> int:
+    """Examples that a diagnosis reads: all of them in each of its jobs."""
+    return len(jobs_of(model, task)) * task.support.size
+
+
+def most_work(model: LoadedModel, size: int) -> int:
     """The most that `work_of` a task of so many examples can be."""
-    return min(size, MOST_PARTS) * size
+    at_once = _at_once(model, size, model.description.traits.max_steps)
+    return math.ceil(min(size, MOST_PARTS) / at_once) * size
 
 
-def _without(task: AdaptTask, part: NDArray[np.intp]) -> AdaptTask:
-    support = task.support
-    rest = SupportSet(np.delete(support.x, part, axis=0), np.delete(support.y, part), support.ways)
+def without(task: AdaptTask, parts: Parts) -> AdaptTask:
+    """A task without some parts of its examples."""
+    support, places = task.support, np.concatenate(parts)
+    rest = SupportSet(np.delete(support.x, places, axis=0), np.delete(support.y, places), support.ways)
     return replace(task, support=rest)
+
+
+def _at_once(model: LoadedModel, size: int, steps: int) -> int:
+    """How many parts of so many examples make a job."""
+    feature_size = model.head.feature_size
+    return parts_at_once(size * max(steps, 1) * feature_size) if feature_size else 1

@@ -11,7 +11,7 @@ from innerloop_server.adaptations.live import LiveAdaptation
 from innerloop_server.adaptations.recipe import Recipe
 from innerloop_server.adaptations.record import AdaptationRecord, KeptRecord
 from innerloop_server.domain.adaptations import Adaptation, KeepOptions, RequestKey
-from innerloop_server.domain.answers import Answers, join_answers
+from innerloop_server.domain.answers import Answers, join_answers, split_answers
 from innerloop_server.domain.callers import Caller
 from innerloop_server.domain.deadline import Deadline
 from innerloop_server.domain.errors import (
@@ -28,17 +28,17 @@ from innerloop_server.domain.model_versions import ModelVersions, WantedAlias, s
 from innerloop_server.domain.models import LOADING_RETRY_SECONDS, ServedModel
 from innerloop_server.domain.portable import PortableAdaptation
 from innerloop_server.domain.results import AdaptPredictResult, AdaptResult, PredictResult
-from innerloop_server.domain.tasks import AdaptTask, Array, PredictTask, SupportSet
+from innerloop_server.domain.tasks import AdaptTask, Array, Parts, PredictTask, SupportSet
 from innerloop_server.domain.timings import Timings
 from innerloop_server.domain.updates import UpdateResult, UpdateTask
 from innerloop_server.engine.interface import AdaptedTask, LoadedModel, NoState, TaskState
 from innerloop_server.models.repository import ModelRepository
 from innerloop_server.observability.metrics import Metrics
-from innerloop_server.scheduling.buckets import adapt_bucket, extend_bucket, predict_bucket
-from innerloop_server.scheduling.job import AdaptJob, ExtendJob, Job, PredictJob
+from innerloop_server.scheduling.buckets import adapt_bucket, extend_bucket, leave_out_bucket, predict_bucket
+from innerloop_server.scheduling.job import AdaptJob, ExtendJob, Job, LeaveOutJob, PredictJob
 from innerloop_server.scheduling.scheduler import Scheduler
 from innerloop_server.serving.confidence import with_calibration
-from innerloop_server.serving.diagnoser import Diagnoser, most_work, work_of
+from innerloop_server.serving.diagnoser import Diagnoser, most_work, without, work_of
 from innerloop_server.serving.download import check_portable, portable
 from innerloop_server.serving.finite import check_finite
 from innerloop_server.serving.interface import Serving
@@ -102,7 +102,8 @@ class LocalServing(Serving):
         self, caller: Caller, task: AdaptTask, keep: KeepOptions, deadline: Deadline, *, diagnose: bool = False
     ) -> AdaptResult:
         """Adapt a model and keep the result."""
-        self._spend(caller, task.model.name, task.support.size + (work_of(task) if diagnose else 0))
+        work = work_of(self._model_for(task), task) if diagnose else 0
+        self._spend(caller, task.model.name, task.support.size + work)
         timings, diagnosis = Timings(), None
         if diagnose:
             self._keeper.admit()  # before the many tasks, as well as before the one
@@ -152,7 +153,8 @@ class LocalServing(Serving):
         if diagnose:
             check_diagnosed(known.support_size, known.classes)
         # Examples that are only listed are not read, and cost nothing.
-        self._spend(caller, known.model, most_work(known.support_size) if diagnose else 0)
+        work = most_work(self._model_of(caller, known), known.support_size) if diagnose else 0
+        self._spend(caller, known.model, work)
         fetched = await self._keeper.fetch(caller.owner, adaptation_id)
         if fetched.recipe is None:
             raise ExamplesNotKeptError
@@ -348,11 +350,33 @@ class LocalServing(Serving):
         return adapted, answers
 
     async def _answer_left_out(
-        self, caller: Caller, model: LoadedModel, task: AdaptTask, query: Array, later: int, deadline: Deadline
-    ) -> Answers:
-        """The answers to examples that a task leaves out; such tasks are not counted among those of callers."""
-        _, answers = await self._adapt_uncounted(caller, model, task, query, deadline, Timings(), later)
-        return _usable(answers)
+        self, caller: Caller, model: LoadedModel, task: AdaptTask, parts: Parts, later: int, deadline: Deadline
+    ) -> list[Answers]:
+        """The answers to each part by the task without it; such tasks are not counted among those of callers."""
+        support = task.support
+        if not model.feature_size:
+            rest, query = without(task, parts), support.x[np.concatenate(parts)]
+            _, answers = await self._adapt_uncounted(caller, model, rest, query, deadline, Timings(), later)
+            return [_usable(answers)]
+        width = model.description.head_width(support.ways)
+        job = LeaveOutJob(
+            model,
+            leave_out_bucket(support, parts, task.steps, width),
+            support.size_bytes,
+            deadline,
+            caller,
+            support=support,
+            parts=parts,
+            steps=task.steps,
+            width=width,
+        )
+        job.rest = later * job.units
+        answered = await self._compute(job, Timings())
+        of_parts = split_answers(_usable(answered), [len(part) for part in parts])
+        return [
+            with_calibration(answers, model, support.ways, support.size - len(part))
+            for answers, part in zip(of_parts, parts, strict=True)
+        ]
 
     async def _encode(self, caller: Caller, model: LoadedModel, x: Array, deadline: Deadline) -> Array:
         """What a model's head takes: features of inputs, or these themselves where there is no encoder."""

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from innerloop_server.domain.answers import Answers
-from innerloop_server.domain.tasks import Array, SupportSet
+from innerloop_server.domain.tasks import Array, Parts, SupportSet
 from innerloop_server.engine.pytorch.device import Device
 from innerloop_server.engine.pytorch.padding import mask, stack
 from innerloop_server.engine.pytorch.state_memory import StoredState
@@ -32,6 +33,31 @@ def query_inputs(queries: Sequence[Array], device: Device) -> tuple[Tensor, Tens
         stack(queries, count, longest, device.empty),
         mask([len(query) for query in queries], count, longest, device.empty),
     )
+
+
+def part_inputs(parts: Sequence[Parts], device: Device) -> Tensor:
+    """Places of the examples of each part [T, P, L], padded by -1 to the most parts and to the largest."""
+    most, largest = max(map(len, parts)), max(len(part) for of_task in parts for part in of_task)
+    places = device.empty((device.padded(len(parts)), device.padded(most), largest), torch.int64)
+    places.fill_(-1)
+    for rows, of_task in zip(places.numpy(), parts, strict=False):
+        for row, part in zip(rows, of_task, strict=False):
+            row[: len(part)] = part
+    return places
+
+
+def left_out_in(outputs: Sequence[Array], tasks: Sequence[SupportSet], parts: Sequence[Parts]) -> list[Answers]:
+    """Each task's answers to its parts, one after the other, of what `Computation.left_out` returned for the batch.
+
+    Args:
+        outputs: logits and probabilities [T, S, W].
+        tasks: the support sets.
+        parts: of each task.
+    """
+    return [
+        Answers(*(array[number, np.concatenate(of_task), : task.ways] for array in outputs))
+        for number, (task, of_task) in enumerate(zip(tasks, parts, strict=True))
+    ]
 
 
 def answers_in(outputs: Sequence[Array], queries: Sequence[Array], states: Sequence[StoredState]) -> list[Answers]:

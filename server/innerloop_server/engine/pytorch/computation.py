@@ -149,6 +149,34 @@ class Computation:
             regression = learner.spec.task_kind == "regression"
             return (outputs,) if regression else (outputs, outputs.softmax(-1))
 
+    def left_out(
+        self,
+        learner: Learner,
+        steps: int,
+        width: int,
+        parts: Tensor,
+        x: Tensor,
+        y: Tensor,
+        present: Tensor,
+        ways: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Answer examples of support sets by tasks without them: logits and probabilities [T, S, W].
+
+        Args:
+            learner: `self.learner`, or one that answers alike.
+            steps: inner steps.
+            width: classes to make room for.
+            parts: places of examples that are left out together [T, P, L]; -1 for none.
+            x: raw inputs [T, S, *input].
+            y: class indices [T, S].
+            present: which examples are real [T, S].
+            ways: classes of each task [T].
+        """
+        with self._computing(x.device):
+            support = Support(normalise(learner.spec.input, x), y, present, ways, width)
+            outputs = learner.left_out(self.params, support, parts, steps).float()
+            return outputs, outputs.softmax(-1)
+
     def _in_chunks(self, learner: Learner, state: dict[str, Tensor], query: Query) -> Tensor:
         """Outputs for all queries, some at a time."""
         answered = [

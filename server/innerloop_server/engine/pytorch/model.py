@@ -16,7 +16,7 @@ from innerloop_learner.layers import TASK_CONVOLUTIONS
 from innerloop_learner.learner import TaskError
 from innerloop_learner.loops import Stopped, stopping
 from innerloop_server.domain.answers import Answers
-from innerloop_server.domain.tasks import Array, SupportSet
+from innerloop_server.domain.tasks import Array, Parts, SupportSet
 from innerloop_server.engine.description import describe
 from innerloop_server.engine.interface import (
     AbandonedError,
@@ -25,6 +25,7 @@ from innerloop_server.engine.interface import (
     Batch,
     BatchResult,
     ExtendBatch,
+    LeaveOutBatch,
     LoadedModel,
     LoadError,
     PredictBatch,
@@ -34,13 +35,25 @@ from innerloop_server.engine.interface import (
     WorkerError,
     adapted_tasks,
 )
-from innerloop_server.engine.pytorch.batch_inputs import answers_in, query_inputs, support_inputs
+from innerloop_server.engine.pytorch.batch_inputs import (
+    answers_in,
+    left_out_in,
+    part_inputs,
+    query_inputs,
+    support_inputs,
+)
 from innerloop_server.engine.pytorch.compiling import compiled
 from innerloop_server.engine.pytorch.computation import Computation, Precision
 from innerloop_server.engine.pytorch.device import Device
 from innerloop_server.engine.pytorch.graph_inputs import graph_inputs
 from innerloop_server.engine.pytorch.padding import stack
-from innerloop_server.engine.pytorch.programs import AdaptProgram, ExtendProgram, PredictProgram, Program
+from innerloop_server.engine.pytorch.programs import (
+    AdaptProgram,
+    ExtendProgram,
+    LeaveOutProgram,
+    PredictProgram,
+    Program,
+)
 from innerloop_server.engine.pytorch.state_bytes import from_bytes, to_bytes
 from innerloop_server.engine.pytorch.state_copies import PageNumbers, upload
 from innerloop_server.engine.pytorch.state_layout import PAGE_WORDS, StateLayout
@@ -49,9 +62,11 @@ from innerloop_server.engine.pytorch.worker import TorchWorker
 from innerloop_server.engine.pytorch.worker_batches import (
     send_adapt,
     send_extend,
+    send_leave_out,
     send_predict,
     take_adapted,
     take_extended,
+    take_left_out,
     take_predicted,
 )
 from innerloop_server.engine.pytorch.worker_messages import Abandoned, Adapted, Failed, Predicted, Reply
@@ -80,6 +95,7 @@ class TorchModel(LoadedModel):
         self.name = name
         self.description = describe(bundle.manifest, bundle.learner.traits)
         self.calibration = bundle.manifest.calibration
+        self.feature_size = bundle.learner.backbone.features if bundle.learner.leaves_out else 0
         self.computation = Computation(bundle.learner, bundle.params, precision)
         self.computed_by_workers = self.states_on_host = device.torch_device.type == "cpu"
         self._device = device
@@ -118,6 +134,14 @@ class TorchModel(LoadedModel):
             except TaskError as error:
                 raise StateMismatchError(str(error)) from error
         return adapted_tasks(made, losses.numpy(), weights.numpy(), tasks)
+
+    def left_out(
+        self, tasks: Sequence[SupportSet], parts: Sequence[Parts], steps: int, width: int, *, alone: bool = True
+    ) -> list[Answers]:
+        """Answer examples by a batch of tasks without them, padded to the largest and to the one with most parts."""
+        inputs = part_inputs(parts, self._device), *support_inputs(tasks, self._device)
+        outputs = self._device.run(LeaveOutProgram(self.computation, steps, width, inputs), alone=alone)
+        return left_out_in([output.numpy() for output in outputs], tasks, parts)
 
     def predict(self, states: Sequence[TaskState], queries: Sequence[Array], *, alone: bool = True) -> list[Answers]:
         """Answer a batch of tasks, padded to the one with most queries."""
@@ -162,8 +186,10 @@ class TorchModel(LoadedModel):
 
     def bytes_to_copy(self, batch: Batch, worker: Worker) -> float:
         """See LoadedModel.bytes_to_copy: inputs and states, and the parameters if the worker doesn't know them yet."""
-        states = 0 if isinstance(batch, AdaptBatch) else sum(state.size_bytes for state in batch.states)
-        if not isinstance(batch, PredictBatch):
+        states = 0
+        if isinstance(batch, (ExtendBatch, PredictBatch)):
+            states += sum(state.size_bytes for state in batch.states)
+        if isinstance(batch, (AdaptBatch, ExtendBatch)):
             states += len(batch.tasks) * self._state_bytes
         known = cast("TorchWorker", worker).knows(self.computation)
         params = 0 if known else sum(each.nbytes for each in self.computation.params.values())
@@ -175,6 +201,9 @@ class TorchModel(LoadedModel):
         to = cast("TorchWorker", worker)
         if isinstance(batch, AdaptBatch):
             send_adapt(batch, self.computation, self._device, to)
+            return
+        if isinstance(batch, LeaveOutBatch):
+            send_leave_out(batch, self.computation, self._device, to)
             return
         own = _stored(batch.states)
         with self._claimed(own) as pages:
@@ -195,6 +224,8 @@ class TorchModel(LoadedModel):
             case ExtendBatch(), Adapted():
                 keep = partial(self._keep, ways=[task.ways for task in batch.tasks])
                 return take_extended(batch, reply, self.computation, by, keep)
+            case LeaveOutBatch(), Predicted():
+                return take_left_out(batch, reply, by)
             case PredictBatch(), Predicted():
                 return take_predicted(batch, reply, _stored(batch.states), by)
             case _, Abandoned():

@@ -16,13 +16,13 @@ class Program(ABC):
     """A computation on one batch; programs of equal keys differ in the values of their inputs only.
 
     Attributes:
-        operation: adapt, extend or predict.
+        operation: adapt, extend, leave_out or predict.
         key: names it and the shapes of its inputs.
         computation: that it is part of.
         inputs: tensors in the host's memory.
     """
 
-    operation: ClassVar[Literal["adapt", "extend", "predict"]]
+    operation: ClassVar[Literal["adapt", "extend", "leave_out", "predict"]]
     key: Hashable
     computation: Computation
     inputs: tuple[Tensor, ...]
@@ -109,6 +109,24 @@ class ExtendProgram(Program):
             learner, self._steps, self._width, self._before, rows, x, y, present, ways
         )
         return outputs
+
+
+class LeaveOutProgram(Program):
+    """Answer examples by tasks without them: parts [T, P, L] and support sets to `Computation.left_out`'s outputs."""
+
+    operation = "leave_out"
+
+    def __init__(self, computation: Computation, steps: int, width: int, inputs: tuple[Tensor, ...]) -> None:
+        self.computation = computation
+        self.inputs = inputs
+        shapes = inputs[0].shape, inputs[1].shape, inputs[1].dtype
+        self.key = (computation.number, self.operation, steps, width, *shapes)
+        self._steps, self._width = steps, width
+
+    def run(self, learner: Learner, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """See Program.run."""
+        parts, x, y, present, ways = inputs
+        return self.computation.left_out(learner, self._steps, self._width, parts, x, y, present, ways)
 
 
 class PredictProgram(Program):

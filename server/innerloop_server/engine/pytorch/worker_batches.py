@@ -16,11 +16,18 @@ from innerloop_server.engine.interface import (
     AdaptedTask,
     BatchResult,
     ExtendBatch,
+    LeaveOutBatch,
     PredictBatch,
     adapted_tasks,
     in_task_order,
 )
-from innerloop_server.engine.pytorch.batch_inputs import answers_in, query_inputs, support_inputs
+from innerloop_server.engine.pytorch.batch_inputs import (
+    answers_in,
+    left_out_in,
+    part_inputs,
+    query_inputs,
+    support_inputs,
+)
 from innerloop_server.engine.pytorch.computation import Computation
 from innerloop_server.engine.pytorch.device import Device
 from innerloop_server.engine.pytorch.state_layout import StateLayout, from_plain, to_plain
@@ -31,6 +38,7 @@ from innerloop_server.engine.pytorch.worker_messages import (
     AdaptOrder,
     AskedGroup,
     ExtendOrder,
+    LeaveOutOrder,
     Predicted,
     PredictOrder,
 )
@@ -97,6 +105,25 @@ def take_extended(
     """The states that the worker computed."""
     adapted, _ = _adapted(batch.tasks, reply, computation, worker, keep)
     return BatchResult(adapted, [], {Operation.EXTEND: reply.adapt_seconds})
+
+
+def send_leave_out(batch: LeaveOutBatch, computation: Computation, device: Device, worker: TorchWorker) -> None:
+    """Write support sets and their parts to the shared memory, and have the worker answer by tasks without these.
+
+    Raises:
+        WorkerError: it can't.
+    """
+    model = worker.number_of(computation)
+    tensors = part_inputs(batch.parts, device), *support_inputs(batch.tasks, device)
+    inputs = worker.write([tensor.numpy() for tensor in tensors])
+    worker.send(LeaveOutOrder(model, computation.task_convolution, inputs, batch.steps, batch.width))
+
+
+def take_left_out(batch: LeaveOutBatch, reply: Predicted, worker: TorchWorker) -> BatchResult:
+    """The answers that the worker computed, which picking those of parts copies."""
+    outputs = [worker.at(place) for place in reply.answers]
+    answers = left_out_in(outputs, batch.tasks, batch.parts)
+    return BatchResult([], answers, {Operation.LEAVE_OUT: reply.seconds})
 
 
 def send_predict(

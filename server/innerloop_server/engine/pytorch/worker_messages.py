@@ -63,6 +63,16 @@ class ExtendOrder(msgspec.Struct, frozen=True, tag=True):
     width: int
 
 
+class LeaveOutOrder(msgspec.Struct, frozen=True, tag=True):
+    """Answer examples by tasks without them; arguments as those of `Computation.left_out`."""
+
+    model: int
+    task_convolution: TaskConvolution | None
+    inputs: tuple[ArrayAt, ...]
+    steps: int
+    width: int
+
+
 class PredictOrder(msgspec.Struct, frozen=True, tag=True):
     """Answer queries; arguments as those of `Computation.predict`."""
 
@@ -72,7 +82,7 @@ class PredictOrder(msgspec.Struct, frozen=True, tag=True):
     layout: PlainShapes
 
 
-Order = LoadOrder | ForgetOrder | AdaptOrder | ExtendOrder | PredictOrder
+Order = LoadOrder | ForgetOrder | AdaptOrder | ExtendOrder | LeaveOutOrder | PredictOrder
 
 
 class Started(msgspec.Struct, frozen=True, tag=True):
@@ -97,7 +107,7 @@ class Adapted(msgspec.Struct, frozen=True, tag=True):
 
 
 class Predicted(msgspec.Struct, frozen=True, tag=True):
-    """A PredictOrder was carried out: where the answers lie, and the seconds that it took."""
+    """A PredictOrder or a LeaveOutOrder was carried out: where the answers lie, and the seconds that it took."""
 
     answers: tuple[ArrayAt, ...]
     seconds: float

@@ -34,6 +34,7 @@ from innerloop_server.engine.pytorch.worker_messages import (
     ExtendOrder,
     Failed,
     ForgetOrder,
+    LeaveOutOrder,
     LoadOrder,
     Order,
     Predicted,
@@ -85,7 +86,7 @@ class WorkerProcess:
         self._models.pop(order.model, None)
         self._refused.pop(order.model, None)
 
-    def compute(self, order: AdaptOrder | ExtendOrder | PredictOrder) -> Reply:
+    def compute(self, order: AdaptOrder | ExtendOrder | LeaveOutOrder | PredictOrder) -> Reply:
         """Compute a batch."""
         computation = self._models.get(order.model)
         if computation is None:
@@ -98,6 +99,8 @@ class WorkerProcess:
             with stopping(lambda: self._control.abandoned):
                 if isinstance(order, ExtendOrder):
                     return self._extend(computation, order)
+                if isinstance(order, LeaveOutOrder):
+                    return self._leave_out(computation, order)
                 return self._adapt(computation, order)
         except Stopped:
             return Abandoned()
@@ -128,6 +131,12 @@ class WorkerProcess:
         )
         places = self._write(outputs, end_of(order.inputs))
         return Adapted(places, to_plain(layout.shapes), (), time.perf_counter() - started, 0.0)
+
+    def _leave_out(self, computation: Computation, order: LeaveOutOrder) -> Predicted:
+        started = time.perf_counter()
+        parts, x, y, present, ways = self._tensors(order.inputs)
+        outputs = computation.left_out(computation.learner, order.steps, order.width, parts, x, y, present, ways)
+        return Predicted(self._write(outputs, end_of(order.inputs)), time.perf_counter() - started)
 
     def _predict(self, computation: Computation, order: PredictOrder) -> Predicted:
         started = time.perf_counter()
