@@ -651,6 +651,14 @@ def test_what_left_out_examples_do_for_sets_is_that_measured() -> None:
             assert shifted["easiest"] - shifted["hardest"] < 0.75 * (plain["easiest"] - plain["hardest"])
 
 
+def test_what_a_diagnosis_costs_is_that_measured() -> None:
+    serving = " ".join((ROOT / "docs" / "serving.md").read_text().split())
+    for method, said in (("protonet", "took {} to {} times as long"), ("anil", "and {} to {} times with `anil`")):
+        models = [found for name, found in results("doubtful").items() if name.startswith(method)]
+        ratios = [cost["ratio"] for found in models for cost in found["cost"].values()]
+        assert said.format(f"{min(ratios):.1f}", f"{max(ratios):.1f}") in serving
+
+
 def test_what_is_said_of_doubtful_examples_was_measured() -> None:
     for name, found in results("doubtful").items():
         method, source = name.split("-")

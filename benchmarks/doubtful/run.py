@@ -1,6 +1,6 @@
 """Doubtful examples: are wrong labels found, and what is gained by dropping what was found?
 
-    python benchmarks/doubtful/run.py OMNIGLOT [--only NAMES] [--episodes 600] [--pairs 30]
+    python benchmarks/doubtful/run.py OMNIGLOT [--only NAMES] [--episodes 600] [--pairs 150]
 
 `protonet` and `anil` are trained for some minutes on Omniglot (random split) and on embedded glyphs, and calibrated
 with their validation classes. Runs are kept in runs/doubtful/ and resumed. On unseen classes, 5-way, inductive, 10
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("omniglot", type=Path, help="folder with images_background.zip and images_evaluation.zip")
     parser.add_argument("--only", nargs="+", help="such as protonet-glyphs; all by default")
     parser.add_argument("--episodes", type=int, default=600)
-    parser.add_argument("--pairs", type=int, default=30, help="pairs of requests for the cost")
+    parser.add_argument("--pairs", type=int, default=150, help="pairs of requests for the cost")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     content = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"results": {}}
