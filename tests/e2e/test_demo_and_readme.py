@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import ServerProcess
 from typer.testing import CliRunner
 
 from innerloop_command.app import app
 from innerloop_command.demo import command
 from innerloop_command.demo.folder import RECORD
-from innerloop_command.server_process import ServerProcess
 from innerloop_learner.bundle import load_bundle
 from innerloop_learner.zoo import zoo_folder
 
@@ -95,6 +95,7 @@ def test_the_demo_finds_out_first_whether_its_figures_can_be_written(tmp_path: P
 
 def test_the_demo_starts_from_a_model_that_comes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "EPISODES", 4)
+    monkeypatch.setattr(command, "ServerProcess", ServerProcess)
     file = tmp_path / "figures.json"
     result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo"), "--json", str(file)])
     assert result.exit_code == 0, result.output

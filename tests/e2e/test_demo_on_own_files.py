@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from forks import ServerProcess
 from PIL import Image
 from typer.testing import CliRunner
 
 from innerloop_command.app import app
+from innerloop_command.demo import own_files
 from innerloop_command.demo.own_files import ENCODERS, MOST_CLASSES, MOST_QUERIES, MOST_SHOTS, OwnTask, divide
 from innerloop_trainer.encoders import encoders
 
@@ -55,7 +57,8 @@ MAKE = {"photos": photos, "texts": texts, "audio": audio}
 @pytest.mark.parametrize(
     "kind", ["photos", pytest.param("texts", marks=pytest.mark.slow), pytest.param("audio", marks=pytest.mark.slow)]
 )
-def test_it_learns_from_a_few_of_the_users_examples(kind: str, tmp_path: Path) -> None:
+def test_it_learns_from_a_few_of_the_users_examples(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_files, "ServerProcess", ServerProcess)
     encoder = encoders[ENCODERS[kind]]()
     if not encoder.at_hand:
         pytest.skip(encoder.install)
