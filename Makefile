@@ -126,6 +126,7 @@ bench: setup
 	$(BIN)/python benchmarks/precision/run.py '$(OMNIGLOT)' runs/omniglot-models
 	$(BIN)/python benchmarks/training/run.py
 	$(BIN)/python benchmarks/recomputation/run.py
+	$(BIN)/python benchmarks/frozen_blocks/run.py
 	$(BIN)/python benchmarks/encoders/speed.py
 	$(BIN)/python benchmarks/growing/run.py '$(OMNIGLOT)'
 	$(MAKE) bench-serving

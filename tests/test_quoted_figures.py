@@ -140,6 +140,13 @@ def test_what_adaptations_and_precision_cost_is_that_measured() -> None:
         assert f"{low['difference']:+.2f} ± {low['confidence_interval']:.2f} points (`{model}`)" in PAGE
 
 
+def test_what_computing_frozen_blocks_once_saves_is_that_measured() -> None:
+    for row, name in (("adapting, as served", "adapt"), ("an outer step", "outer_step")):
+        found = results("frozen_blocks")[name]
+        cells = [f"{1e3 * found[way]:.0f} ms" for way in ("every_step", "once")]
+        assert f"| {row} | {' | '.join(cells)} | {found['times_faster']:.1f} |" in PAGE
+
+
 def test_the_isolation_of_concurrent_calls_is_that_measured() -> None:
     mixed, packed = results("isolation").values()
     assert mixed["equal"] == packed["equal"] == mixed["calls"] == 200

@@ -104,6 +104,14 @@ class Backbone(ABC):
         """
         return self
 
+    def divided(self, block: int) -> "tuple[Backbone, Backbone] | None":
+        """The blocks below number `block` and the others, each as a backbone with the same parameters.
+
+        The `values` of the lower one are the inputs of the upper one. None where a backbone can't be divided so.
+        """
+        del block
+        return None
+
     def apply(
         self,
         params: Params,

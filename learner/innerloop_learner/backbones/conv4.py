@@ -1,5 +1,6 @@
 """Conv4, the backbone of the few-shot papers."""
 
+import copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,9 @@ from innerloop_learner.noises import noises
 from innerloop_learner.norms import Norm, norms
 from innerloop_learner.settings import setting
 from innerloop_learner.tasks import Params
+
+BLOCKS = 4
+"""Number of blocks."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Conv4(Backbone):
     settings_class = Conv4Settings
     settings: Conv4Settings
     task_convolution: TaskConvolution | None = None
+    _blocks = range(BLOCKS)
 
     def __init__(self, input_shape: tuple[int, ...], settings: Conv4Settings) -> None:
         super().__init__(input_shape, settings)
@@ -70,6 +75,12 @@ class Conv4(Backbone):
         """See Backbone.feature_shape."""
         return self._maps
 
+    def divided(self, block: int) -> tuple[Backbone, Backbone]:
+        """See Backbone.divided; between both are maps [T, N, C, H, W]."""
+        lower, upper = copy.copy(self), copy.copy(self)
+        lower._blocks, upper._blocks = range(block), range(block, BLOCKS)
+        return lower, upper
+
     def init(self, generator: torch.Generator) -> Params:
         """See Backbone.init."""
         params: Params = {}
@@ -82,11 +93,13 @@ class Conv4(Backbone):
         return {**params, **self.noise.init(layers, generator)}
 
     def _layers(self, params: Params, x: Tensor, normalise: Normalise) -> Tensor:
-        for block, norm in enumerate(self.norms):
-            x = self._convolved(params, block, norm, x, normalise)
+        for block in self._blocks:
+            x = self._convolved(params, block, self.norms[block], x, normalise)
             if self._pool:
                 x = max_pool2d(x)
             x = F.relu(x)
+        if self._blocks.stop < BLOCKS:
+            return x
         return x.flatten(2).to(params["conv0.weight"].dtype)  # convolutions may leave another one in low precision
 
     def _convolved(self, params: Params, block: int, norm: Norm, x: Tensor, normalise: Normalise) -> Tensor:

@@ -1,5 +1,6 @@
 """MAML whose inner loop adapts some blocks only, for some steps, both of them learned."""
 
+import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,8 @@ from innerloop_learner.learner import Learner, methods
 from innerloop_learner.methods.maml import MAML, MAMLSettings
 from innerloop_learner.settings import SettingsError, setting
 from innerloop_learner.spec import LearnerSpec
-from innerloop_learner.tasks import Params
+from innerloop_learner.state import STATISTICS, prefixed
+from innerloop_learner.tasks import Adapted, Params, Support
 from innerloop_learner.update_rules.update_rule import Step, Updated, UpdateRule
 
 CHOICE = "choice."
@@ -65,6 +67,8 @@ class PartialMAML(MAML):
     weighs_examples = False  # it learns what adapts, and nothing else besides the initialisation
     takes_noise = False
     augments_support = False
+    _frozen = 0
+    """Number of blocks below the first one that adapts; zero where the head adapts alone or blocks are chosen."""
 
     def __init__(self, spec: LearnerSpec) -> None:
         super().__init__(spec)
@@ -76,8 +80,22 @@ class PartialMAML(MAML):
         if chosen:
             self._body = {name for name in self._body if block_of(name) in chosen}
             self.adapts_body, self.adapts_head = bool(self._body), HEAD in chosen
+            numbers = [re.fullmatch(r"block(\d+)", block) for block in sorted(chosen - {HEAD})]
+            self._frozen = min((int(number[1]) if number else 0 for number in numbers), default=0)
         else:
             self.rule = ChosenUpdates(self.rule, self._blocks, self.settings.steps)
+
+    def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
+        """See Learner.adapt; blocks below the first one that adapts are computed once, and not in every step."""
+        divided = self.backbone.divided(self._frozen) if self._frozen else None
+        if divided is None:
+            return super().adapt(params, support, steps)
+        lower, upper = divided
+        twin = copy.copy(self)
+        twin.backbone, twin._frozen = upper, 0
+        frozen = lower.apply(params, support.x, self.example_weights(support))
+        adapted = twin.adapt(params, replace(support, x=frozen.values), steps)
+        return adapted._replace(state={**adapted.state, **prefixed(STATISTICS, frozen.statistics)})
 
     def choices(self) -> frozenset[str]:
         """See Learner.choices."""
