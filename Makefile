@@ -105,7 +105,7 @@ proto: setup
 	$(BIN)/python scripts/generate_stubs.py
 
 # OMNIGLOT=DIR names the folder with images_background.zip and images_evaluation.zip, BANKING77=DIR the one with
-# train.csv and test.csv. Without BANKING77, encoders are left out. The first run takes hours.
+# train.csv and test.csv. Without BANKING77, encoders and topics of intents are left out. The first run takes hours.
 bench: setup
 	@test -d '$(OMNIGLOT)' || { echo 'name the data: make bench OMNIGLOT=DIR' >&2; exit 1; }
 	$(BIN)/python benchmarks/omniglot/run.py '$(OMNIGLOT)'
@@ -117,7 +117,7 @@ bench: setup
 	$(BIN)/python benchmarks/support_policy/run.py '$(OMNIGLOT)'
 	$(BIN)/python benchmarks/lifelong/run.py '$(OMNIGLOT)'
 	$(BIN)/python benchmarks/teachers/run.py '$(OMNIGLOT)'
-	$(BIN)/python benchmarks/domains/run.py '$(OMNIGLOT)'
+	$(BIN)/python benchmarks/domains/run.py '$(OMNIGLOT)' $(if $(BANKING77),--banking77 '$(BANKING77)')
 	$(BIN)/python benchmarks/architecture_search/run.py '$(OMNIGLOT)'
 	$(BIN)/python benchmarks/class_balance/run.py
 	$(BIN)/python benchmarks/answers/run.py '$(OMNIGLOT)'
