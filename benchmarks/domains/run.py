@@ -55,8 +55,8 @@ RUNS = ROOT / "runs" / "domains"
 RESULTS = Path(__file__).with_name("results.json")
 TASKS, EPISODES = 4, 600
 """Tasks of an outer step, and episodes that each run is measured on."""
-WITHIN = {3: 4.303, 5: 2.776}
-"""Half width of a 95% interval of the mean of so many values, in standard errors (Student's t)."""
+SEEDS, WITHIN_FIVE = 5, 2.776
+"""Number of seeds, and the half width of a 95% interval of the mean of five values in standard errors (Student's t)."""
 
 
 class Network(NamedTuple):
@@ -114,7 +114,6 @@ class Case:
         learning_rate: outer learning rate.
         iterations: outer steps.
         sides: names of what is compared.
-        seeds: number of seeds.
         control: whether `mldg` and `pooled` are trained on random domains, too.
     """
 
@@ -125,7 +124,6 @@ class Case:
     learning_rate: float = 0.003
     iterations: int = 200
     sides: Sequence[str] = TRAINED
-    seeds: int = 5
     control: bool = True
 
 
@@ -196,13 +194,13 @@ def main() -> None:
 def _measured(name: str, made: Callable[[Sequence[Run]], list[Outcome]]) -> dict[str, Any]:
     """All sides and controls of a case."""
     case = CASES[name]
-    plain = {side: made([Run(name, side, seed) for seed in range(case.seeds)]) for side in case.sides}
+    plain = {side: made([Run(name, side, seed) for seed in range(SEEDS)]) for side in case.sides}
     measured: dict[str, Any] = {
         "test": {side: {**_over(runs, plain["pooled"]), **_costs(runs)} for side, runs in plain.items()}
     }
     if case.control:
         sides = ("pooled", "mldg")
-        random = {side: made([Run(name, side, seed, random=True) for seed in range(case.seeds)]) for side in sides}
+        random = {side: made([Run(name, side, seed, random=True) for seed in range(SEEDS)]) for side in sides}
         gains = [_accuracies(runs["mldg"]) - _accuracies(runs["pooled"]) for runs in (plain, random)]
         measured["control"] = {side: _over(runs, random["pooled"]) for side, runs in random.items()}
         measured["gain_by_true_domains"] = _summary(gains[0] - gains[1])
@@ -237,7 +235,7 @@ def _summary(values: Tensor) -> dict[str, Any]:
     The interval over episodes is that for these seeds; the one over seeds is what other seeds would give.
     """
     of_seeds = values.mean(1)
-    over_seeds = WITHIN[len(values)] * of_seeds.std().item() / len(values) ** 0.5
+    over_seeds = WITHIN_FIVE * of_seeds.std().item() / SEEDS**0.5
     return {
         "mean": round(values.mean().item(), 5),
         "confidence_interval": round(confidence_interval(values.mean(0)), 5),
@@ -291,7 +289,7 @@ def _trained(folders: Folders, run: Run) -> Outcome:
 
 def _with_random_domains(data: ExampleSet) -> ExampleSet:
     """The same classes in domains of the same sizes, which classes are shuffled into."""
-    domains = dict(zip(shuffled(data.names, 0), data.domains or (), strict=True))
+    domains = dict(zip(shuffled(data.names, 0), sorted(data.domains or ()), strict=True))
     return replace(data, domains=tuple(domains[name] for name in data.names))
 
 
