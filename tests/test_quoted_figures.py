@@ -140,6 +140,13 @@ def test_what_adaptations_and_precision_cost_is_that_measured() -> None:
         assert f"{low['difference']:+.2f} ± {low['confidence_interval']:.2f} points (`{model}`)" in PAGE
 
 
+def test_memory_and_time_of_recomputed_steps_are_those_measured() -> None:
+    for steps, found in results("recomputation").items():
+        ways = found["kept"], found["recomputed"]
+        cells = [f"{way[what]:.0f} MiB" for what in ("memory_mib", "tensors_mib") for way in ways]
+        assert f"| {steps} | {' | '.join(cells)} | {found['time']:.2f} |" in PAGE
+
+
 def test_what_computing_frozen_blocks_once_saves_is_that_measured() -> None:
     for row, name in (("adapting, as served", "adapt"), ("an outer step", "outer_step")):
         found = results("frozen_blocks")[name]
