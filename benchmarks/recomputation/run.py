@@ -32,7 +32,7 @@ from innerloop_trainer.outer_loop.estimators.backpropagation import backpropagat
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from machine import describe_machine, results_file
 
-STEPS, TASKS, WAYS, SHOTS, QUERIES = (1, 5, 20), 2, 5, 5, 5
+STEPS, TASKS, WAYS, SHOTS, QUERIES = (1, 5, 10, 20), 2, 5, 5, 5
 REPEATS, MEBIBYTE = 2, 2**20
 
 
