@@ -64,7 +64,7 @@ class TrainingConfig:
     recompute: bool = setting(
         False,
         "compute the activations of inner steps again instead of keeping those of all: half the memory or less with "
-        "many steps, for a quarter to a third more time",
+        "many steps, for up to a quarter more time",
     )
     seed: int = setting(0, "seed of the initial parameters and of the episodes")
     validate_every: int = setting(250, "outer steps between validations", least=1)
