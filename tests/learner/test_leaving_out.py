@@ -132,6 +132,18 @@ def test_which_methods_and_norms_leave_examples_out() -> None:
 
 
 @torch.no_grad()
+def test_ridge_regression_leaves_out_in_float32_where_examples_outnumber_features() -> None:
+    case = Case(LearnerSpec("r2d2", InputSpec((8,)), backbone="adapter", max_ways=3))
+    params, support = case.params(), case.episodes(shots=20).support
+    params["ridge.log_penalty"] = torch.tensor(0.01, dtype=torch.float64).log()
+    table = table_of(parts_of(support, 100))
+    found = case.learner.left_out(
+        {name: value.float() for name, value in params.items()}, support.to(torch.float32), table
+    )
+    torch.testing.assert_close(found.double(), case.learner.left_out(params, support, table), rtol=1e-3, atol=1e-3)
+
+
+@torch.no_grad()
 def test_examples_are_left_out_of_learners_that_take_their_features() -> None:
     """A learner that takes features in the place of inputs leaves out as the whole one does."""
     (case,) = [case for case in ABLE if case.name == "protonet-classification-batch"]

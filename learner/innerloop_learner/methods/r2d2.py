@@ -97,11 +97,13 @@ class R2D2(Learner):
 
             f(x_i) without i = (y_i - (A^-1 Y)_i / (A^-1)_ii) / r_i
 
-        What others count depends on the class that has one example less, so there is a system for each class.
+        What others count depends on the class that has one example less, so there is a system for each class. Where
+        there are more classes than parts, adapting for each part is less work. Where examples outnumber features, A is
+        singular but for the penalty, so float32 would lose all digits.
         """
         if parts.shape[2] > 1 or parts.shape[1] < features.max_ways or self.spec.weighting != "none":
             return super()._left_out(params, features, parts, steps)
-        x, y = _with_one(features.x), features.members(features.x.dtype)
+        x, y = _with_one(features.x).double(), features.members(torch.float64)
         roots = self._weights_without(y).sqrt()  # [T, W, S]
         kernel = (x @ x.transpose(1, 2)).unsqueeze(1) * roots.unsqueeze(2) * roots.unsqueeze(3)  # [T, W, S, S]
         identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
@@ -112,7 +114,7 @@ class R2D2(Learner):
         own = y.argmax(2).unsqueeze(1)  # the system of an example's class, [T, 1, S]
         errors = solved.gather(1, own.unsqueeze(3).expand(-1, -1, -1, y.shape[2])).squeeze(1)
         answers = y - errors / (diagonal * roots).gather(1, own).squeeze(1).unsqueeze(2)
-        return self._logits(params, answers, features.ways)
+        return self._logits(params, answers.to(features.x.dtype), features.ways)
 
     def _weights_without(self, members: Tensor) -> Tensor:
         """The weights of examples if there is one less of class k, [T, W, S] by k; from `Support.members` [T, S, W]."""
