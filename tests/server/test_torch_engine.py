@@ -14,6 +14,7 @@ from bundles import IMAGE, write_bundle, write_models
 from innerloop_learner.layers import TASK_CONVOLUTIONS
 from innerloop_learner.learner import build_learner
 from innerloop_learner.spec import InputSpec, LearnerSpec
+from innerloop_learner.tasks import Support
 from innerloop_server.domain.tasks import SupportSet
 from innerloop_server.engine import query_chunks
 from innerloop_server.engine.interface import LoadError, MemoryFullError
@@ -282,6 +283,19 @@ def test_the_backbone_is_what_is_compiled():
     twin = compiled(learner, "eager")
     assert twin.backbone.apply is not learner.backbone.apply
     assert twin.default_steps == learner.default_steps
+
+
+def test_frozen_blocks_that_are_compiled_answer_as_before():
+    settings, network = {"adapts": ["block2", "head"], "steps": 2}, {"width": 4, "norm": "batch"}
+    spec = LearnerSpec("partial-maml", InputSpec((1, 16, 16)), max_ways=2, settings=settings, backbone_settings=network)
+    learner = build_learner(spec)
+    params = learner.init(torch.Generator().manual_seed(0))
+    x, y, mask = torch.randn(1, 4, 1, 16, 16), torch.tensor([[0, 1, 0, 1]]), torch.ones(1, 4, dtype=torch.bool)
+    support = Support(x, y, mask, torch.tensor([2]), 2)
+    found, expected = (each.adapt(params, support).state for each in (compiled(learner, "eager"), learner))
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value)
 
 
 def test_convolutions_are_timed_as_one_of_several_batches_computes_them(tmp_path, monkeypatch):
