@@ -15,7 +15,7 @@ from innerloop_server.adaptations.stores.memory import MemoryStore
 from innerloop_server.domain.adaptations import KeepOptions
 from innerloop_server.domain.callers import Caller, OwnerLimits
 from innerloop_server.domain.deadline import Deadline
-from innerloop_server.domain.errors import DeadlinePassedError
+from innerloop_server.domain.errors import DeadlinePassedError, OverloadedError
 from innerloop_server.domain.tasks import AdaptTask, SupportSet
 from innerloop_server.domain.timings import Operation
 from innerloop_server.engine.interface import AbandonedError, LeaveOutBatch
@@ -173,6 +173,15 @@ async def test_a_diagnosis_that_takes_longer_than_its_deadline_ends_with_it_and_
         await serving.diagnosis(endless, Deadline(0.3))
     await serving.diagnosis(replace(endless, steps=1))
     assert time.monotonic() - started < 30
+
+
+async def test_a_diagnosis_that_can_be_known_to_take_too_long_is_refused_at_once(folder, metrics):
+    serving = Serving(folder, metrics)
+    task = await serving.task("head", random_support(0, 2, 10), steps=10)
+    for _ in range(3):
+        await serving.diagnosis(task)
+    with pytest.raises(OverloadedError):
+        await serving.diagnosis(replace(task, steps=100_000), Deadline(1.0))
 
 
 async def test_nothing_is_computed_for_a_caller_who_leaves_in_the_middle_of_a_diagnosis(folder, metrics):

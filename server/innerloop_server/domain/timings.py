@@ -21,7 +21,7 @@ class Timings:
     Attributes:
         queue: waiting.
         adapt: adapting, or learning more into an adaptation.
-        predict: answering, also examples that were left out.
+        predict: answering.
         encoder: of the encoder; zero for models without one.
     """
 
@@ -35,4 +35,4 @@ class Timings:
         self.queue += queue_seconds
         self.encoder += encoder_seconds
         self.adapt += seconds.get(Operation.ADAPT, 0.0) + seconds.get(Operation.EXTEND, 0.0)
-        self.predict += seconds.get(Operation.PREDICT, 0.0) + seconds.get(Operation.LEAVE_OUT, 0.0)
+        self.predict += seconds.get(Operation.PREDICT, 0.0)

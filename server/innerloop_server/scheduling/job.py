@@ -127,8 +127,8 @@ class LeaveOutJob(Job[Answers]):
 
     @property
     def units(self) -> int:
-        """Examples whose features are computed."""
-        return self.support.size
+        """Examples times inner steps, which all tasks without a part take together."""
+        return self.support.size * max(self.steps, 1)
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
