@@ -63,8 +63,8 @@ class TrainingConfig:
     )
     recompute: bool = setting(
         False,
-        "compute the activations of inner steps again instead of keeping those of all: half the memory or less with "
-        "many steps, for up to a quarter more time",
+        "compute the activations of inner steps again instead of keeping them: with ten steps or more, a bit more than "
+        "half the memory on a CPU, for up to a quarter more time",
     )
     seed: int = setting(0, "seed of the initial parameters and of the episodes")
     validate_every: int = setting(250, "outer steps between validations", least=1)

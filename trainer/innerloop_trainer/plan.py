@@ -192,7 +192,7 @@ def _recomputing(learner: Learner, estimator: str) -> Learner:
     """The learner as it is trained where inner steps are recomputed."""
     if not isinstance(learner, GradientLearner) or not estimators[estimator].through_steps:
         raise ConfigError(
-            f"training {learner.info.name} by {estimator} keeps no activations of inner steps; leave --recompute out"
+            f"training {learner.info.name} by {estimator} can't recompute inner steps; leave --recompute out"
         )
     return recomputing(learner)
 
