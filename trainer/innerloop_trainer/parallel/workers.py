@@ -60,7 +60,7 @@ class Workers:
             content = pickle.dumps(estimator)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise ProcessError(f"the estimator can't be sent to worker processes ({error})") from error
-        # Forks of a process that has imported PyTorch once for all of them, and never of this one with its threads.
+        # Workers are forks of a process that imports PyTorch once for all. A fork of this one would lack its threads.
         context = get_context("forkserver")
         context.set_forkserver_preload([__name__])
         self._processes: list[ForkServerProcess] = []
