@@ -310,10 +310,11 @@ class Learner(ABC):
 
     @property
     def leaves_out(self) -> bool:
-        """Whether `left_out` answers examples by tasks without them; if not, the method must adapt to each of these.
+        """Whether `left_out` answers examples by tasks without them; if not, the method must adapt to each such task.
 
-        The features of an example must depend on nothing else. So they do not where norms take statistics of the
-        support set, where noise is random, and where a support policy makes copies, which are drawn by all examples.
+        The features of an example must depend on this example alone. They depend on others where norms take statistics
+        of the support set, and where a support policy draws copies by all examples; and they change where noise is
+        random.
         """
         return (
             self.embeds_alone
