@@ -85,6 +85,11 @@ class Serving:
             steps = model.description.traits.default_steps
         return AdaptTask(model.served, support, tuple("abcde"[: support.ways]), steps)
 
+    async def stop(self):
+        """Wait until nothing is computed any more, and end the thread that would outlive the event loop."""
+        self.scheduler.stop()
+        assert await self.lanes.stop(30)
+
     async def diagnosis(self, task, deadline=None):
         return (await self.local.adapt(ME, task, KeepOptions(60.0), deadline or Deadline(), diagnose=True)).diagnosis
 
@@ -173,6 +178,7 @@ async def test_a_diagnosis_that_takes_longer_than_its_deadline_ends_with_it_and_
         await serving.diagnosis(endless, Deadline(0.3))
     await serving.diagnosis(replace(endless, steps=1))
     assert time.monotonic() - started < 30
+    await serving.stop()
 
 
 async def test_a_diagnosis_that_can_be_known_to_take_too_long_is_refused_at_once(folder, metrics):
@@ -182,6 +188,7 @@ async def test_a_diagnosis_that_can_be_known_to_take_too_long_is_refused_at_once
         await serving.diagnosis(task)
     with pytest.raises(OverloadedError):
         await serving.diagnosis(replace(task, steps=100_000), Deadline(1.0))
+    await serving.stop()
 
 
 async def test_nothing_is_computed_for_a_caller_who_leaves_in_the_middle_of_a_diagnosis(folder, metrics):
@@ -193,6 +200,4 @@ async def test_nothing_is_computed_for_a_caller_who_leaves_in_the_middle_of_a_di
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    async with asyncio.timeout(30):
-        while serving.scheduler.busy:
-            await asyncio.sleep(0.01)
+    await serving.stop()
