@@ -51,11 +51,11 @@ def main() -> None:
     sides = [side for side in all_sides(torch.get_num_threads()) if side.name.lower().startswith(chosen)]
     kept = given.only == [""] and RESULTS.is_file()
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if kept else {"workloads": {}}
-    results["peers"] = versions(python, REQUIREMENTS) | {"learn2learn": LEARN2LEARN.partition("==")[2]}
+    peers = versions(python, REQUIREMENTS) | {"learn2learn": LEARN2LEARN.partition("==")[2]}
     for workload in WORKLOADS:
         if workload.name not in results["workloads"]:
             measured = _measured(workload, sides, python, given.rounds)
-            results["workloads"][workload.name] = measured
+            results["workloads"][workload.name] = {"peers": peers, **measured}
             if given.only == [""]:
                 RESULTS.write_text(json.dumps(results, indent=2) + "\n")
         sides = fastest_ways(sides, results["workloads"][workload.name]["sides"])
