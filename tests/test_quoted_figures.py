@@ -444,6 +444,19 @@ def test_accuracies_without_labels_are_those_measured() -> None:
         assert f"| {name} | {' | '.join(cells)} |".replace("  ", " ") in PAGE
 
 
+def test_what_networks_reach_on_photographs_is_that_measured() -> None:
+    measured = results("real_images")
+    for name, side in measured["sides"].items():
+        method = max(side["tried"]["methods"], key=lambda tried: tried["accuracy"])["method"]
+        for stage, label in (("pre-trained", "pre-trained"), ("fine-tuned", f"fine-tuned (`{method}`)")):
+            cells = [accuracy_of_mean(side[stage][shots]) for shots in ("1 shot", "5 shots")]
+            assert f"| {name}, {label} | {' | '.join(cells)} |" in PAGE
+        assert f"{side['minutes']:.0f} minutes of one thread for {name}" in PAGE
+    for stage, gaps in measured["gaps"].items():
+        cells = [accuracy_of_mean(gaps[shots], "+") for shots in ("1 shot", "5 shots")]
+        assert f"| ResNet-12 over Conv4, {stage} | {' | '.join(cells)} |" in PAGE
+
+
 def test_what_choices_reinforce_makes_and_what_they_reach_is_that_measured() -> None:
     measured = results("estimators")["reinforce"]
     for case, in_words in (("characters", accuracy_of_mean), ("waves", in_errors)):
