@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -37,9 +38,9 @@ def main() -> None:
     seconds: dict[str, dict[str, float]] = {"adapt": {}, "outer_step": {}}
     for _ in range(TURNS):
         for name, learner in (("once", once), ("every_step", always)):
-            keep_least(seconds["adapt"], name, lambda own=learner: adapt(own, params, episodes))  # type: ignore[misc]
-            objective = build_objective(learner)
-            keep_least(seconds["outer_step"], name, lambda own=objective: backpropagate(own, params, episodes, Stage()))  # type: ignore[misc]
+            keep_least(seconds["adapt"], name, partial(adapt, learner, params, episodes))
+            outer_step = partial(backpropagate, build_objective(learner), params, episodes, Stage())
+            keep_least(seconds["outer_step"], name, outer_step)
     results = {name: {**of, "times_faster": of["every_step"] / of["once"]} for name, of in seconds.items()}
     print(json.dumps(results, indent=2))
     content = {"machine": describe_machine(), "results": results}
