@@ -9,7 +9,7 @@ from torch import Tensor
 from innerloop_learner.tasks import Query, Support
 
 NUMBERS_AT_ONCE = 2**24
-"""Most features that tasks without some examples read at once, which bounds their memory: 64 MiB of float32."""
+"""Most numbers that tasks without some examples are computed from at once, which bounds memory: 64 MiB of float32."""
 
 Answer = Callable[[Support, Query], Tensor]
 """Adapts to tasks and answers their queries: logits [T, Q, W], or values [T, Q, D]."""

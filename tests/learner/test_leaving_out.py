@@ -144,6 +144,24 @@ def test_ridge_regression_leaves_out_in_float32_where_examples_outnumber_feature
 
 
 @torch.no_grad()
+def test_ridge_regression_adapts_for_each_part_where_systems_of_all_classes_would_take_much_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (case,) = [case for case in ABLE if case.name == "r2d2-classification-batch"]
+    support = unequal(case)
+    table = table_of(parts_of(support, 100))
+    at_once = case.learner.left_out(case.params(), support, table)
+    monkeypatch.setattr(leaving_out, "NUMBERS_AT_ONCE", 1)
+    monkeypatch.setattr("innerloop_learner.methods.r2d2.solve_without_waiting", refuse_systems_of_classes)
+    assert_same(at_once.nan_to_num(), case.learner.left_out(case.params(), support, table).nan_to_num())
+
+
+def refuse_systems_of_classes(system: Tensor, right: Tensor) -> Tensor:
+    assert system.dim() == 3
+    return torch.linalg.solve(system, right)
+
+
+@torch.no_grad()
 def test_examples_are_left_out_of_learners_that_take_their_features() -> None:
     """A learner that takes features in the place of inputs leaves out as the whole one does."""
     (case,) = [case for case in ABLE if case.name == "protonet-classification-batch"]

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from innerloop_learner import leaving_out
 from innerloop_learner.extension import appended
 from innerloop_learner.heads import BIAS, WEIGHT, mask_unused_ways
 from innerloop_learner.layers import linear
@@ -98,10 +99,13 @@ class R2D2(Learner):
             f(x_i) without i = (y_i - (A^-1 Y)_i / (A^-1)_ii) / r_i
 
         What others count depends on the class that has one example less, so there is a system for each class. Where
-        there are more classes than parts, adapting for each part is less work. Where examples outnumber features, A is
-        singular but for the penalty, so float32 would lose all digits.
+        there are more classes than parts, adapting for each part is less work, and where there are many of both, these
+        systems would take much memory. Where examples outnumber features, A is singular but for the penalty, so float32
+        would lose all digits.
         """
-        if parts.shape[2] > 1 or parts.shape[1] < features.max_ways or self.spec.weighting != "none":
+        numbers = features.max_ways * features.mask.numel() * features.mask.shape[1]  # of A, for all tasks and classes
+        few = parts.shape[1] >= features.max_ways and numbers <= leaving_out.NUMBERS_AT_ONCE
+        if parts.shape[2] > 1 or not few or self.spec.weighting != "none":
             return super()._left_out(params, features, parts, steps)
         x, y = _with_one(features.x).double(), features.members(torch.float64)
         roots = self._weights_without(y).sqrt()  # [T, W, S]
