@@ -444,6 +444,23 @@ def test_accuracies_without_labels_are_those_measured() -> None:
         assert f"| {name} | {' | '.join(cells)} |".replace("  ", " ") in PAGE
 
 
+def test_speeds_of_training_beside_other_libraries_are_those_measured() -> None:
+    workloads = json.loads((ROOT / "benchmarks" / "training" / "results.json").read_text())["workloads"]
+    assert len(workloads) == 4
+    for name in dict.fromkeys(name for workload in workloads.values() for name in workload["sides"]):
+        cells = []
+        for workload in workloads.values():
+            figures = workload["sides"].get(name, {"failed": ""})
+            rate, memory = figures.get("tasks_per_second"), figures.get("peak_bytes", 0) / 1e9
+            cells.append("" if "failed" in figures else f"{rate:.2f}, {memory:.1f} GB")
+        assert f"| {name} | {' | '.join(cells)} |" in PAGE.replace("| |", "|  |").replace("| |", "|  |")
+    ratios = []
+    for workload in workloads.values():
+        times = workload["comparison"]["times"]
+        ratios.append(f"{times['times']:.2f} ({times['interval'][0]:.2f} to {times['interval'][1]:.2f})")
+    assert f"| Innerloop over the best peer | {' | '.join(ratios)} |" in PAGE
+
+
 def test_what_networks_reach_on_photographs_is_that_measured() -> None:
     measured = results("real_images")
     for name, side in measured["sides"].items():
