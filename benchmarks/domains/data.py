@@ -16,7 +16,7 @@ ENCODER = "all-minilm-l6-v2"
 
 
 class Folders(NamedTuple):
-    """Where data lies.
+    """The folders that the data is read from.
 
     Attributes:
         omniglot: folder of Omniglot's archives.

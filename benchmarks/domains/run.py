@@ -48,6 +48,7 @@ from innerloop_trainer.seeds import generator_for
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from data import Folders, Reader, between, intents
+from intervals import half_width
 from machine import describe_machine
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -55,8 +56,7 @@ RUNS = ROOT / "runs" / "domains"
 RESULTS = Path(__file__).with_name("results.json")
 TASKS, EPISODES = 4, 600
 """Tasks of an outer step, and episodes that each run is measured on."""
-SEEDS, WITHIN_FIVE = 5, 2.776
-"""Number of seeds, and the half width of a 95% interval of the mean of five values in standard errors (Student's t)."""
+SEEDS = 5
 
 
 class Network(NamedTuple):
@@ -235,11 +235,10 @@ def _summary(values: Tensor) -> dict[str, Any]:
     The interval over episodes is that for these seeds; the one over seeds is what other seeds would give.
     """
     of_seeds = values.mean(1)
-    over_seeds = WITHIN_FIVE * of_seeds.std().item() / SEEDS**0.5
     return {
         "mean": round(values.mean().item(), 5),
         "confidence_interval": round(confidence_interval(values.mean(0)), 5),
-        "over_seeds": round(over_seeds, 5),
+        "over_seeds": round(half_width(of_seeds.tolist()), 5),
         "of_seeds": [round(each, 5) for each in of_seeds.tolist()],
     }
 

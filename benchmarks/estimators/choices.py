@@ -8,8 +8,8 @@ that is told the loss of another task. Figures are those of what would be served
 or waves.
 
 `fixed` looks for a reason where REINFORCE is behind ANIL: ANIL, and a choice that REINFORCE likes, both trained by
-backpropagation on twice as many characters, and compared on the way by the losses of the training tasks, which are what
-REINFORCE sees, and by accuracy on validation characters.
+backpropagation on twice as many tasks of characters, and compared on the way by the losses of the training tasks, which
+are what REINFORCE sees, and by accuracy on validation characters.
 """
 
 import time
@@ -23,6 +23,7 @@ from unittest.mock import patch
 
 import torch
 import waves
+from intervals import half_width
 from torch import Tensor
 from waves import summary
 
@@ -38,8 +39,6 @@ from innerloop_trainer.seeds import generator_for
 
 SEEDS, STEPS, TASKS = 5, 3, 8
 SIDES = ("reinforce", "anil", "maml", "random", "control")
-WITHIN_FIVE = 2.776
-"""Half width of a 95% interval of the mean of five values, in standard errors (Student's t)."""
 
 LIKED, FIXED_ITERATIONS, FIXED_EPISODES = ("block2", "block3", "head"), 800, 300
 LOOKED_AT = (100, 200, 400, 800)
@@ -148,7 +147,7 @@ def _figures(case: Case, runs: Mapping[tuple[str, int], Run]) -> dict[str, Any]:
 
 def _over_seeds(values: Tensor) -> dict[str, float]:
     """Mean of a value of each seed, and its 95% confidence interval over seeds."""
-    return {"mean": values.mean().item(), "confidence_interval": WITHIN_FIVE * values.std().item() / len(values) ** 0.5}
+    return {"mean": values.mean().item(), "confidence_interval": half_width(values.tolist())}
 
 
 @cache
@@ -220,7 +219,7 @@ def _on_the_way(omniglot: str, side: str, seed: int) -> Tensor:
 
 
 def _compared(liked: Sequence[Tensor], anil: Sequence[Tensor]) -> dict[str, Any]:
-    """By how much the losses and accuracies of the liked choice are above those of ANIL, by outer step."""
+    """The mean losses and accuracies of both choices after outer steps, and how much more the liked one has."""
     both = {"liked": torch.stack(list(liked)), "anil": torch.stack(list(anil))}  # [seeds, 2, L]
     more = both["liked"] - both["anil"]
     return {

@@ -1,13 +1,11 @@
 """Compares what sides took, and tells it as tables."""
 
 import math
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
-from scipy.stats import t
+from intervals import half_width
 from sides import OURS, SideSpec
-
-CONFIDENCE = 0.95
 
 
 def fastest_ways(sides: list[SideSpec], figures: dict[str, Any]) -> list[SideSpec]:
@@ -50,7 +48,7 @@ def ratio(figures: dict[str, Any], peer: str, ours: str, what: str) -> dict[str,
     logs = [math.log(theirs[what] / own[what]) for theirs, own in pairs if theirs and own]
     middle, interval = math.exp(mean(logs)), None
     if len(logs) > 1:
-        half = float(t.ppf((1 + CONFIDENCE) / 2, len(logs) - 1)) * stdev(logs) / math.sqrt(len(logs))
+        half = half_width(logs)
         interval = [middle * math.exp(-half), middle * math.exp(half)]
     return {"times": middle, "interval": interval}
 

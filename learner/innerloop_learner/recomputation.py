@@ -22,7 +22,7 @@ R = TypeVar("R")
 
 
 class _Place:
-    """Where a graph finds a tensor that it saved; the graph alone holds the place."""
+    """A place at which a graph finds a tensor that it saved. It lives as long as the graph, which alone holds it."""
 
     __slots__ = ("__weakref__", "value")
 

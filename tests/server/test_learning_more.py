@@ -8,7 +8,7 @@ import pytest
 import torch
 from bundles import IMAGE, MAX_WAYS, PROTOTYPES, WEIGHING, write_bundle
 from test_updater import Updating, change
-from test_worker import by_worker, started
+from test_worker import computed
 from whole_server import ME, QUERY
 
 from innerloop_server.adaptations.parts import KeptParts
@@ -56,12 +56,7 @@ def test_a_batch_of_states_learns_what_each_would_learn_by_itself_and_with_all_e
     more = [random_support(10 + seed, ways, size) for seed, (ways, size) in enumerate(((3, 4), (4, 4), (3, 3)))]
     states = [each.state for each in model.adapt(before, steps, width(2))]
     batch = ExtendBatch(states, more, steps, width(4))
-    if by == "worker":
-        worker = started()
-        result = by_worker(worker, model, batch)
-        worker.stop()
-    else:
-        result = model.compute(batch, alone=True)
+    result = computed(by, model, batch)
     assert result.seconds.keys() == {Operation.EXTEND}
     found = [model.predict([each.state], [QUERY])[0].probabilities for each in result.adapted]
     assert [each.shape[1] for each in found] == [3, 4, 3]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from bundles import FIXED_WAYS, GRADIENTS, IMAGE, PROTOTYPES, a_calibration, write_bundle
-from test_worker import by_worker, started
+from test_worker import computed
 
 from innerloop_learner.diagnosis import left_out_parts
 from innerloop_server.adaptations.keeper import Keeper
@@ -103,12 +103,7 @@ def test_a_batch_of_support_sets_is_answered_as_by_adapting_each_without_its_par
     tasks = [random_support(seed, ways, size) for seed, (ways, size) in enumerate(((2, 5), (4, 9), (3, 12)))]
     parts = [left_out_parts(task.y, most) for task, most in zip(tasks, (100, 100, 4), strict=True)]
     batch = LeaveOutBatch(tasks, parts, steps, width)
-    if by == "worker":
-        worker = started()
-        result = by_worker(worker, model, batch)
-        worker.stop()
-    else:
-        result = model.compute(batch, alone=True)
+    result = computed(by, model, batch)
     assert result.seconds.keys() == {Operation.LEAVE_OUT}
     assert not result.adapted
     for task, of_task, found in zip(tasks, parts, result.answers, strict=True):

@@ -94,6 +94,16 @@ def by_worker(worker, model, batch):
     return model.take(batch, worker.receive(), worker)
 
 
+def computed(by, model, batch):
+    """What a thread or a worker, started for it, gives for a batch."""
+    if by == "thread":
+        return model.compute(batch, alone=True)
+    worker = started()
+    result = by_worker(worker, model, batch)
+    worker.stop()
+    return result
+
+
 def numbers(answers):
     return answers.logits if answers.values is None else answers.values
 

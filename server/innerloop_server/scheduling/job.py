@@ -94,7 +94,7 @@ class AdaptJob(Job[tuple[AdaptedTask, Answers | None]]):
     @property
     def units(self) -> int:
         """Passes over an example: one for each inner step, and one for each query."""
-        return self.support.size * max(self.steps, 1) + (0 if self.query is None else len(self.query))
+        return passes(self.support, self.steps) + (0 if self.query is None else len(self.query))
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -111,7 +111,7 @@ class ExtendJob(Job[AdaptedTask]):
     @property
     def units(self) -> int:
         """Passes over an example, one for each inner step."""
-        return self.support.size * max(self.steps, 1)
+        return passes(self.support, self.steps)
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -127,8 +127,8 @@ class LeaveOutJob(Job[Answers]):
 
     @property
     def units(self) -> int:
-        """Examples times inner steps, which all tasks without a part take together."""
-        return self.support.size * max(self.steps, 1)
+        """Passes over an example, one for each inner step, which all tasks without a part take together."""
+        return passes(self.support, self.steps)
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -147,3 +147,8 @@ class PredictJob(Job[Answers]):
 
 
 AnyJob = AdaptJob | ExtendJob | LeaveOutJob | PredictJob
+
+
+def passes(support: SupportSet, steps: int) -> int:
+    """How often an example is read: once in each inner step, and once where a method has no steps."""
+    return support.size * max(steps, 1)
