@@ -11,6 +11,7 @@ from bundles import small_settings
 from torch import Tensor
 
 from innerloop_learner import InputSpec, Learner, LearnerSpec, Params, Query, Support, build_learner
+from innerloop_learner.gradient_learner import GradientLearner, recomputing
 from innerloop_learner.learner import methods
 from innerloop_learner.norms import norms
 from innerloop_learner.objectives import Objective, build_objective
@@ -77,6 +78,13 @@ class Case:
     @cached_property
     def objective(self) -> Objective:
         return build_objective(self.learner, self.training)
+
+    @cached_property
+    def recomputed(self) -> Objective:
+        """The same objective where inner steps are recomputed."""
+        learner = build_learner(self.spec)
+        assert isinstance(learner, GradientLearner)
+        return build_objective(recomputing(learner), self.training)
 
     def params(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> Params:
         """Parameters away from their initial values, so that a norm's shift or a running mean left out would show."""

@@ -20,6 +20,8 @@ from torch.autograd.graph import saved_tensors_hooks
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_SAME = "what is recomputed must do the same whenever it gets the same arguments"
+
 
 class _Place:
     """A place at which a graph finds a tensor that it saved. It lives as long as the graph, which alone holds it."""
@@ -39,6 +41,9 @@ def recomputed(function: Callable[P, R], *, wanted: bool = True) -> Callable[P, 
     Args:
         function: function that does the same whenever it gets the same arguments; without gradients it runs as it is.
         wanted: whether to recompute; if not, the result is the function itself.
+
+    Raises:
+        RuntimeError: (when gradients are computed) the function saved fewer or more tensors when it ran again.
 
     Example:
         >>> x = torch.tensor(3.0, requires_grad=True)
@@ -62,7 +67,7 @@ def recomputed(function: Callable[P, R], *, wanted: bool = True) -> Callable[P, 
             if place.value is None:
                 _run_again(lambda: context.copy().run(function, *args, **kwargs), places)
             if place.value is None:
-                raise RuntimeError("a function that was run again computed less than before")
+                raise RuntimeError(f"a function saved fewer tensors when it ran again; {_SAME}")
             return place.value
 
         with saved_tensors_hooks(keep, find):
@@ -80,7 +85,10 @@ def _run_again(function: Callable[[], object], places: list[ReferenceType[_Place
     order = iter(places)
 
     def put(value: Tensor) -> Tensor:
-        if place := next(order)():
+        reference = next(order, None)
+        if reference is None:
+            raise RuntimeError(f"a function saved more tensors when it ran again; {_SAME}")
+        if place := reference():
             place.value = value.detach()
         return value.detach()
 

@@ -13,11 +13,12 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from innerloop_learner import Episodes, Params, build_learner
-from innerloop_learner.gradient_learner import GradientLearner, recomputing
-from innerloop_learner.objectives import Objective, Stage, build_objective
+from innerloop_learner import Episodes, Params
+from innerloop_learner.gradient_learner import GradientLearner
+from innerloop_learner.objectives import Objective, Stage
 from innerloop_learner.objectives.annealed_steps import FIRST_ORDER_SHARE, MULTI_STEP_SHARE
-from innerloop_trainer.config import ConfigError
+from innerloop_learner.recomputation import recomputed
+from innerloop_trainer.config import ConfigError, Precision
 from innerloop_trainer.outer_loop import build_estimator
 
 ADAPTING = [
@@ -32,12 +33,6 @@ ADAPTING = [
 
 STAGES = {"every step's loss": MULTI_STEP_SHARE / 2, "first order": FIRST_ORDER_SHARE / 2, "at last": 1.0}
 """Shares of training after which the objective of MAML++ is another one."""
-
-
-def recomputed(case: Case) -> Objective:
-    learner = build_learner(case.spec)
-    assert isinstance(learner, GradientLearner)
-    return build_objective(recomputing(learner), case.training)
 
 
 def gradient(objective: Objective, params: Params, episodes: Episodes, stage: Stage) -> Params:
@@ -59,7 +54,7 @@ def test_gradients_are_those_of_steps_that_are_kept(case: Case) -> None:
     for progress in STAGES.values() if case.spec.method == "maml++" else [1.0]:
         stage = Stage(progress, seed=3)
         expected = gradient(case.objective, params, episodes, stage)
-        assert_equal(gradient(recomputed(case), params, episodes, stage), expected)
+        assert_equal(gradient(case.recomputed, params, episodes, stage), expected)
 
 
 @pytest.mark.parametrize("truncate", [0, 2])
@@ -67,7 +62,7 @@ def test_gradients_of_a_truncated_unroll_are_the_same(truncate: int) -> None:
     case = wave_case("lstm-optimizer", [4], {"steps": 5, "hidden": 2}, {"truncate": truncate})
     params, episodes = case.params(), case.episodes()
     expected = gradient(case.objective, params, episodes, Stage())
-    assert_equal(gradient(recomputed(case), params, episodes, Stage()), expected)
+    assert_equal(gradient(case.recomputed, params, episodes, Stage()), expected)
 
 
 def test_gradients_that_are_differentiated_again_are_the_same() -> None:
@@ -75,7 +70,7 @@ def test_gradients_that_are_differentiated_again_are_the_same() -> None:
     episodes = replace(case.episodes(tasks=4), domains=torch.tensor([0, 1, 0, 1]))
     found, expected = (
         build_estimator("mldg", objective, {}).estimate(case.params(), {}, episodes, Stage(seed=2))
-        for objective in (recomputed(case), case.objective)
+        for objective in (case.recomputed, case.objective)
     )
     assert_equal(found.gradients, expected.gradients)
 
@@ -116,13 +111,29 @@ def test_activations_of_one_step_are_kept_whatever_the_number_of_steps(method: s
     few, many = (wave_case(method, [64], {"steps": steps, **settings}, norm="task") for steps in (1, 9))
     grown, recomputed_grown = (
         kept_bytes(of_many, many) - kept_bytes(of_few, few)
-        for of_many, of_few in ((many.objective, few.objective), (recomputed(many), recomputed(few)))
+        for of_many, of_few in ((many.objective, few.objective), (many.recomputed, few.recomputed))
     )
     assert 0 < recomputed_grown < grown / 4
 
 
-def test_a_run_recomputes_where_it_is_told_to_and_serves_what_it_ever_did(tmp_path: Path) -> None:
-    kept, again = (training(replace(DIGITS, recompute=wanted), tmp_path).plan for wanted in (False, True))
+@pytest.mark.parametrize(("first", "second", "what"), [(2, 1, "fewer"), (1, 2, "more")])
+def test_a_function_that_does_something_else_when_it_runs_again_is_refused(first: int, second: int, what: str) -> None:
+    times = iter([first, second])
+
+    def sines(x: Tensor) -> Tensor:
+        for _ in range(next(times)):
+            x = x.sin()
+        return x
+
+    result = recomputed(sines)(torch.tensor(1.0, requires_grad=True))
+    with pytest.raises(RuntimeError, match=f"saved {what} tensors when it ran again"):
+        result.backward()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_run_recomputes_where_it_is_told_to_and_serves_what_it_ever_did(precision: Precision, tmp_path: Path) -> None:
+    config = replace(DIGITS, precision=precision)
+    kept, again = (training(replace(config, recompute=wanted), tmp_path).plan for wanted in (False, True))
     assert again.estimator.objective.learner.recompute
     assert not getattr(again.learner, "recompute")  # noqa: B009 - the plan's learner may be any, and this validates
     params = kept.init(torch.Generator().manual_seed(0))

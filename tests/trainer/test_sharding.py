@@ -83,10 +83,13 @@ OTHERS = {
 }
 
 
-def assert_same_in_parts(estimator: Estimator, params: Params, episodes: Episodes, size: int) -> None:
-    """Two outer steps, so that what is carried counts, too."""
-    expected = [estimator.estimate(params, estimator.start(params), episodes, STAGE)]
-    expected.append(estimator.estimate(params, expected[0].carried, episodes, replace(STAGE, seed=4)))
+def assert_same_in_parts(
+    estimator: Estimator, params: Params, episodes: Episodes, size: int, plain: Estimator | None = None
+) -> None:
+    """Two outer steps, so that what is carried counts, too, as `plain` takes them, or the estimator itself, alone."""
+    plain = plain or estimator
+    expected = [plain.estimate(params, plain.start(params), episodes, STAGE)]
+    expected.append(plain.estimate(params, expected[0].carried, episodes, replace(STAGE, seed=4)))
 
     def work(group: Group) -> list[Estimate]:
         shared = Sharded(estimator, group)
@@ -122,6 +125,13 @@ def test_other_estimators_in_parts_equal_themselves(name: str, size: int) -> Non
     case, estimator = OTHERS[name]
     estimator = estimator or by(name, case)
     assert_same_in_parts(estimator, case.params(), case.episodes(tasks=5), size)
+
+
+@pytest.mark.parametrize("method", ["maml", "maml++"])
+def test_recomputed_steps_in_parts_equal_kept_ones_of_the_whole_batch(method: str) -> None:
+    case = wave_case(method, [6], {"steps": 2, "rate": 0.05}, norm="batch")
+    recomputed = build_estimator("backpropagation", case.recomputed, {})
+    assert_same_in_parts(recomputed, case.params(), case.episodes(tasks=5), 2, by("backpropagation", case))
 
 
 def test_a_transformation_of_each_task_is_that_of_the_whole_batch() -> None:

@@ -3,16 +3,18 @@
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from cases import Case, wave_case
 from estimates import assert_same
+from runs import DIGITS, training
 
 from innerloop_learner.objectives import Stage
 from innerloop_trainer.cli.train import read_workers
-from innerloop_trainer.config import ConfigError
+from innerloop_trainer.config import ConfigError, Precision
 from innerloop_trainer.outer_loop import Estimator, build_estimator
 from innerloop_trainer.parallel import Launch, ThreadsOrWorkers, choice
 
@@ -52,6 +54,23 @@ def test_workers_give_what_one_process_gives_and_one_that_is_killed_costs_nothin
         assert divided.take_notice() is None
     finally:
         divided.close()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_workers_recompute_inner_steps(precision: Precision, tmp_path: Path) -> None:
+    config = replace(DIGITS, precision=precision, backbone_settings={"width": 8, "norm": "task"})
+    kept, again = (training(replace(config, recompute=wanted), tmp_path).plan for wanted in (False, True))
+    params = kept.init(torch.Generator().manual_seed(0))
+    episodes = kept.source.train.sample(kept.episodes, 2, torch.Generator().manual_seed(0))
+    divided = ThreadsOrWorkers(again.estimator, 2, ITERATIONS, 2)
+    try:
+        found = divided.estimate(params, divided.start(params), episodes, Stage(seed=1))
+        assert divided.take_notice() is None
+    finally:
+        divided.close()
+    expected = kept.estimator.estimate(params, {}, episodes, Stage(seed=1))
+    ours, whole = (torch.cat([value.flatten() for value in of.gradients.values()]) for of in (found, expected))
+    assert (ours - whole).norm() < 1e-4 * whole.norm()
 
 
 def test_what_is_faster_is_found_in_the_first_steps_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
