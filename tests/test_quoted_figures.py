@@ -140,6 +140,28 @@ def test_what_adaptations_and_precision_cost_is_that_measured() -> None:
         assert f"{low['difference']:+.2f} ± {low['confidence_interval']:.2f} points (`{model}`)" in PAGE
 
 
+def test_what_reading_and_packing_data_takes_is_that_measured() -> None:
+    reading, packing = (results("data")[part] for part in ("reading", "packing"))
+    assert reading["images"] == 60_000
+    for name, source in (("a folder", "small"), ("a zip", "small.zip")):
+        cells = [f"{reading[source][when]['seconds_of_computing']:.1f} s" for when in ("first", "second")]
+        assert f"| {name} | {' | '.join(cells)} |" in PAGE
+    assert f"{packing['images']:,} JPEGs of 240 to 500 pixels a side in {packing['classes']} classes" in PAGE
+    assert f"({packing['photos_mb']:,.0f} MB)" in PAGE
+    packed, drawn, again = (packing[part] for part in ("packed", "drawn", "drawn_from_disk"))
+    assert f"the pack of {packed['pack_mb']:,.0f} MB, five at a time: {drawn['drawn_mb']:,.0f} MB of pixels" in PAGE
+    for row, found, rate in (
+        ("packing", packed, f"{packed['images_per_second_of_computing']:.0f} images/s"),
+        ("drawing", drawn, f"{drawn['episodes_per_second_of_computing']:.0f} tasks/s"),
+        (
+            "drawing from a pack that the system had to read again",
+            again,
+            f"{again['episodes_per_second_of_computing']:.0f} tasks/s",
+        ),
+    ):
+        assert f"| {row} | {rate} | {found['memory_mb']:.0f} MB | {found['mapped_mb']:.0f} MB |" in PAGE
+
+
 def test_memory_and_time_of_recomputed_steps_are_those_measured() -> None:
     for steps, found in results("recomputation").items():
         ways = found["kept"], found["recomputed"]

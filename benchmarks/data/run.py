@@ -3,11 +3,12 @@
     python benchmarks/data/run.py [--classes 100] [--images 200] [--work FOLDER] [--only reading|packing]
 
 Makes photographs (photos.py), packs them at 84 x 84 pixels with `innerloop data pack`, and draws 1,000 episodes of 5
-ways, 5 shots and 15 queries from the pack, each part in a process of its own whose memory is sampled meanwhile. Memory
-is what the process has resident, anonymous and mapped, less what it has after importing. Episodes are also drawn after
-the pack was dropped from the system's cache, where the system can be told to. Then times `images:` on a folder and on a
-zip of 60,000 PNGs of 28 x 28 pixels, without cache and with, in seconds of computing, which other programs on the
-machine change less than time. All files that it makes are removed. Writes results.json.
+ways, 5 shots and 15 queries from the pack, each part in a process of its own whose memory is sampled meanwhile: its own
+(anonymous) memory, and pages of files that are mapped into it, which the system takes back when it needs them, both
+less what there is after importing. Episodes are also drawn after the pack was dropped from the system's cache. Times
+`images:` on a folder and on a zip of 60,000 PNGs of 28 x 28 pixels, too, without cache and with. Seconds of computing
+are those of the processor in one process, which other programs on the machine change less than time. All files that it
+makes are removed. Writes results.json.
 """
 
 import argparse
@@ -60,9 +61,15 @@ def main() -> None:
         work = Path(folder)
         if arguments.only != "packing":
             known["reading"] = reading(work)
+            write(known)
         if arguments.only != "reading":
             known["packing"] = packing(work, arguments.classes, arguments.images)
-    RESULTS.write_text(json.dumps({"machine": describe_machine(), "results": known}, indent=1) + "\n")
+            write(known)
+
+
+def write(results: dict[str, Any]) -> None:
+    """Write what was measured so far, so that it stays if what follows fails."""
+    RESULTS.write_text(json.dumps({"machine": describe_machine(), "results": results}, indent=1) + "\n")
 
 
 def packing(work: Path, classes: int, images: int) -> dict[str, Any]:
@@ -111,7 +118,7 @@ def in_process(part: str, path: Path) -> dict[str, float]:
     """Run a part in a process of its own, so that its memory is its own."""
     command = [sys.executable, str(Path(__file__).resolve()), "--part", part, str(path)]
     environment = {**os.environ, "XDG_CACHE_HOME": str(path.parent / "cache")}
-    found = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     measured: dict[str, float] = json.loads(found.stdout.splitlines()[-1])
     print(part, path.name, measured)
     return measured
@@ -128,7 +135,7 @@ def part_pack(work: Path) -> dict[str, float]:
         "seconds": seconds,
         "images_per_second": packed.examples / seconds,
         "images_per_second_of_computing": packed.examples / computed,
-        "memory_mb": memory.most,
+        **memory.most,
     }
 
 
@@ -137,15 +144,16 @@ def part_draw(work: Path) -> dict[str, float]:
     with Memory() as memory:
         split = load_source(f"packed:{work / 'shards'}").train
         generator = torch.Generator().manual_seed(0)
-        start = time.perf_counter()
+        start, computed = time.perf_counter(), time.process_time()
         for _ in range(EPISODES // AT_ONCE):
             split.sample(SHAPE, AT_ONCE, generator)
-        seconds = time.perf_counter() - start
+        seconds, computed = time.perf_counter() - start, time.process_time() - computed
     drawn = EPISODES * SHAPE.ways * (SHAPE.shots + SHAPE.queries)
     return {
         "episodes_per_second": EPISODES / seconds,
+        "episodes_per_second_of_computing": EPISODES / computed,
         "drawn_mb": drawn * 3 * 84 * 84 / MEGABYTE,
-        "memory_mb": memory.most,
+        **memory.most,
     }
 
 
@@ -153,6 +161,7 @@ def part_draw_from_disk(work: Path) -> dict[str, float]:
     """Draw episodes from a pack that the system's cache has dropped."""
     for file in (work / "shards").glob("*.npy"):
         with file.open("rb") as opened:
+            os.fsync(opened.fileno())  # pages that are not on the disk yet are not dropped
             os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     return part_draw(work)
 
@@ -165,10 +174,11 @@ def part_read(path: Path) -> dict[str, float]:
 
 
 class Memory:
-    """Samples the resident memory of this process; `most` is the largest growth in MB."""
+    """Samples the resident memory of this process; `most` is the largest growth of each kind in MB."""
 
     def __enter__(self) -> "Memory":
-        self._before, self.most, self._done = resident(), 0.0, threading.Event()
+        self._before, self._done = resident(), threading.Event()
+        self.most = dict.fromkeys(self._before, 0.0)
         self._thread = threading.Thread(target=self._sample)
         self._thread.start()
         return self
@@ -179,13 +189,15 @@ class Memory:
 
     def _sample(self) -> None:
         while not self._done.wait(0.02):
-            self.most = max(self.most, resident() - self._before)
+            for kind, now in resident().items():
+                self.most[kind] = max(self.most[kind], now - self._before[kind])
 
 
-def resident() -> float:
-    """Resident memory of this process in MB, mapped files included."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / MEGABYTE
+def resident() -> dict[str, float]:
+    """Resident memory of this process in MB: its own, and pages of mapped files."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    fields = {"memory_mb": "RssAnon", "mapped_mb": "RssFile"}
+    return {kind: int(status[field].split()[0]) * 1024 / MEGABYTE for kind, field in fields.items()}
 
 
 PARTS: dict[str, Callable[[Path], dict[str, float]]] = {
