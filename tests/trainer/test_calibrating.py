@@ -246,8 +246,8 @@ def test_a_regression_is_calibrated_with_intervals(tmp_path):
     status, _, _ = innerloop("train", "anil", *SMALL, "--data", "sinusoid", "--out", tmp_path / "run")
     assert status == 0
     calibration = load_bundle(tmp_path / "run" / "bundle").manifest.calibration
-    assert calibration.episodes == 200, "a run this short takes no more"
-    assert [(each.ways, each.shots, each.knows) for each in calibration.tasks] == [(0, 1, False), (0, 5, False)]
+    assert calibration.episodes == 100, "a run this short takes no more"
+    assert [(each.ways, each.shots, each.knows) for each in calibration.tasks] == [(0, 1, False)]
     assert all(each.variance > 0 for each in calibration.tasks)
     _, said, _ = innerloop("evaluate", tmp_path / "run", "--data", "sinusoid", "--episodes", 100)
     assert "coverage" in said

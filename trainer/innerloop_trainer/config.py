@@ -68,7 +68,9 @@ class TrainingConfig:
     )
     seed: int = setting(0, "seed of the initial parameters and of the episodes")
     validate_every: int = setting(250, "outer steps between validations", least=1)
-    validation_episodes: int = setting(200, "tasks per validation", least=2)
+    validation_episodes: int | None = setting(
+        None, "tasks per validation; usually 200, and in runs of fewer outer steps as many, but at least 100", least=2
+    )
     estimator: str | None = setting(
         None,
         "way to find parameters: backpropagation, mldg, pilot, implicit, reptile, es, pes, reinforce, discriminant, "

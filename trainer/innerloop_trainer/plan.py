@@ -26,6 +26,7 @@ from innerloop_trainer.data import (
     read_augmentations,
     usual_augmentations,
 )
+from innerloop_trainer.measuring import USUAL_VALIDATION, tasks_to_measure
 from innerloop_trainer.outer_loop import (
     Estimator,
     OptimizerPlan,
@@ -52,6 +53,7 @@ class TrainingPlan:
         validation: shape of validation and test episodes.
         iterations: number of outer steps.
         meta_batch: number of tasks per outer step.
+        validation_episodes: number of tasks per validation.
         optimizer: learning rate, its schedule, and largest gradient.
     """
 
@@ -63,6 +65,7 @@ class TrainingPlan:
     validation: EpisodeShape
     iterations: int
     meta_batch: int
+    validation_episodes: int
     optimizer: OptimizerPlan
 
     def init(self, generator: torch.Generator) -> Params:
@@ -111,6 +114,9 @@ def make_plan(
     settings = _settings(config, estimator_name)
     queries = _given(config.queries, defaults.queries)
     iterations = _given(config.iterations, defaults.iterations)
+    validation_episodes = _given(
+        config.validation_episodes, tasks_to_measure(config.method, iterations, USUAL_VALIDATION)
+    )
     least_domains = estimators[estimator_name].least_domains
     meta_batch = _given(config.meta_batch, max(defaults.meta_batch, least_domains))
     learning_rate = _given(config.learning_rate, defaults.learning_rate)
@@ -156,6 +162,7 @@ def make_plan(
         queries=queries,
         iterations=iterations,
         meta_batch=meta_batch,
+        validation_episodes=validation_episodes,
         learning_rate=learning_rate,
         steps=learner.default_steps or None,
         estimator=None if estimator_name == usual_estimator else estimator_name,
@@ -167,7 +174,10 @@ def make_plan(
         policy_settings=spec.policy_settings,
     )
     optimizer = OptimizerPlan(iterations, learning_rate, defaults.gradient_clip, config.schedule)
-    return TrainingPlan(completed, source, learner, estimator, episodes, validation, iterations, meta_batch, optimizer)
+    return TrainingPlan(
+        completed, source, learner, estimator, episodes, validation, iterations, meta_batch, validation_episodes,
+        optimizer,
+    )  # fmt: skip
 
 
 def _check_domains(estimator: str, domains: int, meta_batch: int, source: str, *, unlabelled: bool) -> None:

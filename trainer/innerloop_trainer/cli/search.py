@@ -45,7 +45,7 @@ def search(
     meta_batch: Annotated[int | None, option("meta_batch")] = TrainingConfig.meta_batch,
     learning_rate: Annotated[float | None, option("learning_rate")] = TrainingConfig.learning_rate,
     seed: Annotated[int, option("seed")] = TrainingConfig.seed,
-    validation_episodes: Annotated[int, option("validation_episodes")] = TrainingConfig.validation_episodes,
+    validation_episodes: Annotated[int | None, option("validation_episodes")] = TrainingConfig.validation_episodes,
     settings: Annotated[
         list[str] | None,
         typer.Option(

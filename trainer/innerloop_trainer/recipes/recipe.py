@@ -34,11 +34,15 @@ class Recipe:
         "behind it as ?key=value",
     )
     tokenizer: str | None = setting(None, "the tokenizer.json of an ONNX file that takes texts")
-    test_episodes: int = setting(600, "tasks of the final test on unseen classes", least=2)
+    test_episodes: int | None = setting(
+        None,
+        "tasks of the final test on unseen classes; usually 600, and after fewer outer steps as many, but at least 100",
+        least=2,
+    )
     calibration_episodes: int | None = setting(
         None,
         "tasks of each size to calibrate answers with at the end, 0 for not at all; usually as many as outer steps, "
-        "from 200 to 1,000",
+        "from 100 to 1,000",
         least=0,
     )
 

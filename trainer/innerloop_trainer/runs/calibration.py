@@ -6,10 +6,8 @@ from innerloop_learner.bundle import load_bundle, save_bundle
 from innerloop_learner.manifest import Manifest
 from innerloop_trainer.calibration import calibrate, usual_sizes
 from innerloop_trainer.calibration.fit import USUAL_EPISODES
+from innerloop_trainer.measuring import is_short, tasks_to_measure
 from innerloop_trainer.runs.training import Training
-
-FEWEST_OF_RUNS = 200
-"""Episodes of each size after a short run, which would otherwise take less time than its calibration."""
 
 
 def calibrate_run(training: Training, episodes: int | None) -> Manifest:
@@ -17,7 +15,8 @@ def calibrate_run(training: Training, episodes: int | None) -> Manifest:
 
     Args:
         training: the finished run.
-        episodes: episodes of each size of tasks; None for as many as outer steps, from 200 to 1,000.
+        episodes: episodes of each size of tasks; None for as many as outer steps, from 100 to 1,000, and after a short
+            run (`measuring.is_short`) of the size of training only.
 
     Returns:
         the manifest as written.
@@ -25,17 +24,20 @@ def calibrate_run(training: Training, episodes: int | None) -> Manifest:
     Raises:
         CalibrationError: the validation split can't give such tasks.
     """
-    folder, source = training.folder, training.source
-    if episodes is None:
-        episodes = min(max(training.plan.iterations, FEWEST_OF_RUNS), USUAL_EPISODES)
+    folder, source, plan = training.folder, training.source, training.plan
     bundle = load_bundle(folder.bundle, training.device)
+    sizes = usual_sizes(bundle.manifest.limits, bundle.learner)
+    if episodes is None:
+        episodes = tasks_to_measure(plan.config.method, plan.iterations, USUAL_EPISODES)
+        if is_short(plan.config.method, plan.iterations):
+            sizes = [(plan.limits.trained_ways, plan.limits.trained_shots)]
     calibration = calibrate(
         bundle.learner,
         bundle.params,
         source.validation,
-        usual_sizes(bundle.manifest.limits, bundle.learner),
+        sizes,
         data=f"validation split of {source.name}",
         episodes=episodes,
-        seed=training.plan.config.seed,
+        seed=plan.config.seed,
     )
     return save_bundle(folder.bundle, replace(bundle.manifest, calibration=calibration), bundle.params, bundle.files)

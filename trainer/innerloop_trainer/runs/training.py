@@ -256,7 +256,7 @@ class Training:
             self.source.validation,
             self.plan.validation,
             split="validation",
-            episodes=self.plan.config.validation_episodes,
+            episodes=self.plan.validation_episodes,
             seed=self.plan.config.seed,
         )
 

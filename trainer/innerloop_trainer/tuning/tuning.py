@@ -20,6 +20,7 @@ from innerloop_learner.manifest import Metric
 from innerloop_trainer.bundle_evaluation import evaluate_bundle
 from innerloop_trainer.encoders import load_encoded, read_optional_encoder
 from innerloop_trainer.evaluation import metric_name
+from innerloop_trainer.measuring import USUAL_TEST
 from innerloop_trainer.mistakes import MISTAKES
 from innerloop_trainer.recipes import Recipe, make_recipe, read_recipe, write_recipe
 from innerloop_trainer.runs.folder import RunError, RunFolder
@@ -208,7 +209,7 @@ class Tuning:
                 ways=config.ways,
                 shots=config.shots,
                 queries=config.queries or 15,
-                episodes=self._test_episodes,
+                episodes=self._test_episodes or USUAL_TEST,
                 seed=config.seed,
             )
             self._write(figure.metric)
