@@ -28,7 +28,7 @@ def case(method: str = "protonet", norm: str = "batch") -> Case:
 
 
 def dropped(x: Tensor, size: int, seed: int = 3, layer: str = "a") -> Tensor:
-    params = dropping({"w": torch.zeros(1)}, seed, SHARE)
+    params = dropping({"w": torch.zeros(1)}, torch.tensor([seed]), torch.tensor([SHARE]))
     keys = drop_keys(params, x)
     assert keys is not None
     return drop_block(params, torch.ones_like(x), keys, layer, size)

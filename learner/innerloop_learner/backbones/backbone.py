@@ -27,6 +27,18 @@ class Features(NamedTuple):
     statistics: Params
 
 
+class Disturbance(NamedTuple):
+    """What chooses how training disturbs features, besides the values of an example.
+
+    Attributes:
+        seed: a whole number [1], other ones in every outer step.
+        progress: share of the outer steps taken so far, 0 to 1, [1] float64.
+    """
+
+    seed: Tensor
+    progress: Tensor
+
+
 class Backbone(ABC):
     """Maps inputs [T, N, *input] to features [T, N, F] with weights that are shared or one per task.
 
@@ -77,7 +89,7 @@ class Backbone(ABC):
         """Names of learned parameters that say what the network is; inner loops leave them as they are."""
         return frozenset()
 
-    def disturbed(self, params: Params, seed: int, progress: float) -> Params:
+    def disturbed(self, params: Params, chosen: Callable[[], Disturbance]) -> Params:
         """The parameters by which training asks queries, if it is to disturb features in some way.
 
         Adapting never gets them, nor does serving, so that both see features as they are. By default features stay as
@@ -85,10 +97,9 @@ class Backbone(ABC):
 
         Args:
             params: parameters of the backbone, and of what stands behind it.
-            seed: chooses the disturbance, together with the values of an example.
-            progress: share of the outer steps taken so far, 0 to 1.
+            chosen: gives what chooses the disturbance, on the device of the parameters.
         """
-        del seed, progress
+        del chosen
         return params
 
     @property

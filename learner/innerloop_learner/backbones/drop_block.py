@@ -15,17 +15,15 @@ SEED, SHARE = "drop_block.seed", "drop_block.share"
 """Names of the parameters that have features dropped: a whole number [1], and the share of each map, [1]."""
 
 
-def dropping(params: Params, seed: int, share: float) -> Params:
+def dropping(params: Params, seed: Tensor, share: Tensor) -> Params:
     """The parameters, and with them the wish that features be dropped.
 
     Args:
         params: parameters of a backbone.
-        seed: chooses what is dropped, together with the values of an example.
-        share: expected share of each feature map that is dropped.
+        seed: a whole number [1] that chooses what is dropped, together with the values of an example.
+        share: expected share of each feature map that is dropped, [1].
     """
-    like = next(iter(params.values()))
-    wish = {SEED: torch.tensor([seed], device=like.device), SHARE: torch.tensor([share], device=like.device)}
-    return {**params, **wish}
+    return {**params, SEED: seed, SHARE: share.float()}
 
 
 def drop_keys(params: Params, x: Tensor) -> Tensor | None:

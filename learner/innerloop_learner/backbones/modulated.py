@@ -1,9 +1,11 @@
 """A backbone whose features another one gates."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from innerloop_learner.backbones.backbone import Backbone, Normalise
+from innerloop_learner.backbones.backbone import Backbone, Disturbance, Normalise
 from innerloop_learner.layers import glorot, linear
 from innerloop_learner.state import section
 from innerloop_learner.tasks import Params
@@ -46,9 +48,9 @@ class Modulated(Backbone):
         modulator = {MODULATOR + name.removeprefix(MODULATOR): value for name, value in own.items()}
         return {**body, **modulator, **gate}
 
-    def disturbed(self, params: Params, seed: int, progress: float) -> Params:
+    def disturbed(self, params: Params, chosen: Callable[[], Disturbance]) -> Params:
         """See Backbone.disturbed; gates stay as they are."""
-        return self._body.disturbed(params, seed, progress)
+        return self._body.disturbed(params, chosen)
 
     def _layers(self, params: Params, x: Tensor, normalise: Normalise) -> Tensor:
         gates = self._modulator._layers(section(params, MODULATOR), x, normalise)

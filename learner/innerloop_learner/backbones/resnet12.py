@@ -1,6 +1,6 @@
 """ResNet-12, the residual network of the few-shot papers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from innerloop_learner.backbones.backbone import Backbone, Normalise, backbones, check_images
+from innerloop_learner.backbones.backbone import Backbone, Disturbance, Normalise, backbones, check_images
 from innerloop_learner.backbones.drop_block import drop_block, drop_keys, dropping
 from innerloop_learner.backbones.residual import NormedConvolution, check_widths, means_of_maps
 from innerloop_learner.layers import KERNEL, max_pool2d
@@ -74,10 +74,12 @@ class ResNet12(Backbone):
         parts = (part.init(generator) for block in self._blocks for part in block.parts)
         return {name: value for part in parts for name, value in part.items()}
 
-    def disturbed(self, params: Params, seed: int, progress: float) -> Params:
+    def disturbed(self, params: Params, chosen: Callable[[], Disturbance]) -> Params:
         """See Backbone.disturbed; the share that is dropped grows in the course of training."""
-        share = self.settings.drop * progress
-        return dropping(params, seed, share) if share else params
+        if not self.settings.drop:
+            return params
+        seed, progress = chosen()
+        return dropping(params, seed, self.settings.drop * progress)
 
     def _layers(self, params: Params, x: Tensor, normalise: Normalise) -> Tensor:
         keys = drop_keys(params, x)

@@ -72,9 +72,14 @@ class EveryStep(Objective):
         """Fresh initial weights for this outer step; empty if they are learned."""
         if self.settings.initialisation == "learned":
             return {}
-        learner, generator = self.learner, stage.generator()
-        drawn = {**learner.backbone.init(generator), **learner.head.init(generator)}
-        return {name: value.to(params[name]) for name, value in drawn.items() if name not in learner.buffers()}
+        learner, like = self.learner, next(iter(params.values()))
+
+        def make(stage: Stage) -> Params:
+            generator = stage.generator()
+            drawn = {**learner.backbone.init(generator), **learner.head.init(generator)}
+            return {name: value.to(like.dtype) for name, value in drawn.items() if name not in learner.buffers()}
+
+        return stage.made(make, like.device)
 
 
 def task_states(

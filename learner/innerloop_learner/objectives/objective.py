@@ -2,7 +2,7 @@
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
@@ -10,10 +10,12 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from innerloop_learner.backbones.backbone import Disturbance
 from innerloop_learner.learner import Learner
 from innerloop_learner.registry import Registry
 from innerloop_learner.settings import NoSettings, SettingsError, refusing, with_settings
 from innerloop_learner.tasks import Episodes, Params, Support
+from innerloop_learner.transfer import sent
 
 MOMENTUM = 0.1
 """Share of a batch's own statistics in the new value of a buffer, as in PyTorch's batch normalisation."""
@@ -37,6 +39,18 @@ class Stage:
     def generator(self, use: str = "") -> torch.Generator:
         """A generator for one use, on the CPU, so that every device draws alike; other uses draw other numbers."""
         return torch.Generator().manual_seed(self.seed ^ zlib.crc32(use.encode()))
+
+    def made(self, make: "Callable[[Stage], Params]", device: torch.device) -> Params:
+        """Tensors that follow from the stage alone, made on the CPU and sent to a device, for which nobody waits.
+
+        An outer step that reads its stage in no other way does the same work in every step, so that it can be recorded
+        once and replayed with other numbers.
+
+        Args:
+            make: function of the stage; in every step it gives tensors of the same names, shapes and types.
+            device: where they are wanted.
+        """
+        return sent(make(self), device)
 
 
 class Outcome(NamedTuple):
@@ -98,8 +112,12 @@ class Objective(ABC):
 
     def asking(self, params: Params, stage: Stage) -> Params:
         """The parameters by which queries are asked: features may be disturbed then, and never while adapting."""
-        seed = int(torch.randint(MOST_SEEDS, (), generator=stage.generator("features")))
-        asked: Params = self.learner.backbone.disturbed(params, seed, stage.progress)
+
+        def chosen() -> Disturbance:
+            made = stage.made(_disturbance, next(iter(params.values())).device)
+            return Disturbance(made["seed"], made["progress"])
+
+        asked: Params = self.learner.backbone.disturbed(params, chosen)
         return asked
 
     def strengths(self) -> frozenset[str]:
@@ -134,6 +152,12 @@ def build_objective(learner: Learner, settings: Mapping[str, Any] = MappingProxy
     kind, owner = objectives[learner.info.objective], learner.info.name
     with refusing(owner):
         return kind(learner, with_settings(owner, kind.settings_class, settings))
+
+
+def _disturbance(stage: Stage) -> Params:
+    """What a stage says of how features are disturbed, see `Disturbance`."""
+    seed = torch.randint(MOST_SEEDS, (1,), generator=stage.generator("features"))
+    return {"seed": seed, "progress": torch.tensor([stage.progress], dtype=torch.float64)}
 
 
 def refitted(learner: Learner, params: Params, support: Support) -> Params:

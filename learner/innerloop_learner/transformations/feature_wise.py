@@ -12,6 +12,7 @@ from innerloop_learner.gradient_learner import GradientLearner
 from innerloop_learner.learner import Learner
 from innerloop_learner.settings import setting
 from innerloop_learner.tasks import Params
+from innerloop_learner.transfer import sent
 from innerloop_learner.transformations.transformation import STRENGTHS, Transformation, transformations
 
 
@@ -72,8 +73,8 @@ class FeatureWise(Transformation):
         """See Transformation.transformed: scale and shift [T, C] of each norm."""
 
         def drawn(strength: Tensor) -> Tensor:
-            noise = torch.randn(tasks, len(strength), generator=generator).to(strength)
-            return noise * F.softplus(strength)
+            noise = sent({"noise": torch.randn(tasks, len(strength), generator=generator)}, strength.device)["noise"]
+            return noise.to(strength.dtype) * F.softplus(strength)
 
         changed = {}
         for name in self._channels:

@@ -56,4 +56,4 @@ def _power(base: float, exponent: Index) -> Index | float:
     """
     if isinstance(exponent, int):
         return base**exponent
-    return torch.tensor(base, dtype=torch.float64, device=exponent.device).pow(exponent)
+    return torch.full_like(exponent, base, dtype=torch.float64).pow(exponent)

@@ -79,6 +79,12 @@ class ClassExamples(TaskSampler):
         self._domain_names, numbers = np.unique(data.domains or (), return_inverse=True)
         self._domains = None if data.domains is None else torch.from_numpy(numbers).to(device)  # [K]
         self._domain_sizes = np.bincount(numbers).tolist()
+        self._suited = dict[int, Tensor]()
+
+    @property
+    def on_device(self) -> bool:
+        """See TaskSampler.on_device."""
+        return self._drawable.on_device
 
     def domains(self, shape: EpisodeShape) -> Sequence[str]:
         """See TaskSampler.domains."""
@@ -229,7 +235,9 @@ class ClassExamples(TaskSampler):
 
     def _draw_domains(self, tasks: int, ways: int, generator: torch.Generator) -> Tensor:
         """The domain of each task [T]: all that have enough classes in turn, in random order."""
-        suited = torch.tensor(self._domains_for(ways), device=self._device)
+        if ways not in self._suited:  # kept, since the host waits for every copy to a GPU
+            self._suited[ways] = torch.tensor(self._domains_for(ways), device=self._device)
+        suited = self._suited[ways]
         rounds = -(-tasks // len(suited))
         keys = torch.rand(rounds, len(suited), generator=generator, device=self._device)
         return suited[keys.argsort(1).flatten()[:tasks]]

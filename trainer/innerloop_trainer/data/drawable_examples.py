@@ -23,6 +23,11 @@ class DrawableExamples:
         away = isinstance(examples, MappedRows) or examples.dtype == object
         self._resident = None if away else torch.from_numpy(examples).to(device)
 
+    @property
+    def on_device(self) -> bool:
+        """Whether they lie on the device, so that the host need not see which are drawn."""
+        return self._resident is not None
+
     def take(self, rows: Tensor) -> Tensor:
         """Examples [T, N, *input] by their numbers [T, N]. Texts are packed to the length of the longest of them."""
         if self._resident is not None:

@@ -99,6 +99,14 @@ class TaskSampler(ABC):
         return ()
 
     @property
+    def on_device(self) -> bool:
+        """Whether `sample` is work of the device alone, of which the host reads nothing.
+
+        Then it can be recorded, and replayed with other random numbers.
+        """
+        return False
+
+    @property
     def ways_anywhere(self) -> int:
         """Most classes that an episode can have, whatever domain it is of."""
         return len(self.names)

@@ -76,8 +76,15 @@ class EvolutionStrategies(Estimator):
 
 def perturbations(params: Params, pairs: int, stage: Stage) -> Params:
     """Standard normal numbers [pairs, ...] for each parameter, the same ones on every device."""
-    generator = stage.generator()
-    return {name: torch.randn(pairs, *value.shape, generator=generator).to(value) for name, value in params.items()}
+
+    def make(stage: Stage) -> Params:
+        generator = stage.generator()
+        return {
+            name: torch.randn(pairs, *value.shape, generator=generator).to(value.dtype)
+            for name, value in params.items()
+        }
+
+    return stage.made(make, next(iter(params.values())).device)
 
 
 def mirrored(params: Params, noise: Params, sigma: float) -> Params:

@@ -87,8 +87,12 @@ class Reptile(Estimator):
         count = examples.y.shape[1]
         size = min(self.settings.batch, count)
         passes = -(-steps * size // count)
-        generator = stage.generator()
-        order = torch.cat([torch.randperm(count, generator=generator) for _ in range(passes)]).to(examples.y.device)
+
+        def make(stage: Stage) -> Params:
+            generator = stage.generator()
+            return {"order": torch.cat([torch.randperm(count, generator=generator) for _ in range(passes)])}
+
+        order = stage.made(make, examples.y.device)["order"]
 
         # Weights are those of the whole task, since classes differ within a minibatch by chance only.
         task_weights = learner.example_weights(examples)
