@@ -1,14 +1,13 @@
 """Programs that are captured once and replayed on other inputs, without a GPU: operations are recorded instead."""
 
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 from bundles import write_models
 from fakes import EarlyCopies
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+from recorded_graph import RecordedGraph, record
 
 from innerloop_learner.bundle import load_bundle
 from innerloop_server.domain.tasks import SupportSet
@@ -18,32 +17,6 @@ from innerloop_server.engine.pytorch.cpu_device import CpuDevice
 from innerloop_server.engine.pytorch.cuda_device import CudaDevice
 from innerloop_server.engine.pytorch.model import TorchModel
 from innerloop_server.engine.pytorch.state_memory import PAGE_BYTES, StateMemory
-
-
-class RecordedGraph(TorchDispatchMode):
-    """Runs recorded operations again, on the same memory, as a CUDA graph does."""
-
-    def __init__(self):
-        super().__init__()
-        self._operations = []
-
-    def __torch_dispatch__(self, operation, types, arguments=(), keywords=None):
-        output = operation(*arguments, **(keywords or {}))
-        self._operations.append((operation, arguments, keywords or {}, output))
-        return output
-
-    @torch.no_grad()
-    def replay(self):
-        for operation, arguments, keywords, output in self._operations:
-            again = operation(*arguments, **keywords)
-            for old, new in zip(leaves(output), leaves(again), strict=True):
-                old.detach().copy_(new)
-
-
-def leaves(tree):
-    found = []
-    tree_map(lambda leaf: found.append(leaf) if isinstance(leaf, torch.Tensor) else None, tree)
-    return found
 
 
 class Event:
@@ -63,11 +36,6 @@ class RecordingDevice(CudaDevice):
 
 @pytest.fixture
 def device(monkeypatch):
-    @contextmanager
-    def record(graph, *_, **__):
-        with graph:
-            yield
-
     for name, stand_in in {
         "Stream": lambda *_: None,
         "graph_pool_handle": lambda: None,

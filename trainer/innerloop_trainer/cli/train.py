@@ -53,6 +53,9 @@ def train(
     workers: Annotated[
         str, typer.Option(help="Processes of one thread that divide tasks on a CPU; auto for them or threads by speed.")
     ] = "auto",
+    replay: Annotated[
+        bool, typer.Option("--replay/--no-replay", help="On a GPU, record outer steps and replay them as CUDA graphs.")
+    ] = True,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run that the folder holds.")] = False,
     resume_if_any: Annotated[
         bool, typer.Option("--resume-if-any", help="Continue the run if the folder holds one, and start it if not.")
@@ -80,7 +83,7 @@ def train(
             # Whatever ended the processes before, torchrun gives them the same command again.
             resume = resume or ((resume_if_any or launch.restarts > 0) and folder.has_checkpoint)
             with group.together():
-                conduct = Conduct(save_every, keep_checkpoints, group, read_workers(workers, launch))
+                conduct = Conduct(save_every, keep_checkpoints, group, read_workers(workers, launch), replay)
                 chosen = chosen_recipe(context, recipe)
                 estimator = chosen.training.estimator
                 if estimator is not None and estimators[estimator].learns_architecture:

@@ -20,6 +20,11 @@ class DerivedTasks(TaskSampler):
         self._tasks = tasks
 
     @property
+    def on_device(self) -> bool:
+        """See TaskSampler.on_device."""
+        return self._tasks.on_device
+
+    @property
     def ways_anywhere(self) -> int:
         """See TaskSampler.ways_anywhere."""
         return self._tasks.ways_anywhere

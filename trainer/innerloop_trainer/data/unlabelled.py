@@ -47,6 +47,11 @@ class UnlabelledImages(TaskSampler):
         self._images = DrawableExamples(data.examples, device)
         self._label, self._spec, self._device, self._augment = label, spec, device, augment
 
+    @property
+    def on_device(self) -> bool:
+        """See TaskSampler.on_device."""
+        return self._images.on_device
+
     def sample(self, shape: EpisodeShape, tasks: int, generator: torch.Generator) -> Episodes:
         """See TaskSampler.sample; the support set comes in random order, its labels numbered by first appearance."""
         self.check(shape)

@@ -7,6 +7,7 @@ holds the defaults of each method.
 from innerloop_trainer.outer_loop.estimators import Estimate, Estimator, build_estimator, estimators
 from innerloop_trainer.outer_loop.loop import OuterLoop
 from innerloop_trainer.outer_loop.optimizer import OptimizerPlan, Schedule
+from innerloop_trainer.outer_loop.replay import Replayed, can_replay
 from innerloop_trainer.outer_loop.training_defaults import (
     SERVING_WAYS,
     TrainingDefaults,
@@ -20,9 +21,11 @@ __all__ = [
     "Estimator",
     "OptimizerPlan",
     "OuterLoop",
+    "Replayed",
     "Schedule",
     "TrainingDefaults",
     "build_estimator",
+    "can_replay",
     "defaults_of",
     "estimators",
     "training_defaults",

@@ -5,6 +5,7 @@ from innerloop_learner.state import prefixed, section
 from innerloop_learner.tasks import Episodes, Params
 from innerloop_trainer.outer_loop.estimators import Estimate, Estimator
 from innerloop_trainer.outer_loop.optimizer import Optimizer, OptimizerPlan
+from innerloop_trainer.outer_loop.replay import Replayed
 from innerloop_trainer.seeds import seed_for
 
 PARAMETERS, OPTIMIZER, CARRIED = "parameters.", "optimizer.", "estimator."
@@ -21,15 +22,20 @@ class OuterLoop:
         params: meta-parameters and buffers to start from; they are copied.
         plan: plan of the optimizer.
         seed: seed of randomness inside estimator and objective.
+        replay: whether to replay steps as a CUDA graph, if they can be recorded; for parameters on a GPU.
     """
 
-    def __init__(self, estimator: Estimator, params: Params, plan: OptimizerPlan, seed: int) -> None:
+    def __init__(
+        self, estimator: Estimator, params: Params, plan: OptimizerPlan, seed: int, *, replay: bool = False
+    ) -> None:
         self._estimator, self._plan, self._seed = estimator, plan, seed
         self._params = {name: value.detach().clone() for name, value in params.items()}
         buffers = estimator.objective.learner.buffers()
         learned = {name: value for name, value in self._params.items() if name not in buffers}
-        self._optimizer = Optimizer(learned, plan, estimator.rates())
+        device = next(iter(self._params.values())).device
+        self._optimizer = Optimizer(learned, plan, estimator.rates(), on_device=replay or device.type == "cuda")
         self._carried = estimator.start(self._params)
+        self._replayed = Replayed("outer steps", self._taken, device) if replay else None
 
     @property
     def params(self) -> Params:
@@ -37,16 +43,27 @@ class OuterLoop:
         return self._params
 
     def step(self, episodes: Episodes, iteration: int) -> Estimate:
-        """Take outer step number `iteration` on a batch of episodes."""
+        """Take outer step number `iteration` on a batch of episodes; the result holds until the next step."""
         stage = Stage(iteration / self._plan.iterations, seed_for(self._seed, "objective", iteration))
+        self._optimizer.begin(iteration)
+        estimate = (self._replayed or self._taken)(stage, episodes, self._carried)
+        self._carried = estimate.carried
+        return estimate
+
+    @property
+    def replayed(self) -> Replayed[Estimate] | None:
+        """The step as it is replayed; None if it is not to be."""
+        return self._replayed
+
+    def _taken(self, stage: Stage, episodes: Episodes, carried: Params) -> Estimate:
+        """Take a step, whose work on a device depends on nothing but the arguments and tensors that stay in place."""
         ahead = self._estimator.estimate_ahead(self._params, episodes, stage)
         if ahead:
-            self._optimizer.step(ahead, iteration)
-        estimate = self._estimator.estimate(self._params, self._carried, episodes, stage)
-        self._optimizer.step(estimate.gradients, iteration)
+            self._optimizer.step(ahead)
+        estimate = self._estimator.estimate(self._params, carried, episodes, stage)
+        self._optimizer.step(estimate.gradients)
         for name, value in estimate.buffers.items():
             self._params[name].copy_(value)
-        self._carried = estimate.carried
         return estimate
 
     def state(self) -> Params:
@@ -73,3 +90,5 @@ class OuterLoop:
         self._optimizer.restore(section(state, OPTIMIZER))
         device = next(iter(self._params.values())).device
         self._carried = {name: value.to(device, copy=True) for name, value in section(state, CARRIED).items()}
+        if self._replayed is not None:
+            self._replayed.forget()

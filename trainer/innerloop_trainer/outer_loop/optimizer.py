@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -50,22 +50,42 @@ class Optimizer:
         params: meta-parameters by name.
         plan: learning rate, schedule and largest gradient.
         rates: learning rates of some of them by name, in parts of the plan's.
+        on_device: whether learning rates and counters of steps lie on the device of the meta-parameters, a GPU, so that
+            a recorded step can be replayed with others.
     """
 
-    def __init__(self, params: Params, plan: OptimizerPlan, rates: Mapping[str, float] = MappingProxyType({})) -> None:
-        self._params, self._plan = params, plan
-        groups: dict[float, list[Tensor]] = {}
+    def __init__(
+        self,
+        params: Params,
+        plan: OptimizerPlan,
+        rates: Mapping[str, float] = MappingProxyType({}),
+        *,
+        on_device: bool = False,
+    ) -> None:
+        self._params, self._plan, self._on_device = params, plan, on_device
+        members: dict[float, list[Tensor]] = {}
         for name, value in params.items():
-            groups.setdefault(rates.get(name, 1.0), []).append(value)
-        self._adam = torch.optim.Adam([{"params": group, "share": share} for share, group in groups.items()])
+            members.setdefault(rates.get(name, 1.0), []).append(value)
+        groups: list[dict[str, Any]] = [{"params": group, "share": share} for share, group in members.items()]
+        if on_device:
+            for group in groups:
+                group["lr"] = group["params"][0].new_zeros(())
+        self._adam = torch.optim.Adam(groups, capturable=on_device)
 
-    def step(self, gradients: Params, iteration: int) -> None:
-        """Take outer step number `iteration`; meta-parameters without a gradient stay as they are."""
+    def begin(self, iteration: int) -> None:
+        """Take over the learning rates of outer step number `iteration`."""
+        for group in self._adam.param_groups:
+            rate = group["share"] * self._plan.rate_at(iteration)
+            if self._on_device:
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def step(self, gradients: Params) -> None:
+        """Follow gradients; meta-parameters without one stay as they are."""
         for name, value in self._params.items():
             value.grad = gradients.get(name)
         torch.nn.utils.clip_grad_norm_(list(self._params.values()), self._plan.gradient_clip)
-        for group in self._adam.param_groups:
-            group["lr"] = group["share"] * self._plan.rate_at(iteration)
         self._adam.step()
         self._adam.zero_grad()
 
@@ -81,6 +101,6 @@ class Optimizer:
         """Continue from a state that `state` returned; its tensors may be on any device."""
         for name, value in self._params.items():
             entries = section(state, f"{name}.")
-            # Adam keeps its step counter on the CPU, on every device.
-            places = {key: torch.device("cpu") if key == "step" else value.device for key in entries}
+            cpu = torch.device("cpu")  # where Adam keeps its counter of steps, unless that is to be on the device
+            places = {key: cpu if key == "step" and not self._on_device else value.device for key in entries}
             self._adam.state[value] = {key: entry.to(places[key], copy=True) for key, entry in entries.items()}

@@ -19,12 +19,14 @@ class Conduct:
         group: processes that train the run together, each of which has the same plan.
         workers: processes of one thread each that divide the tasks of an outer step on a CPU, this one among them; 1
             for none but this one with all its threads, and None for whichever is faster.
+        replay: whether a process that trains alone on a GPU records its outer steps, and replays them as CUDA graphs.
     """
 
     save_minutes: float = SAVE_MINUTES
     keep_checkpoints: int = KEPT
     group: Group = ALONE
     workers: int | None = 1
+    replay: bool = True
 
 
 USUAL = Conduct()

@@ -7,14 +7,16 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Any
 
 import torch
 
 from innerloop_learner.bundle import save_bundle
-from innerloop_learner.tasks import Params
+from innerloop_learner.objectives import Stage
+from innerloop_learner.tasks import Episodes, Params
 from innerloop_trainer.config import ConfigError, differences
 from innerloop_trainer.evaluation import Evaluation, evaluate, metric_name, score
-from innerloop_trainer.outer_loop import Estimator, OuterLoop
+from innerloop_trainer.outer_loop import Estimator, OuterLoop, Replayed, can_replay
 from innerloop_trainer.parallel import ProcessError, Sharded, ThreadsOrWorkers, check_in_parts
 from innerloop_trainer.plan import TrainingPlan
 from innerloop_trainer.relative_paths import same_source
@@ -26,7 +28,7 @@ from innerloop_trainer.runs.learning_curve import plot_learning_curve
 from innerloop_trainer.runs.log import Row, RunLog, read_rows
 from innerloop_trainer.runs.provenance import make_manifest
 from innerloop_trainer.runs.recent_figures import RecentFigures
-from innerloop_trainer.seeds import generator_for
+from innerloop_trainer.seeds import seed_for
 
 SECONDS_BETWEEN_REPORTS = 0.25
 
@@ -97,12 +99,20 @@ class Training:
         self.plan, self.source, self.folder, self.device = plan, plan.source, folder, device
         self._sign = 1 if plan.source.task_kind == "classification" else -1
         self._choice: ThreadsOrWorkers | None = None
+        replay = conduct.replay and can_replay(device) and self._group.size == 1
         self._loop = OuterLoop(
             self._divided(conduct.workers),
             {name: value.to(device) for name, value in initial.items()},
             plan.optimizer,
             plan.config.seed,
+            replay=replay,
         )
+        self._generator = torch.Generator(device)
+        self._next_tasks: Callable[[Stage], Episodes] = self._drawn
+        self._replayed: list[Replayed[Any]] = [] if self._loop.replayed is None else [self._loop.replayed]
+        if replay and self.source.train.on_device:
+            self._next_tasks = Replayed("draws of tasks", self._drawn, device, [self._generator])
+            self._replayed.append(self._next_tasks)
         self._recent = RecentFigures(device)
         self._clock = self._reported = self._saved = 0.0
         self._save_seconds = 60 * conduct.save_minutes
@@ -199,11 +209,16 @@ class Training:
 
     def _step(self) -> None:
         plan, iteration = self.plan, self.progress.iteration
-        generator = generator_for(plan.config.seed, "training", iteration, self.device)
-        episodes = self.source.train.sample(plan.episodes, plan.meta_batch, generator)
+        self._generator.manual_seed(seed_for(plan.config.seed, "training", iteration))
+        episodes = self._next_tasks(Stage())
         estimate = self._loop.step(episodes, iteration)
         self._recent.add(estimate.loss, score(estimate.outputs, estimate.answered or episodes).mean())
         self.progress = replace(self.progress, iteration=iteration + 1)
+
+    def _drawn(self, stage: Stage) -> Episodes:
+        """The tasks of an outer step, by the generator alone."""
+        del stage
+        return self.source.train.sample(self.plan.episodes, self.plan.meta_batch, self._generator)
 
     @property
     def _validation_due(self) -> bool:
@@ -277,6 +292,9 @@ class Training:
         """What the user has not been told yet."""
         if self._choice is not None and (chosen := self._choice.take_notice()) is not None:
             return chosen
+        for replayed in self._replayed:
+            if (refused := replayed.take_notice()) is not None:
+                return refused
         problem = self._checkpoints.problem
         text = None if problem is None else f"a checkpoint could not be written ({problem}); training goes on"
         new, self._told = text if text != self._told else None, text

@@ -94,7 +94,8 @@ class ReinforceSearch(Searcher):
     def learn(self, architecture: Architecture, score: float) -> None:
         """See Searcher.learn."""
         before = score if self._baseline is None else self._baseline
-        self._optimizer.step(self.gradient(architecture, score - before), 0)
+        self._optimizer.begin(0)
+        self._optimizer.step(self.gradient(architecture, score - before))
         share = self.settings.controller_baseline
         self._baseline = share * before + (1 - share) * score
 
