@@ -3,6 +3,7 @@
 import errno
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +13,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from innerloop_learner.bundle import load_bundle
 from innerloop_learner.objectives import Stage
-from innerloop_trainer.config import TrainingConfig
+from innerloop_learner.precision import float32_precision
+from innerloop_trainer.config import ConfigError, TrainingConfig
 from innerloop_trainer.data import load_source
 from innerloop_trainer.evaluation import evaluate
+from innerloop_trainer.outer_loop import OuterLoop
 from innerloop_trainer.plan import make_plan
+from innerloop_trainer.runs import training as training_module
 from innerloop_trainer.runs.folder import RunError, RunFolder
 from innerloop_trainer.runs.log import Row, RunLog, read_rows
 from innerloop_trainer.runs.training import DivergedError, Report
@@ -277,6 +281,24 @@ def test_a_run_on_wrong_labels_leaves_a_bundle_that_weighs_its_examples(tmp_path
 def test_a_bundle_serves_as_many_ways_as_was_said(method: str, max_ways: int | None, expected: int) -> None:
     config = replace(DIGITS, method=method, settings={}, max_ways=max_ways, train_ways=2)
     assert make_plan(config, load_source(config.data), CPU).limits.max_ways == expected
+
+
+def test_tf32_is_for_outer_steps_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="tf32 is a precision of GPUs; take --precision bfloat16 on a CPU"):
+        training(replace(SINUSOID, precision="tf32"), tmp_path)
+    run, allowed = training(SINUSOID, tmp_path), set[tuple[str, bool]]()
+    run.plan = replace(run.plan, config=replace(SINUSOID, precision="tf32"))  # as on a GPU
+    for owner, name in ((OuterLoop, "step"), (training_module, "evaluate")):
+        function = getattr(owner, name)
+
+        def noted(*args: Any, name: str = name, function: Any = function, **kwargs: Any) -> Any:
+            allowed.add((name, torch.backends.cudnn.allow_tf32))
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, noted)
+    with float32_precision("ieee"):
+        run.run(lambda _: None, lambda: False)
+    assert allowed == {("step", True), ("evaluate", False)}
 
 
 def test_bfloat16_is_for_outer_steps_alone(tmp_path: Path) -> None:

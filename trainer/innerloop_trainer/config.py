@@ -18,8 +18,8 @@ from innerloop_trainer.teaching import teachings
 _SETTINGS = {"settings": "set", "backbone_settings": "backbone-set", "policy_settings": "policy-set"}
 """Fields of the configuration that hold settings by name, and the command-line options that fill them."""
 
-Precision = Literal["float32", "bfloat16"]
-"""Precision that a backbone is trained in; what is validated and served is computed as ever."""
+Precision = Literal["float32", "tf32", "bfloat16"]
+"""Precision of outer steps: of all their products, or with bfloat16 of the backbone; others are computed in float32."""
 
 
 class ConfigError(ValueError):
@@ -59,7 +59,8 @@ class TrainingConfig:
     learning_rate: float | None = setting(None, "learning rate of Adam, the outer optimizer, at the start")
     schedule: Schedule = setting("cosine", "course of the outer learning rate: down to 0 along a cosine, or constant")
     precision: Precision = setting(
-        "float32", "precision of the backbone in outer steps: float32, or bfloat16, which some processors do faster"
+        "float32",
+        "precision of outer steps: float32; bfloat16 in the backbone, which some processors do faster; tf32 on GPUs",
     )
     recompute: bool = setting(
         False,

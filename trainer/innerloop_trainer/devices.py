@@ -4,15 +4,17 @@ import re
 
 import torch
 
+from innerloop_learner.precision import set_float32_precision
 from innerloop_trainer.config import ConfigError
 
 
 def choose_device(name: str) -> torch.device:
-    """Choose a device by name; "auto" is a GPU where there is one.
+    """Choose a device by name; "auto" is a GPU where there is one. GPUs multiply in full precision from then on.
 
     Raises:
         ConfigError: this machine has no such device.
     """
+    set_float32_precision("ieee")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     match = re.fullmatch(r"cpu|cuda(?::(\d+))?", name)

@@ -104,6 +104,8 @@ def make_plan(
     """
     config = replace(config, teacher=teachers.record)
     check_config(config)
+    if config.precision == "tf32" and torch.device(device).type == "cpu":
+        raise ConfigError("tf32 is a precision of GPUs; take --precision bfloat16 on a CPU, or leave it out")
     info, defaults = methods[config.method].info, defaults_of(config.method)
     unlabelled = _given(config.unlabelled, defaults.unlabelled)
     usual = usual_augmentations(source.input.shape[0]) if unlabelled else None

@@ -13,6 +13,7 @@ import torch
 
 from innerloop_learner.bundle import save_bundle
 from innerloop_learner.objectives import Stage
+from innerloop_learner.precision import float32_precision
 from innerloop_learner.tasks import Episodes, Params
 from innerloop_trainer.config import ConfigError, differences
 from innerloop_trainer.evaluation import Evaluation, evaluate, metric_name, score
@@ -211,7 +212,8 @@ class Training:
         plan, iteration = self.plan, self.progress.iteration
         self._generator.manual_seed(seed_for(plan.config.seed, "training", iteration))
         episodes = self._next_tasks(Stage())
-        estimate = self._loop.step(episodes, iteration)
+        with float32_precision("tf32" if plan.config.precision == "tf32" else "ieee"):
+            estimate = self._loop.step(episodes, iteration)
         self._recent.add(estimate.loss, score(estimate.outputs, estimate.answered or episodes).mean())
         self.progress = replace(self.progress, iteration=iteration + 1)
 

@@ -8,6 +8,7 @@ import torch
 
 from innerloop_learner.bundle import load_bundle
 from innerloop_learner.manifest import BundleError
+from innerloop_learner.precision import set_float32_precision
 from innerloop_learner.signatures import TrustedKeys
 from innerloop_server.engine.graph_file import graph_file
 from innerloop_server.engine.interface import Engine, LoadedModel, LoadError, Worker
@@ -58,7 +59,7 @@ class TorchEngine(Engine):
         self.largest_batch = self._device.largest_batch
         self.compiles = settings.compiles
         self._precision = settings.precision
-        _set_precision(settings.precision)
+        set_float32_precision("tf32" if settings.precision == "tf32" else "ieee")
         self._memory = StateMemory(
             self._device.torch_device, with_room(settings.state_bytes), settings.host_state_bytes
         )
@@ -90,10 +91,3 @@ class TorchEngine(Engine):
                 (name, "reserved"): torch.cuda.memory_reserved(device),
             }
         return {**states, **resident(name)}
-
-
-def _set_precision(precision: Precision) -> None:
-    """Let the device's libraries round float32 factors to tf32, or forbid it, which cuDNN does not by default."""
-    torch.backends.cuda.matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
-    # Not its `conv.fp32_precision`: PyTorch can't trace graphs any more in a process in which that was set to "ieee".
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
