@@ -24,8 +24,11 @@ TURN_SECONDS = 15.0
 
 LEAST_TURNS = 2
 
-BATCHES = 60
-"""Different batches of a workload; then they come again."""
+BATCHES, MOST_TASKS = 60, 1024
+"""Different batches of a workload, and the tasks of all of them at most; then they come again."""
+
+WARM_UP = {"cpu": 0, "cuda": 6}
+"""Steps of each side that are not timed: on a GPU, kernels are chosen, and graphs recorded, in the first few."""
 
 TARGET, VALIDATION_TASKS = 0.55, 40
 STEPS_BETWEEN, RACE_SECONDS = 10, 30.0
@@ -42,7 +45,8 @@ class Measuring:
 
     def __init__(self, workload: Workload, folder: Path) -> None:
         self._workload, self._folder = workload, folder
-        batches, weights = draw_tasks(workload, "train", BATCHES), initial_weights(workload)
+        count = min(BATCHES, MOST_TASKS // workload.tasks)
+        batches, weights = draw_tasks(workload, "train", count), initial_weights(workload)
         save_workload(folder, workload, weights, batches)
         self._right_loss, self._right_gradient = right_gradient(workload, weights, batch_of(batches, 1))
         self._running: dict[str, SideProcess] = {}
@@ -75,6 +79,9 @@ class Measuring:
 
     def take_turns(self, rounds: int, figures: dict[str, Any]) -> None:
         """Have all sides take outer steps by turns, and add what these took."""
+        for name, process in self._running.items():
+            first = [process.step(number).seconds for number in range(WARM_UP[self._workload.device])]
+            figures[name]["ready_seconds"] = figures[name]["first_step_seconds"] + sum(first)
         turns: dict[str, list[Turn | None]] = {name: [] for name in self._running}
         order = random.Random(SEED)
         for number in range(rounds):

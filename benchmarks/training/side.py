@@ -37,6 +37,10 @@ class Side(ABC):
     def weights(self) -> Weights:
         """The meta-parameters."""
 
+    def device_bytes(self) -> int:
+        """The most memory of a GPU that was in use; zero without one."""
+        return 0
+
 
 def serve(make: Callable[[Workload, int, int], Side]) -> None:
     """Answer until the input ends.
@@ -70,6 +74,8 @@ def serve(make: Callable[[Workload, int, int], Side]) -> None:
                 np.savez(asked["file"], **side.weights())  # type: ignore[arg-type]
             case "restart":
                 side.restart(initial)
+            case "memory":
+                return {"bytes": side.device_bytes()}
         return {}
 
     for line in sys.stdin:

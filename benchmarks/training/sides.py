@@ -30,6 +30,12 @@ COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
 """Lets Python keep compiled modules. Without them a start takes seconds longer for a side whose packages pip did not
 compile, as `make setup` does not."""
 
+ON_DEMAND = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+"""Lets the sides share a GPU, of which JAX takes three quarters at its start otherwise."""
+
+ON_GPU = {"replayed": ("--replay",), "not replayed": ()}
+"""Our ways on a GPU, and their options."""
+
 STOP_SECONDS = 20.0
 
 
@@ -57,8 +63,8 @@ class SideSpec:
         return self.name.startswith(OURS)
 
 
-def all_sides(cores: int) -> list[SideSpec]:
-    """Every side, on a machine with this many cores."""
+def all_sides(cores: int, device: str) -> list[SideSpec]:
+    """Every side, on a machine with this many cores, or on its GPU."""
     peers = {
         "torch.autograd": ("peers/by_autograd.py",),
         "torch.autograd, channels last": ("peers/by_autograd.py", "--channels-last"),
@@ -71,6 +77,9 @@ def all_sides(cores: int) -> list[SideSpec]:
         "JAX, vmap": ("peers/by_jax.py",),
         "JAX, sequential": ("peers/by_jax.py", "--sequential"),
     }
+    if device == "cuda":
+        ours = [SideSpec(f"{OURS}, {name}", ("ours.py", *options), cores) for name, options in ON_GPU.items()]
+        return ours + [SideSpec(name, program, cores) for name, program in peers.items()]
     sides = [SideSpec(f"{OURS}, threads", ("ours.py",), cores)]
     if cores > 1:
         sides.append(SideSpec(f"{OURS}, workers", ("ours.py",), 1, cores))
@@ -120,7 +129,7 @@ class SideProcess:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env={**os.environ, **ALLOCATOR, **COMPILED, "OMP_NUM_THREADS": str(spec.threads)},
+            env={**os.environ, **ALLOCATOR, **COMPILED, **ON_DEMAND, "OMP_NUM_THREADS": str(spec.threads)},
         )
         try:
             self.step(0)
@@ -149,8 +158,9 @@ class SideProcess:
         self._ask(do="restart")
 
     def peak_bytes(self) -> int:
-        """The most memory that was resident, added up over its processes."""
-        return sum(_peak_bytes(process.pid) for process in self._processes())
+        """The most memory that was in use on a GPU, or else resident, added up over its processes."""
+        of_device: int = self._ask(do="memory")["bytes"]
+        return of_device or sum(_peak_bytes(process.pid) for process in self._processes())
 
     def stop(self) -> None:
         """End it and its workers."""

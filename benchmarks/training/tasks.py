@@ -1,6 +1,7 @@
 """The tasks of every workload, the weights that all sides start from, and what these must give."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,6 +24,11 @@ WORKLOADS = (
     Workload("5-way 5-shot, 3x32x32, 5 steps", (3, 32, 32), shots=5, steps=5, tasks=2),
 )
 """Tasks per outer step are those that MAML's paper has on photographs at one and at five shots."""
+
+GPU_WORKLOADS = tuple(
+    Workload(f"5-way 1-shot, 28x28, 5 steps, {tasks} tasks", (1, 28, 28), shots=1, steps=5, tasks=tasks, device="cuda")
+    for tasks in (32, 128)
+)
 
 
 def initial_weights(workload: Workload) -> Weights:
@@ -51,7 +57,7 @@ def _sized(x: torch.Tensor, workload: Workload) -> torch.Tensor:
 
 def right_gradient(workload: Workload, weights: Weights, batch: Batch) -> tuple[float, Weights]:
     """The mean loss of a batch and its meta-gradient, by plain PyTorch in float64."""
-    side = Autograd(workload, torch.get_num_threads(), processes=1)
+    side = Autograd(replace(workload, device="cpu"), torch.get_num_threads(), processes=1)
     side.restart(weights)
     side.network.double()
     return side.gradient(batch._replace(support=batch.support.astype("float64"), query=batch.query.astype("float64")))
@@ -59,7 +65,7 @@ def right_gradient(workload: Workload, weights: Weights, batch: Batch) -> tuple[
 
 def accuracy(workload: Workload, weights: Weights, batches: Batch) -> float:
     """Share of the queries of batches [B, T, ...] that are answered rightly after adapting, by plain PyTorch."""
-    side = Autograd(workload, torch.get_num_threads(), processes=1)
+    side = Autograd(replace(workload, device="cpu"), torch.get_num_threads(), processes=1)
     side.restart(weights)
     tasks = (values.reshape(-1, *values.shape[2:]) for values in batches)
     shares = []

@@ -46,6 +46,8 @@ class Workload:
         shots: support images per class.
         steps: inner steps.
         tasks: tasks per outer step.
+        device: where it is trained, cpu or cuda. A GPU rounds factors of outer steps to TF32, on every side; compared
+            gradients are exact.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Workload:
     shots: int
     steps: int
     tasks: int
+    device: str = "cpu"
 
     @property
     def support(self) -> int:

@@ -53,6 +53,9 @@ class Jax(Side):
     def __init__(self, workload: Workload, threads: int, processes: int) -> None:
         assert processes == 1
         del threads  # XLA takes those that the process may run on
+        self._on_gpu = workload.device == "cuda"
+        if self._on_gpu != (jax.default_backend() == "gpu"):
+            raise RuntimeError(f"JAX computes on {jax.default_backend()}")
         task = partial(task_loss, workload.steps)
         self._adam = optax.adam(OUTER_RATE)
         self._update = jax.jit(self._updated, donate_argnums=(0, 1))
@@ -72,12 +75,17 @@ class Jax(Side):
 
     def gradient(self, batch: Batch) -> tuple[float, Weights]:
         """See Side.gradient."""
-        loss, gradients = self._gradient(self._params, batch)
+        with jax.default_matmul_precision("highest"):  # a GPU rounds factors to TF32 otherwise
+            loss, gradients = self._gradient(self._params, batch)
         return float(loss), {name: np.asarray(value) for name, value in gradients.items()}
 
     def weights(self) -> Weights:
         """See Side.weights."""
         return {name: np.asarray(value) for name, value in self._params.items()}
+
+    def device_bytes(self) -> int:
+        """See Side.device_bytes."""
+        return int((jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)) if self._on_gpu else 0
 
     def _gradient_of(self, task: Callable[..., Array]) -> Callable[[Params, Batch], tuple[Array, Params]]:
         """The function that gives the mean loss of a batch and its gradient."""

@@ -54,12 +54,12 @@ class ParallelMetaLearn(TorchSide):
             support_loss_fn=CrossEntropy(metric_fn=CategoricalAccuracy()),
             inner_steps=self.workload.steps,
             backend=self.backend,
-            device=torch.device("cpu"),
+            device=self.device,
         )
 
     def backward(self, batch: Batch) -> float:
         """See TorchSide.backward."""
-        support, support_labels, query, query_labels = map(torch.from_numpy, batch)
+        support, support_labels, query, query_labels = (torch.from_numpy(array).to(self.device) for array in batch)
         images = torch.cat((support, query), dim=1)
         tasks = (support, {"labels": support_labels}, images, {"labels": query_labels})
         loss, _ = self.maml.step(iter([tasks]), training=True)

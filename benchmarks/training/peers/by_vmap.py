@@ -31,7 +31,7 @@ class Vmap(TorchSide):
                 weights = {name: weight - RATE * gradients[name] for name, weight in weights.items()}
             return loss_of(weights, torch.cat((support, query)), query_labels)
 
-        loss = vmap(task_loss)(*map(torch.from_numpy, batch)).mean()
+        loss = vmap(task_loss)(*(torch.from_numpy(array).to(self.device) for array in batch)).mean()
         loss.backward()
         return loss.item()
 

@@ -20,9 +20,9 @@ class Task(NamedTuple):
     query_labels: Tensor
 
 
-def task_of(*arrays: NDArray[Any]) -> Task:
+def task_of(*arrays: NDArray[Any], device: torch.device | str = "cpu") -> Task:
     """One task of a batch, whose arrays are these."""
-    support, support_labels, query, query_labels = map(torch.from_numpy, arrays)
+    support, support_labels, query, query_labels = (torch.from_numpy(array).to(device) for array in arrays)
     return Task(support, support_labels, torch.cat((support, query)), query_labels)
 
 
@@ -36,11 +36,13 @@ class TorchSide(Side):
         assert processes == 1
         torch.set_num_threads(threads)
         self.workload = workload
+        self.device = torch.device(workload.device)
 
     def restart(self, weights: Weights) -> None:
         """See Side.restart."""
         self.network = Conv4(self.workload, self.channels_last, self.native_norm)
         load_weights(self.network, weights)
+        self.network.to(self.device)
         self.names = list(weights)
         self.adam = torch.optim.Adam(self.network.parameters(), lr=OUTER_RATE)
         self.prepare()
@@ -55,19 +57,28 @@ class TorchSide(Side):
     def step(self, batch: Batch) -> float:
         """See Side.step."""
         self.adam.zero_grad()
-        loss = self.backward(batch)
+        loss = self._backward(batch, exactly=False)
         self.adam.step()
         return loss
 
     def gradient(self, batch: Batch) -> tuple[float, Weights]:
         """See Side.gradient."""
         self.adam.zero_grad()
-        loss = self.backward(batch)
-        return loss, {name: self._parameter(name).grad.numpy() for name in self.names}  # type: ignore[union-attr]
+        loss = self._backward(batch, exactly=True)
+        return loss, {name: self._parameter(name).grad.cpu().numpy() for name in self.names}  # type: ignore[union-attr]
 
     def weights(self) -> Weights:
         """See Side.weights."""
-        return {name: self._parameter(name).detach().numpy() for name in self.names}
+        return {name: self._parameter(name).detach().cpu().numpy() for name in self.names}
+
+    def device_bytes(self) -> int:
+        """See Side.device_bytes."""
+        return torch.cuda.max_memory_reserved() if self.device.type == "cuda" else 0
+
+    def _backward(self, batch: Batch, *, exactly: bool) -> float:
+        """See `backward`; a GPU may round factors to TF32 unless it shall compute exactly."""
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = not exactly
+        return self.backward(batch)
 
     def _parameter(self, name: str) -> torch.nn.Parameter:
         return self.network.get_parameter(module_name(name))
@@ -80,7 +91,7 @@ class OneByOne(TorchSide):
         """See TorchSide.backward."""
         total = 0.0
         for arrays in zip(*batch, strict=True):
-            loss = self.query_loss(task_of(*arrays))
+            loss = self.query_loss(task_of(*arrays, device=self.device))
             (loss / len(batch.support)).backward()
             total += loss.item() / len(batch.support)
         return total
