@@ -33,7 +33,7 @@ def main() -> None:
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     once, always = make_learner(), make_learner()
-    always._frozen = 0
+    always.frozen_blocks = 0
     params, episodes = once.init(generator), make_episodes(generator)
     seconds: dict[str, dict[str, float]] = {"adapt": {}, "outer_step": {}}
     for _ in range(TURNS):

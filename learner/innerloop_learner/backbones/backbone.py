@@ -1,7 +1,9 @@
 """The interface of feature extractors."""
 
+import copy
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -50,6 +52,7 @@ class Backbone(ABC):
         norms: the norms between its layers.
         noise: the noise on the outputs of its layers; backbones without a setting for it have none.
         features: number of features F of an example.
+        depth: number of blocks, one after the other, between which it can be divided; zero where it can't be.
         low_precision: whether convolutions and products are computed in bfloat16; features and statistics stay float32.
 
     Raises:
@@ -62,7 +65,9 @@ class Backbone(ABC):
     norms: list[Norm]
     noise: Noise = noises["none"]()
     features: int
+    depth: int = 0
     low_precision: bool = False
+    _span: range | None = None
 
     def __init__(self, input_shape: tuple[int, ...], settings: Any) -> None:
         del input_shape
@@ -79,7 +84,11 @@ class Backbone(ABC):
 
     @abstractmethod
     def _layers(self, params: Params, x: Tensor, normalise: "Normalise") -> Tensor:
-        """Apply all layers to x [T, N, *input], calling `normalise` where a norm belongs."""
+        """Apply all layers to x [T, N, *input], calling `normalise` where a norm belongs.
+
+        A backbone that has a `depth` applies the blocks of `span` only, what comes before the first one if that is
+        among them (`begins`), and what comes behind the last one likewise (`ends`).
+        """
 
     def buffers(self) -> frozenset[str]:
         """Names of parameters that are averaged, not learned."""
@@ -118,10 +127,37 @@ class Backbone(ABC):
     def divided(self, block: int) -> "tuple[Backbone, Backbone] | None":
         """The blocks below number `block` and the others, each as a backbone with the same parameters.
 
-        The `values` of the lower one are the inputs of the upper one. None where a backbone can't be divided so.
+        The `values` of the lower one, without a shape that is promised, are the inputs of the upper one. None where a
+        backbone can't be divided so.
         """
-        del block
-        return None
+        if not 0 < block < self.depth:
+            return None
+        lower, upper = copy.copy(self), copy.copy(self)
+        lower._span, upper._span = range(block), range(block, self.depth)
+        return lower, upper
+
+    @property
+    def span(self) -> range:
+        """Numbers of the blocks that it applies: all, but where it is a part of a divided one."""
+        return range(self.depth) if self._span is None else self._span
+
+    @property
+    def begins(self) -> bool:
+        """Whether it takes the inputs of the whole backbone."""
+        return self.span.start == 0
+
+    @property
+    def ends(self) -> bool:
+        """Whether it gives the features of the whole backbone."""
+        return self.span.stop == self.depth
+
+    def blocks_below(self, names: Iterable[str]) -> int:
+        """Number of blocks, from the first on, whose outputs depend on none of the parameters of these names."""
+        return min((self._block_of(name) for name in names), default=self.depth) if self.depth else 0
+
+    def _block_of(self, name: str) -> int:
+        """Number of the block that a parameter belongs to; the first one where its layer has no number."""
+        return block_number(name) or 0
 
     def apply(
         self,
@@ -165,6 +201,16 @@ class Backbone(ABC):
         with torch.autocast(x.device.type, torch.bfloat16):
             values = self._layers(params, x, normalise)
         return Features(values.float(), {name: value.float() for name, value in normalise.statistics.items()})
+
+
+def block_number(name: str) -> int | None:
+    """The number at the end of a parameter's layer; None if there is none.
+
+    >>> [block_number(name) for name in ("block1.conv0.weight", "norm0.bias", "positions")]
+    [1, 0, None]
+    """
+    number = re.search(r"\d+$", name.partition(".")[0])
+    return int(number[0]) if number else None
 
 
 def check_images(backbone: str, input_shape: tuple[int, ...]) -> None:

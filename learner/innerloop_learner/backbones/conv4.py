@@ -1,6 +1,5 @@
 """Conv4, the backbone of the few-shot papers."""
 
-import copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,7 +50,7 @@ class Conv4(Backbone):
     settings_class = Conv4Settings
     settings: Conv4Settings
     task_convolution: TaskConvolution | None = None
-    _blocks = range(BLOCKS)
+    depth = BLOCKS
 
     def __init__(self, input_shape: tuple[int, ...], settings: Conv4Settings) -> None:
         super().__init__(input_shape, settings)
@@ -75,12 +74,6 @@ class Conv4(Backbone):
         """See Backbone.feature_shape."""
         return self._maps
 
-    def divided(self, block: int) -> tuple[Backbone, Backbone]:
-        """See Backbone.divided; between both are maps [T, N, C, H, W]."""
-        lower, upper = copy.copy(self), copy.copy(self)
-        lower._blocks, upper._blocks = range(block), range(block, BLOCKS)
-        return lower, upper
-
     def init(self, generator: torch.Generator) -> Params:
         """See Backbone.init."""
         params: Params = {}
@@ -93,12 +86,12 @@ class Conv4(Backbone):
         return {**params, **self.noise.init(layers, generator)}
 
     def _layers(self, params: Params, x: Tensor, normalise: Normalise) -> Tensor:
-        for block in self._blocks:
+        for block in self.span:
             x = self._convolved(params, block, self.norms[block], x, normalise)
             if self._pool:
                 x = max_pool2d(x)
             x = F.relu(x)
-        if self._blocks.stop < BLOCKS:
+        if not self.ends:
             return x
         return x.flatten(2).to(params["conv0.weight"].dtype)  # convolutions may leave another one in low precision
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from innerloop_learner.backbones import fused_blocks
 from innerloop_learner.backbones.backbone import Features, Normalise
-from innerloop_learner.backbones.conv4 import BLOCKS, Conv4
+from innerloop_learner.backbones.conv4 import Conv4
 from innerloop_learner.backbones.fused_blocks import Block
 from innerloop_learner.layers import CONVOLUTION, conv2d, of_each_task, scaled
 from innerloop_learner.norms import Norm, Statistics, TaskBatchNorm, shares_of
@@ -69,7 +69,7 @@ class FusedConv4(FoldedConv4):
         differentiated_twice = torch.is_grad_enabled() and not self._once
         # Exporters and compilers pass stand-ins for tensors, which fused blocks don't take.
         real = type(x) is Tensor and not torch.compiler.is_compiling()
-        whole = len(self._blocks) == BLOCKS
+        whole = self.begins and self.ends
         return real and whole and not differentiated_twice and x.shape[:2].numel() > 0
 
     def _fused(self, params: Params, x: Tensor, weights: Tensor, given: Statistics) -> Features | None:

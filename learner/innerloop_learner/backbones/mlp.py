@@ -48,6 +48,7 @@ class MLP(Backbone):
         super().__init__(input_shape, settings)
         self._sizes = (torch.Size(input_shape).numel(), *settings.widths)
         self.features = self._sizes[-1]
+        self.depth = len(settings.widths)
         self._activation = ACTIVATIONS[settings.activation]
         norm = norms[settings.norm]
         self.norms = [norm(f"norm{layer}", width) for layer, width in enumerate(settings.widths)]
@@ -66,9 +67,9 @@ class MLP(Backbone):
 
     def _layers(self, params: Params, x: Tensor, normalise: Normalise) -> Tensor:
         x = x.flatten(2)
-        for number, norm in enumerate(self.norms):
+        for number in self.span:
             layer, affine = f"linear{number}", partial(linear, x)
             y = affine(params[f"{layer}.weight"], params[f"{layer}.bias"])
             y = self.noise.apply(params, layer, y, affine, normalise.noise_keys)
-            x = self._activation(normalise(norm, y))
+            x = self._activation(normalise(self.norms[number], y))
         return x

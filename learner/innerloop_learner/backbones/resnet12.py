@@ -62,6 +62,7 @@ class ResNet12(Backbone):
         if min(input_shape[1:]) < 16:
             raise ValueError(f"images of {input_shape[1]}x{input_shape[2]} are too small to halve four times")
         channels = (input_shape[0], *settings.widths)
+        self.depth = len(settings.widths)
         self._blocks = [
             _Block(f"block{number}", inputs, outputs, settings.norm)
             for number, (inputs, outputs) in enumerate(pairwise(channels))
@@ -83,11 +84,11 @@ class ResNet12(Backbone):
 
     def _layers(self, params: Params, x: Tensor, normalise: Normalise) -> Tensor:
         keys = drop_keys(params, x)
-        for number, block in enumerate(self._blocks):
-            x = max_pool2d(block.apply(params, x, normalise))
+        for number in self.span:
+            x = max_pool2d(self._blocks[number].apply(params, x, normalise))
             if keys is not None and number >= 2:
                 x = drop_block(params, x, keys, f"block{number}", self.settings.drop_size)
-        return means_of_maps(x, params["block0.conv0.weight"])
+        return means_of_maps(x, params["block0.conv0.weight"]) if self.ends else x
 
 
 class _Block:

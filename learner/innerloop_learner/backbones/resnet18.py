@@ -71,6 +71,7 @@ class ResNet18(Backbone):
                 stride = 2 if stage and not block else 1
                 self._blocks.append(_Block(f"block{len(self._blocks)}", inputs, width, settings.norm, stride))
                 inputs = width
+        self.depth = len(self._blocks)
         self._parts = [self._stem, *(part for block in self._blocks for part in block.parts)]
         self.norms = [part.norm for part in self._parts]
         self.features = inputs
@@ -81,12 +82,12 @@ class ResNet18(Backbone):
         return {name: value for part in parts for name, value in part.items()}
 
     def _layers(self, params: Params, x: Tensor, normalise: Normalise) -> Tensor:
-        x = F.relu(self._stem.apply(params, x, normalise))
-        if self._large:
-            x = max_pool2d(x)
-        for block in self._blocks:
-            x = block.apply(params, x, normalise)
-        return means_of_maps(x, params["stem0.weight"])
+        if self.begins:
+            x = F.relu(self._stem.apply(params, x, normalise))
+            x = max_pool2d(x) if self._large else x
+        for number in self.span:
+            x = self._blocks[number].apply(params, x, normalise)
+        return means_of_maps(x, params["stem0.weight"]) if self.ends else x
 
 
 class _Block:

@@ -14,7 +14,7 @@ from innerloop_learner.norms import Norm, norms
 from innerloop_learner.settings import setting
 from innerloop_learner.tasks import Params
 
-POSITIONS, CLASS_TOKEN = "positions", "class_token"
+POSITIONS, CLASS_TOKEN, LAST_NORM = "positions", "class_token", "norm"
 
 SPREAD = 0.02
 """Standard deviation of the embeddings of positions and of the class token at first (Dosovitskiy et al. 2021)."""
@@ -66,8 +66,9 @@ class ViT(Backbone):
         self._patch = channels * settings.patch**2
         self._token = settings.pooling == "token"
         self.features = settings.width
+        self.depth = settings.depth
         names = [f"block{block}.norm{place}" for block in range(settings.depth) for place in (0, 1)]
-        self.norms = [norms[settings.norm](name, settings.width) for name in (*names, "norm")]
+        self.norms = [norms[settings.norm](name, settings.width) for name in (*names, LAST_NORM)]
 
     def init(self, generator: torch.Generator) -> Params:
         """See Backbone.init."""
@@ -90,15 +91,21 @@ class ViT(Backbone):
         return params
 
     def _layers(self, params: Params, x: Tensor, normalise: Normalise) -> Tensor:
-        z = self._tokens(params, x)  # [T, N, L, D]
-        for block in range(self.settings.depth):
+        z = self._tokens(params, x) if self.begins else x  # [T, N, L, D]
+        for block in self.span:
             first, second = self.norms[2 * block : 2 * block + 2]
             z = z + self._attended(params, f"block{block}", _by_channels(first, z, normalise))
             hidden = _linear(params, f"block{block}.hidden", _by_channels(second, z, normalise))
             z = z + _linear(params, f"block{block}.out", F.gelu(hidden))
+        if not self.ends:
+            return z
         z = _by_channels(self.norms[-1], z, normalise)
         features = z[:, :, 0] if self._token else z.mean(2)
         return features.to(params["patches.weight"].dtype)  # products may leave another type in low precision
+
+    def _block_of(self, name: str) -> int:
+        """See Backbone._block_of; the last norm comes behind the last block."""
+        return self.depth - 1 if name.startswith(f"{LAST_NORM}.") else super()._block_of(name)
 
     def _tokens(self, params: Params, x: Tensor) -> Tensor:
         """Tokens [T, N, L, D] of images x [T, N, C, H, W]."""

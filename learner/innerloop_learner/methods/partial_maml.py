@@ -1,13 +1,13 @@
 """MAML whose inner loop adapts some blocks only, for some steps, both of them learned."""
 
 import copy
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from innerloop_learner.backbones.backbone import block_number
 from innerloop_learner.learner import Learner, methods
 from innerloop_learner.methods.maml import MAML, MAMLSettings
 from innerloop_learner.settings import SettingsError, setting
@@ -51,6 +51,11 @@ class PartialMAML(MAML):
 
     A block is all layers of one number, such as conv0 and norm0 (`block0`), or a layer without a number (`head`).
 
+    Attributes:
+        frozen_blocks: number of blocks below the first one that adapts, which are computed once and not in every step;
+            zero where the head adapts alone, whose features are computed once by all methods, or where blocks are
+            chosen. Results are the same with zero.
+
     Raises:
         SettingsError: there is no block of a name in `adapts`.
     """
@@ -67,8 +72,7 @@ class PartialMAML(MAML):
     weighs_examples = False  # it learns what adapts, and nothing else besides the initialisation
     takes_noise = False
     augments_support = False
-    _frozen = 0
-    """Number of blocks below the first one that adapts; zero where the head adapts alone or blocks are chosen."""
+    frozen_blocks = 0
 
     def __init__(self, spec: LearnerSpec) -> None:
         super().__init__(spec)
@@ -80,19 +84,18 @@ class PartialMAML(MAML):
         if chosen:
             self._body = {name for name in self._body if block_of(name) in chosen}
             self.adapts_body, self.adapts_head = bool(self._body), HEAD in chosen
-            numbers = [re.fullmatch(r"block(\d+)", block) for block in sorted(chosen - {HEAD})]
-            self._frozen = min((int(number[1]) if number else 0 for number in numbers), default=0)
+            self.frozen_blocks = self.backbone.blocks_below(self._body) if self.adapts_body else 0
         else:
             self.rule = ChosenUpdates(self.rule, self._blocks, self.settings.steps)
 
     def adapt(self, params: Params, support: Support, steps: int | None = None) -> Adapted:
         """See Learner.adapt; blocks below the first one that adapts are computed once, and not in every step."""
-        divided = self.backbone.divided(self._frozen) if self._frozen else None
+        divided = self.backbone.divided(self.frozen_blocks) if self.frozen_blocks else None
         if divided is None:
             return super().adapt(params, support, steps)
         lower, upper = divided
         twin = copy.copy(self)
-        twin.backbone, twin._frozen = upper, 0
+        twin.backbone, twin.frozen_blocks = upper, 0
         frozen = lower.apply(params, support.x, self.example_weights(support))
         adapted = twin.adapt(params, replace(support, x=frozen.values), steps)
         return adapted._replace(state={**adapted.state, **prefixed(STATISTICS, frozen.statistics)})
@@ -166,6 +169,5 @@ def block_of(name: str) -> str:
     >>> [block_of(name) for name in ("conv0.weight", "norm0.bias", "head.weight")]
     ['block0', 'block0', 'head']
     """
-    layer = name.partition(".")[0]
-    number = re.search(r"\d+$", layer)
-    return f"block{number[0]}" if number else layer
+    number = block_number(name)
+    return name.partition(".")[0] if number is None else f"block{number}"
