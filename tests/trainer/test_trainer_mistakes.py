@@ -50,7 +50,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["maml", "--data", "numbers"], "unknown data source 'numbers'; there are: audio, cifar-fs, cub, digits"),
         (["maml", "--data", "omniglot:/nowhere"], "/nowhere does not exist"),
         (["protonet", "--steps", "5"], "protonet has no inner steps; leave --steps out"),
-        (["protonet", "--set", "steps=5"], "protonet has no setting 'steps'; it has none"),
+        (["protonet", "--set", "steps=5"], "protonet has no setting 'steps'; it has: in_turn"),
+        (["maml", "--set", "in_turn=true"], "features of a task's examples once, and those of this maml model depend"),
+        (
+            ["protonet", "--shots", "5", "--wrong-labels", "0.2", "--set", "in_turn=true"],
+            "with in_turn, support examples are queries, too, and these need right labels; leave --wrong-labels or",
+        ),
         (["fomaml", "--weighting", "leave_one_out"], "fomaml can't learn weights of its support examples"),
         (["protonet", "--weighting", "x"], "unknown weighting 'x'; there are: leave_one_out, none"),
         (["protonet", "--transform", "x"], "unknown transformation 'x'; there are: feature_wise"),

@@ -150,6 +150,11 @@ def make_plan(
         raise ConfigError(f"{config.method} compares queries of a class; raise --queries to {least_queries} or more")
     if config.wrong_labels and source.task_kind == "regression":
         raise ConfigError(f"{source.name} has targets and no labels; leave --wrong-labels out")
+    if config.wrong_labels and settings.of_objective.get("in_turn"):
+        raise ConfigError(
+            "with in_turn, support examples are queries, too, and these need right labels; leave --wrong-labels or "
+            "--set in_turn out"
+        )
     validation = EpisodeShape(config.ways, config.shots, queries, config.wrong_labels)
     episodes = replace(validation, ways=_training_ways(config, source, defaults))
     teachers.check(source, episodes.ways)

@@ -115,3 +115,14 @@ def test_the_real_data_split_into_the_published_numbers_of_characters() -> None:
     assert set(train) | set(validation) | set(test) == set().union(*names(random))
     assert isinstance(random.train, ClassExamples)
     random.train.check(EpisodeShape(20, 5, 15))
+
+
+def test_drawings_are_read_in_any_size(tmp_path: Path, omniglot_folders: Callable[[Path], Path]) -> None:
+    folder = omniglot_folders(tmp_path)
+    usual, larger = load_source(f"omniglot:{folder}"), load_source(f"omniglot:{folder}?size=32")
+    assert (usual.input.shape, larger.input.shape) == ((1, 28, 28), (1, 32, 32))
+    episodes = larger.test.sample(SHAPE, 1, torch.Generator().manual_seed(0))
+    assert episodes.support.x.shape == (1, 2, 1, 32, 32)
+    assert names(usual) == names(larger)
+    with pytest.raises(DataError, match="at least 1"):
+        load_source(f"omniglot:{folder}?size=0")

@@ -19,13 +19,18 @@ from innerloop_trainer.data.class_split import shuffled
 from innerloop_trainer.data.decode import decode_classes, image_decoder
 from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.data.file_tree import FileTree, open_tree
-from innerloop_trainer.data.options import FLAG, existing_path, one_of, option, read_options, write_options
+from innerloop_trainer.data.options import (
+    FLAG,
+    existing_path,
+    one_of,
+    option,
+    read_options,
+    whole_number,
+    write_options,
+)
 from innerloop_trainer.data.source import DataError, DataSource, SourceLoader, SourceRequest, sources
 
-SIZE = (28, 28)
 SPLIT_SEED = 2015
-INPUT = InputSpec(shape=(1, *SIZE), dtype="uint8", mean=(1.0,), std=(-1.0,), scale=1 / 255)
-"""Raw images show dark ink on white paper, as a scan does. Normalised, paper is 0, like padding, and ink is 1."""
 
 EXAMPLE = "omniglot:~/data/omniglot (a folder with images_background.zip and images_evaluation.zip)"
 
@@ -47,6 +52,7 @@ class OmniglotOptions:
         one_of("random", "alphabet"),
         "Test on characters drawn from all alphabets, or on alphabets that were never trained on.",
     )
+    size: int = option(28, whole_number(1), "Height and width to resize to, in pixels; drawings have 105.")
     rotations: bool = option(True, FLAG, "Train on each character rotated by 90, 180 and 270 degrees as well.")
     domains: str = option(
         "none",
@@ -66,8 +72,8 @@ class Omniglot(SourceLoader):
         """As in `SourceLoader`."""
         options = read_options(request, OmniglotOptions)
         root = existing_path(request, EXAMPLE)
-        background = _read(_part(root, "images_background"))
-        evaluation = _read(_part(root, "images_evaluation"))
+        background = _read(_part(root, "images_background"), options.size)
+        evaluation = _read(_part(root, "images_evaluation"), options.size)
         divide = random_split if options.split == "random" else alphabet_split
         split = divide(background, evaluation)
         names = background.names + evaluation.names
@@ -82,7 +88,7 @@ class Omniglot(SourceLoader):
         return source_of_classes(
             f"omniglot:{options.split}",
             _describe(options.split, split, rotations=options.rotations),
-            INPUT,
+            _input_of(options.size),
             request.device,
             train=train.with_rotations() if options.rotations else train,
             validation=everything.select(split.validation),
@@ -128,7 +134,14 @@ def _part(root: Path, name: str) -> FileTree:
     raise DataError(f"omniglot: {root} has neither {name}.zip nor a folder {name}; download both parts, see {EXAMPLE}")
 
 
-def _read(tree: FileTree) -> ExampleSet:
+def _input_of(size: int) -> InputSpec:
+    """Raw images show dark ink on white paper, as a scan does. Normalised, paper is 0, like padding, and ink is 1."""
+    return InputSpec(shape=(1, size, size), dtype="uint8", mean=(1.0,), std=(-1.0,), scale=1 / 255)
+
+
+def _read(tree: FileTree, size: int) -> ExampleSet:
+    """All characters of one half of the data set, each drawing resized to a square of `size` pixels."""
+
     def decode() -> ExampleSet:
         characters = defaultdict[str, list[PurePosixPath]](list)
         for path in tree.files:
@@ -138,9 +151,9 @@ def _read(tree: FileTree) -> ExampleSet:
             raise DataError(
                 f"omniglot: {tree.root} has no drawings; they lie at ALPHABET/characterNN/NNNN_DD.png in it"
             )
-        return decode_classes(tree, characters, image_decoder(SIZE, "L"))
+        return decode_classes(tree, characters, image_decoder((size, size), "L"))
 
-    return cached("omniglot", {"files": tree.identity(), "size": SIZE}, decode)
+    return cached("omniglot", {"files": tree.identity(), "size": (size, size)}, decode)
 
 
 sources.register("omniglot")(Omniglot())
