@@ -68,7 +68,7 @@ class NoWaiting(TorchDispatchMode):
         return made
 
     def __enter__(self) -> Any:
-        self._made = NothingMadeOfValues()
+        self._made = NothingMadeOfValues(DEVICE)
         self._made.__enter__()
         return super().__enter__()
 
@@ -81,11 +81,15 @@ COPYING = (torch.ops.aten._to_copy, torch.ops.aten.copy_)
 
 
 class NothingMadeOfValues(TorchFunctionMode):
-    """Refuses tensors on the device that are made of numbers of Python, which are copied there."""
+    """Refuses tensors on a device that are made of numbers of Python, which are copied there."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self._device = device
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = function(*args, **(kwargs or {}))
-        if function in (torch.tensor, torch.as_tensor, torch.asarray) and made.device == DEVICE:
+        if function in (torch.tensor, torch.as_tensor, torch.asarray) and made.device == self._device:
             raise WaitedError(f"{function.__name__}{args}")
         return made
 
@@ -193,7 +197,7 @@ def split(domains: bool = False) -> ClassExamples:
 def test_no_draw_of_tasks_reads_the_device(sampler: TaskSampler, shape: EpisodeShape) -> None:
     generator = torch.Generator().manual_seed(0)
     sampler.sample(shape, 2, generator)  # what is kept on the device from then on
-    with NothingRead():
+    with NothingMadeOfValues(torch.device("cpu")), NothingRead():
         sampler.sample(shape, 2, generator)
 
 

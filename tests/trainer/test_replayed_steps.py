@@ -13,9 +13,9 @@ from cases import CASES, Case, wave_case
 from recorded_graph import RecordedGraph, record
 from runs import CPU, DIGITS, SINUSOID, train, training
 
-from innerloop_learner import Params, build_learner
+from innerloop_learner import Episodes, Params, build_learner
 from innerloop_learner.objectives import Stage, build_objective
-from innerloop_trainer.outer_loop import Estimator, OptimizerPlan, OuterLoop, build_estimator, replay
+from innerloop_trainer.outer_loop import Estimate, Estimator, OptimizerPlan, OuterLoop, build_estimator, replay
 from innerloop_trainer.outer_loop.replay import WARM_UP, Replayed
 from innerloop_trainer.runs import training as training_module
 from innerloop_trainer.runs.folder import RunFolder
@@ -128,6 +128,40 @@ def test_a_counter_on_the_device_changes_steps_by_rounding_alone() -> None:
         plain.step(case.episodes(tasks=2, seed=iteration).to(torch.float32), iteration)
     for key, value in trained(case, name, settings).params.items():
         torch.testing.assert_close(value, plain.params[key], rtol=1e-4, atol=1e-5, msg=key)
+
+
+class Remembering(Estimator):
+    """Its gradients grow from call to call, and some parameters take their step before the others are estimated."""
+
+    def start(self, params: Params) -> Params:
+        del params
+        return {"calls": torch.zeros(())}
+
+    def estimate_ahead(self, params: Params, episodes: Episodes, stage: Stage) -> Params:
+        del stage
+        return {"head.bias": params["head.bias"] + episodes.targets.mean()}
+
+    def estimate(self, params: Params, carried: Params, episodes: Episodes, stage: Stage) -> Estimate:
+        del stage
+        calls = carried["calls"] + 1
+        gradients = {"head.weight": params["head.weight"] + calls * params["head.bias"].sum()}
+        return Estimate(gradients, {}, calls, episodes.targets, {"calls": calls})
+
+
+def test_what_an_estimator_carries_goes_from_replay_to_replay(request: pytest.FixtureRequest) -> None:
+    case = named("maml-regression-none")
+
+    def remembered() -> tuple[OuterLoop, list[float]]:
+        loop = OuterLoop(Remembering(case.objective, None), case.params(torch.float32), PLAN, seed=0, replay=True)
+        batches = [case.episodes(tasks=2, seed=seed).to(torch.float32) for seed in range(STEPS)]
+        return loop, [loop.step(episodes, iteration).loss.item() for iteration, episodes in enumerate(batches)]
+
+    loop, calls = remembered()
+    assert calls == list(range(1, STEPS + 1))
+    assert loop.replayed is not None
+    assert loop.replayed.recorded
+    request.getfixturevalue("one_by_one")
+    assert_equal(loop.state(), remembered()[0].state())
 
 
 @pytest.mark.parametrize("resume_at", [1, WARM_UP + 2])

@@ -1,7 +1,7 @@
 """Outer steps that are recorded once on a GPU and replayed as a CUDA graph.
 
-A step consists of thousands of small operations, and to launch them one by one takes the host longer than to compute
-them takes a GPU. A graph launches all of them at once.
+A step consists of hundreds or thousands of small operations, and to launch them one by one takes the host longer than
+to compute them takes a GPU. A graph launches all of them at once.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
