@@ -125,6 +125,7 @@ bench: setup
 	$(BIN)/python benchmarks/isolation/run.py '$(OMNIGLOT)' runs/omniglot-models
 	$(BIN)/python benchmarks/precision/run.py '$(OMNIGLOT)' runs/omniglot-models
 	$(BIN)/python benchmarks/training/run.py
+	$(BIN)/python benchmarks/training/compiled.py
 	$(BIN)/python benchmarks/data/run.py
 	$(BIN)/python benchmarks/recomputation/run.py
 	$(BIN)/python benchmarks/frozen_blocks/run.py

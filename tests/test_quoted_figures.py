@@ -761,3 +761,11 @@ def test_what_is_said_of_doubtful_examples_was_measured() -> None:
         for examples, cost in found["cost"].items():
             cells = [f"{cost['without']:.1f} ms", f"{cost['with']:.1f} ms", f"{cost['ratio']:.1f}x"]
             assert f"| {model} | {examples} | {' | '.join(cells)} |" in PAGE
+
+
+def test_what_a_compiled_backbone_takes_in_training_is_that_measured() -> None:
+    measured = json.loads((ROOT / "benchmarks" / "training" / "compiled.json").read_text())["results"]
+    eager, compiled = (measured["protonet"][side] for side in ("eager", "compiled"))
+    assert f"takes {compiled['cpu_seconds']:.2f} s of processor time instead of {eager['cpu_seconds']:.2f} s" in PAGE
+    assert f"and the first one {compiled['first_step_cpu_seconds']:.0f} s (one thread" in PAGE
+    assert f'"{measured["maml"]["failed"]}"' in PAGE
