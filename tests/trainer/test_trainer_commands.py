@@ -65,7 +65,7 @@ def test_train_says_where_it_left_what(run: Path, tmp_path: Path) -> None:
     assert f"Bundle: {tmp_path}/run/bundle\nLearning curve: {tmp_path}/run/learning_curve.png\n" in answer.output
     assert re.search(r"^     4  loss .* validation .*  best$", answer.output, re.MULTILINE)
     assert re.search(
-        r"^accuracy \d+\.\d\d% ± \d+\.\d\d%  \(inductive, 2-way 1-shot, 600 test", answer.output, re.MULTILINE
+        r"^accuracy \d+\.\d\d% ± \d+\.\d\d%  \(inductive, 2-way 1-shot, 100 test", answer.output, re.MULTILINE
     )
 
 
