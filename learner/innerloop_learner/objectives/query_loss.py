@@ -100,7 +100,7 @@ def in_turns(episodes: Episodes) -> Iterator[Episodes]:
     if classes is None:
         raise ValueError("examples take turns by classes, and these episodes name none")
     x, y, ways = torch.cat([support.x, query.x], 1), torch.cat([support.y, episodes.targets], 1), classes.shape[1]
-    rings = y.argsort(dim=1, stable=True).unflatten(1, (ways, -1))  # [T, W, n], support examples first
+    rings = y.argsort(dim=1, stable=True).view(len(y), ways, -1)  # [T, W, n], support examples first
     shots = support.x.shape[1] // ways
     for turn in range(1, rings.shape[2]):
         places = rings.roll(-turn, 2)
