@@ -124,6 +124,7 @@ bench: setup
 	$(BIN)/python benchmarks/doubtful/run.py '$(OMNIGLOT)'
 	$(BIN)/python benchmarks/isolation/run.py '$(OMNIGLOT)' runs/omniglot-models
 	$(BIN)/python benchmarks/precision/run.py '$(OMNIGLOT)' runs/omniglot-models
+	$(BIN)/python benchmarks/precision/training.py
 	$(BIN)/python benchmarks/training/run.py
 	$(BIN)/python benchmarks/training/compiled.py
 	$(BIN)/python benchmarks/data/run.py
