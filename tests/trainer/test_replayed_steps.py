@@ -86,13 +86,15 @@ REPLAYED = {
 }
 
 
-def trained(case: Case, name: str, settings: dict[str, Any], *, resume_at: int | None = None) -> OuterLoop:
+def trained(
+    case: Case, name: str, settings: dict[str, Any], *, resume_at: int | None = None, plan: OptimizerPlan = PLAN
+) -> OuterLoop:
     def loop() -> OuterLoop:
         params = case.params(torch.float32)
-        return OuterLoop(estimator_of(case, name, **settings), params, PLAN, seed=0, replay=True)
+        return OuterLoop(estimator_of(case, name, **settings), params, plan, seed=0, replay=True)
 
     found = loop()
-    for iteration in range(STEPS):
+    for iteration in range(plan.iterations):
         if iteration == resume_at:
             state = {key: value.clone() for key, value in found.state().items()}
             found = loop()
@@ -184,14 +186,21 @@ def test_a_loop_that_is_set_back_while_it_replays_records_anew() -> None:
     assert_equal(*ends)
 
 
-@pytest.mark.parametrize(
-    ("case", "name"),
-    [(named("maml++-regression-none"), "backpropagation"), (named("partial-maml-regression-none"), "reinforce")],
-    ids=["changes in the course", "draws by what was computed"],
-)
-def test_steps_that_differ_from_each_other_are_taken_one_by_one_and_it_is_said(
-    case: Case, name: str, request: pytest.FixtureRequest
+def test_steps_are_recorded_anew_when_their_stage_chooses_something_else(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    case, recorded = named("maml++-regression-none"), []
+    begin = RecordedGraph.__init__
+    monkeypatch.setattr(RecordedGraph, "__init__", lambda graph: (recorded.append(graph), begin(graph))[1])
+    plan = replace(PLAN, iterations=60)  # six steps by the losses of all inner ones, and twenty of first order
+    found = trained(case, "backpropagation", {}, plan=plan)
+    assert len(recorded) == 3
+    request.getfixturevalue("one_by_one")
+    assert_equal(found.state(), trained(case, "backpropagation", {}, plan=plan).state())
+
+
+def test_steps_that_differ_from_each_other_are_taken_one_by_one_and_it_is_said(request: pytest.FixtureRequest) -> None:
+    case, name = named("partial-maml-regression-none"), "reinforce"
     found = trained(case, name, {})
     assert found.replayed is not None
     assert not found.replayed.recorded
@@ -267,7 +276,7 @@ def test_a_run_is_told_not_to_replay(tmp_path: Path) -> None:
 
 
 def test_a_run_says_once_that_it_does_not_replay(tmp_path: Path) -> None:
-    run, said = training(replace(SINUSOID, method="maml++"), tmp_path), []
+    run, said = training(replace(SINUSOID, method="partial-maml"), tmp_path), []
     run.run(lambda report: said.append(report.notice), lambda: False)
     (notice,) = [each for each in said if each is not None]
     assert "outer steps are not replayed" in notice

@@ -30,6 +30,7 @@ NAMES = (
     "maml-classification-task",
     "maml-classification-batch",
     "maml-classification-task-learned-policy",
+    "maml++-classification-task",
     "meta-sgd-classification-task",
     "anil-classification-task",
     "imaml-classification-task",

@@ -53,7 +53,8 @@ class AnnealedSteps(Objective):
         learner, support, recompute = self.learner, episodes.support, self.learner.recompute
         own_norms, steps = learner.settings.per_step_norm, learner.default_steps
         examples = learner.example_weights(support)
-        shares = self._step_shares(steps, stage.progress)
+        order, every = stage.chosen(self._order), stage.chosen(self._every_step_counts)
+        shares = stage.made(self._step_shares, support.x.device)["shares"]
         initial = learner.adapted(params)
         refit, ask = recomputed(self._refitted, wanted=recompute), recomputed(self._asked, wanted=recompute)
         rows = [refit(params, spread(initial, support.tasks), support, 0)]
@@ -66,16 +67,15 @@ class AnnealedSteps(Objective):
             outputs = learner.outputs(merged, features.values, support.ways, UNUSED_LOGIT)
             return task_loss(learner.spec.task_kind, outputs, support.y, examples)
 
-        order: Literal[1, 2] = 1 if self.settings.anneal_order and stage.progress < FIRST_ORDER_SHARE else 2
         losses = []
         rule, tasks = learner.rule, support.tasks
         taken = unroll(support_loss, initial, rule, params, steps, tasks, order, recompute=recompute)
         for step, (weights, _) in enumerate(taken, start=1):
             if own_norms:
                 rows.append(refit(params, weights, support, step))
-            if shares[step - 1]:
+            if every or step == steps:
                 loss, outputs = ask({**learner.at_step(params, step), **rows[-1], **weights}, episodes, stage)
-                losses.append(shares[step - 1] * loss)
+                losses.append(shares[step - 1].to(loss.dtype) * loss)
         fresh = {name: torch.stack([row[name] for row in rows]) for name in rows[0]} if own_norms else rows[0]
         return Outcome(torch.stack(losses).sum(), outputs, averaged(params, fresh))
 
@@ -101,9 +101,17 @@ class AnnealedSteps(Objective):
             return {}
         return backbone.apply(merged, support.x, self.learner.example_weights(support)).statistics
 
-    def _step_shares(self, steps: int, progress: float) -> list[float]:
-        """Weight v of the query loss after each step; they sum to one."""
-        if not self.settings.multi_step_loss or progress >= MULTI_STEP_SHARE:
-            return [0.0] * (steps - 1) + [1.0]
-        early = max(1 - progress / MULTI_STEP_SHARE, LEAST_STEP_WEIGHT) / steps
-        return [early] * (steps - 1) + [1 - early * (steps - 1)]
+    def _order(self, stage: Stage) -> Literal[1, 2]:
+        """Order of derivatives through inner steps."""
+        return 1 if self.settings.anneal_order and stage.progress < FIRST_ORDER_SHARE else 2
+
+    def _every_step_counts(self, stage: Stage) -> bool:
+        """Whether the query losses after all steps count, and not that after the last alone."""
+        return self.settings.multi_step_loss and stage.progress < MULTI_STEP_SHARE
+
+    def _step_shares(self, stage: Stage) -> Params:
+        """Weight v of the query loss after each step, [K] float64; they sum to one."""
+        steps, early = self.learner.default_steps, 0.0
+        if self._every_step_counts(stage):
+            early = max(1 - stage.progress / MULTI_STEP_SHARE, LEAST_STEP_WEIGHT) / steps
+        return {"shares": torch.tensor([early] * (steps - 1) + [1 - early * (steps - 1)], dtype=torch.float64)}

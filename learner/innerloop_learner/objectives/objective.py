@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from innerloop_learner.registry import Registry
 from innerloop_learner.settings import NoSettings, SettingsError, refusing, with_settings
 from innerloop_learner.tasks import Episodes, Params, Support
 from innerloop_learner.transfer import sent
+
+T = TypeVar("T")
 
 MOMENTUM = 0.1
 """Share of a batch's own statistics in the new value of a buffer, as in PyTorch's batch normalisation."""
@@ -43,14 +45,18 @@ class Stage:
     def made(self, make: "Callable[[Stage], Params]", device: torch.device) -> Params:
         """Tensors that follow from the stage alone, made on the CPU and sent to a device, for which nobody waits.
 
-        An outer step that reads its stage in no other way does the same work in every step, so that it can be recorded
-        once and replayed with other numbers.
+        An outer step that reads its stage by this and by `chosen` alone does the same work in every step for which
+        the same is chosen, so that it can be recorded once and replayed with other numbers.
 
         Args:
             make: function of the stage; in every step it gives tensors of the same names, shapes and types.
             device: where they are wanted.
         """
         return sent(make(self), device)
+
+    def chosen(self, choose: "Callable[[Stage], T]") -> T:
+        """What a function of the stage chooses, of a few values, each of which holds for many steps."""
+        return choose(self)
 
 
 class Outcome(NamedTuple):

@@ -29,6 +29,9 @@ def can_replay(device: torch.device) -> bool:
 Make = Callable[[Stage], Params]
 """A function that `Stage.made` is given."""
 
+Choices = Sequence[tuple[Callable[[Stage], Any], Any]]
+"""Functions that `Stage.chosen` was given, and what they chose."""
+
 
 @dataclass(frozen=True)
 class _Recorded:
@@ -51,8 +54,8 @@ class Replayed(Generic[T]):
     """A function that launches the same work on a GPU whenever it is called, replayed as a CUDA graph after some calls.
 
     All calls count, and give the same as the function itself, to the bit. What a replay returns holds until the next
-    call. A function that can't be recorded is called as it is: one whose stage is read other than by `Stage.made`, or
-    that waits for the GPU.
+    call. It is recorded anew when its stage chooses something else (`Stage.chosen`). A function that can't be recorded
+    is called as it is: one that reads its stage other than by `Stage.made` and `Stage.chosen`, or waits for the GPU.
 
     Args:
         name: what users call its calls.
@@ -74,7 +77,8 @@ class Replayed(Generic[T]):
     def forget(self) -> None:
         """Record anew, since tensors that the function depends on were replaced by others."""
         self._calls = 0
-        self._made: list[tuple[Make, Params]] = []
+        self._made: Sequence[tuple[Make, Params]] = ()
+        self._choices: Choices = ()
         self._recorded: _Recorded | None = None
 
     @property
@@ -91,6 +95,8 @@ class Replayed(Generic[T]):
 
     def __call__(self, stage: Stage, *inputs: Any) -> T:
         """Call the function, or replay it."""
+        if any(choose(stage) != chosen for choose, chosen in self._choices):
+            self.forget()
         if self._refused is None and self._recorded is None:
             if self._calls < WARM_UP:
                 return self._warm_up(stage, inputs)
@@ -116,13 +122,13 @@ class Replayed(Generic[T]):
         current.wait_stream(self._stream)
         if watched.was_read:
             self._refused = "what they do changes in the course of training, or depends on numbers that the host draws"
-        self._calls, self._made = self._calls + 1, watched.made_before
+        self._calls, self._made, self._choices = self._calls + 1, watched.made_before, watched.choices
         return outputs
 
     def _record(self, inputs: Sequence[Any]) -> None:
         """Record a call, which computes nothing yet."""
         static = [_cloned(each) for each in inputs]
-        stage = _RecordedStage(self._made)
+        stage = _RecordedStage(self._made, self._choices)
         graph = torch.cuda.CUDAGraph()
         for generator in self._generators:
             graph.register_generator_state(generator)
@@ -145,6 +151,7 @@ class _WatchedStage(Stage):
 
     Attributes:
         made_before: functions that `made` was given and what they gave, in order.
+        choices: functions that `chosen` was given and what they chose, in order.
         was_read: whether it was read in another way.
     """
 
@@ -152,9 +159,11 @@ class _WatchedStage(Stage):
         super().__init__(stage.progress, stage.seed)
         object.__setattr__(self, "was_read", False)
         object.__setattr__(self, "made_before", [])
+        object.__setattr__(self, "choices", [])
         object.__setattr__(self, "_stage", stage)
 
     made_before: list[tuple[Make, Params]]
+    choices: list[tuple[Callable[[Stage], Any], Any]]
     was_read: bool
     _stage: Stage
 
@@ -169,23 +178,40 @@ class _WatchedStage(Stage):
         self.made_before.append((make, tensors))
         return tensors
 
+    def chosen(self, choose: Callable[[Stage], T]) -> T:
+        """See Stage.chosen."""
+        value = choose(self._stage)
+        self.choices.append((choose, value))
+        return value
+
 
 _READ = frozenset(field.name for field in fields(Stage))
 
 
 class _RecordedStage(Stage):
-    """A stage of a recorded call: gives the tensors of an earlier call, which are filled anew before each replay."""
+    """A stage of a recorded call: gives the tensors of an earlier call, which are filled anew before each replay.
 
-    def __init__(self, made: Sequence[tuple[Make, Params]]) -> None:
+    It chooses what was chosen then.
+    """
+
+    def __init__(self, made: Sequence[tuple[Make, Params]], choices: Choices) -> None:
         super().__init__()
         object.__setattr__(self, "_given", iter(made))
+        object.__setattr__(self, "_choices", iter(choices))
 
     _given: Iterator[tuple[Make, Params]]
+    _choices: Iterator[tuple[Callable[[Stage], Any], Any]]
 
     def made(self, make: Make, device: torch.device) -> Params:
         """See Stage.made."""
         del make, device
         return next(self._given)[1]
+
+    def chosen(self, choose: Callable[[Stage], T]) -> T:
+        """See Stage.chosen."""
+        del choose
+        value: T = next(self._choices)[1]
+        return value
 
 
 def _cloned(tree: Any) -> Any:
