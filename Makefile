@@ -128,6 +128,7 @@ bench: setup
 	$(BIN)/python benchmarks/training/run.py
 	$(BIN)/python benchmarks/training/compiled.py
 	$(BIN)/python benchmarks/data/run.py
+	$(BIN)/python benchmarks/short_runs/run.py
 	$(BIN)/python benchmarks/recomputation/run.py
 	$(BIN)/python benchmarks/frozen_blocks/run.py
 	$(BIN)/python benchmarks/encoders/speed.py

@@ -162,6 +162,15 @@ def test_what_reading_and_packing_data_takes_is_that_measured() -> None:
         assert f"| {row} | {rate} | {found['memory_mb']:.0f} MB | {found['mapped_mb']:.0f} MB |" in PAGE
 
 
+def test_where_the_time_of_short_runs_goes_is_that_measured() -> None:
+    for method, measured in results("short_runs").items():
+        assert set(measured["tasks"].values()) == {100}
+        phases = ("start", "outer steps", "validation", "test", "calibration", "report")
+        cells = [f"{measured['seconds'][phase]:.1f} s" for phase in phases]
+        assert f"| `{method}` | {' | '.join(cells)} |" in PAGE
+        assert measured["seconds"]["export"] < 0.1
+
+
 def test_memory_and_time_of_recomputed_steps_are_those_measured() -> None:
     for steps, found in results("recomputation").items():
         ways = found["kept"], found["recomputed"]
