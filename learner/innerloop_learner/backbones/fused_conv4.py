@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from innerloop_learner.backbones import fused_blocks
+from innerloop_learner.backbones import fused_blocks, training_blocks
 from innerloop_learner.backbones.backbone import Features, Normalise
 from innerloop_learner.backbones.conv4 import Conv4
 from innerloop_learner.backbones.fused_blocks import Block
@@ -37,10 +37,11 @@ class FoldedConv4(Conv4):
 
 
 class FusedConv4(FoldedConv4):
-    """Conv4 that takes one task after the other through all blocks (see `fused_blocks`).
+    """Conv4 that takes one task after the other through all blocks.
 
-    The gradients of fused blocks can't be differentiated again. This backbone therefore runs layer by layer wherever
-    gradients are recorded, unless it was made by `once`, whose caller promises not to differentiate twice.
+    The gradients of `fused_blocks` can't be differentiated again. Where gradients are recorded, this backbone therefore
+    takes `training_blocks`, or goes by layers for tasks that share weights, unless it was made by `once`, whose caller
+    promises not to differentiate twice.
     """
 
     _once = False
@@ -66,15 +67,18 @@ class FusedConv4(FoldedConv4):
 
     def _may_fuse(self, x: Tensor) -> bool:
         """Whether x [T, N, C, H, W] may go through fused blocks."""
-        differentiated_twice = torch.is_grad_enabled() and not self._once
         # Exporters and compilers pass stand-ins for tensors, which fused blocks don't take.
         real = type(x) is Tensor and not torch.compiler.is_compiling()
         whole = self.begins and self.ends
-        return real and whole and not differentiated_twice and x.shape[:2].numel() > 0
+        return real and whole and x.shape[:2].numel() > 0
 
     def _fused(self, params: Params, x: Tensor, weights: Tensor, given: Statistics) -> Features | None:
         """The result of `apply`, one task after the other; None where norms can't be fused or layers are faster."""
         shared = params["conv0.weight"].dim() == CONVOLUTION
+        twice = torch.is_grad_enabled() and not self._once
+        if twice and shared:
+            return None
+        form = training_blocks if twice else fused_blocks
         known = [affine for norm in self.norms if (affine := norm.as_affine(params, given)) is not None]
         if len(known) == len(self.norms):
             if shared and all(scale.dim() == shift.dim() == 1 for scale, shift in known):
@@ -85,14 +89,14 @@ class FusedConv4(FoldedConv4):
             if not _best_alone(x, shared=shared):
                 return None
             tasks = self._tasks(params, known, len(x))
-            parts = [fused_blocks.affine(xt, blocks, self._pool) for xt, blocks in zip(x, tasks, strict=True)]
+            parts = [form.affine(xt, blocks, self._pool) for xt, blocks in zip(x, tasks, strict=True)]
             return Features(torch.stack(parts).flatten(2), {})
         standardise = [norm for norm in self.norms if type(norm) is TaskBatchNorm]
         if known or len(standardise) < len(self.norms) or not _best_alone(x, shared=shared):
             return None
         tasks = self._tasks(params, [norm.learned(params) for norm in standardise], len(x))
         each = zip(x, _shares(weights, x.dtype), tasks, strict=True)
-        results = [fused_blocks.standardising(xt, shares, blocks, self._pool) for xt, shares, blocks in each]
+        results = [form.standardising(xt, shares, blocks, self._pool) for xt, shares, blocks in each]
         y, means, variances = (torch.stack(tensors) for tensors in zip(*results, strict=True))
         moments = zip(standardise, means.unbind(1), variances.unbind(1), strict=True)
         statistics = {name: value for norm, *own in moments for name, value in norm.statistics(*own).items()}
