@@ -3,7 +3,7 @@
 Layers that take all tasks at once are slow on a CPU: PyTorch dispatches, records and allocates for thousands of small
 operations, and activations leave the caches between layers. Here one task goes through all blocks while its activations
 are in the caches, and the gradient of all blocks together is one operation in closed form. That gradient can't be
-differentiated again. Meta-training therefore runs layer by layer, except for inner steps of first order.
+differentiated again. Meta-training takes it for inner steps of first order, and `training_blocks` for others.
 """
 
 from collections.abc import Callable, Sequence
