@@ -117,6 +117,7 @@ bench: setup
 	$(BIN)/python benchmarks/support_policy/run.py '$(OMNIGLOT)'
 	$(BIN)/python benchmarks/lifelong/run.py '$(OMNIGLOT)'
 	$(BIN)/python benchmarks/teachers/run.py '$(OMNIGLOT)'
+	$(BIN)/python benchmarks/training_tasks/run.py '$(OMNIGLOT)'
 	$(BIN)/python benchmarks/domains/run.py '$(OMNIGLOT)' $(if $(BANKING77),--banking77 '$(BANKING77)')
 	$(BIN)/python benchmarks/architecture_search/run.py '$(OMNIGLOT)'
 	$(BIN)/python benchmarks/class_balance/run.py

@@ -779,3 +779,15 @@ def test_what_a_compiled_backbone_takes_in_training_is_that_measured() -> None:
     assert f"takes {compiled['cpu_seconds']:.2f} s of processor time instead of {eager['cpu_seconds']:.2f} s" in PAGE
     assert f"and the first one {compiled['first_step_cpu_seconds']:.0f} s (one thread" in PAGE
     assert f'"{measured["maml"]["failed"]}"' in PAGE
+
+
+def test_what_training_tasks_are_made_of_changes_what_is_said() -> None:
+    for method, sides in results("training_tasks").items():
+        for side, figures in sides.items():
+            cells = [f"{figures[name]:.1f}%" for name in ("5-way 1-shot", "20-way 1-shot")]
+            cells += [
+                f"{each['mean']:+.1f} ± {each['half_width']:.1f}" if (each := figures.get("gain", {}).get(name)) else ""
+                for name in ("5-way 1-shot", "20-way 1-shot")
+            ]
+            row = f"| `{method}` | {side} | {' | '.join(cells)} | {figures['seconds']:.0f} s |"
+            assert row.replace("|  |", "| |").replace("|  |", "| |") in PAGE
