@@ -56,6 +56,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ["protonet", "--shots", "5", "--wrong-labels", "0.2", "--set", "in_turn=true"],
             "with in_turn, support examples are queries, too, and these need right labels; leave --wrong-labels or",
         ),
+        (["protonet", "--unlabelled", "--set", "in_turn=true"], "with --unlabelled tasks name none; leave --unlab"),
+        (["protonet", "--mix-tasks", "0.5", "--set", "in_turn=true"], "with --mix-tasks tasks name none; leave --mix-"),
+        (
+            ["anil", "--backbone-set", "norm=batch", "--estimator", "reptile", "--set", "in_turn=true"],
+            "the estimator reptile does not evaluate the loss that in_turn changes; leave --set in_turn out",
+        ),
         (["fomaml", "--weighting", "leave_one_out"], "fomaml can't learn weights of its support examples"),
         (["protonet", "--weighting", "x"], "unknown weighting 'x'; there are: leave_one_out, none"),
         (["protonet", "--transform", "x"], "unknown transformation 'x'; there are: feature_wise"),

@@ -150,11 +150,8 @@ def make_plan(
         raise ConfigError(f"{config.method} compares queries of a class; raise --queries to {least_queries} or more")
     if config.wrong_labels and source.task_kind == "regression":
         raise ConfigError(f"{source.name} has targets and no labels; leave --wrong-labels out")
-    if config.wrong_labels and settings.of_objective.get("in_turn"):
-        raise ConfigError(
-            "with in_turn, support examples are queries, too, and these need right labels; leave --wrong-labels or "
-            "--set in_turn out"
-        )
+    if settings.of_objective.get("in_turn"):
+        _check_in_turn(config, estimator_name, unlabelled=unlabelled)
     validation = EpisodeShape(config.ways, config.shots, queries, config.wrong_labels)
     episodes = replace(validation, ways=_training_ways(config, source, defaults))
     teachers.check(source, episodes.ways)
@@ -185,6 +182,26 @@ def make_plan(
         completed, source, learner, estimator, episodes, validation, iterations, meta_batch, validation_episodes,
         optimizer,
     )  # fmt: skip
+
+
+def _check_in_turn(config: TrainingConfig, estimator: str, *, unlabelled: bool) -> None:
+    """Check that examples of training tasks can take turns, and that the estimator has them do so."""
+    if config.wrong_labels:
+        raise ConfigError(
+            "with in_turn, support examples are queries, too, and these need right labels; leave --wrong-labels or "
+            "--set in_turn out"
+        )
+    if unlabelled or config.mix_tasks:
+        option = "--unlabelled" if unlabelled else "--mix-tasks"
+        raise ConfigError(
+            f"examples take turns by their classes, and with {option} tasks name none; leave {option} or --set in_turn "
+            "out"
+        )
+    if not estimators[estimator].asks_objective:
+        raise ConfigError(
+            f"the estimator {estimator} does not evaluate the loss that in_turn changes; leave --set in_turn out, or "
+            "take another --estimator"
+        )
 
 
 def _check_domains(estimator: str, domains: int, meta_batch: int, source: str, *, unlabelled: bool) -> None:
