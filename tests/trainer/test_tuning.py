@@ -80,6 +80,17 @@ def test_only_the_best_is_measured_on_test_classes(finished: Tuning) -> None:
         assert all("validation" in known.protocol for known in metrics)
 
 
+def test_the_best_of_short_trials_is_tested_with_as_many_tasks_as_a_short_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(SETTINGS, "test_episodes")
+    tuning = study(tmp_path / "study", trials=1)
+    assert run(tuning)
+    metric = tuning.test_best()
+    assert metric is not None
+    assert "100 test episodes" in metric.protocol
+
+
 def test_a_study_that_is_stopped_anywhere_goes_on_to_the_same_end(finished: Tuning, tmp_path: Path) -> None:
     first = study(tmp_path / "study")
     assert not run(first, stop_after=7)
