@@ -34,8 +34,9 @@ class QueryLoss(Objective):
     With `in_turn`, the n examples of a class, support and queries, stand in a ring: in turn number r of n those from
     place r on are its support examples, as many as the task has shots, and all others are queries. The loss is the mean
     over turns. Features are computed once, so that an outer step costs what it did and learns from n times as many
-    pairs of support example and query. Pairs that episodes leave out are why neighbourhood components analysis can
-    learn more from a batch (Laenen and Bertinetto 2021, section 3.3).
+    pairs of support example and query. That episodes leave such pairs out is what Laenen and Bertinetto (On Episodes,
+    Prototypical Networks, and Few-Shot Learning, 2021) find wrong with them. Features that training disturbs, as by
+    dropping, are disturbed in support examples, too, since there is one pass for both.
 
     Raises:
         SettingsError: `in_turn` with a learner whose features depend on the support set.
