@@ -791,3 +791,13 @@ def test_what_training_tasks_are_made_of_changes_what_is_said() -> None:
             ]
             row = f"| `{method}` | {side} | {' | '.join(cells)} | {figures['seconds']:.0f} s |"
             assert row.replace("|  |", "| |").replace("|  |", "| |") in PAGE
+
+
+def test_what_longer_training_gains_at_twenty_ways_is_that_measured() -> None:
+    measured = json.loads((ROOT / "benchmarks/omniglot/budgets.json").read_text())["results"]
+    for method, figures in measured.items():
+        reached = {each["tasks"]: f"{each['transductive']:.1f}%" for each in figures["budgets"]}
+        cells = [reached.get(tasks, "") for tasks in (2000, 4000, 8000)]
+        thousands = figures["tasks_for_paper"] / 1000
+        cells += [f"{figures['slope']:+.1f}", f"{figures['paper']}%", f"{thousands:.0f} thousand tasks"]
+        assert f"| `{method}` | {' | '.join(cells)} |".replace("|  |", "| |") in PAGE
