@@ -110,6 +110,7 @@ bench: setup
 	@test -d '$(OMNIGLOT)' || { echo 'name the data: make bench OMNIGLOT=DIR' >&2; exit 1; }
 	$(BIN)/python benchmarks/omniglot/run.py '$(OMNIGLOT)'
 	$(BIN)/python benchmarks/omniglot/budgets.py '$(OMNIGLOT)'
+	$(BIN)/python benchmarks/records/run.py '$(OMNIGLOT)'
 	$(BIN)/python benchmarks/learned_optimizers/run.py '$(OMNIGLOT)'
 	$(BIN)/python benchmarks/sinusoid/run.py
 	$(BIN)/python benchmarks/estimators/run.py --omniglot '$(OMNIGLOT)'

@@ -793,6 +793,30 @@ def test_what_training_tasks_are_made_of_changes_what_is_said() -> None:
             assert row.replace("|  |", "| |").replace("|  |", "| |") in PAGE
 
 
+def test_the_best_models_of_omniglot_reach_what_is_said() -> None:
+    for split, measured in results("records").items():
+        rows = {
+            "in process": [
+                f"{each['accuracy']:.2f} ± {each['half_width']:.2f}" for each in measured["in process"].values()
+            ],
+            "served, the first 200 tasks": [f"{round(accuracy, 4):.2f}" for accuracy in measured["served"].values()],
+            "in process, the same": [f"{round(accuracy, 4):.2f}" for accuracy in measured["same"].values()],
+            "five views": [f"{each['accuracy']:.2f} ± {each['half_width']:.2f}" for each in measured["views"].values()],
+            "gain of five views": [
+                f"{each['gain']:+.2f} ± {each['gain_half_width']:.2f}" for each in measured["views"].values()
+            ],
+        }
+        for label, cells in rows.items():
+            assert f"| {split} | {label} | {' | '.join(cells)} |" in PAGE
+        if "within" in measured:
+            one, five = (f"{each['accuracy']:.2f} ± {each['half_width']:.2f}" for each in measured["within"].values())
+            assert f"| {split} | within one alphabet | | | {one} | {five} |" in PAGE
+        alike = measured["look_alikes"]
+        cells = [f"{alike['errors']:.2f}%", f"{alike['pairs']:,}"]
+        cells += [f"{alike[f'share of {most}']:.0f}%" for most in (50, 200)]
+        assert f"| {split} | {' | '.join(cells)} |" in PAGE
+
+
 def test_what_longer_training_gains_at_twenty_ways_is_that_measured() -> None:
     measured = json.loads((ROOT / "benchmarks/omniglot/budgets.json").read_text())["results"]
     for method, figures in measured.items():

@@ -50,7 +50,7 @@ def describe_method(name: str) -> MethodDescription:
         >>> maml.info.family, maml.learns
         ('initialisation', ['backbone', 'head'])
         >>> [setting.name for setting in maml.settings]
-        ['steps', 'max_steps', 'update_rule', 'rate']
+        ['steps', 'max_steps', 'update_rule', 'rate', 'in_turn']
 
     Raises:
         UnknownNameError: no method has this name.

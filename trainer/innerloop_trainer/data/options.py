@@ -151,7 +151,7 @@ def describe_options(options: type[Any]) -> list[OptionHelp]:
 
     >>> from innerloop_trainer.data import sources
     >>> [each.name for each in describe_options(sources["omniglot"].options)]
-    ['split', 'rotations', 'domains']
+    ['split', 'size', 'rotations', 'domains']
     """
     return [
         OptionHelp(
