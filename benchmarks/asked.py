@@ -1,5 +1,6 @@
 """What a bundle's learner answers to many tasks in this process: to queries, and to support examples left out."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -85,14 +86,10 @@ class AskedByFeatures(Asked):
     def read(self, split: ClassExamples) -> ClassExamples:
         """A split of features [F]."""
 
-        def embed(data: ExampleSet) -> ExampleSet:
-            features = []
-            for some in torch.from_numpy(data.examples).split(AT_ONCE):
-                x = normalise(self._learner.spec.input, some)[None]
-                features.append(self._backbone.apply(self._params, x, torch.ones(1, len(some)), {}).values[0])
-            return replace(data, examples=torch.cat(features).numpy())
+        def features(x: Tensor) -> Tensor:
+            return self._backbone.apply(self._params, x[None], torch.ones(1, len(x)), {}).values[0]
 
-        return split.with_inputs(embed, InputSpec((self._backbone.features,)))
+        return embedded(split, self._learner.spec.input, features, self._backbone.features)
 
     @torch.no_grad()
     def left_out(self, support: Support) -> NDArray[np.float32]:
@@ -102,6 +99,23 @@ class AskedByFeatures(Asked):
         parts = torch.arange(size).view(1, size, 1).expand(tasks, -1, -1)
         logits: NDArray[np.float32] = self._learner.left_out(self._params, padded, parts).numpy()
         return logits[..., : support.max_ways]
+
+
+def embedded(split: ClassExamples, inputs: InputSpec, features: Callable[[Tensor], Tensor], size: int) -> ClassExamples:
+    """A split whose inputs are the features of its examples, which are computed once.
+
+    Args:
+        split: the split.
+        inputs: normalisation of its examples.
+        features: function from normalised examples [N, *input] to their features [N, size].
+        size: number of features of an example.
+    """
+
+    def embed(data: ExampleSet) -> ExampleSet:
+        parts = [features(normalise(inputs, some)) for some in torch.from_numpy(data.examples).split(AT_ONCE)]
+        return replace(data, examples=torch.cat(parts).numpy())
+
+    return split.with_inputs(embed, InputSpec((size,)))
 
 
 def ask(bundle: Bundle) -> Asked:

@@ -1,11 +1,14 @@
 """Trains the models that benchmarks measure, with the `innerloop` command."""
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from innerloop_trainer.data import EpisodeShape
 from innerloop_trainer.runs.folder import RunFolder
 from innerloop_trainer.runs.log import read_rows
 
@@ -36,3 +39,14 @@ def train(folder: Path, method: str, options: Sequence[str], start: Path | None 
 def _finished(run: RunFolder) -> bool:
     rows = read_rows(run.log)
     return bool(rows) and rows[-1].iteration == run.load_config().iterations
+
+
+def evaluated(run: Path, data: str, shape: EpisodeShape, episodes: int, protocol: str, file: Path) -> dict[str, Any]:
+    """What `innerloop evaluate` finds of a run, kept in a JSON file; what is kept already is not measured again."""
+    if not file.is_file():
+        run_innerloop(
+            "evaluate", str(run), "--data", data, "--ways", str(shape.ways), "--shots", str(shape.shots),
+            "--queries", str(shape.queries), "--episodes", str(episodes), "--protocol", protocol, "--json", str(file),
+        )  # fmt: skip
+    evaluation: dict[str, Any] = json.loads(file.read_text())
+    return evaluation

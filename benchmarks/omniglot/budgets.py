@@ -18,15 +18,17 @@ from typing import Any
 
 import numpy as np
 
+from innerloop_trainer.data import EpisodeShape
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from machine import describe_machine
 from recipes import RECIPES, STRIDED
-from training import run_innerloop, train
+from training import evaluated, train
 
 RUNS = Path(__file__).resolve().parent.parent.parent / "runs" / "omniglot-budgets"
 RESULTS = Path(__file__).with_name("budgets.json")
 STEPS = {"anil": (500, 1000, 2000), "maml": (500, 1000)}
-EPISODES, META_BATCH = 600, 4
+SHAPE, EPISODES, META_BATCH = EpisodeShape(20, 1, 5), 600, 4
 PAPER_TASKS = 60_000 * 16
 """Training tasks of MAML at 20 ways (Finn et al. 2017, appendix A.1)."""
 
@@ -56,17 +58,10 @@ def _measured(method: str, steps: int, data: str) -> dict[str, float]:
     folder = RUNS / f"{method}-{steps}"
     own = ["--data", data, "--ways", "20", *options, *STRIDED, "--validate-every", str(steps)]
     train(folder, method, [*own, "--test-episodes", "2", "--calibration-episodes", "0", "--no-report"])
-    return {protocol: _accuracy(folder, data, protocol) for protocol in ("inductive", "transductive")}
-
-
-def _accuracy(folder: Path, data: str, protocol: str) -> float:
-    file = folder / f"{protocol}.json"
-    if not file.is_file():
-        run_innerloop(
-            "evaluate", str(folder), "--data", data, "--ways", "20", "--shots", "1", "--queries", "5",
-            "--episodes", str(EPISODES), "--protocol", protocol, "--json", str(file),
-        )  # fmt: skip
-    return 100 * float(json.loads(file.read_text())["value"])
+    return {
+        protocol: 100 * evaluated(folder, data, SHAPE, EPISODES, protocol, folder / f"{protocol}.json")["value"]
+        for protocol in ("inductive", "transductive")
+    }
 
 
 def _extrapolated(figures: list[dict[str, Any]], paper: float) -> dict[str, float]:

@@ -29,7 +29,7 @@ from machine import describe_machine
 from recipes import RECIPES, STRIDED
 from served import served_accuracies
 from table import markdown
-from training import run_innerloop, train
+from training import evaluated, run_innerloop, train
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUNS = ROOT / "runs" / "omniglot"
@@ -145,13 +145,8 @@ def _measure(run: Run, data: str) -> dict[str, Any]:
 
 def _evaluate(run: Run, data: str, setting: str, protocol: str) -> dict[str, float]:
     """Accuracy of a run, kept beside it."""
-    file, shape = run.folder / f"{setting}-{protocol}.json", SETTINGS[setting]
-    if not file.is_file():
-        run_innerloop(
-            "evaluate", str(run.folder), "--data", data, "--ways", str(shape.ways), "--shots", str(shape.shots),
-            "--queries", str(shape.queries), "--episodes", str(EPISODES), "--protocol", protocol, "--json", str(file),
-        )  # fmt: skip
-    evaluation = json.loads(file.read_text())
+    file = run.folder / f"{setting}-{protocol}.json"
+    evaluation = evaluated(run.folder, data, SETTINGS[setting], EPISODES, protocol, file)
     return {"accuracy": evaluation["value"], "confidence_interval": evaluation["confidence_interval"]}
 
 

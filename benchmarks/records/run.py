@@ -23,7 +23,6 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +33,11 @@ from torch import Tensor
 from innerloop import Client
 from innerloop_command.server_process import ServerProcess
 from innerloop_learner.bundle import Bundle, load_bundle
-from innerloop_learner.inputs import normalise
-from innerloop_learner.spec import InputSpec
 from innerloop_trainer.data import ClassExamples, EpisodeShape, load_source
-from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.evaluation import confidence_interval, evaluate, evaluation_batches
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from asked import embedded
 from machine import describe_machine
 from served import served_accuracies
 
@@ -58,8 +55,6 @@ WITHIN = ("20-way 1-shot", "20-way 5-shot")
 
 MOVES = ((0, 0), (-2, 0), (2, 0), (0, -2), (0, 2))
 """Pixels by which the views of an image are moved, down and to the right."""
-
-IMAGES_AT_ONCE = 500
 
 PAIRS = (50, 200)
 """Numbers of pairs of characters by which errors are counted."""
@@ -128,15 +123,8 @@ def _served(path: Path, test: ClassExamples) -> dict[str, float]:
 @torch.no_grad()
 def _embedded(bundle: Bundle, test: ClassExamples, moves: Sequence[tuple[int, int]]) -> ClassExamples:
     """The split with features [F] as inputs: for each image the mean of those of the image moved so."""
-    spec = bundle.learner.spec.input
-
-    def embed(data: ExampleSet) -> ExampleSet:
-        images: Sequence[Tensor] = torch.from_numpy(data.examples).split(IMAGES_AT_ONCE)  # type: ignore[no-untyped-call]
-        return replace(
-            data, examples=torch.cat([_features(bundle, normalise(spec, some), moves) for some in images]).numpy()
-        )
-
-    return test.with_inputs(embed, InputSpec((bundle.learner.backbone.features,)))
+    learner = bundle.learner
+    return embedded(test, learner.spec.input, lambda x: _features(bundle, x, moves), learner.backbone.features)
 
 
 def _features(bundle: Bundle, x: Tensor, moves: Sequence[tuple[int, int]]) -> Tensor:

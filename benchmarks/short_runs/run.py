@@ -1,4 +1,4 @@
-"""Where the time of a short run goes: 20 outer steps on glyphs, and all that `innerloop train` does after them.
+"""What a run of 20 outer steps on glyphs spends its time on: these steps, and what `innerloop train` does after them.
 
     python benchmarks/short_runs/run.py [maml protonet anil lstm-optimizer]
 

@@ -12,7 +12,7 @@ from workload import OUTER_RATE, RATE, WAYS, Batch, Weights, Workload
 from innerloop_learner import InputSpec, LearnerSpec, Query, Support, build_learner
 from innerloop_learner.acceleration import accelerated
 from innerloop_learner.objectives import Stage, build_objective
-from innerloop_learner.precision import float32_precision
+from innerloop_learner.precision import tf32_allowed
 from innerloop_learner.tasks import Episodes
 from innerloop_trainer.outer_loop import OptimizerPlan, OuterLoop, build_estimator
 from innerloop_trainer.parallel import ThreadsOrWorkers
@@ -44,14 +44,14 @@ class Innerloop(Side):
 
     def step(self, batch: Batch) -> float:
         """See Side.step."""
-        with float32_precision("tf32"):
+        with tf32_allowed(True):
             estimate = self._loop.step(_episodes(batch).to(self._device), self._done)
         self._done += 1
         return estimate.loss.item()
 
     def gradient(self, batch: Batch) -> tuple[float, Weights]:
         """See Side.gradient."""
-        with float32_precision("ieee"):
+        with tf32_allowed(False):
             estimate = self._estimator.estimate(self._loop.params, {}, _episodes(batch).to(self._device), Stage())
         return estimate.loss.item(), {name: value.cpu().numpy() for name, value in estimate.gradients.items()}
 

@@ -93,7 +93,7 @@ def _means(runs: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _gains(once: list[dict[str, float]], runs: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """By size of tasks the mean gain over seeds, and the half width of its interval."""
+    """The mean gain over seeds in points, and the half width of its interval, for each size of tasks."""
     gains = {name: [run[name] - plain[name] for plain, run in zip(once, runs, strict=True)] for name in SHAPES}
     return {name: {"mean": mean(own), "half_width": half_width(own)} for name, own in gains.items()}
 

@@ -2,29 +2,25 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 
-Float32Precision = Literal["ieee", "tf32"]
-"""Precision of the factors of float32 products on a GPU: as they are, or rounded to 10 bits of mantissa."""
 
-
-def set_float32_precision(precision: Float32Precision) -> None:
+def allow_tf32(allowed: bool) -> None:
     """Let the libraries of a GPU round float32 factors to TF32, or forbid it, which cuDNN does not by default.
 
-    They have one switch for a process.
+    TF32 has 10 bits of mantissa. The libraries have one switch for a process.
     """
-    torch.backends.cuda.matmul.fp32_precision = precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if allowed else "ieee"
     # Not its `conv.fp32_precision`: PyTorch can't trace graphs any more in a process in which that was set to "ieee".
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 @contextmanager
-def float32_precision(precision: Float32Precision) -> Iterator[None]:
-    """Have products computed in a precision inside this context."""
+def tf32_allowed(allowed: bool) -> Iterator[None]:
+    """Round float32 factors to TF32 inside this context, or forbid it there."""
     products, convolutions = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.allow_tf32
-    set_float32_precision(precision)
+    allow_tf32(allowed)
     try:
         yield
     finally:

@@ -81,7 +81,7 @@ def test_the_loss_is_the_mean_of_those_of_all_turns(case: Case) -> None:
     learned = [name for name in params if name not in case.learner.buffers() | case.learner.choices()]
     params |= {name: params[name].requires_grad_() for name in learned}
     outcome = build_objective(case.learner, {**case.training, "in_turn": True})(params, episodes, START)
-    # Where norms have running statistics, those of the batch are of all examples in either case.
+    # Batch norm takes its statistics from all examples of the task, in every turn.
     x = torch.cat([episodes.support.x, episodes.query.x], 1)
     plain = case.objective
     assert isinstance(plain, QueryLoss)

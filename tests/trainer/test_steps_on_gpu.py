@@ -10,7 +10,7 @@ from runs import DIGITS
 
 from innerloop_learner.acceleration import accelerated
 from innerloop_learner.objectives import Stage, build_objective
-from innerloop_learner.precision import float32_precision
+from innerloop_learner.precision import tf32_allowed
 from innerloop_trainer.config import TrainingConfig
 from innerloop_trainer.data import AugmentedTasks, EpisodeShape, load_source, read_augmentations
 from innerloop_trainer.outer_loop import OptimizerPlan, OuterLoop, Replayed, build_estimator, defaults_of
@@ -110,7 +110,7 @@ def test_products_round_only_where_they_may() -> None:
     def error() -> float:
         return ((a.to(GPU) @ b.to(GPU)).cpu().double() - exact).abs().max().item()
 
-    with float32_precision("ieee"):
+    with tf32_allowed(False):
         assert error() < 1e-3
-    with float32_precision("tf32"):
+    with tf32_allowed(True):
         assert error() > 1e-3

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from innerloop_learner.bundle import load_bundle
 from innerloop_learner.objectives import Stage
-from innerloop_learner.precision import float32_precision
+from innerloop_learner.precision import tf32_allowed
 from innerloop_trainer.config import ConfigError, TrainingConfig
 from innerloop_trainer.data import load_source
 from innerloop_trainer.evaluation import evaluate
@@ -296,7 +296,7 @@ def test_tf32_is_for_outer_steps_alone(tmp_path: Path, monkeypatch: pytest.Monke
             return function(*args, **kwargs)
 
         monkeypatch.setattr(owner, name, noted)
-    with float32_precision("ieee"):
+    with tf32_allowed(False):
         run.run(lambda _: None, lambda: False)
     assert allowed == {("step", True), ("evaluate", False)}
 

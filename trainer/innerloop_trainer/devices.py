@@ -4,7 +4,7 @@ import re
 
 import torch
 
-from innerloop_learner.precision import set_float32_precision
+from innerloop_learner.precision import allow_tf32
 from innerloop_trainer.config import ConfigError
 
 
@@ -14,7 +14,7 @@ def choose_device(name: str) -> torch.device:
     Raises:
         ConfigError: this machine has no such device.
     """
-    set_float32_precision("ieee")
+    allow_tf32(False)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     match = re.fullmatch(r"cpu|cuda(?::(\d+))?", name)

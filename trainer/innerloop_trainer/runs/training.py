@@ -13,7 +13,7 @@ import torch
 
 from innerloop_learner.bundle import save_bundle
 from innerloop_learner.objectives import Stage
-from innerloop_learner.precision import float32_precision
+from innerloop_learner.precision import tf32_allowed
 from innerloop_learner.tasks import Episodes, Params
 from innerloop_trainer.config import ConfigError, differences
 from innerloop_trainer.evaluation import Evaluation, evaluate, metric_name, score
@@ -212,7 +212,7 @@ class Training:
         plan, iteration = self.plan, self.progress.iteration
         self._generator.manual_seed(seed_for(plan.config.seed, "training", iteration))
         episodes = self._next_tasks(Stage())
-        with float32_precision("tf32" if plan.config.precision == "tf32" else "ieee"):
+        with tf32_allowed(plan.config.precision == "tf32"):
             estimate = self._loop.step(episodes, iteration)
         self._recent.add(estimate.loss, score(estimate.outputs, estimate.answered or episodes).mean())
         self.progress = replace(self.progress, iteration=iteration + 1)

@@ -22,7 +22,6 @@ from innerloop_trainer.encoders import load_encoded, read_optional_encoder
 from innerloop_trainer.evaluation import metric_name
 from innerloop_trainer.measuring import USUAL_TEST, tasks_to_measure
 from innerloop_trainer.mistakes import MISTAKES
-from innerloop_trainer.outer_loop import defaults_of
 from innerloop_trainer.recipes import Recipe, make_recipe, read_recipe, write_recipe
 from innerloop_trainer.runs.folder import RunError, RunFolder
 from innerloop_trainer.runs.from_recipe import PreparedRecipe, prepare_recipe
@@ -202,7 +201,6 @@ class Tuning:
             run = RunFolder(self.folder.trial(best.trial))
             recipe = make_recipe(read_recipe(run.recipe).settings)
             config = recipe.training
-            iterations = config.iterations or defaults_of(config.method).iterations
             figure = evaluate_bundle(
                 load_bundle(run.bundle, self._device),
                 config.data,
@@ -211,7 +209,7 @@ class Tuning:
                 ways=config.ways,
                 shots=config.shots,
                 queries=config.queries or 15,
-                episodes=self._test_episodes or tasks_to_measure(config.method, iterations, USUAL_TEST),
+                episodes=self._test_episodes or tasks_to_measure(config.method, config.iterations, USUAL_TEST),
                 seed=config.seed,
             )
             self._write(figure.metric)

@@ -8,7 +8,7 @@ import torch
 
 from innerloop_learner.bundle import load_bundle
 from innerloop_learner.manifest import BundleError
-from innerloop_learner.precision import set_float32_precision
+from innerloop_learner.precision import allow_tf32
 from innerloop_learner.signatures import TrustedKeys
 from innerloop_server.engine.graph_file import graph_file
 from innerloop_server.engine.interface import Engine, LoadedModel, LoadError, Worker
@@ -59,7 +59,7 @@ class TorchEngine(Engine):
         self.largest_batch = self._device.largest_batch
         self.compiles = settings.compiles
         self._precision = settings.precision
-        set_float32_precision("tf32" if settings.precision == "tf32" else "ieee")
+        allow_tf32(settings.precision == "tf32")
         self._memory = StateMemory(
             self._device.torch_device, with_room(settings.state_bytes), settings.host_state_bytes
         )
