@@ -17,13 +17,14 @@ from shell import innerloop, mistake
 from innerloop_learner.bundle import load_bundle
 from innerloop_learner.manifest import Metric
 from innerloop_learner.spec import InputSpec, LearnerSpec
+from innerloop_trainer.bundle_evaluation import BundleFigure
 from innerloop_trainer.data import ClassExamples, EpisodeShape, TaskSampler, load_source
 from innerloop_trainer.data.class_digests import ClassDigest
 from innerloop_trainer.data.example_set import ExampleSet
 from innerloop_trainer.evaluation import evaluate
-from innerloop_trainer.report import QUICK, Subject, make_report
+from innerloop_trainer.report import QUICK, Subject, make_report, subject_of
 from innerloop_trainer.report.failures import failures
-from innerloop_trainer.report.grids import Clock, curve_by_ways
+from innerloop_trainer.report.grids import Clock, curve_by_shots, curve_by_ways
 from innerloop_trainer.report.reliability import bins
 from innerloop_trainer.report.trajectory import trajectory
 
@@ -81,7 +82,7 @@ def _subject(
         texts=False,
         rate=0,
         shape=shape,
-        steps=None,
+        steps=load_bundle(folder / "bundle", CPU).learner.default_steps,
         seed=0,
         headline=Metric("accuracy", 0.5, 0.01, "inductive, <b>5-way</b>"),
         left_out=0,
@@ -142,6 +143,17 @@ def test_a_regression_has_curves_in_the_place_of_pictures_and_losses_by_step(tmp
         about.bundle.learner, about.bundle.params, about.sampler, about.shape, split="test", episodes=25, steps=1
     )
     assert steps[1].mean == pytest.approx(found.mean)
+
+
+def test_a_report_on_no_inner_steps_takes_none(tmp_path: Path) -> None:
+    about = _subject(tmp_path, REGRESSION, load_source("sinusoid").test, None, EpisodeShape(0, 5, 4))
+    bundle, metric = about.bundle, about.headline
+    figure = BundleFigure(metric, about.source, (), 0, about.sampler, about.shape)
+    stepless = subject_of(bundle, "sinusoid", figure, seed=0)
+    alike = {"split": "test", "episodes": QUICK.episodes, "steps": 0}
+    found = evaluate(bundle.learner, bundle.params, about.sampler, about.shape, **alike)
+    curve = curve_by_shots(stepless, QUICK, Clock(QUICK))
+    assert [each.mean for each in curve.points if each.size == 5] == [found.mean]
 
 
 def test_bins_count_every_query_once() -> None:

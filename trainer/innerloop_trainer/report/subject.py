@@ -44,7 +44,7 @@ class Subject:
         texts: whether the originals are texts.
         rate: sampling rate of the originals in Hz, if they are recordings; otherwise zero.
         shape: size of the tasks.
-        steps: inner steps; None for the model's default.
+        steps: inner steps.
         seed: seed of the tasks.
         headline: the figure that was measured before.
         left_out: number of classes that were left out, because the model was trained or chosen by them.
@@ -57,7 +57,7 @@ class Subject:
     texts: bool
     rate: int
     shape: EpisodeShape
-    steps: int | None
+    steps: int
     seed: int
     headline: Metric
     left_out: int
@@ -101,7 +101,7 @@ def subject_of(bundle: Bundle, data: str, figure: BundleFigure, seed: int) -> Su
         texts=plain.texts,
         rate=plain.rate,
         shape=figure.shape,
-        steps=figure.steps or None,
+        steps=figure.steps,
         seed=seed,
         headline=figure.metric,
         left_out=len(figure.left_out),
