@@ -17,7 +17,8 @@ from innerloop_learner.precision import tf32_allowed
 from innerloop_trainer.config import ConfigError, TrainingConfig
 from innerloop_trainer.data import load_source
 from innerloop_trainer.evaluation import evaluate
-from innerloop_trainer.outer_loop import OuterLoop
+from innerloop_trainer.outer_loop import Estimate, OuterLoop
+from innerloop_trainer.outer_loop.estimators.backpropagation import Backpropagation
 from innerloop_trainer.plan import make_plan
 from innerloop_trainer.runs import training as training_module
 from innerloop_trainer.runs.folder import RunError, RunFolder
@@ -198,6 +199,28 @@ def test_parameters_that_diverged_never_replace_a_good_checkpoint(tmp_path: Path
         train(steep, tmp_path / "run", save_minutes=0)
     state, _ = RunFolder(tmp_path / "run").load_latest(CPU)
     assert all(value.isfinite().all() for value in state.values())
+
+
+@each_config
+def test_parameters_that_the_latest_step_spoiled_are_neither_saved_nor_served(
+    config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    estimate = Backpropagation.estimate
+
+    def infinite_before_the_first_validation(self: Backpropagation, *arguments: Any) -> Estimate:
+        found, stage = estimate(self, *arguments), arguments[-1]
+        if round(stage.progress * config.iterations) == config.validate_every - 1:
+            next(iter(found.gradients.values())).fill_(torch.inf)
+        return found
+
+    monkeypatch.setattr(Backpropagation, "estimate", infinite_before_the_first_validation)
+    with pytest.raises(DivergedError, match="parameters are no longer finite after step 5: training diverged"):
+        train(config, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    state, progress = folder.load_latest(CPU)
+    assert progress.iteration == 0
+    assert all(value.isfinite().all() for value in state.values())
+    assert not folder.bundle.exists()
 
 
 def test_a_run_is_not_started_over_another(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ class Training:
             whether the run is finished.
 
         Raises:
-            DivergedError: the outer loss is no longer a number, or no validation gave a finite figure.
+            DivergedError: the outer loss or a parameter is no longer finite, or no validation gave a finite figure.
             OSError: a file of the run can't be written.
             ProcessError: another process of the run has ended or failed.
         """
@@ -310,11 +310,17 @@ class Training:
         self._clock = now
 
     def _check_finite(self, loss: float) -> None:
+        """Refuse to go on if training diverged. The loss alone does not tell, since the latest step came after it."""
         if not math.isfinite(loss):
-            raise DivergedError(
-                f"the outer loss was {loss} before step {self.progress.iteration}: training diverged; "
-                f"train again into another folder with a lower learning rate, inside or outside"
-            )
+            what = f"the outer loss was {loss} before"
+        elif not all(bool(value.isfinite().all()) for value in self._loop.params.values()):
+            what = "parameters are no longer finite after"
+        else:
+            return
+        raise DivergedError(
+            f"{what} step {self.progress.iteration}: training diverged; "
+            f"train again into another folder with a lower learning rate, inside or outside"
+        )
 
     def _save(self) -> None:
         """Begin to save everything needed to resume; parameters that are not finite never replace good ones."""
