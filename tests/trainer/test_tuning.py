@@ -108,6 +108,19 @@ def test_a_study_whose_process_was_killed_goes_on_to_the_same_end(finished: Tuni
     assert outcomes(second) == outcomes(finished)
 
 
+def test_a_trial_that_can_not_be_resumed_fails_and_what_it_saved_stays(tmp_path: Path) -> None:
+    first = study(tmp_path / "study")
+    assert not run(first, stop_after=8)
+    files = [first.folder.trial(1) / name for name in ("latest.safetensors", "checkpoints/step-00000002.safetensors")]
+    files[0].write_bytes(b"cut short")
+    before = [file.read_bytes() for file in files]
+    second = study(tmp_path / "study", resume=True)
+    assert run(second)
+    assert [each.outcome for each in second.tried] == ["complete", "failed", "complete"]
+    assert "latest.safetensors is damaged" in second.tried[1].failure
+    assert [file.read_bytes() for file in files] == before
+
+
 def raise_at_step_three_of_the_second_trial(report: Any) -> None:
     if report.training is not None and report.ended == 1:
         raise KeyboardInterrupt

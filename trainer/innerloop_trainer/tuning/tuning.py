@@ -23,7 +23,7 @@ from innerloop_trainer.evaluation import metric_name
 from innerloop_trainer.measuring import USUAL_TEST, tasks_to_measure
 from innerloop_trainer.mistakes import MISTAKES
 from innerloop_trainer.recipes import Recipe, make_recipe, read_recipe, write_recipe
-from innerloop_trainer.runs.folder import RunError, RunFolder
+from innerloop_trainer.runs.folder import RunFolder
 from innerloop_trainer.runs.from_recipe import PreparedRecipe, prepare_recipe
 from innerloop_trainer.runs.log import read_rows
 from innerloop_trainer.runs.training import Report, Training
@@ -320,11 +320,10 @@ class Tuning:
 
     def _prepared(self, recipe: Recipe, run: RunFolder) -> PreparedRecipe:
         """A run, to begin or to go on with."""
-        if run.exists:
-            with suppress(RunError):  # it was stopped before anything of it was saved
-                return prepare_recipe(recipe, run, self._device, resume=True, source=self.source)
-        shutil.rmtree(run.path, ignore_errors=True)
-        return prepare_recipe(recipe, run, self._device, source=self.source)
+        resume = run.has_checkpoint
+        if not resume:  # what is there was stopped before anything of it was saved
+            shutil.rmtree(run.path, ignore_errors=True)
+        return prepare_recipe(recipe, run, self._device, resume=resume, source=self.source)
 
     def _trials(self) -> list[FrozenTrial]:
         """All trials but those that were proposed before or go on as others."""
