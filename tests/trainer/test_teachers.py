@@ -284,6 +284,9 @@ def misfits(tmp_path_factory: pytest.TempPathFactory, wide: Path) -> Path:
     return folder
 
 
+IN_TURN = ("--set", "in_turn=true")
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -297,6 +300,7 @@ def misfits(tmp_path_factory: pytest.TempPathFactory, wide: Path) -> Path:
         ("two_ways", ["--teaching", "head", "--estimator", "backpropagation"], "choose --estimator pilot"),
         ("two_ways", ["--teaching", "body"], "unknown teaching 'body'; there are: head, plain, temperature"),
         ("two_ways", ["--set", "temperature=0"], "distillation: temperature must be at least 0.01, not 0"),
+        ("two_ways", [*IN_TURN, "--teaching", "head", "--queries", 3], "take an even number of --queries, or leave"),
         ("two_ways", ["--data", "sinusoid"], "protonet does not solve regression tasks"),
         (None, ["--teaching", "head"], "--teaching head changes teachers; name one with --teacher"),
         (None, ["--estimator", "pilot"], "estimator pilot: it changes teachers; name one with --teacher"),

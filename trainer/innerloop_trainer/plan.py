@@ -151,7 +151,7 @@ def make_plan(
     if config.wrong_labels and source.task_kind == "regression":
         raise ConfigError(f"{source.name} has targets and no labels; leave --wrong-labels out")
     if settings.of_objective.get("in_turn"):
-        _check_in_turn(config, estimator_name, unlabelled=unlabelled)
+        _check_in_turn(config, estimator_name, queries, unlabelled=unlabelled)
     validation = EpisodeShape(config.ways, config.shots, queries, config.wrong_labels)
     episodes = replace(validation, ways=_training_ways(config, source, defaults))
     teachers.check(source, episodes.ways)
@@ -184,7 +184,7 @@ def make_plan(
     )  # fmt: skip
 
 
-def _check_in_turn(config: TrainingConfig, estimator: str, *, unlabelled: bool) -> None:
+def _check_in_turn(config: TrainingConfig, estimator: str, queries: int, *, unlabelled: bool) -> None:
     """Check that examples of training tasks can take turns, and that the estimator has them do so."""
     if config.wrong_labels:
         raise ConfigError(
@@ -201,6 +201,11 @@ def _check_in_turn(config: TrainingConfig, estimator: str, *, unlabelled: bool) 
         raise ConfigError(
             f"the estimator {estimator} does not evaluate the loss that in_turn changes; leave --set in_turn out, or "
             "take another --estimator"
+        )
+    if estimator == "pilot" and queries % 2:
+        raise ConfigError(
+            "pilot halves the queries of a task, and for in_turn each half needs as many of every class; take an even "
+            "number of --queries, or leave --set in_turn out"
         )
 
 
