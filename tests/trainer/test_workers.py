@@ -1,8 +1,10 @@
 """Worker processes on a CPU: the same estimate as without, chosen by what is faster, and none is missed that ends."""
 
+import errno
 import os
 import signal
 from dataclasses import replace
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,30 @@ def test_short_runs_single_threads_and_estimators_of_whole_batches_never_start_w
             assert_steps_equal(divided, estimator(), 3)
         assert divided._chosen == "threads"
         assert divided._workers is None
+
+
+@pytest.mark.parametrize("workers", [3, None], ids=["asked for", "tried"])
+def test_a_run_goes_on_alone_where_no_worker_can_start(workers: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    def start(process: ForkServerProcess) -> None:
+        if started:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        started.append(process)
+        process_start(process)
+
+    process_start = ForkServerProcess.start
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(choice, "WORTH_SECONDS", 0.0)
+    monkeypatch.setattr(ForkServerProcess, "start", start)
+    plain = estimator()
+    divided = ThreadsOrWorkers(plain, 5, ITERATIONS, workers)
+    assert_steps_equal(divided, plain, 3)
+    notice = divided.take_notice()
+    assert notice is not None
+    assert "worker processes can't be started" in notice
+    assert divided._chosen == "threads"
+    assert not started[0].is_alive()
 
 
 def test_workers_that_can_not_be_are_refused() -> None:

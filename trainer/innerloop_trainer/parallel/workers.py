@@ -48,7 +48,7 @@ class Workers:
         size: number of processes, this one among them.
 
     Raises:
-        ProcessError: the estimator can't be sent.
+        ProcessError: the estimator can't be sent, or the system gives no more processes.
     """
 
     def __init__(self, estimator: Estimator, size: int) -> None:
@@ -65,14 +65,18 @@ class Workers:
         context.set_forkserver_preload([__name__])
         self._processes: list[ForkServerProcess] = []
         self._connections: list[Connection] = []
-        for _ in range(1, size):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs,), daemon=True, name="innerloop-worker")
-            process.start()
-            theirs.close()
-            self._processes.append(process)
-            self._connections.append(ours)
-            _send(ours, content)
+        try:
+            for _ in range(1, size):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_work, args=(theirs,), daemon=True, name="innerloop-worker")
+                self._connections.append(ours)
+                process.start()
+                self._processes.append(process)
+                theirs.close()
+                _send(ours, content)
+        except OSError as error:
+            self.close()
+            raise ProcessError(f"worker processes can't be started ({error})") from error
 
     @property
     def ready(self) -> bool:
