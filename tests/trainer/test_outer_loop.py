@@ -23,6 +23,7 @@ from innerloop_trainer.outer_loop import (
     estimators,
     training_defaults,
 )
+from innerloop_trainer.outer_loop.loop import decayed
 from innerloop_trainer.seeds import generator_for
 
 LEARNER = build_learner(
@@ -103,6 +104,21 @@ def test_an_estimator_may_have_a_parameter_learned_at_another_rate() -> None:
     trained.step(episodes(0), 0)
     for name, rate in (("conv0.bias", 0.03), ("conv1.bias", 0.01)):
         torch.testing.assert_close(trained.params[name], params()[name] - rate, rtol=0, atol=1e-6)
+
+
+def test_weight_decay_shrinks_convolutions_by_its_part_of_the_rate_and_nothing_else() -> None:
+    trained = OuterLoop(Constant(0.001), params(), OptimizerPlan(10, 0.01, 10.0, weight_decay=2.0), seed=0)
+    trained.step(episodes(0), 0)
+    for name, before in params().items():
+        if name not in LEARNER.buffers():
+            kept = 0.98 if name.startswith("conv") and name.endswith("weight") else 1.0
+            torch.testing.assert_close(trained.params[name], kept * before - 0.01, rtol=0, atol=1e-6)
+
+
+def test_weight_decay_leaves_alone_what_a_method_learns_besides_its_backbone() -> None:
+    for method in ("maml++", "meta-sgd"):
+        learner = build_learner(LearnerSpec(method, InputSpec((1, 16, 16)), backbone_settings={"width": 4}))
+        assert decayed(learner) == {f"conv{block}.weight" for block in range(4)}
 
 
 def test_buffers_are_taken_over_not_learned() -> None:

@@ -22,7 +22,7 @@ from innerloop_trainer.runs.folder import RunFolder
 from innerloop_trainer.runs.log import read_rows
 
 STEPS = WARM_UP + 4
-PLAN = OptimizerPlan(STEPS, learning_rate=0.01, gradient_clip=0.1)
+PLAN = OptimizerPlan(STEPS, learning_rate=0.01, gradient_clip=0.1, weight_decay=0.1)
 
 
 class Stream:

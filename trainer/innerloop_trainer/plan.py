@@ -177,7 +177,7 @@ def make_plan(
         backbone_settings=spec.backbone_settings,
         policy_settings=spec.policy_settings,
     )
-    optimizer = OptimizerPlan(iterations, learning_rate, defaults.gradient_clip, config.schedule)
+    optimizer = OptimizerPlan(iterations, learning_rate, defaults.gradient_clip, config.schedule, config.weight_decay)
     return TrainingPlan(
         completed, source, learner, estimator, episodes, validation, iterations, meta_batch, validation_episodes,
         optimizer,

@@ -21,7 +21,8 @@ GROUPS = {
         *("policy_set", "encoder", "tokenizer"),
     ),
     TRAINING: (
-        *("iterations", "meta_batch", "learning_rate", "schedule", "estimator", "precision", "recompute", "set"),
+        *("iterations", "meta_batch", "learning_rate", "weight_decay", "schedule", "estimator", "precision"),
+        *("recompute", "set"),
         *("augment", "mix_tasks", "transform", "teacher", "teaching", "init", "seed"),
     ),
     MEASURING: ("validate_every", "validation_episodes", "test_episodes", "calibration_episodes"),

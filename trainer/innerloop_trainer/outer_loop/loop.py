@@ -1,5 +1,8 @@
 """The outer loop: an estimator and an optimizer change named meta-parameters."""
 
+import torch
+
+from innerloop_learner.learner import Learner
 from innerloop_learner.objectives import Stage
 from innerloop_learner.state import prefixed, section
 from innerloop_learner.tasks import Episodes, Params
@@ -10,6 +13,16 @@ from innerloop_trainer.seeds import seed_for
 
 PARAMETERS, OPTIMIZER, CARRIED = "parameters.", "optimizer.", "estimator."
 """Prefixes of the names of tensors in `OuterLoop.state`."""
+
+
+def decayed(learner: Learner) -> frozenset[str]:
+    """The names of the meta-parameters that weight decay is for: convolutions and matrices of the backbone.
+
+    A bias or a norm needs none, and what a method learns besides, such as learning rates, is not nearer to the truth
+    for being nearer to zero. Shapes are those of the backbone, since a method may keep a norm's weights for each step.
+    """
+    weights = learner.backbone.init(torch.Generator())
+    return frozenset(name for name, value in weights.items() if value.dim() > 1) - learner.buffers()
 
 
 class OuterLoop:
@@ -30,10 +43,12 @@ class OuterLoop:
     ) -> None:
         self._estimator, self._plan, self._seed = estimator, plan, seed
         self._params = {name: value.detach().clone() for name, value in params.items()}
-        buffers = estimator.objective.learner.buffers()
+        learner = estimator.objective.learner
+        buffers = learner.buffers()
         learned = {name: value for name, value in self._params.items() if name not in buffers}
         device = next(iter(self._params.values())).device
-        self._optimizer = Optimizer(learned, plan, estimator.rates(), on_device=replay or device.type == "cuda")
+        on_device = replay or device.type == "cuda"
+        self._optimizer = Optimizer(learned, plan, estimator.rates(), decayed(learner), on_device=on_device)
         self._carried = estimator.start(self._params)
         self._replayed = Replayed("outer steps", self._taken, device) if replay else None
 

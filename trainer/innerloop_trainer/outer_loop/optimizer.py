@@ -1,7 +1,7 @@
 """The optimizer of meta-parameters."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
@@ -25,12 +25,14 @@ class OptimizerPlan:
         learning_rate: learning rate at the start of the schedule.
         gradient_clip: largest norm of the meta-gradient, over all meta-parameters together.
         schedule: schedule of the learning rate.
+        weight_decay: part of the learning rate by which decayed meta-parameters shrink in a step.
     """
 
     iterations: int
     learning_rate: float
     gradient_clip: float
     schedule: Schedule = "cosine"
+    weight_decay: float = 0.0
 
     def rate_at(self, iteration: int) -> float:
         """Learning rate of outer step number `iteration`.
@@ -44,12 +46,15 @@ class OptimizerPlan:
 
 
 class Optimizer:
-    """Adam with a schedule, on gradients of bounded norm; changes tensors in place.
+    """AdamW (Loshchilov and Hutter 2019) with a schedule, on gradients of bounded norm; changes tensors in place.
+
+    Without weight decay, which is what a plan has unless it says otherwise, that is Adam.
 
     Args:
         params: meta-parameters by name.
-        plan: learning rate, schedule and largest gradient.
+        plan: learning rate, schedule, largest gradient and weight decay.
         rates: learning rates of some of them by name, in parts of the plan's.
+        decayed: names of those that the plan's weight decay is for.
         on_device: whether learning rates and counters of steps lie on the device of the meta-parameters, a GPU, so that
             a recorded step can be replayed with others.
     """
@@ -59,18 +64,22 @@ class Optimizer:
         params: Params,
         plan: OptimizerPlan,
         rates: Mapping[str, float] = MappingProxyType({}),
+        decayed: Set[str] = frozenset(),
         *,
         on_device: bool = False,
     ) -> None:
         self._params, self._plan, self._on_device = params, plan, on_device
-        members: dict[float, list[Tensor]] = {}
+        members: dict[tuple[float, float], list[Tensor]] = {}
         for name, value in params.items():
-            members.setdefault(rates.get(name, 1.0), []).append(value)
-        groups: list[dict[str, Any]] = [{"params": group, "share": share} for share, group in members.items()]
+            decay = plan.weight_decay if name in decayed else 0.0
+            members.setdefault((rates.get(name, 1.0), decay), []).append(value)
+        groups: list[dict[str, Any]] = [
+            {"params": group, "share": share, "weight_decay": decay} for (share, decay), group in members.items()
+        ]
         if on_device:
             for group in groups:
                 group["lr"] = group["params"][0].new_zeros(())
-        self._adam = torch.optim.Adam(groups, capturable=on_device)
+        self._adam = torch.optim.AdamW(groups, capturable=on_device)
 
     def begin(self, iteration: int) -> None:
         """Take over the learning rates of outer step number `iteration`."""
