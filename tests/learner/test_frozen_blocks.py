@@ -20,6 +20,18 @@ STEPS = 3
 NETWORK = {"width": 6, "downsample": "stride"}
 
 DIVIDED: Mapping[str, tuple[dict[str, Any], Sequence[str], int]] = {
+    "cell": (
+        {
+            "blocks": [
+                {"width": 4, "edges": ["conv3x3", "skip", "mean3x3"]},
+                {"width": 5, "downsample": "none"},
+                {"width": 4, "edges": ["conv1x1"]},
+            ],
+            "norm": "task",
+        },
+        ["block2", "head"],
+        2,
+    ),
     "mlp": ({"widths": [6, 5, 4], "activation": "tanh", "norm": "task"}, ["block1", "head"], 1),
     "resnet12": ({"widths": [3, 4, 4, 3], "norm": "task"}, ["block2", "block3"], 2),
     "resnet18": ({"widths": [3, 4, 4, 3], "stem": "small", "norm": "task"}, ["block5", "head"], 5),

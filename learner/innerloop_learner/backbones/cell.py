@@ -98,6 +98,7 @@ class Cell(Backbone):
         super().__init__(input_shape, settings)
         check_images("cell", input_shape)
         self.blocks = [Block(**block) for block in settings.blocks]
+        self.depth = len(self.blocks)
         self._inputs = (input_shape[0], *(block.width for block in self.blocks))  # channels that each block reads
         self._maps = (self._inputs[-1], *_size(self.blocks, input_shape[1:]))
         self.features = torch.Size(self._maps).numel()
@@ -141,9 +142,11 @@ class Cell(Backbone):
         return Edge(name, start, end, operation, norm)
 
     def _layers(self, params: Params, x: Tensor, normalise: Normalise) -> Tensor:
-        for number, block in enumerate(self.blocks):
-            x = self._entered(params, number, block, x, normalise)
+        for number in self.span:
+            x = self._entered(params, number, self.blocks[number], x, normalise)
             x = self._through(params, self._cells[number], x, normalise)
+        if not self.ends:
+            return x
         return x.flatten(2).to(params["conv0.weight"].dtype)  # convolutions may leave another one in low precision
 
     def _entered(self, params: Params, number: int, block: Block, x: Tensor, normalise: Normalise) -> Tensor:
