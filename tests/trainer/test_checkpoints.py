@@ -112,7 +112,7 @@ def test_a_disk_without_room_for_a_checkpoint_stops_no_training_and_the_user_hea
     monkeypatch.setattr(RunFolder, "save_latest", on_a_small_disk)
     assert run.run(listen, lambda: False)
     assert len(notices) == 1
-    assert "a checkpoint could not be written" in notices[0]
+    assert "the run could not be saved" in notices[0]
     assert "No space left on device" in notices[0]
     assert run.folder.load_latest(CPU)[1].iteration == 12
 
@@ -128,7 +128,7 @@ def test_a_run_whose_end_can_not_be_saved_fails_and_leaves_the_last_good_checkpo
         save(folder, state, progress, **options)
 
     monkeypatch.setattr(RunFolder, "save_latest", full_in_the_end)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(RunError, match="No space left"):
         run.run(lambda _: None, lambda: False)
     assert run.folder.load_latest(CPU)[1].iteration == 10
 

@@ -1,6 +1,9 @@
 """Runs: what they leave on disk, and that stopping and resuming changes nothing of it."""
 
 import errno
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from runs import CPU, DIGITS, SINUSOID, train, training
 from shell import innerloop
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from innerloop_learner.bundle import load_bundle
+from innerloop_learner.bundle import load_bundle, save_bundle
 from innerloop_learner.objectives import Stage
 from innerloop_learner.precision import tf32_allowed
 from innerloop_trainer.config import ConfigError, TrainingConfig
@@ -22,7 +25,7 @@ from innerloop_trainer.outer_loop.estimators.backpropagation import Backpropagat
 from innerloop_trainer.plan import make_plan
 from innerloop_trainer.runs import training as training_module
 from innerloop_trainer.runs.folder import RunError, RunFolder
-from innerloop_trainer.runs.log import Row, RunLog, read_rows
+from innerloop_trainer.runs.log import Row, RunLog, _WholeRecords, read_rows
 from innerloop_trainer.runs.training import DivergedError, Report
 
 each_config = pytest.mark.parametrize("config", [DIGITS, SINUSOID], ids=["digits-batch-norm", "sinusoid"])
@@ -95,22 +98,99 @@ def test_a_run_that_was_killed_between_validations_resumes_from_what_the_clock_s
     assert_same_runs(train(SINUSOID, tmp_path / "whole"), train(SINUSOID, tmp_path / "killed", resume=True))
 
 
-@pytest.mark.parametrize("what", ["RunLog.write", "save_bundle"])
-def test_a_full_disk_costs_nothing_once_there_is_room_again(
+class SmallDisk:
+    """A function that finds no room on the disk while `full`."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function, self.full = function, False
+
+    def __call__(self, *args: Any) -> Any:
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self._function(*args)
+
+
+def small_disk(what: str, monkeypatch: pytest.MonkeyPatch) -> SmallDisk:
+    """What a function of the disk is replaced by: that which writes lines of logs, or that which writes bundles."""
+    if what == "logs":
+        disk = SmallDisk(_WholeRecords._written)
+        monkeypatch.setattr(_WholeRecords, "_written", lambda *args: disk(*args))
+    else:
+        disk = SmallDisk(save_bundle)
+        monkeypatch.setattr("innerloop_trainer.runs.training.save_bundle", disk)
+    return disk
+
+
+@pytest.mark.parametrize("what", ["logs", "bundle"])
+def test_a_disk_that_is_full_at_a_validation_stops_no_training(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    whole = train(SINUSOID, tmp_path / "whole")
+    disk, notices = small_disk(what, monkeypatch), list[str]()
+    run = training(SINUSOID, tmp_path / "run", save_minutes=0)
 
-    def fill_the_disk() -> bool:
-        monkeypatch.setattr(f"innerloop_trainer.runs.training.{what}", fail)
+    def full_for_a_while() -> bool:
+        disk.full = 4 <= run.progress.iteration < 8
+        if run.progress.iteration == 7:
+            assert run.folder.load_latest(CPU)[1].iteration == 4
         return False
 
-    with pytest.raises(OSError, match="No space"):
-        train(SINUSOID, tmp_path / "run", stop_at=4, how=fill_the_disk)
-    monkeypatch.undo()
-    assert RunFolder(tmp_path / "run").load_latest(CPU)[1].iteration == 5
-    assert_same_runs(train(SINUSOID, tmp_path / "whole"), train(SINUSOID, tmp_path / "run", resume=True))
+    def listen(report: Report) -> None:
+        notices.extend([report.notice] if report.notice else [])
+
+    assert run.run(listen, full_for_a_while)
+    assert_same_runs(whole, run.folder)
+    assert len(notices) == 1
+    assert "could not be saved" in notices[0]
+    assert "No space left on device" in notices[0]
+
+
+@pytest.mark.parametrize("what", ["logs", "bundle"])
+def test_a_run_that_ends_on_a_full_disk_says_so_and_goes_on_where_it_was_saved(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(SINUSOID, tmp_path / "whole")
+    disk = small_disk(what, monkeypatch)
+    run = training(SINUSOID, tmp_path / "run", save_minutes=0)
+
+    def full_from_now_on() -> bool:
+        disk.full = disk.full or run.progress.iteration == 4
+        return False
+
+    with pytest.raises(RunError, match=r"No space left on device.*make room.*--resume"):
+        run.run(lambda _: None, full_from_now_on)
+    assert run.folder.load_latest(CPU)[1].iteration == 4
+    disk.full = False
+    assert_same_runs(whole, train(SINUSOID, run.folder.path, resume=True))
+
+
+def test_runs_survive_a_disk_that_really_is_full(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", small], check=False)
+    if mounted.returncode:
+        pytest.skip("a small disk can't be mounted here")
+    try:
+        config = replace(SINUSOID, validate_every=2, learning_rate=0.02)
+        whole = train(config, tmp_path / "whole")
+        run, filler, notices = training(config, small / "run", save_minutes=0), small / "filler", list[str | None]()
+
+        def fill_and_empty() -> bool:
+            run._checkpoints.wait()
+            if run.progress.iteration == 3:
+                with filler.open("wb", buffering=0) as file, suppress(OSError):
+                    while True:
+                        file.write(bytes(512))
+            if run.progress.iteration == 9:
+                filler.unlink()
+            return False
+
+        assert run.run(lambda report: notices.append(report.notice), fill_and_empty)
+        assert_same_runs(whole, run.folder)
+        assert any(notices)
+        assert not [path for path in run.folder.path.rglob("*") if ".new" in path.name or ".incoming" in path.name]
+    finally:
+        subprocess.run(["umount", small], check=True)
 
 
 def test_a_run_can_be_interrupted_again_and_again(tmp_path: Path) -> None:
@@ -161,8 +241,9 @@ def test_a_log_forgets_what_came_after_the_checkpoint_and_what_a_crash_cut_short
     folder = RunFolder(tmp_path)
     first, second = Row(5, 1.5, 30.0, 1e-3, 0.7, 0.5, 0.6, 0.1), Row(10, 3.0, 30.0, 5e-4, 0.6, 0.6, 0.7, 0.1)
     log = RunLog(folder, 0)
-    log.write(first)
-    log.write(second)
+    log.add(first)
+    log.add(second)
+    log.write()
     log.close()
     assert read_rows(folder.log) == [first, second]
     with folder.log.open("a") as file:

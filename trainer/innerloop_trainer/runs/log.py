@@ -2,11 +2,16 @@
 
 import csv
 import io
+import os
+import socket
+import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TextIO
 
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from innerloop_learner.disk import replace_file
 from innerloop_trainer.runs.folder import RunFolder
@@ -40,32 +45,83 @@ class Row:
 class RunLog:
     """Appends rows to a run's logs; rows past the iteration that a run resumes from are dropped.
 
+    A row that finds no room stays in memory, and `write` can be called again when there may be some. The events are
+    written here and not by TensorBoard's writer, which loses them then, and ends.
+
     Args:
         folder: folder of the run.
         iteration: outer steps taken before, when the run starts or resumes.
+
+    Raises:
+        OSError: the files can't be written.
     """
 
     def __init__(self, folder: RunFolder, iteration: int) -> None:
         kept = [row for row in read_rows(folder.log) if row.iteration <= iteration]
-        text = io.StringIO(newline="")
-        _writer(text).writeheader()
-        _writer(text).writerows(asdict(row) for row in kept)
-        replace_file(folder.log, text.getvalue().encode())
-        self._file: TextIO = folder.log.open("a", newline="")
-        self._events = SummaryWriter(str(folder.tensorboard), purge_step=iteration + 1)
+        replace_file(folder.log, _lines(kept, header=True))
+        folder.tensorboard.mkdir(exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}"  # as TensorBoard expects it to begin
+        self._csv, self._events = _WholeRecords(folder.log), _WholeRecords(folder.tensorboard / name)
+        begins = [Event(file_version="brain.Event:2"), Event(session_log=SessionLog(status=SessionLog.START))]
+        self._waiting = [(self._events, _records(begins, iteration + 1))]  # TensorBoard forgets steps from there on
+        self.write()
 
-    def write(self, row: Row) -> None:
-        """Append a row."""
-        _writer(self._file).writerow(asdict(row))
-        self._file.flush()
-        for name, value in asdict(row).items():
-            if name != "iteration":
-                self._events.add_scalar(name, value, row.iteration)
+    def add(self, row: Row) -> None:
+        """Append a row with the next `write`."""
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in asdict(row).items()]
+        events = [Event(summary=Summary(value=[value])) for value in values if value.tag != "iteration"]
+        self._waiting += [(self._csv, _lines([row])), (self._events, _records(events, row.iteration))]
+
+    def write(self) -> None:
+        """Write what was added and is not written yet.
+
+        Raises:
+            OSError: not all of it can be written.
+        """
+        while self._waiting:
+            file, content = self._waiting[0]
+            file.append(content)
+            del self._waiting[0]
 
     def close(self) -> None:
-        """Flush and close."""
-        self._file.close()
+        """Close the files."""
+        self._csv.close()
         self._events.close()
+
+
+class _WholeRecords:
+    """A file that grows by all of what is appended, or not at all.
+
+    Args:
+        path: the file, which is made if there is none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab", buffering=0)
+
+    def append(self, content: bytes) -> None:
+        """Append.
+
+        Raises:
+            OSError: it can't be written, and the file is as it was.
+        """
+        end = self._file.seek(0, os.SEEK_END)
+        rest = memoryview(content)
+        try:
+            while rest:
+                rest = rest[self._written(rest) :]
+        except OSError:
+            with suppress(OSError):
+                self._file.truncate(end)
+            raise
+
+    def _written(self, content: memoryview) -> int:
+        """How many bytes the disk has taken, which may be fewer where it has no room for all."""
+        return self._file.write(content)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -83,5 +139,20 @@ def _row(line: dict[str, str]) -> Row | None:
         return None
 
 
-def _writer(file: TextIO) -> "csv.DictWriter[str]":
-    return csv.DictWriter(file, [field.name for field in fields(Row)])
+def _lines(rows: list[Row], *, header: bool = False) -> bytes:
+    """Rows as lines of the CSV file."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, [field.name for field in fields(Row)])
+    if header:
+        writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    return text.getvalue().encode()
+
+
+def _records(events: list[Event], step: int) -> bytes:
+    """Events of now and of an outer step as records of TensorBoard's file."""
+    content = io.BytesIO()
+    for event in events:
+        event.wall_time, event.step = time.time(), step
+        RecordWriter(content).write(event.SerializeToString())
+    return content.getvalue()

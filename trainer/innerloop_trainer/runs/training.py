@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -50,7 +51,7 @@ class Report:
         tasks_per_second: tasks trained on per second since the last validation.
         loss: mean outer loss since the last validation.
         row: figures of the validation that this outer step ended with; None if it ended with none.
-        notice: something to tell the user once, such as a checkpoint that could not be written; None usually.
+        notice: something to tell the user once, such as that the run could not be saved; None usually.
     """
 
     progress: Progress
@@ -118,6 +119,9 @@ class Training:
         self._clock = self._reported = self._saved = 0.0
         self._save_seconds = 60 * conduct.save_minutes
         self._checkpoints = Checkpoints(folder, conduct.keep_checkpoints)
+        self._log: RunLog | None = None
+        self._best: Callable[[], object] | None = None
+        self._unwritten: OSError | None = None
         self._told: str | None = None
         self._seen = seen
         self.progress = Progress()
@@ -132,9 +136,10 @@ class Training:
     def run(self, report: Callable[[Report], None], interrupted: Callable[[], bool]) -> bool:
         """Train to the end or until interrupted. Either way everything is saved.
 
-        The run is saved after every validation, and every `save_minutes`, while training goes on. A checkpoint that
-        can't be written, for a full disk, leaves the one before it. If an exception ends the run, the last checkpoint
-        stays; after an error of the file system, and if another process has ended, the run tries to save once more.
+        The run is saved after every validation, and every `save_minutes`, while training goes on. What can't be
+        written, for a full disk, is written when the next saving is due, and until then the last checkpoint stays. If
+        an exception ends the run, the last checkpoint stays; after an error of the file system, and if another process
+        has ended, the run tries to save once more.
 
         Of several processes the one that leads validates, reports and writes. All stop when one is interrupted.
 
@@ -147,7 +152,8 @@ class Training:
 
         Raises:
             DivergedError: the outer loss or a parameter is no longer finite, or no validation gave a finite figure.
-            OSError: a file of the run can't be written.
+            OSError: a file of the run can't be written when it starts.
+            RunError: the run can't be saved when it ends.
             ProcessError: another process of the run has ended or failed.
         """
         with self._group.together():
@@ -159,9 +165,9 @@ class Training:
                 self._checkpoints.must_be_written()
         self._follow_leader()
         self._clock = time.perf_counter()
-        log = RunLog(self.folder, self.progress.iteration) if self._group.leads else None
+        self._log = RunLog(self.folder, self.progress.iteration) if self._group.leads else None
         try:
-            self._train(log, report, interrupted)
+            self._train(report, interrupted)
             self._finish_saving()
         except (OSError, ProcessError):
             with suppress(OSError):
@@ -171,8 +177,8 @@ class Training:
             self._checkpoints.wait()
             if self._choice is not None:
                 self._choice.close()
-            if log is not None:
-                log.close()
+            if self._log is not None:
+                self._log.close()
         if self._group.leads:
             self._draw()
         if self._group.leads and self.finished and self.progress.best_value is None:
@@ -197,11 +203,11 @@ class Training:
         self._choice = ThreadsOrWorkers(plan.estimator, plan.meta_batch, plan.iterations, workers)
         return self._choice
 
-    def _train(self, log: RunLog | None, report: Callable[[Report], None], interrupted: Callable[[], bool]) -> None:
+    def _train(self, report: Callable[[Report], None], interrupted: Callable[[], bool]) -> None:
         while not self.finished or self._validation_due:
             if not self._validation_due:  # else the run was stopped before it could be validated
                 self._step()
-            self._report(report, self._validate(log) if self._validation_due else None)
+            self._report(report, self._validate() if self._validation_due else None)
             stop = self._group.any(interrupted())
             if stop or time.perf_counter() - self._saved > self._save_seconds:
                 self._save()
@@ -227,19 +233,19 @@ class Training:
         reached = self.progress.iteration % self.plan.config.validate_every == 0 or self.finished
         return reached and self._recent.steps > 0
 
-    def _validate(self, log: RunLog | None) -> Row | None:
+    def _validate(self) -> Row | None:
         """Validate, keep the best parameters and save; other processes than the leading one wait for it."""
         loss, training = self._recent.means()
         self._check_finite(loss)
         self._count_time()
-        row = None if log is None else self._validated(log, loss, training)
+        row = self._validated(loss, training) if self._group.leads else None
         self._recent = RecentFigures(self.device)
         self._clock = time.perf_counter()  # time spent validating does not count as training
         self._save()
         self._follow_leader()
         return row
 
-    def _validated(self, log: RunLog, loss: float, training: float) -> Row:
+    def _validated(self, loss: float, training: float) -> Row:
         result = self._evaluate_validation()
         if self._is_best(result.mean):
             progress = replace(self.progress, best_iteration=self.progress.iteration, best_value=result.mean)
@@ -247,7 +253,9 @@ class Training:
             served = replace(self.plan, learner=self.plan.learner.settled(self._loop.params))
             manifest = make_manifest(served, self.source, progress, [metric], self._seen)
             files = {} if self.source.encoder is None else self.source.encoder.files
-            save_bundle(self.folder.bundle, manifest, self._loop.params, files)
+            # It may have to wait for room, and the next outer step changes parameters in place.
+            params = {name: value.clone() for name, value in self._loop.params.items()}
+            self._best = partial(save_bundle, self.folder.bundle, manifest, params, files)
             self.progress = progress
         row = Row(
             iteration=self.progress.iteration,
@@ -259,7 +267,8 @@ class Training:
             validation=result.mean,
             validation_interval=result.confidence_interval,
         )
-        log.write(row)
+        if self._log is not None:
+            self._log.add(row)
         return row
 
     def _is_best(self, value: float) -> bool:
@@ -297,8 +306,8 @@ class Training:
         for replayed in self._replayed:
             if (refused := replayed.take_notice()) is not None:
                 return refused
-        problem = self._checkpoints.problem
-        text = None if problem is None else f"a checkpoint could not be written ({problem}); training goes on"
+        problem = self._problem
+        text = None if problem is None else f"the run could not be saved ({problem}); training goes on, and tries again"
         new, self._told = text if text != self._told else None, text
         return new
 
@@ -326,16 +335,43 @@ class Training:
         """Begin to save everything needed to resume; parameters that are not finite never replace good ones."""
         self._check_finite(self._recent.means()[0])
         self._count_time()
-        if self._group.leads:
+        if self._group.leads and self._wrote_validations():
             self._checkpoints.save(self._state(), self.progress)
         self._saved = self._clock = time.perf_counter()  # time spent saving does not count as training
 
     def _finish_saving(self) -> None:
         """Wait until the run is saved, and try once more if that failed."""
         self._checkpoints.wait()
-        if self._checkpoints.problem is not None:
+        if self._problem is not None:
             self._save()
-            self._checkpoints.must_be_written()
+            self._checkpoints.wait()
+        if self._problem is not None:
+            raise RunError(
+                f"{self.folder.path} could not be saved ({self._problem}); make room, and go on from what was saved "
+                "before with --resume"
+            ) from self._problem
+
+    def _wrote_validations(self) -> bool:
+        """Write what validations gave: the bundle of the best one, and the logs. Whether all of it is written.
+
+        A checkpoint must wait until it is, since a run that resumes from there does not validate again.
+        """
+        try:
+            if self._best is not None:
+                self._best()
+                self._best = None
+            if self._log is not None:
+                self._log.write()
+        except OSError as error:
+            self._unwritten = error
+        else:
+            self._unwritten = None
+        return self._unwritten is None
+
+    @property
+    def _problem(self) -> OSError | None:
+        """Why the run could not be saved the last time; None if it could."""
+        return self._unwritten or self._checkpoints.problem
 
     def _state(self) -> Params:
         return {**self._loop.state(), RECENT_FIGURES: self._recent.state()}
