@@ -14,14 +14,25 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-LEAST, MOST = 240, 500
-"""Pixels of a side: those of ImageNet are about 400 x 350 in the median."""
+SIDES = (240, 500)
+"""Least and most pixels of a side: those of ImageNet are about 400 x 350 in the median."""
 
 QUALITY, COPIES = 90, 10
 
 
-def make_photos(out: Path, *, classes: int, images: int, seed: int) -> int:
-    """Write so many class folders of so many images each; returns the bytes of all files."""
+def make_photos(
+    out: Path, *, classes: int, images: int, seed: int, sides: tuple[int, int] = SIDES, copies: int = COPIES
+) -> int:
+    """Write so many class folders of so many images each; returns the bytes of all files.
+
+    Args:
+        out: folder of the class folders.
+        classes: class folders.
+        images: files in each.
+        seed: seed of all pictures.
+        sides: least and most pixels of a side.
+        copies: files that one picture is written as.
+    """
     size = 0
     for number in range(classes):
         folder = out / f"n{number:08}"
@@ -29,17 +40,17 @@ def make_photos(out: Path, *, classes: int, images: int, seed: int) -> int:
         random = np.random.default_rng((seed, number))
         form = random.random((6, 2))
         for index in range(images):
-            if index % COPIES == 0:
+            if index % copies == 0:
                 buffer = io.BytesIO()
-                _photo(random, form).save(buffer, "JPEG", quality=QUALITY)
+                _photo(random, form, sides).save(buffer, "JPEG", quality=QUALITY)
             path = folder / f"{folder.name}_{index}.JPEG"
             size += path.write_bytes(buffer.getvalue() + index.to_bytes(4))
     return size
 
 
-def _photo(random: np.random.Generator, form: np.ndarray) -> Image.Image:
+def _photo(random: np.random.Generator, form: np.ndarray, sides: tuple[int, int]) -> Image.Image:
     """One image of a class; `form` [6, 2] are the corners of its object."""
-    height, width = (int(side) for side in random.integers(LEAST, MOST + 1, 2))
+    height, width = (int(side) for side in random.integers(sides[0], sides[1] + 1, 2))
     colours = Image.fromarray(random.integers(0, 256, (5, 5, 3), np.uint8))
     picture = colours.resize((width, height), Image.Resampling.BICUBIC)
     corners = (form + 0.1 * random.standard_normal(form.shape)) * (width, height)

@@ -1,14 +1,19 @@
 """What packing a folder like ImageNet takes, and what drawing from the pack does.
 
-    python benchmarks/data/run.py [--classes 100] [--images 200] [--work FOLDER] [--only reading|packing]
+    python benchmarks/data/run.py [--classes 100] [--images 200] [--work FOLDER] [--only reading|packing|many]
 
 Makes photographs (photos.py), packs them at 84 x 84 pixels with `innerloop data pack`, and draws 1,000 episodes of 5
 ways, 5 shots and 15 queries from the pack, each part in a process of its own whose memory is sampled meanwhile: its own
 (anonymous) memory, and pages of files that are mapped into it, which the system takes back when it needs them, both
 less what there is after importing. Episodes are also drawn after the pack was dropped from the system's cache. Times
 `images:` on a folder and on a zip of 60,000 PNGs of 28 x 28 pixels, too, without cache and with. Seconds of computing
-are those of the processor in one process, which other programs on the machine change less than time. All files that it
-makes are removed. Writes results.json.
+are those of the processor in one process, which other programs on the machine change less than time.
+
+With --only many, and only then, it packs as many files as ImageNet has, 1,000 classes of 1,281: photographs of 32 to 48
+pixels a side, packed at 32 x 32, so that the folder fits on an ordinary disk (--work FOLDER names one with 20 GB free)
+and the time tells what a file costs besides decoding it.
+
+All files that it makes are removed. Writes results.json.
 """
 
 import argparse
@@ -39,7 +44,17 @@ from photos import make_photos
 RESULTS = Path(__file__).with_name("results.json")
 SHAPE = EpisodeShape(ways=5, shots=5, queries=15)
 EPISODES, AT_ONCE = 1000, 5
-SMALL_CLASSES, SMALL_IMAGES = 10, 6000
+PIXELS = 84
+"""Side of the images in a pack."""
+
+SMALL_CLASSES, SMALL_IMAGES, SMALL_PIXELS = 10, 6000, 28
+
+MANY_CLASSES, MANY_IMAGES, MANY_SIDES, MANY_PIXELS, MANY_COPIES = 1000, 1281, (32, 48), 32, 61
+"""As many files as ImageNet has training images, each picture in so many of them, since making one takes time."""
+
+MANY_DISK = 20e9
+"""Bytes that the many files and their pack take, each file a block at least."""
+
 MEGABYTE = 1e6
 
 
@@ -48,22 +63,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--work", type=Path, help="folder for 3 GB of temporary files")
-    parser.add_argument("--only", choices=["reading", "packing"])
-    parser.add_argument("--part", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help="folder for 3 GB of temporary files, 20 GB for many")
+    parser.add_argument("--only", choices=["reading", "packing", "many"])
+    parser.add_argument("--part", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.part:
-        name, path = arguments.part
-        print(json.dumps(PARTS[name](Path(path))))
+        name, path, pixels = arguments.part
+        print(json.dumps(PARTS[name](Path(path), int(pixels))))
         return
     known = json.loads(RESULTS.read_text())["results"] if RESULTS.exists() else {}
     with tempfile.TemporaryDirectory(dir=arguments.work) as folder:
         work = Path(folder)
-        if arguments.only != "packing":
+        if arguments.only in (None, "reading"):
             known["reading"] = reading(work)
             write(known)
-        if arguments.only != "reading":
-            known["packing"] = packing(work, arguments.classes, arguments.images)
+        if arguments.only in (None, "packing"):
+            size = make_photos(work / "photos", classes=arguments.classes, images=arguments.images, seed=0)
+            known["packing"] = packing(work, arguments.classes, arguments.images, size, PIXELS)
+            write(known)
+        if arguments.only == "many":
+            known["many"] = many(work)
             write(known)
 
 
@@ -72,19 +91,29 @@ def write(results: dict[str, Any]) -> None:
     RESULTS.write_text(json.dumps({"machine": describe_machine(), "results": results}, indent=1) + "\n")
 
 
-def packing(work: Path, classes: int, images: int) -> dict[str, Any]:
-    """Make photographs, pack them and draw from the pack."""
-    size = make_photos(work / "photos", classes=classes, images=images, seed=0)
-    packed = in_process("pack", work)
+def packing(work: Path, classes: int, images: int, size: int, pixels: int) -> dict[str, Any]:
+    """Pack photographs of so many bytes, which are removed then, and draw from the pack."""
+    packed = in_process("pack", work, pixels)
     shutil.rmtree(work / "photos")
     return {
         "classes": classes,
         "images": classes * images,
         "photos_mb": size / MEGABYTE,
         "packed": packed,
-        "drawn": in_process("draw", work),
-        "drawn_from_disk": in_process("draw_from_disk", work),
+        "drawn": in_process("draw", work, pixels),
+        "drawn_from_disk": in_process("draw_from_disk", work, pixels),
     }
+
+
+def many(work: Path) -> dict[str, Any]:
+    """Make as many photographs as ImageNet has, pack them and draw from the pack."""
+    free = shutil.disk_usage(work).free
+    if free < MANY_DISK:
+        raise SystemExit(f"{work} has {free / 1e9:.0f} GB free and many files take {MANY_DISK / 1e9:.0f}; name --work")
+    size = make_photos(
+        work / "photos", classes=MANY_CLASSES, images=MANY_IMAGES, seed=0, sides=MANY_SIDES, copies=MANY_COPIES
+    )
+    return packing(work, MANY_CLASSES, MANY_IMAGES, size, MANY_PIXELS)
 
 
 def reading(work: Path) -> dict[str, Any]:
@@ -92,7 +121,7 @@ def reading(work: Path) -> dict[str, Any]:
     make_small_images(work)
     results = {}
     for source in ("small", "small.zip"):
-        runs = [in_process("read", work / source) for _ in range(2)]
+        runs = [in_process("read", work / source, SMALL_PIXELS) for _ in range(2)]
         results[source] = dict(zip(("first", "second"), runs, strict=True))
     shutil.rmtree(work / "small")
     return {"images": SMALL_CLASSES * SMALL_IMAGES, **results}
@@ -114,9 +143,9 @@ def make_small_images(work: Path) -> None:
                 archive.writestr(name, buffer.getvalue())
 
 
-def in_process(part: str, path: Path) -> dict[str, float]:
-    """Run a part in a process of its own, so that its memory is its own."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--part", part, str(path)]
+def in_process(part: str, path: Path, pixels: int) -> dict[str, float]:
+    """Run a part on images of so many pixels a side in a process of its own, so that its memory is its own."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--part", part, str(path), str(pixels)]
     environment = {**os.environ, "XDG_CACHE_HOME": str(path.parent / "cache")}
     found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     measured: dict[str, float] = json.loads(found.stdout.splitlines()[-1])
@@ -124,11 +153,11 @@ def in_process(part: str, path: Path) -> dict[str, float]:
     return measured
 
 
-def part_pack(work: Path) -> dict[str, float]:
+def part_pack(work: Path, pixels: int) -> dict[str, float]:
     """Pack the photographs."""
     with Memory() as memory:
         start, computed = time.perf_counter(), time.process_time()
-        packed = pack(f"images:{work / 'photos'}?size=84&color=rgb", work / "shards")
+        packed = pack(f"images:{work / 'photos'}?size={pixels}&color=rgb", work / "shards")
         seconds, computed = time.perf_counter() - start, time.process_time() - computed
     return {
         "pack_mb": packed.bytes / MEGABYTE,
@@ -139,7 +168,7 @@ def part_pack(work: Path) -> dict[str, float]:
     }
 
 
-def part_draw(work: Path) -> dict[str, float]:
+def part_draw(work: Path, pixels: int) -> dict[str, float]:
     """Draw episodes from a pack that the system's cache may hold."""
     with Memory() as memory:
         split = load_source(f"packed:{work / 'shards'}").train
@@ -152,24 +181,24 @@ def part_draw(work: Path) -> dict[str, float]:
     return {
         "episodes_per_second": EPISODES / seconds,
         "episodes_per_second_of_computing": EPISODES / computed,
-        "drawn_mb": drawn * 3 * 84 * 84 / MEGABYTE,
+        "drawn_mb": drawn * 3 * pixels**2 / MEGABYTE,
         **memory.most,
     }
 
 
-def part_draw_from_disk(work: Path) -> dict[str, float]:
+def part_draw_from_disk(work: Path, pixels: int) -> dict[str, float]:
     """Draw episodes from a pack that the system's cache has dropped."""
     for file in (work / "shards").glob("*.npy"):
         with file.open("rb") as opened:
             os.fsync(opened.fileno())  # pages that are not on the disk yet are not dropped
             os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    return part_draw(work)
+    return part_draw(work, pixels)
 
 
-def part_read(path: Path) -> dict[str, float]:
+def part_read(path: Path, pixels: int) -> dict[str, float]:
     """Load a source of images."""
     start, computed = time.perf_counter(), time.process_time()
-    load_source(f"images:{path}?size=28")
+    load_source(f"images:{path}?size={pixels}")
     return {"seconds": time.perf_counter() - start, "seconds_of_computing": time.process_time() - computed}
 
 
@@ -200,7 +229,7 @@ def resident() -> dict[str, float]:
     return {kind: int(status[field].split()[0]) * 1024 / MEGABYTE for kind, field in fields.items()}
 
 
-PARTS: dict[str, Callable[[Path], dict[str, float]]] = {
+PARTS: dict[str, Callable[[Path, int], dict[str, float]]] = {
     "pack": part_pack,
     "draw": part_draw,
     "draw_from_disk": part_draw_from_disk,
