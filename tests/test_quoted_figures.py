@@ -162,6 +162,25 @@ def test_what_reading_and_packing_data_takes_is_that_measured() -> None:
         assert f"| {row} | {rate} | {found['memory_mb']:.0f} MB | {found['mapped_mb']:.0f} MB |" in PAGE
 
 
+def test_what_packing_as_many_files_as_imagenet_has_takes_is_that_measured() -> None:
+    many = results("data")["many"]
+    packed = many["packed"]
+    assert f"{many['images']:,} JPEGs of 32 to 48 pixels a side in {many['classes']:,} classes" in PAGE
+    assert f"({many['photos_mb']:,.0f} MB), packed at" in PAGE
+    assert f"32x32 pixels into {packed['pack_mb']:,.0f} MB" in PAGE
+    assert f"packing takes {packed['memory_mb'] * 1e3 / many['images']:.1f} kB of memory for each" in PAGE
+    assert f"Packing took {packed['seconds'] / 60:.0f} minutes" in PAGE
+    rates = [packed["images_per_second_of_computing"]]
+    rates += [many[part]["episodes_per_second_of_computing"] for part in ("drawn", "drawn_from_disk")]
+    rows = (
+        ("packing as many files as ImageNet", packed, "images/s"),
+        ("drawing from that pack", many["drawn"], "tasks/s"),
+        ("drawing from it where the system had to read it again", many["drawn_from_disk"], "tasks/s"),
+    )
+    for (row, found, unit), rate in zip(rows, rates, strict=True):
+        assert f"| {row} | {rate:,.0f} {unit} | {found['memory_mb']:.0f} MB | {found['mapped_mb']:.0f} MB |" in PAGE
+
+
 def test_where_the_time_of_short_runs_goes_is_that_measured() -> None:
     for method, measured in results("short_runs").items():
         assert set(measured["tasks"].values()) == {100}

@@ -92,14 +92,12 @@ def write(results: dict[str, Any]) -> None:
 
 
 def packing(work: Path, classes: int, images: int, size: int, pixels: int) -> dict[str, Any]:
-    """Pack photographs of so many bytes, which are removed then, and draw from the pack."""
-    packed = in_process("pack", work, pixels)
-    shutil.rmtree(work / "photos")
+    """Pack photographs of so many bytes, and draw from the pack."""
     return {
         "classes": classes,
         "images": classes * images,
         "photos_mb": size / MEGABYTE,
-        "packed": packed,
+        "packed": in_process("pack", work, pixels),
         "drawn": in_process("draw", work, pixels),
         "drawn_from_disk": in_process("draw_from_disk", work, pixels),
     }
