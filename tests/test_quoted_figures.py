@@ -813,7 +813,7 @@ def test_what_training_tasks_are_made_of_changes_what_is_said() -> None:
 
 
 def test_the_best_models_of_omniglot_reach_what_is_said() -> None:
-    for split, measured in results("records").items():
+    for model, measured in results("records").items():
         rows = {
             "in process": [
                 f"{each['accuracy']:.2f} ± {each['half_width']:.2f}" for each in measured["in process"].values()
@@ -821,19 +821,37 @@ def test_the_best_models_of_omniglot_reach_what_is_said() -> None:
             "served, the first 200 tasks": [f"{round(accuracy, 4):.2f}" for accuracy in measured["served"].values()],
             "in process, the same": [f"{round(accuracy, 4):.2f}" for accuracy in measured["same"].values()],
             "five views": [f"{each['accuracy']:.2f} ± {each['half_width']:.2f}" for each in measured["views"].values()],
-            "gain of five views": [
-                f"{each['gain']:+.2f} ± {each['gain_half_width']:.2f}" for each in measured["views"].values()
-            ],
+            "gain of five views": gains_of_views(measured["views"], "gain"),
         }
+        if all("support" in each for each in measured["views"].values()):
+            rows["gain of five views of support examples"] = gains_of_views(measured["views"], "support")
         for label, cells in rows.items():
-            assert f"| {split} | {label} | {' | '.join(cells)} |" in PAGE
+            assert f"| {model} | {label} | {' | '.join(cells)} |" in PAGE
         if "within" in measured:
-            one, five = (f"{each['accuracy']:.2f} ± {each['half_width']:.2f}" for each in measured["within"].values())
-            assert f"| {split} | within one alphabet | | | {one} | {five} |" in PAGE
+            assert_what_is_said_within_one_alphabet(model, measured["within"])
         alike = measured["look_alikes"]
         cells = [f"{alike['errors']:.2f}%", f"{alike['pairs']:,}"]
         cells += [f"{alike[f'share of {most}']:.0f}%" for most in (50, 200)]
-        assert f"| {split} | {' | '.join(cells)} |" in PAGE
+        assert f"| {model} | {' | '.join(cells)} |" in PAGE
+
+
+def assert_what_is_said_within_one_alphabet(model: str, within: dict[str, Any]) -> None:
+    labels = {"in process": "within one alphabet", "views": "within one alphabet, five views"}
+    for part in (each for each in labels if each in within):
+        cells = [f"{each['accuracy']:.2f} ± {each['half_width']:.2f}" for each in within[part].values()]
+        assert f"| {model} | {labels[part]} | | | {' | '.join(cells)} |" in PAGE
+    if "views" in within:
+        cells = gains_of_views(within["views"], "support")
+        row = f"| {model} | within one alphabet, gain of five views of support examples | | | {' | '.join(cells)} |"
+        assert row in PAGE
+    if "by alphabet" in within:
+        worst, best = (choose(within["by alphabet"].items(), key=lambda each: each[1]) for choose in (min, max))
+        said = f"`{model}` has from {worst[1]:.1f}% ({worst[0]}) to {best[1]:.1f}% ({best[0]})"
+        assert said in PAGE
+
+
+def gains_of_views(views: dict[str, dict[str, float]], which: str) -> list[str]:
+    return [f"{each[which]:+.2f} ± {each[f'{which}_half_width']:.2f}" for each in views.values()]
 
 
 def test_what_longer_training_gains_at_twenty_ways_is_that_measured() -> None:
