@@ -78,6 +78,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["simclr", "--queries", "1"], "simclr compares queries of a class; raise --queries to 2 or more"),
         (["protonet", "--wrong-labels", "0.4"], "--wrong-labels 0.4 of --shots 1 is less than one example"),
         (["maml", "--data", "sinusoid", "--shots", "5", "--wrong-labels", "0.4"], "sinusoid has targets and no labels"),
+        (["maml", "--data", "sinusoid", "--class-balance", "proportional"], "sinusoid has no classes to balance"),
         (["protonet", "--data", "sinusoid"], "protonet does not solve regression tasks, only classification"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -150,6 +150,8 @@ def make_plan(
         raise ConfigError(f"{config.method} compares queries of a class; raise --queries to {least_queries} or more")
     if config.wrong_labels and source.task_kind == "regression":
         raise ConfigError(f"{source.name} has targets and no labels; leave --wrong-labels out")
+    if config.class_balance != "equal" and source.task_kind == "regression":
+        raise ConfigError(f"{source.name} has no classes to balance; leave --class-balance out")
     if settings.of_objective.get("in_turn"):
         _check_in_turn(config, estimator_name, queries, unlabelled=unlabelled)
     validation = EpisodeShape(config.ways, config.shots, queries, config.wrong_labels)
