@@ -11,6 +11,7 @@ from runs import CPU, SINUSOID, train, training
 
 from innerloop_trainer.runs.checkpoints import Checkpoints
 from innerloop_trainer.runs.folder import Progress, RunError, RunFolder
+from innerloop_trainer.runs.room import UnsavedError
 from innerloop_trainer.runs.training import Report
 
 
@@ -128,7 +129,7 @@ def test_a_run_whose_end_can_not_be_saved_fails_and_leaves_the_last_good_checkpo
         save(folder, state, progress, **options)
 
     monkeypatch.setattr(RunFolder, "save_latest", full_in_the_end)
-    with pytest.raises(RunError, match="No space left"):
+    with pytest.raises(UnsavedError, match="No space left"):
         run.run(lambda _: None, lambda: False)
     assert run.folder.load_latest(CPU)[1].iteration == 10
 

@@ -26,6 +26,7 @@ from innerloop_trainer.plan import make_plan
 from innerloop_trainer.runs import training as training_module
 from innerloop_trainer.runs.folder import RunError, RunFolder
 from innerloop_trainer.runs.log import Row, RunLog, _WholeRecords, read_rows
+from innerloop_trainer.runs.room import UnsavedError
 from innerloop_trainer.runs.training import DivergedError, Report
 
 each_config = pytest.mark.parametrize("config", [DIGITS, SINUSOID], ids=["digits-batch-norm", "sinusoid"])
@@ -157,11 +158,29 @@ def test_a_run_that_ends_on_a_full_disk_says_so_and_goes_on_where_it_was_saved(
         disk.full = disk.full or run.progress.iteration == 4
         return False
 
-    with pytest.raises(RunError, match=r"No space left on device.*make room.*--resume"):
+    with pytest.raises(UnsavedError, match=r"No space left on device.*make room.*--resume"):
         run.run(lambda _: None, full_from_now_on)
     assert run.folder.load_latest(CPU)[1].iteration == 4
     disk.full = False
     assert_same_runs(whole, train(SINUSOID, run.folder.path, resume=True))
+
+
+def test_best_parameters_that_wait_for_room_are_written_when_something_else_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = small_disk("bundle", monkeypatch)
+    run = training(SINUSOID, tmp_path / "run")
+
+    def full_until_the_run_is_killed() -> bool:
+        disk.full = run.progress.iteration < 7
+        if not disk.full:
+            raise KeyboardInterrupt
+        return False
+
+    disk.full = True
+    with pytest.raises(KeyboardInterrupt):
+        run.run(lambda _: None, full_until_the_run_is_killed)
+    assert load_bundle(run.folder.bundle).manifest.provenance.iterations == 5
 
 
 def test_runs_survive_a_disk_that_really_is_full(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from innerloop_trainer.runs.final_test import measure_on_test_split
 from innerloop_trainer.runs.folder import RunFolder
 from innerloop_trainer.runs.from_recipe import prepare_recipe
 from innerloop_trainer.runs.report import report_run
+from innerloop_trainer.runs.room import saving
 from innerloop_trainer.runs.training import Training
 from innerloop_trainer.tracking import NO_TRACKING, Outcome, Tracking, make_tracking, trackers
 
@@ -156,7 +157,8 @@ def train_and_test(
     if not resume:
         print_left_out(prepared.left_out)
     if conduct.group.leads:
-        write_recipe(folder.recipe, prepared.recipe, Path.cwd())
+        with saving("the recipe", folder.path, then="give the same command again"):
+            write_recipe(folder.recipe, prepared.recipe, Path.cwd())
     with tracking.run(folder, prepared.recipe) as heard:
         if not run_with_progress(training, heard.log):
             heard.outcome = Outcome("stopped")

@@ -7,6 +7,7 @@ from innerloop_learner.manifest import Manifest
 from innerloop_trainer.calibration import calibrate, usual_sizes
 from innerloop_trainer.calibration.fit import USUAL_EPISODES
 from innerloop_trainer.measuring import is_short, tasks_to_measure
+from innerloop_trainer.runs.room import saving
 from innerloop_trainer.runs.training import Training
 
 
@@ -23,6 +24,7 @@ def calibrate_run(training: Training, episodes: int | None) -> Manifest:
 
     Raises:
         CalibrationError: the validation split can't give such tasks.
+        UnsavedError: there is no room for the figures.
     """
     folder, source, plan = training.folder, training.source, training.plan
     bundle = load_bundle(folder.bundle, training.device)
@@ -40,4 +42,7 @@ def calibrate_run(training: Training, episodes: int | None) -> Manifest:
         episodes=episodes,
         seed=plan.config.seed,
     )
-    return save_bundle(folder.bundle, replace(bundle.manifest, calibration=calibration), bundle.params, bundle.files)
+    with saving("the calibration", folder.path):
+        return save_bundle(
+            folder.bundle, replace(bundle.manifest, calibration=calibration), bundle.params, bundle.files
+        )

@@ -7,6 +7,7 @@ from innerloop_learner.manifest import Metric
 from innerloop_trainer.data import EpisodeShape
 from innerloop_trainer.evaluation import evaluate
 from innerloop_trainer.measuring import USUAL_TEST, tasks_to_measure
+from innerloop_trainer.runs.room import saving
 from innerloop_trainer.runs.training import Training
 
 
@@ -20,6 +21,9 @@ def measure_on_test_split(training: Training, shape: EpisodeShape, episodes: int
 
     Returns:
         the figure as recorded.
+
+    Raises:
+        UnsavedError: there is no room for it.
     """
     folder, source, plan = training.folder, training.source, training.plan
     if episodes is None:
@@ -37,5 +41,7 @@ def measure_on_test_split(training: Training, shape: EpisodeShape, episodes: int
     tested = result.to_metric(source.name)
     # A finished run that is resumed is tested again, and the new figure replaces the old one.
     others = [metric for metric in bundle.manifest.metrics if metric.protocol != tested.protocol]
-    save_bundle(folder.bundle, replace(bundle.manifest, metrics=[*others, tested]), bundle.params, bundle.files)
+    manifest = replace(bundle.manifest, metrics=[*others, tested])
+    with saving("the figure on the test split", folder.path):
+        save_bundle(folder.bundle, manifest, bundle.params, bundle.files)
     return tested

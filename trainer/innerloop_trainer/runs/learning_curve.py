@@ -1,9 +1,11 @@
 """The picture of a run."""
 
+import io
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from innerloop_learner.disk import replace_file
 from innerloop_trainer.runs.log import Row
 
 
@@ -15,6 +17,9 @@ def plot_learning_curve(rows: list[Row], title: str, metric: str, path: Path) ->
         title: title of the plot.
         metric: "accuracy" or "mean_squared_error".
         path: PNG file to write.
+
+    Raises:
+        OSError: it can't be written; what was there still is.
     """
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -29,4 +34,6 @@ def plot_learning_curve(rows: list[Row], title: str, metric: str, path: Path) ->
     axes.set(xlabel="outer steps", ylabel=metric.replace("_", " "))
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    replace_file(path, picture.getvalue())

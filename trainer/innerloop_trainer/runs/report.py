@@ -5,6 +5,7 @@ from innerloop_learner.manifest import Metric
 from innerloop_trainer.bundle_evaluation import BundleFigure
 from innerloop_trainer.data import EpisodeShape
 from innerloop_trainer.report import QUICK, make_report, subject_of, write_report
+from innerloop_trainer.runs.room import saving
 from innerloop_trainer.runs.training import Training
 
 
@@ -23,4 +24,6 @@ def report_run(training: Training, tested: Metric, shape: EpisodeShape) -> None:
     folder, source, config = training.folder, training.source, training.plan.config
     bundle = load_bundle(folder.bundle, training.device)
     figure = BundleFigure(tested, source, (), bundle.learner.default_steps, source.test, shape)
-    write_report(folder.report, make_report(subject_of(bundle, config.data, figure, config.seed), QUICK))
+    page = make_report(subject_of(bundle, config.data, figure, config.seed), QUICK)
+    with saving("the report", folder.path):
+        write_report(folder.report, page)

@@ -30,6 +30,7 @@ from innerloop_trainer.runs.learning_curve import plot_learning_curve
 from innerloop_trainer.runs.log import Row, RunLog, read_rows
 from innerloop_trainer.runs.provenance import make_manifest
 from innerloop_trainer.runs.recent_figures import RecentFigures
+from innerloop_trainer.runs.room import UnsavedError, saving
 from innerloop_trainer.seeds import seed_for
 
 SECONDS_BETWEEN_REPORTS = 0.25
@@ -153,16 +154,12 @@ class Training:
         Raises:
             DivergedError: the outer loss or a parameter is no longer finite, or no validation gave a finite figure.
             OSError: a file of the run can't be written when it starts.
-            RunError: the run can't be saved when it ends.
+            UnsavedError: there is no room for a file of the run when it starts, or the run can't be saved when it ends.
             ProcessError: another process of the run has ended or failed.
         """
         with self._group.together():
             if self._group.leads:
-                self.folder.save_classes(run_classes(self.source))
-                self.folder.save_config(self.plan.config)
-                self._clock = time.perf_counter()
-                self._save()
-                self._checkpoints.must_be_written()
+                self._begin_saving()
         self._follow_leader()
         self._clock = time.perf_counter()
         self._log = RunLog(self.folder, self.progress.iteration) if self._group.leads else None
@@ -175,6 +172,8 @@ class Training:
             raise
         finally:
             self._checkpoints.wait()
+            if self._group.leads:  # what ended the run may have come while the best parameters waited for room
+                self._wrote_validations()
             if self._choice is not None:
                 self._choice.close()
             if self._log is not None:
@@ -339,6 +338,15 @@ class Training:
             self._checkpoints.save(self._state(), self.progress)
         self._saved = self._clock = time.perf_counter()  # time spent saving does not count as training
 
+    def _begin_saving(self) -> None:
+        """Write what a run needs from its first outer step on: its configuration, and a checkpoint."""
+        with saving("the first files", self.folder.path, then="give the same command again"):
+            self.folder.save_classes(run_classes(self.source))
+            self.folder.save_config(self.plan.config)
+            self._clock = time.perf_counter()
+            self._save()
+            self._checkpoints.must_be_written()
+
     def _finish_saving(self) -> None:
         """Wait until the run is saved, and try once more if that failed."""
         self._checkpoints.wait()
@@ -346,7 +354,7 @@ class Training:
             self._save()
             self._checkpoints.wait()
         if self._problem is not None:
-            raise RunError(
+            raise UnsavedError(
                 f"{self.folder.path} could not be saved ({self._problem}); make room, and go on from what was saved "
                 "before with --resume"
             ) from self._problem
@@ -428,4 +436,5 @@ class Training:
         if rows:
             metric = metric_name(self.source.task_kind)
             title = f"{self.plan.config.method} on {self.source.name}"
-            plot_learning_curve(rows, title, metric, self.folder.curve)
+            with saving("the learning curve", self.folder.path):
+                plot_learning_curve(rows, title, metric, self.folder.curve)
