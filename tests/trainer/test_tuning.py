@@ -1,5 +1,6 @@
 """`innerloop tune`: proposals that depend on seed and history alone, trials that fail, stop, or go on elsewhere."""
 
+import errno
 import json
 import tomllib
 from pathlib import Path
@@ -14,6 +15,7 @@ pytest.importorskip("optuna")
 from innerloop_learner.bundle import load_bundle
 from innerloop_trainer.config import ConfigError
 from innerloop_trainer.recipes import make_recipe, read_recipe
+from innerloop_trainer.runs.room import UnsavedError
 from innerloop_trainer.tuning import Tuning, TuningFolder, read_dimensions
 from innerloop_trainer.tuning.dimension import applied
 
@@ -124,6 +126,21 @@ def test_a_trial_that_can_not_be_resumed_fails_and_what_it_saved_stays(tmp_path:
 def raise_at_step_three_of_the_second_trial(report: Any) -> None:
     if report.training is not None and report.ended == 1:
         raise KeyboardInterrupt
+
+
+def test_a_full_disk_ends_a_study_which_goes_on_to_the_same_end(
+    finished: Tuning, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("innerloop_trainer.runs.training.save_bundle", full)
+    with pytest.raises(UnsavedError, match="make room"):
+        run(study(tmp_path / "study"))
+    monkeypatch.undo()
+    resumed = study(tmp_path / "study", resume=True)
+    assert run(resumed)
+    assert outcomes(resumed) == outcomes(finished)
 
 
 def test_processes_share_a_study(tmp_path: Path) -> None:
