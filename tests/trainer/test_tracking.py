@@ -79,6 +79,34 @@ def test_a_tracker_that_fails_ends_no_run_and_is_told_once(
     assert (tmp_path / "run" / "bundle").is_dir()
 
 
+@pytest.mark.parametrize("wrapped", [False, True], ids=["itself", "as a cause"])
+def test_a_tracker_without_room_on_its_disk_hears_of_the_validation_later(
+    wrapped: bool, listening: type[Listening], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_to_a_full_disk() -> None:
+        with Path("/dev/full").open("wb", buffering=0) as file:
+            file.write(b"figures")
+
+    class Full(listening):  # type: ignore[misc, valid-type]
+        def log(self, row: Any) -> None:
+            if row.iteration == 2 and not self.heard[1:]:
+                self.heard.append(("full", row))
+                try:
+                    write_to_a_full_disk()
+                except OSError as error:
+                    if wrapped:
+                        raise RuntimeError("the store failed") from error
+                    raise
+            super().log(row)
+
+    monkeypatch.setitem(trackers._entries, "listening", Full)
+    answer = train(tmp_path / "run", "--tracker", "listening")
+    assert [what for what, _ in listening.heard] == ["start", "full", "log", "log", "finish"]
+    assert [said.iteration for what, said in listening.heard if what == "log"] == [2, 4]
+    assert answer.output.count("the tracker listening finds no room") == 1
+    assert "hears no more" not in answer.output
+
+
 def test_trackers_change_nothing_of_a_run(listening: type[Listening], tmp_path: Path) -> None:
     train(tmp_path / "tracked", "--tracker", "listening")
     train(tmp_path / "alone")

@@ -1,4 +1,4 @@
-"""Tells several trackers of one run; one that fails is left out from then on."""
+"""Tells several trackers of one run; one that fails is left out from then on, unless it finds no room on a disk."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,6 +8,7 @@ from innerloop_trainer.recipes import Recipe
 from innerloop_trainer.recipes.recipe import TABLES
 from innerloop_trainer.runs.folder import RunFolder
 from innerloop_trainer.runs.log import Row
+from innerloop_trainer.runs.room import no_room
 from innerloop_trainer.tracking.tracker import Outcome, TrackedRun, Tracker, trackers
 
 
@@ -26,6 +27,8 @@ class Tracking:
 
     def __init__(self, trackers: Mapping[str, Tracker], tell: Callable[[str], None]) -> None:
         self._trackers, self._tell = dict(trackers), tell
+        self._unheard: dict[str, list[Row]] = {name: [] for name in trackers}
+        self._told: set[str] = set()
 
     @contextmanager
     def run(self, folder: RunFolder, recipe: Recipe) -> "Iterator[Tracking]":
@@ -37,20 +40,42 @@ class Tracking:
         """
         run = TrackedRun(folder.path.resolve().name, folder.path, _flat(recipe))
         self.outcome = Outcome("failed")
-        self._each(lambda tracker: tracker.start(run))
+        self._each(lambda _, tracker: tracker.start(run))
         try:
             yield self
         finally:
-            self._each(lambda tracker: tracker.finish(self.outcome))
+            self._each(self._finish)
 
     def log(self, row: Row) -> None:
-        """Tell of a validation."""
-        self._each(lambda tracker: tracker.log(row))
+        """Tell of a validation; a tracker that finds no room for it hears of it again with the next one."""
+        for rows in self._unheard.values():
+            rows.append(row)
+        self._each(self._log)
 
-    def _each(self, act: Callable[[Tracker], None]) -> None:
+    def _log(self, name: str, tracker: Tracker) -> None:
+        try:
+            self._catch_up(name, tracker)
+        except Exception as error:
+            if not no_room(error):
+                raise
+            if name not in self._told:
+                self._told.add(name)
+                self._tell(f"the tracker {name} finds no room ({error}); it hears of this validation with the next one")
+
+    def _catch_up(self, name: str, tracker: Tracker) -> None:
+        while self._unheard[name]:
+            tracker.log(self._unheard[name][0])
+            del self._unheard[name][0]
+        self._told.discard(name)
+
+    def _finish(self, name: str, tracker: Tracker) -> None:
+        self._catch_up(name, tracker)
+        tracker.finish(self.outcome)
+
+    def _each(self, act: Callable[[str, Tracker], None]) -> None:
         for name, tracker in list(self._trackers.items()):
             try:
-                act(tracker)
+                act(name, tracker)
             except Exception as error:  # whatever it is, hours of training are worth more
                 del self._trackers[name]
                 self._tell(f"the tracker {name} failed and hears no more of this run: {type(error).__name__}: {error}")
