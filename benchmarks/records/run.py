@@ -1,11 +1,13 @@
 """The best models of Omniglot on unseen characters: in process, served, within one alphabet, and by several views.
 
     innerloop reproduce recipes/omniglot-alphabets.toml --data "omniglot:OMNIGLOT?split=alphabet&size=32"
+    innerloop reproduce recipes/omniglot-one-alphabet.toml \
+        --data "omniglot:OMNIGLOT?split=alphabet&size=32&domains=alphabet"
     python benchmarks/records/run.py OMNIGLOT [--runs runs]
 
 `random` is the model of the zoo, made by recipes/omniglot.toml, on the characters of the random split that it has never
-seen; `alphabets` is that of the first command, on alphabets that it has never seen, and `one-alphabet` that of the run
-`omniglot-one-alphabet`, which goes on from there with tasks within one alphabet. All answer 1,000 tasks of each size.
+seen; `alphabets` is that of the first command, on alphabets that it has never seen, and `one-alphabet` that of the
+second, which goes on from there with tasks within one alphabet. All answer 1,000 tasks of each size.
 `served` asks a server about the first 200 of them, and `same` is what the model answers to these in process. `within`
 asks both models of the alphabet split about 20 characters of one unseen alphabet; `by alphabet` has the accuracy at one
 shot in each alphabet that has as many. Features of drawings depend on nothing else, so they are computed once for all
