@@ -1,5 +1,6 @@
 """Trackers hear of a run from its start to its end, and none of them can end it."""
 
+import errno
 import sys
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,20 @@ def test_a_tracker_without_room_on_its_disk_hears_of_the_validation_later(
     assert [said.iteration for what, said in listening.heard if what == "log"] == [2, 4]
     assert answer.output.count("the tracker listening finds no room") == 1
     assert "hears no more" not in answer.output
+
+
+def test_a_tracker_whose_disk_stays_full_hears_how_the_run_ended(
+    listening: type[Listening], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(listening):  # type: ignore[misc, valid-type]
+        def log(self, _: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setitem(trackers._entries, "listening", Full)
+    answer = train(tmp_path / "run", "--tracker", "listening")
+    assert [(what, said.status) for what, said in listening.heard[1:]] == [("finish", "finished")]
+    assert answer.output.count("the tracker listening finds no room") == 1
+    assert answer.output.count("hears no more of this run") == 1
 
 
 def test_trackers_change_nothing_of_a_run(listening: type[Listening], tmp_path: Path) -> None:

@@ -48,8 +48,8 @@ class Tracking:
 
     def log(self, row: Row) -> None:
         """Tell of a validation; a tracker that finds no room for it hears of it again with the next one."""
-        for rows in self._unheard.values():
-            rows.append(row)
+        for name in self._trackers:
+            self._unheard[name].append(row)
         self._each(self._log)
 
     def _log(self, name: str, tracker: Tracker) -> None:
@@ -69,8 +69,10 @@ class Tracking:
         self._told.discard(name)
 
     def _finish(self, name: str, tracker: Tracker) -> None:
-        self._catch_up(name, tracker)
-        tracker.finish(self.outcome)
+        try:
+            self._catch_up(name, tracker)
+        finally:  # else the run would seem to go on where the tracker shows it
+            tracker.finish(self.outcome)
 
     def _each(self, act: Callable[[str, Tracker], None]) -> None:
         for name, tracker in list(self._trackers.items()):
