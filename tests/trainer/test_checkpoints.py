@@ -1,6 +1,7 @@
 """Checkpoints: written while training goes on, a number of them kept, and safe against a disk without room."""
 
 import errno
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -118,18 +119,26 @@ def test_a_disk_without_room_for_a_checkpoint_stops_no_training_and_the_user_hea
     assert run.folder.load_latest(CPU)[1].iteration == 12
 
 
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.ENOSPC, r"No space left on device\); make room, and go on"),
+        (errno.EACCES, r"Permission denied\); mend that, and go on"),
+    ],
+    ids=["full", "forbidden"],
+)
 def test_a_run_whose_end_can_not_be_saved_fails_and_leaves_the_last_good_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, save = training(SINUSOID, tmp_path / "run", save_minutes=0), RunFolder.save_latest
 
-    def full_in_the_end(folder: RunFolder, state: Any, progress: Progress, **options: Any) -> None:
+    def refused_in_the_end(folder: RunFolder, state: Any, progress: Progress, **options: Any) -> None:
         if progress.iteration > 10:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(number, os.strerror(number))
         save(folder, state, progress, **options)
 
-    monkeypatch.setattr(RunFolder, "save_latest", full_in_the_end)
-    with pytest.raises(UnsavedError, match="No space left"):
+    monkeypatch.setattr(RunFolder, "save_latest", refused_in_the_end)
+    with pytest.raises(UnsavedError, match=message):
         run.run(lambda _: None, lambda: False)
     assert run.folder.load_latest(CPU)[1].iteration == 10
 

@@ -46,6 +46,11 @@ def test_a_run_says_which_file_found_no_room_and_resume_writes_it(
     )
     full_for(lambda path: "latest" in path.name)
     assert mistake(*start).startswith(f"the first files of {run} could not be written (No space left on device)")
+    full_for(lambda path: path.name == ".log.csv.new")
+    assert mistake(*start) == (
+        f"the logs of {run} could not be written (No space left on device); make room, and go on with --resume"
+    )
+    start.append("--resume")
     full_for(lambda path: path.name == f".{curve.name}.new")
     missing = "of {} could not be written (No space left on device); make room, and --resume writes it".format
     assert mistake(*start) == f"the learning curve {missing(run)}"
@@ -53,18 +58,18 @@ def test_a_run_says_which_file_found_no_room_and_resume_writes_it(
 
     validated = load_bundle(bundle).manifest
     full_for(lambda path: path.name == "parameters.safetensors")
-    assert mistake(*start, "--resume") == f"the figure on the test split {missing(run)}"
+    assert mistake(*start) == f"the figure on the test split {missing(run)}"
     assert load_bundle(bundle).manifest == validated
     full_for(lambda path: path.name == "parameters.safetensors" and len(load_bundle(bundle).manifest.metrics) > 1)
-    assert mistake(*start, "--resume") == f"the calibration {missing(run)}"
+    assert mistake(*start) == f"the calibration {missing(run)}"
     assert load_bundle(bundle).manifest.calibration is None
 
     full_for(lambda path: path.name == ".report.html.new")
-    status, output, _ = innerloop(*start, "--resume")
+    status, output, _ = innerloop(*start)
     assert status == 0
     assert f"no report: the report {missing(run)}" in output
     full_for(lambda _: False)
-    assert innerloop(*start, "--resume").status == 0
+    assert innerloop(*start).status == 0
     assert load_bundle(bundle).manifest.calibration is not None
     assert curve.is_file()
     assert (run / "report.html").is_file()

@@ -30,7 +30,7 @@ from innerloop_trainer.runs.learning_curve import plot_learning_curve
 from innerloop_trainer.runs.log import Row, RunLog, read_rows
 from innerloop_trainer.runs.provenance import make_manifest
 from innerloop_trainer.runs.recent_figures import RecentFigures
-from innerloop_trainer.runs.room import UnsavedError, saving
+from innerloop_trainer.runs.room import UnsavedError, no_room, saving
 from innerloop_trainer.seeds import seed_for
 
 SECONDS_BETWEEN_REPORTS = 0.25
@@ -162,7 +162,9 @@ class Training:
                 self._begin_saving()
         self._follow_leader()
         self._clock = time.perf_counter()
-        self._log = RunLog(self.folder, self.progress.iteration) if self._group.leads else None
+        if self._group.leads:
+            with saving("the logs", self.folder.path, then="go on with --resume"):
+                self._log = RunLog(self.folder, self.progress.iteration)
         try:
             self._train(report, interrupted)
             self._finish_saving()
@@ -354,8 +356,9 @@ class Training:
             self._save()
             self._checkpoints.wait()
         if self._problem is not None:
+            advice = "make room" if no_room(self._problem) else "mend that"
             raise UnsavedError(
-                f"{self.folder.path} could not be saved ({self._problem}); make room, and go on from what was saved "
+                f"{self.folder.path} could not be saved ({self._problem}); {advice}, and go on from what was saved "
                 "before with --resume"
             ) from self._problem
 
