@@ -131,7 +131,7 @@ def make_small_images(work: Path) -> None:
         for number in range(SMALL_CLASSES):
             random = np.random.default_rng(number)
             (work / "small" / str(number)).mkdir(parents=True)
-            common = random.random((28, 28))
+            common = random.random((SMALL_PIXELS, SMALL_PIXELS))
             for index in range(SMALL_IMAGES):
                 inked = common + 0.3 * random.standard_normal((28, 28)) > 0.75
                 buffer = io.BytesIO()
