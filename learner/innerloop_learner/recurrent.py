@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from innerloop_learner.layers import glorot
@@ -49,8 +50,11 @@ class LSTMCell:
 
     def step(self, params: Params, x: Tensor, state: LSTMState) -> LSTMState:
         """The state after input x [..., I], whose leading dimensions are those of the state."""
-        gates = torch.nn.functional.linear(torch.cat([x, state.hidden], -1), params[self._weight], params[self._bias])
-        write, keep, read, new = gates.chunk(4, -1)
+        # Gates are computed one by one, since sigmoids of slices of one tensor take a CPU several times as long.
+        read_from, weights, biases = torch.cat([x, state.hidden], -1), params[self._weight], params[self._bias]
+        write, keep, read, new = (
+            F.linear(read_from, weight, bias) for weight, bias in zip(weights.chunk(4), biases.chunk(4), strict=True)
+        )
         cell = keep.sigmoid() * state.cell + write.sigmoid() * new.tanh()
         return LSTMState(read.sigmoid() * cell.tanh(), cell)
 
