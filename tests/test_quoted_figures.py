@@ -191,14 +191,25 @@ def test_where_the_time_of_short_runs_goes_is_that_measured() -> None:
         assert measured["seconds"]["export"] < 0.1
 
 
+def test_what_training_in_bfloat16_changes_is_that_measured() -> None:
+    measured = json.loads((ROOT / "benchmarks/precision/training.json").read_text())["results"]
+    for method, precisions in measured.items():
+        low = precisions["bfloat16"]
+        cells = [f"{precisions['float32']['accuracy']:.1f}%"]
+        cells += [f"{low['difference']:+.2f} ± {low['confidence_interval']:.2f}"]
+        cells += [", ".join(f"{each:+.2f}" for each in low["by_seed"])]
+        assert f"| `{method}` | {' | '.join(cells)} |" in PAGE
+        assert low["difference"] + low["confidence_interval"] > 0  # "nothing is lost"
+
+
 def test_memory_and_time_of_recomputed_steps_are_those_measured() -> None:
     for steps, found in results("recomputation").items():
         ways = found["kept"], found["recomputed"]
         cells = [f"{way[what]:.0f} MiB" for what in ("memory_mib", "tensors_mib") for way in ways]
         assert f"| {steps} | {' | '.join(cells)} | {found['time']:.2f} |" in PAGE
-        assert found["time"] < 1.25  # "up to a quarter more time", as docs and help say
+        assert found["time"] < 1.55  # "up to half more time", as docs and help say
         share = found["recomputed"]["memory_mib"] / found["kept"]["memory_mib"]
-        assert int(steps) < 10 or 0.5 < share < 0.6  # "a bit more than half the memory"
+        assert int(steps) < 10 or 0.45 < share < 0.55  # "about half the memory"
 
 
 def test_what_computing_frozen_blocks_once_saves_is_that_measured() -> None:

@@ -67,8 +67,8 @@ class TrainingConfig:
     )
     recompute: bool = setting(
         False,
-        "compute the activations of inner steps again instead of keeping them: with ten steps or more, a bit more than "
-        "half the memory on a CPU, for up to a quarter more time",
+        "compute the activations of inner steps again instead of keeping them: with ten steps or more, about half the "
+        "memory on a CPU, for up to half more time",
     )
     seed: int = setting(0, "seed of the initial parameters and of the episodes")
     validate_every: int = setting(250, "outer steps between validations", least=1)
