@@ -135,7 +135,7 @@ def make_small_images(work: Path) -> None:
             for index in range(SMALL_IMAGES):
                 inked = common + 0.3 * random.standard_normal((28, 28)) > 0.75
                 buffer = io.BytesIO()
-                Image.fromarray((inked * random.integers(128, 255, (28, 28))).astype(np.uint8)).save(buffer, "PNG")
+                Image.fromarray((inked * random.integers(128, 255, (SMALL_PIXELS, SMALL_PIXELS))).astype(np.uint8)).save(buffer, "PNG")
                 name = f"{number}/{index:05}.png"
                 (work / "small" / name).write_bytes(buffer.getvalue())
                 archive.writestr(name, buffer.getvalue())
