@@ -128,14 +128,15 @@ def reading(work: Path) -> dict[str, Any]:
 def make_small_images(work: Path) -> None:
     """Strokes on black in class folders, like handwritten digits, and the same in a zip."""
     with zipfile.ZipFile(work / "small.zip", "w") as archive:
+        shape = (SMALL_PIXELS, SMALL_PIXELS)
         for number in range(SMALL_CLASSES):
             random = np.random.default_rng(number)
             (work / "small" / str(number)).mkdir(parents=True)
-            common = random.random((SMALL_PIXELS, SMALL_PIXELS))
+            common = random.random(shape)
             for index in range(SMALL_IMAGES):
-                inked = common + 0.3 * random.standard_normal((28, 28)) > 0.75
+                inked = common + 0.3 * random.standard_normal(shape) > 0.75
                 buffer = io.BytesIO()
-                Image.fromarray((inked * random.integers(128, 255, (SMALL_PIXELS, SMALL_PIXELS))).astype(np.uint8)).save(buffer, "PNG")
+                Image.fromarray((inked * random.integers(128, 255, shape)).astype(np.uint8)).save(buffer, "PNG")
                 name = f"{number}/{index:05}.png"
                 (work / "small" / name).write_bytes(buffer.getvalue())
                 archive.writestr(name, buffer.getvalue())
