@@ -45,15 +45,21 @@ RESULTS = Path(__file__).with_name("results.json")
 SHAPE = EpisodeShape(ways=5, shots=5, queries=15)
 EPISODES, AT_ONCE = 1000, 5
 PIXELS = 84
-"""Side of the images in a pack."""
+"""Pixels of the side of an image in the ordinary pack."""
 
 SMALL_CLASSES, SMALL_IMAGES, SMALL_PIXELS = 10, 6000, 28
 
-MANY_CLASSES, MANY_IMAGES, MANY_SIDES, MANY_PIXELS, MANY_COPIES = 1000, 1281, (32, 48), 32, 61
-"""As many files as ImageNet has training images, each picture in so many of them, since making one takes time."""
+MANY_CLASSES, MANY_IMAGES = 1000, 1281
+"""Class folders, and files in each of them, that make as many files as ImageNet has training images."""
+
+MANY_SIDES, MANY_PIXELS = (32, 48), 32
+"""Least and most pixels of a side of these photographs, and of the side of their images in the pack."""
+
+MANY_COPIES = 61
+"""Files that each of these pictures is written as, since making a picture takes longer than packing it."""
 
 MANY_DISK = 20e9
-"""Bytes that the many files and their pack take, each file a block at least."""
+"""Bytes that these files and their pack take on a disk, where each file takes a block of 4 kB at least."""
 
 MEGABYTE = 1e6
 
@@ -92,7 +98,7 @@ def write(results: dict[str, Any]) -> None:
 
 
 def packing(work: Path, classes: int, images: int, size: int, pixels: int) -> dict[str, Any]:
-    """Pack photographs of so many bytes, and draw from the pack."""
+    """Pack the photographs, whose files have `size` bytes together, at so many pixels, and draw from the pack."""
     return {
         "classes": classes,
         "images": classes * images,
@@ -107,7 +113,10 @@ def many(work: Path) -> dict[str, Any]:
     """Make as many photographs as ImageNet has, pack them and draw from the pack."""
     free = shutil.disk_usage(work).free
     if free < MANY_DISK:
-        raise SystemExit(f"{work} has {free / 1e9:.0f} GB free and many files take {MANY_DISK / 1e9:.0f}; name --work")
+        raise SystemExit(
+            f"{work} has {free / 1e9:.0f} GB free and many files take {MANY_DISK / 1e9:.0f} GB; name another folder "
+            "with --work"
+        )
     size = make_photos(
         work / "photos", classes=MANY_CLASSES, images=MANY_IMAGES, seed=0, sides=MANY_SIDES, copies=MANY_COPIES
     )

@@ -51,9 +51,9 @@ class LSTMCell:
     def step(self, params: Params, x: Tensor, state: LSTMState) -> LSTMState:
         """The state after input x [..., I], whose leading dimensions are those of the state."""
         # Gates are computed one by one, since sigmoids of slices of one tensor take a CPU several times as long.
-        read_from, weights, biases = torch.cat([x, state.hidden], -1), params[self._weight], params[self._bias]
+        inputs, weights, biases = torch.cat([x, state.hidden], -1), params[self._weight], params[self._bias]
         write, keep, read, new = (
-            F.linear(read_from, weight, bias) for weight, bias in zip(weights.chunk(4), biases.chunk(4), strict=True)
+            F.linear(inputs, weight, bias) for weight, bias in zip(weights.chunk(4), biases.chunk(4), strict=True)
         )
         cell = keep.sigmoid() * state.cell + write.sigmoid() * new.tanh()
         return LSTMState(read.sigmoid() * cell.tanh(), cell)

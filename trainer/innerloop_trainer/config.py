@@ -58,7 +58,10 @@ class TrainingConfig:
     meta_batch: int | None = setting(None, "tasks per outer step", least=1)
     learning_rate: float | None = setting(None, "learning rate of Adam, the outer optimizer, at the start")
     weight_decay: float = setting(
-        0.0, "part of the outer learning rate by which weights of the backbone shrink in a step, as in AdamW", least=0.0
+        0.0,
+        "weight decay: a step shrinks convolutions and matrices of the backbone by this times the outer learning rate, "
+        "as in AdamW",
+        least=0.0,
     )
     schedule: Schedule = setting("cosine", "course of the outer learning rate: down to 0 along a cosine, or constant")
     precision: Precision = setting(

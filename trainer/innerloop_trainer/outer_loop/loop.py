@@ -18,9 +18,10 @@ PARAMETERS, OPTIMIZER, CARRIED = "parameters.", "optimizer.", "estimator."
 def decayed(learner: Learner) -> frozenset[str]:
     """The names of the meta-parameters that weight decay is for: convolutions and matrices of the backbone.
 
-    A bias or a norm needs none, and what a method learns besides, such as learning rates, is not nearer to the truth
-    for being nearer to zero. Shapes are those of the backbone, since a method may keep a norm's weights for each step.
+    Biases and norms are left alone, and so is what a method learns besides, such as learning rates, which have no
+    reason to be small.
     """
+    # The backbone's own shapes tell, since a method may keep a norm's weights for each step.
     weights = learner.backbone.init(torch.Generator())
     return frozenset(name for name, value in weights.items() if value.dim() > 1) - learner.buffers()
 
@@ -48,7 +49,8 @@ class OuterLoop:
         learned = {name: value for name, value in self._params.items() if name not in buffers}
         device = next(iter(self._params.values())).device
         on_device = replay or device.type == "cuda"
-        self._optimizer = Optimizer(learned, plan, estimator.rates(), decayed(learner), on_device=on_device)
+        shrinking = decayed(learner) if plan.weight_decay else frozenset[str]()
+        self._optimizer = Optimizer(learned, plan, estimator.rates(), shrinking, on_device=on_device)
         self._carried = estimator.start(self._params)
         self._replayed = Replayed("outer steps", self._taken, device) if replay else None
 

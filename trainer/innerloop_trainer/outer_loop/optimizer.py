@@ -25,7 +25,7 @@ class OptimizerPlan:
         learning_rate: learning rate at the start of the schedule.
         gradient_clip: largest norm of the meta-gradient, over all meta-parameters together.
         schedule: schedule of the learning rate.
-        weight_decay: part of the learning rate by which decayed meta-parameters shrink in a step.
+        weight_decay: a step shrinks decayed meta-parameters by this times the learning rate.
     """
 
     iterations: int
@@ -48,7 +48,7 @@ class OptimizerPlan:
 class Optimizer:
     """AdamW (Loshchilov and Hutter 2019) with a schedule, on gradients of bounded norm; changes tensors in place.
 
-    Without weight decay, which is what a plan has unless it says otherwise, that is Adam.
+    Without weight decay, as a plan has it unless it says otherwise, AdamW is Adam.
 
     Args:
         params: meta-parameters by name.

@@ -45,8 +45,8 @@ class Row:
 class RunLog:
     """Appends rows to a run's logs; rows past the iteration that a run resumes from are dropped.
 
-    A row that finds no room stays in memory, and `write` can be called again when there may be some. The events are
-    written here and not by TensorBoard's writer, which loses them then, and ends.
+    A row that finds no room on the disk stays in memory, and `write` can be called again when there may be some.
+    TensorBoard's own writer would end there, and lose its events, so they are written here.
 
     Args:
         folder: folder of the run.
@@ -63,7 +63,8 @@ class RunLog:
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}"  # as TensorBoard expects it to begin
         self._csv, self._events = _WholeRecords(folder.log), _WholeRecords(folder.tensorboard / name)
         begins = [Event(file_version="brain.Event:2"), Event(session_log=SessionLog(status=SessionLog.START))]
-        self._waiting = [(self._events, _records(begins, iteration + 1))]  # TensorBoard forgets steps from there on
+        # TensorBoard leaves out what an earlier file of this run has of the step where this one begins, and later.
+        self._waiting = [(self._events, _records(begins, iteration + 1))]
         self.write()
 
     def add(self, row: Row) -> None:

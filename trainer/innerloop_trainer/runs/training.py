@@ -121,8 +121,8 @@ class Training:
         self._save_seconds = 60 * conduct.save_minutes
         self._checkpoints = Checkpoints(folder, conduct.keep_checkpoints)
         self._log: RunLog | None = None
-        self._best: Callable[[], object] | None = None
-        self._unwritten: OSError | None = None
+        self._write_best: Callable[[], object] | None = None
+        self._write_error: OSError | None = None
         self._told: str | None = None
         self._seen = seen
         self.progress = Progress()
@@ -256,7 +256,7 @@ class Training:
             files = {} if self.source.encoder is None else self.source.encoder.files
             # It may have to wait for room, and the next outer step changes parameters in place.
             params = {name: value.clone() for name, value in self._loop.params.items()}
-            self._best = partial(save_bundle, self.folder.bundle, manifest, params, files)
+            self._write_best = partial(save_bundle, self.folder.bundle, manifest, params, files)
             self.progress = progress
         row = Row(
             iteration=self.progress.iteration,
@@ -368,21 +368,21 @@ class Training:
         A checkpoint must wait until it is, since a run that resumes from there does not validate again.
         """
         try:
-            if self._best is not None:
-                self._best()
-                self._best = None
+            if self._write_best is not None:
+                self._write_best()
+                self._write_best = None
             if self._log is not None:
                 self._log.write()
         except OSError as error:
-            self._unwritten = error
+            self._write_error = error
         else:
-            self._unwritten = None
-        return self._unwritten is None
+            self._write_error = None
+        return self._write_error is None
 
     @property
     def _problem(self) -> OSError | None:
         """Why the run could not be saved the last time; None if it could."""
-        return self._unwritten or self._checkpoints.problem
+        return self._write_error or self._checkpoints.problem
 
     def _state(self) -> Params:
         return {**self._loop.state(), RECENT_FIGURES: self._recent.state()}
